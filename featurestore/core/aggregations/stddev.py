@@ -1,0 +1,104 @@
+"""stddev_pop and stddev_samp: algebraic, by sums of squared deviations that never subtract large squares.
+
+A tile keeps count, sum and the spread M2 = sum((x - mean)**2). Merging tiles i adds how far their means lie from the
+mean of all, which is the pairwise update of Chan, Golub and LeVeque for any number of sides at once:
+
+    M2 = sum(M2_i) + sum(count_i * (mean_i - mean)**2)
+
+Integer sums are exact, so a constant column has equal means everywhere and M2 is exactly 0.
+
+Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from featurestore.core.aggregations.base import NUMBERS, Lowered
+from featurestore.core.aggregations.sums import mean_of, sum_part
+from featurestore.core.events import Int64Array
+from featurestore.core.parts import Array, EventRows, Field, Merge, Part, Storage, ValueCount
+from featurestore.core.spec import Column, ValueType
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """M2 of a column; reads the count and the sum that are stored beside it."""
+
+    column: Column
+
+    @property
+    def key(self) -> str:
+        """Canonical text."""
+        return f"spread({self.column.name})"
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """One float."""
+        return (Field("m2", Storage.FLOAT, Merge.OWN, 0.0),)
+
+    @property
+    def requires(self) -> tuple[Part, ...]:
+        """Count of values and their sum."""
+        return (ValueCount(self.column.name), sum_part(self.column))
+
+    def lift(self, rows: EventRows) -> tuple[Array, ...]:
+        """0: one value does not deviate from itself."""
+        return (np.zeros(rows.count),)
+
+    def merge_groups(self, mine: Sequence[Array], required: Sequence[Array], starts: Int64Array) -> tuple[Array, ...]:
+        """The merge of the module docstring for each run of rows."""
+        merged = [np.add.reduceat(field, starts) for field in required]
+        sizes = np.diff(starts, append=len(mine[0]))
+        deviation = mean_of(required) - np.repeat(mean_of(merged), sizes)
+        return (np.add.reduceat(mine[0] + required[0] * deviation * deviation, starts),)
+
+    def merge_ranges(
+        self, mine: Sequence[Array], required: Sequence[Array], lows: Int64Array, highs: Int64Array
+    ) -> tuple[Array, ...]:
+        """The same for W ranges, as one (W, N) matrix: W is a handful and N a few hundred at most."""
+        rows = np.arange(len(mine[0]))
+        inside = (rows >= lows[:, None]) & (rows < highs[:, None])
+        merged = [inside @ field for field in required]
+        deviation = mean_of(required) - mean_of(merged)[:, None]
+        return ((inside * (mine[0] + required[0] * (deviation * deviation))).sum(axis=1),)
+
+    def normalize(self, mine: Sequence[Array]) -> tuple[Array, ...]:
+        """Already compact."""
+        return tuple(mine)
+
+
+@dataclass(frozen=True, slots=True)
+class StandardDeviation:
+    """Standard deviation of the non-null values: of the population (pop), or of a sample (samp, divided by n - 1).
+
+    Null over no values; the sample's also over one value.
+    """
+
+    is_sample: bool
+    requires_column: bool = True
+    input_types: frozenset[ValueType] = NUMBERS
+    is_commutative: bool = True
+    is_invertible: bool = False
+
+    @property
+    def name(self) -> str:
+        """stddev_pop or stddev_samp."""
+        return "stddev_samp" if self.is_sample else "stddev_pop"
+
+    def output_type(self, column_type: ValueType | None) -> ValueType | None:
+        """FLOAT64."""
+        return ValueType.FLOAT64 if column_type in self.input_types else None
+
+    def parts(self, column: Column | None) -> tuple[Part, ...]:
+        """Count of values and their spread."""
+        assert column is not None
+        return (ValueCount(column.name), Spread(column))
+
+    def lower(self, fields: Sequence[Array]) -> Lowered:
+        """sqrt(M2 / n), or of n - 1."""
+        degrees = fields[0] - int(self.is_sample)
+        return Lowered(np.sqrt(fields[1] / np.maximum(degrees, 1)), degrees <= 0)

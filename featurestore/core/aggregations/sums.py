@@ -1,0 +1,93 @@
+"""sum and mean: exact in integers, one rounding in the mean. sum is 0 and mean null over no values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from featurestore.core.aggregations.base import NUMBERS, Lowered
+from featurestore.core.parts import LOW_BITS, Array, FloatSum, IntSum, Part, ValueCount, join_float, split_int
+from featurestore.core.spec import Column, ValueType
+
+HIGH_MAX = 1 << (63 - LOW_BITS)
+"""A sum fits in int64 when its normalized high half is in [-HIGH_MAX, HIGH_MAX)."""
+
+
+def sum_part(column: Column) -> Part:
+    """The exact integer sum, or the float sum, by the column's type."""
+    return FloatSum(column.name) if column.type is ValueType.FLOAT64 else IntSum(column.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Sum of the non-null values. An integer sum outside int64 is null, never wrapped."""
+
+    name: str = "sum"
+    requires_column: bool = True
+    input_types: frozenset[ValueType] = NUMBERS
+    is_commutative: bool = True
+    is_invertible: bool = True
+
+    def output_type(self, column_type: ValueType | None) -> ValueType | None:
+        """FLOAT64 of FLOAT64, INT64 of the others."""
+        if column_type not in self.input_types:
+            return None
+        return ValueType.FLOAT64 if column_type is ValueType.FLOAT64 else ValueType.INT64
+
+    def parts(self, column: Column | None) -> tuple[Part, ...]:
+        """One sum."""
+        assert column is not None
+        return (sum_part(column),)
+
+    def lower(self, fields: Sequence[Array]) -> Lowered:
+        """The sum; null only when it does not fit."""
+        if len(fields) == 1:
+            return Lowered(fields[0], np.zeros(len(fields[0]), dtype=np.bool_))
+        high, low = fields
+        # Wrapping int64 arithmetic is exact modulo 2**64, so only the fit has to be checked, on the carried high half.
+        carried = high + split_int(low)[0]
+        too_large = (carried < -HIGH_MAX) | (carried > HIGH_MAX)
+        if not too_large.any() and not (np.abs(carried) == HIGH_MAX).any():
+            return Lowered((high << LOW_BITS) + low, too_large)
+        return _lower_near_the_edge(high, low)
+
+
+def _lower_near_the_edge(high: Array, low: Array) -> Lowered:
+    """Sums that may not fit, decided with integers of any size."""
+    exact = [int(upper) * (1 << LOW_BITS) + int(lower) for upper, lower in zip(high, low, strict=True)]
+    null = np.array([not -(1 << 63) <= total < (1 << 63) for total in exact], dtype=np.bool_)
+    values = np.array([0 if gone else total for total, gone in zip(exact, null, strict=True)], dtype=np.int64)
+    return Lowered(values, null)
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """Arithmetic mean of the non-null values."""
+
+    name: str = "mean"
+    requires_column: bool = True
+    input_types: frozenset[ValueType] = NUMBERS
+    is_commutative: bool = True
+    is_invertible: bool = True
+
+    def output_type(self, column_type: ValueType | None) -> ValueType | None:
+        """FLOAT64."""
+        return ValueType.FLOAT64 if column_type in self.input_types else None
+
+    def parts(self, column: Column | None) -> tuple[Part, ...]:
+        """Count of values and their sum."""
+        assert column is not None
+        return (ValueCount(column.name), sum_part(column))
+
+    def lower(self, fields: Sequence[Array]) -> Lowered:
+        """The sum divided by the count."""
+        null = fields[0] == 0
+        return Lowered(mean_of(fields), null)
+
+
+def mean_of(fields: Sequence[Array]) -> Array:
+    """Means from (count, float sum) or (count, high, low); 0.0 where the count is 0."""
+    total = fields[1] if len(fields) == 2 else join_float(fields[1], fields[2])
+    return np.asarray(total / np.maximum(fields[0], 1))

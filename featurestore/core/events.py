@@ -1,0 +1,92 @@
+"""Decoded events as columns: what flows between source, fold and store.
+
+One batch is a contiguous read of one source partition, [from_offset, next_offset). Rows that could not be
+used are missing from the columns but are inside the range, so that a checkpoint can pass them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64Array = NDArray[np.int64]
+Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+ObjectArray = NDArray[np.object_]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnValues:
+    """One column of N rows.
+
+    Attributes:
+        values: (N,) int64 for INT64, BOOL (0/1) and TIMESTAMP (ms); float64 for FLOAT64; object (bytes, UTF-8)
+            for STRING. Null rows hold 0, 0.0 or b"".
+        valid: (N,) False where the value is null; None when no row is null.
+    """
+
+    values: Int64Array | Float64Array | ObjectArray
+    valid: BoolArray | None = None
+
+    def take(self, rows: Int64Array | BoolArray) -> ColumnValues:
+        """The given rows (indices or mask), in that order."""
+        return ColumnValues(self.values[rows], None if self.valid is None else self.valid[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """N events of one source partition, in offset order.
+
+    Attributes:
+        topic: topic (or log) name.
+        partition: partition number.
+        from_offset: first offset of the read, inclusive.
+        next_offset: where the next read begins.
+        offsets: (N,) offset of each row, ascending, within [from_offset, next_offset).
+        event_time_ms: (N,) event time.
+        event_ids: (N,) canonical bytes of the event id as objects; None where the source declares none.
+        columns: the columns that any view reads, each of N rows.
+    """
+
+    topic: str
+    partition: int
+    from_offset: int
+    next_offset: int
+    offsets: Int64Array
+    event_time_ms: Int64Array
+    event_ids: ObjectArray | None
+    columns: Mapping[str, ColumnValues]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedBatch:
+    """The rows of an EventBatch that one writer of one view must fold, with their entity keys.
+
+    Attributes:
+        view: name of the view.
+        topic, partition, from_offset, next_offset: the read that the rows come from; a writer's batches of one
+            partition follow each other without a gap, empty ones included.
+        offsets: (N,) offset of each row.
+        event_time_ms: (N,) event time.
+        event_ids: (N,) objects of bytes, or None.
+        keys: K distinct canonical entity keys.
+        key_index: (N,) index into `keys`.
+        key_lanes: (K,) lane of each key.
+        columns: the columns this view's aggregations read, each of N rows.
+    """
+
+    view: str
+    topic: str
+    partition: int
+    from_offset: int
+    next_offset: int
+    offsets: Int64Array
+    event_time_ms: Int64Array
+    event_ids: ObjectArray | None
+    keys: tuple[bytes, ...]
+    key_index: Int64Array
+    key_lanes: Int64Array
+    columns: Mapping[str, ColumnValues]

@@ -1,0 +1,252 @@
+"""Parts: the mergeable pieces that tiles are made of, shared by every feature of a view that needs them.
+
+An aggregation does not own its accumulator. It names the parts it needs; a view stores each distinct part once, so
+count, sum, mean and stddev of one column cost four numbers and not eight. A part is a few fields. Most fields merge
+by a plain ADD, MIN or MAX, and those of all parts are merged together as blocks of a matrix, one numpy call a kind;
+a field that merges as its OWN (a spread, the newest value) is merged by its part.
+
+    laws required     merge is associative; identity() is neutral. Commutative too, since arrival order must not
+                      change a value.
+    storage           INT int64, FLOAT float64, BLOB bytes of any length
+    time              merging N tiles: O(N) for every field
+
+Source: the lift / combine / lower decomposition of Tangwongsan, Hirzel, Schneider and Wu, "General incremental
+sliding-window aggregation", VLDB 2015; Gray et al. 1997 for the distributive / algebraic / holistic split.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.core.events import ColumnValues, Int64Array, ObjectArray
+
+Array = NDArray[Any]
+"""(N,) int64, float64 or object (bytes), as the field's storage says."""
+
+LOW_BITS = 32
+"""An integer sum is kept as high * 2**32 + low, so that 2**31 values of any int64 size cannot overflow it."""
+
+
+class Storage(enum.Enum):
+    """How a field is stored."""
+
+    INT = "int"
+    FLOAT = "float"
+    BLOB = "blob"
+
+
+class Merge(enum.Enum):
+    """How two values of a field become one."""
+
+    ADD = "add"
+    MIN = "min"
+    MAX = "max"
+    OWN = "own"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One number (or byte string) a tile keeps for a part."""
+
+    name: str
+    storage: Storage
+    merge: Merge
+    identity: int | float | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EventRows:
+    """N events to lift: what a part may look at.
+
+    Attributes:
+        event_time_ms: (N,) event time.
+        event_ids: (N,) objects of bytes; None where the source declares no id.
+        columns: the source columns, N rows each.
+    """
+
+    event_time_ms: Int64Array
+    event_ids: ObjectArray | None
+    columns: Mapping[str, ColumnValues]
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return len(self.event_time_ms)
+
+
+class Part(Protocol):
+    """A mergeable piece of a tile; two equal parts of a view are one.
+
+    `key` orders parts canonically and therefore is part of the byte layout.
+    """
+
+    @property
+    def key(self) -> str:
+        """Canonical text, unique among unequal parts."""
+        ...
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """What is stored; the shape of every tuple of arrays below."""
+        ...
+
+    @property
+    def requires(self) -> tuple[Part, ...]:
+        """Parts that OWN merges read; they are stored too."""
+        ...
+
+    def lift(self, rows: EventRows) -> tuple[Array, ...]:
+        """One accumulator an event: for each field (N,) values; `identity` where the event adds nothing."""
+        ...
+
+    def merge_groups(self, mine: Sequence[Array], required: Sequence[Array], starts: Int64Array) -> tuple[Array, ...]:
+        """Merge runs of rows into one row each: G runs, `starts` ascending from 0, none empty.
+
+        Only OWN fields are used of the result; parts without any are never asked.
+        """
+        ...
+
+    def merge_ranges(
+        self, mine: Sequence[Array], required: Sequence[Array], lows: Int64Array, highs: Int64Array
+    ) -> tuple[Array, ...]:
+        """Merge W ranges [lows[w], highs[w]) of rows, which may overlap and may be empty (then identity)."""
+        ...
+
+    def normalize(self, mine: Sequence[Array]) -> tuple[Array, ...]:
+        """An equal accumulator in its most compact form; what a body stores."""
+        ...
+
+
+class BlockPart:
+    """Base of parts whose fields all merge as ADD, MIN or MAX: the blocks do the work."""
+
+    @property
+    def requires(self) -> tuple[Part, ...]:
+        """None."""
+        return ()
+
+    def merge_groups(self, mine: Sequence[Array], required: Sequence[Array], starts: Int64Array) -> tuple[Array, ...]:
+        """Never asked."""
+        raise NotImplementedError("block fields are merged by the tile table")
+
+    def merge_ranges(
+        self, mine: Sequence[Array], required: Sequence[Array], lows: Int64Array, highs: Int64Array
+    ) -> tuple[Array, ...]:
+        """Never asked."""
+        raise NotImplementedError("block fields are merged by the tile table")
+
+    def normalize(self, mine: Sequence[Array]) -> tuple[Array, ...]:
+        """Already compact."""
+        return tuple(mine)
+
+
+@dataclass(frozen=True, slots=True)
+class RowCount(BlockPart):
+    """How many events, nulls included."""
+
+    @property
+    def key(self) -> str:
+        """Canonical text."""
+        return "rows"
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """One integer."""
+        return (Field("count", Storage.INT, Merge.ADD, 0),)
+
+    def lift(self, rows: EventRows) -> tuple[Array, ...]:
+        """1 an event."""
+        return (np.ones(rows.count, dtype=np.int64),)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueCount(BlockPart):
+    """How many events have a value in `column`; tells an empty answer from a real one for every other part."""
+
+    column: str
+
+    @property
+    def key(self) -> str:
+        """Canonical text."""
+        return f"values({self.column})"
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """One integer."""
+        return (Field("count", Storage.INT, Merge.ADD, 0),)
+
+    def lift(self, rows: EventRows) -> tuple[Array, ...]:
+        """1 where the column is not null."""
+        column = rows.columns[self.column]
+        if column.valid is None:
+            return (np.ones(rows.count, dtype=np.int64),)
+        return (column.valid.astype(np.int64),)
+
+
+@dataclass(frozen=True, slots=True)
+class IntSum(BlockPart):
+    """Exact sum of an integer column: high * 2**32 + low, so no overflow can pass unseen."""
+
+    column: str
+
+    @property
+    def key(self) -> str:
+        """Canonical text."""
+        return f"sum({self.column})"
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Two integers."""
+        return (Field("high", Storage.INT, Merge.ADD, 0), Field("low", Storage.INT, Merge.ADD, 0))
+
+    def lift(self, rows: EventRows) -> tuple[Array, ...]:
+        """The value in two halves; nulls hold 0 already."""
+        return split_int(rows.columns[self.column].values)
+
+    def normalize(self, mine: Sequence[Array]) -> tuple[Array, ...]:
+        """Carry the low half into the high one, leaving low in [-2**31, 2**31)."""
+        high, low = mine
+        carry_high, rest = split_int(low)
+        return high + carry_high, rest
+
+
+@dataclass(frozen=True, slots=True)
+class FloatSum(BlockPart):
+    """Sum of a float column."""
+
+    column: str
+
+    @property
+    def key(self) -> str:
+        """Canonical text."""
+        return f"sum({self.column})"
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """One float."""
+        return (Field("sum", Storage.FLOAT, Merge.ADD, 0.0),)
+
+    def lift(self, rows: EventRows) -> tuple[Array, ...]:
+        """The value; nulls hold 0.0 already."""
+        return (rows.columns[self.column].values,)
+
+
+def split_int(values: Array) -> tuple[Int64Array, Int64Array]:
+    """(N,) int64 as (high, low) with values == high * 2**32 + low and low in [-2**31, 2**31).
+
+    A signed low half keeps small negative sums small in both halves, so that bodies store them in few bytes.
+    """
+    high = (values >> LOW_BITS) + ((values >> (LOW_BITS - 1)) & 1)
+    return high, values - (high << LOW_BITS)
+
+
+def join_float(high: Array, low: Array) -> Array:
+    """The sum as float64, correct to one rounding even where the halves have opposite signs."""
+    carry, rest = split_int(low)
+    return (high + carry).astype(np.float64) * float(1 << LOW_BITS) + rest

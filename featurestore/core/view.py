@@ -1,0 +1,232 @@
+"""A view ready to compute: its tile layout, its windows, and the plan that turns merged windows into answers.
+
+    tiles, oldest first      [      ][   ][   ][ ][ ][ ]|||     body .. head
+    windows at t             ..............(30 d.............)t
+                                      (1 h...................)t
+                                                   (1 min....)t
+
+Every window is a range of one sorted list, most of them suffixes. One call answers them all: two binary searches a
+window, one running sum, and one numpy call for each kind of merge and each aggregation, however many features share
+them. Time: O(tiles + windows) for sums, O(tiles x windows) for the rest, with a few hundred tiles at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from featurestore.core.aggregations.base import Aggregation
+from featurestore.core.aggregations.catalog import resolve
+from featurestore.core.events import BoolArray, Float64Array, Int64Array
+from featurestore.core.fold import RollUp
+from featurestore.core.parts import Array, Part, RowCount, Storage
+from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Window
+from featurestore.core.tiles import Accumulators, FieldPosition, TileLayout, TileTable
+from featurestore.errors import AsOfTooOld, InvariantBroken
+
+BEGINNING_MS = -(1 << 62)
+"""Older than any event: the tail of a lifetime window."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewAnswer:
+    """Values of the F features of a view for one entity key at one read time.
+
+    Attributes:
+        ints: (F,) answers of INT64, BOOL and TIMESTAMP features at their index, 0 elsewhere and where null.
+        floats: (F,) answers of FLOAT64 features, likewise.
+        texts: feature index -> answer, for STRING features that are not null.
+        null: (F,) True where there is no answer.
+        found: False when the entity has no event within the view's retention.
+        newest_event_time_ms: event time of the newest event in reach, 0 when not found.
+    """
+
+    ints: Int64Array
+    floats: Float64Array
+    texts: dict[int, str]
+    null: BoolArray
+    found: bool
+    newest_event_time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _LowerGroup:
+    """Features that one call of `lower` answers: same aggregation, same kinds of fields."""
+
+    aggregation: Aggregation
+    type: ValueType
+    storages: tuple[Storage, ...]
+    rows: tuple[Int64Array, ...]
+    windows: Int64Array
+    features: Int64Array
+
+
+class CompiledView:
+    """A ViewSpec ready to fold, roll up and answer.
+
+    Args:
+        spec: a valid view (definitions/ checks it).
+
+    Attributes:
+        spec: the view.
+        layout: the tiles' fields.
+        roll_up: when tiles may widen.
+        windows: distinct windows, (W,); the presence window is last.
+        columns: names of the source columns that its aggregations read.
+    """
+
+    def __init__(self, spec: ViewSpec) -> None:
+        self.spec = spec
+        presence = RowCount()
+        needed: list[tuple[FeatureSpec, Aggregation, tuple[Part, ...]]] = []
+        for feature in spec.features:
+            aggregation = resolve(feature.function)
+            needed.append((feature, aggregation, aggregation.parts(_column_of(spec, feature))))
+        self.layout = TileLayout([presence, *(part for _, _, parts in needed for part in parts)])
+        self.roll_up = RollUp(spec)
+        self.windows = (
+            *sorted({feature.window for feature in spec.features}, key=_window_order),
+            _presence_window(self.roll_up),
+        )
+        self.columns = tuple(sorted({feature.column for feature in spec.features if feature.column is not None}))
+        self._presence_row = self.layout.position_of(presence).fields[0].row
+        self._tail_shift = np.array([0 if w.length_ms is None else w.length_ms + w.offset_ms for w in self.windows])
+        self._hop = np.array([max(w.hop_ms, 1) for w in self.windows])
+        self._is_lifetime = np.array([w.length_ms is None for w in self.windows])
+        self._offset = np.array([w.offset_ms for w in self.windows])
+        self._has_offset = bool(self._offset.any())
+        self._groups = self._group(needed)
+        self._nothing = self._answer_over_nothing()
+
+    def answer(self, table: TileTable, as_of_ms: int) -> ViewAnswer:
+        """Every feature of one entity key at one read time.
+
+        Args:
+            table: the entity's tiles, ascending by start (see `wire.tile_codec.decode_entity`).
+            as_of_ms: read time, event time, exclusive.
+
+        Raises:
+            AsOfTooOld: an edge of a window lies inside a tile that was rolled up, or before what was dropped.
+        """
+        if table.count == 0:
+            return self._nothing
+        low_ms, high_ms = self.edges(as_of_ms)
+        edges = np.concatenate((low_ms, high_ms))
+        at = table.start_ms.searchsorted(edges)
+        self._refuse_cut_tiles(table, edges, at, as_of_ms)
+        lows, highs = at[: len(low_ms)], at[len(low_ms) :]
+        merged = table.merge_ranges(lows, np.maximum(lows, highs))
+        if merged.ints[self._presence_row, -1] == 0:
+            return self._nothing
+        newest = int(table.start_ms[at[-1] - 1])
+        return self._lower(merged, found=True, newest_event_time_ms=newest)
+
+    def edges(self, as_of_ms: int) -> tuple[Int64Array, Int64Array]:
+        """Tail and head edge of each window at a read time, milliseconds, (W,) each."""
+        tail = as_of_ms - self._tail_shift
+        tail -= tail % self._hop
+        tail[self._is_lifetime] = BEGINNING_MS
+        head = np.full(len(tail), as_of_ms)
+        if self._has_offset:
+            shifted = as_of_ms - self._offset
+            head = np.where(self._offset > 0, shifted - shifted % self._hop, head)
+        return tail, head
+
+    def _refuse_cut_tiles(self, table: TileTable, edges: Int64Array, at: Int64Array, as_of_ms: int) -> None:
+        """Pair assertion of the roll-up: an answer is exact or it is refused."""
+        # A wide old tile may reach beyond a later delta, hence the running maximum of the ends.
+        reached = np.maximum.accumulate(table.end_ms)
+        cut = (at > 0) & (reached[at - 1] > edges)
+        dropped = (edges[: len(self.windows)] < table.dropped_before_ms) & ~self._is_lifetime
+        if cut.any() or dropped.any():
+            raise AsOfTooOld(
+                f"as_of {as_of_ms} is older than the tiles of this entity can tell apart",
+                detail=f'feature view "{self.spec.name}" keeps reads exact down to {self.spec.lookback_ms} ms '
+                f"before the entity's newest event ({int(table.start_ms[-1])}).",
+                hint='read at a later time, or declare a longer "lookback" on the feature view',
+            )
+
+    def _lower(self, merged: Accumulators, *, found: bool, newest_event_time_ms: int) -> ViewAnswer:
+        """Answers from merged windows."""
+        count = len(self.spec.features)
+        ints = np.zeros(count, dtype=np.int64)
+        floats = np.zeros(count, dtype=np.float64)
+        null = np.empty(count, dtype=np.bool_)
+        texts: dict[int, str] = {}
+        blocks = {Storage.INT: merged.ints, Storage.FLOAT: merged.floats}
+        for group in self._groups:
+            fields: list[Array] = [
+                np.array(
+                    [merged.blobs[row][window] for row, window in zip(rows, group.windows, strict=True)],
+                    dtype=np.object_,
+                )
+                if storage is Storage.BLOB
+                else blocks[storage][rows, group.windows]
+                for storage, rows in zip(group.storages, group.rows, strict=True)
+            ]
+            lowered = group.aggregation.lower(fields)
+            null[group.features] = lowered.null
+            if group.type is ValueType.STRING:
+                texts.update(
+                    (int(feature), value.decode())
+                    for feature, value, gone in zip(group.features, lowered.values, lowered.null, strict=True)
+                    if not gone
+                )
+            elif group.type is ValueType.FLOAT64:
+                floats[group.features] = np.where(lowered.null, 0.0, lowered.values)
+            else:
+                ints[group.features] = np.where(lowered.null, 0, lowered.values)
+        return ViewAnswer(ints, floats, texts, null, found, newest_event_time_ms)
+
+    def _answer_over_nothing(self) -> ViewAnswer:
+        """Counts and sums are 0, everything else null, as lowering the identities gives them."""
+        zeros = np.zeros(len(self.windows), dtype=np.int64)
+        return self._lower(self.layout.empty().merge_ranges(zeros, zeros), found=False, newest_event_time_ms=0)
+
+    def _group(self, needed: Sequence[tuple[FeatureSpec, Aggregation, tuple[Part, ...]]]) -> tuple[_LowerGroup, ...]:
+        """Features by (aggregation, storages of its fields, type)."""
+        window_index = {window: index for index, window in enumerate(self.windows)}
+        members: dict[tuple[str, tuple[Storage, ...], ValueType], list[tuple[int, list[FieldPosition]]]] = {}
+        aggregations: dict[str, Aggregation] = {}
+        for index, (feature, aggregation, parts) in enumerate(needed):
+            positions = [at for part in parts for at in self.layout.position_of(part).fields]
+            key = (aggregation.name, tuple(at.storage for at in positions), feature.type)
+            members.setdefault(key, []).append((index, positions))
+            aggregations[aggregation.name] = aggregation
+        return tuple(
+            _LowerGroup(
+                aggregations[name],
+                feature_type,
+                storages,
+                tuple(np.array([positions[j].row for _, positions in found]) for j in range(len(storages))),
+                np.array([window_index[self.spec.features[index].window] for index, _ in found]),
+                np.array([index for index, _ in found]),
+            )
+            for (name, storages, feature_type), found in members.items()
+        )
+
+
+def _presence_window(roll_up: RollUp) -> Window:
+    """The window that decides whether an entity is found."""
+    if roll_up.retention_ms is None:
+        return Window(None)
+    return Window(roll_up.retention_ms, roll_up.retention_hop_ms)
+
+
+def _window_order(window: Window) -> tuple[int, int, int]:
+    """Shortest first, lifetime last; any fixed order would do."""
+    return (BEGINNING_MS if window.length_ms is None else window.length_ms, window.hop_ms, window.offset_ms)
+
+
+def _column_of(spec: ViewSpec, feature: FeatureSpec) -> Column | None:
+    """The source column of a feature."""
+    if feature.column is None:
+        return None
+    column = spec.source.column(feature.column)
+    if column is None:
+        raise InvariantBroken(
+            f'feature view "{spec.name}" reads column "{feature.column}" that its source does not have'
+        )
+    return column

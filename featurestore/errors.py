@@ -1,0 +1,138 @@
+"""Every error this package raises on purpose, and what its caller must do about it.
+
+    FeatureStoreError(message, *, detail="", hint="")
+    ├─ InvalidRequest        fix the call
+    │  ├─ DefinitionError       fix the feature repo; carries every problem found, not the first
+    │  ├─ UnknownFeatureService the name is not registered
+    │  ├─ UnknownJoinKey        the entity column is not one the service needs, or is missing
+    │  ├─ LimitExceeded         ask for less at once
+    │  └─ AsOfTooOld            the tiles can no longer tell that moment apart
+    ├─ Unavailable           retry with backoff
+    │  ├─ OnlineStoreDown       the store does not answer
+    │  ├─ SourceUnavailable     the event source does not answer
+    │  └─ DeadlineSpent         the caller's deadline passed; the work was given up
+    ├─ CorruptData           stop, page, repair
+    │  ├─ CorruptTile           the bytes of an entity are not a body or a head
+    │  ├─ UnknownTileVersion    written by a version that this one cannot read
+    │  ├─ StoreMismatch         the store was laid out by another definition, lane count or project
+    │  └─ EventsLost            the source no longer holds offsets that were never applied
+    ├─ WriterStopped         this writer must not go on
+    │  ├─ WriterFenced          another writer took the lanes over: exit
+    │  └─ StoreRolledBack       the store is older than what was committed: reopen from its checkpoint
+    └─ InternalError         our bug: crash and report
+       └─ InvariantBroken
+
+Messages are lowercase facts that name the object; `detail` is a sentence; `hint` says what to do next.
+The mapping to gRPC status codes lives in `serving/status.py` alone.
+"""
+
+from __future__ import annotations
+
+
+class FeatureStoreError(Exception):
+    """Base of every error raised on purpose.
+
+    Args:
+        message: lowercase fact that names the object, no full stop.
+        detail: one sentence of context, may be empty.
+        hint: what to type or change next, may be empty.
+    """
+
+    def __init__(self, message: str, *, detail: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Message, detail and hint on one line each, empty ones left out."""
+        parts = [self.message]
+        if self.detail:
+            parts.append(self.detail)
+        if self.hint:
+            parts.append(f"hint: {self.hint}")
+        return "\n".join(parts)
+
+
+class InvalidRequest(FeatureStoreError):
+    """The call is wrong; the same call will fail again."""
+
+
+class DefinitionError(InvalidRequest):
+    """The feature repo has problems; all of them are in `problems`."""
+
+    def __init__(self, message: str, *, problems: tuple[str, ...] = (), hint: str = "") -> None:
+        super().__init__(message, detail="\n".join(f"  * {problem}" for problem in problems), hint=hint)
+        self.problems = problems
+
+
+class UnknownFeatureService(InvalidRequest):
+    """No feature service (or feature view) of that name is registered."""
+
+
+class UnknownJoinKey(InvalidRequest):
+    """An entity column is missing, or is not a join key of the request's views."""
+
+
+class LimitExceeded(InvalidRequest):
+    """The request is larger than a named limit."""
+
+
+class AsOfTooOld(InvalidRequest):
+    """The read time is older than what the entity's tiles can still tell apart."""
+
+
+class Unavailable(FeatureStoreError):
+    """A part does not answer now; retry with backoff."""
+
+
+class OnlineStoreDown(Unavailable):
+    """Redis or Valkey does not answer."""
+
+
+class SourceUnavailable(Unavailable):
+    """Kafka or the log directory does not answer."""
+
+
+class DeadlineSpent(Unavailable):
+    """The caller's deadline passed before the answer was ready."""
+
+
+class CorruptData(FeatureStoreError):
+    """Stored bytes are wrong; stop, page somebody, repair."""
+
+
+class CorruptTile(CorruptData):
+    """The stored bytes of an entity do not decode as its view's tiles."""
+
+
+class UnknownTileVersion(CorruptData):
+    """The stored bytes name a layout version that this release does not know."""
+
+
+class StoreMismatch(CorruptData):
+    """The store holds data laid out for another project, lane count or definition."""
+
+
+class EventsLost(CorruptData):
+    """The source no longer has events that the store has not applied yet."""
+
+
+class WriterStopped(FeatureStoreError):
+    """This writer must not commit again."""
+
+
+class WriterFenced(WriterStopped):
+    """Another writer took over the lanes; this one must exit."""
+
+
+class StoreRolledBack(WriterStopped):
+    """The store is older than what was committed; reopen from the store's own checkpoint."""
+
+
+class InternalError(FeatureStoreError):
+    """A bug of this package; crash and report it."""
+
+
+class InvariantBroken(InternalError):
+    """Something that must always hold did not."""
