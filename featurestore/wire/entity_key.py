@@ -1,0 +1,69 @@
+"""Entity keys as bytes, and the lane each belongs to.
+
+A key is the tuple of join-key values, in the view's order. Its bytes are canonical (equal tuples, equal bytes;
+unequal tuples, unequal bytes) and part of the store's layout, so they never change within a layout version:
+
+    one STRING key      the UTF-8 text itself
+    one INT64 key       decimal text, "-17"
+    several             each as above, preceded by its length in bytes and ":" ("4:c-17" "2:DE" -> b"4:c-172:DE")
+
+Text rather than packed integers: an operator can read and type the key that a store holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xxhash
+
+from featurestore.core.events import Int64Array
+from featurestore.core.spec import Column, ValueType
+
+KEY_BYTES_MAX = 1024
+"""Longest canonical key accepted, bytes."""
+
+EntityValue = str | int
+
+
+def encode_value(value: EntityValue) -> bytes:
+    """Canonical bytes of one join-key value."""
+    return value.encode() if isinstance(value, str) else b"%d" % value
+
+
+def encode_key(values: Sequence[EntityValue]) -> bytes:
+    """Canonical bytes of an entity key.
+
+    >>> encode_key(["c-17"]), encode_key([17]), encode_key(["c-17", "DE"])
+    (b'c-17', b'17', b'4:c-172:DE')
+    """
+    parts = [encode_value(value) for value in values]
+    if len(parts) == 1:
+        return parts[0]
+    return b"".join(b"%d:%s" % (len(part), part) for part in parts)
+
+
+def decode_key(key: bytes, join_keys: Sequence[Column]) -> tuple[EntityValue, ...]:
+    """The values of a canonical key, typed as the join keys say; for messages and tools, not hot paths."""
+    if len(join_keys) == 1:
+        texts = [key.decode()]
+    else:
+        texts, rest = [], key
+        for _ in join_keys:
+            length, _, rest = rest.partition(b":")
+            texts.append(rest[: int(length)].decode())
+            rest = rest[int(length) :]
+    return tuple(
+        int(text) if column.type is ValueType.INT64 else text for text, column in zip(texts, join_keys, strict=True)
+    )
+
+
+def lane_of(key: bytes, lane_count: int) -> int:
+    """The lane of a canonical key: XXH3-64 modulo the store's fixed number of lanes."""
+    return xxhash.xxh3_64_intdigest(key) % lane_count
+
+
+def lanes_of(keys: Sequence[bytes], lane_count: int) -> Int64Array:
+    """`lane_of` for K keys, shape (K,)."""
+    digest = xxhash.xxh3_64_intdigest
+    return np.fromiter((digest(key) % lane_count for key in keys), dtype=np.int64, count=len(keys))

@@ -1,0 +1,130 @@
+"""The names and small records of the online store.
+
+    {payments/7}card_activity@2.9f3a12bc/h/c-17      head of card c-17: deltas, written by APPEND
+    {payments/7}card_activity@2.9f3a12bc/b/c-17      body of card c-17: rolled-up tiles, written by SET
+    {payments/7}card_activity@2.9f3a12bc/c           checkpoint of lane 7
+    {payments/7}card_activity@2.9f3a12bc/i/489321    event-id hashes of lane 7 seen while its clock was in that horizon
+    {payments/7}merchant_profile/p/4711              a plain view's values, written by materialize and push
+    {payments}/generations                           hash: view name -> generations, newest last
+    {payments}/layout                                lane count and layout version, fixed by the first writer
+
+What stands in braces is a Redis hash tag: all keys of a lane share one cluster slot, so that a lane commits in one
+atomic step on a cluster just as on a single server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from featurestore.errors import CorruptData
+
+DEFAULT_LANE_COUNT = 16
+LANE_COUNT_MAX = 1_024
+HASH_DIGITS_IN_KEY = 8
+
+Position = tuple[str, int, int]
+"""(topic, partition, next offset)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What one lane of one view generation has seen; stored as JSON and compared byte for byte at every commit.
+
+    Attributes:
+        epoch: fencing epoch; grows by one whenever a writer opens the lane.
+        writer: token of the writer that holds the epoch.
+        watermark_ms: newest event time that was applied.
+        positions: next offset of each (topic, partition), ascending.
+        id_buckets: event-id buckets that exist for the lane, ascending.
+    """
+
+    epoch: int = 0
+    writer: str = ""
+    watermark_ms: int = 0
+    positions: tuple[Position, ...] = ()
+    id_buckets: tuple[int, ...] = ()
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Checkpoint)
+
+
+def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """Canonical bytes."""
+    return _encoder.encode(checkpoint)
+
+
+def decode_checkpoint(data: bytes | None) -> Checkpoint:
+    """The checkpoint; an empty one where nothing is stored.
+
+    Raises:
+        CorruptData: the bytes are not a checkpoint.
+    """
+    if not data:
+        return Checkpoint()
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise CorruptData("stored checkpoint does not decode", detail=str(error)) from error
+
+
+class GenerationKeys:
+    """Key names of one generation of one view.
+
+    Args:
+        project: Feast project.
+        view: name of the view.
+        number: generation, from 1.
+        definition_hash: hash of its definition.
+    """
+
+    def __init__(self, project: str, view: str, number: int, definition_hash: str) -> None:
+        self._project = project
+        self._stem = f"{view}@{number}.{definition_hash[:HASH_DIGITS_IN_KEY]}"
+
+    def head_prefix(self, lane: int) -> bytes:
+        """Followed by the entity key."""
+        return f"{lane_tag(self._project, lane)}{self._stem}/h/".encode()
+
+    def body_prefix(self, lane: int) -> bytes:
+        """Followed by the entity key."""
+        return f"{lane_tag(self._project, lane)}{self._stem}/b/".encode()
+
+    def checkpoint(self, lane: int) -> bytes:
+        """The lane's checkpoint."""
+        return f"{lane_tag(self._project, lane)}{self._stem}/c".encode()
+
+    def id_bucket(self, lane: int, bucket: int) -> bytes:
+        """The lane's event-id hashes of one bucket."""
+        return f"{lane_tag(self._project, lane)}{self._stem}/i/{bucket}".encode()
+
+    def pattern(self, lane: int) -> bytes:
+        """SCAN pattern of everything the generation keeps in a lane."""
+        return f"{_glob_escape(lane_tag(self._project, lane) + self._stem)}/*".encode()
+
+
+def lane_tag(project: str, lane: int) -> str:
+    """The hash tag of a lane."""
+    return f"{{{project}/{lane}}}"
+
+
+def plain_key(project: str, lane: int, view: str, entity_key: bytes) -> bytes:
+    """Where a plain view keeps an entity's values."""
+    return f"{lane_tag(project, lane)}{view}/p/".encode() + entity_key
+
+
+def generations_key(project: str) -> bytes:
+    """Hash of every view's generations."""
+    return f"{{{project}}}/generations".encode()
+
+
+def layout_key(project: str) -> bytes:
+    """Lane count and layout version."""
+    return f"{{{project}}}/layout".encode()
+
+
+def _glob_escape(text: str) -> str:
+    """Names may hold characters that SCAN would take for wildcards."""
+    return "".join(f"\\{letter}" if letter in "*?[]^-\\" else letter for letter in text)

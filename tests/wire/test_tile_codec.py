@@ -1,0 +1,120 @@
+"""Bodies and heads: what is written comes back, what is damaged is refused, and the bytes do not drift."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featurestore.core.fold import fold_events
+from featurestore.core.parts import EventRows
+from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
+from featurestore.core.tiles import TileTable
+from featurestore.core.view import CompiledView
+from featurestore.errors import CorruptData, CorruptTile, UnknownTileVersion
+from featurestore.testing.batches import keyed_batch
+from featurestore.testing.naive import NaiveEvent
+from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, stream_cases
+from featurestore.wire.tile_codec import decode_body, decode_entity, decode_head, encode_body, encode_deltas
+
+GOLDEN_BODY = (
+    "fb01000003000000020000001400000000a8da769b01000000000000000000800000000000000000b00780f36efe2ba20000"
+    "00000500000000000101000005f6010101000500000000000000f6ffffffffffffff00a8da769b0100000000000000000080"
+    "0200000000000000653002000000000000005345"
+)
+
+
+def table_of(view: ViewSpec, events: tuple[NaiveEvent, ...]) -> TileTable:
+    """Events of one entity as deltas, normalized."""
+    compiled = CompiledView(view)
+    batch = keyed_batch(view, events)
+    rows = EventRows(batch.event_time_ms, batch.event_ids, batch.columns)
+    return fold_events(compiled.layout, np.zeros(len(events), dtype=np.int64), rows).table.normalize()
+
+
+def same(left: TileTable, right: TileTable) -> bool:
+    """Equal to the bit."""
+    return (
+        np.array_equal(left.start_ms, right.start_ms)
+        and np.array_equal(left.end_ms, right.end_ms)
+        and np.array_equal(left.ints, right.ints)
+        and left.floats.tobytes() == np.ascontiguousarray(right.floats).tobytes()
+        and all(a.tolist() == b.tolist() for a, b in zip(left.blobs, right.blobs, strict=True))
+        and left.dropped_before_ms == right.dropped_before_ms
+    )
+
+
+def joined(table: TileTable) -> bytes:
+    """A head of these deltas."""
+    encoded = encode_deltas(table)
+    return b"".join(encoded) if isinstance(encoded, list) else encoded.tobytes()
+
+
+@given(case=stream_cases())
+def test_bodies_and_heads_come_back_as_they_were_written(case: StreamCase) -> None:
+    """decode(encode(tiles)) == tiles, for bodies, heads and both together."""
+    if not case.events:
+        return
+    compiled, table = CompiledView(case.view), table_of(case.view, case.events)
+    half = table.count // 2
+
+    assert same(table, decode_body(table.layout, encode_body(table)))
+    assert same(table, decode_head(table.layout, joined(table)))
+    if half:
+        body, head = encode_body(table.take(slice(0, half))), joined(table.take(slice(half, None)))
+        assert same(table, decode_entity(compiled, body, head))
+
+
+@given(case=stream_cases(), cut=st.integers(1, 40), flip=st.integers(0, 10_000))
+def test_a_damaged_body_is_refused(case: StreamCase, cut: int, flip: int) -> None:
+    """A body that was cut short, grew, or had any byte changed raises CorruptData, never an answer."""
+    if not case.events:
+        return
+    table = table_of(case.view, case.events)
+    body = encode_body(table)
+    index = flip % len(body)
+    changed = body[:index] + bytes([body[index] ^ 0x41]) + body[index + 1 :]
+
+    for damaged in (body[:-cut], body + b"\0" * cut, changed):
+        with pytest.raises(CorruptData):
+            decode_body(table.layout, damaged)
+
+
+def test_a_head_that_ends_inside_a_delta_is_refused() -> None:
+    """Half a delta is never read as a whole one."""
+    for columns in ((), ("market",)):
+        view = small_view(*columns)
+        head = joined(table_of(view, two_events()))
+        with pytest.raises(CorruptTile, match="head of"):
+            decode_head(CompiledView(view).layout, head[:-3])
+
+
+def test_a_body_of_a_later_release_is_named_as_such() -> None:
+    """The version byte decides, and the remedy is to upgrade."""
+    view = small_view()
+    body = encode_body(table_of(view, two_events()))
+    with pytest.raises(UnknownTileVersion, match="layout version 9"):
+        decode_body(CompiledView(view).layout, body[:1] + b"\x09" + body[2:])
+
+
+def test_the_bytes_of_a_body_do_not_drift() -> None:
+    """Stores outlive releases: a change of these bytes needs a new layout version."""
+    assert GOLDEN_BODY == encode_body(table_of(small_view("market"), two_events())).hex()
+
+
+def small_view(*last_of: str) -> ViewSpec:
+    """Sum and minimum of amount, and the last value of the given columns."""
+    day = Window(86_400_000, 900_000)
+    features = [
+        FeatureSpec("amount_sum_1d", "sum", "amount", day, ValueType.INT64),
+        FeatureSpec("amount_min_1d", "min", "amount", day, ValueType.INT64),
+        *(FeatureSpec(f"{name}_last_1d", "last", name, day, ValueType.STRING) for name in last_of),
+    ]
+    return ViewSpec("v", (), SOURCE, tuple(features), 90_000_000)
+
+
+def two_events() -> tuple[NaiveEvent, ...]:
+    """Five seconds apart; the second has no market."""
+    return (
+        NaiveEvent(b"k", ANCHOR_MS, b"e0", {"amount": 5, "market": "SE"}),
+        NaiveEvent(b"k", ANCHOR_MS + 5_000, b"e1", {"amount": -10, "market": None}),
+    )
