@@ -1,0 +1,1 @@
+"""The online store: commit, read, generations; the Feast online store adapter."""

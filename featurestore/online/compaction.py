@@ -1,0 +1,126 @@
+"""Fold long heads into their bodies.
+
+    APPEND's answer says how long a head is ─ over the limit ─ scheduled ─ body and head are read back, many at once,
+    rolled up in one numpy pass, and written by the lane's next commit, before its appends.
+
+A head is worth folding when reading it costs more than reading tiles: HEAD_DELTAS_MAX deltas. A read is right whether
+or not that has happened, so it never has to hurry: a limited number of entities for each commit keeps commits short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from featurestore.clock import Clock
+from featurestore.core.events import Int64Array
+from featurestore.core.fold import EntityTiles
+from featurestore.core.tiles import TileTable, concatenate
+from featurestore.errors import CorruptTile
+from featurestore.online.generations import Generation
+from featurestore.online.store import OnlineStore
+from featurestore.wire.tile_codec import decode_body, decode_head, delta_size_min, encode_body
+
+HEAD_DELTAS_MAX = 48
+"""A head of more deltas than this is folded into the body."""
+
+ENTITIES_PER_COMMIT_MAX = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """Bodies to write.
+
+    Attributes:
+        bodies: by lane, (body key, head key, body).
+        count: entities in all.
+    """
+
+    bodies: dict[int, list[tuple[bytes, bytes, bytes]]]
+    count: int
+
+
+class Compactor:
+    """Schedules and computes compactions for the writer of some lanes.
+
+    Args:
+        store: read from only.
+        generation: whose tiles.
+        clock: no tile is aged beyond it.
+    """
+
+    def __init__(self, store: OnlineStore, generation: Generation, clock: Clock) -> None:
+        self._store = store
+        self._generation = generation
+        self._clock = clock
+        self._scheduled: dict[bytes, int] = {}
+        self.report_bytes_min = HEAD_DELTAS_MAX * delta_size_min(generation.compiled.layout)
+
+    def clear(self) -> None:
+        """Forget what was scheduled; the next append of a long head reports it again."""
+        self._scheduled.clear()
+
+    def schedule(self, lane: int, head_keys: Sequence[bytes]) -> None:
+        """Take note of heads that have grown long."""
+        for key in head_keys:
+            self._scheduled[key] = lane
+
+    def compact(self) -> Compaction:
+        """Bodies of the entities that were scheduled, oldest first, up to ENTITIES_PER_COMMIT_MAX.
+
+        They must be part of the very next commit of their lanes: the heads that were read here are deleted by it.
+
+        Raises:
+            CorruptTile: an entity's bytes do not decode; its key is named.
+        """
+        chosen = list(self._scheduled.items())[:ENTITIES_PER_COMMIT_MAX]
+        if not chosen:
+            return Compaction({}, 0)
+        named = [self._keys(lane, head_key) for head_key, lane in chosen]
+        stored = self._store.read_groups(named)
+        tables, newest = [], np.empty(len(chosen), dtype=np.int64)
+        now_ms = self._clock.now_ms()
+        for index, (body_key, _) in enumerate(named):
+            table = self._decode(body_key, stored[2 * index], stored[2 * index + 1])
+            newest[index] = min(int(table.start_ms.max(initial=0)), now_ms)
+            tables.append(table)
+        entity = np.repeat(np.arange(len(tables)), [table.count for table in tables])
+        roll_up = self._generation.compiled.roll_up
+        merged = roll_up.compact(concatenate(tables), entity, newest)
+        encoded = self._encode(merged, newest)
+        bodies: dict[int, list[tuple[bytes, bytes, bytes]]] = {}
+        for index, ((head_key, lane), (body_key, _)) in enumerate(zip(chosen, named, strict=True)):
+            del self._scheduled[head_key]
+            bodies.setdefault(lane, []).append((body_key, head_key, encoded.get(index, b"")))
+        return Compaction(bodies, len(chosen))
+
+    def _keys(self, lane: int, head_key: bytes) -> tuple[bytes, bytes]:
+        """Body and head key of one entity."""
+        keys = self._generation.keys
+        return keys.body_prefix(lane) + head_key.removeprefix(keys.head_prefix(lane)), head_key
+
+    def _decode(self, body_key: bytes, body: bytes | None, head: bytes | None) -> TileTable:
+        """Body and head as one table, in no order."""
+        layout = self._generation.compiled.layout
+        try:
+            old = decode_body(layout, body) if body else layout.empty()
+            return concatenate([old, decode_head(layout, head)]) if head else old
+        except CorruptTile as error:
+            raise CorruptTile(f"{error.message} (key {body_key.decode(errors='replace')})") from error
+
+    def _encode(self, merged: EntityTiles, newest: Int64Array) -> dict[int, bytes]:
+        """Body of each entity that has tiles left."""
+        table = merged.table.normalize()
+        roll_up = self._generation.compiled.roll_up
+        encoded = {}
+        for index, low, high in zip(
+            merged.entities.tolist(), merged.bounds[:-1].tolist(), merged.bounds[1:].tolist(), strict=True
+        ):
+            part = table.take(slice(low, high))
+            dropped = roll_up.dropped_before_ms(int(newest[index]))
+            encoded[index] = encode_body(
+                TileTable(part.layout, part.start_ms, part.end_ms, part.ints, part.floats, part.blobs, dropped)
+            )
+        return encoded

@@ -1,0 +1,234 @@
+"""Generations: versions of a view's definition that live side by side in the online store.
+
+    register(new definition)      -> filling   (serving at once when the view is new)
+    promote(it has caught up)     -> serving; the old one becomes retired
+    drop(retired)                 -> its keys are deleted
+
+The record of each generation holds the whole definition, so a reader can answer from the old one after the registry has
+moved on to the new. A definition that comes back (a rollback) is found by its hash.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import msgspec
+
+from featurestore.core.spec import ViewSpec
+from featurestore.core.view import CompiledView
+from featurestore.errors import CorruptData, InvalidRequest, StoreMismatch
+from featurestore.online.store import OnlineStore
+from featurestore.wire.store_layout import (
+    DEFAULT_LANE_COUNT,
+    LANE_COUNT_MAX,
+    GenerationKeys,
+    generations_key,
+    layout_key,
+)
+from featurestore.wire.view_codec import LAYOUT_VERSION, definition_hash
+
+
+class GenerationState(enum.StrEnum):
+    """Where a generation is in its life."""
+
+    FILLING = "filling"
+    SERVING = "serving"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One definition of a view in the store.
+
+    Attributes:
+        project: Feast project.
+        view: the definition.
+        number: 1 for the view's first.
+        definition_hash: see `wire.view_codec.definition_hash`.
+        state: where it is in its life.
+    """
+
+    project: str
+    view: ViewSpec
+    number: int
+    definition_hash: str
+    state: GenerationState = field(default=GenerationState.SERVING, compare=False)
+
+    @cached_property
+    def keys(self) -> GenerationKeys:
+        """Its key names."""
+        return GenerationKeys(self.project, self.view.name, self.number, self.definition_hash)
+
+    @cached_property
+    def compiled(self) -> CompiledView:
+        """Its view, ready to compute."""
+        return CompiledView(self.view)
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """A generation as stored."""
+
+    number: int
+    definition_hash: str
+    state: GenerationState
+    view: ViewSpec
+
+
+class _Layout(msgspec.Struct, frozen=True):
+    """What is fixed for the whole project."""
+
+    lanes: int
+    version: int
+
+
+_encoder = msgspec.json.Encoder()
+_records_decoder = msgspec.json.Decoder(tuple[_Record, ...])
+_layout_decoder = msgspec.json.Decoder(_Layout)
+
+
+class GenerationCatalog:
+    """The generations of a project's views.
+
+    Args:
+        store: the online store.
+        project: Feast project.
+    """
+
+    def __init__(self, store: OnlineStore, project: str) -> None:
+        self._store = store
+        self.project = project
+
+    def lane_count(self, wanted: int = DEFAULT_LANE_COUNT) -> int:
+        """Number of lanes; fixed by the first caller, whose wish counts.
+
+        Raises:
+            StoreMismatch: the store was laid out by another layout version.
+            InvalidRequest: `wanted` is out of bounds.
+        """
+        if not 0 < wanted <= LANE_COUNT_MAX:
+            raise InvalidRequest(f"lane count {wanted} is not between 1 and {LANE_COUNT_MAX}")
+        key = layout_key(self.project)
+        self._store.compare_and_set(key, None, _encoder.encode(_Layout(wanted, LAYOUT_VERSION)))
+        stored = self._store.read_groups([[key]])[0]
+        try:
+            layout = _layout_decoder.decode(stored or b"")
+        except msgspec.MsgspecError as error:
+            raise CorruptData(f'layout of project "{self.project}" does not decode', detail=str(error)) from error
+        if layout.version != LAYOUT_VERSION:
+            raise StoreMismatch(
+                f'online store of project "{self.project}" has layout version {layout.version}, not {LAYOUT_VERSION}',
+                hint="use another store or project, or the release that wrote it",
+            )
+        return layout.lanes
+
+    def all(self) -> dict[str, tuple[Generation, ...]]:
+        """Every view's generations, oldest first, in one round trip."""
+        fields = self._store.hash_fields(generations_key(self.project))
+        return {name.decode(): self._decode(name.decode(), data) for name, data in fields.items()}
+
+    def generations(self, view_name: str) -> tuple[Generation, ...]:
+        """A view's generations, oldest first; empty when it was never registered."""
+        return self.all().get(view_name, ())
+
+    def serving(self, view_name: str) -> Generation | None:
+        """The generation that readers use."""
+        return next((found for found in self.generations(view_name) if found.state is GenerationState.SERVING), None)
+
+    def filling(self, view_name: str) -> Generation | None:
+        """The generation that is catching up, the newest if there are several."""
+        found = [one for one in self.generations(view_name) if one.state is GenerationState.FILLING]
+        return found[-1] if found else None
+
+    def register(self, view: ViewSpec) -> Generation:
+        """The generation of this definition, made if there is none: serving for a new view, else filling.
+
+        A newer definition retires those that were filling; one that was retired fills anew under a new number, since
+        its tiles have a hole.
+        """
+        wanted = definition_hash(view)
+        while True:
+            known, raw = self._read(view.name)
+            alive = [one for one in known if one.state is not GenerationState.RETIRED]
+            found = next((one for one in alive if one.definition_hash == wanted), None)
+            others = [
+                replace(one, state=GenerationState.RETIRED)
+                if one.state is GenerationState.FILLING and one.definition_hash != wanted
+                else one
+                for one in known
+            ]
+            if (
+                found is not None
+                and others == list(known)
+                and all(a.state is b.state for a, b in zip(others, known, strict=True))
+            ):
+                return found
+            if found is None:
+                state = GenerationState.FILLING if alive else GenerationState.SERVING
+                number = max((one.number for one in known), default=0) + 1
+                found = Generation(self.project, view, number, wanted, state)
+                others.append(found)
+            if self._write(view.name, raw, others):
+                return found
+
+    def promote(self, generation: Generation) -> Generation:
+        """Make a generation the serving one; the one that was serving retires."""
+        while True:
+            known, raw = self._read(generation.view.name)
+            changed = [_promoted(one, generation.number) for one in known]
+            if self._write(generation.view.name, raw, changed):
+                return next(one for one in changed if one.number == generation.number)
+
+    def drop(self, generation: Generation) -> int:
+        """Delete the keys of a retired generation and forget it; returns how many keys went.
+
+        Raises:
+            InvalidRequest: it is not retired.
+        """
+        known, raw = self._read(generation.view.name)
+        found = next((one for one in known if one.number == generation.number), None)
+        if found is None or found.state is not GenerationState.RETIRED:
+            raise InvalidRequest(
+                f'generation {generation.number} of feature view "{generation.view.name}" is not retired',
+                hint="only what no reader and no writer uses can be dropped",
+            )
+        deleted = sum(
+            self._store.delete(self._store.scan(found.keys.pattern(lane))) for lane in range(self.lane_count())
+        )
+        while not self._write(generation.view.name, raw, [one for one in known if one.number != generation.number]):
+            known, raw = self._read(generation.view.name)
+        return deleted
+
+    def _read(self, view_name: str) -> tuple[tuple[Generation, ...], bytes | None]:
+        """A view's generations and the bytes they were read from."""
+        raw = self._store.hash_fields(generations_key(self.project)).get(view_name.encode())
+        return (self._decode(view_name, raw) if raw else ()), raw
+
+    def _write(self, view_name: str, expected: bytes | None, generations: Sequence[Generation]) -> bool:
+        """Replace a view's generations unless somebody else did meanwhile."""
+        records = tuple(_Record(one.number, one.definition_hash, one.state, one.view) for one in generations)
+        return self._store.compare_and_set_field(
+            generations_key(self.project), view_name.encode(), expected, _encoder.encode(records)
+        )
+
+    def _decode(self, view_name: str, data: bytes) -> tuple[Generation, ...]:
+        """Stored records as generations."""
+        try:
+            records = _records_decoder.decode(data)
+        except msgspec.MsgspecError as error:
+            raise CorruptData(f'generations of feature view "{view_name}" do not decode', detail=str(error)) from error
+        return tuple(
+            Generation(self.project, record.view, record.number, record.definition_hash, record.state)
+            for record in records
+        )
+
+
+def _promoted(generation: Generation, number: int) -> Generation:
+    """The generation after `number` was made the serving one."""
+    if generation.number == number:
+        return replace(generation, state=GenerationState.SERVING)
+    if generation.state is GenerationState.SERVING:
+        return replace(generation, state=GenerationState.RETIRED)
+    return generation

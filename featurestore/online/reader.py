@@ -1,0 +1,95 @@
+"""Read what a request needs in one round trip: heads, bodies, checkpoints and plain values together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from featurestore.core.spec import PlainViewSpec
+from featurestore.online.generations import Generation
+from featurestore.online.store import OnlineStore
+from featurestore.wire.entity_key import lane_of
+from featurestore.wire.store_layout import plain_key
+
+
+@dataclass(frozen=True, slots=True)
+class EntityRead:
+    """An entity key of a stream view."""
+
+    generation: Generation
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EntityBytes:
+    """What the store holds of it, read in one atomic step; None where nothing is.
+
+    Attributes:
+        body: rolled-up tiles.
+        head: deltas.
+        checkpoint: checkpoint of its lane, when it was asked for.
+    """
+
+    body: bytes | None
+    head: bytes | None
+    checkpoint: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRead:
+    """An entity key of a plain view."""
+
+    project: str
+    view: PlainViewSpec
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlainBytes:
+    """What the store holds of it; None where nothing is."""
+
+    value: bytes | None
+
+
+class Reader:
+    """Reads entities of one project.
+
+    Args:
+        store: the online store.
+        lane_count: the store's number of lanes (`GenerationCatalog.lane_count`).
+    """
+
+    def __init__(self, store: OnlineStore, lane_count: int) -> None:
+        self._store = store
+        self._lane_count = lane_count
+
+    def read(
+        self,
+        wanted: Sequence[EntityRead | PlainRead],
+        *,
+        with_checkpoint: bool = False,
+        timeout_ms: float | None = None,
+    ) -> list[EntityBytes | PlainBytes]:
+        """All of `wanted`, in its order, in one round trip (one for each node of a cluster).
+
+        Raises:
+            OnlineStoreDown: the store does not answer.
+            DeadlineSpent: it did not within `timeout_ms`.
+        """
+        groups = [self._keys(read, with_checkpoint) for read in wanted]
+        values = iter(self._store.read_groups(groups, timeout_ms=timeout_ms))
+        return [
+            PlainBytes(next(values))
+            if isinstance(read, PlainRead)
+            else EntityBytes(next(values), next(values), next(values) if with_checkpoint else None)
+            for read in wanted
+        ]
+
+    def _keys(self, read: EntityRead | PlainRead, with_checkpoint: bool) -> tuple[bytes, ...]:
+        """The keys of one read."""
+        lane = lane_of(read.key, self._lane_count)
+        if isinstance(read, PlainRead):
+            return (plain_key(read.project, lane, read.view.name, read.key),)
+        keys = read.generation.keys
+        body, head = keys.body_prefix(lane) + read.key, keys.head_prefix(lane) + read.key
+        return (body, head, keys.checkpoint(lane)) if with_checkpoint else (body, head)

@@ -1,0 +1,387 @@
+"""Redis and Valkey, standalone or cluster: the one file that imports `redis`.
+
+Commits are scripts, because a conditional MULTI/EXEC costs a second round trip for its WATCH; a script applies whole or
+not at all, is one entry of the append-only file, and knows the length that APPEND answers. Reads go to the wire through
+redis-py's connections but around its command layer, which costs more than the network: one packed command, one reply.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.retry import Retry
+
+from featurestore.errors import CorruptData, DeadlineSpent, OnlineStoreDown
+from featurestore.online.store import LaneCommit, LaneOutcome
+
+CONNECT_TIMEOUT_S = 2.0
+COMMAND_TIMEOUT_S = 10.0
+SCAN_COUNT = 1_000
+DELETE_CHUNK = 1_000
+
+# Answers of a server that is failing over, re-sharding or out of memory: the same command may succeed later.
+_TEMPORARY = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+)
+_BUSY = ("BUSY", "UNKILLABLE", "MISCONF", "NOREPLICAS")
+
+_COMMIT = """
+local checkpoint = redis.call('GET', KEYS[1]) or ''
+if checkpoint ~= ARGV[1] then return checkpoint end
+local expire = tonumber(ARGV[3])
+local report = tonumber(ARGV[4])
+local bodies, appends, ids, deletions = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local k, a = 2, 9
+for _ = 1, bodies do
+  if #ARGV[a] == 0 then
+    redis.call('DEL', KEYS[k], KEYS[k + 1])
+  else
+    if expire > 0 then redis.call('SET', KEYS[k], ARGV[a], 'PX', expire) else redis.call('SET', KEYS[k], ARGV[a]) end
+    redis.call('DEL', KEYS[k + 1])
+  end
+  k, a = k + 2, a + 1
+end
+local long = {}
+for i = 1, appends do
+  if redis.call('APPEND', KEYS[k], ARGV[a]) >= report then long[#long + 1] = i - 1 end
+  if expire > 0 then redis.call('PEXPIRE', KEYS[k], expire) end
+  k, a = k + 1, a + 1
+end
+for _ = 1, ids do
+  redis.call('APPEND', KEYS[k], ARGV[a])
+  k, a = k + 1, a + 1
+end
+for _ = 1, deletions do
+  redis.call('DEL', KEYS[k])
+  k = k + 1
+end
+redis.call('SET', KEYS[1], ARGV[2])
+return long
+"""
+
+_COMPARE_AND_SET = """
+local found = redis.call('GET', KEYS[1])
+if (ARGV[1] == '0' and found) or (ARGV[1] == '1' and found ~= ARGV[2]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[3])
+return 1
+"""
+
+_COMPARE_AND_SET_FIELD = """
+local found = redis.call('HGET', KEYS[1], ARGV[4])
+if (ARGV[1] == '0' and found) or (ARGV[1] == '1' and found ~= ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[4], ARGV[3])
+return 1
+"""
+
+# Event times are compared as 8 bytes from the most significant one: Lua numbers would round beyond 2**53.
+_WRITE_NEWER = """
+local found = redis.call('GETRANGE', KEYS[1], 0, 7)
+if #found == 8 and string.reverse(found) > string.reverse(string.sub(ARGV[1], 1, 8)) then return 0 end
+if tonumber(ARGV[2]) > 0 then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+else
+  redis.call('SET', KEYS[1], ARGV[1])
+end
+return 1
+"""
+
+
+def connect(url: str, *, cluster: bool = False) -> RedisStore:
+    """Open a store.
+
+    Args:
+        url: redis://[user:password@]host:port/db, rediss:// for TLS, or unix:///path; options of redis-py as query.
+        cluster: whether the address is a node of a Redis or Valkey Cluster.
+
+    Raises:
+        OnlineStoreDown: nothing answers there.
+    """
+    store = RedisStore(url, cluster=cluster)
+    store.ping()
+    return store
+
+
+class _Transport(Protocol):
+    """How commands reach servers: one connection, or a cluster's."""
+
+    def run(self, commands: Sequence[Sequence[Any]], *, timeout_s: float | None = None) -> list[Any]:
+        """Send commands in one go; their replies, ResponseError objects included."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections."""
+        ...
+
+
+class RedisStore:
+    """An OnlineStore on redis-py; see `online.store` for what each method promises. Thread-safe."""
+
+    def __init__(self, url: str, *, cluster: bool = False) -> None:
+        self.url = url
+        self.is_cluster = cluster
+        self._name = f"online store {_without_password(url)}"
+        with self._mapped():
+            self._transport: _Transport = _ClusterTransport(url) if cluster else _SingleTransport(url)
+
+    def commit(self, lanes: Sequence[LaneCommit]) -> list[LaneOutcome]:
+        """See OnlineStore."""
+        replies = self._script(_COMMIT, [_commit_arguments(lane) for lane in lanes])
+        return [
+            LaneOutcome(True, b"", tuple(reply)) if isinstance(reply, list) else LaneOutcome(False, bytes(reply), ())
+            for reply in replies
+        ]
+
+    def read_groups(self, groups: Sequence[Sequence[bytes]], *, timeout_ms: float | None = None) -> list[bytes | None]:
+        """See OnlineStore."""
+        if not groups:
+            return []
+        timeout_s = None if timeout_ms is None else timeout_ms / 1_000
+        if self.is_cluster:
+            commands = [("MGET", *group) for group in groups]
+        else:
+            commands = [("MGET", *itertools.chain.from_iterable(groups))]
+        replies = self._run(commands, timeout_s=timeout_s)
+        return list(itertools.chain.from_iterable(replies))
+
+    def compare_and_set(self, key: bytes, expected: bytes | None, replacement: bytes) -> bool:
+        """See OnlineStore."""
+        return bool(self._script(_COMPARE_AND_SET, [((key,), _expectation(expected, replacement))])[0])
+
+    def compare_and_set_field(self, key: bytes, field: bytes, expected: bytes | None, replacement: bytes) -> bool:
+        """See OnlineStore."""
+        arguments = (*_expectation(expected, replacement), field)
+        return bool(self._script(_COMPARE_AND_SET_FIELD, [((key,), arguments)])[0])
+
+    def write_newer(self, entries: Sequence[tuple[bytes, int, bytes, int]]) -> None:
+        """See OnlineStore."""
+        self._script(
+            _WRITE_NEWER,
+            [
+                ((key,), (event_time_ms.to_bytes(8, "little", signed=True) + value, expire_ms))
+                for key, event_time_ms, value, expire_ms in entries
+            ],
+        )
+
+    def hash_fields(self, key: bytes) -> dict[bytes, bytes]:
+        """See OnlineStore."""
+        reply = self._run([("HGETALL", key)])[0]
+        if isinstance(reply, dict):
+            return reply
+        return dict(zip(reply[0::2], reply[1::2], strict=True))
+
+    def scan(self, pattern: bytes) -> Iterator[bytes]:
+        """See OnlineStore."""
+        client = self._client()
+        with self._mapped():
+            yield from client.scan_iter(match=pattern, count=SCAN_COUNT)
+
+    def delete(self, keys: Iterable[bytes]) -> int:
+        """See OnlineStore."""
+        deleted, remaining = 0, iter(keys)
+        while chunk := list(itertools.islice(remaining, DELETE_CHUNK)):
+            deleted += sum(self._run([("UNLINK", key) for key in chunk]))
+        return deleted
+
+    def memory_bytes(self, key: bytes) -> int:
+        """See OnlineStore."""
+        return int(self._run([("MEMORY", "USAGE", key, "SAMPLES", "0")])[0] or 0)
+
+    def ping(self) -> None:
+        """See OnlineStore."""
+        self._run([("GET", b"{ping}")])
+
+    def close(self) -> None:
+        """See OnlineStore."""
+        self._transport.close()
+
+    def _client(self) -> Any:
+        """redis-py's own client, for what is rare."""
+        return self._transport.client  # type: ignore[attr-defined]  # both transports have one
+
+    def _script(self, script: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Any]]]) -> list[Any]:
+        """Run one script for several (keys, arguments)."""
+        sha = _SHA[script]
+        commands = [("EVALSHA", sha, len(keys), *keys, *arguments) for keys, arguments in calls]
+        with self._mapped():
+            replies = self._transport.run(commands)
+            missing = [
+                index for index, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)
+            ]
+            if missing:
+                # EVAL also caches the script; a script that was missing has applied nothing.
+                again = [("EVAL", script, *commands[index][2:]) for index in missing]
+                for index, reply in zip(missing, self._transport.run(again), strict=True):
+                    replies[index] = reply
+            return _raise_first(replies)
+
+    def _run(self, commands: Sequence[Sequence[Any]], *, timeout_s: float | None = None) -> list[Any]:
+        """Run commands; the first error reply is raised."""
+        with self._mapped(has_deadline=timeout_s is not None):
+            return _raise_first(self._transport.run(commands, timeout_s=timeout_s))
+
+    @contextmanager
+    def _mapped(self, *, has_deadline: bool = False) -> Iterator[None]:
+        """redis-py's errors as ours, in one place."""
+        try:
+            yield
+        except redis.exceptions.TimeoutError as error:
+            if has_deadline:
+                raise DeadlineSpent(f"{self._name} did not answer within the deadline") from error
+            raise self._down(error) from error
+        except _TEMPORARY as error:
+            raise OnlineStoreDown(f"{self._name} is not ready", detail=str(error)) from error
+        except (redis.exceptions.ResponseError, redis.exceptions.InvalidResponse) as error:
+            if str(error).startswith(_BUSY):
+                raise OnlineStoreDown(f"{self._name} is busy", detail=str(error)) from error
+            raise CorruptData(f"{self._name} refused a command", detail=str(error)) from error
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise self._down(error) from error
+
+    def _down(self, error: Exception) -> OnlineStoreDown:
+        """The store does not answer."""
+        return OnlineStoreDown(
+            f"{self._name} does not answer", detail=str(error), hint="start the store, or correct its address"
+        )
+
+
+def _commit_arguments(lane: LaneCommit) -> tuple[list[bytes], list[Any]]:
+    """Keys and arguments of the commit script."""
+    keys = [lane.checkpoint_key]
+    arguments: list[Any] = [
+        lane.expected,
+        lane.replacement,
+        lane.expire_ms,
+        lane.report_bytes_min,
+        len(lane.bodies),
+        len(lane.head_keys),
+        len(lane.id_appends),
+        len(lane.deletions),
+    ]
+    for body_key, head_key, body in lane.bodies:
+        keys += (body_key, head_key)
+        arguments.append(body)
+    keys += lane.head_keys
+    arguments += lane.deltas
+    for key, data in lane.id_appends:
+        keys.append(key)
+        arguments.append(data)
+    keys += lane.deletions
+    return keys, arguments
+
+
+def _expectation(expected: bytes | None, replacement: bytes) -> tuple[str, bytes, bytes]:
+    """Arguments of the compare-and-set scripts."""
+    return ("0", b"", replacement) if expected is None else ("1", expected, replacement)
+
+
+def _raise_first(replies: list[Any]) -> list[Any]:
+    """The replies, unless one is an error."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+def _without_password(url: str) -> str:
+    """The address as it may be shown."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+class _SingleTransport:
+    """One server; a connection for each thread, so that no lock or pool is on the way of a read."""
+
+    def __init__(self, url: str) -> None:
+        self._pool = redis.ConnectionPool.from_url(
+            url,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=COMMAND_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+        self.client = redis.Redis(connection_pool=self._pool)
+        self._local = threading.local()
+
+    def run(self, commands: Sequence[Sequence[Any]], *, timeout_s: float | None = None) -> list[Any]:
+        """See _Transport."""
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._pool.get_connection()
+        packed = connection.pack_commands(commands) if len(commands) > 1 else connection.pack_command(*commands[0])
+        try:
+            connection.send_packed_command(packed, check_health=False)
+        except redis.exceptions.ConnectionError:
+            # The server closed an idle connection, or restarted. Nothing was read, but something may have been applied;
+            # repeating is safe because every write is conditional on what it expects to find.
+            connection.disconnect()
+            connection.send_packed_command(packed, check_health=False)
+        return self._read(connection, len(commands), timeout_s)
+
+    def _read(self, connection: Any, count: int, timeout_s: float | None) -> list[Any]:
+        """As many replies as commands were sent; a connection that failed midway is closed, never reused."""
+        replies: list[Any] = []
+        try:
+            if timeout_s is not None:
+                connection._sock.settimeout(max(timeout_s, 0.0005))
+            for _ in range(count):
+                try:
+                    replies.append(connection.read_response())
+                except redis.exceptions.ResponseError as error:
+                    replies.append(error)
+            if timeout_s is not None:
+                connection._sock.settimeout(COMMAND_TIMEOUT_S)
+        except BaseException:
+            connection.disconnect()
+            raise
+        return replies
+
+    def close(self) -> None:
+        """See _Transport."""
+        self._pool.disconnect()
+
+
+class _ClusterTransport:
+    """A cluster: redis-py knows the slots and follows moves; one pipeline a node."""
+
+    def __init__(self, url: str) -> None:
+        self.client: Any = RedisCluster.from_url(
+            url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=COMMAND_TIMEOUT_S, protocol=2
+        )
+
+    def run(self, commands: Sequence[Sequence[Any]], *, timeout_s: float | None = None) -> list[Any]:
+        """See _Transport. The time limit is the connection's own: redis-py has none for a single pipeline."""
+        if len(commands) == 1:
+            try:
+                return [self.client.execute_command(*commands[0])]
+            except redis.exceptions.ResponseError as error:
+                return [error]
+        pipeline = self.client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = pipeline.execute(raise_on_error=False)
+        return replies
+
+    def close(self) -> None:
+        """See _Transport."""
+        self.client.close()
+
+
+def _sha_of(script: str) -> str:
+    """Name under which a server caches a script."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+_SHA: dict[str, str] = {
+    script: _sha_of(script) for script in (_COMMIT, _COMPARE_AND_SET, _COMPARE_AND_SET_FIELD, _WRITE_NEWER)
+}

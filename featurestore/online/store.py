@@ -1,0 +1,116 @@
+"""What the online store must be able to do: the seam between this package and Redis, Valkey or a cluster of them.
+
+A store is a set of byte strings under keys; keys of one lane share a hash tag. The only write that touches tiles is
+`commit`: per lane one atomic step that compares the checkpoint, then applies everything or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class LaneCommit:
+    """One lane's share of a micro-batch, applied atomically if the checkpoint is the expected one.
+
+    Attributes:
+        checkpoint_key: the lane's checkpoint.
+        expected: its bytes as this writer last saw them; b"" for a lane that was never opened.
+        replacement: its bytes after the commit.
+        bodies: (body key, head key, body): the body is set and the head deleted, before any append; an empty
+            body deletes both.
+        head_keys: keys of the heads to append to, aligned with `deltas`.
+        deltas: bytes to append.
+        id_appends: (key, bytes) appended without expiry.
+        deletions: keys to delete.
+        expire_ms: how long heads and bodies live from now; 0 for ever.
+        report_bytes_min: heads at least this long after the commit are reported.
+    """
+
+    checkpoint_key: bytes
+    expected: bytes
+    replacement: bytes
+    bodies: Sequence[tuple[bytes, bytes, bytes]] = ()
+    head_keys: Sequence[bytes] = ()
+    deltas: Sequence[bytes | memoryview] = ()
+    id_appends: Sequence[tuple[bytes, bytes]] = ()
+    deletions: Sequence[bytes] = ()
+    expire_ms: int = 0
+    report_bytes_min: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LaneOutcome:
+    """What became of a LaneCommit.
+
+    Attributes:
+        applied: False when the checkpoint was not the expected one; then nothing of the lane was written.
+        found: the checkpoint's bytes when not applied, b"" when it is missing.
+        long_heads: indices into `head_keys` of heads that reached `report_bytes_min`.
+    """
+
+    applied: bool
+    found: bytes
+    long_heads: tuple[int, ...]
+
+
+class OnlineStore(Protocol):
+    """Redis, Valkey, or a cluster of either. Every method raises OnlineStoreDown when the store does not answer."""
+
+    def commit(self, lanes: Sequence[LaneCommit]) -> list[LaneOutcome]:
+        """Apply each lane's commit atomically, all lanes in one round trip a node.
+
+        After OnlineStoreDown it is unknown which lanes were applied: the writer must reopen them.
+        """
+        ...
+
+    def read_groups(self, groups: Sequence[Sequence[bytes]], *, timeout_ms: float | None = None) -> list[bytes | None]:
+        """Values of groups of keys, flattened, in one round trip; each group is read atomically and shares a slot.
+
+        Raises:
+            DeadlineSpent: no answer within `timeout_ms`.
+        """
+        ...
+
+    def compare_and_set(self, key: bytes, expected: bytes | None, replacement: bytes) -> bool:
+        """Set a key if it holds `expected` (None: if it does not exist)."""
+        ...
+
+    def write_newer(self, entries: Sequence[tuple[bytes, int, bytes, int]]) -> None:
+        """Write plain values, never over newer ones.
+
+        Args:
+            entries: (key, event time in ms, value, expire_ms or 0). A stored value begins with its event time as
+                8 bytes little-endian; one that is newer than an entry's stays.
+        """
+        ...
+
+    def hash_fields(self, key: bytes) -> dict[bytes, bytes]:
+        """All fields of a hash; empty when it does not exist."""
+        ...
+
+    def compare_and_set_field(self, key: bytes, field: bytes, expected: bytes | None, replacement: bytes) -> bool:
+        """As `compare_and_set`, for one field of a hash."""
+        ...
+
+    def scan(self, pattern: bytes) -> Iterator[bytes]:
+        """Keys that match; for tools and clean-up."""
+        ...
+
+    def delete(self, keys: Iterable[bytes]) -> int:
+        """Delete keys; how many existed."""
+        ...
+
+    def memory_bytes(self, key: bytes) -> int:
+        """Bytes that the key and its value take in the server; 0 when it does not exist."""
+        ...
+
+    def ping(self) -> None:
+        """Raise OnlineStoreDown unless the store answers."""
+        ...
+
+    def close(self) -> None:
+        """Give connections back."""
+        ...

@@ -1,0 +1,483 @@
+"""Fold events into the online store, each exactly once.
+
+    batches ─ skip what the checkpoints have seen ─ drop ids seen lately ─ fold ─┐
+    heads that grew long, and their bodies ─ read ─ roll up ─────────────────────┴─ commit: one atomic step a lane
+
+The writer appends blindly: it reads nothing before a commit but the heads that it is about to fold into their bodies,
+which nobody else may touch while it holds the lanes. After any failure whose outcome is unknown it must be opened anew;
+what was applied is in the checkpoints, so nothing is lost and nothing counts twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import xxhash
+
+from featurestore.clock import Clock
+from featurestore.core.events import BoolArray, ColumnValues, Int64Array, KeyedBatch, ObjectArray
+from featurestore.core.fold import EntityTiles, fold_events
+from featurestore.core.id_horizon import HashArray, IdHorizon
+from featurestore.core.parts import EventRows
+from featurestore.errors import FeatureStoreError, InvariantBroken, StoreRolledBack, WriterFenced
+from featurestore.online.compaction import Compaction, Compactor
+from featurestore.online.generations import Generation
+from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
+from featurestore.wire.store_layout import Checkpoint, Position, decode_checkpoint, encode_checkpoint
+from featurestore.wire.tile_codec import encode_deltas
+
+TOKEN_BYTES = 6
+IDLE_COMMIT_EVERY_MS = 1_000
+"""Lanes without events only move their offsets; that is committed at most this often."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteReport:
+    """What one `write` did.
+
+    Attributes:
+        events_applied: events folded and committed.
+        duplicates_dropped: events whose id was seen within the horizon.
+        replayed_skipped: events that lanes had applied before.
+        newest_event_time_ms: newest event time applied, 0 when none was.
+        lanes_committed: lanes that took part in the commit.
+        entities_compacted: heads that were folded into their bodies.
+    """
+
+    events_applied: int
+    duplicates_dropped: int
+    replayed_skipped: int
+    newest_event_time_ms: int
+    lanes_committed: int
+    entities_compacted: int
+
+
+class _Lane:
+    """What the writer knows of one lane: the bytes of its checkpoint, and what they say."""
+
+    def __init__(self, lane: int, stored: bytes) -> None:
+        self.lane = lane
+        self.stored = stored
+        self.checkpoint = decode_checkpoint(stored)
+        self.positions = {(topic, number): offset for topic, number, offset in self.checkpoint.positions}
+
+    def committed(self, stored: bytes, checkpoint: Checkpoint) -> None:
+        """The store took the replacement."""
+        self.stored, self.checkpoint = stored, checkpoint
+
+
+class ViewWriter:
+    """The only writer of some lanes of one view generation.
+
+    Args:
+        store: the online store.
+        generation: what to write.
+        lanes: lanes to own.
+        clock: bounds roll-ups, so that an event dated ahead cannot age the tiles of its entity.
+    """
+
+    def __init__(self, store: OnlineStore, generation: Generation, *, lanes: Sequence[int], clock: Clock) -> None:
+        self.generation = generation
+        self._store = store
+        self._clock = clock
+        self._lane_numbers = tuple(lanes)
+        self._lanes: dict[int, _Lane] = {}
+        self._token = ""
+        self._is_usable = False
+        view = generation.view
+        self._horizon = IdHorizon(view.source.dedup_horizon_ms) if _deduplicates(generation) else None
+        self._compactor = Compactor(store, generation, clock)
+        self._idle_since_ms = 0
+
+    def open(self) -> None:
+        """Take the lanes: whoever held them before fails at its next commit.
+
+        Raises:
+            OnlineStoreDown, CorruptData: see OnlineStore.
+        """
+        self._token = secrets.token_hex(TOKEN_BYTES)
+        highest_epoch = max((lane.checkpoint.epoch for lane in self._lanes.values()), default=0)
+        self._lanes = {}
+        keys = self.generation.keys
+        found = self._store.read_groups([[keys.checkpoint(lane)] for lane in self._lane_numbers])
+        waiting = {lane: data or b"" for lane, data in zip(self._lane_numbers, found, strict=True)}
+        while waiting:
+            commits = []
+            for lane, stored in waiting.items():
+                old = decode_checkpoint(stored)
+                # After a roll-back the store's epoch can be lower than one this process has held already.
+                new = replace(old, epoch=max(old.epoch, highest_epoch) + 1, writer=self._token)
+                commits.append(LaneCommit(keys.checkpoint(lane), stored, encode_checkpoint(new)))
+            outcomes = self._store.commit(commits)
+            taken = zip(tuple(waiting), commits, outcomes, strict=True)
+            waiting = {}
+            for lane, commit, outcome in taken:
+                if outcome.applied or outcome.found == commit.replacement:
+                    self._lanes[lane] = _Lane(lane, commit.replacement)
+                else:
+                    waiting[lane] = outcome.found
+        self._compactor.clear()
+        self._load_ids()
+        self._is_usable = True
+
+    def positions(self) -> dict[tuple[str, int], int]:
+        """Where to resume: the smallest next offset over the lanes, for each (topic, partition).
+
+        A partition that some lane has never seen is missing, which means its beginning.
+        """
+        return smallest_positions([lane.checkpoint.positions for lane in self._lanes.values()])
+
+    @property
+    def watermark_ms(self) -> int:
+        """Newest event time applied to any of the lanes, 0 before the first."""
+        return max((lane.checkpoint.watermark_ms for lane in self._lanes.values()), default=0)
+
+    def write(self, batches: Sequence[KeyedBatch]) -> WriteReport:
+        """Fold and commit; when it returns, the events are servable and will not be applied again.
+
+        Args:
+            batches: any number, of any partitions; those of one partition in order and without a gap.
+
+        Raises:
+            WriterFenced: another writer holds the lanes.
+            StoreRolledBack: the store is older than what was committed; open() again and re-read.
+            OnlineStoreDown: the outcome is unknown; open() again and re-read.
+            InvariantBroken: the batches skip offsets, or the writer is not open.
+        """
+        if not self._is_usable:
+            raise InvariantBroken(f'writer of feature view "{self.generation.view.name}" is not open')
+        try:
+            reached: dict[tuple[str, int], int] = {}
+            return self._write([self._unseen(batch, reached) for batch in batches])
+        except FeatureStoreError:
+            self._is_usable = False
+            raise
+
+    def close(self) -> None:
+        """Commit the offsets that idle lanes still owe, so that a restart re-reads nothing."""
+        if self._is_usable:
+            self._idle_since_ms = 0
+            self.write([])
+            self._is_usable = False
+
+    def _write(self, batches: Sequence[_Unseen]) -> WriteReport:
+        """Fold what is new and commit it."""
+        rows = _concatenate(batches, self.generation.compiled.columns)
+        hashes, duplicates = np.empty(0, dtype=np.uint64), 0
+        if self._horizon is not None and rows.count:
+            assert rows.event_ids is not None, "a source with a horizon declares an id column"
+            hashes = _hash_ids(rows.event_ids)
+            is_new = self._horizon.admit(hashes)
+            duplicates = int(len(is_new) - is_new.sum())
+            if duplicates:
+                rows, hashes = rows.take(is_new), hashes[is_new]
+        compaction = self._compactor.compact()
+        commits = self._lane_commits(batches, rows, hashes, compaction)
+        self._commit(commits)
+        return WriteReport(
+            events_applied=rows.count,
+            duplicates_dropped=duplicates,
+            replayed_skipped=sum(batch.skipped for batch in batches),
+            newest_event_time_ms=int(rows.event_time_ms.max()) if rows.count else 0,
+            lanes_committed=len(commits),
+            entities_compacted=compaction.count,
+        )
+
+    def _unseen(self, batch: KeyedBatch, reached: dict[tuple[str, int], int]) -> _Unseen:
+        """The rows of a batch that their lanes have not applied yet; `reached` is where this call's batches end."""
+        partition = (batch.topic, batch.partition)
+        begin = reached.get(partition, batch.from_offset)
+        reached[partition] = batch.next_offset
+        seen = {lane.lane: max(lane.positions.get(partition, begin), begin) for lane in self._lanes.values()}
+        if begin < batch.from_offset or any(
+            lane.positions.get(partition, begin) < begin for lane in self._lanes.values()
+        ):
+            raise InvariantBroken(
+                f"{batch.topic}[{batch.partition}] jumped to offset {batch.from_offset}",
+                detail=f'feature view "{batch.view}" would lose the events before it.',
+            )
+        if max(seen.values()) <= batch.from_offset:
+            return _Unseen(batch, None, 0)
+        next_offset = np.zeros(max(seen) + 1, dtype=np.int64)
+        next_offset[list(seen)] = list(seen.values())
+        rows = np.flatnonzero(batch.offsets >= next_offset[batch.key_lanes[batch.key_index]])
+        return _Unseen(batch, rows, len(batch.offsets) - len(rows))
+
+    def _lane_commits(
+        self, batches: Sequence[_Unseen], rows: _Rows, hashes: HashArray, compaction: Compaction
+    ) -> list[tuple[_Lane, Checkpoint, LaneCommit]]:
+        """One commit for each lane that has something to say."""
+        moved = self._moved_positions(batches)
+        bucket, stale_before = self._advance_ids(rows, hashes)
+        deltas = self._deltas(rows)
+        ids = _ids_by_lane(rows, hashes) if self._horizon is not None else {}
+        watermarks = _newest_by_lane(rows)
+        now_ms = self._clock.now_ms()
+        idle_is_due = now_ms - self._idle_since_ms >= IDLE_COMMIT_EVERY_MS
+        if idle_is_due:
+            self._idle_since_ms = now_ms
+        commits = []
+        for lane in self._lanes.values():
+            for partition, offset in moved.items():
+                lane.positions[partition] = max(offset, lane.positions.get(partition, offset))
+            head_keys, data = deltas.get(lane.lane, ((), ()))
+            bodies = compaction.bodies.get(lane.lane, ())
+            positions = _sorted_positions(lane.positions)
+            if not head_keys and not bodies and not (idle_is_due and positions != lane.checkpoint.positions):
+                continue
+            stale = [old for old in lane.checkpoint.id_buckets if old < stale_before]
+            fresh_ids = ids.get(lane.lane, b"")
+            buckets = {old for old in lane.checkpoint.id_buckets if old >= stale_before} | (
+                {bucket} if fresh_ids else set()
+            )
+            checkpoint = replace(
+                lane.checkpoint,
+                watermark_ms=max(lane.checkpoint.watermark_ms, watermarks.get(lane.lane, 0)),
+                positions=positions,
+                id_buckets=tuple(sorted(buckets)),
+            )
+            keys = self.generation.keys
+            commit = LaneCommit(
+                checkpoint_key=keys.checkpoint(lane.lane),
+                expected=lane.stored,
+                replacement=encode_checkpoint(checkpoint),
+                bodies=bodies,
+                head_keys=head_keys,
+                deltas=data,
+                id_appends=((keys.id_bucket(lane.lane, bucket), fresh_ids),) if fresh_ids else (),
+                deletions=[keys.id_bucket(lane.lane, old) for old in stale],
+                expire_ms=self._expire_ms(max(checkpoint.watermark_ms - now_ms, 0)),
+                report_bytes_min=self._compactor.report_bytes_min,
+            )
+            commits.append((lane, checkpoint, commit))
+        return commits
+
+    def _commit(self, commits: Sequence[tuple[_Lane, Checkpoint, LaneCommit]]) -> None:
+        """Send, and take note of what was applied."""
+        if not commits:
+            return
+        outcomes = self._store.commit([commit for _, _, commit in commits])
+        for (lane, _, commit), outcome in zip(commits, outcomes, strict=True):
+            # A connection that broke after the server had applied the script is answered, when the script is sent
+            # again, with the very bytes that this commit wrote.
+            if not outcome.applied and outcome.found != commit.replacement:
+                self._refuse(lane, outcome)
+        for (lane, checkpoint, commit), outcome in zip(commits, outcomes, strict=True):
+            lane.committed(commit.replacement, checkpoint)
+            self._compactor.schedule(lane.lane, [commit.head_keys[index] for index in outcome.long_heads])
+
+    def _refuse(self, lane: _Lane, outcome: LaneOutcome) -> None:
+        """Tell a successor from a store that went back in time."""
+        found, mine = decode_checkpoint(outcome.found), lane.checkpoint
+        place = f'lane {lane.lane} of feature view "{self.generation.view.name}"'
+        if found.epoch > mine.epoch or (found.epoch == mine.epoch and found.writer != mine.writer):
+            raise WriterFenced(
+                f"another writer took over {place}",
+                detail=f"It holds epoch {found.epoch} ({found.writer}), this one had {mine.epoch} ({mine.writer}).",
+                hint="run one stream process for each set of lanes; this one has stopped without losing anything",
+            )
+        raise StoreRolledBack(
+            f"the online store went back in time at {place}",
+            detail=f"It holds epoch {found.epoch} and offsets {found.positions}; "
+            f"committed were epoch {mine.epoch} and {mine.positions}.",
+            hint="the stream resumes from the store's own checkpoint by itself",
+        )
+
+    def _moved_positions(self, batches: Sequence[_Unseen]) -> dict[tuple[str, int], int]:
+        """Next offset of each partition after the batches."""
+        moved: dict[tuple[str, int], int] = {}
+        for unseen in batches:
+            moved[unseen.batch.topic, unseen.batch.partition] = unseen.batch.next_offset
+        return moved
+
+    def _deltas(self, rows: _Rows) -> dict[int, tuple[list[bytes], list[bytes | memoryview]]]:
+        """Head keys and the bytes to append, by lane."""
+        if not rows.count:
+            return {}
+        by_lane = np.argsort(rows.key_lanes, kind="stable")
+        rank = np.empty(len(by_lane), dtype=np.int64)
+        rank[by_lane] = np.arange(len(by_lane))
+        events = EventRows(rows.event_time_ms, rows.event_ids, rows.columns)
+        folded = fold_events(self.generation.compiled.layout, rank[rows.key_index], events)
+        encoded = _encode_entities(folded)
+        keys = self.generation.keys
+        deltas: dict[int, tuple[list[bytes], list[bytes | memoryview]]] = {}
+        of_entity = by_lane[folded.entities]
+        lanes = rows.key_lanes[of_entity]
+        starts = np.flatnonzero(np.diff(lanes, prepend=-1))
+        for low, high in itertools.pairwise((*starts.tolist(), len(lanes))):
+            lane = int(lanes[low])
+            prefix = keys.head_prefix(lane)
+            deltas[lane] = ([prefix + rows.keys[key] for key in of_entity[low:high].tolist()], encoded[low:high])
+        return deltas
+
+    def _advance_ids(self, rows: _Rows, hashes: HashArray) -> tuple[int, int]:
+        """Remember the new ids; the bucket they go to, and the first bucket that is still needed."""
+        if self._horizon is None:
+            return 0, 0
+        newest = int(rows.event_time_ms.max()) if rows.count else 0
+        bucket = self._horizon.bucket_of(max(self.watermark_ms, newest))
+        if len(hashes):
+            self._horizon.remember(bucket, hashes)
+        self._horizon.forget_before(bucket)
+        return bucket, bucket - 1
+
+    def _load_ids(self) -> None:
+        """Read back the ids that a crash must not forget."""
+        if not _deduplicates(self.generation):
+            return
+        horizon = self._horizon = IdHorizon(self.generation.view.source.dedup_horizon_ms)
+        keys = self.generation.keys
+        wanted = [(lane.lane, bucket) for lane in self._lanes.values() for bucket in lane.checkpoint.id_buckets]
+        stored = self._store.read_groups([[keys.id_bucket(lane, bucket)] for lane, bucket in wanted])
+        for (_, bucket), data in zip(wanted, stored, strict=True):
+            hashes = np.unique(np.frombuffer(data or b"", dtype="<u8"))
+            horizon.remember(bucket, hashes[horizon.admit(hashes)])
+        horizon.forget_before(horizon.bucket_of(self.watermark_ms))
+
+    def _expire_ms(self, ahead_ms: int) -> int:
+        """How long heads and bodies must live: one retention after the write, or after a newest event dated ahead."""
+        view = self.generation.view
+        if view.retention_ms is None:
+            return 0
+        return view.retention_ms + view.lookback_ms + self.generation.compiled.roll_up.retention_hop_ms + ahead_ms
+
+
+def smallest_positions(lanes: Sequence[Sequence[Position]]) -> dict[tuple[str, int], int]:
+    """Smallest next offset over lanes for each partition that every lane has seen."""
+    seen: dict[tuple[str, int], list[int]] = {}
+    for positions in lanes:
+        for topic, partition, offset in positions:
+            seen.setdefault((topic, partition), []).append(offset)
+    return {partition: min(offsets) for partition, offsets in seen.items() if len(offsets) == len(lanes)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Unseen:
+    """A batch and the rows of it that are new; None for all."""
+
+    batch: KeyedBatch
+    rows: Int64Array | None
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """New rows of all batches together; the same entity key may occur once a batch in `keys`."""
+
+    event_time_ms: Int64Array
+    event_ids: ObjectArray | None
+    keys: Sequence[bytes]
+    key_index: Int64Array
+    key_lanes: Int64Array
+    columns: dict[str, ColumnValues]
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self.event_time_ms)
+
+    @property
+    def lanes(self) -> Int64Array:
+        """Lane of each row."""
+        return self.key_lanes[self.key_index]
+
+    def take(self, rows: Int64Array | BoolArray) -> _Rows:
+        """The given rows."""
+        return _Rows(
+            self.event_time_ms[rows],
+            None if self.event_ids is None else self.event_ids[rows],
+            self.keys,
+            self.key_index[rows],
+            self.key_lanes,
+            {name: column.take(rows) for name, column in self.columns.items()},
+        )
+
+
+def _rows_of(unseen: _Unseen, names: Sequence[str]) -> _Rows:
+    """The new rows of one batch."""
+    batch = unseen.batch
+    columns = {name: batch.columns[name] for name in names}
+    rows = _Rows(batch.event_time_ms, batch.event_ids, batch.keys, batch.key_index, batch.key_lanes, columns)
+    return rows if unseen.rows is None else rows.take(unseen.rows)
+
+
+def _concatenate(batches: Sequence[_Unseen], names: Sequence[str]) -> _Rows:
+    """The new rows of all batches."""
+    parts = [_rows_of(unseen, names) for unseen in batches if len(unseen.batch.offsets)]
+    if len(parts) == 1:
+        return parts[0]
+    nothing = np.empty(0, dtype=np.int64)
+    if not parts:
+        return _Rows(nothing, None, (), nothing, nothing, {})
+    shifts = np.cumsum([0, *(len(part.keys) for part in parts[:-1])])
+    ids = [part.event_ids for part in parts if part.event_ids is not None]
+    return _Rows(
+        np.concatenate([part.event_time_ms for part in parts]),
+        np.concatenate(ids) if ids else None,
+        list(itertools.chain.from_iterable(part.keys for part in parts)),
+        np.concatenate([part.key_index + shift for part, shift in zip(parts, shifts, strict=True)]),
+        np.concatenate([part.key_lanes for part in parts]),
+        {name: _join_columns([part.columns[name] for part in parts]) for name in names},
+    )
+
+
+def _join_columns(columns: Sequence[ColumnValues]) -> ColumnValues:
+    """One column after another; all valid unless one is not."""
+    values = np.concatenate([column.values for column in columns])
+    if all(column.valid is None for column in columns):
+        return ColumnValues(values)
+    masks = [np.ones(len(c.values), dtype=np.bool_) if c.valid is None else c.valid for c in columns]
+    return ColumnValues(values, np.concatenate(masks))
+
+
+def _encode_entities(folded: EntityTiles) -> list[bytes | memoryview]:
+    """The deltas of each entity, joined."""
+    encoded = encode_deltas(folded.table)
+    spans = itertools.pairwise(folded.bounds.tolist())
+    if isinstance(encoded, list):
+        return [b"".join(encoded[low:high]) for low, high in spans]
+    data, size = encoded.tobytes(), encoded.shape[1]
+    return [data[low * size : high * size] for low, high in spans]
+
+
+def _hash_ids(ids: ObjectArray) -> HashArray:
+    """XXH3-64 of each id."""
+    digest = xxhash.xxh3_64_intdigest
+    return np.fromiter(map(digest, ids), dtype=np.uint64, count=len(ids))
+
+
+def _ids_by_lane(rows: _Rows, hashes: HashArray) -> dict[int, bytes]:
+    """The new hashes of each lane as bytes."""
+    if not rows.count:
+        return {}
+    lanes = rows.lanes
+    order = np.argsort(lanes, kind="stable")
+    lanes, data = lanes[order], hashes[order].astype("<u8")
+    starts = np.flatnonzero(np.diff(lanes, prepend=-1)).tolist()
+    return {int(lanes[low]): data[low:high].tobytes() for low, high in itertools.pairwise((*starts, len(lanes)))}
+
+
+def _newest_by_lane(rows: _Rows) -> dict[int, int]:
+    """Newest event time of each lane that has rows."""
+    if not rows.count:
+        return {}
+    lanes = rows.lanes
+    newest = np.full(int(lanes.max()) + 1, -1, dtype=np.int64)
+    np.maximum.at(newest, lanes, rows.event_time_ms)
+    return {lane: int(newest[lane]) for lane in np.unique(lanes).tolist()}
+
+
+def _sorted_positions(positions: dict[tuple[str, int], int]) -> tuple[Position, ...]:
+    """Positions as a checkpoint stores them."""
+    return tuple((topic, partition, offset) for (topic, partition), offset in sorted(positions.items()))
+
+
+def _deduplicates(generation: Generation) -> bool:
+    """Whether the source declares ids and a horizon."""
+    source = generation.view.source
+    return source.event_id_column is not None and source.dedup_horizon_ms > 0
