@@ -40,6 +40,7 @@ class IdHorizon:
 
     def admit(self, hashes: HashArray) -> BoolArray:
         """(N,) True for each hash that no kept bucket has and that did not come earlier in `hashes`."""
+        hashes = _nonzero(hashes)
         known = np.zeros(len(hashes), dtype=np.bool_)
         for bucket in self._buckets.values():
             known |= bucket.contains(hashes)
@@ -49,7 +50,7 @@ class IdHorizon:
         return is_first & ~known
 
     def remember(self, bucket: int, hashes: HashArray) -> None:
-        """Add distinct hashes that are not known yet."""
+        """Add distinct hashes that `admit` let pass."""
         if bucket not in self._buckets:
             self._buckets[bucket] = _HashSet()
         self._buckets[bucket].add(hashes)

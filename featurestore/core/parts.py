@@ -19,18 +19,65 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.core.events import ColumnValues, Int64Array, ObjectArray
+from featurestore.core.events import BoolArray, ColumnValues, Int64Array, ObjectArray
 
 Array = NDArray[Any]
-"""(N,) int64, float64 or object (bytes), as the field's storage says."""
+"""(N,) int64 or float64, as the field's storage says."""
 
 LOW_BITS = 32
 """An integer sum is kept as high * 2**32 + low, so that 2**31 values of any int64 size cannot overflow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRow:
+    """N byte strings as spans of one buffer: selecting, sorting and concatenating them never touches the bytes.
+
+    Attributes:
+        buffer: holds them all, in any order.
+        begins, ends: (N,) span of each.
+    """
+
+    buffer: bytes
+    begins: Int64Array
+    ends: Int64Array
+
+    @staticmethod
+    def of(values: Sequence[bytes] | ObjectArray) -> BlobRow:
+        """Byte strings one after another."""
+        lengths = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
+        ends = np.cumsum(lengths)
+        return BlobRow(b"".join(values), ends - lengths, ends)
+
+    def __len__(self) -> int:
+        return len(self.begins)
+
+    @overload
+    def __getitem__(self, rows: int) -> bytes: ...
+    @overload
+    def __getitem__(self, rows: Array) -> BlobRow: ...
+    def __getitem__(self, rows: int | Array) -> bytes | BlobRow:
+        """One string, or the given rows (indices or mask)."""
+        if isinstance(rows, int):
+            return self.buffer[self.begins[rows] : self.ends[rows]]
+        return BlobRow(self.buffer, self.begins[rows], self.ends[rows])
+
+    def keep(self, valid: BoolArray) -> BlobRow:
+        """The same strings, empty where not valid."""
+        return BlobRow(self.buffer, self.begins, np.where(valid, self.ends, self.begins))
+
+    def values(self) -> list[bytes]:
+        """All strings."""
+        buffer = self.buffer
+        return [buffer[low:high] for low, high in zip(self.begins.tolist(), self.ends.tolist(), strict=True)]
+
+
+FieldValues = Array | BlobRow
+"""Values of one field, N of them."""
 
 
 class Storage(enum.Enum):
@@ -101,11 +148,13 @@ class Part(Protocol):
         """Parts that OWN merges read; they are stored too."""
         ...
 
-    def lift(self, rows: EventRows) -> tuple[Array, ...]:
+    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """One accumulator an event: for each field (N,) values; `identity` where the event adds nothing."""
         ...
 
-    def merge_groups(self, mine: Sequence[Array], required: Sequence[Array], starts: Int64Array) -> tuple[Array, ...]:
+    def merge_groups(
+        self, mine: Sequence[FieldValues], required: Sequence[FieldValues], starts: Int64Array
+    ) -> tuple[FieldValues, ...]:
         """Merge runs of rows into one row each: G runs, `starts` ascending from 0, none empty.
 
         Only OWN fields are used of the result; parts without any are never asked.
@@ -113,12 +162,12 @@ class Part(Protocol):
         ...
 
     def merge_ranges(
-        self, mine: Sequence[Array], required: Sequence[Array], lows: Int64Array, highs: Int64Array
-    ) -> tuple[Array, ...]:
+        self, mine: Sequence[FieldValues], required: Sequence[FieldValues], lows: Int64Array, highs: Int64Array
+    ) -> tuple[FieldValues, ...]:
         """Merge W ranges [lows[w], highs[w]) of rows, which may overlap and may be empty (then identity)."""
         ...
 
-    def normalize(self, mine: Sequence[Array]) -> tuple[Array, ...]:
+    def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
         """An equal accumulator in its most compact form; what a body stores."""
         ...
 
@@ -131,17 +180,19 @@ class BlockPart:
         """None."""
         return ()
 
-    def merge_groups(self, mine: Sequence[Array], required: Sequence[Array], starts: Int64Array) -> tuple[Array, ...]:
+    def merge_groups(
+        self, mine: Sequence[FieldValues], required: Sequence[FieldValues], starts: Int64Array
+    ) -> tuple[FieldValues, ...]:
         """Never asked."""
         raise NotImplementedError("block fields are merged by the tile table")
 
     def merge_ranges(
-        self, mine: Sequence[Array], required: Sequence[Array], lows: Int64Array, highs: Int64Array
-    ) -> tuple[Array, ...]:
+        self, mine: Sequence[FieldValues], required: Sequence[FieldValues], lows: Int64Array, highs: Int64Array
+    ) -> tuple[FieldValues, ...]:
         """Never asked."""
         raise NotImplementedError("block fields are merged by the tile table")
 
-    def normalize(self, mine: Sequence[Array]) -> tuple[Array, ...]:
+    def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
         """Already compact."""
         return tuple(mine)
 
@@ -160,7 +211,7 @@ class RowCount(BlockPart):
         """One integer."""
         return (Field("count", Storage.INT, Merge.ADD, 0),)
 
-    def lift(self, rows: EventRows) -> tuple[Array, ...]:
+    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """1 an event."""
         return (np.ones(rows.count, dtype=np.int64),)
 
@@ -181,7 +232,7 @@ class ValueCount(BlockPart):
         """One integer."""
         return (Field("count", Storage.INT, Merge.ADD, 0),)
 
-    def lift(self, rows: EventRows) -> tuple[Array, ...]:
+    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """1 where the column is not null."""
         column = rows.columns[self.column]
         if column.valid is None:
@@ -205,13 +256,13 @@ class IntSum(BlockPart):
         """Two integers."""
         return (Field("high", Storage.INT, Merge.ADD, 0), Field("low", Storage.INT, Merge.ADD, 0))
 
-    def lift(self, rows: EventRows) -> tuple[Array, ...]:
+    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """The value in two halves; nulls hold 0 already."""
         return split_int(rows.columns[self.column].values)
 
-    def normalize(self, mine: Sequence[Array]) -> tuple[Array, ...]:
+    def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
         """Carry the low half into the high one, leaving low in [-2**31, 2**31)."""
-        high, low = mine
+        high, low = np.asarray(mine[0]), np.asarray(mine[1])
         carry_high, rest = split_int(low)
         return high + carry_high, rest
 
@@ -232,7 +283,7 @@ class FloatSum(BlockPart):
         """One float."""
         return (Field("sum", Storage.FLOAT, Merge.ADD, 0.0),)
 
-    def lift(self, rows: EventRows) -> tuple[Array, ...]:
+    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """The value; nulls hold 0.0 already."""
         return (rows.columns[self.column].values,)
 

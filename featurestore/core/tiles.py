@@ -5,7 +5,7 @@
     end_ms        60000   75000     80000    81235        half-open spans; ends need not touch the next start
     ints      (fields, rows)  ADD rows first, then MIN, MAX, OWN, so that a block merges in one numpy call
     floats    (fields, rows)  likewise
-    blobs     one object array of bytes a field
+    blobs     (fields, rows) spans of one buffer
 
 Folding events, compacting a body and answering a window are the same operation on this table: merge runs (or ranges)
 of rows. Two tables of one layout can always be concatenated; rows need no order until they are merged.
@@ -13,13 +13,13 @@ of rows. Two tables of one layout can always be concatenated; rows need no order
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from featurestore.core.events import Float64Array, Int64Array, ObjectArray
-from featurestore.core.parts import Array, EventRows, Field, Merge, Part, Storage
+from featurestore.core.parts import Array, BlobRow, EventRows, Field, FieldValues, Merge, Part, Storage
 
 NOTHING_DROPPED_MS = -(1 << 63)
 """`dropped_before_ms` of a table from which nothing was ever dropped."""
@@ -59,6 +59,7 @@ class TileLayout:
         parts: distinct parts by key, with the position of every field.
         int_fields, float_fields, blob_fields: fields in storage order.
         int_add_count: number of leading integer fields that merge by ADD.
+        has_paired_blocks: whether any field but those merges as a block.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
@@ -92,6 +93,9 @@ class TileLayout:
         self.int_blocks = _blocks_of(self.int_fields)
         self.int_add_count = sum(field.merge is Merge.ADD for field in self.int_fields)
         self.float_blocks = _blocks_of(self.float_fields)
+        self.has_paired_blocks = (
+            self.int_blocks[Merge.OWN].start > self.int_add_count or self.float_blocks[Merge.OWN].start > 0
+        )
         self._by_key = {placed_part.part.key: placed_part for placed_part in self.parts}
 
     def position_of(self, part: Part) -> PartPosition:
@@ -102,24 +106,37 @@ class TileLayout:
         """One tile an event: N rows of width 1 ms, in the order of the events."""
         ints = np.empty((len(self.int_fields), rows.count), dtype=np.int64)
         floats = np.empty((len(self.float_fields), rows.count), dtype=np.float64)
-        blobs = [np.empty(0, dtype=np.object_)] * len(self.blob_fields)
+        blobs: dict[int, BlobRow] = {}
         for placed in self.parts:
             for at, values in zip(placed.fields, placed.part.lift(rows), strict=True):
-                if at.storage is Storage.INT:
-                    ints[at.row] = values
-                elif at.storage is Storage.FLOAT:
-                    floats[at.row] = values
-                else:
-                    blobs[at.row] = values
-        return TileTable(self, rows.event_time_ms, rows.event_time_ms + 1, ints, floats, tuple(blobs))
+                _put(at, values, ints, floats, blobs)
+        return TileTable(
+            self, rows.event_time_ms, rows.event_time_ms + 1, ints, floats, self.blobs_of(blobs, rows.count)
+        )
 
     def empty(self) -> TileTable:
         """A table without rows."""
         none = np.empty(0, dtype=np.int64)
         ints = np.empty((len(self.int_fields), 0), dtype=np.int64)
         floats = np.empty((len(self.float_fields), 0), dtype=np.float64)
-        blobs = tuple(np.empty(0, dtype=np.object_) for _ in self.blob_fields)
-        return TileTable(self, none, none, ints, floats, blobs)
+        blobs = {row: BlobRow(b"", none, none) for row in range(len(self.blob_fields))}
+        return TileTable(self, none, none, ints, floats, self.blobs_of(blobs, 0))
+
+    def blobs_of(self, rows: Mapping[int, BlobRow], count: int) -> Blobs:
+        """The blob fields of `count` tiles, by row; buffers that differ are joined."""
+        if not self.blob_fields:
+            return Blobs(b"", np.empty((0, count), dtype=np.int64), np.empty((0, count), dtype=np.int64))
+        fields = [rows[row] for row in range(len(self.blob_fields))]
+        shifts, size = {}, 0
+        distinct = {id(field.buffer): field.buffer for field in fields}
+        for identity, buffer in distinct.items():
+            shifts[identity] = size
+            size += len(buffer)
+        return Blobs(
+            b"".join(distinct.values()),
+            np.array([field.begins + shifts[id(field.buffer)] for field in fields], dtype=np.int64),
+            np.array([field.ends + shifts[id(field.buffer)] for field in fields], dtype=np.int64),
+        )
 
 
 def _blocks_of(fields: Sequence[Field]) -> dict[Merge, slice]:
@@ -133,16 +150,37 @@ def _blocks_of(fields: Sequence[Field]) -> dict[Merge, slice]:
 
 
 @dataclass(frozen=True, slots=True)
+class Blobs:
+    """The blob fields of N tiles as spans of one buffer.
+
+    Attributes:
+        buffer: holds all strings, in any order.
+        begins, ends: (fields, N).
+    """
+
+    buffer: bytes
+    begins: Int64Array
+    ends: Int64Array
+
+    def row(self, field: int) -> BlobRow:
+        """One field."""
+        return BlobRow(self.buffer, self.begins[field], self.ends[field])
+
+    def take(self, rows: Array | slice) -> Blobs:
+        """The given tiles."""
+        return Blobs(self.buffer, self.begins[:, rows], self.ends[:, rows])
+
+
+@dataclass(frozen=True, slots=True)
 class Accumulators:
-    """Merged fields of W windows (or G groups): `ints` (fields, W), `floats` (fields, W), `blobs` W each."""
+    """Merged fields of W windows: `ints` and `floats` (fields, W), `blobs` (fields, W) of bytes.
+
+    OWN fields are merged only for the windows that ask for them; elsewhere they hold nothing sensible.
+    """
 
     ints: Int64Array
     floats: Float64Array
-    blobs: tuple[ObjectArray, ...]
-
-    def field(self, at: FieldPosition) -> Array:
-        """One field, (W,)."""
-        return _field_of(self.ints, self.floats, self.blobs, at)
+    blobs: ObjectArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +191,7 @@ class TileTable:
         layout: meaning of the rows of the blocks.
         start_ms, end_ms: (N,) half-open spans; an event's tile is 1 ms wide.
         ints, floats: (fields, N).
-        blobs: per blob field (N,) objects of bytes.
+        blobs: the blob fields.
         dropped_before_ms: tiles that ended at or before this were dropped.
     """
 
@@ -162,7 +200,7 @@ class TileTable:
     end_ms: Int64Array
     ints: Int64Array
     floats: Float64Array
-    blobs: tuple[ObjectArray, ...]
+    blobs: Blobs
     dropped_before_ms: int = NOTHING_DROPPED_MS
 
     @property
@@ -178,7 +216,7 @@ class TileTable:
             self.end_ms[rows],
             self.ints[:, rows],
             self.floats[:, rows],
-            tuple(blob[rows] for blob in self.blobs),
+            self.blobs.take(rows),
             self.dropped_before_ms,
         )
 
@@ -192,87 +230,96 @@ class TileTable:
 
         Cost: O(N) for each field.
         """
+        layout = self.layout
         ints = np.empty((self.ints.shape[0], len(starts)), dtype=np.int64)
         floats = np.empty((self.floats.shape[0], len(starts)), dtype=np.float64)
-        blobs = [np.empty(0, dtype=np.object_)] * len(self.blobs)
         for source, target, blocks in (
-            (self.ints, ints, self.layout.int_blocks),
-            (self.floats, floats, self.layout.float_blocks),
+            (self.ints, ints, layout.int_blocks),
+            (self.floats, floats, layout.float_blocks),
         ):
             for merge, ufunc in _UFUNCS.items():
                 if blocks[merge].start < blocks[merge].stop:
                     ufunc.reduceat(source[blocks[merge]], starts, axis=1, out=target[blocks[merge]])
-        self._merge_own(ints, floats, blobs, lambda part, mine, required: part.merge_groups(mine, required, starts))
-        return TileTable(self.layout, start_ms, end_ms, ints, floats, tuple(blobs), self.dropped_before_ms)
+        blobs: dict[int, BlobRow] = {}
+        for placed in layout.own_parts:
+            merged = placed.part.merge_groups(self._values(placed.fields), self._values(placed.required), starts)
+            for at, values in zip(placed.fields, merged, strict=True):
+                _put(at, values, ints, floats, blobs)
+        merged_blobs = layout.blobs_of(blobs, len(starts))
+        return TileTable(layout, start_ms, end_ms, ints, floats, merged_blobs, self.dropped_before_ms)
 
-    def merge_ranges(self, lows: Int64Array, highs: Int64Array) -> Accumulators:
+    def merge_ranges(self, lows: Int64Array, highs: Int64Array, own_windows: Mapping[str, Int64Array]) -> Accumulators:
         """Merge W ranges [lows[w], highs[w]) of rows, which may overlap or be empty.
 
         Integer sums come from one running sum and a subtraction, which is exact in wrapping arithmetic. Floats, minima
         and maxima are never subtracted: `reduceat` over (low, high) pairs merges just the rows of each range.
+
+        Args:
+            lows: (W,) first row of each range.
+            highs: (W,) end of each range, >= lows.
+            own_windows: part key -> the ranges that a part with OWN fields is asked for.
         """
-        width = len(lows)
-        layout = self.layout
-        ints = np.empty((self.ints.shape[0], width), dtype=np.int64)
-        floats = np.empty((self.floats.shape[0], width), dtype=np.float64)
+        width, layout = len(lows), self.layout
+        ints = np.zeros((self.ints.shape[0], width), dtype=np.int64)
+        floats = np.zeros((self.floats.shape[0], width), dtype=np.float64)
+        blobs = np.empty((len(layout.blob_fields), width), dtype=np.object_)
         added = layout.int_add_count
-        if added:
-            running = np.zeros((added, self.count + 1), dtype=np.int64)
-            np.cumsum(self.ints[:added], axis=1, out=running[:, 1:])
-            np.subtract(running[:, highs], running[:, lows], out=ints[:added])
-        if layout.int_blocks[Merge.OWN].start > added or layout.float_blocks[Merge.OWN].start > 0:
-            pairs = np.empty(2 * width, dtype=np.int64)
-            pairs[0::2], pairs[1::2] = lows, highs
-            empty = lows >= highs
-            for merge, ufunc in _UFUNCS.items():
-                if merge is not Merge.ADD:
-                    _reduce_pairs(ufunc, self.ints, layout.int_fields, layout.int_blocks[merge], pairs, empty, ints)
-                _reduce_pairs(ufunc, self.floats, layout.float_fields, layout.float_blocks[merge], pairs, empty, floats)
-        blobs = [np.empty(0, dtype=np.object_)] * len(self.blobs)
-        self._merge_own(
-            ints, floats, blobs, lambda part, mine, required: part.merge_ranges(mine, required, lows, highs)
-        )
-        return Accumulators(ints, floats, tuple(blobs))
+        running = np.zeros((added, self.count + 1), dtype=np.int64)
+        np.cumsum(self.ints[:added], axis=1, out=running[:, 1:])
+        np.subtract(running[:, highs], running[:, lows], out=ints[:added])
+        if layout.has_paired_blocks:
+            self._reduce_blocks(lows, highs, ints, floats)
+        for placed in layout.own_parts:
+            asked = own_windows[placed.part.key]
+            mine, required = self._values(placed.fields), self._values(placed.required)
+            merged = placed.part.merge_ranges(mine, required, lows[asked], highs[asked])
+            for at, values in zip(placed.fields, merged, strict=True):
+                if isinstance(values, BlobRow):
+                    blobs[at.row, asked] = values.values()
+                else:
+                    (ints if at.storage is Storage.INT else floats)[at.row, asked] = values
+        return Accumulators(ints, floats, blobs)
 
     def normalize(self) -> TileTable:
         """The same tiles in their most compact form, for a body."""
-        ints, floats, blobs = self.ints.copy(), self.floats, list(self.blobs)
+        ints, floats = self.ints.copy(), self.floats.copy()
+        blobs: dict[int, BlobRow] = {}
         for placed in self.layout.parts:
-            compact = placed.part.normalize([self._field(at) for at in placed.fields])
+            compact = placed.part.normalize(self._values(placed.fields))
             for at, values in zip(placed.fields, compact, strict=True):
-                if at.storage is Storage.INT:
-                    ints[at.row] = values
-        return TileTable(self.layout, self.start_ms, self.end_ms, ints, floats, tuple(blobs), self.dropped_before_ms)
+                _put(at, values, ints, floats, blobs)
+        compact_blobs = self.layout.blobs_of(blobs, self.count)
+        return TileTable(self.layout, self.start_ms, self.end_ms, ints, floats, compact_blobs, self.dropped_before_ms)
 
-    def _field(self, at: FieldPosition) -> Array:
-        """One field, (N,)."""
-        return _field_of(self.ints, self.floats, self.blobs, at)
+    def _reduce_blocks(self, lows: Int64Array, highs: Int64Array, ints: Int64Array, floats: Float64Array) -> None:
+        """All block fields but integer sums, into `ints` and `floats`."""
+        layout = self.layout
+        pairs = np.empty(2 * len(lows), dtype=np.int64)
+        pairs[0::2], pairs[1::2] = lows, highs
+        empty = lows >= highs
+        for merge, ufunc in _UFUNCS.items():
+            if merge is not Merge.ADD:
+                _reduce_pairs(ufunc, self.ints, layout.int_fields, layout.int_blocks[merge], pairs, empty, ints)
+            _reduce_pairs(ufunc, self.floats, layout.float_fields, layout.float_blocks[merge], pairs, empty, floats)
 
-    def _merge_own(
-        self,
-        ints: Int64Array,
-        floats: Float64Array,
-        blobs: list[ObjectArray],
-        merge: Callable[[Part, list[Array], list[Array]], tuple[Array, ...]],
-    ) -> None:
-        """Fill the OWN rows of the results."""
-        for placed in self.layout.own_parts:
-            mine = [self._field(at) for at in placed.fields]
-            required = [self._field(at) for at in placed.required]
-            for at, values in zip(placed.fields, merge(placed.part, mine, required), strict=True):
-                if at.storage is Storage.INT:
-                    ints[at.row] = values
-                elif at.storage is Storage.FLOAT:
-                    floats[at.row] = values
-                else:
-                    blobs[at.row] = values
+    def _values(self, positions: Sequence[FieldPosition]) -> list[FieldValues]:
+        """Some fields, N values each."""
+        return [
+            self.ints[at.row]
+            if at.storage is Storage.INT
+            else self.floats[at.row]
+            if at.storage is Storage.FLOAT
+            else self.blobs.row(at.row)
+            for at in positions
+        ]
 
 
-def _field_of(ints: Int64Array, floats: Float64Array, blobs: Sequence[ObjectArray], at: FieldPosition) -> Array:
-    """The row of the block that a position names."""
-    if at.storage is Storage.INT:
-        return np.asarray(ints[at.row])
-    return np.asarray(floats[at.row] if at.storage is Storage.FLOAT else blobs[at.row])
+def _put(at: FieldPosition, values: FieldValues, ints: Array, floats: Array, blobs: dict[int, BlobRow]) -> None:
+    """Store one field's values in the block that its position names."""
+    if isinstance(values, BlobRow):
+        blobs[at.row] = values
+    else:
+        (ints if at.storage is Storage.INT else floats)[at.row] = values
 
 
 _UFUNCS: dict[Merge, np.ufunc] = {Merge.ADD: np.add, Merge.MIN: np.minimum, Merge.MAX: np.maximum}
@@ -301,6 +348,14 @@ def concatenate(tables: Sequence[TileTable]) -> TileTable:
         np.concatenate([table.end_ms for table in tables]),
         np.concatenate([table.ints for table in tables], axis=1),
         np.concatenate([table.floats for table in tables], axis=1),
-        tuple(np.concatenate(columns) for columns in zip(*(table.blobs for table in tables), strict=True)),
+        _join_blobs([table.blobs for table in tables]),
         max(table.dropped_before_ms for table in tables),
     )
+
+
+def _join_blobs(blobs: Sequence[Blobs]) -> Blobs:
+    """The blob fields of concatenated tables."""
+    shifts = np.cumsum([0, *(len(one.buffer) for one in blobs[:-1])]).tolist()
+    begins = np.concatenate([one.begins + shift for one, shift in zip(blobs, shifts, strict=True)], axis=1)
+    ends = np.concatenate([one.ends + shift for one, shift in zip(blobs, shifts, strict=True)], axis=1)
+    return Blobs(b"".join(one.buffer for one in blobs), begins, ends)

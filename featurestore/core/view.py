@@ -90,6 +90,8 @@ class CompiledView:
             *sorted({feature.window for feature in spec.features}, key=_window_order),
             _presence_window(self.roll_up),
         )
+        # The presence window may equal one that a feature has; features then use the first of the two.
+        self._window_index = {window: index for index, window in reversed(tuple(enumerate(self.windows)))}
         self.columns = tuple(sorted({feature.column for feature in spec.features if feature.column is not None}))
         self._presence_row = self.layout.position_of(presence).fields[0].row
         self._tail_shift = np.array([0 if w.length_ms is None else w.length_ms + w.offset_ms for w in self.windows])
@@ -98,6 +100,8 @@ class CompiledView:
         self._offset = np.array([w.offset_ms for w in self.windows])
         self._has_offset = bool(self._offset.any())
         self._groups = self._group(needed)
+        self._own_windows = self._windows_of_own_parts(needed)
+        self._no_windows = {key: np.empty(0, dtype=np.int64) for key in self._own_windows}
         self._nothing = self._answer_over_nothing()
 
     def answer(self, table: TileTable, as_of_ms: int) -> ViewAnswer:
@@ -117,7 +121,7 @@ class CompiledView:
         at = table.start_ms.searchsorted(edges)
         self._refuse_cut_tiles(table, edges, at, as_of_ms)
         lows, highs = at[: len(low_ms)], at[len(low_ms) :]
-        merged = table.merge_ranges(lows, np.maximum(lows, highs))
+        merged = table.merge_ranges(lows, np.maximum(lows, highs), self._own_windows)
         if merged.ints[self._presence_row, -1] == 0:
             return self._nothing
         newest = int(table.start_ms[at[-1] - 1])
@@ -155,16 +159,14 @@ class CompiledView:
         floats = np.zeros(count, dtype=np.float64)
         null = np.empty(count, dtype=np.bool_)
         texts: dict[int, str] = {}
-        blocks = {Storage.INT: merged.ints, Storage.FLOAT: merged.floats}
+        blocks: dict[Storage, Array] = {
+            Storage.INT: merged.ints,
+            Storage.FLOAT: merged.floats,
+            Storage.BLOB: merged.blobs,
+        }
         for group in self._groups:
             fields: list[Array] = [
-                np.array(
-                    [merged.blobs[row][window] for row, window in zip(rows, group.windows, strict=True)],
-                    dtype=np.object_,
-                )
-                if storage is Storage.BLOB
-                else blocks[storage][rows, group.windows]
-                for storage, rows in zip(group.storages, group.rows, strict=True)
+                blocks[storage][rows, group.windows] for storage, rows in zip(group.storages, group.rows, strict=True)
             ]
             lowered = group.aggregation.lower(fields)
             null[group.features] = lowered.null
@@ -183,11 +185,22 @@ class CompiledView:
     def _answer_over_nothing(self) -> ViewAnswer:
         """Counts and sums are 0, everything else null, as lowering the identities gives them."""
         zeros = np.zeros(len(self.windows), dtype=np.int64)
-        return self._lower(self.layout.empty().merge_ranges(zeros, zeros), found=False, newest_event_time_ms=0)
+        nothing = self.layout.empty().merge_ranges(zeros, zeros, self._no_windows)
+        return self._lower(nothing, found=False, newest_event_time_ms=0)
+
+    def _windows_of_own_parts(
+        self, needed: Sequence[tuple[FeatureSpec, Aggregation, tuple[Part, ...]]]
+    ) -> dict[str, Int64Array]:
+        """Which windows ask for each part with OWN fields: the costly ones answer only what is asked."""
+        asked: dict[str, set[int]] = {placed.part.key: set() for placed in self.layout.own_parts}
+        for feature, _, parts in needed:
+            for part in parts:
+                if part.key in asked:
+                    asked[part.key].add(self._window_index[feature.window])
+        return {key: np.array(sorted(windows), dtype=np.int64) for key, windows in asked.items()}
 
     def _group(self, needed: Sequence[tuple[FeatureSpec, Aggregation, tuple[Part, ...]]]) -> tuple[_LowerGroup, ...]:
         """Features by (aggregation, storages of its fields, type)."""
-        window_index = {window: index for index, window in enumerate(self.windows)}
         members: dict[tuple[str, tuple[Storage, ...], ValueType], list[tuple[int, list[FieldPosition]]]] = {}
         aggregations: dict[str, Aggregation] = {}
         for index, (feature, aggregation, parts) in enumerate(needed):
@@ -201,7 +214,7 @@ class CompiledView:
                 feature_type,
                 storages,
                 tuple(np.array([positions[j].row for _, positions in found]) for j in range(len(storages))),
-                np.array([window_index[self.spec.features[index].window] for index, _ in found]),
+                np.array([self._window_index[self.spec.features[index].window] for index, _ in found]),
                 np.array([index for index, _ in found]),
             )
             for (name, storages, feature_type), found in members.items()

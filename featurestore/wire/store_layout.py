@@ -115,6 +115,23 @@ def plain_key(project: str, lane: int, view: str, entity_key: bytes) -> bytes:
     return f"{lane_tag(project, lane)}{view}/p/".encode() + entity_key
 
 
+def plain_pattern(project: str, view: str) -> bytes:
+    """SCAN pattern of everything a plain view keeps, in all lanes; see `is_of_project` for the last word."""
+    return f"{{{_glob_escape(project)}/*}}{_glob_escape(view)}/p/*".encode()
+
+
+def project_pattern(project: str) -> bytes:
+    """SCAN pattern of everything a project keeps; see `is_of_project` for the last word."""
+    return f"{{{_glob_escape(project)}*}}*".encode()
+
+
+def is_of_project(project: str, key: bytes) -> bool:
+    """Whether a key that matched a pattern is the project's own: a wildcard also spans "/" and "}"."""
+    tag, _, _ = key.removeprefix(b"{").partition(b"}")
+    name, _, lane = tag.rpartition(b"/")
+    return tag == project.encode() or (name == project.encode() and lane.isdigit())
+
+
 def generations_key(project: str) -> bytes:
     """Hash of every view's generations."""
     return f"{{{project}}}/generations".encode()

@@ -8,7 +8,7 @@ All integers little-endian. A reader gets numpy views of the received bytes; not
             widths    N x u1             rung of the ladder; 0 is 1 ms, 255 ends at lifetime_end_ms
             ints      ADD rows x N, then other rows x N, each block in the narrowest of i1 i2 i4 i8 that holds it
             floats    rows x N x f8
-            blobs     rows x N x u4 lengths, then the bytes, row by row
+            blobs     rows x N x u4 ends, counted from the first byte, then the bytes, row by row
     head    deltas of equal structure, one after another, in order of arrival, each:
             start i8 | ints i8 | floats f8 | blob lengths u2 | blob bytes
 
@@ -18,7 +18,6 @@ as long as the lengths repeat (ids of one format, country codes), and is walked 
 
 from __future__ import annotations
 
-import itertools
 import struct
 from collections.abc import Sequence
 
@@ -26,10 +25,10 @@ import numpy as np
 import xxhash
 from numpy.typing import DTypeLike
 
-from featurestore.core.events import Int64Array, ObjectArray
+from featurestore.core.events import Int64Array
 from featurestore.core.parts import Array, Merge
 from featurestore.core.spec import HOP_LADDER_MS
-from featurestore.core.tiles import TileLayout, TileTable
+from featurestore.core.tiles import Blobs, TileLayout, TileTable, concatenate
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, InvariantBroken, UnknownTileVersion
 
@@ -73,11 +72,11 @@ def encode_body(table: TileTable) -> bytes:
         start_code, starts = _START_MS, relative.astype("<i8").tobytes()
     add_code, adds = _narrow(table.ints[: layout.int_add_count])
     other_code, others = _narrow(table.ints[layout.int_add_count :])
-    blobs = [_encode_blobs(blob) for blob in table.blobs]
+    blobs = _encode_blobs(table)
     payload = b"".join(
-        (starts, codes.astype(np.uint8).tobytes(), adds, others, table.floats.astype("<f8").tobytes(), *blobs)
+        (starts, codes.astype(np.uint8).tobytes(), adds, others, table.floats.astype("<f8").tobytes(), blobs)
     )
-    fields = (MAGIC, VERSION, start_code, add_code, other_code, count, sum(map(len, blobs)), base)
+    fields = (MAGIC, VERSION, start_code, add_code, other_code, count, len(blobs), base)
     unsigned = _HEADER.pack(*fields, table.dropped_before_ms, lifetime_end, 0)
     checksum = _checksum(unsigned + payload)
     return _HEADER.pack(*fields, table.dropped_before_ms, lifetime_end, checksum) + payload
@@ -124,11 +123,7 @@ def decode_body(layout: TileLayout, body: bytes) -> TileTable:
     float_rows = len(layout.float_fields)
     floats = np.frombuffer(body, "<f8", float_rows * count, at).reshape(float_rows, count)
     at += floats.nbytes
-    blobs = []
-    for _ in layout.blob_fields:
-        blob, at = _decode_blobs(body, count, at)
-        blobs.append(blob)
-    return TileTable(layout, start, end, ints, floats, tuple(blobs), dropped)
+    return TileTable(layout, start, end, ints, floats, _decode_blobs(layout, body, count, at), dropped)
 
 
 def encode_deltas(table: TileTable) -> list[bytes] | Array:
@@ -149,16 +144,17 @@ def encode_deltas(table: TileTable) -> list[bytes] | Array:
     numbers[:, 1 : 1 + len(layout.int_fields)] = table.ints.T
     numbers[:, 1 + len(layout.int_fields) :] = np.ascontiguousarray(table.floats.T).view("<i8")
     fixed = numbers.view(np.uint8).reshape(count, _fixed_size(layout))
-    if not table.blobs:
+    if not layout.blob_fields:
         return fixed
-    lengths = np.array([[len(value) for value in blob] for blob in table.blobs], dtype=np.int64).T
+    lengths = (table.blobs.ends - table.blobs.begins).T
     if lengths.size and int(lengths.max()) > BLOB_BYTES_MAX:
         raise InvariantBroken(f"a string of {int(lengths.max())} bytes does not fit a delta")
     prefix = np.concatenate((fixed, np.ascontiguousarray(lengths.astype("<u2")).view(np.uint8)), axis=1).tobytes()
     size = _prefix_size(layout)
+    columns = [table.blobs.row(field).values() for field in range(len(layout.blob_fields))]
     return [
         prefix[row * size : (row + 1) * size] + b"".join(values)
-        for row, values in enumerate(zip(*table.blobs, strict=True))
+        for row, values in enumerate(zip(*columns, strict=True))
     ]
 
 
@@ -177,18 +173,15 @@ def decode_head(layout: TileLayout, head: bytes) -> TileTable:
     if not layout.blob_fields:
         if len(head) % fixed:
             raise CorruptTile(f"head of {len(head)} bytes is not a whole number of deltas of {fixed} bytes")
-        return _from_numbers(layout, np.frombuffer(head, "<i8").reshape(-1, fixed // 8), ())
+        numbers = np.frombuffer(head, "<i8").reshape(-1, fixed // 8)
+        return _from_numbers(layout, numbers, layout.blobs_of({}, len(numbers)))
     offsets = _regular_offsets(layout, head)
     if offsets is None:
         offsets = _walk(layout, head)
     rows = np.frombuffer(head, np.uint8)[offsets[:, None] + np.arange(prefix)]
     lengths = np.ascontiguousarray(rows[:, fixed:]).view("<u2").astype(np.int64)
     ends = offsets[:, None] + prefix + np.cumsum(lengths, axis=1)
-    begins = ends - lengths
-    blobs = tuple(
-        _objects([head[low:high] for low, high in zip(begins[:, row].tolist(), ends[:, row].tolist(), strict=True)])
-        for row in range(len(layout.blob_fields))
-    )
+    blobs = Blobs(head, (ends - lengths).T, ends.T)
     return _from_numbers(layout, np.ascontiguousarray(rows[:, :fixed]).view("<i8"), blobs)
 
 
@@ -211,18 +204,8 @@ def decode_entity(view: CompiledView, body: bytes | None, head: bytes | None) ->
         if deltas.count == 1:
             return deltas
         return deltas.take(deltas.start_ms.argsort(kind="stable"))
-    old = decode_body(layout, body)
-    start = np.concatenate((old.start_ms, deltas.start_ms))
-    order = start.argsort(kind="stable")
-    return TileTable(
-        layout,
-        start[order],
-        np.concatenate((old.end_ms, deltas.end_ms))[order],
-        np.concatenate((old.ints, deltas.ints), axis=1)[:, order],
-        np.concatenate((old.floats, deltas.floats), axis=1)[:, order],
-        tuple(np.concatenate(pair)[order] for pair in zip(old.blobs, deltas.blobs, strict=True)),
-        old.dropped_before_ms,
-    )
+    table = concatenate([decode_body(layout, body), deltas])
+    return table.take(table.start_ms.argsort(kind="stable"))
 
 
 def _fixed_size(layout: TileLayout) -> int:
@@ -235,7 +218,7 @@ def _prefix_size(layout: TileLayout) -> int:
     return _fixed_size(layout) + 2 * len(layout.blob_fields)
 
 
-def _from_numbers(layout: TileLayout, numbers: Int64Array, blobs: tuple[ObjectArray, ...]) -> TileTable:
+def _from_numbers(layout: TileLayout, numbers: Int64Array, blobs: Blobs) -> TileTable:
     """A table from the (N, 1 + ints + floats) numbers of N deltas."""
     int_rows = len(layout.int_fields)
     start = numbers[:, 0]
@@ -310,24 +293,24 @@ def _checksum(body: bytes) -> int:
     return digest.intdigest()
 
 
-def _encode_blobs(blob: ObjectArray) -> bytes:
-    """Lengths, then bytes."""
-    lengths = np.fromiter(map(len, blob), dtype="<u4", count=len(blob))
-    return lengths.tobytes() + b"".join(blob)
+def _encode_blobs(table: TileTable) -> bytes:
+    """Ends, then bytes, field by field."""
+    if not table.layout.blob_fields:
+        return b""
+    ends = np.cumsum(table.blobs.ends - table.blobs.begins)
+    values = (value for field in range(len(table.layout.blob_fields)) for value in table.blobs.row(field).values())
+    return ends.astype("<u4").tobytes() + b"".join(values)
 
 
-def _decode_blobs(body: bytes, count: int, at: int) -> tuple[ObjectArray, int]:
-    """One blob row, and where the next begins."""
-    ends = np.cumsum(np.frombuffer(body, "<u4", count, at)) + at + 4 * count
-    bounds = [at + 4 * count, *ends.tolist()]
-    return _objects([body[low:high] for low, high in itertools.pairwise(bounds)]), bounds[-1]
-
-
-def _objects(values: list[bytes]) -> ObjectArray:
-    """An object array; numpy's own conversion would cut trailing zero bytes."""
-    array = np.empty(len(values), dtype=np.object_)
-    array[:] = values
-    return array
+def _decode_blobs(layout: TileLayout, body: bytes, count: int, at: int) -> Blobs:
+    """Spans within the body itself."""
+    fields = len(layout.blob_fields)
+    if not fields:
+        return layout.blobs_of({}, count)
+    bounds = np.empty(fields * count + 1, dtype=np.int64)
+    bounds[0] = at + 4 * fields * count
+    np.add(np.frombuffer(body, "<u4", fields * count, at), bounds[0], out=bounds[1:], casting="unsafe")
+    return Blobs(body, bounds[:-1].reshape(fields, count), bounds[1:].reshape(fields, count))
 
 
 assert Merge.ADD is next(iter(Merge)), "bodies store ADD fields first"

@@ -41,13 +41,20 @@ def decode_view(data: bytes) -> ViewSpec:
 
 
 def definition_hash(view: ViewSpec) -> str:
-    """32 hex digits, equal for equal definitions; the order of features and the Kafka address do not matter."""
+    """32 hex digits, equal for equal definitions.
+
+    The order of features, Kafka's address and columns that the view does not read make no difference: a new column in
+    the payload must not refill every view.
+    """
+    source = view.source
+    read = {source.event_time_column, source.event_id_column, *(key.name for key in view.join_keys)}
+    read.update(feature.column for feature in view.features)
     canonical = dataclasses.replace(
         view,
         features=tuple(sorted(view.features, key=lambda feature: feature.name)),
         source=dataclasses.replace(
-            view.source,
-            columns=tuple(sorted(view.source.columns, key=lambda column: column.name)),
+            source,
+            columns=tuple(sorted((c for c in source.columns if c.name in read), key=lambda column: column.name)),
             bootstrap_servers="",
         ),
     )

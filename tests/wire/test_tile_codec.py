@@ -17,9 +17,9 @@ from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, strea
 from featurestore.wire.tile_codec import decode_body, decode_entity, decode_head, encode_body, encode_deltas
 
 GOLDEN_BODY = (
-    "fb01000003000000020000001400000000a8da769b01000000000000000000800000000000000000b00780f36efe2ba20000"
+    "fb01000003000000020000001400000000a8da769b01000000000000000000800000000000000000b78bc420086dff4f0000"
     "00000500000000000101000005f6010101000500000000000000f6ffffffffffffff00a8da769b0100000000000000000080"
-    "0200000000000000653002000000000000005345"
+    "0200000002000000040000000400000065305345"
 )
 
 
@@ -38,7 +38,7 @@ def same(left: TileTable, right: TileTable) -> bool:
         and np.array_equal(left.end_ms, right.end_ms)
         and np.array_equal(left.ints, right.ints)
         and left.floats.tobytes() == np.ascontiguousarray(right.floats).tobytes()
-        and all(a.tolist() == b.tolist() for a, b in zip(left.blobs, right.blobs, strict=True))
+        and all(left.blobs.row(n).values() == right.blobs.row(n).values() for n in range(len(left.layout.blob_fields)))
         and left.dropped_before_ms == right.dropped_before_ms
     )
 

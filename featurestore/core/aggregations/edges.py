@@ -14,7 +14,7 @@ import numpy as np
 from featurestore.core.aggregations.base import ANY_TYPE, Lowered
 from featurestore.core.aggregations.extremes import INT64_MAX, INT64_MIN
 from featurestore.core.events import Int64Array
-from featurestore.core.parts import Array, EventRows, Field, Merge, Part, Storage, ValueCount
+from featurestore.core.parts import Array, BlobRow, EventRows, Field, FieldValues, Merge, Part, Storage, ValueCount
 from featurestore.core.spec import Column, ValueType
 
 
@@ -33,13 +33,12 @@ class EdgeValue:
     @property
     def fields(self) -> tuple[Field, ...]:
         """Time, id bytes, value."""
-        far_end = INT64_MIN if self.is_newest else INT64_MAX
         value = {
             ValueType.FLOAT64: Field("value", Storage.FLOAT, Merge.OWN, 0.0),
             ValueType.STRING: Field("value", Storage.BLOB, Merge.OWN, b""),
         }.get(self.column.type, Field("value", Storage.INT, Merge.OWN, 0))
         return (
-            Field("time_ms", Storage.INT, Merge.OWN, far_end),
+            Field("time_ms", Storage.INT, Merge.OWN, self._nothing_ms),
             Field("event_id", Storage.BLOB, Merge.OWN, b""),
             value,
         )
@@ -49,21 +48,22 @@ class EdgeValue:
         """None."""
         return ()
 
-    def lift(self, rows: EventRows) -> tuple[Array, ...]:
+    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """The event itself; identity where its value is null."""
-        time_field, id_field, _ = self.fields
-        ids = rows.event_ids
-        if ids is None:
-            ids = np.full(rows.count, b"", dtype=np.object_)
+        ids = BlobRow.of([b""] * rows.count if rows.event_ids is None else rows.event_ids)
         column = rows.columns[self.column.name]
+        values: FieldValues = column.values
+        if self.column.type is ValueType.STRING:
+            values = BlobRow.of(column.values.tolist())
         if column.valid is None:
-            return rows.event_time_ms, ids, column.values
-        times = np.where(column.valid, rows.event_time_ms, time_field.identity)
-        return times, np.where(column.valid, ids, np.array(id_field.identity, dtype=np.object_)), column.values
+            return rows.event_time_ms, ids, values
+        return np.where(column.valid, rows.event_time_ms, self._nothing_ms), ids.keep(column.valid), values
 
-    def merge_groups(self, mine: Sequence[Array], required: Sequence[Array], starts: Int64Array) -> tuple[Array, ...]:
+    def merge_groups(
+        self, mine: Sequence[FieldValues], required: Sequence[FieldValues], starts: Int64Array
+    ) -> tuple[FieldValues, ...]:
         """The extreme row of each run; ids are compared only where times tie."""
-        times = mine[0]
+        times = np.asarray(mine[0])
         extreme = (np.maximum if self.is_newest else np.minimum).reduceat(times, starts)
         sizes = np.diff(starts, append=len(times))
         candidates = np.flatnonzero(times == np.repeat(extreme, sizes))
@@ -74,27 +74,31 @@ class EdgeValue:
         return tuple(field[chosen] for field in mine)
 
     def merge_ranges(
-        self, mine: Sequence[Array], required: Sequence[Array], lows: Int64Array, highs: Int64Array
-    ) -> tuple[Array, ...]:
-        """The extreme row of each range; identity of an empty one."""
-        times = mine[0]
-        padded = [
-            np.append(field, np.array([own.identity], dtype=field.dtype))
-            for field, own in zip(mine, self.fields, strict=True)
-        ]
-        chosen = np.full(len(lows), len(times), dtype=np.int64)
+        self, mine: Sequence[FieldValues], required: Sequence[FieldValues], lows: Int64Array, highs: Int64Array
+    ) -> tuple[FieldValues, ...]:
+        """The extreme row of each range; any row of an empty one, whose count of values says that it has none."""
+        times = np.asarray(mine[0])
+        chosen = np.zeros(len(lows), dtype=np.int64)
         for index, (low, high) in enumerate(zip(lows.tolist(), highs.tolist(), strict=True)):
             if low < high:
                 span = times[low:high]
-                candidates = np.flatnonzero(span == (span.max() if self.is_newest else span.min())) + low
-                chosen[index] = candidates[0] if len(candidates) == 1 else self._extreme_row(mine, candidates)
-        return tuple(field[chosen] for field in padded)
+                best = int(span.argmax() if self.is_newest else span.argmin())
+                ties = span == span[best]
+                chosen[index] = low + best
+                if np.count_nonzero(ties) > 1:
+                    chosen[index] = self._extreme_row(mine, np.flatnonzero(ties) + low)
+        return tuple(field[chosen] for field in mine)
 
-    def normalize(self, mine: Sequence[Array]) -> tuple[Array, ...]:
+    def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
         """Already compact."""
         return tuple(mine)
 
-    def _extreme_row(self, mine: Sequence[Array], candidates: Int64Array) -> int:
+    @property
+    def _nothing_ms(self) -> int:
+        """The time of no event."""
+        return INT64_MIN if self.is_newest else INT64_MAX
+
+    def _extreme_row(self, mine: Sequence[FieldValues], candidates: Int64Array) -> int:
         """Among rows of one time, the one with the extreme (id, value)."""
         _, ids, values = mine
         pick = max if self.is_newest else min

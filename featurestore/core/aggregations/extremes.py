@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.aggregations.base import ORDERED, Lowered
-from featurestore.core.parts import Array, BlockPart, EventRows, Field, Merge, Part, Storage, ValueCount
+from featurestore.core.parts import Array, BlockPart, EventRows, Field, FieldValues, Merge, Part, Storage, ValueCount
 from featurestore.core.spec import Column, ValueType
 
 INT64_MIN = -(1 << 63)
@@ -39,7 +39,7 @@ class ExtremeValue(BlockPart):
             return (Field("value", Storage.FLOAT, merge, float("-inf") if self.is_max else float("inf")),)
         return (Field("value", Storage.INT, merge, INT64_MIN if self.is_max else INT64_MAX),)
 
-    def lift(self, rows: EventRows) -> tuple[Array, ...]:
+    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """The value, or the identity where it is null."""
         column = rows.columns[self.column]
         if column.valid is None:

@@ -20,7 +20,7 @@ import numpy as np
 from featurestore.core.aggregations.base import NUMBERS, Lowered
 from featurestore.core.aggregations.sums import mean_of, sum_part
 from featurestore.core.events import Int64Array
-from featurestore.core.parts import Array, EventRows, Field, Merge, Part, Storage, ValueCount
+from featurestore.core.parts import Array, EventRows, Field, FieldValues, Merge, Part, Storage, ValueCount
 from featurestore.core.spec import Column, ValueType
 
 
@@ -45,28 +45,35 @@ class Spread:
         """Count of values and their sum."""
         return (ValueCount(self.column.name), sum_part(self.column))
 
-    def lift(self, rows: EventRows) -> tuple[Array, ...]:
+    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """0: one value does not deviate from itself."""
         return (np.zeros(rows.count),)
 
-    def merge_groups(self, mine: Sequence[Array], required: Sequence[Array], starts: Int64Array) -> tuple[Array, ...]:
+    def merge_groups(
+        self, mine: Sequence[FieldValues], required: Sequence[FieldValues], starts: Int64Array
+    ) -> tuple[FieldValues, ...]:
         """The merge of the module docstring for each run of rows."""
-        merged = [np.add.reduceat(field, starts) for field in required]
-        sizes = np.diff(starts, append=len(mine[0]))
-        deviation = mean_of(required) - np.repeat(mean_of(merged), sizes)
-        return (np.add.reduceat(mine[0] + required[0] * deviation * deviation, starts),)
+        spread, sums = np.asarray(mine[0]), [np.asarray(field) for field in required]
+        merged = [np.add.reduceat(field, starts) for field in sums]
+        sizes = np.diff(starts, append=len(spread))
+        deviation = mean_of(sums) - np.repeat(mean_of(merged), sizes)
+        return (np.add.reduceat(spread + sums[0] * deviation * deviation, starts),)
 
     def merge_ranges(
-        self, mine: Sequence[Array], required: Sequence[Array], lows: Int64Array, highs: Int64Array
-    ) -> tuple[Array, ...]:
-        """The same for W ranges, as one (W, N) matrix: W is a handful and N a few hundred at most."""
-        rows = np.arange(len(mine[0]))
-        inside = (rows >= lows[:, None]) & (rows < highs[:, None])
-        merged = [inside @ field for field in required]
-        deviation = mean_of(required) - mean_of(merged)[:, None]
-        return ((inside * (mine[0] + required[0] * (deviation * deviation))).sum(axis=1),)
+        self, mine: Sequence[FieldValues], required: Sequence[FieldValues], lows: Int64Array, highs: Int64Array
+    ) -> tuple[FieldValues, ...]:
+        """The same for each range; only windows that ask for a deviation come here, a few at most."""
+        spread, sums = np.asarray(mine[0]), [np.asarray(field) for field in required]
+        means = mean_of(sums)
+        result = np.zeros(len(lows))
+        for index, (low, high) in enumerate(zip(lows.tolist(), highs.tolist(), strict=True)):
+            if low < high:
+                mean = mean_of([field[low:high].sum(keepdims=True) for field in sums])
+                deviation = means[low:high] - mean
+                result[index] = (spread[low:high] + sums[0][low:high] * deviation * deviation).sum()
+        return (result,)
 
-    def normalize(self, mine: Sequence[Array]) -> tuple[Array, ...]:
+    def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
         """Already compact."""
         return tuple(mine)
 
