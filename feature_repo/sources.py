@@ -1,0 +1,41 @@
+"""Where data comes from: the live stream of transactions, and the nightly merchant table."""
+
+from feast import FileSource
+
+from featurestore.definitions.authoring import kafka_source
+
+transactions = kafka_source(
+    name="transactions",
+    topic="transactions",
+    columns={
+        "transaction_id": "string",
+        "event_time": "timestamp",
+        "card_id": "string",
+        "merchant_id": "bigint",
+        "terminal_id": "bigint",
+        "market": "string",
+        "currency": "string",
+        "amount": "bigint",  # minor units of the currency; null while a tip or a fuel pump is still open
+        "is_declined": "boolean",
+        "is_refund": "boolean",
+        "is_card_present": "boolean",
+        "merchant_category": "string",
+    },
+    event_time="event_time",
+    event_id="transaction_id",
+    dedup_horizon="1h",
+    bootstrap_servers="127.0.0.1:9092",
+    history=FileSource(
+        name="transactions_history",
+        path="data/transactions.parquet",
+        timestamp_field="event_time",
+    ),
+    description="Every card transaction, as authorised, declined or refunded.",
+)
+
+merchant_table = FileSource(
+    name="merchant_table",
+    path="data/merchants.parquet",
+    timestamp_field="updated_at",
+    description="What sales knows of a merchant, exported every night.",
+)

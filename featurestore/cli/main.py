@@ -1,0 +1,104 @@
+"""The command line: a table of commands, and how errors end.
+
+A new command is a module with a click command and one line in COMMANDS. The table holds the one-line help too, so that
+`featurestore --help` imports no command and so neither Feast nor gRPC nor Bytewax.
+
+Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 interrupted; a command may have others.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+
+import click
+
+from featurestore.errors import FeatureStoreError
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "plan": ("featurestore.cli.plan:command", "Show what an apply would add, change and remove."),
+    "apply": ("featurestore.cli.apply:command", "Register the feature repo's definitions."),
+    "stream": ("featurestore.cli.stream:command", "Keep the features fresh from the stream of events."),
+    "serve": ("featurestore.cli.serve:command", "Serve features over gRPC."),
+    "lookup": ("featurestore.cli.lookup:command", "Look up the features of entities."),
+    "status": ("featurestore.cli.status:command", "Show what the online store holds and how fresh it is."),
+    "simulate": ("featurestore.cli.simulate:command", "Produce simulated card transactions."),
+    "store": ("featurestore.cli.store:command", "Start, stop or look at the embedded store."),
+}
+"""Command -> (module:attribute, one line of help), in the order of `featurestore --help`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the console script's entry point.
+
+    Args:
+        arguments: without the program's name; default sys.argv[1:].
+
+    Returns:
+        The exit code.
+    """
+    try:
+        outcome = command.main(
+            args=None if arguments is None else list(arguments), prog_name="featurestore", standalone_mode=False
+        )
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except FeatureStoreError as error:
+        show_error(error)
+        return EXIT_ERROR
+    return outcome if isinstance(outcome, int) else 0
+
+
+def show_error(error: FeatureStoreError) -> None:
+    """Message, detail and hint on stderr."""
+    click.echo(click.style("error: ", fg="red", bold=True) + error.message, err=True)
+    if error.detail:
+        click.echo(error.detail, err=True)
+    if error.hint:
+        click.echo(click.style("hint: ", fg="cyan") + error.hint, err=True)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command; None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module_name, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        try:
+            found = getattr(importlib.import_module(module_name), attribute)
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f'`featurestore {cmd_name}` needs the Python package "{error.name}", which is not installed\n'
+                "hint: install the extra that brings it, or everything by `pip install featurestore[all]`"
+            ) from error
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands in the help, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="featurestore", prog_name="featurestore")
+def command() -> None:
+    """Real-time features for payments: define, stream, look up."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

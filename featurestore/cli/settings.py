@@ -1,0 +1,178 @@
+"""Where a command finds its repo, registry and online store: option, then environment, then feature_store.yaml.
+
+    what            option        environment                  feature_store.yaml
+    repo            --repo        FEATURESTORE_REPO            its directory; default ".", else "feature_repo"
+    registry        --registry    FEATURESTORE_REGISTRY        registry, or registry.path
+    project         --project     FEATURESTORE_PROJECT         project
+    store's url     --store-url   FEATURESTORE_STORE_URL       online_store.connection_string
+    is a cluster    --cluster     FEATURESTORE_STORE_CLUSTER   online_store.cluster
+
+The file is read as YAML, with $VARIABLES replaced as Feast does; Feast itself is not imported. A server that has
+--registry and --project needs no repo at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import yaml
+
+from featurestore.errors import InvalidRequest
+
+FILE_NAME = "feature_store.yaml"
+REPO_DEFAULTS = (Path(), Path("feature_repo"))
+REGISTRY_DEFAULT = "data/registry.db"
+
+STORE_TYPE = "featurestore.online.feast_adapter.TileOnlineStore"
+"""`online_store.type` of a repo whose store settings are ours to read."""
+
+Decorated = TypeVar("Decorated", bound=Callable[..., object])
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """How to reach the online store.
+
+    Attributes:
+        url: redis://, rediss:// or unix:// address; None means the embedded store.
+        cluster: whether the address is a node of a Redis Cluster.
+    """
+
+    url: str | None = None
+    cluster: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where things are.
+
+    Attributes:
+        repo: directory of feature_store.yaml; None when registry and project were given without one.
+        project: Feast project name.
+        registry: path of the registry file (absolute) or SQLAlchemy URL; goes into `read_registry`.
+        store: the online store.
+    """
+
+    repo: Path | None
+    project: str
+    registry: str
+    store: StoreSettings
+
+    def require_repo(self) -> Path:
+        """The repo's directory.
+
+        Raises:
+            InvalidRequest: there is none.
+        """
+        if self.repo is None:
+            raise InvalidRequest("there is no feature repo here", hint=f"give --repo, the directory of {FILE_NAME}")
+        return self.repo
+
+
+def load_settings(
+    *,
+    repo: Path | None = None,
+    registry: str | None = None,
+    project: str | None = None,
+    store_url: str | None = None,
+    cluster: bool | None = None,
+) -> Settings:
+    """Settings from what was given, else from the environment, else from the repo's file.
+
+    Raises:
+        InvalidRequest: neither a repo nor both registry and project can be found, or the file is wrong.
+    """
+    environment = os.environ
+    registry = registry or environment.get("FEATURESTORE_REGISTRY")
+    project = project or environment.get("FEATURESTORE_PROJECT")
+    store_url = store_url or environment.get("FEATURESTORE_STORE_URL")
+    if cluster is None and "FEATURESTORE_STORE_CLUSTER" in environment:
+        cluster = environment["FEATURESTORE_STORE_CLUSTER"].lower() in ("1", "true", "yes", "on")
+    if repo is None and "FEATURESTORE_REPO" in environment:
+        repo = Path(environment["FEATURESTORE_REPO"])
+    directory = _find_repo(repo)
+    if directory is None:
+        if not (registry and project):
+            raise InvalidRequest(
+                "there is no feature repo here",
+                hint=f"give --repo, the directory of {FILE_NAME}, or set FEATURESTORE_REPO",
+            )
+        return Settings(None, project, registry, StoreSettings(store_url, bool(cluster)))
+    content = _read_yaml(directory / FILE_NAME)
+    store = _store_settings(content.get("online_store"))
+    return Settings(
+        repo=directory,
+        project=project or _text(content, "project", directory),
+        registry=registry or _registry(content.get("registry"), directory),
+        store=StoreSettings(store_url or store.url, store.cluster if cluster is None else cluster),
+    )
+
+
+def settings_options(function: Decorated) -> Decorated:
+    """The options of this page's table, for a click command; pass them to `load_settings(**...)`."""
+    for option in (
+        click.option("--cluster/--no-cluster", default=None, help="Whether --store-url is a Redis Cluster."),
+        click.option("--store-url", metavar="URL", help="Online store, redis://host:port/db. Default: the repo's."),
+        click.option("--project", metavar="NAME", help="Feast project. Default: the repo's."),
+        click.option("--registry", metavar="PATH|URL", help="Feast registry. Default: the repo's."),
+        repo_option,
+    ):
+        function = option(function)
+    return function
+
+
+def repo_option(function: Decorated) -> Decorated:
+    """The option --repo alone."""
+    return click.option(
+        "--repo",
+        type=click.Path(file_okay=False, path_type=Path),
+        help=f"Directory of {FILE_NAME}. Default: here, or feature_repo.",
+    )(function)
+
+
+def _find_repo(repo: Path | None) -> Path | None:
+    """The directory with feature_store.yaml; None when none was named and none is near."""
+    if repo is not None:
+        if not (repo / FILE_NAME).is_file():
+            raise InvalidRequest(f'"{repo}" is not a feature repo', hint=f"it must contain {FILE_NAME}")
+        return repo.resolve()
+    return next((path.resolve() for path in REPO_DEFAULTS if (path / FILE_NAME).is_file()), None)
+
+
+def _read_yaml(path: Path) -> Mapping[str, object]:
+    try:
+        content = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidRequest(f'"{path}" cannot be read', detail=str(error)) from error
+    if not isinstance(content, Mapping):
+        raise InvalidRequest(f'"{path}" is not a mapping of settings')
+    return content
+
+
+def _text(content: Mapping[str, object], key: str, directory: Path) -> str:
+    value = content.get(key)
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f'"{directory / FILE_NAME}" has no "{key}"', hint=f"add `{key}: ...`")
+    return value
+
+
+def _registry(registry: object, directory: Path) -> str:
+    """Absolute path or URL; a relative path counts from the repo, as in Feast."""
+    path = registry.get("path") if isinstance(registry, Mapping) else registry
+    if path is not None and not isinstance(path, str):
+        raise InvalidRequest(f'"{directory / FILE_NAME}" has a registry that is not a path')
+    location = path or REGISTRY_DEFAULT
+    return location if "://" in location else str(directory / location)
+
+
+def _store_settings(online_store: object) -> StoreSettings:
+    """The connection of our own online store; a repo of another type gives none."""
+    if not isinstance(online_store, Mapping) or online_store.get("type") != STORE_TYPE:
+        return StoreSettings()
+    url = online_store.get("connection_string")
+    return StoreSettings(url if isinstance(url, str) and url else None, bool(online_store.get("cluster", False)))

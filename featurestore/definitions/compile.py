@@ -1,0 +1,168 @@
+"""Compile a registered repo: every mistake at once, and frozen specs of everything that has none.
+
+    RegisteredRepo --entities--> join keys --views--> ViewSpec | PlainViewSpec --services--> ServiceSpec
+
+A mistake is something that would compute a wrong value or none. What is right in Feast but not served here (an
+on-demand view, a join-key mapping) is a note: the stock Feast SDK still serves it. A view or service with a mistake is
+left out of the specs, and what refers to it is not blamed for that.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from featurestore.core.spec import Column, PlainViewSpec, RepoSpec, ServiceSpec, SourceSpec, ViewSpec
+from featurestore.definitions import limits
+from featurestore.definitions.compile_service import Servable, ServiceCompiler
+from featurestore.definitions.compile_types import VALUE_TYPES, join_keys_of
+from featurestore.definitions.compile_view import compile_stream_view
+from featurestore.definitions.problems import Place, Problem, ProblemList
+from featurestore.errors import DefinitionError
+from featurestore.wire.feast_registry import RegisteredEntity, RegisteredRepo, RegisteredView
+
+NANOSECONDS_PER_MS = 1_000_000
+
+Named = TypeVar("Named", ViewSpec, PlainViewSpec, ServiceSpec)
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """What came out of a repo.
+
+    Attributes:
+        spec: everything without a mistake.
+        problems: the mistakes, in the registry's order.
+        notes: what Feast serves and this system does not, one sentence each.
+        unserved: service name -> why it is not in `spec` although it is no mistake.
+    """
+
+    spec: RepoSpec
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    unserved: Mapping[str, str]
+
+    def require_sound(self) -> RepoSpec:
+        """The spec of a repo without mistakes.
+
+        Raises:
+            DefinitionError: there are mistakes; it carries all of them.
+        """
+        if self.problems:
+            count = len(self.problems)
+            raise DefinitionError(
+                f'project "{self.spec.project}" has {count} {"problem" if count == 1 else "problems"}',
+                problems=tuple(str(problem) for problem in self.problems),
+                hint="change the feature repo and run `featurestore plan` again",
+            )
+        return self.spec
+
+
+def compile_repo(registered: RegisteredRepo) -> Compilation:
+    """Compile one project; never raises for what an author wrote.
+
+    Cost: linear in features; about 20 us each.
+    """
+    problems, notes = ProblemList(), list[str]()
+    entities = {entity.name: entity for entity in registered.entities}
+    _check_names(registered, problems)
+    _check_sizes(registered, problems)
+
+    views: list[ViewSpec] = []
+    servables = {name: Servable.unserved("is an on-demand view") for name in registered.on_demand_views}
+    for view in registered.stream_views:
+        if not view.online:
+            servables[view.name] = Servable.unserved("is not online")
+        elif view.aggregations:
+            spec = compile_stream_view(view, entities, problems)
+            servables[view.name] = Servable.of_view(spec) if spec else Servable.broken()
+            views += [spec] if spec else []
+
+    plain_views: list[PlainViewSpec] = []
+    for view in (*registered.plain_views, *(view for view in registered.stream_views if not view.aggregations)):
+        if not view.online:
+            servables[view.name] = Servable.unserved("is not online")
+            continue
+        plain, unreadable = _plain_view(view, entities, problems, notes)
+        servables[view.name] = Servable.of_plain_view(plain, unreadable) if plain else Servable.broken()
+        plain_views += [plain] if plain else []
+
+    _check_sources(views, problems)
+    compiler = ServiceCompiler(servables, problems)
+    services: list[ServiceSpec] = []
+    unserved: dict[str, str] = {}
+    for registered_service in registered.services:
+        outcome = compiler.compile(registered_service)
+        if isinstance(outcome, ServiceSpec):
+            services.append(outcome)
+        elif outcome:
+            unserved[registered_service.name] = outcome
+            notes.append(f'feature service "{registered_service.name}" is served by the Feast SDK only: {outcome}')
+    repo = RepoSpec(registered.project, _by_name(views), _by_name(plain_views), _by_name(services))
+    return Compilation(repo, tuple(problems.found), tuple(notes), unserved)
+
+
+def _by_name(specs: list[Named]) -> tuple[Named, ...]:
+    """Sorted by name: Feast's own order depends on what was applied when."""
+    return tuple(sorted(specs, key=lambda spec: spec.name))
+
+
+def _plain_view(
+    view: RegisteredView, entities: Mapping[str, RegisteredEntity], problems: ProblemList, notes: list[str]
+) -> tuple[PlainViewSpec | None, frozenset[str]]:
+    """The spec (None when the view has a mistake) and the fields whose type is not served."""
+    place = Place("feature view", view.name)
+    join_keys = join_keys_of(view, entities, place, problems)
+    if join_keys is None:
+        return None, frozenset()
+    key_names = {column.name for column in join_keys}
+    fields = [field for field in view.fields if field.name not in key_names]
+    unreadable = frozenset(field.name for field in fields if field.value_type not in VALUE_TYPES)
+    notes.extend(
+        f"{place.of(field.name)} is served by the Feast SDK only: it is of type {field.value_type}"
+        for field in fields
+        if field.name in unreadable
+    )
+    columns = tuple(Column(f.name, VALUE_TYPES[f.value_type]) for f in fields if f.name not in unreadable)
+    ttl_ms = view.ttl_ns // NANOSECONDS_PER_MS
+    return PlainViewSpec(view.name, join_keys, columns, ttl_ms or None), unreadable
+
+
+def _check_names(registered: RegisteredRepo, problems: ProblemList) -> None:
+    """Views of all kinds share one name space; a name must fit the store's keys."""
+    view_names = [view.name for view in (*registered.stream_views, *registered.plain_views)]
+    view_names += registered.on_demand_views
+    service_names = [service.name for service in registered.services]
+    for kind, names in (("feature view", view_names), ("feature service", service_names)):
+        for name, count in Counter(names).items():
+            place = Place(kind, name)
+            if count > 1:
+                problems.add(place, f"the name is used by {count} of them", "rename all but one")
+            if len(name) > limits.NAME_LENGTH_MAX:
+                problems.add(place, f"the name is longer than {limits.NAME_LENGTH_MAX} characters", "shorten it")
+
+
+def _check_sizes(registered: RegisteredRepo, problems: ProblemList) -> None:
+    view_count = len(registered.stream_views) + len(registered.plain_views)
+    for what, count, maximum in (
+        ("feature views", view_count, limits.VIEWS_MAX),
+        ("feature services", len(registered.services), limits.SERVICES_MAX),
+    ):
+        if count > maximum:
+            place = Place("project", registered.project)
+            problems.add(place, f"it has {count} {what}, at most {maximum} are supported", "split the project")
+
+
+def _check_sources(views: list[ViewSpec], problems: ProblemList) -> None:
+    """Views embed copies of their source; copies of one name must agree, since the stream is read once for all."""
+    first: dict[str, SourceSpec] = {}
+    for view in views:
+        known = first.setdefault(view.source.name, view.source)
+        if known != view.source:
+            problems.add(
+                Place("source", view.source.name),
+                f'feature view "{view.name}" sees it with other columns, tags or address than other views do',
+                "apply the repo as a whole, so that all views get the same source",
+            )

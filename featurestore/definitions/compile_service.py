@@ -1,0 +1,156 @@
+"""Compile feature services: the ordered feature vector, its output names and its join keys."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, ServiceSpec, ViewSpec
+from featurestore.definitions import limits
+from featurestore.definitions.problems import Place, ProblemList, suggest
+from featurestore.wire.feast_registry import RegisteredProjection, RegisteredService
+
+
+@dataclass(frozen=True, slots=True)
+class Servable:
+    """What services need to know of a view.
+
+    Attributes:
+        features: names, in the view's order.
+        join_keys: typed join keys.
+        unreadable: fields that only the Feast SDK serves.
+        reason: why only the Feast SDK serves the view as a whole; "" if it is served here.
+        is_broken: whether the view has mistakes of its own.
+    """
+
+    features: tuple[str, ...] = ()
+    join_keys: tuple[Column, ...] = ()
+    unreadable: frozenset[str] = frozenset()
+    reason: str = ""
+    is_broken: bool = False
+
+    @classmethod
+    def of_view(cls, view: ViewSpec) -> Servable:
+        """A sound stream view."""
+        return cls(tuple(feature.name for feature in view.features), view.join_keys)
+
+    @classmethod
+    def of_plain_view(cls, view: PlainViewSpec, unreadable: frozenset[str]) -> Servable:
+        """A sound plain view."""
+        return cls(tuple(feature.name for feature in view.features), view.join_keys, unreadable)
+
+    @classmethod
+    def unserved(cls, reason: str) -> Servable:
+        """A view that is right, but served by the Feast SDK only."""
+        return cls(reason=reason)
+
+    @classmethod
+    def broken(cls) -> Servable:
+        """A view whose own mistakes are reported already."""
+        return cls(is_broken=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCompiler:
+    """Compiles the services of one project.
+
+    Attributes:
+        servables: every registered view, by name.
+        problems: where mistakes go.
+    """
+
+    servables: Mapping[str, Servable]
+    problems: ProblemList
+
+    def compile(self, service: RegisteredService) -> ServiceSpec | str:
+        """The spec, or why only the Feast SDK serves it; "" where a mistake (of its own or of a view) stands."""
+        found_before = len(self.problems.found)
+        place = Place("feature service", service.name)
+        unserved: list[str] = []
+        has_broken_view = False
+        picked: list[tuple[RegisteredProjection, str]] = []
+        join_keys: dict[str, Column] = {}
+        for projection in service.projections:
+            servable = self.servables.get(projection.view)
+            if servable is None:
+                known = suggest(projection.view, self.servables)
+                self.problems.add(place, f'feature view "{projection.view}" is not registered', known)
+                continue
+            has_broken_view |= servable.is_broken
+            reason = _unserved_reason(projection, servable)
+            if reason:
+                unserved.append(reason)
+            elif not servable.is_broken:
+                picked += [(projection, name) for name in self._features(projection, servable, place)]
+                self._add_join_keys(join_keys, servable, projection.view, place)
+        self._check_size(service, picked, place)
+        references = self._references(picked, place)
+        if len(self.problems.found) > found_before or has_broken_view:
+            return ""
+        if unserved:
+            return "; ".join(dict.fromkeys(unserved))
+        return ServiceSpec(service.name, references, tuple(join_keys.values()))
+
+    def _features(self, projection: RegisteredProjection, servable: Servable, place: Place) -> list[str]:
+        """Names in answer order: the author's for a selection, the view's own for all of it.
+
+        Feast gives a whole view's fields back in no particular order, so only a selection can be taken at its word.
+        """
+        for name in projection.features:
+            if name not in servable.features:
+                known = suggest(name, servable.features)
+                self.problems.add(place.of(name), f'feature view "{projection.view}" has no such feature', known)
+        for name, count in Counter(projection.features).items():
+            if count > 1:
+                self.problems.add(place.of(name), f'it is listed {count} times of "{projection.view}"', "list it once")
+        if set(projection.features) == set(servable.features):
+            return list(servable.features)
+        return [name for name in projection.features if name in servable.features]
+
+    def _add_join_keys(self, join_keys: dict[str, Column], servable: Servable, view: str, place: Place) -> None:
+        for column in servable.join_keys:
+            known = join_keys.setdefault(column.name, column)
+            if known.type is not column.type:
+                fact = f'join key "{column.name}" is {column.type} in feature view "{view}" and {known.type} before'
+                self.problems.add(place, fact, "give the entities the same value type, or the keys other names")
+
+    def _check_size(
+        self, service: RegisteredService, picked: list[tuple[RegisteredProjection, str]], place: Place
+    ) -> None:
+        if not service.projections or not all(projection.features for projection in service.projections):
+            self.problems.add(place, "it has no features, or a view without any", "give features=[view, ...]")
+        if len(picked) > limits.SERVICE_FEATURES_MAX:
+            fact = f"it has {len(picked)} features, at most {limits.SERVICE_FEATURES_MAX} are supported"
+            self.problems.add(place, fact, "split the service")
+
+    def _references(self, picked: list[tuple[RegisteredProjection, str]], place: Place) -> tuple[FeatureReference, ...]:
+        """Output names: the feature's own, "view__feature" for all that share one (as Feast's full names)."""
+        uses = Counter(name for _, name in picked)
+        references = tuple(
+            FeatureReference(
+                view=projection.view,
+                feature=name,
+                output_name=name if uses[name] == 1 else f"{projection.alias or projection.view}__{name}",
+            )
+            for projection, name in picked
+        )
+        for output_name, count in Counter(reference.output_name for reference in references).items():
+            if count > 1:
+                fact = f"{count} features would have that name in the answer"
+                self.problems.add(place.of(output_name), fact, "rename one, or give one view an alias by with_name()")
+        return references
+
+
+def _unserved_reason(projection: RegisteredProjection, servable: Servable) -> str:
+    view = f'feature view "{projection.view}"'
+    if servable.reason:
+        return f"{view} {servable.reason}"
+    if projection.join_key_map:
+        return f"{view} is joined under other keys (with_join_key_map)"
+    if projection.version is not None:
+        return f"{view} is pinned to version {projection.version}"
+    unreadable = sorted(servable.unreadable.intersection(projection.features))
+    if unreadable:
+        return f'{view} has "{unreadable[0]}" of a type that is not served'
+    return ""

@@ -1,0 +1,139 @@
+"""Compile the stream source that a view embeds: Kafka topic, payload columns, time and id columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from featurestore.core.spec import DEFAULT_MAX_FUTURE_MS, SourceSpec, ValueType
+from featurestore.definitions import limits
+from featurestore.definitions.durations import format_duration, parse_duration_ms
+from featurestore.definitions.problems import Place, ProblemList, suggest
+from featurestore.definitions.source_schema import SourceSchema, parse_source_schema
+from featurestore.errors import InvalidRequest
+from featurestore.wire.feast_registry import RegisteredSource, RegisteredView
+
+EVENT_ID_TAG = "event_id"
+"""Tag of a source: the column whose value is unique per event."""
+
+DEDUP_HORIZON_TAG = "dedup_horizon"
+"""Tag of a source: how long an event id is remembered."""
+
+MAX_FUTURE_TAG = "max_future"
+"""Tag of a source: how far ahead of the clock an event may be dated."""
+
+KAFKA = "STREAM_KAFKA"
+JSON = "json_format"
+TIME_TYPES = frozenset({ValueType.TIMESTAMP, ValueType.INT64})
+ID_TYPES = frozenset({ValueType.STRING, ValueType.INT64})
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledSource:
+    """A source and the columns of its payload that cannot be read (name -> type text)."""
+
+    spec: SourceSpec
+    unsupported: Mapping[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns that can be read."""
+        return [column.name for column in self.spec.columns]
+
+
+def compile_source(view: RegisteredView, view_place: Place, problems: ProblemList) -> CompiledSource | None:
+    """The source of a stream view; None when columns cannot be known. Lesser mistakes are noted beside it."""
+    source = view.source
+    if source is None or source.kind != KAFKA:
+        kind = source.kind if source else "none"
+        fact = f"its source is of kind {kind}, not a stream of events"
+        problems.add(view_place, fact, "give source=KafkaSource(...)")
+        return None
+    place = Place("source", source.name)
+    if view.has_function:
+        remedy = "remove the function; columns are aggregated as they are in the payload"
+        problems.add(view_place, "it transforms events by a function before aggregating", remedy)
+    if source.field_mapping:
+        problems.add(place, "it has a field_mapping", "remove it; columns are named as in the payload")
+    if not source.topic:
+        problems.add(place, "it has no topic", "give KafkaSource(topic=...)")
+    schema = _schema(source, place, problems)
+    if schema is None:
+        return None
+    names = {column.name: column.type for column in schema.columns}
+    time_column = view.timestamp_field or source.timestamp_field
+    if source.timestamp_field and source.timestamp_field != time_column:
+        fact = f'its timestamp_field is "{time_column}", but that of its source is "{source.timestamp_field}"'
+        problems.add(view_place, fact, "give both the same column")
+    if time_column not in names:
+        problems.add(place, f'event-time column "{time_column}" is not in its schema', suggest(time_column, names))
+    elif names[time_column] not in TIME_TYPES:
+        fact = f'event-time column "{time_column}" is of type {names[time_column]}'
+        problems.add(place, fact, "make it timestamp (ISO 8601 text) or bigint (milliseconds since the epoch)")
+    return CompiledSource(_spec(source, schema, time_column, place, problems), schema.unsupported)
+
+
+def _spec(
+    source: RegisteredSource, schema: SourceSchema, time_column: str, place: Place, problems: ProblemList
+) -> SourceSpec:
+    names = {column.name: column.type for column in schema.columns}
+    event_id = source.tags.get(EVENT_ID_TAG, "")
+    horizon_ms = duration_tag(
+        source.tags,
+        DEDUP_HORIZON_TAG,
+        place,
+        problems,
+        default=limits.DEDUP_HORIZON_MS_DEFAULT if event_id else 0,
+        maximum=limits.DEDUP_HORIZON_MS_MAX,
+    )
+    if horizon_ms and not event_id:
+        fact = f'tag "{DEDUP_HORIZON_TAG}" is set, but no event id'
+        problems.add(place, fact, f'add the tag "{EVENT_ID_TAG}" with the id column')
+    if event_id and event_id not in names:
+        problems.add(place, f'event-id column "{event_id}" is not in its schema', suggest(event_id, names))
+    elif event_id and names[event_id] not in ID_TYPES:
+        fact = f'event-id column "{event_id}" is of type {names[event_id]}'
+        problems.add(place, fact, "use a string or bigint column")
+    max_future_ms = duration_tag(
+        source.tags, MAX_FUTURE_TAG, place, problems, default=DEFAULT_MAX_FUTURE_MS, maximum=limits.MAX_FUTURE_MS_MAX
+    )
+    return SourceSpec(
+        name=source.name,
+        topic=source.topic,
+        columns=schema.columns,
+        event_time_column=time_column,
+        event_id_column=event_id or None,
+        dedup_horizon_ms=horizon_ms if event_id else 0,
+        max_future_ms=max_future_ms,
+        bootstrap_servers=source.bootstrap_servers,
+    )
+
+
+def _schema(source: RegisteredSource, place: Place, problems: ProblemList) -> SourceSchema | None:
+    if source.format != JSON:
+        fact = f"its message format is {source.format or 'not given'}"
+        problems.add(place, fact, 'give message_format=JsonFormat(schema_json="name type, ...")')
+        return None
+    try:
+        return parse_source_schema(source.schema_text)
+    except InvalidRequest as error:
+        problems.add(place, f"its schema cannot be read: {error.message}", error.hint)
+        return None
+
+
+def duration_tag(
+    tags: Mapping[str, str], tag: str, place: Place, problems: ProblemList, *, default: int, maximum: int
+) -> int:
+    """Milliseconds of a tag such as "1h"; the default when it is absent or wrong."""
+    if tag not in tags:
+        return default
+    try:
+        duration_ms = parse_duration_ms(tags[tag])
+    except InvalidRequest as error:
+        problems.add(place, f'tag "{tag}": {error.message}', error.hint)
+        return default
+    if duration_ms > maximum:
+        fact = f'tag "{tag}" is {tags[tag]}, longer than the limit of {format_duration(maximum)}'
+        problems.add(place, fact, "shorten it")
+        return default
+    return duration_ms

@@ -1,0 +1,272 @@
+"""Compile one stream feature view: entities, source, aggregations and fields into a ViewSpec."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from featurestore.core.aggregations import catalog
+from featurestore.core.aggregations.base import Aggregation
+from featurestore.core.spec import (
+    DEFAULT_LOOKBACK_MS,
+    Column,
+    FeatureSpec,
+    ValueType,
+    ViewSpec,
+    Window,
+    default_hop_ms,
+)
+from featurestore.definitions import limits
+from featurestore.definitions.compile_source import CompiledSource, compile_source, duration_tag
+from featurestore.definitions.compile_types import EXACT_TYPES, join_keys_of
+from featurestore.definitions.durations import format_duration
+from featurestore.definitions.problems import Place, ProblemList, quoted, suggest
+from featurestore.errors import InvalidRequest
+from featurestore.wire.feast_registry import RegisteredAggregation, RegisteredEntity, RegisteredField, RegisteredView
+
+LOOKBACK_TAG = "lookback"
+"""Tag of a view: how far before an entity's newest event a read stays exact."""
+
+WINDOW_TAG = "window"
+"""Tag of a Field; its only value, "lifetime", says that a missing time_window is meant."""
+
+LIFETIME = "lifetime"
+
+OFFSET_TAG = "offset"
+"""Tag of a Field: how far back its window ends."""
+
+NANOSECONDS_PER_MS = 1_000_000
+ROWS = ("", "*")
+"""Columns that mean: count rows."""
+
+
+def compile_stream_view(
+    view: RegisteredView, entities: Mapping[str, RegisteredEntity], problems: ProblemList
+) -> ViewSpec | None:
+    """The spec of a view with aggregations; None when it has a mistake, which is then in `problems`."""
+    found_before = len(problems.found)
+    place = Place("feature view", view.name)
+    join_keys = join_keys_of(view, entities, place, problems)
+    source = compile_source(view, place, problems)
+    if source is not None and join_keys is not None:
+        _check_join_keys(join_keys, source, place, problems)
+    key_names = {entities[name].join_key for name in view.entities if name in entities}
+    key_names |= {column.name for column in view.entity_columns}
+    features = _FeatureCompiler(view, key_names, source, problems).compile()
+    lookback_ms = duration_tag(
+        view.tags, LOOKBACK_TAG, place, problems, default=DEFAULT_LOOKBACK_MS, maximum=limits.LOOKBACK_MS_MAX
+    )
+    _check_ttl(view, features, place, problems)
+    if len(problems.found) > found_before or source is None or join_keys is None:
+        return None
+    return ViewSpec(
+        name=view.name,
+        join_keys=join_keys,
+        source=source.spec,
+        features=features,
+        retention_ms=_retention_ms(view.ttl_ns // NANOSECONDS_PER_MS, features, lookback_ms),
+        lookback_ms=lookback_ms,
+    )
+
+
+def _check_join_keys(
+    join_keys: tuple[Column, ...], source: CompiledSource, place: Place, problems: ProblemList
+) -> None:
+    for key in join_keys:
+        column = source.spec.column(key.name)
+        if column is None:
+            known = suggest(key.name, source.names)
+            problems.add(place, f'join key "{key.name}" is not a column of source "{source.spec.name}"', known)
+        elif column.type is not key.type:
+            problems.add(
+                place,
+                f'join key "{key.name}" is {key.type} in its entity and {column.type} in source "{source.spec.name}"',
+                "give both the same type",
+            )
+
+
+def _check_ttl(view: RegisteredView, features: tuple[FeatureSpec, ...], place: Place, problems: ProblemList) -> None:
+    """A ttl is the author's word on how long events matter; a window that outlives it contradicts it."""
+    ttl_ms = view.ttl_ns // NANOSECONDS_PER_MS
+    if not ttl_ms:
+        return
+    for feature in features:
+        length_ms = feature.window.length_ms
+        if length_ms is None:
+            fact, remedy = "it covers the entity's lifetime", "leave ttl out"
+        elif length_ms + feature.window.offset_ms > ttl_ms:
+            needed = format_duration(length_ms + feature.window.offset_ms)
+            fact, remedy = f"it reaches back {needed}", f"leave ttl out, or make it {needed} or longer"
+        else:
+            continue
+        problems.add(place.of(feature.name), f"{fact}, but the view's ttl is {format_duration(ttl_ms)}", remedy)
+
+
+def _retention_ms(ttl_ms: int, features: tuple[FeatureSpec, ...], lookback_ms: int) -> int | None:
+    """How long events must be kept: the longest reach in whole tiles of the widest hop, at least the ttl."""
+    windows = [feature.window for feature in features]
+    if any(window.length_ms is None for window in windows):
+        return None
+    widest_hop_ms = max(window.hop_ms for window in windows)
+    reach_ms = max(window.reach_ms for window in windows)
+    return max(ttl_ms, -(-reach_ms // widest_hop_ms) * widest_hop_ms) + lookback_ms
+
+
+@dataclass(frozen=True, slots=True)
+class _FeatureCompiler:
+    """Pairs the aggregations of one view with its fields.
+
+    Attributes:
+        view: the registered view.
+        key_names: its join keys; Feast mixes them into the fields.
+        source: None when the source itself is wrong, so that columns are not checked against nothing.
+        problems: where mistakes go.
+    """
+
+    view: RegisteredView
+    key_names: set[str]
+    source: CompiledSource | None
+    problems: ProblemList
+
+    def compile(self) -> tuple[FeatureSpec, ...]:
+        """Features in the order of the aggregations; those with a mistake are missing."""
+        place = Place("feature view", self.view.name)
+        fields = {field.name: field for field in self.view.fields if field.name not in self.key_names}
+        names = [aggregation.resolved_name for aggregation in self.view.aggregations]
+        self._check_names(names, place)
+        if len(names) > limits.VIEW_FEATURES_MAX:
+            fact = f"it has {len(names)} features, at most {limits.VIEW_FEATURES_MAX} are supported"
+            self.problems.add(place, fact, "split the view")
+        if not fields:
+            example = ", ".join(quoted(names[:3]))
+            self.problems.add(place, "it has no schema", f"give one Field per aggregation ({example} ...)")
+        for name in fields:
+            if name not in names:
+                known = suggest(name, names)
+                self.problems.add(place.of(name), "the Field has no aggregation of that name", f"add one; {known}")
+        compiled = []
+        for name, aggregation in zip(names, self.view.aggregations, strict=True):
+            if name in self.key_names:
+                continue
+            if fields and name not in fields:
+                remedy = f'add Field(name="{name}", dtype=...) to the schema'
+                self.problems.add(place.of(name), "the aggregation has no Field of that name", remedy)
+            compiled.append(self._feature(aggregation, fields.get(name), place.of(name)))
+        return tuple(feature for feature in compiled if feature is not None)
+
+    def _check_names(self, names: list[str], place: Place) -> None:
+        for name, count in Counter(names).items():
+            if count > 1:
+                self.problems.add(place.of(name), f"{count} aggregations have that name", "give each its own name")
+            if name in self.key_names:
+                self.problems.add(place.of(name), "the name is also that of a join key", "rename the aggregation")
+            if len(name) > limits.NAME_LENGTH_MAX:
+                fact = f"the name is longer than {limits.NAME_LENGTH_MAX} characters"
+                self.problems.add(place.of(name), fact, "shorten it")
+
+    def _feature(
+        self, aggregation: RegisteredAggregation, field: RegisteredField | None, place: Place
+    ) -> FeatureSpec | None:
+        window = self._window(aggregation, field.tags if field else {}, place)
+        function = self._function(aggregation, place)
+        if function is None:
+            return None
+        is_row_count = not function.requires_column and aggregation.column in ROWS
+        column = None if is_row_count else self._column(aggregation, function, place)
+        if column is None and not is_row_count:
+            return None
+        output_type = self._output_type(function, column, field, place)
+        if output_type is None or window is None:
+            return None
+        column_name = column.name if column else None
+        return FeatureSpec(aggregation.resolved_name, function.name, column_name, window, output_type)
+
+    def _function(self, aggregation: RegisteredAggregation, place: Place) -> Aggregation | None:
+        try:
+            return catalog.resolve(aggregation.function)
+        except InvalidRequest as error:
+            self.problems.add(place, error.message, error.hint)
+            return None
+
+    def _column(self, aggregation: RegisteredAggregation, function: Aggregation, place: Place) -> Column | None:
+        """The source's column; None when it is missing or unreadable, or when the source is wrong."""
+        name = aggregation.column
+        if name in ROWS:
+            self.problems.add(place, f'function "{function.name}" needs a column', "give Aggregation(column=...)")
+            return None
+        if self.source is None:
+            return None
+        column = self.source.spec.column(name)
+        if column is not None:
+            return column
+        if name in self.source.unsupported:
+            types = ", ".join(sorted(function.input_types))
+            fact = f'column "{name}" is of type {self.source.unsupported[name]}, which is not read'
+            self.problems.add(place, fact, f"use a column of type {types}")
+        else:
+            fact = f'column "{name}" is not a column of source "{self.source.spec.name}"'
+            self.problems.add(place, fact, suggest(name, self.source.names))
+        return None
+
+    def _output_type(
+        self, function: Aggregation, column: Column | None, field: RegisteredField | None, place: Place
+    ) -> ValueType | None:
+        output_type = function.output_type(column.type if column else None)
+        what = f'{column.type} column "{column.name}"' if column else "rows"
+        if output_type is None:
+            types = ", ".join(sorted(function.input_types))
+            fact = f'function "{function.name}" cannot take {what}'
+            self.problems.add(place, fact, f"use a column of type {types}, or another function")
+            return None
+        registered, written = EXACT_TYPES[output_type]
+        if field is not None and field.value_type != registered:
+            fact = f"the Field is of type {field.value_type}, but {function.name} of {what} is {registered}"
+            self.problems.add(place, fact, f"write dtype={written}")
+        return output_type
+
+    def _window(self, aggregation: RegisteredAggregation, tags: Mapping[str, str], place: Place) -> Window | None:
+        found_before = len(self.problems.found)
+        intent = tags.get(WINDOW_TAG, "")
+        offset_ms = duration_tag(tags, OFFSET_TAG, place, self.problems, default=0, maximum=limits.WINDOW_MS_MAX)
+        if intent not in ("", LIFETIME):
+            fact = f'tag "{WINDOW_TAG}" is "{intent}"'
+            self.problems.add(place, fact, f'its only value is "{LIFETIME}"; windows go into time_window')
+        if aggregation.window_ns is None:
+            if intent != LIFETIME:
+                remedy = f'give time_window, or Field(tags={{"{WINDOW_TAG}": "{LIFETIME}"}}) if all of time is meant'
+                self.problems.add(place, "it has no window", remedy)
+            if offset_ms:
+                self.problems.add(place, "a lifetime has no end to offset", f'remove the tag "{OFFSET_TAG}"')
+            return Window(None) if len(self.problems.found) == found_before else None
+        if intent == LIFETIME:
+            self.problems.add(place, "it is tagged lifetime and has a time_window", "remove one of the two")
+        length_ms = self._whole_ms(aggregation.window_ns, "window", place)
+        hop_ms = length_ms
+        if aggregation.slide_ns is not None and aggregation.slide_ns != aggregation.window_ns:
+            hop_ms = self._whole_ms(aggregation.slide_ns, "hop", place)
+        elif length_ms:
+            # Feast fills an unset slide_interval with time_window, so equality is all that "unset" looks like.
+            hop_ms = default_hop_ms(length_ms)
+        if length_ms is None or hop_ms is None:
+            return None
+        self._check_hop(length_ms, hop_ms, place)
+        return Window(length_ms, hop_ms, offset_ms) if len(self.problems.found) == found_before else None
+
+    def _whole_ms(self, duration_ns: int, what: str, place: Place) -> int | None:
+        duration_ms, rest = divmod(duration_ns, NANOSECONDS_PER_MS)
+        if rest or duration_ms < 1 or duration_ms > limits.WINDOW_MS_MAX:
+            most = format_duration(limits.WINDOW_MS_MAX)
+            remedy = f"use whole milliseconds from 1 ms to {most}, or lifetime"
+            self.problems.add(place, f"its {what} is {duration_ns / NANOSECONDS_PER_MS:g} ms", remedy)
+            return None
+        return duration_ms
+
+    def _check_hop(self, length_ms: int, hop_ms: int, place: Place) -> None:
+        length, hop = format_duration(length_ms), format_duration(hop_ms)
+        default = format_duration(default_hop_ms(length_ms))
+        remedy = f"leave slide_interval out ({default}), or make it a divisor of {length}"
+        if hop_ms > length_ms:
+            self.problems.add(place, f"its hop of {hop} is longer than its window of {length}", remedy)
+        elif length_ms % hop_ms:
+            self.problems.add(place, f"its hop of {hop} does not divide its window of {length}", remedy)

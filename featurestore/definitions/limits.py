@@ -1,0 +1,41 @@
+"""Limits on what a repo may define, with units in their names; checked when the repo is compiled."""
+
+from __future__ import annotations
+
+DAY_MS = 86_400_000
+
+VIEWS_MAX = 2_000
+"""Feature views (of all kinds) a project."""
+
+SERVICES_MAX = 2_000
+"""Feature services a project."""
+
+VIEW_FEATURES_MAX = 1_024
+"""Features a view."""
+
+SERVICE_FEATURES_MAX = 4_096
+"""Features a service."""
+
+JOIN_KEYS_MAX = 8
+"""Join keys a view."""
+
+NAME_LENGTH_MAX = 200
+"""Characters in the name of a view, service, feature or column."""
+
+WINDOW_MS_MAX = 3_660 * DAY_MS
+"""Longest window, and longest offset: ten years. Longer is lifetime."""
+
+LOOKBACK_MS_MAX = 30 * DAY_MS
+"""Longest exact look-back: compaction keeps the finest grid for that long."""
+
+DEDUP_HORIZON_MS_DEFAULT = 3_600_000
+"""How long an event id is remembered when the source declares an id but no horizon."""
+
+DEDUP_HORIZON_MS_MAX = 7 * DAY_MS
+"""Longest de-duplication horizon: every remembered id costs the store memory."""
+
+MAX_FUTURE_MS_MAX = 7 * DAY_MS
+"""Furthest that a source may allow an event to be dated ahead of the clock."""
+
+REGISTRY_BYTES_MAX = 256 * 1024 * 1024
+"""Largest registry file read."""

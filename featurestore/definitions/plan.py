@@ -1,0 +1,247 @@
+"""What an apply would change: two compiled repos compared by definition hash.
+
+Feast's own plan compares objects that never come back equal from its registry, so it always claims an update. Here a
+view is changed exactly when its hash is, that is when the stream must compute something else.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from featurestore.core.spec import Column, FeatureSpec, PlainViewSpec, RepoSpec, ServiceSpec, SourceSpec, ViewSpec
+from featurestore.definitions.compile import Compilation
+from featurestore.definitions.durations import format_duration
+from featurestore.definitions.registry import compile_registry, read_registry_bytes
+from featurestore.wire.feast_registry import projects_of
+from featurestore.wire.view_codec import definition_hash
+
+SHORT_HASH_LENGTH = 8
+
+Described = ViewSpec | PlainViewSpec | ServiceSpec
+Named = TypeVar("Named", ViewSpec, PlainViewSpec, ServiceSpec)
+
+
+class Action(enum.StrEnum):
+    """What happens to an object."""
+
+    ADD = "+"
+    CHANGE = "~"
+    REMOVE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object that an apply touches.
+
+    Attributes:
+        action: what happens to it.
+        kind: "feature view", "plain feature view" or "feature service".
+        name: its name.
+        summary: a few words, such as "39 features" or "new generation 1f3a...".
+        details: one line each.
+    """
+
+    action: Action
+    kind: str
+    name: str
+    summary: str
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All changes, views first; `unchanged` counts the objects that stay as they are."""
+
+    project: str
+    changes: tuple[Change, ...]
+    unchanged: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether an apply would change nothing."""
+        return not self.changes
+
+
+def compare(before: RepoSpec, after: RepoSpec) -> Plan:
+    """The changes that lead from one repo to another."""
+    groups = (
+        _differences("feature view", before.views, after.views, _view_identity, _view_summary, _view_details),
+        _differences(
+            "plain feature view", before.plain_views, after.plain_views, _plain_identity, _plain_summary, _plain_details
+        ),
+        _differences("feature service", before.services, after.services, repr, _service_summary, _service_details),
+    )
+    changes = tuple(change for group, _ in groups for change in group)
+    return Plan(after.project, changes, sum(unchanged for _, unchanged in groups))
+
+
+def render(plan: Plan) -> str:
+    """The plan as text, one line an object and indented lines for what changes within it."""
+    if plan.is_empty:
+        return f'project "{plan.project}": nothing to change, {plan.unchanged} definitions are as registered'
+    lines = [f'project "{plan.project}"']
+    width = max(len(change.kind) for change in plan.changes)
+    for change in plan.changes:
+        lines.append(f"  {change.action} {change.kind:<{width}}  {change.name}  ({change.summary})")
+        lines += [f"      {detail}" for detail in change.details]
+    counts = {action: sum(change.action is action for change in plan.changes) for action in Action}
+    lines.append(
+        f"{counts[Action.ADD]} to add, {counts[Action.CHANGE]} to change, {counts[Action.REMOVE]} to remove, "
+        f"{plan.unchanged} unchanged"
+    )
+    return "\n".join(lines)
+
+
+def registered_or_empty(registry: str | Path, project: str) -> RepoSpec:
+    """What is registered now; nothing where there is no registry or no such project yet.
+
+    What was registered with mistakes (by the stock `feast apply`, say) was never computed, so it counts as absent.
+    """
+    nothing = RepoSpec(project, (), (), ())
+    if "://" not in str(registry) and not Path(registry).exists():
+        return nothing
+    content = read_registry_bytes(registry)
+    if project not in projects_of(content):
+        return nothing
+    compilation: Compilation = compile_registry(content, project=project)
+    return compilation.spec
+
+
+def _differences(
+    kind: str,
+    before: Sequence[Named],
+    after: Sequence[Named],
+    identity: Callable[[Named], str],
+    summary: Callable[[Named], str],
+    details: Callable[[Named, Named], tuple[str, ...]],
+) -> tuple[list[Change], int]:
+    """Changes of one kind by name, and how many objects stay."""
+    old: dict[str, Named] = {each.name: each for each in before}
+    new: dict[str, Named] = {each.name: each for each in after}
+    changes, unchanged = [], 0
+    for name in sorted({*old, *new}):
+        if name not in old:
+            changes.append(Change(Action.ADD, kind, name, summary(new[name])))
+        elif name not in new:
+            changes.append(Change(Action.REMOVE, kind, name, summary(old[name])))
+        elif identity(old[name]) == identity(new[name]):
+            unchanged += 1
+        else:
+            text = _effect(old[name], new[name])
+            changes.append(Change(Action.CHANGE, kind, name, text, details(old[name], new[name])))
+    return changes, unchanged
+
+
+def _effect(before: Described, after: Described) -> str:
+    """What the change means for stored values."""
+    if not isinstance(before, ViewSpec) or not isinstance(after, ViewSpec):
+        return "stored values stay"
+    was, becomes = (definition_hash(view)[:SHORT_HASH_LENGTH] for view in (before, after))
+    if was == becomes:
+        return "stored values stay"
+    return f"new generation {becomes} beside {was}, which serves until the new one has caught up"
+
+
+def _view_identity(view: ViewSpec) -> str:
+    # The hash leaves out what does not alter values; an apply of a new address is a change all the same.
+    return f"{definition_hash(view)} {view.source.bootstrap_servers} {_typed(view.source.columns)}"
+
+
+def _view_summary(view: ViewSpec) -> str:
+    keys = ", ".join(key.name for key in view.join_keys)
+    return f"{len(view.features)} features by {keys} from {view.source.name}"
+
+
+def _view_details(before: ViewSpec, after: ViewSpec) -> tuple[str, ...]:
+    old = {feature.name: _describe(feature) for feature in before.features}
+    new = {feature.name: _describe(feature) for feature in after.features}
+    lines = _name_lines("feature", old, new)
+    for what, was, becomes in (
+        ("join keys", _typed(before.join_keys), _typed(after.join_keys)),
+        ("retention", _duration(before.retention_ms), _duration(after.retention_ms)),
+        ("lookback", _duration(before.lookback_ms), _duration(after.lookback_ms)),
+        *_source_differences(before.source, after.source),
+    ):
+        if was != becomes:
+            lines.append(f"~ {what}: {was} -> {becomes}")
+    return tuple(lines)
+
+
+def _source_differences(before: SourceSpec, after: SourceSpec) -> tuple[tuple[str, str, str], ...]:
+    return (
+        ("source", before.name, after.name),
+        ("topic", before.topic, after.topic),
+        ("source columns", _typed(before.columns), _typed(after.columns)),
+        ("event-time column", before.event_time_column, after.event_time_column),
+        ("event-id column", str(before.event_id_column), str(after.event_id_column)),
+        ("de-duplication horizon", _duration(before.dedup_horizon_ms), _duration(after.dedup_horizon_ms)),
+        ("furthest future", _duration(before.max_future_ms), _duration(after.max_future_ms)),
+        ("bootstrap servers", before.bootstrap_servers, after.bootstrap_servers),
+    )
+
+
+def _plain_identity(view: PlainViewSpec) -> str:
+    return repr((view.join_keys, sorted(view.features, key=lambda feature: feature.name), view.ttl_ms))
+
+
+def _plain_summary(view: PlainViewSpec) -> str:
+    return f"{len(view.features)} features by {', '.join(key.name for key in view.join_keys)}, materialized by Feast"
+
+
+def _plain_details(before: PlainViewSpec, after: PlainViewSpec) -> tuple[str, ...]:
+    old = {feature.name: str(feature.type) for feature in before.features}
+    new = {feature.name: str(feature.type) for feature in after.features}
+    lines = _name_lines("feature", old, new)
+    for what, was, becomes in (
+        ("join keys", _typed(before.join_keys), _typed(after.join_keys)),
+        ("ttl", _duration(before.ttl_ms), _duration(after.ttl_ms)),
+    ):
+        if was != becomes:
+            lines.append(f"~ {what}: {was} -> {becomes}")
+    return tuple(lines)
+
+
+def _service_summary(service: ServiceSpec) -> str:
+    return f"{len(service.features)} features by {', '.join(key.name for key in service.join_keys)}"
+
+
+def _service_details(before: ServiceSpec, after: ServiceSpec) -> tuple[str, ...]:
+    old = {feature.output_name: f"{feature.view}.{feature.feature}" for feature in before.features}
+    new = {feature.output_name: f"{feature.view}.{feature.feature}" for feature in after.features}
+    lines = _name_lines("feature", old, new)
+    if not lines and before.features != after.features:
+        lines.append("~ order of the features")
+    if before.join_keys != after.join_keys:
+        lines.append(f"~ join keys: {_typed(before.join_keys)} -> {_typed(after.join_keys)}")
+    return tuple(lines)
+
+
+def _name_lines(kind: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Added, removed and changed names, in that order."""
+    lines = [f"+ {kind} {name}: {new[name]}" for name in new if name not in old]
+    lines += [f"- {kind} {name}: {old[name]}" for name in old if name not in new]
+    lines += [f"~ {kind} {name}: {old[name]} -> {new[name]}" for name in new if name in old and old[name] != new[name]]
+    return lines
+
+
+def _describe(feature: FeatureSpec) -> str:
+    """Such as: sum(amount) over 1h, hop 1m, int64."""
+    window = feature.window
+    what = f"{feature.function}({feature.column or '*'})"
+    if window.length_ms is None:
+        return f"{what} over lifetime, {feature.type}"
+    offset = f", offset {format_duration(window.offset_ms)}" if window.offset_ms else ""
+    length, hop = format_duration(window.length_ms), format_duration(window.hop_ms)
+    return f"{what} over {length}, hop {hop}{offset}, {feature.type}"
+
+
+def _typed(columns: Sequence[Column]) -> str:
+    return ", ".join(f"{column.name} {column.type}" for column in columns)
+
+
+def _duration(duration_ms: int | None) -> str:
+    return "for ever" if duration_ms is None else format_duration(duration_ms)

@@ -1,0 +1,92 @@
+"""Problems of a feature repo: collected, never raised one by one, so that an author sees all of them at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+NEAR_NAMES_MAX = 3
+"""Similar names offered for an unknown one."""
+
+KNOWN_NAMES_MAX = 12
+"""Known names listed when none is similar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the repo a problem is.
+
+    Attributes:
+        kind: "feature view", "feature service", "entity" or "source".
+        name: the object's name.
+        feature: the feature within it, or "".
+    """
+
+    kind: str
+    name: str
+    feature: str = ""
+
+    def of(self, feature: str) -> Place:
+        """The same object, narrowed to one feature."""
+        return Place(self.kind, self.name, feature)
+
+    def __str__(self) -> str:
+        """Such as: feature view "card_activity", feature "amount_sum_1h"."""
+        feature = f', feature "{self.feature}"' if self.feature else ""
+        return f'{self.kind} "{self.name}"{feature}'
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, and what to write instead.
+
+    Attributes:
+        place: where.
+        fact: what is wrong, lowercase, no full stop.
+        remedy: what to do about it, imperative, no full stop.
+    """
+
+    place: Place
+    fact: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """Place, fact and remedy on one line."""
+        return f"{self.place}: {self.fact}; {self.remedy}"
+
+
+@dataclass(slots=True)
+class ProblemList:
+    """Problems in the order in which they are found."""
+
+    found: list[Problem] = field(default_factory=list)
+
+    def add(self, place: Place, fact: str, remedy: str) -> None:
+        """Note one problem; the same one is noted once."""
+        problem = Problem(place, fact, remedy)
+        if problem not in self.found:
+            self.found.append(problem)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """What to say after an unknown name: the similar ones, else the known ones.
+
+    >>> suggest("amuont", ["amount", "currency"])
+    'did you mean "amount"?'
+    >>> suggest("x", ["amount", "currency"])
+    'known are "amount", "currency"'
+    """
+    known = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(name, known, n=NEAR_NAMES_MAX)
+    if near:
+        return f"did you mean {' or '.join(quoted(near))}?"
+    if not known:
+        return "none is known"
+    more = f" and {len(known) - KNOWN_NAMES_MAX} more" if len(known) > KNOWN_NAMES_MAX else ""
+    return f"known are {', '.join(quoted(known[:KNOWN_NAMES_MAX]))}{more}"
+
+
+def quoted(names: Iterable[str]) -> list[str]:
+    """Each name in double quotes."""
+    return [f'"{name}"' for name in names]

@@ -1,0 +1,240 @@
+"""Load a feature repo as `feast apply` would, and apply it. This file and `authoring` are where Feast is imported.
+
+The repo's modules are imported, its Feast objects serialized as a registry would hold them, and then compiled exactly
+like an applied registry: a plan sees what an apply would leave, and needs neither registry nor online store for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from featurestore.definitions.compile import Compilation
+from featurestore.definitions.fast_import import skip_typeguard
+from featurestore.definitions.registry import compile_registry
+from featurestore.errors import DefinitionError
+
+with skip_typeguard():
+    from feast import FeatureService, FeatureStore, FeatureView
+    from feast.errors import FeastError
+    from feast.feature_view_projection import FeatureViewProjection
+    from feast.inference import update_feature_views_with_inferred_features_and_entities
+    from feast.infra.provider import get_provider
+    from feast.project import Project
+    from feast.protos.feast.core.Registry_pb2 import Registry
+    from feast.repo_config import FeastConfigError, RepoConfig, load_repo_config
+    from feast.repo_contents import RepoContents
+    from feast.repo_operations import apply_total_with_repo_instance, get_repo_files, parse_repo
+
+CONFIG_FILE = "feature_store.yaml"
+
+AUTHOR_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    FeastConfigError,
+    FeastError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What importing an author's module may raise because of what he wrote; anything else is no definition error."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRepo:
+    """A feature repo's objects.
+
+    Attributes:
+        path: its directory.
+        project: Feast project name.
+        contents: the Feast objects.
+        registry: the same, serialized as feast.core.Registry.
+    """
+
+    path: Path
+    project: str
+    contents: RepoContents
+    registry: bytes
+
+    def compile(self) -> Compilation:
+        """Specs, mistakes and notes."""
+        return compile_registry(self.registry, project=self.project)
+
+
+def load_repo(path: Path, project: str) -> LoadedRepo:
+    """Import a repo's modules and collect its Feast objects.
+
+    Args:
+        path: directory of feature_store.yaml.
+        project: Feast project name.
+
+    Raises:
+        DefinitionError: a module cannot be imported, or an object cannot be serialized.
+    """
+    path = path.resolve()
+    try:
+        with _imports_of(path), _without_feast_warnings():
+            contents = parse_repo(path)
+        _infer_plain_views(contents, path)
+        registry = _serialize(contents, project)
+    except AUTHOR_ERRORS as error:
+        raise DefinitionError(
+            f'the feature repo "{path}" cannot be loaded',
+            problems=(f"{_origin(error, path)}{type(error).__name__}: {error}",),
+            hint="correct it and run `featurestore plan` again",
+        ) from error
+    return LoadedRepo(path, project, contents, registry)
+
+
+def apply_repo(repo: LoadedRepo) -> None:
+    """Register a repo that compiles, by Feast's own apply; its chatter is kept back.
+
+    Raises:
+        DefinitionError: Feast refuses it.
+    """
+    if not repo.contents.projects:
+        repo.contents.projects.append(Project(name=repo.project))
+    try:
+        with _working_directory(repo.path), _without_feast_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            store = FeatureStore(config=load_repo_config(repo.path, repo.path / CONFIG_FILE))
+            apply_total_with_repo_instance(
+                store, repo.project, store.registry, repo.contents, skip_source_validation=True
+            )
+    except (FeastConfigError, FeastError, ValueError) as error:
+        raise DefinitionError(
+            f'Feast does not accept the repo of project "{repo.project}"',
+            problems=(f"{type(error).__name__}: {error}",),
+        ) from error
+
+
+@contextlib.contextmanager
+def _imports_of(path: Path) -> Iterator[None]:
+    """Import modules of a repo without leaving traces: two repos may both have an "entities"."""
+    names = {".".join(file.relative_to(path).with_suffix("").parts) for file in get_repo_files(path)}
+    names |= {name.partition(".")[0] for name in names}
+    hidden = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    with _working_directory(path):
+        sys.path.insert(0, str(path))
+        writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        try:
+            yield
+        finally:
+            sys.dont_write_bytecode = writes_bytecode
+            sys.path.remove(str(path))
+            for name in [name for name, module in sys.modules.items() if _is_below(module, path)]:
+                del sys.modules[name]
+            sys.modules.update(hidden)
+
+
+def _is_below(module: object, path: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and path in Path(file).parents and "site-packages" not in file
+
+
+@contextlib.contextmanager
+def _working_directory(path: Path) -> Iterator[None]:
+    """Feast names a repo's modules relative to the working directory."""
+    before = Path.cwd()
+    os.chdir(path)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@contextlib.contextmanager
+def _without_feast_warnings() -> Iterator[None]:
+    """Feast warns of every stream view, and of the history file of a stream that need not exist."""
+    logger = logging.getLogger("feast.infra.offline_stores.file_source")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _origin(error: BaseException, path: Path) -> str:
+    """Such as "sources.py:12: ", the last line of the repo that led to the error."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}:{error.lineno}: "
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if path in Path(frame.filename).parents]
+    return f"{Path(frames[-1].filename).relative_to(path)}:{frames[-1].lineno}: " if frames else ""
+
+
+def _infer_plain_views(contents: RepoContents, path: Path) -> None:
+    """Plain views without a schema take it from their source, as an apply would do; most repos have none."""
+    bare = [view for view in contents.feature_views if not view.features]
+    if not bare:
+        return
+    config: RepoConfig = load_repo_config(path, path / CONFIG_FILE)
+    update_feature_views_with_inferred_features_and_entities(get_provider(config), bare, contents.entities, config)
+    views = {view.name: view for view in contents.feature_views}
+    for service in contents.feature_services:
+        if any(projection.name in {view.name for view in bare} for projection in service.feature_view_projections):
+            service.infer_features(fvs_to_update={**views, **_stream_views(contents)})
+
+
+def _stream_views(contents: RepoContents) -> dict[str, FeatureView]:
+    return {view.name: view for view in contents.stream_feature_views}
+
+
+def _serialize(contents: RepoContents, project: str) -> bytes:
+    """The objects as the registry file would hold them."""
+    registry = Registry()
+    registry.projects.append(Project(name=project).to_proto())
+    for objects, target in (
+        (contents.entities, registry.entities),
+        (contents.feature_views, registry.feature_views),
+        (contents.stream_feature_views, registry.stream_feature_views),
+        (contents.on_demand_feature_views, registry.on_demand_feature_views),
+        ([_with_named_views(each, contents) for each in contents.feature_services], registry.feature_services),
+    ):
+        for each in objects:
+            message = each.to_proto()
+            message.spec.project = project
+            target.append(message)
+    return bytes(registry.SerializeToString(deterministic=True))
+
+
+def _with_named_views(service: FeatureService, contents: RepoContents) -> FeatureService:
+    """A copy with the views that it names by text, "view[@version][:feature]", resolved within the repo.
+
+    Feast resolves them when it applies; a view that the repo does not have stays without features, for the compiler to
+    report.
+    """
+    views = {view.name: view for view in (*contents.feature_views, *contents.stream_feature_views)}
+    resolved = copy.copy(service)
+    resolved.feature_view_projections = list(service.feature_view_projections)
+    resolved._pending_feature_refs = []
+    for reference in service._pending_feature_refs:
+        view_reference, _, feature = reference.partition(":")
+        name, _, version = view_reference.partition("@v")
+        fields = views[name].features if name in views else []
+        resolved.feature_view_projections.append(
+            FeatureViewProjection(
+                name=name,
+                name_alias=None,
+                desired_features=[],
+                features=[field for field in fields if field.name == feature or not feature],
+                version_tag=int(version) if version.isdigit() else None,
+            )
+        )
+    return resolved

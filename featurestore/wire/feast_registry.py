@@ -1,0 +1,319 @@
+"""A Feast registry's bytes as plain frozen records: what the author declared, nothing interpreted yet.
+
+Durations are nanoseconds, as the wire has them: whether they are whole milliseconds is for the compiler to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from featurestore.errors import CorruptData
+from featurestore.wire.feast_protos import message_class
+
+NANOSECONDS_PER_SECOND = 1_000_000_000
+
+DUMMY_ENTITY = "__dummy"
+"""Name of the entity that Feast gives to a view without one."""
+
+ROW_LISTS: Mapping[str, tuple[str, str]] = {
+    "projects": ("projects", "project_proto"),
+    "entities": ("entities", "entity_proto"),
+    "feature_views": ("feature_views", "feature_view_proto"),
+    "stream_feature_views": ("stream_feature_views", "feature_view_proto"),
+    "on_demand_feature_views": ("on_demand_feature_views", "feature_view_proto"),
+    "feature_services": ("feature_services", "feature_service_proto"),
+}
+"""Field of Registry -> (table, column) that holds the same messages in Feast's SQL registry, one a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredField:
+    """A Field: name, name of its ValueType.Enum value ("INT64"), tags."""
+
+    name: str
+    value_type: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredAggregation:
+    """An Aggregation; window and slide in ns, None where absent."""
+
+    column: str
+    function: str
+    window_ns: int | None
+    slide_ns: int | None
+    name: str
+
+    @property
+    def resolved_name(self) -> str:
+        """The feature it fills: its name, or Feast's default, such as "sum_amount_3600s"."""
+        if self.name:
+            return self.name
+        seconds = (self.window_ns or 0) // NANOSECONDS_PER_SECOND
+        return f"{self.function}_{self.column}" + (f"_{seconds}s" if self.window_ns else "")
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredEntity:
+    """An Entity; `value_type` is "INVALID" where the author gave none."""
+
+    name: str
+    join_key: str
+    value_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredSource:
+    """A DataSource that a stream view reads.
+
+    Attributes:
+        name: its name.
+        kind: name of its SourceType, such as "STREAM_KAFKA".
+        timestamp_field: event-time column.
+        tags: its tags.
+        field_mapping: source column -> feature column.
+        topic, bootstrap_servers: Kafka's; "" for other kinds.
+        format: "json_format", "avro_format", "proto_format" or "".
+        schema_text: text of the JSON format.
+    """
+
+    name: str
+    kind: str
+    timestamp_field: str
+    tags: Mapping[str, str]
+    field_mapping: Mapping[str, str]
+    topic: str
+    bootstrap_servers: str
+    format: str
+    schema_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredView:
+    """A FeatureView or StreamFeatureView.
+
+    Attributes:
+        name: its name.
+        entities: names of its entities; empty for a view without any.
+        fields: its fields, join keys among them, in no particular order.
+        entity_columns: the join keys' fields, where Feast knows them.
+        ttl_ns: time to live, 0 for none.
+        tags: its tags.
+        source: what a stream view reads; None for a plain one.
+        aggregations: in the author's order; empty for a plain view.
+        timestamp_field: event-time column of a stream view.
+        has_function: whether a function of the author's transforms the events first.
+        online: whether it is served online.
+    """
+
+    name: str
+    entities: tuple[str, ...]
+    fields: tuple[RegisteredField, ...]
+    entity_columns: tuple[RegisteredField, ...]
+    ttl_ns: int
+    tags: Mapping[str, str]
+    source: RegisteredSource | None
+    aggregations: tuple[RegisteredAggregation, ...]
+    timestamp_field: str
+    has_function: bool
+    online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredProjection:
+    """What a service takes from one view; `alias` "" and `version` None where the author gave none."""
+
+    view: str
+    alias: str
+    features: tuple[str, ...]
+    join_key_map: Mapping[str, str]
+    version: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredService:
+    """A FeatureService."""
+
+    name: str
+    projections: tuple[RegisteredProjection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredRepo:
+    """Everything of one project in a registry.
+
+    Attributes:
+        project: its name.
+        entities: its entities.
+        stream_views: StreamFeatureViews.
+        plain_views: FeatureViews.
+        on_demand_views: names of OnDemandFeatureViews.
+        services: FeatureServices.
+    """
+
+    project: str
+    entities: tuple[RegisteredEntity, ...]
+    stream_views: tuple[RegisteredView, ...]
+    plain_views: tuple[RegisteredView, ...]
+    on_demand_views: tuple[str, ...]
+    services: tuple[RegisteredService, ...]
+
+
+def projects_of(registry: bytes) -> tuple[str, ...]:
+    """Names of the projects in a registry, in its order."""
+    message = _parse("feast.core.Registry", registry)
+    return tuple(dict.fromkeys(project.spec.name for project in message.projects))
+
+
+def decode_registry(registry: bytes, project: str) -> RegisteredRepo:
+    """One project of a serialized feast.core.Registry.
+
+    Raises:
+        CorruptData: the bytes are not a registry.
+    """
+    message = _parse("feast.core.Registry", registry)
+
+    def mine(messages: Iterable[Any]) -> list[Any]:
+        return [each for each in messages if each.spec.project in ("", project)]
+
+    return RegisteredRepo(
+        project=project,
+        entities=tuple(_entity(each.spec) for each in mine(message.entities)),
+        stream_views=tuple(_stream_view(each.spec) for each in mine(message.stream_feature_views)),
+        plain_views=tuple(_plain_view(each.spec) for each in mine(message.feature_views)),
+        on_demand_views=tuple(each.spec.name for each in mine(message.on_demand_feature_views)),
+        services=tuple(_service(each.spec) for each in mine(message.feature_services)),
+    )
+
+
+def registry_from_rows(rows: Mapping[str, Iterable[bytes]]) -> bytes:
+    """A serialized feast.core.Registry from the messages of a SQL registry.
+
+    Args:
+        rows: field of Registry (a key of ROW_LISTS) -> serialized messages.
+
+    Raises:
+        CorruptData: a row is not the message it should be.
+    """
+    registry: Any = message_class("feast.core.Registry")()
+    for field, messages in rows.items():
+        for each in messages:
+            try:
+                getattr(registry, field).add().ParseFromString(each)
+            except DecodeError as error:
+                raise CorruptData(f'a row of table "{ROW_LISTS[field][0]}" is not a registry message') from error
+    return bytes(registry.SerializeToString(deterministic=True))
+
+
+def _parse(full_name: str, content: bytes) -> Any:
+    message: Any = message_class(full_name)()
+    try:
+        message.ParseFromString(content)
+    except DecodeError as error:
+        raise CorruptData("the registry's bytes are not a Feast registry", detail=str(error)) from error
+    return message
+
+
+def _entity(spec: Any) -> RegisteredEntity:
+    return RegisteredEntity(spec.name, spec.join_key or spec.name, _value_type(spec.value_type))
+
+
+def _stream_view(spec: Any) -> RegisteredView:
+    return RegisteredView(
+        name=spec.name,
+        entities=_entities(spec),
+        fields=_fields(spec.features),
+        entity_columns=_fields(spec.entity_columns),
+        ttl_ns=_nanoseconds(spec.ttl),
+        tags=dict(spec.tags),
+        source=_source(spec.stream_source) if spec.HasField("stream_source") else None,
+        aggregations=tuple(
+            RegisteredAggregation(
+                column=each.column,
+                function=each.function,
+                window_ns=_nanoseconds(each.time_window) if each.HasField("time_window") else None,
+                slide_ns=_nanoseconds(each.slide_interval) if each.HasField("slide_interval") else None,
+                name=each.name,
+            )
+            for each in spec.aggregations
+        ),
+        timestamp_field=spec.timestamp_field,
+        has_function=spec.HasField("user_defined_function"),
+        online=spec.online and not spec.disabled,
+    )
+
+
+def _plain_view(spec: Any) -> RegisteredView:
+    return RegisteredView(
+        name=spec.name,
+        entities=_entities(spec),
+        fields=_fields(spec.features),
+        entity_columns=_fields(spec.entity_columns),
+        ttl_ns=_nanoseconds(spec.ttl),
+        tags=dict(spec.tags),
+        source=None,
+        aggregations=(),
+        timestamp_field="",
+        has_function=False,
+        online=spec.online and not spec.disabled,
+    )
+
+
+def _service(spec: Any) -> RegisteredService:
+    return RegisteredService(
+        spec.name,
+        tuple(
+            RegisteredProjection(
+                view=each.feature_view_name,
+                alias=each.feature_view_name_alias,
+                features=tuple(column.name for column in each.feature_columns),
+                join_key_map=dict(each.join_key_map),
+                version=each.version_tag if each.HasField("version_tag") else None,
+            )
+            for each in spec.features
+        ),
+    )
+
+
+def _source(message: Any) -> RegisteredSource:
+    payload = message.kafka_options.message_format
+    return RegisteredSource(
+        name=message.name,
+        kind=_enum_name("feast.core.DataSource", "SourceType", message.type),
+        timestamp_field=message.timestamp_field,
+        tags=dict(message.tags),
+        field_mapping=dict(message.field_mapping),
+        topic=message.kafka_options.topic,
+        bootstrap_servers=message.kafka_options.kafka_bootstrap_servers,
+        format=payload.WhichOneof("format") or "",
+        schema_text=payload.json_format.schema_json,
+    )
+
+
+def _entities(spec: Any) -> tuple[str, ...]:
+    return tuple(name for name in spec.entities if name != DUMMY_ENTITY)
+
+
+def _fields(messages: Iterable[Any]) -> tuple[RegisteredField, ...]:
+    return tuple(RegisteredField(each.name, _value_type(each.value_type), dict(each.tags)) for each in messages)
+
+
+def _value_type(number: int) -> str:
+    return _enum_name("feast.types.ValueType", "Enum", number)
+
+
+@cache
+def _enum_name(message: str, enum: str, number: int) -> str:
+    values = message_class(message).DESCRIPTOR.enum_types_by_name[enum].values_by_number
+    # A value that a newer Feast invents must not keep the rest of the registry from being read.
+    return str(values[number].name) if number in values else f"{enum.upper()}_{number}"
+
+
+def _nanoseconds(duration: Any) -> int:
+    return int(duration.seconds * NANOSECONDS_PER_SECOND + duration.nanos)

@@ -1,0 +1,38 @@
+"""Compile proto/feast/**/*.proto into featurestore/wire/feast.binpb.
+
+Run `python proto/compile_feast.py` after editing one of them (needs grpcio-tools). The output is one
+FileDescriptorSet, well-known types included, without source positions, so it changes only when a message does.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import resources
+from pathlib import Path
+
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent
+OUTPUT = ROOT.parent / "featurestore" / "wire" / "feast.binpb"
+
+
+def main() -> int:
+    """Compile every file below proto/feast; returns protoc's exit code."""
+    sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "feast").rglob("*.proto"))
+    well_known = str(resources.files("grpc_tools") / "_proto")
+    return int(
+        protoc.main(
+            [
+                "protoc",
+                f"--proto_path={ROOT}",
+                f"--proto_path={well_known}",
+                "--include_imports",
+                f"--descriptor_set_out={OUTPUT}",
+                *sources,
+            ]
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
