@@ -1,0 +1,93 @@
+"""The four verbs of an aggregation, put together from its parts: identity, lift, merge, lower.
+
+In the core the verbs work on columns and are spread over shared parts. Here an accumulator is one value again, so that
+the laws can be written down as they are in textbooks. Nothing is implemented twice: every verb calls the core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from featurestore.core.aggregations.catalog import resolve
+from featurestore.core.parts import BlobRow, EventRows, Storage
+from featurestore.core.spec import Column, ValueType
+from featurestore.core.tiles import TileLayout, TileTable, concatenate
+from featurestore.testing.batches import event_columns
+from featurestore.testing.naive import NaiveEvent, NaiveValue
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulator:
+    """What a tile keeps for one aggregation; compares by its bytes.
+
+    Attributes:
+        table: a single tile.
+    """
+
+    table: TileTable
+
+    def content(self) -> tuple[bytes, bytes, tuple[bytes, ...]]:
+        """Integers, floats and strings, for exact comparison."""
+        compact = self.table.normalize()
+        blobs = tuple(compact.blobs.row(row).values()[0] for row in range(len(compact.layout.blob_fields)))
+        return compact.ints.tobytes(), (compact.floats + 0.0).tobytes(), blobs
+
+
+class Algebra:
+    """One aggregation over one column type.
+
+    Args:
+        function: name in the catalog.
+        column: what it reads; None counts rows.
+    """
+
+    def __init__(self, function: str, column: Column | None) -> None:
+        self.aggregation = resolve(function)
+        self.column = column
+        self._parts = self.aggregation.parts(column)
+        self.layout = TileLayout(self._parts)
+
+    def identity(self) -> Accumulator:
+        """The accumulator over no events: every field's identity."""
+        layout = self.layout
+        ints = np.array([[field.identity] for field in layout.int_fields], dtype=np.int64).reshape(-1, 1)
+        floats = np.array([[field.identity] for field in layout.float_fields], dtype=np.float64).reshape(-1, 1)
+        blobs = {row: BlobRow.of([b""]) for row in range(len(layout.blob_fields))}
+        zero = np.zeros(1, dtype=np.int64)
+        return Accumulator(TileTable(layout, zero, zero + 1, ints, floats, layout.blobs_of(blobs, 1)))
+
+    def lift(self, event: NaiveEvent) -> Accumulator:
+        """The accumulator of one event."""
+        columns = event_columns([self.column] if self.column else [], [event])
+        ids = np.empty(1, dtype=np.object_)
+        ids[0] = event.event_id or b""
+        return Accumulator(self.layout.lift(EventRows(np.array([event.event_time_ms]), ids, columns)))
+
+    def merge(self, left: Accumulator, right: Accumulator) -> Accumulator:
+        """Both together."""
+        both = concatenate([left.table, right.table])
+        first = np.zeros(1, dtype=np.int64)
+        return Accumulator(both.merge_groups(first, both.start_ms[:1], both.end_ms[:1]))
+
+    def lower(self, accumulator: Accumulator) -> NaiveValue | None:
+        """The answer."""
+        table = accumulator.table
+        fields = []
+        for part in self._parts:
+            for at in self.layout.position_of(part).fields:
+                if at.storage is Storage.BLOB:
+                    values = np.empty(1, dtype=np.object_)
+                    values[:] = table.blobs.row(at.row).values()
+                    fields.append(values)
+                else:
+                    fields.append((table.ints if at.storage is Storage.INT else table.floats)[at.row])
+        lowered = self.aggregation.lower(fields)
+        if lowered.null[0]:
+            return None
+        value = lowered.values[0]
+        output_type = self.aggregation.output_type(self.column.type if self.column else None)
+        if output_type is ValueType.STRING:
+            return bytes(value).decode()
+        return float(value) if output_type is ValueType.FLOAT64 else int(value)
