@@ -6,8 +6,9 @@ used are missing from the columns but are inside the range, so that a checkpoint
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +20,61 @@ ObjectArray = NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True)
+class BlobRow:
+    """N byte strings as spans of one buffer: selecting, sorting and concatenating them never touches the bytes.
+
+    Attributes:
+        buffer: holds them all, in any order.
+        begins, ends: (N,) span of each.
+    """
+
+    buffer: bytes
+    begins: Int64Array
+    ends: Int64Array
+
+    @staticmethod
+    def of(values: Sequence[bytes] | ObjectArray | Int64Array | Float64Array | BlobRow) -> BlobRow:
+        """Byte strings one after another; spans stay as they are."""
+        if isinstance(values, BlobRow):
+            return values
+        lengths = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
+        ends = np.cumsum(lengths)
+        return BlobRow(b"".join(values), ends - lengths, ends)
+
+    def __len__(self) -> int:
+        return len(self.begins)
+
+    @overload
+    def __getitem__(self, rows: int) -> bytes: ...
+    @overload
+    def __getitem__(self, rows: Int64Array | BoolArray) -> BlobRow: ...
+    def __getitem__(self, rows: int | Int64Array | BoolArray) -> bytes | BlobRow:
+        """One string, or the given rows (indices or mask)."""
+        if isinstance(rows, int):
+            return self.buffer[self.begins[rows] : self.ends[rows]]
+        return BlobRow(self.buffer, self.begins[rows], self.ends[rows])
+
+    def keep(self, valid: BoolArray) -> BlobRow:
+        """The same strings, empty where not valid."""
+        return BlobRow(self.buffer, self.begins, np.where(valid, self.ends, self.begins))
+
+    def values(self) -> list[bytes]:
+        """All strings."""
+        buffer = self.buffer
+        return [buffer[low:high] for low, high in zip(self.begins.tolist(), self.ends.tolist(), strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
 class ColumnValues:
     """One column of N rows.
 
     Attributes:
         values: (N,) int64 for INT64, BOOL (0/1) and TIMESTAMP (ms); float64 for FLOAT64; object (bytes, UTF-8)
-            for STRING. Null rows hold 0, 0.0 or b"".
+            or spans for STRING. Null rows hold 0, 0.0 or b"".
         valid: (N,) False where the value is null; None when no row is null.
     """
 
-    values: Int64Array | Float64Array | ObjectArray
+    values: Int64Array | Float64Array | ObjectArray | BlobRow
     valid: BoolArray | None = None
 
     def take(self, rows: Int64Array | BoolArray) -> ColumnValues:

@@ -19,61 +19,18 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.core.events import BoolArray, ColumnValues, Int64Array, ObjectArray
+from featurestore.core.events import BlobRow, ColumnValues, Int64Array, ObjectArray
 
 Array = NDArray[Any]
 """(N,) int64 or float64, as the field's storage says."""
 
 LOW_BITS = 32
 """An integer sum is kept as high * 2**32 + low, so that 2**31 values of any int64 size cannot overflow it."""
-
-
-@dataclass(frozen=True, slots=True)
-class BlobRow:
-    """N byte strings as spans of one buffer: selecting, sorting and concatenating them never touches the bytes.
-
-    Attributes:
-        buffer: holds them all, in any order.
-        begins, ends: (N,) span of each.
-    """
-
-    buffer: bytes
-    begins: Int64Array
-    ends: Int64Array
-
-    @staticmethod
-    def of(values: Sequence[bytes] | ObjectArray) -> BlobRow:
-        """Byte strings one after another."""
-        lengths = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
-        ends = np.cumsum(lengths)
-        return BlobRow(b"".join(values), ends - lengths, ends)
-
-    def __len__(self) -> int:
-        return len(self.begins)
-
-    @overload
-    def __getitem__(self, rows: int) -> bytes: ...
-    @overload
-    def __getitem__(self, rows: Array) -> BlobRow: ...
-    def __getitem__(self, rows: int | Array) -> bytes | BlobRow:
-        """One string, or the given rows (indices or mask)."""
-        if isinstance(rows, int):
-            return self.buffer[self.begins[rows] : self.ends[rows]]
-        return BlobRow(self.buffer, self.begins[rows], self.ends[rows])
-
-    def keep(self, valid: BoolArray) -> BlobRow:
-        """The same strings, empty where not valid."""
-        return BlobRow(self.buffer, self.begins, np.where(valid, self.ends, self.begins))
-
-    def values(self) -> list[bytes]:
-        """All strings."""
-        buffer = self.buffer
-        return [buffer[low:high] for low, high in zip(self.begins.tolist(), self.ends.tolist(), strict=True)]
 
 
 FieldValues = Array | BlobRow
@@ -113,12 +70,12 @@ class EventRows:
 
     Attributes:
         event_time_ms: (N,) event time.
-        event_ids: (N,) objects of bytes; None where the source declares no id.
+        event_ids: (N,) canonical bytes; None where the source declares no id.
         columns: the source columns, N rows each.
     """
 
     event_time_ms: Int64Array
-    event_ids: ObjectArray | None
+    event_ids: ObjectArray | BlobRow | None
     columns: Mapping[str, ColumnValues]
 
     @property
@@ -148,6 +105,11 @@ class Part(Protocol):
         """Parts that OWN merges read; they are stored too."""
         ...
 
+    @property
+    def reads_event_ids(self) -> bool:
+        """Whether lifting needs the events' ids; heads of views that do not leave them out."""
+        ...
+
     def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """One accumulator an event: for each field (N,) values; `identity` where the event adds nothing."""
         ...
@@ -174,6 +136,11 @@ class Part(Protocol):
 
 class BlockPart:
     """Base of parts whose fields all merge as ADD, MIN or MAX: the blocks do the work."""
+
+    @property
+    def reads_event_ids(self) -> bool:
+        """No."""
+        return False
 
     @property
     def requires(self) -> tuple[Part, ...]:
@@ -258,7 +225,7 @@ class IntSum(BlockPart):
 
     def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """The value in two halves; nulls hold 0 already."""
-        return split_int(rows.columns[self.column].values)
+        return split_int(np.asarray(rows.columns[self.column].values))
 
     def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
         """Carry the low half into the high one, leaving low in [-2**31, 2**31)."""

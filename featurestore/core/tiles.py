@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featurestore.core.events import Float64Array, Int64Array, ObjectArray
-from featurestore.core.parts import Array, BlobRow, EventRows, Field, FieldValues, Merge, Part, Storage
+from featurestore.core.events import BlobRow, Float64Array, Int64Array, ObjectArray
+from featurestore.core.parts import Array, EventRows, Field, FieldValues, Merge, Part, Storage
 
 NOTHING_DROPPED_MS = -(1 << 63)
 """`dropped_before_ms` of a table from which nothing was ever dropped."""
@@ -59,6 +59,7 @@ class TileLayout:
         parts: distinct parts by key, with the position of every field.
         int_fields, float_fields, blob_fields: fields in storage order.
         int_add_count: number of leading integer fields that merge by ADD.
+        reads_event_ids: whether any part does.
         has_paired_blocks: whether any field but those merges as a block.
     """
 
@@ -96,6 +97,7 @@ class TileLayout:
         self.has_paired_blocks = (
             self.int_blocks[Merge.OWN].start > self.int_add_count or self.float_blocks[Merge.OWN].start > 0
         )
+        self.reads_event_ids = any(placed_part.part.reads_event_ids for placed_part in self.parts)
         self._by_key = {placed_part.part.key: placed_part for placed_part in self.parts}
 
     def position_of(self, part: Part) -> PartPosition:

@@ -3,8 +3,9 @@
     APPEND's answer says how long a head is ─ over the limit ─ scheduled ─ body and head are read back, many at once,
     rolled up in one numpy pass, and written by the lane's next commit, before its appends.
 
-A head is worth folding when reading it costs more than reading tiles: HEAD_DELTAS_MAX deltas. A read is right whether
-or not that has happened, so it never has to hurry: a limited number of entities for each commit keeps commits short.
+A head is worth folding when reading it costs more than reading tiles: about HEAD_ROWS_MAX events. A read is right
+whether or not that has happened, so it never has to hurry: a limited number of entities for each commit keeps commits
+short.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from featurestore.core.tiles import TileTable, concatenate
 from featurestore.errors import CorruptTile
 from featurestore.online.generations import Generation
 from featurestore.online.store import OnlineStore
-from featurestore.wire.tile_codec import decode_body, decode_head, delta_size_min, encode_body
+from featurestore.wire.head_codec import head_codec
+from featurestore.wire.tile_codec import decode_entity, encode_body
 
-HEAD_DELTAS_MAX = 48
-"""A head of more deltas than this is folded into the body."""
+HEAD_ROWS_MAX = 48
+"""A head as long as this many rows with empty strings is folded into the body."""
 
 ENTITIES_PER_COMMIT_MAX = 1_024
 
@@ -56,7 +58,7 @@ class Compactor:
         self._generation = generation
         self._clock = clock
         self._scheduled: dict[bytes, int] = {}
-        self.report_bytes_min = HEAD_DELTAS_MAX * delta_size_min(generation.compiled.layout)
+        self.report_bytes_min = HEAD_ROWS_MAX * head_codec(generation.compiled).row_bytes_min
 
     def clear(self) -> None:
         """Forget what was scheduled; the next append of a long head reports it again."""
@@ -102,11 +104,9 @@ class Compactor:
         return keys.body_prefix(lane) + head_key.removeprefix(keys.head_prefix(lane)), head_key
 
     def _decode(self, body_key: bytes, body: bytes | None, head: bytes | None) -> TileTable:
-        """Body and head as one table, in no order."""
-        layout = self._generation.compiled.layout
+        """Body and head as one table."""
         try:
-            old = decode_body(layout, body) if body else layout.empty()
-            return concatenate([old, decode_head(layout, head)]) if head else old
+            return decode_entity(self._generation.compiled, body, head)
         except CorruptTile as error:
             raise CorruptTile(f"{error.message} (key {body_key.decode(errors='replace')})") from error
 

@@ -272,7 +272,7 @@ def _commit_arguments(lane: LaneCommit) -> tuple[list[bytes], list[Any]]:
         keys += (body_key, head_key)
         arguments.append(body)
     keys += lane.head_keys
-    arguments += lane.deltas
+    arguments += lane.appends
     for key, data in lane.id_appends:
         keys.append(key)
         arguments.append(data)

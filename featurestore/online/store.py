@@ -21,8 +21,8 @@ class LaneCommit:
         replacement: its bytes after the commit.
         bodies: (body key, head key, body): the body is set and the head deleted, before any append; an empty
             body deletes both.
-        head_keys: keys of the heads to append to, aligned with `deltas`.
-        deltas: bytes to append.
+        head_keys: keys of the heads to append to, aligned with `appends`.
+        appends: bytes to append.
         id_appends: (key, bytes) appended without expiry.
         deletions: keys to delete.
         expire_ms: how long heads and bodies live from now; 0 for ever.
@@ -34,7 +34,7 @@ class LaneCommit:
     replacement: bytes
     bodies: Sequence[tuple[bytes, bytes, bytes]] = ()
     head_keys: Sequence[bytes] = ()
-    deltas: Sequence[bytes | memoryview] = ()
+    appends: Sequence[bytes] = ()
     id_appends: Sequence[tuple[bytes, bytes]] = ()
     deletions: Sequence[bytes] = ()
     expire_ms: int = 0

@@ -1,6 +1,6 @@
-"""Fold events into the online store, each exactly once.
+"""Write events into the online store, each exactly once.
 
-    batches ─ skip what the checkpoints have seen ─ drop ids seen lately ─ fold ─┐
+    batches ─ skip what the checkpoints have seen ─ drop ids seen lately ────────┐
     heads that grew long, and their bodies ─ read ─ roll up ─────────────────────┴─ commit: one atomic step a lane
 
 The writer appends blindly: it reads nothing before a commit but the heads that it is about to fold into their bodies,
@@ -16,19 +16,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import xxhash
 
 from featurestore.clock import Clock
-from featurestore.core.events import BoolArray, ColumnValues, Int64Array, KeyedBatch, ObjectArray
-from featurestore.core.fold import EntityTiles, fold_events
+from featurestore.core.events import KeyedBatch
 from featurestore.core.id_horizon import HashArray, IdHorizon
-from featurestore.core.parts import EventRows
 from featurestore.errors import FeatureStoreError, InvariantBroken, StoreRolledBack, WriterFenced
 from featurestore.online.compaction import Compaction, Compactor
 from featurestore.online.generations import Generation
+from featurestore.online.new_rows import (
+    NewRows,
+    UnseenRows,
+    encode_entities,
+    hash_ids,
+    ids_by_lane,
+    new_rows,
+    newest_by_lane,
+)
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
+from featurestore.wire.head_codec import head_codec
 from featurestore.wire.store_layout import Checkpoint, Position, decode_checkpoint, encode_checkpoint
-from featurestore.wire.tile_codec import encode_deltas
 
 TOKEN_BYTES = 6
 IDLE_COMMIT_EVERY_MS = 1_000
@@ -40,7 +46,7 @@ class WriteReport:
     """What one `write` did.
 
     Attributes:
-        events_applied: events folded and committed.
+        events_applied: events committed.
         duplicates_dropped: events whose id was seen within the horizon.
         replayed_skipped: events that lanes had applied before.
         newest_event_time_ms: newest event time applied, 0 when none was.
@@ -137,7 +143,7 @@ class ViewWriter:
         return max((lane.checkpoint.watermark_ms for lane in self._lanes.values()), default=0)
 
     def write(self, batches: Sequence[KeyedBatch]) -> WriteReport:
-        """Fold and commit; when it returns, the events are servable and will not be applied again.
+        """Append and commit; when it returns, the events are servable and will not be applied again.
 
         Args:
             batches: any number, of any partitions; those of one partition in order and without a gap.
@@ -164,13 +170,13 @@ class ViewWriter:
             self.write([])
             self._is_usable = False
 
-    def _write(self, batches: Sequence[_Unseen]) -> WriteReport:
-        """Fold what is new and commit it."""
-        rows = _concatenate(batches, self.generation.compiled.columns)
+    def _write(self, batches: Sequence[UnseenRows]) -> WriteReport:
+        """Append what is new and commit it."""
+        rows = new_rows(batches, self.generation.compiled.columns)
         hashes, duplicates = np.empty(0, dtype=np.uint64), 0
         if self._horizon is not None and rows.count:
             assert rows.event_ids is not None, "a source with a horizon declares an id column"
-            hashes = _hash_ids(rows.event_ids)
+            hashes = hash_ids(rows.event_ids)
             is_new = self._horizon.admit(hashes)
             duplicates = int(len(is_new) - is_new.sum())
             if duplicates:
@@ -187,35 +193,37 @@ class ViewWriter:
             entities_compacted=compaction.count,
         )
 
-    def _unseen(self, batch: KeyedBatch, reached: dict[tuple[str, int], int]) -> _Unseen:
+    def _unseen(self, batch: KeyedBatch, reached: dict[tuple[str, int], int]) -> UnseenRows:
         """The rows of a batch that their lanes have not applied yet; `reached` is where this call's batches end."""
         partition = (batch.topic, batch.partition)
+        is_first = partition not in reached
         begin = reached.get(partition, batch.from_offset)
         reached[partition] = batch.next_offset
         seen = {lane.lane: max(lane.positions.get(partition, begin), begin) for lane in self._lanes.values()}
-        if begin < batch.from_offset or any(
-            lane.positions.get(partition, begin) < begin for lane in self._lanes.values()
+        # The lanes move when the call commits, so they are behind every batch of a partition but its first.
+        if begin < batch.from_offset or (
+            is_first and any(lane.positions.get(partition, begin) < begin for lane in self._lanes.values())
         ):
             raise InvariantBroken(
                 f"{batch.topic}[{batch.partition}] jumped to offset {batch.from_offset}",
                 detail=f'feature view "{batch.view}" would lose the events before it.',
             )
         if max(seen.values()) <= batch.from_offset:
-            return _Unseen(batch, None, 0)
+            return UnseenRows(batch, None, 0)
         next_offset = np.zeros(max(seen) + 1, dtype=np.int64)
         next_offset[list(seen)] = list(seen.values())
         rows = np.flatnonzero(batch.offsets >= next_offset[batch.key_lanes[batch.key_index]])
-        return _Unseen(batch, rows, len(batch.offsets) - len(rows))
+        return UnseenRows(batch, rows, len(batch.offsets) - len(rows))
 
     def _lane_commits(
-        self, batches: Sequence[_Unseen], rows: _Rows, hashes: HashArray, compaction: Compaction
+        self, batches: Sequence[UnseenRows], rows: NewRows, hashes: HashArray, compaction: Compaction
     ) -> list[tuple[_Lane, Checkpoint, LaneCommit]]:
         """One commit for each lane that has something to say."""
         moved = self._moved_positions(batches)
         bucket, stale_before = self._advance_ids(rows, hashes)
-        deltas = self._deltas(rows)
-        ids = _ids_by_lane(rows, hashes) if self._horizon is not None else {}
-        watermarks = _newest_by_lane(rows)
+        appends = self._appends(rows)
+        ids = ids_by_lane(rows, hashes) if self._horizon is not None else {}
+        watermarks = newest_by_lane(rows)
         now_ms = self._clock.now_ms()
         idle_is_due = now_ms - self._idle_since_ms >= IDLE_COMMIT_EVERY_MS
         if idle_is_due:
@@ -224,7 +232,7 @@ class ViewWriter:
         for lane in self._lanes.values():
             for partition, offset in moved.items():
                 lane.positions[partition] = max(offset, lane.positions.get(partition, offset))
-            head_keys, data = deltas.get(lane.lane, ((), ()))
+            head_keys, data = appends.get(lane.lane, ((), ()))
             bodies = compaction.bodies.get(lane.lane, ())
             positions = _sorted_positions(lane.positions)
             if not head_keys and not bodies and not (idle_is_due and positions != lane.checkpoint.positions):
@@ -247,7 +255,7 @@ class ViewWriter:
                 replacement=encode_checkpoint(checkpoint),
                 bodies=bodies,
                 head_keys=head_keys,
-                deltas=data,
+                appends=data,
                 id_appends=((keys.id_bucket(lane.lane, bucket), fresh_ids),) if fresh_ids else (),
                 deletions=[keys.id_bucket(lane.lane, old) for old in stale],
                 expire_ms=self._expire_ms(max(checkpoint.watermark_ms - now_ms, 0)),
@@ -287,35 +295,38 @@ class ViewWriter:
             hint="the stream resumes from the store's own checkpoint by itself",
         )
 
-    def _moved_positions(self, batches: Sequence[_Unseen]) -> dict[tuple[str, int], int]:
+    def _moved_positions(self, batches: Sequence[UnseenRows]) -> dict[tuple[str, int], int]:
         """Next offset of each partition after the batches."""
         moved: dict[tuple[str, int], int] = {}
         for unseen in batches:
             moved[unseen.batch.topic, unseen.batch.partition] = unseen.batch.next_offset
         return moved
 
-    def _deltas(self, rows: _Rows) -> dict[int, tuple[list[bytes], list[bytes | memoryview]]]:
-        """Head keys and the bytes to append, by lane."""
+    def _appends(self, rows: NewRows) -> dict[int, tuple[list[bytes], list[bytes]]]:
+        """Head keys and the rows to append to them, by lane."""
         if not rows.count:
             return {}
         by_lane = np.argsort(rows.key_lanes, kind="stable")
         rank = np.empty(len(by_lane), dtype=np.int64)
         rank[by_lane] = np.arange(len(by_lane))
-        events = EventRows(rows.event_time_ms, rows.event_ids, rows.columns)
-        folded = fold_events(self.generation.compiled.layout, rank[rows.key_index], events)
-        encoded = _encode_entities(folded)
-        keys = self.generation.keys
-        deltas: dict[int, tuple[list[bytes], list[bytes | memoryview]]] = {}
-        of_entity = by_lane[folded.entities]
+        entity = rank[rows.key_index]
+        order = np.argsort(entity, kind="stable")
+        entity = entity[order]
+        starts = np.flatnonzero(np.diff(entity, prepend=-1))
+        encoded = encode_entities(
+            head_codec(self.generation.compiled), rows.take(order), (*starts.tolist(), len(entity))
+        )
+        of_entity = by_lane[entity[starts]]
         lanes = rows.key_lanes[of_entity]
-        starts = np.flatnonzero(np.diff(lanes, prepend=-1))
-        for low, high in itertools.pairwise((*starts.tolist(), len(lanes))):
+        lane_starts = np.flatnonzero(np.diff(lanes, prepend=-1)).tolist()
+        appends: dict[int, tuple[list[bytes], list[bytes]]] = {}
+        for low, high in itertools.pairwise((*lane_starts, len(lanes))):
             lane = int(lanes[low])
-            prefix = keys.head_prefix(lane)
-            deltas[lane] = ([prefix + rows.keys[key] for key in of_entity[low:high].tolist()], encoded[low:high])
-        return deltas
+            prefix = self.generation.keys.head_prefix(lane)
+            appends[lane] = ([prefix + rows.keys[key] for key in of_entity[low:high].tolist()], encoded[low:high])
+        return appends
 
-    def _advance_ids(self, rows: _Rows, hashes: HashArray) -> tuple[int, int]:
+    def _advance_ids(self, rows: NewRows, hashes: HashArray) -> tuple[int, int]:
         """Remember the new ids; the bucket they go to, and the first bucket that is still needed."""
         if self._horizon is None:
             return 0, 0
@@ -356,128 +367,12 @@ def smallest_positions(lanes: Sequence[Sequence[Position]]) -> dict[tuple[str, i
     return {partition: min(offsets) for partition, offsets in seen.items() if len(offsets) == len(lanes)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Unseen:
-    """A batch and the rows of it that are new; None for all."""
-
-    batch: KeyedBatch
-    rows: Int64Array | None
-    skipped: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """New rows of all batches together; the same entity key may occur once a batch in `keys`."""
-
-    event_time_ms: Int64Array
-    event_ids: ObjectArray | None
-    keys: Sequence[bytes]
-    key_index: Int64Array
-    key_lanes: Int64Array
-    columns: dict[str, ColumnValues]
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        return len(self.event_time_ms)
-
-    @property
-    def lanes(self) -> Int64Array:
-        """Lane of each row."""
-        return self.key_lanes[self.key_index]
-
-    def take(self, rows: Int64Array | BoolArray) -> _Rows:
-        """The given rows."""
-        return _Rows(
-            self.event_time_ms[rows],
-            None if self.event_ids is None else self.event_ids[rows],
-            self.keys,
-            self.key_index[rows],
-            self.key_lanes,
-            {name: column.take(rows) for name, column in self.columns.items()},
-        )
-
-
-def _rows_of(unseen: _Unseen, names: Sequence[str]) -> _Rows:
-    """The new rows of one batch."""
-    batch = unseen.batch
-    columns = {name: batch.columns[name] for name in names}
-    rows = _Rows(batch.event_time_ms, batch.event_ids, batch.keys, batch.key_index, batch.key_lanes, columns)
-    return rows if unseen.rows is None else rows.take(unseen.rows)
-
-
-def _concatenate(batches: Sequence[_Unseen], names: Sequence[str]) -> _Rows:
-    """The new rows of all batches."""
-    parts = [_rows_of(unseen, names) for unseen in batches if len(unseen.batch.offsets)]
-    if len(parts) == 1:
-        return parts[0]
-    nothing = np.empty(0, dtype=np.int64)
-    if not parts:
-        return _Rows(nothing, None, (), nothing, nothing, {})
-    shifts = np.cumsum([0, *(len(part.keys) for part in parts[:-1])])
-    ids = [part.event_ids for part in parts if part.event_ids is not None]
-    return _Rows(
-        np.concatenate([part.event_time_ms for part in parts]),
-        np.concatenate(ids) if ids else None,
-        list(itertools.chain.from_iterable(part.keys for part in parts)),
-        np.concatenate([part.key_index + shift for part, shift in zip(parts, shifts, strict=True)]),
-        np.concatenate([part.key_lanes for part in parts]),
-        {name: _join_columns([part.columns[name] for part in parts]) for name in names},
-    )
-
-
-def _join_columns(columns: Sequence[ColumnValues]) -> ColumnValues:
-    """One column after another; all valid unless one is not."""
-    values = np.concatenate([column.values for column in columns])
-    if all(column.valid is None for column in columns):
-        return ColumnValues(values)
-    masks = [np.ones(len(c.values), dtype=np.bool_) if c.valid is None else c.valid for c in columns]
-    return ColumnValues(values, np.concatenate(masks))
-
-
-def _encode_entities(folded: EntityTiles) -> list[bytes | memoryview]:
-    """The deltas of each entity, joined."""
-    encoded = encode_deltas(folded.table)
-    spans = itertools.pairwise(folded.bounds.tolist())
-    if isinstance(encoded, list):
-        return [b"".join(encoded[low:high]) for low, high in spans]
-    data, size = encoded.tobytes(), encoded.shape[1]
-    return [data[low * size : high * size] for low, high in spans]
-
-
-def _hash_ids(ids: ObjectArray) -> HashArray:
-    """XXH3-64 of each id."""
-    digest = xxhash.xxh3_64_intdigest
-    return np.fromiter(map(digest, ids), dtype=np.uint64, count=len(ids))
-
-
-def _ids_by_lane(rows: _Rows, hashes: HashArray) -> dict[int, bytes]:
-    """The new hashes of each lane as bytes."""
-    if not rows.count:
-        return {}
-    lanes = rows.lanes
-    order = np.argsort(lanes, kind="stable")
-    lanes, data = lanes[order], hashes[order].astype("<u8")
-    starts = np.flatnonzero(np.diff(lanes, prepend=-1)).tolist()
-    return {int(lanes[low]): data[low:high].tobytes() for low, high in itertools.pairwise((*starts, len(lanes)))}
-
-
-def _newest_by_lane(rows: _Rows) -> dict[int, int]:
-    """Newest event time of each lane that has rows."""
-    if not rows.count:
-        return {}
-    lanes = rows.lanes
-    newest = np.full(int(lanes.max()) + 1, -1, dtype=np.int64)
-    np.maximum.at(newest, lanes, rows.event_time_ms)
-    return {lane: int(newest[lane]) for lane in np.unique(lanes).tolist()}
+def _deduplicates(generation: Generation) -> bool:
+    """Whether the source declares ids and a horizon."""
+    source = generation.view.source
+    return source.event_id_column is not None and source.dedup_horizon_ms > 0
 
 
 def _sorted_positions(positions: dict[tuple[str, int], int]) -> tuple[Position, ...]:
     """Positions as a checkpoint stores them."""
     return tuple((topic, partition, offset) for (topic, partition), offset in sorted(positions.items()))
-
-
-def _deduplicates(generation: Generation) -> bool:
-    """Whether the source declares ids and a horizon."""
-    source = generation.view.source
-    return source.event_id_column is not None and source.dedup_horizon_ms > 0

@@ -1,4 +1,4 @@
-"""The bytes of an entity's tiles: one body, written whole, and one head, written by APPEND.
+"""The bytes of an entity's body: its rolled-up tiles, written whole by compaction.
 
 All integers little-endian. A reader gets numpy views of the received bytes; nothing is parsed tile by tile.
 
@@ -8,12 +8,11 @@ All integers little-endian. A reader gets numpy views of the received bytes; not
             widths    N x u1             rung of the ladder; 0 is 1 ms, 255 ends at lifetime_end_ms
             ints      ADD rows x N, then other rows x N, each block in the narrowest of i1 i2 i4 i8 that holds it
             floats    rows x N x f8
-            blobs     rows x N x u4 ends, counted from the first byte, then the bytes, row by row
-    head    deltas of equal structure, one after another, in order of arrival, each:
-            start i8 | ints i8 | floats f8 | blob lengths u2 | blob bytes
+            blobs     distinct count u4, rows x N codes in u1, u2 or u4, distinct x u4 ends, the distinct strings
 
-A delta is 1 ms wide. Without blob fields deltas have one size, so a head is one numpy reshape; with them it still is,
-as long as the lengths repeat (ids of one format, country codes), and is walked otherwise.
+    strings repeat (the id of the newest event of several columns, country codes), hence the dictionary
+
+The head is written by APPEND and has its own module, `head_codec`.
 """
 
 from __future__ import annotations
@@ -26,16 +25,15 @@ import xxhash
 from numpy.typing import DTypeLike
 
 from featurestore.core.events import Int64Array
-from featurestore.core.parts import Array, Merge
+from featurestore.core.parts import Merge
 from featurestore.core.spec import HOP_LADDER_MS
 from featurestore.core.tiles import Blobs, TileLayout, TileTable, concatenate
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, InvariantBroken, UnknownTileVersion
+from featurestore.wire.head_codec import head_codec
 
 MAGIC = 0xFB
 VERSION = 1
-BLOB_BYTES_MAX = 65_535
-"""Longest event id or string value a delta can hold."""
 
 _HEADER = struct.Struct("<BBBBB3xIIqqqQ")
 _LIFETIME_CODE = 255
@@ -126,65 +124,6 @@ def decode_body(layout: TileLayout, body: bytes) -> TileTable:
     return TileTable(layout, start, end, ints, floats, _decode_blobs(layout, body, count, at), dropped)
 
 
-def encode_deltas(table: TileTable) -> list[bytes] | Array:
-    """Deltas, ready to be joined and appended.
-
-    Args:
-        table: N tiles of width 1 ms.
-
-    Returns:
-        Without blob fields a (N, size) uint8 matrix, whose rows are deltas; with them a list of N byte strings.
-
-    Raises:
-        InvariantBroken: a blob is longer than BLOB_BYTES_MAX (decoding refuses such records at the door).
-    """
-    layout, count = table.layout, table.count
-    numbers = np.empty((count, 1 + len(layout.int_fields) + len(layout.float_fields)), dtype="<i8")
-    numbers[:, 0] = table.start_ms
-    numbers[:, 1 : 1 + len(layout.int_fields)] = table.ints.T
-    numbers[:, 1 + len(layout.int_fields) :] = np.ascontiguousarray(table.floats.T).view("<i8")
-    fixed = numbers.view(np.uint8).reshape(count, _fixed_size(layout))
-    if not layout.blob_fields:
-        return fixed
-    lengths = (table.blobs.ends - table.blobs.begins).T
-    if lengths.size and int(lengths.max()) > BLOB_BYTES_MAX:
-        raise InvariantBroken(f"a string of {int(lengths.max())} bytes does not fit a delta")
-    prefix = np.concatenate((fixed, np.ascontiguousarray(lengths.astype("<u2")).view(np.uint8)), axis=1).tobytes()
-    size = _prefix_size(layout)
-    columns = [table.blobs.row(field).values() for field in range(len(layout.blob_fields))]
-    return [
-        prefix[row * size : (row + 1) * size] + b"".join(values)
-        for row, values in enumerate(zip(*columns, strict=True))
-    ]
-
-
-def delta_size_min(layout: TileLayout) -> int:
-    """Bytes of a delta whose strings are empty; the writer's estimate of how many a head holds."""
-    return _prefix_size(layout)
-
-
-def decode_head(layout: TileLayout, head: bytes) -> TileTable:
-    """The deltas of a head, in order of arrival.
-
-    Raises:
-        CorruptTile: the bytes are not whole deltas of this layout.
-    """
-    fixed, prefix = _fixed_size(layout), _prefix_size(layout)
-    if not layout.blob_fields:
-        if len(head) % fixed:
-            raise CorruptTile(f"head of {len(head)} bytes is not a whole number of deltas of {fixed} bytes")
-        numbers = np.frombuffer(head, "<i8").reshape(-1, fixed // 8)
-        return _from_numbers(layout, numbers, layout.blobs_of({}, len(numbers)))
-    offsets = _regular_offsets(layout, head)
-    if offsets is None:
-        offsets = _walk(layout, head)
-    rows = np.frombuffer(head, np.uint8)[offsets[:, None] + np.arange(prefix)]
-    lengths = np.ascontiguousarray(rows[:, fixed:]).view("<u2").astype(np.int64)
-    ends = offsets[:, None] + prefix + np.cumsum(lengths, axis=1)
-    blobs = Blobs(head, (ends - lengths).T, ends.T)
-    return _from_numbers(layout, np.ascontiguousarray(rows[:, :fixed]).view("<i8"), blobs)
-
-
 def decode_entity(view: CompiledView, body: bytes | None, head: bytes | None) -> TileTable:
     """All tiles of an entity, ascending by start: what `CompiledView.answer` takes.
 
@@ -199,58 +138,11 @@ def decode_entity(view: CompiledView, body: bytes | None, head: bytes | None) ->
     layout = view.layout
     if not head:
         return decode_body(layout, body) if body else layout.empty()
-    deltas = decode_head(layout, head)
-    if not body:
-        if deltas.count == 1:
-            return deltas
-        return deltas.take(deltas.start_ms.argsort(kind="stable"))
-    table = concatenate([decode_body(layout, body), deltas])
+    recent = head_codec(view).decode_tiles(head)
+    table = concatenate([decode_body(layout, body), recent]) if body else recent
+    if table.count == 1:
+        return table
     return table.take(table.start_ms.argsort(kind="stable"))
-
-
-def _fixed_size(layout: TileLayout) -> int:
-    """Bytes of the numbers of a delta."""
-    return 8 * (1 + len(layout.int_fields) + len(layout.float_fields))
-
-
-def _prefix_size(layout: TileLayout) -> int:
-    """Bytes of a delta before its strings."""
-    return _fixed_size(layout) + 2 * len(layout.blob_fields)
-
-
-def _from_numbers(layout: TileLayout, numbers: Int64Array, blobs: Blobs) -> TileTable:
-    """A table from the (N, 1 + ints + floats) numbers of N deltas."""
-    int_rows = len(layout.int_fields)
-    start = numbers[:, 0]
-    floats = np.ascontiguousarray(numbers[:, 1 + int_rows :]).view("<f8").T
-    return TileTable(layout, start, start + 1, numbers[:, 1 : 1 + int_rows].T, floats, blobs)
-
-
-def _regular_offsets(layout: TileLayout, head: bytes) -> Int64Array | None:
-    """Where deltas begin if all have the string lengths of the first; None if they do not."""
-    fixed, prefix = _fixed_size(layout), _prefix_size(layout)
-    if len(head) < prefix:
-        return None
-    stride = prefix + sum(struct.unpack_from(f"<{len(layout.blob_fields)}H", head, fixed))
-    if len(head) % stride:
-        return None
-    lengths = np.frombuffer(head, np.uint8).reshape(-1, stride)[:, fixed:prefix]
-    if (lengths != lengths[0]).any():
-        return None
-    return np.arange(0, len(head), stride)
-
-
-def _walk(layout: TileLayout, head: bytes) -> Int64Array:
-    """Where deltas begin, one after another."""
-    fixed, prefix = _fixed_size(layout), _prefix_size(layout)
-    lengths = struct.Struct(f"<{len(layout.blob_fields)}H")
-    offsets, at, size = [], 0, len(head)
-    while at + prefix <= size:
-        offsets.append(at)
-        at += prefix + sum(lengths.unpack_from(head, at + fixed))
-    if at != size:
-        raise CorruptTile(f"head of {size} bytes ends inside a delta")
-    return np.array(offsets, dtype=np.int64)
 
 
 def _narrow(block: Int64Array) -> tuple[int, bytes]:
@@ -294,12 +186,14 @@ def _checksum(body: bytes) -> int:
 
 
 def _encode_blobs(table: TileTable) -> bytes:
-    """Ends, then bytes, field by field."""
+    """The dictionary of all fields' strings; nothing without blob fields."""
     if not table.layout.blob_fields:
         return b""
-    ends = np.cumsum(table.blobs.ends - table.blobs.begins)
-    values = (value for field in range(len(table.layout.blob_fields)) for value in table.blobs.row(field).values())
-    return ends.astype("<u4").tobytes() + b"".join(values)
+    values = [value for field in range(len(table.layout.blob_fields)) for value in table.blobs.row(field).values()]
+    code_of = {value: code for code, value in enumerate(dict.fromkeys(values))}
+    codes = np.fromiter((code_of[value] for value in values), dtype=_code_type(len(code_of)), count=len(values))
+    ends = np.cumsum([len(value) for value in code_of], dtype=np.uint32).astype("<u4")
+    return b"".join((len(code_of).to_bytes(4, "little"), codes.tobytes(), ends.tobytes(), *code_of))
 
 
 def _decode_blobs(layout: TileLayout, body: bytes, count: int, at: int) -> Blobs:
@@ -307,10 +201,18 @@ def _decode_blobs(layout: TileLayout, body: bytes, count: int, at: int) -> Blobs
     fields = len(layout.blob_fields)
     if not fields:
         return layout.blobs_of({}, count)
-    bounds = np.empty(fields * count + 1, dtype=np.int64)
-    bounds[0] = at + 4 * fields * count
-    np.add(np.frombuffer(body, "<u4", fields * count, at), bounds[0], out=bounds[1:], casting="unsafe")
-    return Blobs(body, bounds[:-1].reshape(fields, count), bounds[1:].reshape(fields, count))
+    distinct = int.from_bytes(body[at : at + 4], "little")
+    codes = np.frombuffer(body, _code_type(distinct), fields * count, at + 4).reshape(fields, count)
+    at += 4 + codes.nbytes
+    bounds = np.empty(distinct + 1, dtype=np.int64)
+    bounds[0] = at + 4 * distinct
+    np.add(np.frombuffer(body, "<u4", distinct, at), bounds[0], out=bounds[1:], casting="unsafe")
+    return Blobs(body, bounds[codes], bounds[codes + np.int64(1)])
+
+
+def _code_type(distinct: int) -> np.dtype[np.unsignedinteger]:
+    """The narrowest unsigned integer that counts that many."""
+    return np.dtype("u1" if distinct <= 1 << 8 else "<u2" if distinct <= 1 << 16 else "<u4")
 
 
 assert Merge.ADD is next(iter(Merge)), "bodies store ADD fields first"

@@ -1,5 +1,7 @@
 """Bodies and heads: what is written comes back, what is damaged is refused, and the bytes do not drift."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,21 +16,21 @@ from featurestore.errors import CorruptData, CorruptTile, UnknownTileVersion
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, stream_cases
-from featurestore.wire.tile_codec import decode_body, decode_entity, decode_head, encode_body, encode_deltas
+from featurestore.wire.head_codec import HeadCodec
+from featurestore.wire.tile_codec import decode_body, decode_entity, encode_body
 
 GOLDEN_BODY = (
-    "fb01000003000000020000001400000000a8da769b01000000000000000000800000000000000000b78bc420086dff4f0000"
+    "fb01000003000000020000001800000000a8da769b0100000000000000000080000000000000000054f2eeec2ffeec120000"
     "00000500000000000101000005f6010101000500000000000000f6ffffffffffffff00a8da769b0100000000000000000080"
-    "0200000002000000040000000400000065305345"
+    "030000000001020102000000020000000400000065305345"
 )
+GOLDEN_HEAD = "00a8da769b010000050000000000000000020002006530534588bbda769b010000f6ffffffffffffff02020000006531"
 
 
-def table_of(view: ViewSpec, events: tuple[NaiveEvent, ...]) -> TileTable:
+def table_of(view: ViewSpec, events: Sequence[NaiveEvent]) -> TileTable:
     """Events of one entity as deltas, normalized."""
-    compiled = CompiledView(view)
-    batch = keyed_batch(view, events)
-    rows = EventRows(batch.event_time_ms, batch.event_ids, batch.columns)
-    return fold_events(compiled.layout, np.zeros(len(events), dtype=np.int64), rows).table.normalize()
+    entity = np.zeros(len(events), dtype=np.int64)
+    return fold_events(CompiledView(view).layout, entity, rows_of(view, events)).table.normalize()
 
 
 def same(left: TileTable, right: TileTable) -> bool:
@@ -43,9 +45,15 @@ def same(left: TileTable, right: TileTable) -> bool:
     )
 
 
-def joined(table: TileTable) -> bytes:
-    """A head of these deltas."""
-    encoded = encode_deltas(table)
+def rows_of(view: ViewSpec, events: Sequence[NaiveEvent]) -> EventRows:
+    """Events as columns."""
+    batch = keyed_batch(view, events)
+    return EventRows(batch.event_time_ms, batch.event_ids, batch.columns)
+
+
+def head_of(view: ViewSpec, events: Sequence[NaiveEvent]) -> bytes:
+    """A head of these events."""
+    encoded = HeadCodec(CompiledView(view)).encode(rows_of(view, events))
     return b"".join(encoded) if isinstance(encoded, list) else encoded.tobytes()
 
 
@@ -55,13 +63,13 @@ def test_bodies_and_heads_come_back_as_they_were_written(case: StreamCase) -> No
     if not case.events:
         return
     compiled, table = CompiledView(case.view), table_of(case.view, case.events)
-    half = table.count // 2
+    lifted = compiled.layout.lift(rows_of(case.view, case.events))
 
     assert same(table, decode_body(table.layout, encode_body(table)))
-    assert same(table, decode_head(table.layout, joined(table)))
-    if half:
-        body, head = encode_body(table.take(slice(0, half))), joined(table.take(slice(half, None)))
-        assert same(table, decode_entity(compiled, body, head))
+    assert same(lifted, HeadCodec(compiled).decode_tiles(head_of(case.view, case.events)))
+    both = decode_entity(compiled, encode_body(table), head_of(case.view, case.events))
+    assert table.count + len(case.events) == both.count
+    assert (np.diff(both.start_ms) >= 0).all()
 
 
 @given(case=stream_cases(), cut=st.integers(1, 40), flip=st.integers(0, 10_000))
@@ -79,13 +87,13 @@ def test_a_damaged_body_is_refused(case: StreamCase, cut: int, flip: int) -> Non
             decode_body(table.layout, damaged)
 
 
-def test_a_head_that_ends_inside_a_delta_is_refused() -> None:
-    """Half a delta is never read as a whole one."""
+def test_a_head_that_ends_inside_a_row_is_refused() -> None:
+    """Half a row is never read as a whole one."""
     for columns in ((), ("market",)):
         view = small_view(*columns)
-        head = joined(table_of(view, two_events()))
+        head = head_of(view, two_events())
         with pytest.raises(CorruptTile, match="head of"):
-            decode_head(CompiledView(view).layout, head[:-3])
+            HeadCodec(CompiledView(view)).decode(head[:-3])
 
 
 def test_a_body_of_a_later_release_is_named_as_such() -> None:
@@ -99,6 +107,11 @@ def test_a_body_of_a_later_release_is_named_as_such() -> None:
 def test_the_bytes_of_a_body_do_not_drift() -> None:
     """Stores outlive releases: a change of these bytes needs a new layout version."""
     assert GOLDEN_BODY == encode_body(table_of(small_view("market"), two_events())).hex()
+
+
+def test_the_bytes_of_a_head_do_not_drift() -> None:
+    """Nor may these change within a layout version."""
+    assert GOLDEN_HEAD == head_of(small_view("market"), two_events()).hex()
 
 
 def small_view(*last_of: str) -> ViewSpec:

@@ -13,8 +13,8 @@ import numpy as np
 
 from featurestore.core.aggregations.base import ANY_TYPE, Lowered
 from featurestore.core.aggregations.extremes import INT64_MAX, INT64_MIN
-from featurestore.core.events import Int64Array
-from featurestore.core.parts import Array, BlobRow, EventRows, Field, FieldValues, Merge, Part, Storage, ValueCount
+from featurestore.core.events import BlobRow, Int64Array
+from featurestore.core.parts import Array, EventRows, Field, FieldValues, Merge, Part, Storage, ValueCount
 from featurestore.core.spec import Column, ValueType
 
 
@@ -48,13 +48,18 @@ class EdgeValue:
         """None."""
         return ()
 
+    @property
+    def reads_event_ids(self) -> bool:
+        """To break ties."""
+        return True
+
     def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """The event itself; identity where its value is null."""
         ids = BlobRow.of([b""] * rows.count if rows.event_ids is None else rows.event_ids)
         column = rows.columns[self.column.name]
         values: FieldValues = column.values
         if self.column.type is ValueType.STRING:
-            values = BlobRow.of(column.values.tolist())
+            values = BlobRow.of(column.values)
         if column.valid is None:
             return rows.event_time_ms, ids, values
         return np.where(column.valid, rows.event_time_ms, self._nothing_ms), ids.keep(column.valid), values

@@ -42,9 +42,10 @@ class ExtremeValue(BlockPart):
     def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """The value, or the identity where it is null."""
         column = rows.columns[self.column]
+        values = np.asarray(column.values)
         if column.valid is None:
-            return (column.values,)
-        return (np.where(column.valid, column.values, self.fields[0].identity),)
+            return (values,)
+        return (np.where(column.valid, values, self.fields[0].identity),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,11 @@ class Spread:
         """Count of values and their sum."""
         return (ValueCount(self.column.name), sum_part(self.column))
 
+    @property
+    def reads_event_ids(self) -> bool:
+        """No."""
+        return False
+
     def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """0: one value does not deviate from itself."""
         return (np.zeros(rows.count),)

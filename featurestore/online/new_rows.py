@@ -1,0 +1,131 @@
+"""Columns of new events on their way into the store: what the checkpoints have not seen, of all batches together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from featurestore.core.events import BoolArray, ColumnValues, Int64Array, KeyedBatch, ObjectArray
+from featurestore.core.id_horizon import HashArray
+from featurestore.core.parts import EventRows
+from featurestore.wire.head_codec import HeadCodec
+
+
+@dataclass(frozen=True, slots=True)
+class UnseenRows:
+    """A batch and the rows of it that are new; None for all."""
+
+    batch: KeyedBatch
+    rows: Int64Array | None
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewRows:
+    """New rows of all batches together; the same entity key may occur once a batch in `keys`."""
+
+    event_time_ms: Int64Array
+    event_ids: ObjectArray | None
+    keys: Sequence[bytes]
+    key_index: Int64Array
+    key_lanes: Int64Array
+    columns: dict[str, ColumnValues]
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self.event_time_ms)
+
+    @property
+    def lanes(self) -> Int64Array:
+        """Lane of each row."""
+        return self.key_lanes[self.key_index]
+
+    def take(self, rows: Int64Array | BoolArray) -> NewRows:
+        """The given rows."""
+        return NewRows(
+            self.event_time_ms[rows],
+            None if self.event_ids is None else self.event_ids[rows],
+            self.keys,
+            self.key_index[rows],
+            self.key_lanes,
+            {name: column.take(rows) for name, column in self.columns.items()},
+        )
+
+
+def _rows_of(unseen: UnseenRows, names: Sequence[str]) -> NewRows:
+    """The new rows of one batch."""
+    batch = unseen.batch
+    columns = {name: batch.columns[name] for name in names}
+    rows = NewRows(batch.event_time_ms, batch.event_ids, batch.keys, batch.key_index, batch.key_lanes, columns)
+    return rows if unseen.rows is None else rows.take(unseen.rows)
+
+
+def new_rows(batches: Sequence[UnseenRows], names: Sequence[str]) -> NewRows:
+    """The new rows of all batches."""
+    parts = [_rows_of(unseen, names) for unseen in batches if len(unseen.batch.offsets)]
+    if len(parts) == 1:
+        return parts[0]
+    nothing = np.empty(0, dtype=np.int64)
+    if not parts:
+        return NewRows(nothing, None, (), nothing, nothing, {})
+    shifts = np.cumsum([0, *(len(part.keys) for part in parts[:-1])])
+    ids = [part.event_ids for part in parts if part.event_ids is not None]
+    return NewRows(
+        np.concatenate([part.event_time_ms for part in parts]),
+        np.concatenate(ids) if ids else None,
+        list(itertools.chain.from_iterable(part.keys for part in parts)),
+        np.concatenate([part.key_index + shift for part, shift in zip(parts, shifts, strict=True)]),
+        np.concatenate([part.key_lanes for part in parts]),
+        {name: _join_columns([part.columns[name] for part in parts]) for name in names},
+    )
+
+
+def _join_columns(columns: Sequence[ColumnValues]) -> ColumnValues:
+    """One column after another; all valid unless one is not."""
+    values = np.concatenate([column.values for column in columns])
+    if all(column.valid is None for column in columns):
+        return ColumnValues(values)
+    masks = [np.ones(len(c.values), dtype=np.bool_) if c.valid is None else c.valid for c in columns]
+    return ColumnValues(values, np.concatenate(masks))
+
+
+def encode_entities(codec: HeadCodec, rows: NewRows, bounds: Sequence[int]) -> list[bytes]:
+    """Head rows of each entity, joined; rows [bounds[i], bounds[i + 1]) are entity i's."""
+    encoded = codec.encode(EventRows(rows.event_time_ms, rows.event_ids, rows.columns))
+    spans = itertools.pairwise(bounds)
+    if isinstance(encoded, list):
+        return [b"".join(encoded[low:high]) for low, high in spans]
+    data, size = encoded.tobytes(), codec.row_bytes_min
+    return [data[low * size : high * size] for low, high in spans]
+
+
+def hash_ids(ids: ObjectArray) -> HashArray:
+    """XXH3-64 of each id."""
+    digest = xxhash.xxh3_64_intdigest
+    return np.fromiter(map(digest, ids), dtype=np.uint64, count=len(ids))
+
+
+def ids_by_lane(rows: NewRows, hashes: HashArray) -> dict[int, bytes]:
+    """The new hashes of each lane as bytes."""
+    if not rows.count:
+        return {}
+    lanes = rows.lanes
+    order = np.argsort(lanes, kind="stable")
+    lanes, data = lanes[order], hashes[order].astype("<u8")
+    starts = np.flatnonzero(np.diff(lanes, prepend=-1)).tolist()
+    return {int(lanes[low]): data[low:high].tobytes() for low, high in itertools.pairwise((*starts, len(lanes)))}
+
+
+def newest_by_lane(rows: NewRows) -> dict[int, int]:
+    """Newest event time of each lane that has rows."""
+    if not rows.count:
+        return {}
+    lanes = rows.lanes
+    newest = np.full(int(lanes.max()) + 1, -1, dtype=np.int64)
+    np.maximum.at(newest, lanes, rows.event_time_ms)
+    return {lane: int(newest[lane]) for lane in np.unique(lanes).tolist()}

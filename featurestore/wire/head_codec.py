@@ -1,0 +1,182 @@
+"""The bytes of an entity's head: recent events, just the columns that its view reads, in order of arrival.
+
+A head row is an event and not yet a tile, because a tile of a single event is several times its size (count, sum,
+spread, time and id of the newest value, ...) and says nothing more. Rows become tiles when a reader lifts them, or
+when compaction folds them into the body. All integers little-endian:
+
+    row     event time i8 | INT64, TIMESTAMP and FLOAT64 columns 8 bytes each | BOOL columns 1 byte each |
+            null bits, one a column | string lengths u2 each | string bytes
+
+    strings are the event id, where some part of the view compares ids, then the STRING columns; columns by name
+
+Without strings rows have one size, so a head is one numpy reshape; with them it still is, as long as the lengths
+repeat (ids of one format, country codes), and is walked otherwise. The writer appends rows blindly: they need no order
+and no uniqueness, because tiles merge.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.core.events import BlobRow, ColumnValues, Int64Array
+from featurestore.core.parts import EventRows
+from featurestore.core.spec import Column, ValueType
+from featurestore.core.tiles import TileTable
+from featurestore.core.view import CompiledView
+from featurestore.errors import CorruptTile, InvariantBroken
+
+STRING_BYTES_MAX = 65_535
+"""Longest event id or string value that a row can hold; longer ones are refused where records are decoded."""
+
+ByteMatrix = NDArray[np.uint8]
+
+
+@functools.lru_cache(maxsize=1_024)
+def head_codec(view: CompiledView) -> HeadCodec:
+    """The codec of a view's heads; made once for each compiled view."""
+    return HeadCodec(view)
+
+
+class HeadCodec:
+    """Rows of one view's heads.
+
+    Args:
+        view: decides the columns.
+
+    Attributes:
+        row_bytes_min: size of a row whose strings are empty.
+    """
+
+    def __init__(self, view: CompiledView) -> None:
+        self._view = view
+        columns = [column for name in view.columns if (column := view.spec.source.column(name)) is not None]
+        self._wide = [column for column in columns if column.type not in (ValueType.STRING, ValueType.BOOL)]
+        self._flags = [column for column in columns if column.type is ValueType.BOOL]
+        self._texts = [column for column in columns if column.type is ValueType.STRING]
+        self._all: list[Column] = [*self._wide, *self._flags, *self._texts]
+        self._has_ids = view.layout.reads_event_ids
+        self._string_count = int(self._has_ids) + len(self._texts)
+        self._flags_at = 8 * (1 + len(self._wide))
+        self._nulls_at = self._flags_at + len(self._flags)
+        self._lengths_at = self._nulls_at + (len(self._all) + 7) // 8
+        self.row_bytes_min = self._lengths_at + 2 * self._string_count
+        self._lengths = struct.Struct(f"<{self._string_count}H")
+
+    def encode(self, rows: EventRows) -> list[bytes] | ByteMatrix:
+        """N rows, ready to be joined and appended.
+
+        Returns:
+            Without strings a (N, row_bytes_min) matrix, whose rows are head rows; with them a list of N byte strings.
+
+        Raises:
+            InvariantBroken: a string is longer than STRING_BYTES_MAX.
+        """
+        count = rows.count
+        fixed = np.zeros((count, self.row_bytes_min), dtype=np.uint8)
+        wide = np.empty((count, 1 + len(self._wide)), dtype="<i8")
+        wide[:, 0] = rows.event_time_ms
+        for index, column in enumerate(self._wide, start=1):
+            wide[:, index] = np.asarray(rows.columns[column.name].values).view(np.int64)
+        fixed[:, : self._flags_at] = wide.view(np.uint8)
+        for index, column in enumerate(self._flags, start=self._flags_at):
+            fixed[:, index] = np.asarray(rows.columns[column.name].values)
+        self._encode_nulls(rows, fixed)
+        if not self._string_count:
+            return fixed
+        strings = self._strings_of(rows)
+        lengths = np.stack([string.ends - string.begins for string in strings], axis=1)
+        if count and int(lengths.max()) > STRING_BYTES_MAX:
+            raise InvariantBroken(f"a string of {int(lengths.max())} bytes does not fit a head row")
+        fixed[:, self._lengths_at :] = np.ascontiguousarray(lengths.astype("<u2")).view(np.uint8)
+        prefixes, size = fixed.tobytes(), self.row_bytes_min
+        return [
+            b"".join((prefixes[row * size : (row + 1) * size], *values))
+            for row, values in enumerate(zip(*(string.values() for string in strings), strict=True))
+        ]
+
+    def decode(self, head: bytes) -> EventRows:
+        """The events of a head, in order of arrival.
+
+        Raises:
+            CorruptTile: the bytes are not whole rows of this view.
+        """
+        size = self.row_bytes_min
+        if not self._string_count:
+            if len(head) % size:
+                raise CorruptTile(f"head of {len(head)} bytes is not a whole number of rows of {size} bytes")
+            return self._rows(np.frombuffer(head, np.uint8).reshape(-1, size), [])
+        offsets = self._regular_offsets(head)
+        if offsets is None:
+            offsets = self._walk(head)
+        fixed = np.frombuffer(head, np.uint8)[offsets[:, None] + np.arange(size)]
+        lengths = np.ascontiguousarray(fixed[:, self._lengths_at :]).view("<u2").astype(np.int64)
+        ends = (offsets + size)[:, None] + np.cumsum(lengths, axis=1)
+        begins = ends - lengths
+        return self._rows(fixed, [BlobRow(head, begins[:, n], ends[:, n]) for n in range(self._string_count)])
+
+    def decode_tiles(self, head: bytes) -> TileTable:
+        """The head as tiles of 1 ms, one an event, in order of arrival."""
+        return self._view.layout.lift(self.decode(head))
+
+    def _rows(self, fixed: ByteMatrix, strings: list[BlobRow]) -> EventRows:
+        """Columns from fixed parts and strings."""
+        wide = np.ascontiguousarray(fixed[:, : self._flags_at]).view("<i8").T
+        is_null = None
+        nulls = fixed[:, self._nulls_at : self._lengths_at]
+        if nulls.any():
+            is_null = np.unpackbits(nulls, axis=1, count=len(self._all), bitorder="little").astype(np.bool_)
+        columns = {}
+        for index, column in enumerate(self._all):
+            valid = None if is_null is None else ~is_null[:, index]
+            if index < len(self._wide):
+                numbers = wide[index + 1]
+                if column.type is ValueType.FLOAT64:
+                    columns[column.name] = ColumnValues(np.ascontiguousarray(numbers).view("<f8"), valid)
+                else:
+                    columns[column.name] = ColumnValues(numbers, valid)
+            elif index < len(self._wide) + len(self._flags):
+                flags = fixed[:, self._flags_at + index - len(self._wide)].astype(np.int64)
+                columns[column.name] = ColumnValues(flags, valid)
+            else:
+                columns[column.name] = ColumnValues(strings[index - len(self._all)], valid)
+        return EventRows(wide[0], strings[0] if self._has_ids else None, columns)
+
+    def _encode_nulls(self, rows: EventRows, fixed: ByteMatrix) -> None:
+        """Set the null bits."""
+        for index, column in enumerate(self._all):
+            valid = rows.columns[column.name].valid
+            if valid is not None:
+                fixed[:, self._nulls_at + index // 8] |= (~valid).astype(np.uint8) << (index % 8)
+
+    def _strings_of(self, rows: EventRows) -> list[BlobRow]:
+        """Ids and texts, in the order of the row."""
+        texts = [rows.columns[column.name].values for column in self._texts]
+        ids = [b""] * rows.count if rows.event_ids is None else rows.event_ids
+        return [BlobRow.of(values) for values in ([ids] if self._has_ids else []) + texts]
+
+    def _regular_offsets(self, head: bytes) -> Int64Array | None:
+        """Where rows begin if all have the string lengths of the first; None if they do not."""
+        if len(head) < self.row_bytes_min:
+            return None
+        stride = self.row_bytes_min + sum(self._lengths.unpack_from(head, self._lengths_at))
+        if len(head) % stride:
+            return None
+        lengths = np.frombuffer(head, np.uint8).reshape(-1, stride)[:, self._lengths_at : self.row_bytes_min]
+        if (lengths != lengths[0]).any():
+            return None
+        return np.arange(0, len(head), stride)
+
+    def _walk(self, head: bytes) -> Int64Array:
+        """Where rows begin, one after another."""
+        offsets, at, size = [], 0, len(head)
+        unpack, lengths_at, fixed = self._lengths.unpack_from, self._lengths_at, self.row_bytes_min
+        while at + fixed <= size:
+            offsets.append(at)
+            at += fixed + sum(unpack(head, at + lengths_at))
+        if at != size:
+            raise CorruptTile(f"head of {size} bytes ends inside a row")
+        return np.array(offsets, dtype=np.int64)
