@@ -274,7 +274,8 @@ class TileTable:
         for placed in layout.own_parts:
             asked = own_windows[placed.part.key]
             mine, required = self._values(placed.fields), self._values(placed.required)
-            merged = placed.part.merge_ranges(mine, required, lows[asked], highs[asked])
+            done = [(ints if at.storage is Storage.INT else floats)[at.row, asked] for at in placed.required]
+            merged = placed.part.merge_ranges(mine, required, done, lows[asked], highs[asked])
             for at, values in zip(placed.fields, merged, strict=True):
                 if isinstance(values, BlobRow):
                     blobs[at.row, asked] = values.values()

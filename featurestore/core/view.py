@@ -58,9 +58,15 @@ class _LowerGroup:
     aggregation: Aggregation
     type: ValueType
     storages: tuple[Storage, ...]
-    rows: tuple[Int64Array, ...]
-    windows: Int64Array
+    positions: tuple[Int64Array, ...]
     features: Int64Array
+
+    def take(self, merged: Accumulators, field: int) -> Array:
+        """One field of all the features, by flat position in its block."""
+        storage, positions = self.storages[field], self.positions[field]
+        if storage is Storage.INT:
+            return merged.ints.take(positions)
+        return merged.floats.take(positions) if storage is Storage.FLOAT else merged.blobs.take(positions)
 
 
 class CompiledView:
@@ -159,27 +165,21 @@ class CompiledView:
         floats = np.zeros(count, dtype=np.float64)
         null = np.empty(count, dtype=np.bool_)
         texts: dict[int, str] = {}
-        blocks: dict[Storage, Array] = {
-            Storage.INT: merged.ints,
-            Storage.FLOAT: merged.floats,
-            Storage.BLOB: merged.blobs,
-        }
         for group in self._groups:
-            fields: list[Array] = [
-                blocks[storage][rows, group.windows] for storage, rows in zip(group.storages, group.rows, strict=True)
-            ]
-            lowered = group.aggregation.lower(fields)
+            lowered = group.aggregation.lower([group.take(merged, field) for field in range(len(group.storages))])
             null[group.features] = lowered.null
-            if group.type is ValueType.STRING:
+            if group.type is ValueType.FLOAT64:
+                floats[group.features] = lowered.values
+            elif group.type is not ValueType.STRING:
+                ints[group.features] = lowered.values
+            else:
                 texts.update(
                     (int(feature), value.decode())
                     for feature, value, gone in zip(group.features, lowered.values, lowered.null, strict=True)
                     if not gone
                 )
-            elif group.type is ValueType.FLOAT64:
-                floats[group.features] = np.where(lowered.null, 0.0, lowered.values)
-            else:
-                ints[group.features] = np.where(lowered.null, 0, lowered.values)
+        ints[null] = 0
+        floats[null] = 0.0
         return ViewAnswer(ints, floats, texts, null, found, newest_event_time_ms)
 
     def _answer_over_nothing(self) -> ViewAnswer:
@@ -208,17 +208,14 @@ class CompiledView:
             key = (aggregation.name, tuple(at.storage for at in positions), feature.type)
             members.setdefault(key, []).append((index, positions))
             aggregations[aggregation.name] = aggregation
-        return tuple(
-            _LowerGroup(
-                aggregations[name],
-                feature_type,
-                storages,
-                tuple(np.array([positions[j].row for _, positions in found]) for j in range(len(storages))),
-                np.array([self._window_index[self.spec.features[index].window] for index, _ in found]),
-                np.array([index for index, _ in found]),
-            )
-            for (name, storages, feature_type), found in members.items()
-        )
+        groups = []
+        for (name, storages, feature_type), found in members.items():
+            windows = np.array([self._window_index[self.spec.features[index].window] for index, _ in found])
+            rows = [np.array([positions[field].row for _, positions in found]) for field in range(len(storages))]
+            flat = tuple(row * len(self.windows) + windows for row in rows)
+            features = np.array([index for index, _ in found])
+            groups.append(_LowerGroup(aggregations[name], feature_type, storages, flat, features))
+        return tuple(groups)
 
 
 def _presence_window(roll_up: RollUp) -> Window:

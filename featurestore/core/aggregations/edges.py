@@ -79,7 +79,12 @@ class EdgeValue:
         return tuple(field[chosen] for field in mine)
 
     def merge_ranges(
-        self, mine: Sequence[FieldValues], required: Sequence[FieldValues], lows: Int64Array, highs: Int64Array
+        self,
+        mine: Sequence[FieldValues],
+        required: Sequence[FieldValues],
+        merged: Sequence[Array],
+        lows: Int64Array,
+        highs: Int64Array,
     ) -> tuple[FieldValues, ...]:
         """The extreme row of each range; any row of an empty one, whose count of values says that it has none."""
         times = np.asarray(mine[0])

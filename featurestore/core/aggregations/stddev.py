@@ -65,18 +65,22 @@ class Spread:
         return (np.add.reduceat(spread + sums[0] * deviation * deviation, starts),)
 
     def merge_ranges(
-        self, mine: Sequence[FieldValues], required: Sequence[FieldValues], lows: Int64Array, highs: Int64Array
+        self,
+        mine: Sequence[FieldValues],
+        required: Sequence[FieldValues],
+        merged: Sequence[Array],
+        lows: Int64Array,
+        highs: Int64Array,
     ) -> tuple[FieldValues, ...]:
-        """The same for each range; only windows that ask for a deviation come here, a few at most."""
-        spread, sums = np.asarray(mine[0]), [np.asarray(field) for field in required]
-        means = mean_of(sums)
-        result = np.zeros(len(lows))
-        for index, (low, high) in enumerate(zip(lows.tolist(), highs.tolist(), strict=True)):
-            if low < high:
-                mean = mean_of([field[low:high].sum(keepdims=True) for field in sums])
-                deviation = means[low:high] - mean
-                result[index] = (spread[low:high] + sums[0][low:high] * deviation * deviation).sum()
-        return (result,)
+        """The same for W ranges as one (W, N) matrix; only windows that ask for a deviation come here: a few."""
+        sums = [np.asarray(field) for field in required]
+        rows = np.arange(len(sums[0]))
+        inside = (rows >= lows[:, None]) & (rows < highs[:, None])
+        deviation = mean_of(sums) - mean_of(merged)[:, None]
+        deviation *= deviation
+        deviation *= sums[0]
+        deviation += np.asarray(mine[0])
+        return (deviation.sum(axis=1, where=inside),)
 
     def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
         """Already compact."""

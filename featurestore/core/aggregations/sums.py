@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.aggregations.base import NUMBERS, Lowered
-from featurestore.core.parts import LOW_BITS, Array, FloatSum, IntSum, Part, ValueCount, join_float, split_int
+from featurestore.core.parts import LOW_BITS, Array, FloatSum, IntSum, Part, ValueCount, join_float
 from featurestore.core.spec import Column, ValueType
 
-HIGH_MAX = 1 << (63 - LOW_BITS)
-"""A sum fits in int64 when its normalized high half is in [-HIGH_MAX, HIGH_MAX)."""
+SAFELY_INT64 = float(1 << 62)
+"""A sum whose float value is below this fits in int64 without doubt."""
 
 
 def sum_part(column: Column) -> Part:
@@ -46,11 +46,9 @@ class Sum:
         if len(fields) == 1:
             return Lowered(fields[0], np.zeros(len(fields[0]), dtype=np.bool_))
         high, low = fields
-        # Wrapping int64 arithmetic is exact modulo 2**64, so only the fit has to be checked, on the carried high half.
-        carried = high + split_int(low)[0]
-        too_large = (carried < -HIGH_MAX) | (carried > HIGH_MAX)
-        if not too_large.any() and not (np.abs(carried) == HIGH_MAX).any():
-            return Lowered((high << LOW_BITS) + low, too_large)
+        # Wrapping int64 arithmetic is exact modulo 2**64, so only sums that may not fit need a closer look.
+        if np.abs(join_float(high, low)).max(initial=0.0) < SAFELY_INT64:
+            return Lowered((high << LOW_BITS) + low, np.zeros(len(high), dtype=np.bool_))
         return _lower_near_the_edge(high, low)
 
 
