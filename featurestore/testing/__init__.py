@@ -1,0 +1,1 @@
+"""Shipped testing kit: naive oracle, manual clock, event strategies, real servers, transaction simulator."""

@@ -1,0 +1,17 @@
+"""Real servers on loopback for tests, demos and benchmarks: free ports, temporary data, stopped by process id."""
+
+from featurestore.testing.servers.kafka import KafkaBroker, kafka_broker, kafka_missing
+from featurestore.testing.servers.process import ServerDidNotStart, ServerProcess
+from featurestore.testing.servers.redis import RedisCluster, RedisServer, redis_cluster, redis_server
+
+__all__ = [
+    "KafkaBroker",
+    "RedisCluster",
+    "RedisServer",
+    "ServerDidNotStart",
+    "ServerProcess",
+    "kafka_broker",
+    "kafka_missing",
+    "redis_cluster",
+    "redis_server",
+]

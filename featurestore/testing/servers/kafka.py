@@ -1,0 +1,206 @@
+"""A real single-node Apache Kafka (KRaft) from its published jars: no Docker, no ZooKeeper, up in two seconds.
+
+The jars come from FEATURESTORE_KAFKA_LIBS, or are fetched once by Maven into a cache directory.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from featurestore.online.probe import LOOPBACK, free_port
+from featurestore.testing.servers.process import ServerDidNotStart, ServerProcess, server_directory
+
+KAFKA_VERSION = "4.1.1"
+"""The same in docker-compose.yml."""
+
+LIBS_VARIABLE = "FEATURESTORE_KAFKA_LIBS"
+"""Environment variable: directory that holds Kafka's jars."""
+
+CACHE_VARIABLE = "FEATURESTORE_CACHE"
+"""Environment variable: where fetched jars are kept; default is .cache of the working directory."""
+
+START_TIMEOUT_S = 120.0
+"""After kill -9 the broker first recovers its log segments."""
+
+_HEAP = "-Xmx768m"
+
+_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>featurestore.testing</groupId>
+  <artifactId>kafka-libs</artifactId>
+  <version>1</version>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>{KAFKA_VERSION}</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaBroker:
+    """A running broker.
+
+    Attributes:
+        process: to kill and stop it; start again with `restart`.
+        bootstrap_servers: "host:port" for clients, kept over restarts.
+        directory: its data.
+    """
+
+    process: ServerProcess
+    bootstrap_servers: str
+    directory: Path
+
+    def create_topic(self, name: str, *, partitions: int = 4, settings: Mapping[str, str] | None = None) -> None:
+        """Create a topic and wait until clients can use it.
+
+        Args:
+            name: topic name.
+            partitions: number of partitions.
+            settings: topic configuration, such as {"retention.ms": "1000"}.
+        """
+        from confluent_kafka.admin import AdminClient
+        from confluent_kafka.cimpl import NewTopic
+
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(settings or {}))
+        admin.create_topics([topic])[name].result(timeout=30)
+
+    def restart(self) -> None:
+        """Start it again on the same port and data, after `process.kill()` or `process.stop()`, and wait."""
+        self.process.start()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until the broker answers a request for its metadata."""
+        self.process.wait_until(self._answers, timeout_s=START_TIMEOUT_S)
+
+    def _answers(self) -> bool:
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        # A client per attempt: librdkafka backs off between connection attempts for longer than the start takes.
+        settings: dict[str, str | int | float | bool] = {"bootstrap.servers": self.bootstrap_servers, "log_level": 0}
+        try:
+            return bool(AdminClient(settings).list_topics(timeout=1).brokers)
+        except KafkaException:
+            return False
+
+
+@contextlib.contextmanager
+def kafka_broker(settings: Mapping[str, str] | None = None) -> Iterator[KafkaBroker]:
+    """A broker with empty topics, data in a temporary directory.
+
+    Args:
+        settings: server.properties to add or replace.
+
+    Raises:
+        ServerDidNotStart: jars cannot be had, or the broker does not come up.
+    """
+    libs = kafka_libs()
+    with server_directory("kafka") as directory:
+        port = free_port()
+        properties = directory / "server.properties"
+        lines = {**_server_properties(port, directory), **(settings or {})}
+        properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+        _format_storage(libs, properties)
+        command = ("java", _HEAP, "-cp", f"{libs}/*", "kafka.Kafka", str(properties))
+        process = ServerProcess("kafka", command, directory)
+        broker = KafkaBroker(process, f"{LOOPBACK}:{port}", directory)
+        process.start()
+        try:
+            broker.wait_ready()
+            yield broker
+        finally:
+            process.stop()
+
+
+def kafka_missing() -> str | None:
+    """Why no broker can run here, as a sentence with a remedy; None when one can."""
+    if shutil.which("java") is None:
+        return "Apache Kafka needs Java 17 or newer: install openjdk-17-jre-headless"
+    if LIBS_VARIABLE in os.environ or _cached_libs().is_dir() or shutil.which("mvn") is not None:
+        return None
+    return f"Apache Kafka's jars are fetched by Maven: install maven, or set {LIBS_VARIABLE} to a directory of them"
+
+
+def kafka_libs() -> Path:
+    """Directory of Kafka's jars; fetches them with Maven the first time.
+
+    Raises:
+        ServerDidNotStart: there is no Java, no jars and no Maven, or Maven failed.
+    """
+    missing = kafka_missing()
+    if missing is not None:
+        raise ServerDidNotStart(missing)
+    if LIBS_VARIABLE in os.environ:
+        return Path(os.environ[LIBS_VARIABLE])
+    libs = _cached_libs()
+    libs.parent.mkdir(parents=True, exist_ok=True)
+    with open(libs.parent / f"{libs.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not libs.is_dir():
+            _fetch(libs)
+    return libs
+
+
+def _cached_libs() -> Path:
+    return Path(os.environ.get(CACHE_VARIABLE, ".cache")).resolve() / f"kafka-{KAFKA_VERSION}"
+
+
+def _fetch(libs: Path) -> None:
+    """Let Maven copy Kafka and what it needs; the directory appears only when it is complete."""
+    with tempfile.TemporaryDirectory(dir=libs.parent) as scratch:
+        (Path(scratch) / "pom.xml").write_text(_POM)
+        goal = ("dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory=libs")
+        maven = subprocess.run(("mvn", "-B", "-q", *goal), cwd=scratch, capture_output=True, text=True, check=False)
+        if maven.returncode != 0:
+            raise ServerDidNotStart(f"Maven could not fetch Apache Kafka {KAFKA_VERSION}\n{maven.stdout[-2000:]}")
+        (Path(scratch) / "libs").rename(libs)
+
+
+def _format_storage(libs: Path, properties: Path) -> None:
+    """Kafka refuses to start on a data directory without a cluster id."""
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+    if cluster_id.startswith("-"):
+        cluster_id = "A" + cluster_id[1:]  # it would be read as an option
+    tool = ("java", "-cp", f"{libs}/*", "kafka.tools.StorageTool", "format", "--standalone")
+    formatted = subprocess.run(
+        (*tool, "-t", cluster_id, "-c", str(properties)), capture_output=True, text=True, check=False
+    )
+    if formatted.returncode != 0:
+        raise ServerDidNotStart(f"Kafka's storage could not be formatted\n{formatted.stdout}{formatted.stderr}")
+
+
+def _server_properties(port: int, directory: Path) -> dict[str, str]:
+    controller = f"{LOOPBACK}:{free_port()}"
+    return {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.bootstrap.servers": controller,
+        "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{controller}",
+        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{port}",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "log.dirs": str(directory / "data"),
+        "auto.create.topics.enable": "false",  # a misspelt topic must fail, not appear
+        "offsets.topic.replication.factor": "1",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "share.coordinator.state.topic.replication.factor": "1",
+        "share.coordinator.state.topic.min.isr": "1",
+        "group.initial.rebalance.delay.ms": "0",
+    }

@@ -1,0 +1,65 @@
+"""Fixtures that several rooms' tests use: real servers, one of each a session, emptied for every test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from featurestore.online.probe import free_port
+from featurestore.testing.servers import (
+    KafkaBroker,
+    RedisCluster,
+    RedisServer,
+    kafka_broker,
+    kafka_missing,
+    redis_cluster,
+    redis_server,
+)
+
+
+@pytest.fixture(scope="session")
+def _session_redis() -> Iterator[RedisServer]:
+    """One standalone server for all tests."""
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _session_redis_cluster() -> Iterator[RedisCluster]:
+    """One cluster of three primaries for all tests."""
+    with redis_cluster(3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def redis_url(_session_redis: RedisServer) -> str:
+    """Url of an empty standalone Redis; do not kill it, start your own with `redis_server` for that."""
+    _session_redis.flush()
+    return _session_redis.url
+
+
+@pytest.fixture
+def redis_cluster_url(_session_redis_cluster: RedisCluster) -> str:
+    """Url of an empty Redis Cluster of three nodes."""
+    _session_redis_cluster.flush()
+    return _session_redis_cluster.url
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaBroker]:
+    """A real Apache Kafka shared by all tests: use topic names of your own."""
+    missing = kafka_missing()
+    if missing is not None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with kafka_broker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def port() -> int:
+    """A free TCP port on the loopback interface."""
+    return free_port()

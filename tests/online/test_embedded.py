@@ -1,0 +1,84 @@
+"""The embedded store: one server for all processes of a directory, whatever died before."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from featurestore.online.embedded import EmbeddedStore
+from featurestore.online.probe import ask
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[EmbeddedStore]:
+    """A store in an empty directory, stopped in the end."""
+    embedded = EmbeddedStore(tmp_path / "store")
+    yield embedded
+    embedded.stop()
+
+
+def _port(url: str) -> int:
+    return int(url.rpartition(":")[2].removesuffix("/0"))
+
+
+def test_several_processes_share_one_server(store: EmbeddedStore, tmp_path: Path) -> None:
+    """Commands that start at the same moment find one server, not one each."""
+    code = "import sys, pathlib; from featurestore.online.embedded import EmbeddedStore as E; "
+    code += "print(E(pathlib.Path(sys.argv[1])).ensure())"
+    command = (sys.executable, "-c", code, str(tmp_path / "store"))
+
+    with ThreadPoolExecutor(3) as pool:
+        urls = set(pool.map(lambda _: subprocess.check_output(command, text=True).strip(), range(3)))
+
+    assert urls == {store.ensure()}
+
+
+def test_data_and_address_survive_a_stop(store: EmbeddedStore) -> None:
+    """A stopped store starts again with its data, on the port that clients know."""
+    url = store.ensure()
+    ask(_port(url), "SET", "key", "value")
+
+    assert store.stop()
+    assert store.status() is None
+    assert store.ensure() == url
+    assert ask(_port(url), "GET", "key") == b"value"
+
+
+def test_a_killed_server_is_replaced(store: EmbeddedStore) -> None:
+    """Files that name a dead process are not believed."""
+    store.ensure()
+    server = store.status()
+    assert server is not None
+    os.kill(server.pid, signal.SIGKILL)
+
+    replacement_port = _port(store.ensure())
+    replacement = store.status()
+
+    assert replacement is not None
+    assert replacement.pid != server.pid
+    assert ask(replacement_port, "PING") == b"+PONG"
+
+
+def test_a_foreign_server_on_the_recorded_port_is_not_taken_over(store: EmbeddedStore, redis_url: str) -> None:
+    """The port answers, but it is another process: the store starts its own elsewhere."""
+    store.ensure()
+    store.stop()
+    data_dir = store.log_path.parent
+    (data_dir / "server.port").write_text(str(_port(redis_url)))
+    (data_dir / "server.pid").write_text("999999999")
+
+    assert store.status() is None
+    assert _port(store.ensure()) != _port(redis_url)
+
+
+def test_stopping_what_does_not_run_says_so(tmp_path: Path) -> None:
+    """No server, no directory: False, and nothing is made."""
+    assert not EmbeddedStore(tmp_path / "absent").stop()
+    assert not (tmp_path / "absent").exists()

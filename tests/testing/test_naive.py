@@ -1,0 +1,145 @@
+"""The oracle itself, on timelines whose answers can be done in one's head."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Window
+from featurestore.testing.agreement import agrees, magnitude
+from featurestore.testing.naive import INT64_MAX, NaiveEvent, NaiveValue, naive_found, naive_value, naive_values
+from featurestore.testing.strategies import SOURCE
+
+
+def feature(function: str, window: Window, column: str | None = "amount") -> FeatureSpec:
+    """A feature over `amount` unless told otherwise."""
+    return FeatureSpec("feature", function, column, window, ValueType.INT64)
+
+
+def event(event_time_ms: int, amount: NaiveValue | None, *, event_id: str = "") -> NaiveEvent:
+    """An event of one card; the id is the time unless given."""
+    return NaiveEvent(b"card", event_time_ms, (event_id or f"{event_time_ms:03d}").encode(), {"amount": amount})
+
+
+def test_a_window_starts_on_its_hop_and_ends_exactly_before_the_read_time() -> None:
+    """Sawtooth: the tail is floored to the hop, the head is exact and half-open.
+
+    hop 5       |         |         |
+    events      5:1  9:2  10:4  19:8   20:16
+    t=20, w=10            [10 .......... 20)          -> 4 + 8
+    t=19, w=10  [5 ................. 19)              -> 1 + 2 + 4
+    """
+    events = [event(5, 1), event(9, 2), event(10, 4), event(19, 8), event(20, 16)]
+    window = Window(10, 5)
+
+    assert naive_value(feature("sum", window), events, 20) == 4 + 8
+    assert naive_value(feature("sum", window), events, 19) == 1 + 2 + 4
+    assert naive_value(feature("sum", window), events, 21) == 4 + 8 + 16
+
+
+def test_an_offset_window_has_both_edges_on_the_hop_grid() -> None:
+    """floor(t - o - w, h) <= e < floor(t - o, h).
+
+    hop 5, t=22, o=5, w=10: t - o = 17 -> [5, 15)
+    """
+    events = [event(4, 1), event(5, 2), event(14, 4), event(15, 8), event(16, 16)]
+
+    assert naive_value(feature("sum", Window(10, 5, 5)), events, 22) == 2 + 4
+
+
+def test_lifetime_reaches_back_to_the_first_event_but_never_to_the_read_time() -> None:
+    """Lifetime is everything strictly before the read time."""
+    events = [event(-(10**12), 1), event(5, 2), event(6, 4)]
+
+    assert naive_value(feature("sum", Window(None)), events, 6) == 3
+
+
+def test_an_event_id_counts_once() -> None:
+    """Duplicates of an id are ignored, wherever they arrive."""
+    events = [event(1, 3, event_id="a"), event(2, 5, event_id="b"), event(1, 3, event_id="a")]
+
+    assert naive_value(feature("sum", Window(None)), events, 10) == 8
+    assert naive_value(feature("count", Window(None), None), events, 10) == 2
+
+
+def test_first_and_last_break_ties_by_event_id() -> None:
+    """Arrival order decides nothing."""
+    events = [event(5, 30, event_id="c"), event(5, 10, event_id="a"), event(5, 20, event_id="b")]
+
+    for arrival in (events, events[::-1]):
+        assert naive_value(feature("first", Window(None)), arrival, 10) == 10
+        assert naive_value(feature("last", Window(None)), arrival, 10) == 30
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        ("count", 0),
+        ("sum", 0),
+        ("mean", None),
+        ("min", None),
+        ("max", None),
+        ("stddev_pop", None),
+        ("stddev_samp", None),
+        ("first", None),
+        ("last", None),
+    ],
+)
+def test_over_no_value_count_and_sum_are_zero_and_the_rest_null(function: str, expected: int | None) -> None:
+    """A null is skipped, so a window of nulls answers like an empty one."""
+    for events in ([], [event(1, None)], [event(1, math.nan)]):
+        assert naive_value(feature(function, Window(None)), events, 10) == expected
+
+
+def test_count_without_column_counts_rows_and_with_column_values() -> None:
+    """Rows with a null in the column differ."""
+    events = [event(1, 7), event(2, None)]
+
+    assert naive_value(feature("count", Window(None), None), events, 10) == 2
+    assert naive_value(feature("count", Window(None)), events, 10) == 1
+
+
+def test_an_integer_sum_beyond_64_bits_is_null() -> None:
+    """It never wraps around, and comes back when the window moves on."""
+    events = [event(1, INT64_MAX), event(2, 1), event(3, -2)]
+
+    assert naive_value(feature("sum", Window(None)), events, 3) is None
+    assert naive_value(feature("sum", Window(None)), events, 4) == INT64_MAX - 1
+
+
+def test_standard_deviations_are_those_of_the_textbook() -> None:
+    """2 4 4 4 5 5 7 9 has mean 5 and population deviation 2; one value has no sample deviation."""
+    events = [event(index, value) for index, value in enumerate((2, 4, 4, 4, 5, 5, 7, 9))]
+
+    assert naive_value(feature("mean", Window(None)), events, 10) == 5.0
+    assert naive_value(feature("stddev_pop", Window(None)), events, 10) == 2.0
+    assert naive_value(feature("stddev_samp", Window(None)), events, 10) == pytest.approx(math.sqrt(32 / 7))
+    assert naive_value(feature("stddev_samp", Window(None)), events[:1], 10) is None
+    assert naive_value(feature("stddev_pop", Window(None)), events[:1], 10) == 0.0
+
+
+def test_a_view_is_found_while_an_event_is_within_its_retention() -> None:
+    """Retention is half-open like a window; the read time's own event does not count."""
+    view = ViewSpec(
+        "card_activity",
+        (Column("card_id", ValueType.STRING),),
+        SOURCE,
+        (FeatureSpec("amount_sum", "sum", "amount", Window(10, 5), ValueType.INT64),),
+        retention_ms=20,
+    )
+
+    assert [naive_found(view, [event(5, 1)], t) for t in (5, 6, 25, 26)] == [False, True, True, False]
+    assert naive_values(view, [event(5, 1)], 6) == {"amount_sum": 1}
+
+
+def test_agreement_is_exact_for_integers_and_scaled_for_floats() -> None:
+    """Floats may differ by rounding of what was added, integers by nothing."""
+    price = feature("sum", Window(None), "price")
+    events = [NaiveEvent(b"card", 1, b"a", {"price": -1e9}), NaiveEvent(b"card", 2, b"b", {"price": math.nan})]
+
+    assert magnitude(price, events) == 1e9
+    assert agrees(0.1, (1e9 + 0.1) - 1e9, scale=1e9)
+    assert not agrees(0.1, (1e9 + 0.1) - 1e9)
+    assert not agrees(INT64_MAX, INT64_MAX - 1, scale=1e19)
+    assert not agrees(0.0, None, scale=1.0)
