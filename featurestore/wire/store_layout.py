@@ -78,31 +78,34 @@ class GenerationKeys:
         view: name of the view.
         number: generation, from 1.
         definition_hash: hash of its definition.
+
+    Attributes:
+        stem: "view@number.hash", what its keys have between lane and kind.
     """
 
     def __init__(self, project: str, view: str, number: int, definition_hash: str) -> None:
         self._project = project
-        self._stem = f"{view}@{number}.{definition_hash[:HASH_DIGITS_IN_KEY]}"
+        self.stem = f"{view}@{number}.{definition_hash[:HASH_DIGITS_IN_KEY]}"
 
     def head_prefix(self, lane: int) -> bytes:
         """Followed by the entity key."""
-        return f"{lane_tag(self._project, lane)}{self._stem}/h/".encode()
+        return f"{lane_tag(self._project, lane)}{self.stem}/h/".encode()
 
     def body_prefix(self, lane: int) -> bytes:
         """Followed by the entity key."""
-        return f"{lane_tag(self._project, lane)}{self._stem}/b/".encode()
+        return f"{lane_tag(self._project, lane)}{self.stem}/b/".encode()
 
     def checkpoint(self, lane: int) -> bytes:
         """The lane's checkpoint."""
-        return f"{lane_tag(self._project, lane)}{self._stem}/c".encode()
+        return f"{lane_tag(self._project, lane)}{self.stem}/c".encode()
 
     def id_bucket(self, lane: int, bucket: int) -> bytes:
         """The lane's event-id hashes of one bucket."""
-        return f"{lane_tag(self._project, lane)}{self._stem}/i/{bucket}".encode()
+        return f"{lane_tag(self._project, lane)}{self.stem}/i/{bucket}".encode()
 
     def pattern(self, lane: int) -> bytes:
         """SCAN pattern of everything the generation keeps in a lane."""
-        return f"{_glob_escape(lane_tag(self._project, lane) + self._stem)}/*".encode()
+        return f"{_glob_escape(lane_tag(self._project, lane) + self.stem)}/*".encode()
 
 
 def lane_tag(project: str, lane: int) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.msgpack import Ext
 
 from featurestore.core.spec import Column, PlainViewSpec, ValueType
 from featurestore.errors import CorruptData, UnknownTileVersion
 from featurestore.wire.feast_protos import message_class
-from featurestore.wire.plain_codec import Ext, decode_plain, decode_values, encode_values, stored_value
+from featurestore.wire.plain_codec import decode_plain, decode_values, encode_values, stored_value
 
 Value: Any = message_class("feast.types.Value")
 

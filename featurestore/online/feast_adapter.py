@@ -1,0 +1,288 @@
+"""Feast's online store interface on our store: what `online_store.type` of a feature_store.yaml names.
+
+    store.get_online_features(...)
+      Feast: request -> views, join keys      (on-demand views, aliases, full names: all Feast's own)
+      here:  keys of all views -> one read of the store -> tiles merged / plain values decoded -> feature vectors
+      Feast: on-demand views -> answer
+
+Windowed stream views are read from their tiles at the clock's time, with values, statuses and event times as the gRPC
+server gives them. Plain views (materialize, push, write_to_online_store) are written and read here in the layout that
+the gRPC server reads too; unlike Feast's Redis store their ttl holds online, a missing key is NOT_FOUND, and a rewrite
+at an equal event time takes effect.
+
+The hook is `_read_features_per_fv`, the one method of Feast's read path that touches a store; Feast's Redis store
+overrides it too. It is private to Feast, hence the exact pin of Feast's version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from featurestore.clock import Clock, SystemClock
+from featurestore.definitions.fast_import import skip_typeguard
+from featurestore.errors import InvalidRequest
+from featurestore.online.embedded import EmbeddedStore
+from featurestore.online.generations import Generation, GenerationCatalog
+from featurestore.online.plain_writer import PlainValues, PlainWriter, delete_plain_view, delete_project
+from featurestore.online.reader import EntityRead, PlainRead
+from featurestore.online.redis_store import RedisStore, connect
+from featurestore.online.serving_generations import ServingGenerations
+from featurestore.wire.plain_codec import stored_value
+from featurestore.wire.store_layout import DEFAULT_LANE_COUNT
+
+with skip_typeguard():
+    from feast import Entity, FeatureStore, FeatureView
+    from feast.infra.online_stores.online_store import OnlineStore
+    from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
+    from feast.protos.feast.types.Value_pb2 import Value as ValueProto
+    from feast.repo_config import FeastConfigBaseModel, RepoConfig
+
+    from featurestore.online.feast_views import (
+        AnsweringView,
+        ReadRow,
+        ViewRead,
+        add_vectors,
+        add_version,
+        distinct_keys,
+        is_windowed,
+        key_of,
+        prepare,
+        read_row,
+        ttl_ms,
+    )
+
+STORE_URL_VARIABLE = "FEATURESTORE_STORE_URL"
+"""Names the store where feature_store.yaml does not, as for the `featurestore` commands."""
+
+ANSWERING_VIEWS_MAX = 256
+"""Prepared views kept; a registry refresh brings new Feast objects, and the old ones must go."""
+
+WriteRow = tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]
+"""A row as Feast writes it: key, values, event time, creation time."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class TileOnlineStoreConfig(FeastConfigBaseModel):
+    """The `online_store` section of feature_store.yaml.
+
+    Attributes:
+        type: names this store.
+        connection_string: redis://, rediss:// or unix:// address; None is FEATURESTORE_STORE_URL, or the embedded store
+            of the repo.
+        cluster: whether the address is a node of a Redis or Valkey Cluster.
+        lanes: number of lanes of a store that is still empty; one that is not keeps its own.
+    """
+
+    type: Literal["featurestore.online.feast_adapter.TileOnlineStore"] = (
+        "featurestore.online.feast_adapter.TileOnlineStore"
+    )
+    connection_string: str | None = None
+    cluster: bool = False
+    lanes: int = DEFAULT_LANE_COUNT
+
+
+class TileOnlineStore(OnlineStore):
+    """Feast's online store on tiles and plain values.
+
+    Attributes:
+        clock: read time of lookups, and expiry.
+    """
+
+    def __init__(self) -> None:
+        self.clock: Clock = SystemClock()
+        self._connected: tuple[int, RedisStore] | None = None
+        self._served: dict[str, ServingGenerations] = {}
+        self._answering: dict[tuple[int, tuple[str, ...]], AnsweringView] = {}
+
+    def online_write_batch(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[WriteRow],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Write rows of a plain view; a newer row is never replaced, one of equal event time is.
+
+        Raises:
+            InvalidRequest: the view is windowed, so only its stream may write it.
+            OnlineStoreDown: the store does not answer; repeating the call is safe.
+        """
+        if is_windowed(table):
+            raise InvalidRequest(
+                f'feature view "{table.name}" is written by its stream',
+                detail="Rows from materialize, push or write_to_online_store would not be in its tiles.",
+                hint="run `featurestore stream`; to materialize, name the plain views, or use `PlainViewEngine`",
+            )
+        store = self._store(config)
+        lane_count = GenerationCatalog(store, config.project).lane_count(config.online_store.lanes)
+        order = _join_key_order(config, table)
+        # Event times are kept as milliseconds; within one call the finer ones, and creation times, still decide.
+        rows = [
+            PlainValues(
+                key_of(key, order), _event_time_ms(when), {name: stored_value(each) for name, each in values.items()}
+            )
+            for key, values, when, _ in sorted(data, key=lambda row: (_aware(row[2]), _aware(row[3] or _EPOCH)))
+        ]
+        writer = PlainWriter(store, config.project, lane_count, self.clock)
+        writer.write(table.name, rows, ttl_ms=ttl_ms(table), progress=progress or (lambda _count: None))
+
+    async def online_write_batch_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[WriteRow],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """As `online_write_batch`, in a thread."""
+        await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
+
+    def online_read(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKeyProto],
+        requested_features: list[str] | None = None,
+    ) -> list[ReadRow]:
+        """Rows of one view, stream or plain, for N entity keys; values that are too old count as not found."""
+        served = self._serving(config).current()
+        requested = requested_features or [field.name for field in table.features]
+        view = self._answering_view(config, table, requested, served.generations)
+        if view.rows is None:
+            return [(None, None)] * len(entity_keys)
+        order = view.join_keys or _join_key_order(config, table)
+        keys = [key_of(key, order) for key in entity_keys]
+        now_ms = self.clock.now_ms()
+        found = served.reader.read([view.rows.read(key) for key in keys])
+        rows = [view.rows.row(key, each, now_ms) for key, each in zip(keys, found, strict=True)]
+        return [read_row(requested, row) for row in rows]
+
+    async def online_read_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKeyProto],
+        requested_features: list[str] | None = None,
+    ) -> list[ReadRow]:
+        """As `online_read`, in a thread."""
+        return await asyncio.to_thread(self.online_read, config, table, entity_keys, requested_features)
+
+    def _read_features_per_fv(
+        self,
+        config: RepoConfig,
+        grouped_refs: list[tuple[FeatureView, list[str]]],
+        join_key_values: Mapping[str, Sequence[ValueProto]],
+        entity_name_to_join_key_map: Mapping[str, str],
+        online_features_response: GetOnlineFeaturesResponse,
+        full_feature_names: bool,
+        include_feature_view_version_metadata: bool,
+    ) -> None:
+        """Add the vectors of all views to a response, with one read of the store (one for each node of a cluster).
+
+        Raises:
+            UnknownJoinKey: a view's join key is missing in the request.
+            OnlineStoreDown, CorruptData, AsOfTooOld: as for any lookup.
+        """
+        served = self._serving(config).current()
+        reads: list[ViewRead] = []
+        wanted: list[EntityRead | PlainRead] = []
+        for table, requested in grouped_refs:
+            view = self._answering_view(config, table, requested, served.generations)
+            names = view.join_keys or [entity_name_to_join_key_map[name] for name in table.entities]
+            read = ViewRead(table, view, *distinct_keys(table, names, join_key_values))
+            reads.append(read)
+            wanted += read.wanted()
+        now_ms = self.clock.now_ms()
+        found = iter(served.reader.read(wanted))
+        for read in reads:
+            add_vectors(online_features_response, read, read.answers(found, now_ms), full_names=full_feature_names)
+            if include_feature_view_version_metadata:
+                add_version(online_features_response, read.table)
+
+    async def _read_features_per_fv_async(self, *arguments: Any) -> None:
+        """As `_read_features_per_fv`, in a thread."""
+        await asyncio.to_thread(self._read_features_per_fv, *arguments)
+
+    def update(
+        self,
+        config: RepoConfig,
+        tables_to_delete: Sequence[FeatureView],
+        tables_to_keep: Sequence[FeatureView],
+        entities_to_delete: Sequence[Entity],
+        entities_to_keep: Sequence[Entity],
+        partial: bool,
+    ) -> None:
+        """After an apply: delete what removed plain views keep. Generations of stream views belong to the stream.
+
+        A store that nothing has to be deleted from is not even connected to.
+        """
+        for table in tables_to_delete:
+            if not is_windowed(table):
+                delete_plain_view(self._store(config), config.project, table.name)
+
+    def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
+        """Delete everything of the project, tiles included; a stream that still runs stops with a clear error."""
+        delete_project(self._store(config), config.project)
+        self._served.clear()
+
+    def _store(self, config: RepoConfig) -> RedisStore:
+        """The store; connected at first use, and again in a process that was forked since."""
+        process = os.getpid()
+        if self._connected is None or self._connected[0] != process:
+            settings = config.online_store
+            url = settings.connection_string or os.environ.get(STORE_URL_VARIABLE)
+            if url is None:
+                url = EmbeddedStore.for_repo(config.repo_path and Path(config.repo_path)).ensure()
+            if "://" not in url:
+                raise InvalidRequest(f'"{url}" is not a store address', hint=f'write "redis://{url}"')
+            self._connected = process, connect(url, cluster=settings.cluster)
+            self._served.clear()
+        return self._connected[1]
+
+    def _serving(self, config: RepoConfig) -> ServingGenerations:
+        """Generations of the config's project."""
+        store = self._store(config)
+        served = self._served.get(config.project)
+        if served is None:
+            served = self._served[config.project] = ServingGenerations(store, config.project, self.clock)
+        return served
+
+    def _answering_view(
+        self, config: RepoConfig, table: FeatureView, requested: Sequence[str], generations: Mapping[str, Generation]
+    ) -> AnsweringView:
+        """How to answer some features of a view; kept as long as Feast keeps the view object and the generation."""
+        key = (id(table), tuple(requested))
+        generation = generations.get(table.name)
+        known = self._answering.get(key)
+        if known is None or known.table is not table or known.generation is not generation:
+            if len(self._answering) >= ANSWERING_VIEWS_MAX:
+                self._answering.clear()
+            known = self._answering[key] = prepare(config.project, table, requested, generation)
+        return known
+
+
+def _join_key_order(config: RepoConfig, table: FeatureView) -> Sequence[str]:
+    """Join keys in the order of the view's entities, which is what forms an entity key everywhere."""
+    if len(table.join_keys) < 2:
+        return list(table.join_keys)
+    # A view knows the names of its entities and the names of its join keys, but not which belongs to which.
+    registry = FeatureStore(repo_path=str(config.repo_path or Path()), config=config).registry
+    join_keys = {entity.name: entity.join_key for entity in registry.list_entities(config.project, allow_cache=True)}
+    return [join_keys[name] for name in table.entities]
+
+
+def _aware(moment: datetime) -> datetime:
+    """Feast's convention: a time without a zone is UTC."""
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _event_time_ms(moment: datetime) -> int:
+    """Milliseconds since the epoch, rounded down."""
+    return int((_aware(moment) - _EPOCH) // _MILLISECOND)

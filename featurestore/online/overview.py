@@ -1,0 +1,267 @@
+"""What the online store holds of each view: generations, checkpoints, freshness, memory. For people and tools.
+
+    generations record  -> number, state, definition
+    lane checkpoints    -> next offset of each partition (of the least advanced lane), watermark, fencing epoch
+    some of the keys    -> entities and their size
+
+Only reads. While somebody writes, figures of two lanes may lie a commit apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from featurestore.clock import Clock
+from featurestore.core.spec import ViewSpec
+from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
+from featurestore.online.store import OnlineStore
+from featurestore.online.writer import smallest_positions
+from featurestore.wire.store_layout import (
+    Checkpoint,
+    decode_checkpoint,
+    is_of_project,
+    layout_key,
+    project_pattern,
+)
+from featurestore.wire.view_codec import definition_hash
+
+KEYS_LISTED_MAX = 200_000
+"""Keys that are listed to count entities; what a larger store holds beyond them is not guessed at."""
+
+KEYS_MEASURED_MAX = 200
+"""Keys of each view and kind whose size is asked for. A scan lists keys in the order of their hashes, so that the
+first ones are a fair sample."""
+
+Ends = Mapping[tuple[str, int], int]
+"""(topic, partition) -> offset behind the last record of the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionOverview:
+    """How far a generation has read one partition.
+
+    Attributes:
+        topic, partition: which.
+        next_offset: everything before it is applied in every lane; 0 when some lane has not seen the partition.
+        end_offset: where the source ends; None when that is not known.
+        lag_records: records still to come; None when that is not known.
+    """
+
+    topic: str
+    partition: int
+    next_offset: int
+    end_offset: int | None
+    lag_records: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryOverview:
+    """What the keys of a generation or plain view take in the server.
+
+    Attributes:
+        entities: entity keys that were listed.
+        is_complete: all were listed; otherwise `entities` and `bytes_total` are lower bounds.
+        entity_bytes_mean: mean size of an entity, head and body together, of those that were measured.
+        bytes_total: all keys, extrapolated from the mean size of each kind.
+    """
+
+    entities: int
+    is_complete: bool
+    entity_bytes_mean: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOverview:
+    """One generation of a stream view.
+
+    Attributes:
+        view: name of the view.
+        number: generation, from 1.
+        state: filling, serving or retired.
+        definition_hash: of the definition it holds.
+        is_registered_definition: whether that is what is registered now.
+        lanes: lanes that a writer has opened.
+        watermark_ms: newest event time applied, 0 before the first.
+        freshness_ms: clock minus watermark; None before the first event.
+        partitions: how far it has read.
+        memory: its size; None when it was not measured.
+    """
+
+    view: str
+    number: int
+    state: str
+    definition_hash: str
+    is_registered_definition: bool
+    lanes: int
+    watermark_ms: int
+    freshness_ms: int | None
+    partitions: tuple[PartitionOverview, ...]
+    memory: MemoryOverview | None = None
+
+    @property
+    def lag_records(self) -> int | None:
+        """Records still to come; None when the source's ends are not known."""
+        lags = [each.lag_records for each in self.partitions if each.lag_records is not None]
+        return sum(lags) if lags else None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOverview:
+    """What a project has in the store.
+
+    Attributes:
+        project: Feast project.
+        lane_count: lanes of the store; None when nobody has written to it yet.
+        as_of_ms: the clock when it was looked at.
+        generations: of all stream views, by view and number.
+        plain: size of each plain view that has values; empty when sizes were not measured.
+        unstreamed: registered stream views without a generation.
+    """
+
+    project: str
+    lane_count: int | None
+    as_of_ms: int
+    generations: tuple[GenerationOverview, ...]
+    plain: Mapping[str, MemoryOverview]
+    unstreamed: tuple[str, ...]
+
+
+def look_over(
+    store: OnlineStore,
+    project: str,
+    clock: Clock,
+    *,
+    registered: Sequence[ViewSpec] = (),
+    ends: Ends | None = None,
+    measures_memory: bool = False,
+) -> StoreOverview:
+    """Look at everything a project has in the store.
+
+    Args:
+        store: the online store.
+        project: Feast project.
+        clock: for freshness.
+        registered: stream views of the registry, to tell what is not streamed yet, or by an older definition.
+        ends: where the sources end, for the lag; None when that is not known.
+        measures_memory: list keys and ask for sizes; takes a scan of up to KEYS_LISTED_MAX keys.
+
+    Raises:
+        OnlineStoreDown, CorruptData, StoreMismatch: see GenerationCatalog.
+    """
+    catalog = GenerationCatalog(store, project)
+    # Asking the catalog would fix the number of lanes where nobody has yet, and that is the writer's choice.
+    lane_count = catalog.lane_count() if store.read_groups([[layout_key(project)]])[0] is not None else None
+    hashes = {view.name: definition_hash(view) for view in registered}
+    known = [one for _, generations in sorted(catalog.all().items()) for one in generations]
+    found = [
+        _describe(
+            one,
+            read_checkpoints(store, one, lane_count or 0),
+            is_registered_definition=hashes.get(one.view.name) == one.definition_hash,
+            now_ms=clock.now_ms(),
+            ends=ends or {},
+        )
+        for one in known
+    ]
+    sizes = _measure(store, project) if measures_memory else {}
+    stems = {(one.view.name, one.number): one.keys.stem for one in known}
+    return StoreOverview(
+        project=project,
+        lane_count=lane_count,
+        as_of_ms=clock.now_ms(),
+        generations=tuple(replace(one, memory=sizes.get(stems[one.view, one.number])) for one in found),
+        plain={stem: size for stem, size in sorted(sizes.items()) if stem not in stems.values() and "@" not in stem},
+        unstreamed=tuple(sorted(set(hashes) - {one.view.name for one in known})),
+    )
+
+
+def read_checkpoints(store: OnlineStore, generation: Generation, lane_count: int) -> list[Checkpoint]:
+    """The checkpoint of each lane of a generation, empty ones included."""
+    keys = [generation.keys.checkpoint(lane) for lane in range(lane_count)]
+    return [decode_checkpoint(data) for data in store.read_groups([[key] for key in keys])]
+
+
+def _describe(
+    generation: Generation,
+    checkpoints: Sequence[Checkpoint],
+    *,
+    is_registered_definition: bool,
+    now_ms: int,
+    ends: Ends,
+) -> GenerationOverview:
+    """Checkpoints of all lanes as one row."""
+    watermark_ms = max((checkpoint.watermark_ms for checkpoint in checkpoints), default=0)
+    positions = smallest_positions([checkpoint.positions for checkpoint in checkpoints])
+    topic = generation.view.source.topic
+    partitions = sorted({*positions, *(each for each in ends if each[0] == topic)})
+    is_read = generation.state is not GenerationState.RETIRED  # nobody reads for it any more, so nothing is to come
+    return GenerationOverview(
+        view=generation.view.name,
+        number=generation.number,
+        state=str(generation.state),
+        definition_hash=generation.definition_hash,
+        is_registered_definition=is_registered_definition,
+        lanes=sum(checkpoint.epoch > 0 for checkpoint in checkpoints),
+        watermark_ms=watermark_ms,
+        freshness_ms=now_ms - watermark_ms if watermark_ms else None,
+        partitions=tuple(
+            _partition(each, positions.get(each, 0), ends.get(each) if is_read else None) for each in partitions
+        ),
+    )
+
+
+def _partition(partition: tuple[str, int], next_offset: int, end_offset: int | None) -> PartitionOverview:
+    lag_records = None if end_offset is None else max(0, end_offset - next_offset)
+    return PartitionOverview(partition[0], partition[1], next_offset, end_offset, lag_records)
+
+
+@dataclass(slots=True)
+class _Sizes:
+    """Keys of one stem, as the scan meets them."""
+
+    entities: set[bytes] = field(default_factory=set)
+    counts: dict[bytes, int] = field(default_factory=dict)
+    measured: dict[bytes, list[int]] = field(default_factory=dict)
+
+    def summary(self, *, is_complete: bool) -> MemoryOverview:
+        """Means of each kind, and what they make of all keys."""
+        totals = {
+            kind: round(sum(sizes) / len(sizes) * self.counts[kind]) for kind, sizes in self.measured.items() if sizes
+        }
+        of_entities = sum(total for kind, total in totals.items() if kind in _ENTITY_KINDS)
+        return MemoryOverview(
+            entities=len(self.entities),
+            is_complete=is_complete,
+            entity_bytes_mean=round(of_entities / len(self.entities)) if self.entities else 0,
+            bytes_total=sum(totals.values()),
+        )
+
+
+_ENTITY_KINDS = frozenset({b"h", b"b", b"p"})
+"""Heads, bodies and plain values; the rest are checkpoints and event ids."""
+
+
+def _measure(store: OnlineStore, project: str) -> dict[str, MemoryOverview]:
+    """Sizes by the stem of the key's name: a generation's "view@number.hash", or a plain view's name."""
+    by_stem: dict[str, _Sizes] = {}
+    listed = 0
+    for key in store.scan(project_pattern(project)):
+        if not is_of_project(project, key):
+            continue
+        if listed == KEYS_LISTED_MAX:
+            return {stem: sizes.summary(is_complete=False) for stem, sizes in by_stem.items()}
+        listed += 1
+        stem, slash, rest = key.partition(b"}")[2].partition(b"/")
+        if not slash or not stem:
+            continue  # the project's own records
+        kind, _, entity_key = rest.partition(b"/")
+        sizes = by_stem.setdefault(stem.decode(), _Sizes())
+        sizes.counts[kind] = sizes.counts.get(kind, 0) + 1
+        if kind in _ENTITY_KINDS:
+            sizes.entities.add(entity_key)
+        measured = sizes.measured.setdefault(kind, [])
+        if len(measured) < KEYS_MEASURED_MAX:
+            measured.append(store.memory_bytes(key))
+    return {stem: sizes.summary(is_complete=True) for stem, sizes in by_stem.items()}

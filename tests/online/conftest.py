@@ -1,0 +1,36 @@
+"""An applied repo, and the SDK on it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from featurestore.definitions.repo import apply_repo, load_repo
+from featurestore.online.redis_store import connect
+from tests.online.feast_stand import PROJECT, Stand, stand_on
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def applied_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The payments example and what a team adds to it, applied; apply needs no store."""
+    repo = tmp_path_factory.mktemp("feast") / "feature_repo"
+    shutil.copytree(PROJECT_ROOT / "feature_repo", repo, ignore=shutil.ignore_patterns("data", "__pycache__"))
+    shutil.copy(Path(__file__).parent / "feast_extras" / "extras.py", repo)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEATURESTORE_STORE_URL", "redis://127.0.0.1:1/0")
+        apply_repo(load_repo(repo, PROJECT))
+    return repo
+
+
+@pytest.fixture
+def stand(applied_repo: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
+    """The SDK on an empty store."""
+    monkeypatch.setenv("FEATURESTORE_STORE_URL", redis_url)
+    store = connect(redis_url)
+    yield stand_on(applied_repo, store)
+    store.close()
