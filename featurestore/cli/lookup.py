@@ -1,0 +1,151 @@
+"""`featurestore lookup`: one row of features, from a running server."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from featurestore.serving.result import FeatureValue, LookupResult
+    from featurestore.serving.schema import ServiceSchema
+
+DEFAULT_ADDRESS = "127.0.0.1:6566"
+
+_MS_PER_SECOND = 1_000
+
+
+class MomentType(click.ParamType[int]):
+    """ISO 8601 (without a zone: UTC) or milliseconds since 1970, as integer milliseconds."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse one moment."""
+        text = str(value)
+        if text.lstrip("-").isdigit():
+            return int(text)
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(f'"{text}" is neither ISO 8601 nor milliseconds since 1970', param, ctx)
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return round(moment.timestamp() * _MS_PER_SECOND)
+
+
+@click.command("lookup")
+@click.argument("service")
+@click.argument("entities", nargs=-1, metavar="KEY=VALUE...")
+@click.option(
+    "--as-of", type=MomentType(), help="Read time, ISO 8601 or milliseconds since 1970. Default: the server's clock."
+)
+@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--address", default=DEFAULT_ADDRESS, envvar="FEATURESTORE_ADDRESS", show_default=True, show_envvar=True)
+@click.option("--timeout", "timeout_s", type=float, default=5.0, show_default=True, help="Seconds, retries included.")
+@click.option(
+    "--tls-ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Connect by TLS; PEM authority."
+)
+def command(
+    service: str,
+    entities: tuple[str, ...],
+    as_of: int | None,
+    output: str,
+    address: str,
+    timeout_s: float,
+    tls_ca: Path | None,
+) -> None:
+    """Look up the features of one entity row.
+
+    Example: featurestore lookup fraud_detection card_id=c-1 merchant_id=7 terminal_id=12
+    """
+    from featurestore.serving.client import ClientTls, LookupClient
+
+    tls = None if tls_ca is None else ClientTls(tls_ca)
+    with LookupClient(address, timeout_s=timeout_s, tls=tls) as client:
+        schema = client.describe(service)
+        row = {name: _typed(schema, name, value) for name, value in map(_split, entities)}
+        result = client.lookup(service, row, as_of_ms=as_of, with_metadata=True)
+    if output == "json":
+        click.echo(json.dumps(_as_json(result), indent=2, ensure_ascii=False))
+    else:
+        _show_table(result)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """KEY=VALUE."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f'"{text}" is not KEY=VALUE, such as card_id=c-1')
+    return name, value
+
+
+def _typed(schema: ServiceSchema, name: str, text: str) -> str | int:
+    """A value as the join key's type; the server explains unknown keys."""
+    from featurestore.core.spec import ValueType
+
+    is_integer = any(key.name == name and key.type is ValueType.INT64 for key in schema.join_keys)
+    if not is_integer:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise click.UsageError(f'join key "{name}" is an integer, "{text}" is not') from None
+
+
+def _as_json(result: LookupResult) -> dict[str, object]:
+    """Everything that is known of the row."""
+    [row] = result.rows()
+    return {
+        "feature_service": result.schema.service,
+        "as_of_ms": result.as_of_ms[0],
+        "features": {name: {"value": value, "status": result.status(name)[0].name} for name, value in row.items()},
+        "views": {
+            view.view: {
+                "event_time_ms": int(view.event_time_ms[0]),
+                "freshness_ms": int(view.freshness_ms[0]),
+                "positions": [
+                    {"topic": each.topic, "partition": each.partition, "next_offset": each.next_offset}
+                    for each in (view.positions[0] if view.positions else ())
+                ],
+            }
+            for view in result.views
+        },
+    }
+
+
+def _show_table(result: LookupResult) -> None:
+    """A table on a terminal, columns of text otherwise."""
+    from rich.console import Console
+    from rich.table import Table
+
+    [row] = result.rows()
+    as_of = datetime.fromtimestamp(result.as_of_ms[0] / _MS_PER_SECOND, tz=UTC)
+    table = Table(
+        title=f"{result.schema.service} as of {as_of.isoformat(timespec='milliseconds')}", title_justify="left"
+    )
+    table.add_column("feature")
+    table.add_column("value", justify="right")
+    table.add_column("status")
+    table.add_column("view")
+    for feature in result.schema.features:
+        status = result.status(feature.name)[0].name
+        view = result.schema.views[feature.view].name
+        table.add_row(feature.name, _text(row[feature.name]), status, view)
+    console = Console()
+    console.print(table)
+    for view_freshness in result.views:
+        known = int(view_freshness.freshness_ms[0]) >= 0
+        age = (
+            f"newest event {int(view_freshness.freshness_ms[0]) / _MS_PER_SECOND:.3f} s before" if known else "no event"
+        )
+        console.print(f"{view_freshness.view}: {age}")
+
+
+def _text(value: FeatureValue) -> str:
+    """A value for people."""
+    if value is None:
+        return "-"
+    return f"{value:,.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,96 @@
+"""`featurestore serve`: the lookup server."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from featurestore.cli.settings import load_settings, settings_options
+
+DEFAULT_PORT = 6566
+"""Where Feast's own clients look for a feature server."""
+
+
+@click.command("serve")
+@settings_options
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", default=DEFAULT_PORT, show_default=True, help="gRPC port; 0 takes a free one.")
+@click.option("--metrics-port", type=int, help="Serve Prometheus metrics there; 0 takes a free port. Default: nowhere.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Handler threads.")
+@click.option(
+    "--io", type=click.Choice(["sync", "aio"]), default="sync", show_default=True, help="Thread pool or asyncio."
+)
+@click.option("--share-port", is_flag=True, help="Let several server processes listen on one port.")
+@click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM certificate.")
+@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM private key.")
+@click.option(
+    "--tls-client-ca",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="PEM authority; clients must present a certificate that it signed.",
+)
+def command(
+    repo: Path | None,
+    registry: str | None,
+    project: str | None,
+    store_url: str | None,
+    cluster: bool | None,
+    host: str,
+    port: int,
+    metrics_port: int | None,
+    workers: int | None,
+    io: str,
+    share_port: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+) -> int:
+    """Serve features over gRPC until SIGTERM or Ctrl-C, then let requests in flight end.
+
+    New and changed feature services are picked up from the registry without a restart. One line is printed when the
+    server is ready.
+    """
+    if (tls_cert is None) is not (tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key go together")
+    if tls_client_ca is not None and tls_cert is None:
+        raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key")
+    # gRPC takes longest to load; a wrong option should not have to wait for it.
+    from featurestore.clock import SystemClock
+    from featurestore.online.embedded import EmbeddedStore
+    from featurestore.online.redis_store import RedisStore
+    from featurestore.serving.limits import WORKERS_DEFAULT
+    from featurestore.serving.listening import ServerSettings, Tls
+    from featurestore.serving.registry_source import open_registry
+    from featurestore.serving.server import FeatureServer
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Before the server starts: a SIGTERM that comes while it does must end it too, and cleanly.
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stopping.set())
+    settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
+    tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key, tls_client_ca)
+    store = RedisStore(
+        settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure(), cluster=settings.store.cluster
+    )
+    server = FeatureServer(
+        open_registry(settings.registry, settings.project),
+        store,
+        SystemClock(),
+        ServerSettings(host, port, io, workers or WORKERS_DEFAULT, tls, share_port),
+        metrics_port=metrics_port,
+    )
+    metrics = "" if server.metrics_port is None else f", metrics on http://{host}:{server.metrics_port}/metrics"
+    click.echo(f"serving project {settings.project} on {host}:{server.port}{metrics}")
+    # What lives by now lives until the end: the collector need not walk it in the middle of a request.
+    gc.collect()
+    gc.freeze()
+    stopping.wait()
+    click.echo("draining")
+    server.stop()
+    store.close()
+    return 0

@@ -1,0 +1,1 @@
+"""The lookup server and its clients: gRPC over the online store."""

@@ -1,0 +1,1 @@
+"""Compiled from proto/featurestore/v1 by `python proto/compile_lookup.py`; do not edit."""

@@ -1,0 +1,179 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class FeatureStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FEATURE_STATUS_UNSPECIFIED: _ClassVar[FeatureStatus]
+    PRESENT: _ClassVar[FeatureStatus]
+    NULL_VALUE: _ClassVar[FeatureStatus]
+    NOT_FOUND: _ClassVar[FeatureStatus]
+    NOT_READY: _ClassVar[FeatureStatus]
+    OUTSIDE_MAX_AGE: _ClassVar[FeatureStatus]
+
+class ValueType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VALUE_TYPE_UNSPECIFIED: _ClassVar[ValueType]
+    INT64: _ClassVar[ValueType]
+    FLOAT64: _ClassVar[ValueType]
+    STRING: _ClassVar[ValueType]
+    BOOL: _ClassVar[ValueType]
+    TIMESTAMP: _ClassVar[ValueType]
+FEATURE_STATUS_UNSPECIFIED: FeatureStatus
+PRESENT: FeatureStatus
+NULL_VALUE: FeatureStatus
+NOT_FOUND: FeatureStatus
+NOT_READY: FeatureStatus
+OUTSIDE_MAX_AGE: FeatureStatus
+VALUE_TYPE_UNSPECIFIED: ValueType
+INT64: ValueType
+FLOAT64: ValueType
+STRING: ValueType
+BOOL: ValueType
+TIMESTAMP: ValueType
+
+class EntityColumn(_message.Message):
+    __slots__ = ("join_key", "strings", "integers")
+    JOIN_KEY_FIELD_NUMBER: _ClassVar[int]
+    STRINGS_FIELD_NUMBER: _ClassVar[int]
+    INTEGERS_FIELD_NUMBER: _ClassVar[int]
+    join_key: str
+    strings: _containers.RepeatedScalarFieldContainer[str]
+    integers: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, join_key: _Optional[str] = ..., strings: _Optional[_Iterable[str]] = ..., integers: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class LookupRequest(_message.Message):
+    __slots__ = ("feature_service", "entities", "as_of_ms", "include_metadata")
+    FEATURE_SERVICE_FIELD_NUMBER: _ClassVar[int]
+    ENTITIES_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_MS_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_METADATA_FIELD_NUMBER: _ClassVar[int]
+    feature_service: str
+    entities: _containers.RepeatedCompositeFieldContainer[EntityColumn]
+    as_of_ms: _containers.RepeatedScalarFieldContainer[int]
+    include_metadata: bool
+    def __init__(self, feature_service: _Optional[str] = ..., entities: _Optional[_Iterable[_Union[EntityColumn, _Mapping]]] = ..., as_of_ms: _Optional[_Iterable[int]] = ..., include_metadata: _Optional[bool] = ...) -> None: ...
+
+class LookupResponse(_message.Message):
+    __slots__ = ("schema_id", "row_count", "doubles", "integers", "strings", "statuses", "as_of_ms", "views")
+    SCHEMA_ID_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DOUBLES_FIELD_NUMBER: _ClassVar[int]
+    INTEGERS_FIELD_NUMBER: _ClassVar[int]
+    STRINGS_FIELD_NUMBER: _ClassVar[int]
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_MS_FIELD_NUMBER: _ClassVar[int]
+    VIEWS_FIELD_NUMBER: _ClassVar[int]
+    schema_id: int
+    row_count: int
+    doubles: _containers.RepeatedScalarFieldContainer[float]
+    integers: _containers.RepeatedScalarFieldContainer[int]
+    strings: _containers.RepeatedScalarFieldContainer[str]
+    statuses: bytes
+    as_of_ms: _containers.RepeatedScalarFieldContainer[int]
+    views: _containers.RepeatedCompositeFieldContainer[ViewMetadata]
+    def __init__(self, schema_id: _Optional[int] = ..., row_count: _Optional[int] = ..., doubles: _Optional[_Iterable[float]] = ..., integers: _Optional[_Iterable[int]] = ..., strings: _Optional[_Iterable[str]] = ..., statuses: _Optional[bytes] = ..., as_of_ms: _Optional[_Iterable[int]] = ..., views: _Optional[_Iterable[_Union[ViewMetadata, _Mapping]]] = ...) -> None: ...
+
+class ViewMetadata(_message.Message):
+    __slots__ = ("event_time_ms", "freshness_ms", "checkpoints", "checkpoint_index")
+    EVENT_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    FRESHNESS_MS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    event_time_ms: _containers.RepeatedScalarFieldContainer[int]
+    freshness_ms: _containers.RepeatedScalarFieldContainer[int]
+    checkpoints: _containers.RepeatedCompositeFieldContainer[LaneCheckpoint]
+    checkpoint_index: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, event_time_ms: _Optional[_Iterable[int]] = ..., freshness_ms: _Optional[_Iterable[int]] = ..., checkpoints: _Optional[_Iterable[_Union[LaneCheckpoint, _Mapping]]] = ..., checkpoint_index: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class LaneCheckpoint(_message.Message):
+    __slots__ = ("watermark_ms", "positions")
+    WATERMARK_MS_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    watermark_ms: int
+    positions: _containers.RepeatedCompositeFieldContainer[SourcePosition]
+    def __init__(self, watermark_ms: _Optional[int] = ..., positions: _Optional[_Iterable[_Union[SourcePosition, _Mapping]]] = ...) -> None: ...
+
+class SourcePosition(_message.Message):
+    __slots__ = ("topic", "partition", "next_offset")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    partition: int
+    next_offset: int
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., next_offset: _Optional[int] = ...) -> None: ...
+
+class JoinKeyDescription(_message.Message):
+    __slots__ = ("name", "type")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: ValueType
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[ValueType, str]] = ...) -> None: ...
+
+class FeatureDescription(_message.Message):
+    __slots__ = ("name", "type", "slot", "view", "zero_when_not_found")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    ZERO_WHEN_NOT_FOUND_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: ValueType
+    slot: int
+    view: int
+    zero_when_not_found: bool
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[ValueType, str]] = ..., slot: _Optional[int] = ..., view: _Optional[int] = ..., zero_when_not_found: _Optional[bool] = ...) -> None: ...
+
+class ViewDescription(_message.Message):
+    __slots__ = ("name", "definition_hash")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DEFINITION_HASH_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    definition_hash: str
+    def __init__(self, name: _Optional[str] = ..., definition_hash: _Optional[str] = ...) -> None: ...
+
+class DescribeFeatureServiceRequest(_message.Message):
+    __slots__ = ("feature_service",)
+    FEATURE_SERVICE_FIELD_NUMBER: _ClassVar[int]
+    feature_service: str
+    def __init__(self, feature_service: _Optional[str] = ...) -> None: ...
+
+class DescribeFeatureServiceResponse(_message.Message):
+    __slots__ = ("schema_id", "feature_service", "join_keys", "features", "views")
+    SCHEMA_ID_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_SERVICE_FIELD_NUMBER: _ClassVar[int]
+    JOIN_KEYS_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    VIEWS_FIELD_NUMBER: _ClassVar[int]
+    schema_id: int
+    feature_service: str
+    join_keys: _containers.RepeatedCompositeFieldContainer[JoinKeyDescription]
+    features: _containers.RepeatedCompositeFieldContainer[FeatureDescription]
+    views: _containers.RepeatedCompositeFieldContainer[ViewDescription]
+    def __init__(self, schema_id: _Optional[int] = ..., feature_service: _Optional[str] = ..., join_keys: _Optional[_Iterable[_Union[JoinKeyDescription, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[FeatureDescription, _Mapping]]] = ..., views: _Optional[_Iterable[_Union[ViewDescription, _Mapping]]] = ...) -> None: ...
+
+class ListFeatureServicesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListFeatureServicesResponse(_message.Message):
+    __slots__ = ("services",)
+    class Service(_message.Message):
+        __slots__ = ("name", "join_keys", "feature_count")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        JOIN_KEYS_FIELD_NUMBER: _ClassVar[int]
+        FEATURE_COUNT_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        join_keys: _containers.RepeatedScalarFieldContainer[str]
+        feature_count: int
+        def __init__(self, name: _Optional[str] = ..., join_keys: _Optional[_Iterable[str]] = ..., feature_count: _Optional[int] = ...) -> None: ...
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    services: _containers.RepeatedCompositeFieldContainer[ListFeatureServicesResponse.Service]
+    def __init__(self, services: _Optional[_Iterable[_Union[ListFeatureServicesResponse.Service, _Mapping]]] = ...) -> None: ...

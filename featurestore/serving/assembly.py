@@ -1,0 +1,291 @@
+"""From what the store returned to the matrices of an answer.
+
+    rows     c-1,m-7   c-1,m-9   c-2,m-7            N = 3
+    reads    card c-1, card c-2, merchant 7, 9      each (view, entity key) once
+    values   one ViewAnswer for each (read, read time), stacked and scattered into (feature, row) matrices
+
+Nothing here loops over the features of a stream view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.core.events import BoolArray, Float64Array, Int64Array
+from featurestore.core.view import ViewAnswer
+from featurestore.errors import AsOfTooOld, CorruptData, LimitExceeded
+from featurestore.online.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
+from featurestore.serving.deadline import Deadline
+from featurestore.serving.limits import ENTITY_READS_PER_REQUEST_MAX
+from featurestore.serving.plan import PlainPart, ServicePlan, StreamPart
+from featurestore.serving.schema import FeatureStatus, Matrix
+from featurestore.wire.entity_key import KEY_BYTES_MAX, encode_key, encode_value
+from featurestore.wire.plain_codec import decode_plain
+from featurestore.wire.tile_codec import decode_entity
+
+KeyColumns = Sequence[Sequence[str] | Sequence[int]]
+"""For each join key of the schema, one value for each row."""
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+ANSWERS_PER_DEADLINE_CHECK = 32
+"""Entities computed between two looks at the clock: about a millisecond of work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """N rows of a feature service, laid out as the plan's schema says.
+
+    Attributes:
+        row_count: N.
+        doubles: (D, N), NaN where null.
+        integers: (I, N), 0 where null.
+        strings: S x N texts, feature-major, empty where null.
+        statuses: (F, N) of FeatureStatus.
+        null: (F, N) True where there is no value; a count beside NOT_FOUND is 0 and not null.
+        as_of_ms: the read time of all rows, or of each.
+        event_time_ms: (V, N) newest event time behind each view's values, 0 where there is none.
+        checkpoints: (V) lists of N raw lane checkpoints; empty for plain views and unless asked for.
+    """
+
+    row_count: int
+    doubles: Float64Array
+    integers: Int64Array
+    strings: list[str]
+    statuses: NDArray[np.uint8]
+    null: BoolArray
+    as_of_ms: tuple[int, ...]
+    event_time_ms: Int64Array
+    checkpoints: list[list[bytes | None]]
+
+
+class Reads:
+    """The distinct reads that N rows of a plan need.
+
+    Args:
+        plan: the feature service.
+        columns: values of its join keys.
+        row_count: N.
+
+    Attributes:
+        wanted: what to read, each (view, entity key) once.
+        row_count: N.
+        rows: for each part of the plan (stream parts first), the index into `wanted` of each row.
+
+    Raises:
+        LimitExceeded: too many reads, or a key is too long.
+    """
+
+    def __init__(self, plan: ServicePlan, columns: KeyColumns, row_count: int) -> None:
+        self.wanted: list[EntityRead | PlainRead] = []
+        self.rows: list[list[int]] = []
+        self.row_count = row_count
+        for part in plan.stream_parts:
+            self._add([EntityRead(part.generation, key) for key in _entity_keys(plan, part, columns)])
+        for plain in plan.plain_parts:
+            self._add([PlainRead(plain.project, plain.spec, key) for key in _entity_keys(plan, plain, columns)])
+        if len(self.wanted) > ENTITY_READS_PER_REQUEST_MAX:
+            raise LimitExceeded(
+                f"the request needs {len(self.wanted)} reads of the store, the limit is {ENTITY_READS_PER_REQUEST_MAX}",
+                hint="split it into several requests",
+            )
+
+    def _add(self, reads: Sequence[EntityRead] | Sequence[PlainRead]) -> None:
+        """Append one part's reads, repeated keys once."""
+        if self.row_count == 1:
+            self.rows.append([len(self.wanted)])
+            self.wanted += reads
+            return
+        at: dict[bytes, int] = {}
+        rows = []
+        for read in reads:
+            if read.key not in at:
+                at[read.key] = len(self.wanted)
+                self.wanted.append(read)
+            rows.append(at[read.key])
+        self.rows.append(rows)
+
+
+class Assembly:
+    """Builds one answer; used once.
+
+    Args:
+        plan: the feature service.
+        reads: what was wanted.
+        found: what the store returned, in the order of `reads.wanted`.
+        as_of_ms: the read time of all rows, or of each.
+        deadline: when to give up.
+    """
+
+    def __init__(
+        self,
+        plan: ServicePlan,
+        reads: Reads,
+        found: Sequence[EntityBytes | PlainBytes],
+        as_of_ms: tuple[int, ...],
+        deadline: Deadline,
+    ) -> None:
+        self._plan = plan
+        self._reads = reads
+        self._found = found
+        self._as_of_ms = as_of_ms
+        self._deadline = deadline
+        count = self._row_count = reads.row_count
+        schema = plan.schema
+        self._doubles = np.zeros((len(plan.double_features), count))
+        self._integers = np.zeros((plan.integer_count, count), dtype=np.int64)
+        self._strings = [""] * (plan.string_count * count)
+        self._null = np.ones((len(schema.features), count), dtype=np.bool_)
+        self._event_time_ms = np.zeros((len(schema.views), count), dtype=np.int64)
+        self._view_status = np.full((len(schema.views), count), FeatureStatus.NOT_FOUND, dtype=np.uint8)
+        self._computed = 0
+
+    def answer(self, *, with_checkpoint: bool) -> Answer:
+        """All matrices.
+
+        Raises:
+            AsOfTooOld: an entity's tiles cannot answer its read time.
+            DeadlineSpent: no time is left.
+            CorruptData: bytes of the store are wrong; names the entity key.
+        """
+        parts = len(self._plan.stream_parts)
+        if parts:
+            self._fill_streams()
+        for plain, rows in zip(self._plan.plain_parts, self._reads.rows[parts:], strict=True):
+            self._fill_plain(plain, rows)
+        if len(self._doubles):
+            self._doubles[self._null[self._plan.double_features]] = np.nan
+        statuses = self._view_status[self._plan.view_of_feature]
+        statuses += self._null & (statuses == FeatureStatus.PRESENT)
+        statuses[self._plan.not_ready] = FeatureStatus.NOT_READY
+        return Answer(
+            row_count=self._row_count,
+            doubles=self._doubles,
+            integers=self._integers,
+            strings=self._strings,
+            statuses=statuses,
+            null=self._null,
+            as_of_ms=self._as_of_ms,
+            event_time_ms=self._event_time_ms,
+            checkpoints=self._checkpoints() if with_checkpoint else [],
+        )
+
+    def _fill_streams(self) -> None:
+        """Gather the values of all stream views at once."""
+        plan = self._plan
+        by_part = [
+            self._view_answers(part, rows) for part, rows in zip(plan.stream_parts, self._reads.rows, strict=False)
+        ]
+        self._null[plan.nulls.to] = _joined([[answer.null for answer in answers] for answers in by_part])[plan.nulls.of]
+        ints = _joined([[answer.ints for answer in answers] for answers in by_part])
+        self._integers[plan.integers.to] = ints[plan.integers.of]
+        floats = _joined([[answer.floats for answer in answers] for answers in by_part])
+        self._doubles[plan.doubles.to] = floats[plan.doubles.of]
+        for part, answers in zip(plan.stream_parts, by_part, strict=True):
+            for row, answer in enumerate(answers):
+                if answer.found:
+                    self._view_status[part.view, row] = FeatureStatus.PRESENT
+                    self._event_time_ms[part.view, row] = answer.newest_event_time_ms
+                for of, to in part.strings:
+                    self._strings[to * self._row_count + row] = answer.texts.get(of, "")
+
+    def _view_answers(self, part: StreamPart, rows: Sequence[int]) -> list[ViewAnswer]:
+        """The answer of each row; rows that share entity key and read time share one."""
+        compiled = part.generation.compiled
+        known: dict[tuple[int, int], ViewAnswer] = {}
+        answers = []
+        for row, read in enumerate(rows):
+            as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
+            answer = known.get((read, as_of_ms))
+            if answer is None:
+                self._give_up_when_late()
+                found = self._found[read]
+                assert isinstance(found, EntityBytes)
+                try:
+                    table = decode_entity(compiled, found.body, found.head)
+                    answer = known[read, as_of_ms] = compiled.answer(table, as_of_ms)
+                except (AsOfTooOld, CorruptData) as error:
+                    raise self._named(error, read) from error
+            answers.append(answer)
+        return answers
+
+    def _fill_plain(self, part: PlainPart, rows: Sequence[int]) -> None:
+        """Copy one plain view's values; they are few, so one by one."""
+        for row, read in enumerate(rows):
+            found = self._found[read]
+            assert isinstance(found, PlainBytes)
+            if found.value is None:
+                continue
+            self._give_up_when_late()
+            try:
+                stored = decode_plain(part.spec, found.value)
+            except CorruptData as error:
+                raise self._named(error, read) from error
+            as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
+            self._event_time_ms[part.view, row] = stored.event_time_ms
+            if part.spec.ttl_ms is not None and as_of_ms - stored.event_time_ms > part.spec.ttl_ms:
+                self._view_status[part.view, row] = FeatureStatus.OUTSIDE_MAX_AGE
+                continue
+            self._view_status[part.view, row] = FeatureStatus.PRESENT
+            for field, slot, at in part.targets:
+                value = stored.values[field]
+                if value is None:
+                    continue
+                self._null[at, row] = False
+                if slot.matrix is Matrix.STRINGS:
+                    self._strings[slot.slot * self._row_count + row] = str(value)
+                elif slot.matrix is Matrix.DOUBLES:
+                    self._doubles[slot.slot, row] = value
+                else:
+                    self._integers[slot.slot, row] = value
+
+    def _checkpoints(self) -> list[list[bytes | None]]:
+        """For each view of the schema, the raw checkpoint of each row's lane."""
+        checkpoints: list[list[bytes | None]] = [[] for _ in self._plan.schema.views]
+        for part, rows in zip(self._plan.stream_parts, self._reads.rows, strict=False):
+            found = [self._found[read] for read in rows]
+            checkpoints[part.view] = [each.checkpoint for each in found if isinstance(each, EntityBytes)]
+        return checkpoints
+
+    def _give_up_when_late(self) -> None:
+        """Look at the clock now and then."""
+        if self._computed % ANSWERS_PER_DEADLINE_CHECK == 0:
+            self._deadline.remaining_ms("computing the answer")
+        self._computed += 1
+
+    def _named(self, error: AsOfTooOld | CorruptData, read: int) -> AsOfTooOld | CorruptData:
+        """The same error, naming view and entity key."""
+        wanted = self._reads.wanted[read]
+        name = wanted.generation.view.name if isinstance(wanted, EntityRead) else wanted.view.name
+        key = wanted.key.decode(errors="backslashreplace")
+        return type(error)(
+            f'{error.message} (feature view "{name}", entity key "{key}")', detail=error.detail, hint=error.hint
+        )
+
+
+def _entity_keys(plan: ServicePlan, part: StreamPart | PlainPart, columns: KeyColumns) -> list[bytes]:
+    """Canonical entity key of each row for one view."""
+    if len(part.key_columns) == 1:
+        keys = [encode_value(value) for value in columns[part.key_columns[0]]]
+    else:
+        keys = [encode_key(values) for values in zip(*(columns[index] for index in part.key_columns), strict=True)]
+    for key in keys:
+        if len(key) > KEY_BYTES_MAX:
+            names = ", ".join(plan.schema.join_keys[index].name for index in part.key_columns)
+            raise LimitExceeded(
+                f'a value of join key "{names}" is {len(key)} bytes long, the limit is {KEY_BYTES_MAX}',
+                hint="send shorter keys",
+            )
+    return keys
+
+
+def _joined(by_part: Sequence[Sequence[NDArray[_Scalar]]]) -> NDArray[_Scalar]:
+    """For each part N arrays of (K,), as one array (sum of K, N)."""
+    if len(by_part[0]) == 1:
+        return np.concatenate([arrays[0] for arrays in by_part])[:, np.newaxis]
+    return np.concatenate([np.stack(arrays, axis=1) for arrays in by_part])

@@ -1,0 +1,39 @@
+"""Limits of the lookup server: what one request may ask for, and how long the server's own work may take."""
+
+from __future__ import annotations
+
+ROWS_PER_REQUEST_MAX = 1_000
+"""Entity rows of one request; a row costs some tens of microseconds a view, and they are answered in one go."""
+
+ENTITY_READS_PER_REQUEST_MAX = 5_000
+"""Distinct (view, entity key) reads of one request: one pipeline to the online store."""
+
+REQUEST_BYTES_MAX = 1 << 20
+"""Largest request message, bytes."""
+
+RESPONSE_BYTES_MAX = 16 << 20
+"""Largest response message, bytes; clients must allow as much."""
+
+FEATURES_PER_REQUEST_MAX = 2_000
+"""Features of one ad-hoc "view:feature" list."""
+
+CACHED_PLANS_MAX = 1_024
+"""Plans kept for ad-hoc feature lists; the oldest goes first."""
+
+DEADLINE_DEFAULT_MS = 5_000.0
+"""Budget of a request whose caller set no deadline, so that no thread waits for ever."""
+
+STORE_TIMEOUT_MAX_MS = 2_000.0
+"""Longest wait for one answer of the online store, whatever the caller's deadline."""
+
+WORKERS_DEFAULT = 8
+"""Handler threads of one process: enough to overlap waits for the store, few enough to keep the GIL calm."""
+
+POLL_SECONDS = 1.0
+"""How often the registry and the store's generations are looked at."""
+
+DRAIN_SECONDS = 10.0
+"""How long requests in flight may go on after SIGTERM."""
+
+CONCURRENT_REQUESTS_MAX = 1_000
+"""Requests in one process, waiting ones included; more are refused at once with RESOURCE_EXHAUSTED."""

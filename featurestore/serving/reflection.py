@@ -1,0 +1,82 @@
+"""Server reflection, so that grpcurl and its kin need no .proto files.
+
+Feast's messages live in a private descriptor pool (see `wire.feast_protos`), ours and gRPC's in the process-wide one;
+reflection answers from a third pool that holds copies of all of them. It is served under both names by which clients
+ask for it: v1 and the older v1alpha, whose messages are the same on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from featurestore.serving._generated import lookup_pb2
+from featurestore.wire.feast_protos import descriptor_pool as feast_pool
+
+REFLECTION_SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic to the stubs only
+
+_FEAST_SERVING_FILE = "feast/serving/ServingService.proto"
+
+
+def threaded_reflection(services: Iterable[str], pool: ThreadPoolExecutor) -> dict[str, dict[str, Handler]]:
+    """Method handlers by service name, for a thread-pool server.
+
+    Args:
+        services: full names of the services to show.
+        pool: runs the reflection streams.
+    """
+    servicer = reflection.ReflectionServicer([*services, *REFLECTION_SERVICES], pool=_pool())
+
+    def reflect(requests: Any, context: Any) -> Any:
+        return servicer.ServerReflectionInfo(requests, context)
+
+    # grpc looks for this attribute to run a method elsewhere than on the server's own pool.
+    reflect.__dict__["experimental_thread_pool"] = pool
+    return _handlers(reflect)
+
+
+def async_reflection(services: Iterable[str]) -> dict[str, dict[str, Handler]]:
+    """Method handlers by service name, for an asyncio server."""
+    servicer = reflection.aio.ReflectionServicer([*services, *REFLECTION_SERVICES], pool=_pool())
+    return _handlers(servicer.ServerReflectionInfo)
+
+
+def _handlers(reflect: Callable[..., Any]) -> dict[str, dict[str, Handler]]:
+    """The one method, under both names."""
+    handler = grpc.stream_stream_rpc_method_handler(
+        reflect,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return {service: {"ServerReflectionInfo": handler} for service in REFLECTION_SERVICES}
+
+
+def _pool() -> DescriptorPool:
+    """Everything that can be reflected."""
+    pool = DescriptorPool()
+    _copy(feast_pool().FindFileByName(_FEAST_SERVING_FILE), pool, set())
+    for module in (lookup_pb2, health_pb2, reflection_pb2):
+        _copy(module.DESCRIPTOR, pool, set())
+    return pool
+
+
+def _copy(file: FileDescriptor, pool: DescriptorPool, seen: set[str]) -> None:
+    """Add a file and what it imports, dependencies first."""
+    if file.name in seen:
+        return
+    seen.add(file.name)
+    for dependency in file.dependencies:
+        _copy(dependency, pool, seen)
+    copy = descriptor_pb2.FileDescriptorProto()
+    file.CopyToProto(copy)
+    pool.Add(copy)

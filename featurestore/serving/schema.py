@@ -1,0 +1,147 @@
+"""The layout of a feature service's answer: names, types, and where each value stands.
+
+Shared by server and client, so that both address the packed matrices in the same way. Matrices are feature-major:
+for N rows the value of a feature is at [slot, row] of the (slots, N) matrix that its type selects.
+
+    FLOAT64                    doubles
+    INT64, BOOL, TIMESTAMP     integers
+    STRING                     strings
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import xxhash
+
+from featurestore.core.events import BoolArray, Int64Array
+from featurestore.core.spec import Column, ValueType
+
+
+class FeatureStatus(enum.IntEnum):
+    """What stands behind a value; the numbers are those of proto/featurestore/v1."""
+
+    PRESENT = 1
+    NULL_VALUE = 2
+    NOT_FOUND = 3
+    NOT_READY = 4
+    OUTSIDE_MAX_AGE = 5
+
+
+class Matrix(enum.Enum):
+    """The three packed value columns of an answer."""
+
+    DOUBLES = "doubles"
+    INTEGERS = "integers"
+    STRINGS = "strings"
+
+
+MATRIX_OF: dict[ValueType, Matrix] = {
+    ValueType.FLOAT64: Matrix.DOUBLES,
+    ValueType.INT64: Matrix.INTEGERS,
+    ValueType.BOOL: Matrix.INTEGERS,
+    ValueType.TIMESTAMP: Matrix.INTEGERS,
+    ValueType.STRING: Matrix.STRINGS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSlot:
+    """One feature of the answer.
+
+    Attributes:
+        name: name in the answer.
+        type: selects the matrix.
+        slot: row of that matrix.
+        view: index into the schema's views.
+        zero_when_not_found: the value over no events is 0, not null.
+    """
+
+    name: str
+    type: ValueType
+    slot: int
+    view: int
+    zero_when_not_found: bool = False
+
+    @property
+    def matrix(self) -> Matrix:
+        """The packed column that holds its values."""
+        return MATRIX_OF[self.type]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedView:
+    """A view behind the answer.
+
+    Attributes:
+        name: the Feast view's name.
+        definition_hash: of the definition that answers now; empty for plain views and views not yet filled.
+    """
+
+    name: str
+    definition_hash: str = ""
+
+
+@dataclass(frozen=True)
+class ServiceSchema:
+    """The answer of one feature service.
+
+    Attributes:
+        service: its name.
+        join_keys: what a request must give.
+        features: in answer order; a status stands at the feature's index here.
+        views: in order of first use.
+        schema_id: unsigned 64-bit digest of all of the above; equal ids, equal layouts.
+    """
+
+    service: str
+    join_keys: tuple[Column, ...]
+    features: tuple[FeatureSlot, ...]
+    views: tuple[ServedView, ...]
+    schema_id: int
+
+    @cached_property
+    def features_of(self) -> dict[Matrix, Int64Array]:
+        """For each matrix, the index in `features` of each of its rows."""
+        return {
+            matrix: np.array(
+                [at for at, feature in enumerate(self.features) if feature.matrix is matrix], dtype=np.int64
+            )
+            for matrix in Matrix
+        }
+
+    @cached_property
+    def zero_when_not_found(self) -> BoolArray:
+        """(F,) True for features whose value over no events is 0."""
+        return np.array([feature.zero_when_not_found for feature in self.features], dtype=np.bool_)
+
+
+def make_schema(
+    service: str, join_keys: tuple[Column, ...], features: tuple[FeatureSlot, ...], views: tuple[ServedView, ...]
+) -> ServiceSchema:
+    """A schema with its id."""
+    digest = xxhash.xxh3_64()
+    for part in (
+        service,
+        *(text for key in join_keys for text in (key.name, key.type.value)),
+        "features",
+        *(
+            text
+            for feature in features
+            for text in (
+                feature.name,
+                feature.type.value,
+                f"{feature.slot}:{feature.view}:{feature.zero_when_not_found:d}",
+            )
+        ),
+        "views",
+        *(text for view in views for text in (view.name, view.definition_hash)),
+    ):
+        encoded = part.encode()
+        # The length goes first, so that ("ab", "c") and ("a", "bc") differ.
+        digest.update(b"%d:" % len(encoded))
+        digest.update(encoded)
+    return ServiceSchema(service, join_keys, features, views, digest.intdigest())

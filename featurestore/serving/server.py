@@ -1,0 +1,121 @@
+"""The lookup server as a whole: two services, health and reflection on one port, metrics on another.
+
+    registry, generations -> CatalogSource --snapshot--> PackedService, FeastService --> LookupServer
+                                  |--> health: NOT_SERVING while the store is down
+                                  '--> metrics
+
+Handlers are the same for threads and asyncio. The thread pool overlaps the waits of several requests for the store, the
+event loop saves the hand-over to a thread; benchmarks/ measures both, and the default is the better one there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from featurestore.clock import Clock
+from featurestore.errors import InvalidRequest
+from featurestore.online.store import OnlineStore
+from featurestore.serving.async_server import AsyncServer
+from featurestore.serving.catalog_source import CatalogSource
+from featurestore.serving.feast_service import FeastService
+from featurestore.serving.limits import DRAIN_SECONDS
+from featurestore.serving.listening import ServerSettings
+from featurestore.serving.lookup import FeatureLookup
+from featurestore.serving.methods import Method, all_methods
+from featurestore.serving.metrics import ServerMetrics
+from featurestore.serving.packed_service import PackedService
+from featurestore.serving.registry_source import Registry
+from featurestore.serving.threaded_server import ThreadedServer
+
+_log = logging.getLogger(__name__)
+
+
+class LookupServer(Protocol):
+    """A gRPC server that was started."""
+
+    @property
+    def port(self) -> int:
+        """The bound port."""
+        ...
+
+    def set_serving(self, is_serving: bool) -> None:
+        """What the health service answers."""
+        ...
+
+    def stop(self, drain_seconds: float) -> None:
+        """Answer NOT_SERVING, refuse new requests, let those in flight end, return when all did."""
+        ...
+
+
+class FeatureServer:
+    """Everything that `featurestore serve` runs; serves when constructed.
+
+    Args:
+        registry: where definitions come from.
+        store: the online store; it may be down.
+        clock: processing time.
+        settings: how to listen.
+        metrics_port: where Prometheus finds /metrics, 0 for a free port, None for nowhere.
+
+    Attributes:
+        port: the bound gRPC port.
+        metrics_port: the bound metrics port, None for nowhere.
+
+    Raises:
+        FeatureStoreError: the registry cannot be read, or an address cannot be bound.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: OnlineStore,
+        clock: Clock,
+        settings: ServerSettings,
+        *,
+        metrics_port: int | None = None,
+    ) -> None:
+        self._metrics = ServerMetrics()
+        self._catalog = CatalogSource(registry, store)
+        lookup = FeatureLookup(clock, count_rows=self._metrics.count_rows)
+        methods = all_methods(PackedService(self._catalog, lookup), FeastService(self._catalog, lookup))
+        self._server = start_server(methods, clock, self._metrics, settings)
+        self.port = self._server.port
+        self.metrics_port: int | None = None
+        self._stop_metrics: Callable[[], None] = lambda: None
+        if metrics_port is not None:
+            self.metrics_port, self._stop_metrics = self._metrics.listen(settings.host, metrics_port)
+        self._was_serving: bool | None = None
+        self._catalog.start(self._show_state)
+
+    def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
+        """End: NOT_SERVING first, then requests in flight, then everything else."""
+        self._catalog.stop()
+        self._server.stop(drain_seconds)
+        self._stop_metrics()
+
+    def _show_state(self, catalog: CatalogSource) -> None:
+        """After each poll: health and gauges."""
+        is_store_up = catalog.store_error is None
+        if is_store_up is not self._was_serving:
+            self._server.set_serving(is_store_up)
+            self._was_serving = is_store_up
+        self._metrics.show_state(
+            store_up=is_store_up, registry_up=catalog.registry_error is None, service_count=catalog.service_count
+        )
+
+
+def start_server(
+    methods: Sequence[Method], clock: Clock, metrics: ServerMetrics, settings: ServerSettings
+) -> LookupServer:
+    """Listen and serve.
+
+    Raises:
+        InvalidRequest: the address cannot be bound, a TLS file cannot be read, or `io` is unknown.
+    """
+    if settings.io == "sync":
+        return ThreadedServer(methods, clock, metrics, settings)
+    if settings.io == "aio":
+        return AsyncServer(methods, clock, metrics, settings)
+    raise InvalidRequest(f'io "{settings.io}" is unknown', hint='use "sync" or "aio"')

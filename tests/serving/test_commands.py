@@ -1,0 +1,137 @@
+"""`featurestore serve` and `featurestore lookup` as processes, on an applied registry."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from featurestore.clock import SystemClock
+from featurestore.definitions.registry import read_registry
+from featurestore.online.generations import GenerationCatalog
+from featurestore.online.redis_store import connect
+from featurestore.online.writer import ViewWriter
+from featurestore.testing.batches import keyed_batch
+from featurestore.testing.naive import NaiveEvent
+from featurestore.testing.strategies import DAY_MS
+from tests.serving.registries import write_registry
+
+START_SECONDS_MAX = 10.0
+"""Far beyond the second that it takes, for machines that do other things."""
+
+NOW_MS = SystemClock().now_ms()
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """A `featurestore serve` process, as (line printed when ready, process)."""
+    command = [sys.executable, "-m", "featurestore.cli", "serve", "--port", "0", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline(), process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Any `featurestore` command."""
+    command = [sys.executable, "-m", "featurestore.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, env={**os.environ, "COLUMNS": "120"})
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    """A registry file as `feast apply` writes it."""
+    path = tmp_path / "registry.db"
+    write_registry(path)
+    return path
+
+
+@pytest.fixture
+def options(registry: Path, redis_url: str) -> list[str]:
+    """Options that name registry, project and a store with one event of merchant 7."""
+    repo = read_registry(registry, project="payments")
+    store = connect(redis_url)
+    catalog = GenerationCatalog(store, "payments")
+    generation = catalog.register(repo.views[0])
+    writer = ViewWriter(store, generation, lanes=range(catalog.lane_count()), clock=SystemClock())
+    writer.open()
+    writer.write([keyed_batch(repo.views[0], [NaiveEvent(b"7", NOW_MS - 60_000, b"e-1", {"amount": 250})])])
+    store.close()
+    return ["--registry", str(registry), "--project", "payments", "--store-url", redis_url]
+
+
+def test_serve_says_when_it_is_ready_answers_and_drains_on_sigterm(options: list[str]) -> None:
+    """From the shell: one line when ready, a lookup by `featurestore lookup`, exit code 0 after SIGTERM."""
+    started_ns = SystemClock().monotonic_ns()
+    with serving(*options) as (line, process):
+        ready_seconds = (SystemClock().monotonic_ns() - started_ns) / 1e9
+        found = re.fullmatch(r"serving project payments on (127\.0\.0\.1:\d+)\n", line)
+        assert found, line
+        address = ["--address", found[1]]
+
+        table = run("lookup", "merchant_monitoring", "merchant_id=7", *address)
+        answer = run("lookup", "merchant_monitoring", "merchant_id=7", "--format", "json", *address)
+        before = run(
+            "lookup", "merchant_monitoring", "merchant_id=7", "--as-of", str(NOW_MS - 90_000), "--format=json", *address
+        )
+        unknown = run("lookup", "merchant_monitoring", "merchant=7", *address)
+        wrong = run("lookup", "merchant_monitoring", "merchant_id=seven", *address)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+    assert ready_seconds < START_SECONDS_MAX
+    assert table.returncode == 0, table.stderr
+    assert re.search(r"amount_sum_1d .* 250 .* PRESENT .* merchant_activity", table.stdout)
+    features = json.loads(answer.stdout)["features"]
+    assert features["amount_sum_1d"] == {"value": 250, "status": "PRESENT"}
+    assert json.loads(answer.stdout)["views"]["merchant_activity"]["event_time_ms"] == NOW_MS - 60_000
+    assert json.loads(before.stdout)["features"]["amount_sum_1d"] == {"value": 0, "status": "NOT_FOUND"}
+    assert unknown.returncode == 1
+    assert 'join key "merchant_id"' in unknown.stderr
+    assert wrong.returncode == 2
+
+
+def test_serve_without_a_registry_fails_with_a_hint(tmp_path: Path, redis_url: str) -> None:
+    """The first thing a newcomer forgets is to apply, and the message says so."""
+    found = run(
+        "serve", "--port", "0", "--registry", str(tmp_path / "none.db"), "--project", "p", "--store-url", redis_url
+    )
+
+    assert found.returncode == 1
+    assert "featurestore apply" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_serve_starts_while_the_store_is_down(registry: Path) -> None:
+    """A server that is rolled out before its store becomes ready by itself; it does not crash-loop."""
+    store = ["--store-url", "redis://127.0.0.1:1/0"]
+    with serving("--registry", str(registry), "--project", "payments", *store) as (line, process):
+        assert "serving project payments" in line
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+
+
+def test_lookup_without_a_server_says_so() -> None:
+    """No stack trace when nobody answers."""
+    found = run("lookup", "x", "a=1", "--address", "127.0.0.1:1", "--timeout", "0.2")
+
+    assert found.returncode == 1
+    assert "check that the server runs at this address" in found.stderr
+
+
+@pytest.mark.parametrize("moment", ["2026-11-22T10:00:00Z", "2026-11-22T11:00:00+01:00", "1795341600000"])
+def test_a_read_time_is_iso_or_milliseconds(moment: str) -> None:
+    """All the usual ways to write a moment mean the same."""
+    from featurestore.cli.lookup import MomentType
+
+    assert MomentType().convert(moment, None, None) == 1_795_341_600_000
+    assert DAY_MS == 86_400_000

@@ -1,0 +1,265 @@
+"""What a load balancer, an operator and a fresh terminal see of the server."""
+
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+from featurestore.errors import (
+    DeadlineSpent,
+    InvalidRequest,
+    LimitExceeded,
+    OnlineStoreDown,
+    Unavailable,
+    UnknownFeatureService,
+)
+from featurestore.online.store import OnlineStore
+from featurestore.serving.client import ClientTls, LookupClient
+from featurestore.serving.limits import REQUEST_BYTES_MAX
+from featurestore.serving.listening import ServerSettings, Tls
+from featurestore.serving.server import FeatureServer
+from featurestore.testing.clock import ManualClock
+from tests.serving.payments import Payments, RegistryInMemory, code_name
+
+
+def reflect(channel: grpc.Channel, version: str, *requests: reflection_pb2.ServerReflectionRequest) -> list[Any]:
+    """Ask the reflection service."""
+    call = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    return list(call(iter(requests), timeout=5))
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_describes_both_services(channel: grpc.Channel, version: str) -> None:
+    """Grpcurl finds our methods and Feast's, and their messages, without .proto files."""
+    listed, ours, feast = reflect(
+        channel,
+        version,
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="featurestore.v1.FeatureLookup"),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="feast.serving.ServingService"),
+    )
+
+    names = {service.name for service in listed.list_services_response.service}
+    assert {"featurestore.v1.FeatureLookup", "feast.serving.ServingService", "grpc.health.v1.Health"} <= names
+    assert len(ours.file_descriptor_response.file_descriptor_proto) == 1
+    # ServingService, Value and Timestamp.
+    assert len(feast.file_descriptor_response.file_descriptor_proto) == 3
+
+
+def test_open_reflection_streams_do_not_block_lookups(server: FeatureServer, client: LookupClient) -> None:
+    """Streams that are never closed wait on threads of their own."""
+    release = threading.Event()
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call: Any = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        streams = [call(iter(release.wait, True)) for _ in range(20)]
+
+        assert client.lookup("merchant_monitoring", {"merchant_id": 7}).row_count == 1
+        for stream in streams:
+            stream.cancel()
+        release.set()
+
+
+def test_health_knows_each_service_and_the_whole(channel: grpc.Channel) -> None:
+    """Load balancers may ask for the server or for one service; unknown ones are NOT_FOUND."""
+    health: Any = health_pb2_grpc.HealthStub(channel)
+    for service in ("", "featurestore.v1.FeatureLookup", "feast.serving.ServingService"):
+        answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+    with pytest.raises(grpc.RpcError) as raised:
+        health.Check(health_pb2.HealthCheckRequest(service="nothing"), timeout=5)
+    assert code_name(raised.value) == "NOT_FOUND"
+
+
+def test_metrics_count_requests_rows_and_latency(metered_server: FeatureServer) -> None:
+    """Prometheus sees requests by status, latency and rows, with units in the names."""
+    with LookupClient(f"127.0.0.1:{metered_server.port}", timeout_s=5) as client:
+        client.lookup("merchant_monitoring", {"merchant_id": [7, 404]})
+        with pytest.raises(UnknownFeatureService):
+            client.lookup("nothing", {"merchant_id": 7})
+
+    with urllib.request.urlopen(f"http://127.0.0.1:{metered_server.metrics_port}/metrics", timeout=5) as page:
+        metrics = page.read().decode()
+    assert 'featurestore_requests_total{method="Lookup",status="OK"} 1.0' in metrics
+    assert 'featurestore_requests_total{method="Lookup",status="NOT_FOUND"} 1.0' in metrics
+    assert 'featurestore_request_latency_seconds_count{method="Lookup"} 2.0' in metrics
+    assert "featurestore_rows_total 2.0" in metrics
+    assert "featurestore_online_store_up 1.0" in metrics
+    assert "featurestore_feature_services 2.0" in metrics
+
+
+def test_the_error_kind_is_machine_readable(channel: grpc.Channel, server: FeatureServer) -> None:
+    """Clients in other languages tell kinds apart by trailing metadata, not by reading prose."""
+    call: Any = channel.unary_unary("/featurestore.v1.FeatureLookup/Lookup")
+    with pytest.raises(grpc.RpcError) as raised:
+        call(b"", timeout=5)
+
+    assert code_name(raised.value) == "NOT_FOUND"
+    failure: Any = raised.value
+    assert ("featurestore-error", "UnknownFeatureService") in list(failure.trailing_metadata())
+
+
+def test_an_oversized_request_is_refused(client: LookupClient, server: FeatureServer) -> None:
+    """A message beyond the limit never reaches a handler."""
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call: Any = channel.unary_unary("/featurestore.v1.FeatureLookup/Lookup")
+        with pytest.raises(grpc.RpcError) as raised:
+            call(bytes(REQUEST_BYTES_MAX + 1), timeout=5)
+
+    assert code_name(raised.value) == "RESOURCE_EXHAUSTED"
+    with pytest.raises(LimitExceeded):
+        client.lookup("merchant_monitoring", {"merchant_id": [7] * 600_000})
+
+
+def test_work_is_given_up_when_the_deadline_has_passed(
+    payments: Payments,
+    registry: RegistryInMemory,
+    client: LookupClient,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: ManualClock,
+) -> None:
+    """A request whose time is over stops before the next expensive step, with DEADLINE_EXCEEDED."""
+    read_groups = type(payments.store).read_groups
+    computed: list[str] = []
+
+    def slow(store: OnlineStore, groups: Any, *, timeout_ms: float | None = None) -> Any:
+        if timeout_ms is not None:
+            clock.advance_ms(10_000)
+        return read_groups(payments.store, groups, timeout_ms=timeout_ms)
+
+    monkeypatch.setattr(type(payments.store), "read_groups", slow)
+    monkeypatch.setattr("featurestore.serving.assembly.decode_entity", lambda *_: computed.append("decoded"))
+
+    with pytest.raises(DeadlineSpent, match="before computing the answer"):
+        client.lookup("merchant_monitoring", {"merchant_id": 7})
+    assert computed == []
+
+
+def test_a_store_that_hangs_is_given_up_in_time(
+    payments: Payments, client: LookupClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store gets what is left of the caller's deadline; a caller with more patience hears UNAVAILABLE."""
+
+    def hang(_store: OnlineStore, _groups: Any, *, timeout_ms: float | None = None) -> Any:
+        raise DeadlineSpent(f"no answer within {timeout_ms} ms")
+
+    monkeypatch.setattr(type(payments.store), "read_groups", hang)
+
+    with pytest.raises(OnlineStoreDown, match="did not answer within"):
+        client.lookup("merchant_monitoring", {"merchant_id": 7}, timeout_s=0.5)
+
+
+def test_a_bug_in_a_handler_is_internal_and_leaves_the_server_up(
+    client: LookupClient, payments: Payments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unexpected exception is logged and answered, and the next request is served."""
+    with monkeypatch.context() as broken:
+        broken.setattr("featurestore.serving.assembly.decode_entity", lambda *_: 1 // 0)
+        with pytest.raises(Exception, match="Lookup failed"):
+            client.lookup("merchant_monitoring", {"merchant_id": 7})
+
+    assert client.lookup("merchant_monitoring", {"merchant_id": 7}).row_count == 1
+
+
+@pytest.mark.parametrize("io", ["sync", "aio"])
+def test_requests_in_flight_end_before_the_server_does(
+    payments: Payments, registry: RegistryInMemory, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, io: str
+) -> None:
+    """A stop lets the request that is waiting for the store finish, and refuses new ones."""
+    server = FeatureServer(registry, payments.store, clock, ServerSettings(port=0, io=io))
+    entered, proceed = threading.Event(), threading.Event()
+    read_groups = type(payments.store).read_groups
+
+    def waiting(store: Any, groups: Any, *, timeout_ms: float | None = None) -> Any:
+        if timeout_ms is not None:
+            entered.set()
+            proceed.wait(5)
+        return read_groups(store, groups, timeout_ms=timeout_ms)
+
+    monkeypatch.setattr(type(payments.store), "read_groups", waiting)
+    rows: list[int] = []
+    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=5) as client:
+
+        def ask() -> None:
+            rows.append(client.lookup("merchant_monitoring", {"merchant_id": 7}).row_count)
+
+        client.describe("merchant_monitoring")
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert entered.wait(5)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        with LookupClient(f"127.0.0.1:{server.port}", timeout_s=0.2) as late, pytest.raises(Unavailable):
+            late.services()
+        proceed.set()
+        asking.join(5)
+        stopping.join(5)
+
+    assert rows == [1]
+
+
+def test_processes_may_share_a_port_on_purpose(
+    payments: Payments, registry: RegistryInMemory, clock: ManualClock
+) -> None:
+    """Several server processes use several cores; the kernel spreads connections over them."""
+    first = FeatureServer(registry, payments.store, clock, ServerSettings(port=0, share_port=True))
+    second = FeatureServer(registry, payments.store, clock, ServerSettings(port=first.port, share_port=True))
+
+    assert second.port == first.port
+    for server in (first, second):
+        with LookupClient(f"127.0.0.1:{first.port}", timeout_s=5) as client:
+            assert client.lookup("merchant_monitoring", {"merchant_id": 7}).row_count == 1
+        server.stop(drain_seconds=1.0)
+
+
+def test_a_taken_port_is_an_error_at_start(
+    server: FeatureServer, payments: Payments, registry: RegistryInMemory, clock: ManualClock
+) -> None:
+    """Two servers never share a port by accident and answer every other request."""
+    with pytest.raises(InvalidRequest, match="cannot be bound"):
+        FeatureServer(registry, payments.store, clock, ServerSettings(port=server.port))
+
+
+@pytest.mark.parametrize("io", ["sync", "aio"])
+def test_tls_with_client_certificates(
+    payments: Payments, registry: RegistryInMemory, clock: ManualClock, tmp_path: Path, io: str
+) -> None:
+    """With a certificate the server speaks TLS only, and with an authority it asks clients for theirs."""
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    settings = ServerSettings(port=0, io=io, tls=Tls(certificate, key, client_authority=certificate))
+    server = FeatureServer(registry, payments.store, clock, settings)
+    address = f"localhost:{server.port}"
+
+    with LookupClient(address, tls=ClientTls(certificate, certificate, key), timeout_s=5) as client:
+        assert client.lookup("merchant_monitoring", {"merchant_id": 7}).row_count == 1
+    for tls in (None, ClientTls(certificate)):
+        with LookupClient(address, tls=tls, timeout_s=0.3) as client, pytest.raises(Unavailable):
+            client.services()
+    server.stop(drain_seconds=1.0)
+
+
+def test_the_server_process_loads_no_heavy_package() -> None:
+    """Starting takes about a second because Feast, pandas, pyarrow and Bytewax stay outside."""
+    program = (
+        "import sys, featurestore.cli.serve, featurestore.serving.server, featurestore.serving.registry_source,"
+        " featurestore.online.redis_store, featurestore.online.embedded, featurestore.serving.client\n"
+        "print(sorted({'feast', 'pandas', 'pyarrow', 'bytewax', 'confluent_kafka'} & set(sys.modules)))"
+    )
+
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+
+    assert found.stdout.strip() == "[]"
