@@ -16,7 +16,7 @@ merchant_activity = stream_view(
     prefix="merchant_",
     features=[
         *count(over=["1m", "5m", "1h", "1d", "7d", "30d", LIFETIME]),
-        *count(over="1h", offset="7d", hop="30m"),  # the same hour a week ago, to tell a busy hour from an odd one
+        *count(over="1d", offset="7d", hop="1h"),  # the same day a week ago, to tell a busy day from an odd one
         *aggregate("amount", "sum", over=["5m", "1h", "1d", "7d", "30d", "90d"]),
         *aggregate("amount", "mean", over=["1h", "1d", "30d"]),
         *aggregate("amount", ["min", "max"], over="1d"),

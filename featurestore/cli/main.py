@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "status": ("featurestore.cli.status:command", "Show what the online store holds and how fresh it is."),
     "simulate": ("featurestore.cli.simulate:command", "Produce simulated card transactions."),
     "store": ("featurestore.cli.store:command", "Start, stop or look at the embedded store."),
+    "demo": ("featurestore.cli.demo:command", "Show all of it at work for a minute, and leave nothing behind."),
 }
 """Command -> (module:attribute, one line of help), in the order of `featurestore --help`."""
 

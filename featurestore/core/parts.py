@@ -130,8 +130,8 @@ class Part(Protocol):
         merged: Sequence[Array],
         lows: Int64Array,
         highs: Int64Array,
-    ) -> tuple[FieldValues, ...]:
-        """Merge W ranges [lows[w], highs[w]) of rows, which may overlap.
+    ) -> tuple[FieldValues | None, ...]:
+        """Merge W ranges [lows[w], highs[w]) of rows, which may overlap; None for fields that no `lower` reads.
 
         `merged` are the required fields, merged already, (W,) each. An empty range may give anything: the count of
         values beside it says that there is no answer.
@@ -169,7 +169,7 @@ class BlockPart:
         merged: Sequence[Array],
         lows: Int64Array,
         highs: Int64Array,
-    ) -> tuple[FieldValues, ...]:
+    ) -> tuple[FieldValues | None, ...]:
         """Never asked."""
         raise NotImplementedError("block fields are merged by the tile table")
 

@@ -108,13 +108,18 @@ class TileLayout:
         """One tile an event: N rows of width 1 ms, in the order of the events."""
         ints = np.empty((len(self.int_fields), rows.count), dtype=np.int64)
         floats = np.empty((len(self.float_fields), rows.count), dtype=np.float64)
+        blobs = self.lift_into(rows, ints, floats)
+        return TileTable(
+            self, rows.event_time_ms, rows.event_time_ms + 1, ints, floats, self.blobs_of(blobs, rows.count)
+        )
+
+    def lift_into(self, rows: EventRows, ints: Int64Array, floats: Float64Array) -> dict[int, BlobRow]:
+        """As `lift`, into given (fields, N) blocks; returns the blob fields."""
         blobs: dict[int, BlobRow] = {}
         for placed in self.parts:
             for at, values in zip(placed.fields, placed.part.lift(rows), strict=True):
                 _put(at, values, ints, floats, blobs)
-        return TileTable(
-            self, rows.event_time_ms, rows.event_time_ms + 1, ints, floats, self.blobs_of(blobs, rows.count)
-        )
+        return blobs
 
     def empty(self) -> TileTable:
         """A table without rows."""
@@ -267,8 +272,8 @@ class TileTable:
         blobs = np.empty((len(layout.blob_fields), width), dtype=np.object_)
         added = layout.int_add_count
         running = np.zeros((added, self.count + 1), dtype=np.int64)
-        np.cumsum(self.ints[:added], axis=1, out=running[:, 1:])
-        np.subtract(running[:, highs], running[:, lows], out=ints[:added])
+        self.ints[:added].cumsum(axis=1, out=running[:, 1:])
+        np.subtract(running.take(highs, axis=1), running.take(lows, axis=1), out=ints[:added])
         if layout.has_paired_blocks:
             self._reduce_blocks(lows, highs, ints, floats)
         for placed in layout.own_parts:
@@ -279,7 +284,7 @@ class TileTable:
             for at, values in zip(placed.fields, merged, strict=True):
                 if isinstance(values, BlobRow):
                     blobs[at.row, asked] = values.values()
-                else:
+                elif values is not None:
                     (ints if at.storage is Storage.INT else floats)[at.row, asked] = values
         return Accumulators(ints, floats, blobs)
 
@@ -351,13 +356,15 @@ def concatenate(tables: Sequence[TileTable]) -> TileTable:
         np.concatenate([table.end_ms for table in tables]),
         np.concatenate([table.ints for table in tables], axis=1),
         np.concatenate([table.floats for table in tables], axis=1),
-        _join_blobs([table.blobs for table in tables]),
+        join_blobs([table.blobs for table in tables]),
         max(table.dropped_before_ms for table in tables),
     )
 
 
-def _join_blobs(blobs: Sequence[Blobs]) -> Blobs:
+def join_blobs(blobs: Sequence[Blobs]) -> Blobs:
     """The blob fields of concatenated tables."""
+    if not len(blobs[0].begins):
+        return Blobs(b"", *np.empty((2, 0, sum(one.begins.shape[1] for one in blobs)), dtype=np.int64))
     shifts = np.cumsum([0, *(len(one.buffer) for one in blobs[:-1])]).tolist()
     begins = np.concatenate([one.begins + shift for one, shift in zip(blobs, shifts, strict=True)], axis=1)
     ends = np.concatenate([one.ends + shift for one, shift in zip(blobs, shifts, strict=True)], axis=1)

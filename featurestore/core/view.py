@@ -26,8 +26,8 @@ from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Win
 from featurestore.core.tiles import Accumulators, FieldPosition, TileLayout, TileTable
 from featurestore.errors import AsOfTooOld, InvariantBroken
 
-BEGINNING_MS = -(1 << 62)
-"""Older than any event: the tail of a lifetime window."""
+BEGINNING_MS = -(1 << 61)
+"""Older than any event; the tail of a lifetime window is older still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,7 @@ class CompiledView:
         self._window_index = {window: index for index, window in reversed(tuple(enumerate(self.windows)))}
         self.columns = tuple(sorted({feature.column for feature in spec.features if feature.column is not None}))
         self._presence_row = self.layout.position_of(presence).fields[0].row
-        self._tail_shift = np.array([0 if w.length_ms is None else w.length_ms + w.offset_ms for w in self.windows])
-        self._hop = np.array([max(w.hop_ms, 1) for w in self.windows])
-        self._is_lifetime = np.array([w.length_ms is None for w in self.windows])
-        self._offset = np.array([w.offset_ms for w in self.windows])
-        self._has_offset = bool(self._offset.any())
+        self._shift, self._grid = _edge_arithmetic(self.windows)
         self._groups = self._group(needed)
         self._own_windows = self._windows_of_own_parts(needed)
         self._no_windows = {key: np.empty(0, dtype=np.int64) for key in self._own_windows}
@@ -122,34 +118,25 @@ class CompiledView:
         """
         if table.count == 0:
             return self._nothing
-        low_ms, high_ms = self.edges(as_of_ms)
-        edges = np.concatenate((low_ms, high_ms))
+        edges = as_of_ms - self._shift
+        edges -= edges % self._grid
         at = table.start_ms.searchsorted(edges)
-        self._refuse_cut_tiles(table, edges, at, as_of_ms)
-        lows, highs = at[: len(low_ms)], at[len(low_ms) :]
-        merged = table.merge_ranges(lows, np.maximum(lows, highs), self._own_windows)
+        # A read within the lookback of the newest tile cannot cut a rolled-up one (see core.fold.RollUp).
+        if as_of_ms < int(table.start_ms[-1]) - self.spec.lookback_ms:
+            self._refuse_cut_tiles(table, edges, at, as_of_ms)
+        count = len(self.windows)
+        merged = table.merge_ranges(at[:count], np.maximum(at[:count], at[count:]), self._own_windows)
         if merged.ints[self._presence_row, -1] == 0:
             return self._nothing
         newest = int(table.start_ms[at[-1] - 1])
         return self._lower(merged, found=True, newest_event_time_ms=newest)
-
-    def edges(self, as_of_ms: int) -> tuple[Int64Array, Int64Array]:
-        """Tail and head edge of each window at a read time, milliseconds, (W,) each."""
-        tail = as_of_ms - self._tail_shift
-        tail -= tail % self._hop
-        tail[self._is_lifetime] = BEGINNING_MS
-        head = np.full(len(tail), as_of_ms)
-        if self._has_offset:
-            shifted = as_of_ms - self._offset
-            head = np.where(self._offset > 0, shifted - shifted % self._hop, head)
-        return tail, head
 
     def _refuse_cut_tiles(self, table: TileTable, edges: Int64Array, at: Int64Array, as_of_ms: int) -> None:
         """Pair assertion of the roll-up: an answer is exact or it is refused."""
         # A wide old tile may reach beyond a later delta, hence the running maximum of the ends.
         reached = np.maximum.accumulate(table.end_ms)
         cut = (at > 0) & (reached[at - 1] > edges)
-        dropped = (edges[: len(self.windows)] < table.dropped_before_ms) & ~self._is_lifetime
+        dropped = (edges < table.dropped_before_ms) & (edges > BEGINNING_MS)
         if cut.any() or dropped.any():
             raise AsOfTooOld(
                 f"as_of {as_of_ms} is older than the tiles of this entity can tell apart",
@@ -163,21 +150,20 @@ class CompiledView:
         count = len(self.spec.features)
         ints = np.zeros(count, dtype=np.int64)
         floats = np.zeros(count, dtype=np.float64)
-        null = np.empty(count, dtype=np.bool_)
+        null = np.zeros(count, dtype=np.bool_)
         texts: dict[int, str] = {}
         for group in self._groups:
             lowered = group.aggregation.lower([group.take(merged, field) for field in range(len(group.storages))])
-            null[group.features] = lowered.null
+            if lowered.null is not None:
+                null[group.features] = lowered.null
             if group.type is ValueType.FLOAT64:
                 floats[group.features] = lowered.values
             elif group.type is not ValueType.STRING:
                 ints[group.features] = lowered.values
             else:
-                texts.update(
-                    (int(feature), value.decode())
-                    for feature, value, gone in zip(group.features, lowered.values, lowered.null, strict=True)
-                    if not gone
-                )
+                for feature, value in zip(group.features.tolist(), lowered.values, strict=True):
+                    if not null[feature]:
+                        texts[feature] = value.decode()
         ints[null] = 0
         floats[null] = 0.0
         return ViewAnswer(ints, floats, texts, null, found, newest_event_time_ms)
@@ -216,6 +202,19 @@ class CompiledView:
             features = np.array([index for index, _ in found])
             groups.append(_LowerGroup(aggregations[name], feature_type, storages, flat, features))
         return tuple(groups)
+
+
+def _edge_arithmetic(windows: Sequence[Window]) -> tuple[Int64Array, Int64Array]:
+    """How to get all edges of a read time at once: edge = (t - shift) floored to its grid; tails first, then heads."""
+    tails, heads = [], []
+    for window in windows:
+        if window.length_ms is None:
+            tails.append((-2 * BEGINNING_MS, 1))
+        else:
+            tails.append((window.length_ms + window.offset_ms, window.hop_ms))
+        heads.append((window.offset_ms, window.hop_ms) if window.offset_ms else (0, 1))
+    shift, grid = zip(*tails, *heads, strict=True)
+    return np.array(shift, dtype=np.int64), np.array(grid, dtype=np.int64)
 
 
 def _presence_window(roll_up: RollUp) -> Window:

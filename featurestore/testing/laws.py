@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.aggregations.catalog import resolve
-from featurestore.core.parts import BlobRow, EventRows, Storage
+from featurestore.core.events import BlobRow
+from featurestore.core.parts import EventRows, Storage
 from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles import TileLayout, TileTable, concatenate
 from featurestore.testing.batches import event_columns
@@ -84,7 +85,7 @@ class Algebra:
                 else:
                     fields.append((table.ints if at.storage is Storage.INT else table.floats)[at.row])
         lowered = self.aggregation.lower(fields)
-        if lowered.null[0]:
+        if lowered.null is not None and lowered.null[0]:
             return None
         value = lowered.values[0]
         output_type = self.aggregation.output_type(self.column.type if self.column else None)

@@ -18,16 +18,15 @@ The head is written by APPEND and has its own module, `head_codec`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xxhash
-from numpy.typing import DTypeLike
 
 from featurestore.core.events import Int64Array
-from featurestore.core.parts import Merge
+from featurestore.core.parts import EventRows, Merge
 from featurestore.core.spec import HOP_LADDER_MS
-from featurestore.core.tiles import Blobs, TileLayout, TileTable, concatenate
+from featurestore.core.tiles import Blobs, TileLayout, TileTable, join_blobs
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, InvariantBroken, UnknownTileVersion
 from featurestore.wire.head_codec import head_codec
@@ -38,7 +37,11 @@ VERSION = 1
 _HEADER = struct.Struct("<BBBBB3xIIqqqQ")
 _LIFETIME_CODE = 255
 _WIDTHS_MS = np.array([1, *HOP_LADDER_MS], dtype=np.int64)
-_INT_TYPES: tuple[DTypeLike, ...] = (np.int8, np.dtype("<i2"), np.dtype("<i4"), np.dtype("<i8"))
+_WIDTH_OF_CODE = np.ones(256, dtype=np.int64)
+_WIDTH_OF_CODE[: len(_WIDTHS_MS)] = _WIDTHS_MS
+_INT_TYPES = (np.dtype("i1"), np.dtype("<i2"), np.dtype("<i4"), np.dtype("<i8"))
+_INT_BYTES = (1, 2, 4, 8)
+_START_BYTES = (4, 8)
 _INT_LIMITS = tuple(1 << (8 * size - 1) for size in (1, 2, 4, 8))
 _START_SECONDS, _START_MS = 0, 1
 _SECOND_MS = 1_000
@@ -81,47 +84,13 @@ def encode_body(table: TileTable) -> bytes:
 
 
 def decode_body(layout: TileLayout, body: bytes) -> TileTable:
-    """The tiles of a body; arrays are views of its bytes where no widening is needed.
+    """The tiles of a body.
 
     Raises:
         UnknownTileVersion: written by another release.
         CorruptTile: the bytes are not a body of this layout.
     """
-    if len(body) < _HEADER.size:
-        raise CorruptTile(f"body of {len(body)} bytes is shorter than its header")
-    magic, version, start_code, add_code, other_code, count, blob_bytes, base, dropped, lifetime_end, checksum = (
-        _HEADER.unpack_from(body)
-    )
-    if magic != MAGIC:
-        raise CorruptTile(f"body begins with byte {magic:#x}, not {MAGIC:#x}")
-    if version != VERSION:
-        raise UnknownTileVersion(
-            f"body has layout version {version}, this release reads {VERSION}",
-            hint="upgrade this process, or rebuild the view with a new generation",
-        )
-    _verify(layout, body, (start_code, add_code, other_code, count, blob_bytes), checksum)
-    at = _HEADER.size
-    if start_code == _START_SECONDS:
-        start = np.frombuffer(body, "<u4", count, at).astype(np.int64) * _SECOND_MS + base
-        at += 4 * count
-    else:
-        start = np.frombuffer(body, "<i8", count, at) + base
-        at += 8 * count
-    codes = np.frombuffer(body, np.uint8, count, at)
-    at += count
-    end = start + _WIDTHS_MS[np.minimum(codes, len(_WIDTHS_MS) - 1)]
-    if lifetime_end:
-        end[codes == _LIFETIME_CODE] = lifetime_end
-    ints = np.empty((len(layout.int_fields), count), dtype=np.int64)
-    for rows, code in ((slice(0, layout.int_add_count), add_code), (slice(layout.int_add_count, None), other_code)):
-        block = ints[rows]
-        dtype = np.dtype(_INT_TYPES[code])
-        block[...] = np.frombuffer(body, dtype, block.size, at).reshape(block.shape)
-        at += block.size * dtype.itemsize
-    float_rows = len(layout.float_fields)
-    floats = np.frombuffer(body, "<f8", float_rows * count, at).reshape(float_rows, count)
-    at += floats.nbytes
-    return TileTable(layout, start, end, ints, floats, _decode_blobs(layout, body, count, at), dropped)
+    return _decode(layout, body, None)
 
 
 def decode_entity(view: CompiledView, body: bytes | None, head: bytes | None) -> TileTable:
@@ -136,13 +105,74 @@ def decode_entity(view: CompiledView, body: bytes | None, head: bytes | None) ->
         CorruptTile, UnknownTileVersion: see `decode_body` and `decode_head`.
     """
     layout = view.layout
-    if not head:
-        return decode_body(layout, body) if body else layout.empty()
-    recent = head_codec(view).decode_tiles(head)
-    table = concatenate([decode_body(layout, body), recent]) if body else recent
-    if table.count == 1:
-        return table
-    return table.take(table.start_ms.argsort(kind="stable"))
+    if body:
+        table = _decode(layout, body, head_codec(view).decode(head) if head else None)
+    else:
+        table = head_codec(view).decode_tiles(head) if head else layout.empty()
+    start = table.start_ms
+    # Events mostly arrive in order, and then body and head are one ascending list already.
+    if (start[1:] < start[:-1]).any():
+        return table.take(start.argsort(kind="stable"))
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What a body says of itself."""
+
+    start_code: int
+    add_code: int
+    other_code: int
+    count: int
+    blob_bytes: int
+    base_ms: int
+    dropped_before_ms: int
+    lifetime_end_ms: int
+
+
+def _decode(layout: TileLayout, body: bytes, recent: EventRows | None) -> TileTable:
+    """A body's tiles and, behind them, the tiles of recent events; all in one allocation a block."""
+    header = _read_header(layout, body)
+    count = header.count
+    total = count if recent is None else count + recent.count
+    start, end = np.empty(total, dtype=np.int64), np.empty(total, dtype=np.int64)
+    ints = np.empty((len(layout.int_fields), total), dtype=np.int64)
+    floats = np.empty((len(layout.float_fields), total), dtype=np.float64)
+    at = _fill_spans(header, body, start[:count], end[:count])
+    for rows, code in (
+        (slice(0, layout.int_add_count), header.add_code),
+        (slice(layout.int_add_count, None), header.other_code),
+    ):
+        block = ints[rows, :count]
+        block[...] = np.frombuffer(body, _INT_TYPES[code], block.size, at).reshape(block.shape)
+        at += block.size * _INT_BYTES[code]
+    if layout.float_fields:
+        block_size = len(layout.float_fields) * count
+        floats[:, :count] = np.frombuffer(body, "<f8", block_size, at).reshape(-1, count)
+        at += 8 * block_size
+    blobs = _decode_blobs(layout, body, count, at)
+    if recent is not None:
+        start[count:] = recent.event_time_ms
+        np.add(recent.event_time_ms, 1, out=end[count:])
+        lifted = layout.lift_into(recent, ints[:, count:], floats[:, count:])
+        blobs = join_blobs([blobs, layout.blobs_of(lifted, recent.count)])
+    return TileTable(layout, start, end, ints, floats, blobs, header.dropped_before_ms)
+
+
+def _fill_spans(header: _Header, body: bytes, start: Int64Array, end: Int64Array) -> int:
+    """Starts and ends of a body's tiles; where its numbers begin."""
+    at, count = _HEADER.size, header.count
+    if header.start_code == _START_SECONDS:
+        np.multiply(np.frombuffer(body, "<u4", count, at), _SECOND_MS, out=start, dtype=np.int64)
+    else:
+        start[...] = np.frombuffer(body, "<i8", count, at)
+    start += header.base_ms
+    at += _START_BYTES[header.start_code] * count
+    codes = np.frombuffer(body, np.uint8, count, at)
+    np.add(start, _WIDTH_OF_CODE[codes], out=end)
+    if header.lifetime_end_ms:
+        end[codes == _LIFETIME_CODE] = header.lifetime_end_ms
+    return at + count
 
 
 def _narrow(block: Int64Array) -> tuple[int, bytes]:
@@ -154,28 +184,35 @@ def _narrow(block: Int64Array) -> tuple[int, bytes]:
     return code, block.astype(_INT_TYPES[code]).tobytes()
 
 
-def _verify(layout: TileLayout, body: bytes, codes: Sequence[int], checksum: int) -> None:
-    """Pair assertion of `encode_body`: the size its header implies, then the checksum."""
-    start_code, add_code, other_code, count, blob_bytes = codes
-    if start_code > _START_MS or max(add_code, other_code) >= len(_INT_TYPES):
+def _read_header(layout: TileLayout, body: bytes) -> _Header:
+    """Pair assertion of `encode_body`: magic, version, the size that the header implies, then the checksum."""
+    if len(body) < _HEADER.size:
+        raise CorruptTile(f"body of {len(body)} bytes is shorter than its header")
+    magic, version, *fields, checksum = _HEADER.unpack_from(body)
+    if magic != MAGIC:
+        raise CorruptTile(f"body begins with byte {magic:#x}, not {MAGIC:#x}")
+    if version != VERSION:
+        raise UnknownTileVersion(
+            f"body has layout version {version}, this release reads {VERSION}",
+            hint="upgrade this process, or rebuild the view with a new generation",
+        )
+    header = _Header(*fields)
+    if header.start_code > _START_MS or max(header.add_code, header.other_code) >= len(_INT_TYPES):
         raise CorruptTile("body names a number type that does not exist")
     other_rows = len(layout.int_fields) - layout.int_add_count
-    size = (
-        _HEADER.size
-        + blob_bytes
-        + count
-        * (
-            (4, 8)[start_code]
-            + 1
-            + layout.int_add_count * np.dtype(_INT_TYPES[add_code]).itemsize
-            + other_rows * np.dtype(_INT_TYPES[other_code]).itemsize
-            + 8 * len(layout.float_fields)
-        )
+    tile_bytes = (
+        _START_BYTES[header.start_code]
+        + 1
+        + layout.int_add_count * _INT_BYTES[header.add_code]
+        + other_rows * _INT_BYTES[header.other_code]
+        + 8 * len(layout.float_fields)
     )
+    size = _HEADER.size + header.blob_bytes + header.count * tile_bytes
     if size != len(body):
         raise CorruptTile(f"body has {len(body)} bytes where its header implies {size}")
     if _checksum(body) != checksum:
         raise CorruptTile("body does not match its checksum")
+    return header
 
 
 def _checksum(body: bytes) -> int:

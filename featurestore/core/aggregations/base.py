@@ -29,11 +29,11 @@ class Lowered:
 
     Attributes:
         values: (K,) int64, float64 or object (bytes), by the output type; anything where null.
-        null: (K,) True where there is no answer.
+        null: (K,) True where there is no answer; None when all have one.
     """
 
     values: Array
-    null: BoolArray
+    null: BoolArray | None = None
 
 
 class Aggregation(Protocol):

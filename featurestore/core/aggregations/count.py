@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from featurestore.core.aggregations.base import ANY_TYPE, Lowered
 from featurestore.core.parts import Array, Part, RowCount, ValueCount
 from featurestore.core.spec import Column, ValueType
@@ -32,4 +30,4 @@ class Count:
 
     def lower(self, fields: Sequence[Array]) -> Lowered:
         """The counter; never null."""
-        return Lowered(fields[0], np.zeros(len(fields[0]), dtype=np.bool_))
+        return Lowered(fields[0])

@@ -85,19 +85,17 @@ class EdgeValue:
         merged: Sequence[Array],
         lows: Int64Array,
         highs: Int64Array,
-    ) -> tuple[FieldValues, ...]:
-        """The extreme row of each range; any row of an empty one, whose count of values says that it has none."""
-        times = np.asarray(mine[0])
+    ) -> tuple[FieldValues | None, ...]:
+        """The extreme row's value in each range; any value in an empty one, whose count of values says that."""
+        times, values = np.asarray(mine[0]), mine[2]
         chosen = np.zeros(len(lows), dtype=np.int64)
         for index, (low, high) in enumerate(zip(lows.tolist(), highs.tolist(), strict=True)):
             if low < high:
                 span = times[low:high]
                 best = int(span.argmax() if self.is_newest else span.argmin())
-                ties = span == span[best]
-                chosen[index] = low + best
-                if np.count_nonzero(ties) > 1:
-                    chosen[index] = self._extreme_row(mine, np.flatnonzero(ties) + low)
-        return tuple(field[chosen] for field in mine)
+                ties = (span == span[best]).nonzero()[0]
+                chosen[index] = low + best if len(ties) == 1 else self._extreme_row(mine, ties + low)
+        return None, None, values[chosen]
 
     def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
         """Already compact."""

@@ -71,7 +71,7 @@ class Spread:
         merged: Sequence[Array],
         lows: Int64Array,
         highs: Int64Array,
-    ) -> tuple[FieldValues, ...]:
+    ) -> tuple[FieldValues | None, ...]:
         """The same for W ranges as one (W, N) matrix; only windows that ask for a deviation come here: a few."""
         sums = [np.asarray(field) for field in required]
         rows = np.arange(len(sums[0]))

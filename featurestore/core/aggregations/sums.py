@@ -44,11 +44,11 @@ class Sum:
     def lower(self, fields: Sequence[Array]) -> Lowered:
         """The sum; null only when it does not fit."""
         if len(fields) == 1:
-            return Lowered(fields[0], np.zeros(len(fields[0]), dtype=np.bool_))
+            return Lowered(fields[0])
         high, low = fields
         # Wrapping int64 arithmetic is exact modulo 2**64, so only sums that may not fit need a closer look.
         if np.abs(join_float(high, low)).max(initial=0.0) < SAFELY_INT64:
-            return Lowered((high << LOW_BITS) + low, np.zeros(len(high), dtype=np.bool_))
+            return Lowered((high << LOW_BITS) + low)
         return _lower_near_the_edge(high, low)
 
 
