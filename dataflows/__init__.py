@@ -1,0 +1,1 @@
+"""The streams: Kafka (or an embedded log) to tiles, run by Bytewax."""

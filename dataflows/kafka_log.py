@@ -1,0 +1,259 @@
+"""Kafka as an event log: whole batches from librdkafka, positions from the online store.
+
+The partitions are assigned, not subscribed: which process reads which is Bytewax's business, and where to begin is the
+online store's. The consumer group's offsets are never read. They can be published for lag tools (`kafka_group`), for
+partitions' committed positions, so a monitor shows what is servable rather than what was fetched.
+
+Whatever librdkafka needs for TLS and SASL is passed through: `--kafka-option security.protocol=SASL_SSL` and so on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from dataflows.sources import PartitionReader
+from featurestore.clock import Clock
+from featurestore.core.spec import SourceSpec
+from featurestore.errors import EventsLost, InvalidRequest, SourceUnavailable
+from featurestore.wire.events import RawBatch
+
+METADATA_TIMEOUT_SECONDS = 10.0
+PUBLISH_INTERVAL_MS = 5_000
+
+CONSUMER_DEFAULTS: Mapping[str, str | int | bool] = {
+    "client.id": "featurestore-stream",
+    # Bounds memory by partition; librdkafka's own 64 MB are too many for a topic of a hundred.
+    "queued.max.messages.kbytes": 16_384,
+    # When the local queue was full librdkafka looks again after a second, which starves a fast reader.
+    "fetch.queue.backoff.ms": 5,
+    "fetch.message.max.bytes": 4_194_304,
+    "reconnect.backoff.max.ms": 1_000,
+}
+"""What a user's options may override."""
+
+CONSUMER_FIXED: Mapping[str, str | int | bool] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "enable.partition.eof": True,
+    "auto.offset.reset": "error",
+    "allow.auto.create.topics": False,
+}
+"""What the commit protocol relies on."""
+
+_logger = logging.getLogger(__name__)
+
+
+class KafkaLog:
+    """Topics of a Kafka cluster.
+
+    Args:
+        bootstrap_servers: addresses that override those of the sources.
+        options: librdkafka settings passed through.
+        group: consumer group to publish committed positions under; "" publishes nothing.
+        clock: processing time.
+
+    Raises:
+        InvalidRequest: an option is one that the commit protocol relies on.
+    """
+
+    def __init__(self, *, bootstrap_servers: str, options: Mapping[str, str], group: str, clock: Clock) -> None:
+        reserved = sorted(CONSUMER_FIXED.keys() & options.keys())
+        if reserved:
+            raise InvalidRequest(
+                f'kafka option "{reserved[0]}" cannot be changed', hint="the stream's exactly-once commit relies on it"
+            )
+        self._bootstrap_servers = bootstrap_servers
+        self._options = options
+        self._group = group
+        self._clock = clock
+
+    def servers(self, source: SourceSpec) -> str:
+        """Addresses of the cluster that has the source's topic."""
+        servers = self._bootstrap_servers or self._options.get("bootstrap.servers", "") or source.bootstrap_servers
+        if not servers:
+            raise InvalidRequest(
+                f'source "{source.name}" names no Kafka servers',
+                hint="set kafka_bootstrap_servers in the feature repo, or give --bootstrap-servers",
+            )
+        return servers
+
+    def partitions(self, source: SourceSpec) -> Sequence[int]:
+        """All partitions of the source's topic."""
+        servers = self.servers(source)
+        admin = AdminClient({**self._options, "bootstrap.servers": servers})
+        try:
+            metadata = admin.list_topics(source.topic, timeout=METADATA_TIMEOUT_SECONDS)
+        except KafkaException as error:
+            raise SourceUnavailable(f"kafka at {servers} does not answer", detail=str(error)) from error
+        topic = metadata.topics[source.topic]
+        if topic.error is not None or not topic.partitions:
+            raise SourceUnavailable(
+                f'topic "{source.topic}" is not available at {servers}',
+                detail=str(topic.error),
+                hint="create the topic, or give this client the right to read it",
+            )
+        return sorted(topic.partitions)
+
+    def open(self, source: SourceSpec, partition: int, start: int | None) -> PartitionReader:
+        """A reader of one partition, with a consumer of its own."""
+        settings = {
+            **CONSUMER_DEFAULTS,
+            **self._options,
+            **CONSUMER_FIXED,
+            "bootstrap.servers": self.servers(source),
+            # The client insists on a group even for assigned partitions.
+            "group.id": self._group or "featurestore-stream",
+        }
+        try:
+            consumer = Consumer(settings, logger=_logger)
+        except KafkaException as error:
+            raise InvalidRequest("kafka options are not usable", detail=str(error)) from error
+        try:
+            return KafkaPartition(consumer, source.topic, partition, start, self._clock, publishes=bool(self._group))
+        except (EventsLost, SourceUnavailable):
+            consumer.close()
+            raise
+
+
+class KafkaPartition:
+    """Reads one partition.
+
+    Args:
+        consumer: not assigned yet; closed with the reader.
+        topic, partition: what to read.
+        start: first offset; None begins with the oldest record there is.
+        clock: processing time.
+        publishes: commit positions to the consumer's group.
+
+    Raises:
+        EventsLost: the partition does not hold `start` any more, or never did.
+        SourceUnavailable: Kafka does not answer.
+    """
+
+    def __init__(
+        self, consumer: Consumer, topic: str, partition: int, start: int | None, clock: Clock, *, publishes: bool
+    ) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._partition = partition
+        self._clock = clock
+        self._publishes = publishes
+        self._published_offset = 0
+        self._next_publish_ns = 0
+        oldest, self._end_at_opening = self._watermarks()
+        self._check_start(start, oldest, self._end_at_opening)
+        first = oldest if start is None else start
+        # A partition that nobody has read begins at 0, even where the broker has deleted its first records already.
+        self._next_offset = 0 if start is None else start
+        self._has_reached_end = first >= self._end_at_opening
+        self._end_offset = self._end_at_opening
+        self._reports: list[Message] = []
+        consumer.assign([TopicPartition(topic, partition, first)])
+
+    def read(self, records_max: int) -> RawBatch | None:
+        """What librdkafka has fetched by now."""
+        try:
+            fetched = self._consumer.consume(records_max, timeout=0)
+        except KafkaException as error:
+            raise SourceUnavailable(f"{self._name} cannot be read", detail=str(error)) from error
+        if not fetched and not self._reports:
+            return None
+        begin = self._next_offset
+        messages = [message for message in fetched if message.error() is None]
+        offsets = np.fromiter((message.offset() for message in messages), dtype=np.int64, count=len(messages))
+        if len(messages) < len(fetched):
+            self._reports += [message for message in fetched if message.error() is not None]
+        if messages:
+            # Reports wait for the next read: an error must not take the records that came with it along.
+            assert offsets[0] >= begin, f"{self._name} went back from offset {begin} to {offsets[0]}"
+            self._next_offset = int(offsets[-1]) + 1
+        else:
+            reports, self._reports = self._reports, []
+            self._heed(reports)
+        if self._next_offset >= self._end_at_opening:
+            self._has_reached_end = True
+        if self._next_offset == begin:
+            return None
+        payloads = [message.value() or b"" for message in messages]
+        return RawBatch(self._topic, self._partition, begin, self._next_offset, offsets, payloads)
+
+    def end_offset(self) -> int:
+        """The high watermark of the latest fetch."""
+        watermarks = self._consumer.get_watermark_offsets(TopicPartition(self._topic, self._partition), cached=True)
+        if watermarks is not None:
+            self._end_offset = max(self._end_offset, watermarks[1])
+        return max(self._end_offset, self._next_offset)
+
+    @property
+    def has_reached_end(self) -> bool:
+        """Everything up to the high watermark of the opening has been read."""
+        return self._has_reached_end
+
+    def publish(self, next_offset: int) -> None:
+        """Commit a position to the consumer group now and then; nothing depends on it."""
+        now_ns = self._clock.monotonic_ns()
+        if not self._publishes or next_offset <= self._published_offset or now_ns < self._next_publish_ns:
+            return
+        self._next_publish_ns = now_ns + PUBLISH_INTERVAL_MS * 1_000_000
+        self._published_offset = next_offset
+        self._consumer.commit(offsets=[TopicPartition(self._topic, self._partition, next_offset)], asynchronous=True)
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    @property
+    def _name(self) -> str:
+        """The partition as messages name it."""
+        return f"{self._topic}[{self._partition}]"
+
+    def _watermarks(self) -> tuple[int, int]:
+        """Oldest offset, and the offset behind the newest."""
+        try:
+            watermarks = self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, self._partition), timeout=METADATA_TIMEOUT_SECONDS
+            )
+        except KafkaException as error:
+            raise SourceUnavailable(f"{self._name} does not answer", detail=str(error)) from error
+        if watermarks is None:
+            raise SourceUnavailable(f"{self._name} does not answer")
+        return watermarks
+
+    def _check_start(self, start: int | None, oldest: int, end: int) -> None:
+        """Refuse to begin where events are missing."""
+        if start is None or oldest <= start <= end:
+            return
+        if start < oldest:
+            raise EventsLost(
+                f"{self._name} begins at offset {oldest}, the store has read up to {start}",
+                detail=f"{oldest - start} events were deleted before they were applied.",
+                hint="fill the gap from an archive, or apply the definitions to a new project; keep Kafka's retention "
+                "longer than any stop of the stream",
+            )
+        raise EventsLost(
+            f"{self._name} ends at offset {end}, the store has read up to {start}",
+            detail="The topic was made anew, or restored from an older copy.",
+            hint="use a new topic name, or a new project",
+        )
+
+    def _heed(self, reports: Sequence[Message]) -> None:
+        """What librdkafka reports between records: the end of the partition, or trouble."""
+        for report in reports:
+            error = report.error()
+            assert error is not None, "records are no reports"
+            if error.code() == KafkaError._PARTITION_EOF:
+                # Transaction markers take offsets but are no records, so the end can lie behind the last record.
+                self._next_offset = max(self._next_offset, report.offset() or 0)
+            elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+                oldest, end = self._watermarks()
+                self._check_start(self._next_offset, oldest, end)
+                raise EventsLost(f"{self._name} has no offset {self._next_offset} any more", detail=error.str())
+            elif error.fatal() or not error.retriable():
+                raise SourceUnavailable(f"{self._name} cannot be read", detail=error.str())
+            else:
+                _logger.warning("%s: %s", self._name, error.str())

@@ -1,0 +1,239 @@
+"""What a flow writes and from where: which generations are live, which still catch up, and when that changes.
+
+    live        what readers see; its stage follows the head of the log
+    catch_up    a new generation, or a view that is far behind: reads the log from its own position in a stage of its
+                own, so that the live features stay fresh meanwhile
+
+A catch-up generation that has come as far as the live ones were a moment ago is promoted, and the flow is planned
+again: it joins the live stage, and nobody writes the generation it replaces any more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dataflows.conductor import Conductor, Outcome
+from dataflows.sources import EventLog, PartitionStart
+from dataflows.tile_store import Positions, TileStore
+from featurestore.clock import Clock
+from featurestore.core.spec import SourceSpec, ViewSpec
+from featurestore.errors import EventsLost, InvariantBroken
+from featurestore.online.generations import Generation, GenerationState
+
+BEHIND_RECORDS_MAX = 200_000
+"""A serving view that lags the most advanced one of its topic by more than this catches up on its own."""
+
+WATCH_INTERVAL_MS = 1_000
+PARTITION_WATCH_INTERVAL_MS = 30_000
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Generations that are written by one chain of steps, and the partitions it reads.
+
+    Attributes:
+        name: "live" or "catch_up".
+        generations: at most one of each view.
+        starts: every partition of their topics, with its first offset.
+    """
+
+    name: str
+    generations: tuple[Generation, ...]
+    starts: tuple[PartitionStart, ...]
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """Topics the stage reads."""
+        return frozenset(generation.view.source.topic for generation in self.generations)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """Both stages of a flow; each may be empty."""
+
+    live: Stage
+    catch_up: Stage
+    lane_count: int
+
+    @property
+    def stages(self) -> tuple[Stage, Stage]:
+        """Live first."""
+        return self.live, self.catch_up
+
+
+def make_plan(store: TileStore, log: EventLog, views: Sequence[ViewSpec]) -> StreamPlan:
+    """Register the views and find out where each generation stands.
+
+    Raises:
+        Unavailable: the store or the log does not answer.
+        EventsLost: see `PartitionStart`s' readers; checked again when they open.
+    """
+    store.register(views)
+    names = {view.name for view in views}
+    generations = [generation for generation in store.generations() if generation.view.name in names]
+    positions = {_identity(generation): store.positions(generation) for generation in generations}
+    live, catch_up = _divide(generations, positions)
+    return StreamPlan(
+        live=Stage("live", live, _starts(live, positions, log)),
+        catch_up=Stage("catch_up", catch_up, _starts(catch_up, positions, log)),
+        lane_count=store.lane_count,
+    )
+
+
+def _identity(generation: Generation) -> tuple[str, int]:
+    """What tells two generations apart."""
+    return generation.view.name, generation.number
+
+
+def _divide(
+    generations: Sequence[Generation], positions: Mapping[tuple[str, int], Positions]
+) -> tuple[tuple[Generation, ...], tuple[Generation, ...]]:
+    """Live generations, and those that must catch up."""
+    live: list[Generation] = []
+    catch_up: list[Generation] = []
+    for generation in generations:
+        if generation.state is GenerationState.SERVING:
+            peers = [
+                positions[_identity(peer)]
+                for peer in generations
+                if peer.state is GenerationState.SERVING and peer.view.source.topic == generation.view.source.topic
+            ]
+            is_behind = _records_behind(positions[_identity(generation)], peers) > BEHIND_RECORDS_MAX
+            (catch_up if is_behind else live).append(generation)
+        else:
+            catch_up.append(generation)
+    return tuple(live), tuple(catch_up)
+
+
+def _records_behind(own: Positions, peers: Iterable[Positions]) -> int:
+    """Most records that some peer has read and this one has not."""
+    return max(
+        (sum(max(0, offset - own.get(partition, 0)) for partition, offset in peer.items()) for peer in peers),
+        default=0,
+    )
+
+
+def _starts(
+    generations: Sequence[Generation], positions: Mapping[tuple[str, int], Positions], log: EventLog
+) -> tuple[PartitionStart, ...]:
+    """Where a stage begins in every partition of its topics: at the least advanced of its generations."""
+    sources: dict[str, SourceSpec] = {}
+    for generation in generations:
+        sources.setdefault(generation.view.source.topic, generation.view.source)
+    starts = []
+    for topic, source in sorted(sources.items()):
+        readers = [positions[_identity(one)] for one in generations if one.view.source.topic == topic]
+        partitions = log.partitions(source)
+        known = {partition for reader in readers for (name, partition) in reader if name == topic}
+        vanished = sorted(known - set(partitions))
+        if vanished:
+            raise EventsLost(
+                f'topic "{topic}" has no partition {vanished[0]}, which the store has read from',
+                hint="restore the topic, or use a new project or an empty store",
+            )
+        for partition in partitions:
+            offsets = [reader.get((topic, partition)) for reader in readers]
+            known_offsets = [offset for offset in offsets if offset is not None]
+            start = min(known_offsets) if len(known_offsets) == len(offsets) else None
+            starts.append(PartitionStart(source, partition, start))
+    return tuple(starts)
+
+
+class PlanWatch:
+    """Promotes generations that have caught up, and ends the flow when its plan is outdated.
+
+    Args:
+        plan: what runs.
+        store: the online store.
+        log: where events come from.
+        conductor: told to plan again.
+        clock: processing time.
+        may_replan: False under a runner that cannot plan again: promote, and leave the rest to the next start.
+    """
+
+    def __init__(
+        self, plan: StreamPlan, store: TileStore, log: EventLog, conductor: Conductor, clock: Clock, *, may_replan: bool
+    ) -> None:
+        self._plan = plan
+        self._store = store
+        self._log = log
+        self._conductor = conductor
+        self._clock = clock
+        self._may_replan = may_replan
+        self._targets: dict[tuple[str, int], Positions] = {}
+        self._caught_up: set[tuple[str, int]] = set()
+        self._next_check_ns = 0
+        self._next_partition_check_ns = clock.monotonic_ns() + PARTITION_WATCH_INTERVAL_MS * 1_000_000
+
+    def tick(self) -> None:
+        """Look, if it is time to."""
+        now_ns = self._clock.monotonic_ns()
+        if now_ns >= self._next_check_ns and self._plan.catch_up.generations:
+            self._next_check_ns = now_ns + WATCH_INTERVAL_MS * 1_000_000
+            self.promote_caught_up()
+        if now_ns >= self._next_partition_check_ns:
+            self._next_partition_check_ns = now_ns + PARTITION_WATCH_INTERVAL_MS * 1_000_000
+            self._look_for_partitions()
+
+    def promote_caught_up(self) -> None:
+        """Promote what has reached the positions that the live generations had at the previous look."""
+        live = [self._store.positions(one) for one in self._plan.live.generations]
+        for generation in self._plan.catch_up.generations:
+            identity = _identity(generation)
+            if identity in self._caught_up:
+                continue
+            target = self._targets.get(identity)
+            if target is not None and _has_reached(self._store.positions(generation), target):
+                self._caught_up.add(identity)
+                if generation.state is GenerationState.FILLING:
+                    self._store.promote(generation)
+                _logger.info('feature view "%s" generation %d has caught up and serves', *identity)
+                if self._may_replan:
+                    self._conductor.end(Outcome.REBUILD, f'feature view "{identity[0]}" has caught up')
+            self._targets[identity] = _furthest(live, generation.view.source.topic)
+
+    def _look_for_partitions(self) -> None:
+        """Plan again when a topic has got more partitions."""
+        for stage in self._plan.stages:
+            for source in {start.source.topic: start.source for start in stage.starts}.values():
+                planned = {start.partition for start in stage.starts if start.source.topic == source.topic}
+                added = set(self._log.partitions(source)) - planned
+                if added:
+                    _logger.info('topic "%s" has new partitions %s', source.topic, sorted(added))
+                    if self._may_replan:
+                        self._conductor.end(Outcome.REBUILD, f'topic "{source.topic}" has new partitions')
+
+
+def _furthest(positions: Iterable[Positions], topic: str) -> Positions:
+    """The largest next offset of each of a topic's partitions."""
+    furthest: Positions = {}
+    for one in positions:
+        for partition, offset in one.items():
+            if partition[0] == topic:
+                furthest[partition] = max(offset, furthest.get(partition, 0))
+    return furthest
+
+
+def _has_reached(own: Positions, target: Positions) -> bool:
+    """Every partition of the target has been read at least as far."""
+    return all(own.get(partition, 0) >= offset for partition, offset in target.items())
+
+
+def find_generation(stage: Stage, view_name: str) -> Generation:
+    """The generation of a view that a stage writes.
+
+    Raises:
+        InvariantBroken: processes of one cluster made different plans.
+    """
+    for generation in stage.generations:
+        if generation.view.name == view_name:
+            return generation
+    raise InvariantBroken(
+        f'stage "{stage.name}" received events of feature view "{view_name}", which it does not write',
+        detail="The processes of the cluster planned differently.",
+        hint="restart all of them together, with the same registry",
+    )

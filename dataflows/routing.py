@@ -1,0 +1,163 @@
+"""The two middle steps of the flow: payloads to columns, columns to keyed batches for the writers.
+
+Both write their dead letters, and wait until those are durable, before they pass a batch on. So a commit that moves
+past a refused record can only happen after its letter exists: at least once, each with its position to tell repeats
+by. Nothing else in the flow has to know about dead letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from dataflows.conductor import PartitionEnd
+from dataflows.dead_letters import DeadLetterWriter
+from dataflows.plan import Stage
+from dataflows.sources import Shared, SourceItem
+from featurestore.core.events import KeyedBatch
+from featurestore.core.spec import SourceSpec, ViewSpec
+from featurestore.wire.events import DeadLetter, DecodedBatch, EventDecoder, RawBatch
+from featurestore.wire.keying import PartitionWatermark, columns_read, key_events, refused_rows, split_by_writer
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedRead:
+    """A read, decoded by the schema that some views share."""
+
+    raw: RawBatch
+    views: tuple[ViewSpec, ...]
+    decoded: DecodedBatch
+
+
+@dataclass(frozen=True, slots=True)
+class WriterBatch:
+    """What one writer gets of one read: a KeyedBatch for each view. Crosses processes as a few arrays."""
+
+    batches: tuple[KeyedBatch, ...]
+
+
+DecodedItem: TypeAlias = DecodedRead | PartitionEnd
+RoutedItem: TypeAlias = tuple[str, WriterBatch | PartitionEnd]
+
+
+def writer_keys(writer_count: int) -> list[str]:
+    """Names of the writers, in writer order and in the order in which Bytewax sorts them."""
+    return [f"{writer:04d}" for writer in range(writer_count)]
+
+
+class DecodeStep:
+    """RawBatch -> DecodedRead.
+
+    Args:
+        stage: whose generations are fed.
+        dead_letters: where refused records go.
+        topics_lettered_elsewhere: topics of which another stage writes the letters of undecodable records.
+        shared: what all steps of this process share.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        dead_letters: DeadLetterWriter,
+        shared: Shared,
+        *,
+        topics_lettered_elsewhere: frozenset[str] = frozenset(),
+    ) -> None:
+        self._shared = shared
+        self._dead_letters = dead_letters
+        self._topics_lettered_elsewhere = topics_lettered_elsewhere
+        self._readers: dict[str, list[tuple[EventDecoder, tuple[ViewSpec, ...]]]] = {}
+        for source, views in _views_by_source(stage).items():
+            decoder = EventDecoder(source, [name for view in views for name in columns_read(view)])
+            self._readers.setdefault(source.topic, []).append((decoder, views))
+
+    def __call__(self, item: SourceItem) -> list[DecodedItem]:
+        """One DecodedRead for each schema that the read's topic is read with: one, while a schema is changed two."""
+        if isinstance(item, PartitionEnd):
+            return [item]
+        if self._shared.conductor.drops_batches:
+            return []
+        try:
+            now_ms = self._shared.clock.now_ms()
+            reads: list[DecodedItem] = []
+            letters: dict[int, DeadLetter] = {}
+            for decoder, views in self._readers[item.topic]:
+                decoded = decoder.decode(item, now_ms=now_ms)
+                letters.update((letter.offset, letter) for letter in decoded.dead_letters)
+                reads.append(DecodedRead(item, views, decoded))
+            if letters and item.topic not in self._topics_lettered_elsewhere:
+                write_letters(self._dead_letters, [letters[offset] for offset in sorted(letters)], self._shared)
+            return reads
+        except Exception as error:  # noqa: BLE001  # process edge: whatever it is, the flow must end in order
+            self._shared.conductor.fail(error)
+            return []
+
+
+class KeyStep:
+    """DecodedRead -> one WriterBatch for each writer.
+
+    Args:
+        dead_letters: where refused records go.
+        shared: what all steps of this process share.
+        lane_count: lanes of the store.
+        writer_count: writers that share the lanes.
+    """
+
+    def __init__(self, dead_letters: DeadLetterWriter, shared: Shared, *, lane_count: int, writer_count: int) -> None:
+        self._dead_letters = dead_letters
+        self._shared = shared
+        self._lane_count = lane_count
+        self._writer_keys = writer_keys(writer_count)
+        self._watermarks: dict[tuple[SourceSpec, int], PartitionWatermark] = {}
+
+    def __call__(self, item: DecodedItem) -> list[RoutedItem]:
+        """Every writer gets every read, with no rows if need be, so that all checkpoints keep up."""
+        if isinstance(item, PartitionEnd):
+            return [(key, item) for key in self._writer_keys]
+        if self._shared.conductor.drops_batches:
+            return []
+        try:
+            return self._route(item)
+        except Exception as error:  # noqa: BLE001  # process edge: whatever it is, the flow must end in order
+            self._shared.conductor.fail(error)
+            return []
+
+    def _route(self, item: DecodedRead) -> list[RoutedItem]:
+        """Key the rows of each view, and deal them out."""
+        events, raw = item.decoded.events, item.raw
+        partition = (item.views[0].source, events.partition)
+        watermark_ms = self._watermarks.setdefault(partition, PartitionWatermark()).advance(events.event_time_ms)
+        letters: list[DeadLetter] = []
+        shares: list[list[KeyedBatch]] = [[] for _ in self._writer_keys]
+        for view in item.views:
+            refused = refused_rows(events, view, watermark_ms)
+            for refusal in refused:
+                offset = int(events.offsets[refusal.row])
+                payload = raw.payloads[int(raw.offsets.searchsorted(offset))]
+                letters.append(
+                    DeadLetter(
+                        refusal.reason, refusal.detail, raw.topic, raw.partition, offset, payload, view=view.name
+                    )
+                )
+            keyed = key_events(events, view, self._lane_count, refused)
+            for share, part in zip(shares, split_by_writer(keyed, len(shares)), strict=True):
+                share.append(part)
+        if letters:
+            letters.sort(key=lambda letter: letter.offset)
+            write_letters(self._dead_letters, letters, self._shared)
+        return [(key, WriterBatch(tuple(share))) for key, share in zip(self._writer_keys, shares, strict=True)]
+
+
+def write_letters(dead_letters: DeadLetterWriter, letters: Sequence[DeadLetter], shared: Shared) -> None:
+    """Write letters durably, then count them."""
+    dead_letters.write(letters)
+    shared.progress.dead_lettered(letters)
+
+
+def _views_by_source(stage: Stage) -> dict[SourceSpec, tuple[ViewSpec, ...]]:
+    """The stage's views by the schema they are read with."""
+    grouped: dict[SourceSpec, list[ViewSpec]] = {}
+    for generation in stage.generations:
+        grouped.setdefault(generation.view.source, []).append(generation.view)
+    return {source: tuple(views) for source, views in grouped.items()}

@@ -1,0 +1,229 @@
+r"""Settings of the stream, each from a command line option or an environment variable.
+
+`--log-dir data/log` and `FEATURESTORE_LOG_DIR=data/log` mean the same, and the option wins. Everything can come from
+the environment because `python -m bytewax.run dataflows.tiles:flow` leaves no room for options of our own.
+
+    python -m dataflows.tiles --project payments --registry feature_repo/data/registry.db \
+        --store-url redis://127.0.0.1:6379 --bootstrap-servers 127.0.0.1:9092
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from featurestore.errors import InvalidRequest
+
+BATCH_RECORDS_DEFAULT = 8_192
+"""Records in one read of a partition: large enough that a batch's fixed costs vanish, small enough for the cache."""
+
+BATCH_RECORDS_MAX = 1_000_000
+STORE_PATIENCE_SECONDS_DEFAULT = 60.0
+PROGRESS_SECONDS_DEFAULT = 10.0
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """What a stream process needs to know.
+
+    Attributes:
+        project: Feast project; names the keys in the store.
+        registry: path or URL of the Feast registry.
+        store_url: redis://, rediss:// or unix:// address of the online store.
+        store_cluster: the store is a Redis Cluster.
+        log_dir: directory of the embedded log; None reads Kafka.
+        bootstrap_servers: Kafka addresses, overriding those of the definitions.
+        kafka_options: librdkafka settings passed through (TLS, SASL, fetch sizes ...).
+        kafka_group: consumer group under which committed positions are published for lag tools; never read back.
+        dead_letter_dir: directory of dead-letter files; None: the log directory, or topics when Kafka is read.
+        addresses: host:port of every process of a Bytewax cluster; empty runs one process.
+        process_id: index of this process in `addresses`.
+        writers: how many writers share the store's lanes, at least one for each process.
+        batch_records: records in one read of a partition.
+        until_end: stop at the end that every partition had at the start.
+        metrics_port: port of the Prometheus endpoint; None serves none.
+        progress_seconds: time between plain progress lines (a terminal is refreshed every half second).
+        store_patience_seconds: how long an unreachable store or source is retried before the process gives up.
+    """
+
+    project: str
+    registry: str
+    store_url: str
+    store_cluster: bool = False
+    log_dir: Path | None = None
+    bootstrap_servers: str = ""
+    kafka_options: Mapping[str, str] = field(default_factory=dict)
+    kafka_group: str = ""
+    dead_letter_dir: Path | None = None
+    addresses: tuple[str, ...] = ()
+    process_id: int = 0
+    writers: int = 1
+    batch_records: int = BATCH_RECORDS_DEFAULT
+    until_end: bool = False
+    metrics_port: int | None = None
+    progress_seconds: float = PROGRESS_SECONDS_DEFAULT
+    store_patience_seconds: float = STORE_PATIENCE_SECONDS_DEFAULT
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work before anything is connected."""
+        if not 1 <= self.batch_records <= BATCH_RECORDS_MAX:
+            raise InvalidRequest(f"batch of {self.batch_records} records is not within 1 to {BATCH_RECORDS_MAX}")
+        if self.addresses and not 0 <= self.process_id < len(self.addresses):
+            raise InvalidRequest(
+                f"process id {self.process_id} is not an index of the {len(self.addresses)} addresses",
+                hint="give each process of the cluster the same --addresses and its own --process-id, from 0",
+            )
+        if self.writers < max(1, len(self.addresses)):
+            raise InvalidRequest(
+                f"{self.writers} writers cannot be shared by {len(self.addresses)} processes",
+                hint="set --writers to the number of processes or a multiple of it, the same in every process",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """One setting as an option; its environment variable is derived from the name unless given."""
+
+    name: str
+    help: str
+    is_flag: bool = False
+    is_required: bool = False
+    is_list: bool = False
+    variable: str = ""
+
+    @property
+    def environment_variable(self) -> str:
+        """FEATURESTORE_ and the name in capitals."""
+        return self.variable or "FEATURESTORE_" + self.name.upper()
+
+
+OPTIONS: tuple[_Option, ...] = (
+    _Option("project", "Feast project", is_required=True),
+    _Option("registry", "path or URL of the Feast registry", is_required=True),
+    _Option("store_url", "address of the online store, redis://host:port/db", is_required=True),
+    _Option("store_cluster", "the online store is a Redis Cluster", is_flag=True),
+    _Option("log_dir", "read the embedded log in this directory instead of Kafka"),
+    _Option("bootstrap_servers", "Kafka addresses; default: those of the definitions"),
+    _Option("kafka_option", "librdkafka setting KEY=VALUE, may be repeated (variable: one a line)", is_list=True),
+    _Option("kafka_config", "file of librdkafka settings, KEY=VALUE a line"),
+    _Option("kafka_group", "publish committed positions under this consumer group, for lag tools"),
+    _Option("dead_letter_dir", "write dead letters to files here instead of topics"),
+    _Option("addresses", "host:port of all processes, separated by semicolons", variable="BYTEWAX_ADDRESSES"),
+    _Option("process_id", "index of this process in the addresses, from 0", variable="BYTEWAX_PROCESS_ID"),
+    _Option("writers", "how many writers share the lanes; default: one a process"),
+    _Option("batch_records", f"records in one read of a partition, default {BATCH_RECORDS_DEFAULT}"),
+    _Option("until_end", "stop at the end that every partition has now", is_flag=True),
+    _Option("metrics_port", "serve Prometheus metrics on this port"),
+    _Option("progress_seconds", f"time between progress lines, default {PROGRESS_SECONDS_DEFAULT:g}"),
+    _Option("store_patience_seconds", f"retry an unreachable store, default {STORE_PATIENCE_SECONDS_DEFAULT:g}"),
+)
+"""Every option of `python -m dataflows.tiles`, in the order of its help."""
+
+
+def from_command_line(arguments: Sequence[str], environment: Mapping[str, str], *, program: str) -> StreamSettings:
+    """Settings from options, and from the environment where an option is absent.
+
+    Raises:
+        InvalidRequest: a setting is missing or malformed. (`--help` and unknown options end the process, as usual.)
+    """
+    parser = argparse.ArgumentParser(prog=program, description="Fold the event stream into tiles in the online store.")
+    for option in OPTIONS:
+        flag = "--" + option.name.replace("_", "-")
+        text = f"{option.help} [{option.environment_variable}]"
+        if option.is_flag:
+            parser.add_argument(flag, dest=option.name, action="store_const", const="true", help=text)
+        elif option.is_list:
+            parser.add_argument(flag, dest=option.name, action="append", help=text)
+        else:
+            parser.add_argument(flag, dest=option.name, help=text)
+    given = vars(parser.parse_args(list(arguments)))
+    texts = {
+        name: "\n".join(value) if isinstance(value, list) else str(value)
+        for name, value in given.items()
+        if value is not None
+    }
+    return _settings(texts, environment)
+
+
+def from_environment(environment: Mapping[str, str]) -> StreamSettings:
+    """Settings from environment variables alone, for `python -m bytewax.run`."""
+    return _settings({}, environment)
+
+
+def _settings(given: Mapping[str, str], environment: Mapping[str, str]) -> StreamSettings:
+    """Texts by option name, completed from the environment, as typed settings."""
+    texts = {
+        option.name: given.get(option.name, environment.get(option.environment_variable, "")) for option in OPTIONS
+    }
+    for option in OPTIONS:
+        if option.is_required and not texts[option.name]:
+            raise InvalidRequest(
+                f"{option.name.replace('_', ' ')} of the stream is not set",
+                hint=f"give --{option.name.replace('_', '-')} or set {option.environment_variable}",
+            )
+    addresses = tuple(part.strip() for part in texts["addresses"].split(";") if part.strip())
+    return StreamSettings(
+        project=texts["project"],
+        registry=texts["registry"],
+        store_url=texts["store_url"],
+        store_cluster=texts["store_cluster"].lower() in _TRUE,
+        log_dir=_path(texts["log_dir"]),
+        bootstrap_servers=texts["bootstrap_servers"],
+        kafka_options=_kafka_options(texts["kafka_config"], texts["kafka_option"]),
+        kafka_group=texts["kafka_group"],
+        dead_letter_dir=_path(texts["dead_letter_dir"]),
+        addresses=addresses,
+        process_id=_integer("process_id", texts, 0),
+        writers=_integer("writers", texts, max(1, len(addresses))),
+        batch_records=_integer("batch_records", texts, BATCH_RECORDS_DEFAULT),
+        until_end=texts["until_end"].lower() in _TRUE,
+        metrics_port=_integer("metrics_port", texts, 0) if texts["metrics_port"] else None,
+        progress_seconds=_seconds("progress_seconds", texts, PROGRESS_SECONDS_DEFAULT),
+        store_patience_seconds=_seconds("store_patience_seconds", texts, STORE_PATIENCE_SECONDS_DEFAULT),
+    )
+
+
+def _path(text: str) -> Path | None:
+    """A path, None for an empty text."""
+    return Path(text) if text else None
+
+
+def _integer(name: str, texts: Mapping[str, str], default: int) -> int:
+    """An integer setting."""
+    try:
+        return int(texts[name]) if texts[name] else default
+    except ValueError:
+        raise InvalidRequest(f"{name.replace('_', ' ')} is not an integer: {texts[name]!r}") from None
+
+
+def _seconds(name: str, texts: Mapping[str, str], default: float) -> float:
+    """A duration in seconds."""
+    try:
+        return float(texts[name]) if texts[name] else default
+    except ValueError:
+        raise InvalidRequest(f"{name.replace('_', ' ')} is not a number of seconds: {texts[name]!r}") from None
+
+
+def _kafka_options(config_file: str, option_lines: str) -> dict[str, str]:
+    """Settings for librdkafka: those of the file, overridden by those of the options; `#` begins a comment line."""
+    lines = option_lines.splitlines()
+    if config_file:
+        try:
+            lines = [*Path(config_file).read_text(encoding="utf-8").splitlines(), *lines]
+        except OSError as error:
+            raise InvalidRequest(
+                f'kafka configuration file "{config_file}" cannot be read', detail=str(error)
+            ) from None
+    options: dict[str, str] = {}
+    for line in lines:
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        key, equals, value = line.partition("=")
+        if not equals or not key.strip():
+            raise InvalidRequest(f'kafka option "{key.strip()}" has no value', hint="write it as key=value")
+        options[key.strip()] = value.strip()
+    return options

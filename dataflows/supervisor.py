@@ -1,0 +1,291 @@
+"""Runs a dataflow, and again when its plan is outdated; turns outcomes into exit codes.
+
+    0   stopped by SIGTERM or Ctrl-C, or the input's end: everything read was committed
+    1   an error that the message explains; nothing is lost, a restart goes on where the store says
+    2   wrong usage
+    3   another process took the lanes over: do not restart
+    4   another process of the cluster is gone: restart all
+
+A second signal ends the process at once, which loses nothing either.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from types import FrameType
+from typing import TypeVar
+
+from bytewax._bytewax import cli_main
+from bytewax.dataflow import Dataflow
+from prometheus_client import start_http_server
+
+from dataflows.conductor import Conductor, Outcome, PartitionEnd
+from dataflows.dead_letters import DeadLetterWriter, FileDeadLetters, KafkaDeadLetters
+from dataflows.file_log import FileLog
+from dataflows.kafka_log import KafkaLog
+from dataflows.plan import PlanWatch, StreamPlan, make_plan
+from dataflows.progress import Progress
+from dataflows.settings import StreamSettings
+from dataflows.sources import EventLog, Shared
+from dataflows.tile_store import OnlineTileStore, TileStore
+from featurestore.clock import Clock, SystemClock
+from featurestore.core.spec import RepoSpec
+from featurestore.definitions.registry import read_registry
+from featurestore.errors import FeatureStoreError, InvalidRequest, Unavailable, WriterFenced
+from featurestore.online.redis_store import connect as connect_store
+
+EXIT_ERROR = 1
+EXIT_FENCED = 3
+EXIT_PEER_GONE = 4
+
+EPOCH = timedelta(milliseconds=100)
+"""Bytewax's epoch: a source reads into the next one when the previous is committed everywhere, so it bounds what a
+fast reader can pile up in front of a slow writer in another process."""
+
+RETRY_SECONDS = 1.0
+
+Result = TypeVar("Result")
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a flow is built from.
+
+    Attributes:
+        repo: the registered definitions.
+        store: the online store.
+        log: where events come from.
+        dead_letters: where refused records go.
+        shared: what all steps of this process share.
+        is_supervised: somebody can plan again when this flow ends.
+    """
+
+    repo: RepoSpec
+    store: TileStore
+    log: EventLog
+    dead_letters: DeadLetterWriter
+    shared: Shared
+    is_supervised: bool
+
+
+BuildFlow = Callable[[StreamSettings, Parts, StreamPlan], Dataflow]
+
+
+def main(read_settings: Callable[[], StreamSettings], build: BuildFlow) -> int:
+    """Run the stream until it is stopped or fails; returns the exit code, having explained it."""
+    configure_logging()
+    try:
+        settings = read_settings()
+        if settings.metrics_port is not None:
+            start_http_server(settings.metrics_port)
+        run(settings, build)
+    except WriterFenced as error:
+        return _explain(error, EXIT_FENCED)
+    except FeatureStoreError as error:
+        return _explain(error, EXIT_ERROR)
+    except PeerGone as error:
+        _logger.error("%s", error)
+        return EXIT_PEER_GONE
+    return 0
+
+
+def run(settings: StreamSettings, build: BuildFlow, clock: Clock | None = None) -> None:
+    """Plan, build and run, until a run ends for good.
+
+    Raises:
+        FeatureStoreError: why the run failed.
+        PeerGone: another process of the cluster ended without saying goodbye.
+    """
+    signals = Signals()
+    progress: Progress | None = None
+    while True:
+        parts = connect(settings, clock=clock, progress=progress)
+        progress = parts.shared.progress
+        signals.end(parts.shared.conductor)
+        try:
+            outcome = _run_once(settings, parts, build)
+        finally:
+            parts.store.close()
+        if outcome is not Outcome.REBUILD:
+            return
+
+
+def _run_once(settings: StreamSettings, parts: Parts, build: BuildFlow) -> Outcome:
+    """One plan, one flow."""
+    conductor = parts.shared.conductor
+    current = plan(settings, parts)
+    if conductor.is_ending:
+        return conductor.outcome
+    _logger.info("%s", _describe(current))
+    _run_flow(build(settings, parts, current), settings)
+    parts.shared.progress.show(is_last=True)
+    if conductor.outcome is Outcome.FAILED:
+        raise conductor.error or PeerGone(f"another process of the cluster failed: {conductor.cause}")
+    if conductor.outcome is Outcome.REBUILD:
+        _logger.info("planning again: %s", conductor.cause)
+    else:
+        if settings.until_end:
+            _promote_finished(parts, current)
+        _logger.info("stream ended: %s", conductor.cause)
+    return conductor.outcome
+
+
+def connect(
+    settings: StreamSettings,
+    *,
+    is_supervised: bool = True,
+    clock: Clock | None = None,
+    progress: Progress | None = None,
+) -> Parts:
+    """Open everything a flow needs.
+
+    Raises:
+        FeatureStoreError: something cannot be used; what does not answer is retried for the store's patience first.
+    """
+    clock = clock or SystemClock()
+    shared = Shared(
+        conductor=Conductor(raises=not is_supervised),
+        progress=progress or Progress(clock, interval_seconds=settings.progress_seconds),
+        clock=clock,
+        until_end=settings.until_end,
+        patience_seconds=settings.store_patience_seconds,
+    )
+    store = _patiently(shared, lambda: connect_store(settings.store_url, cluster=settings.store_cluster))
+    repo = read_registry(settings.registry, project=settings.project)
+    if not repo.views:
+        raise InvalidRequest(
+            f'project "{settings.project}" has no stream feature views',
+            hint="define some, and run `featurestore apply`",
+        )
+    log, dead_letters = _event_log(settings, repo, clock)
+    return Parts(
+        repo=repo,
+        store=OnlineTileStore(store, settings.project, clock),
+        log=log,
+        dead_letters=dead_letters,
+        shared=shared,
+        is_supervised=is_supervised,
+    )
+
+
+def plan(settings: StreamSettings, parts: Parts) -> StreamPlan:
+    """What to write and from where; tells the conductor which ends to wait for."""
+    made = _patiently(parts.shared, lambda: make_plan(parts.store, parts.log, parts.repo.views))
+    if settings.until_end:
+        parts.shared.conductor.await_ends(
+            PartitionEnd(stage.name, start.source.topic, start.partition)
+            for stage in made.stages
+            for start in stage.starts
+        )
+    return made
+
+
+def configure_logging() -> None:
+    """Plain lines on stderr, unless the process that embeds us has set logging up already."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+
+
+class Signals:
+    """SIGTERM and Ctrl-C: read nothing more, commit what was read, exit. A second one ends the process at once.
+
+    One for the process's life, so that a signal between two runs is not lost. To be made in the main thread.
+    """
+
+    def __init__(self) -> None:
+        self._conductor: Conductor | None = None
+        self._received = ""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def end(self, conductor: Conductor) -> None:
+        """From now on a signal ends the run of this conductor; so does one that came before."""
+        self._conductor = conductor
+        if self._received:
+            conductor.end(Outcome.STOPPED, self._received)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        """Ask for the end; the next signal of this kind is not ours any more."""
+        signal.signal(number, signal.SIG_DFL)
+        self._received = f"received {signal.Signals(number).name}"
+        if self._conductor is not None:
+            self._conductor.end(Outcome.STOPPED, self._received)
+
+
+class PeerGone(Exception):
+    """Another process of the cluster is gone."""
+
+
+def _run_flow(flow: Dataflow, settings: StreamSettings) -> None:
+    """Run a flow to its end, alone or as a process of a cluster."""
+    cluster: dict[str, object] = {}
+    if len(settings.addresses) > 1:
+        cluster = {"process_id": settings.process_id, "addresses": list(settings.addresses)}
+    try:
+        cli_main(flow, epoch_interval=EPOCH, **cluster)  # type: ignore[no-untyped-call]  # Rust, without types
+    except BaseException as error:
+        # Bytewax's Rust side panics when a connection to another process breaks. The exception's class derives from
+        # BaseException and cannot be imported.
+        if type(error).__name__ == "PanicException":
+            raise PeerGone("another process of the cluster is gone; restart this one with it") from error
+        raise
+
+
+def _promote_finished(parts: Parts, current: StreamPlan) -> None:
+    """After both stages have read to the end: what was catching up has nothing left to catch up with."""
+    shared = parts.shared
+    watch = PlanWatch(current, parts.store, parts.log, shared.conductor, shared.clock, may_replan=False)
+    for _ in ("note where the live generations are", "see that the others are there too"):
+        watch.promote_caught_up()
+
+
+def _patiently(shared: Shared, action: Callable[[], Result]) -> Result:
+    """Do something that needs other parts, again while they do not answer, for as long as the patience lasts."""
+    clock = shared.clock
+    deadline_ns = clock.monotonic_ns() + int(shared.patience_seconds * 1e9)
+    while True:
+        try:
+            return action()
+        except Unavailable as error:
+            if clock.monotonic_ns() >= deadline_ns or shared.conductor.is_ending:
+                raise
+            _logger.warning("%s; retrying", error.message)
+        clock.sleep(RETRY_SECONDS)
+
+
+def _event_log(settings: StreamSettings, repo: RepoSpec, clock: Clock) -> tuple[EventLog, DeadLetterWriter]:
+    """Where events come from, and where refused ones go."""
+    if settings.log_dir is not None:
+        return FileLog(settings.log_dir), FileDeadLetters(settings.dead_letter_dir or settings.log_dir)
+    kafka = KafkaLog(
+        bootstrap_servers=settings.bootstrap_servers,
+        options=settings.kafka_options,
+        group=settings.kafka_group,
+        clock=clock,
+    )
+    if settings.dead_letter_dir is not None:
+        return kafka, FileDeadLetters(settings.dead_letter_dir)
+    servers = {view.source.topic: kafka.servers(view.source) for view in repo.views}
+    return kafka, KafkaDeadLetters(servers, settings.kafka_options)
+
+
+def _describe(current: StreamPlan) -> str:
+    """The plan in a line."""
+    parts = []
+    for stage in current.stages:
+        if stage.generations:
+            names = ", ".join(f"{one.view.name}@{one.number}" for one in stage.generations)
+            parts.append(f"{stage.name}: {names} from {len(stage.starts)} partitions")
+    return "; ".join(parts) or "nothing to do"
+
+
+def _explain(error: FeatureStoreError, code: int) -> int:
+    """Log the error for whoever starts the process again, and return the exit code."""
+    _logger.error("%s", error)
+    return code

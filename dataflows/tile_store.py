@@ -1,0 +1,121 @@
+"""What a stream needs of the online store: generations, positions, writers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from featurestore.clock import Clock
+from featurestore.core.events import KeyedBatch
+from featurestore.core.spec import ViewSpec
+from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
+from featurestore.online.store import OnlineStore
+from featurestore.online.writer import ViewWriter, WriteReport, smallest_positions
+from featurestore.wire.store_layout import decode_checkpoint
+
+Positions = dict[tuple[str, int], int]
+"""Next offset by (topic, partition); an absent partition has never been read."""
+
+
+class LaneWriter(Protocol):
+    """Folds and commits the batches of one generation's lanes; `ViewWriter` is the real one."""
+
+    def open(self) -> None:
+        """Take the lanes over from any other writer."""
+        ...
+
+    def write(self, batches: Sequence[KeyedBatch]) -> WriteReport:
+        """Commit the batches, one atomic step a lane."""
+        ...
+
+    def close(self) -> None:
+        """Release what it holds; the lanes stay as they are."""
+        ...
+
+
+class TileStore(Protocol):
+    """The store as the dataflow sees it."""
+
+    @property
+    def lane_count(self) -> int:
+        """Lanes of the store."""
+        ...
+
+    def register(self, views: Iterable[ViewSpec]) -> None:
+        """Make sure that every view has a generation of this definition."""
+        ...
+
+    def generations(self) -> list[Generation]:
+        """Generations of all views that are serving or filling."""
+        ...
+
+    def positions(self, generation: Generation) -> Positions:
+        """How far every lane of a generation has come: the smallest next offset of its lanes."""
+        ...
+
+    def promote(self, generation: Generation) -> None:
+        """Make a generation the serving one."""
+        ...
+
+    def writer(self, generation: Generation, lanes: Sequence[int]) -> LaneWriter:
+        """A writer for some lanes of a generation; not opened yet."""
+        ...
+
+    def close(self) -> None:
+        """Give connections back."""
+        ...
+
+
+class OnlineTileStore:
+    """A TileStore over Redis or Valkey.
+
+    Args:
+        store: the connection.
+        project: Feast project.
+        clock: processing time.
+    """
+
+    def __init__(self, store: OnlineStore, project: str, clock: Clock) -> None:
+        self._store = store
+        self._catalog = GenerationCatalog(store, project)
+        self._clock = clock
+        self._lane_count: int | None = None
+
+    @property
+    def lane_count(self) -> int:
+        """Lanes of the store; the first process to ask fixes them."""
+        if self._lane_count is None:
+            self._lane_count = self._catalog.lane_count()
+        return self._lane_count
+
+    def register(self, views: Iterable[ViewSpec]) -> None:
+        """Make sure that every view has a generation of this definition."""
+        for view in views:
+            self._catalog.register(view)
+
+    def generations(self) -> list[Generation]:
+        """Serving and filling generations of all views, by view and number."""
+        return [
+            generation
+            for _, generations in sorted(self._catalog.all().items())
+            for generation in generations
+            if generation.state is not GenerationState.RETIRED
+        ]
+
+    def positions(self, generation: Generation) -> Positions:
+        """Smallest next offset over all lanes; a partition that some lane has never seen is left out."""
+        keys = [generation.keys.checkpoint(lane) for lane in range(self.lane_count)]
+        stored = self._store.read_groups([[key] for key in keys])
+        return smallest_positions([decode_checkpoint(data).positions for data in stored])
+
+    def promote(self, generation: Generation) -> None:
+        """Make a generation the serving one."""
+        self._catalog.promote(generation)
+
+    def writer(self, generation: Generation, lanes: Sequence[int]) -> ViewWriter:
+        """A writer for some lanes of a generation; not opened yet."""
+        return ViewWriter(self._store, generation, lanes=lanes, clock=self._clock)
+
+    def close(self) -> None:
+        """Give connections back."""
+        self._store.close()

@@ -1,0 +1,93 @@
+"""The stream: events to tiles.
+
+    read ──> decode ──> key ──> commit        payloads, columns, keyed batches, tiles + offsets in the online store
+               │          │
+               └──────────┴──> dead letters   what cannot be folded, durable before the commit that passes it
+
+    live       follows the log for the generations that readers see
+    catch_up   the same chain for generations that are still behind, so that they delay nothing
+    control    heartbeats, and the goodbye that ends all processes of a cluster together
+
+Run it as `featurestore stream`, as `python -m dataflows.tiles`, or under Bytewax's own runner, with the settings from
+the environment (see settings.py):
+
+    python -m dataflows.tiles --project payments --registry data/registry.db --store-url redis://127.0.0.1:6379
+    FEATURESTORE_PROJECT=payments ... python -m bytewax.run dataflows.tiles:flow
+
+Several processes share the work as a Bytewax cluster: each is started with the same `--addresses a:2101;b:2101` and its
+own `--process-id` (under bytewax.run: `-a`, `-i`, and FEATURESTORE_WRITERS set to the number of processes). Source
+partitions and writers are dealt out evenly. Give the steps processes, not threads: they are Python. When one process
+dies the others end too, and the supervisor that starts them again (systemd, Kubernetes, docker compose) needs no order:
+where to go on is in the online store.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+
+from dataflows import supervisor
+from dataflows.plan import PlanWatch, Stage, StreamPlan
+from dataflows.routing import DecodeStep, KeyStep, writer_keys
+from dataflows.settings import StreamSettings, from_command_line, from_environment
+from dataflows.sinks import TileSink
+from dataflows.sources import ControlSource, EventSource
+from dataflows.supervisor import Parts
+
+FLOW_NAME = "tiles"
+
+
+def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
+    """The dataflow of one plan.
+
+    Every process of a cluster builds the same steps, whatever its plan holds: Bytewax requires it.
+    """
+    flow = Dataflow(FLOW_NAME)
+    shared = parts.shared
+    watch = PlanWatch(plan, parts.store, parts.log, shared.conductor, shared.clock, may_replan=parts.is_supervised)
+    control = op.input("control", flow, ControlSource(writer_keys(settings.writers), shared, [watch]))
+    for stage, other in (plan.stages, plan.stages[::-1]):
+        source = EventSource(stage.name, parts.log, stage.starts, shared, records_max=settings.batch_records)
+        read = op.input(f"{stage.name}_read", flow, source)
+        decoded = op.flat_map(f"{stage.name}_decode", read, _decode_step(parts, stage, other))
+        keyed = op.flat_map(
+            f"{stage.name}_key",
+            decoded,
+            KeyStep(parts.dead_letters, shared, lane_count=plan.lane_count, writer_count=settings.writers),
+        )
+        routed = op.merge(f"{stage.name}_with_control", keyed, control)
+        sink = TileSink(stage, parts.store, shared, lane_count=plan.lane_count, writer_count=settings.writers)
+        op.output(f"{stage.name}_commit", routed, sink)
+    return flow
+
+
+def flow() -> Dataflow:
+    """The dataflow for `python -m bytewax.run dataflows.tiles:flow`; settings come from the environment.
+
+    Bytewax's runner starts a flow once, so what a supervised run heals by planning again (a store that went back in
+    time, a generation that has caught up) ends this one with an error, or waits for the next start.
+    """
+    settings = from_environment(os.environ)
+    supervisor.configure_logging()
+    parts = supervisor.connect(settings, is_supervised=False)
+    supervisor.Signals().end(parts.shared.conductor)
+    return build(settings, parts, supervisor.plan(settings, parts))
+
+
+def main(arguments: list[str] | None = None, *, program: str = "python -m dataflows.tiles") -> int:
+    """Run the stream until it is stopped; returns the process's exit code (see supervisor.py)."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return supervisor.main(lambda: from_command_line(given, os.environ, program=program), build)
+
+
+def _decode_step(parts: Parts, stage: Stage, other: Stage) -> DecodeStep:
+    """The decode step of a stage; letters of records that both stages read are the live stage's."""
+    elsewhere = other.topics if other.name == "live" else frozenset()
+    return DecodeStep(stage, parts.dead_letters, parts.shared, topics_lettered_elsewhere=elsewhere)
+
+
+if __name__ == "__main__":
+    sys.exit(main(program=os.environ.get("FEATURESTORE_PROGRAM", "python -m dataflows.tiles")))

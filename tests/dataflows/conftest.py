@@ -1,0 +1,61 @@
+"""Registries of the stream tests' feature repo, and processes that end with their test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from featurestore.online.probe import free_port
+from tests.dataflows.payments import CONFIG, REPO
+from tests.dataflows.stream_process import ROOT, StreamProcess
+
+StartStream = Callable[..., StreamProcess]
+
+
+def _applied(directory: Path, card_window: str) -> Path:
+    """The registry of the repo, applied as users apply it."""
+    (directory / "data").mkdir(parents=True)
+    (directory / "feature_store.yaml").write_text(CONFIG)
+    (directory / "definitions.py").write_text(REPO % {"card_window": card_window})
+    command = [sys.executable, "-m", "featurestore.cli", "apply", "--repo", str(directory)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return directory / "data" / "registry.db"
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repo's registry."""
+    return _applied(tmp_path_factory.mktemp("repo") / "first", "1d")
+
+
+@pytest.fixture(scope="session")
+def changed_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The registry after one window of the view "cards" was changed."""
+    return _applied(tmp_path_factory.mktemp("repo") / "second", "2d")
+
+
+@pytest.fixture
+def start_stream(tmp_path: Path, registry: Path, redis_url: str) -> Iterator[StartStream]:
+    """Starts a stream process on the test's own Redis; whatever still runs at the end is killed."""
+    started: list[StreamProcess] = []
+
+    def start(*options: str, use_registry: Path | None = None, url: str = redis_url, **more: object) -> StreamProcess:
+        process = StreamProcess(tmp_path, use_registry or registry, url, *options, **more)  # type: ignore[arg-type]  # passed on
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+def start_cluster(start_stream: StartStream, count: int, *options: str) -> list[StreamProcess]:
+    """One process, or several that form a cluster."""
+    if count == 1:
+        return [start_stream(*options)]
+    addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in range(count))
+    return [start_stream(*options, "--addresses", addresses, "--process-id", str(number)) for number in range(count)]

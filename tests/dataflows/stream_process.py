@@ -1,0 +1,78 @@
+"""A stream process as users run it, for tests to watch, stop and kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.dataflows.payments import PROJECT
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_S = 60.0
+
+
+class StreamProcess:
+    """`python -m dataflows.tiles` with some options; its output is in a file."""
+
+    def __init__(
+        self,
+        directory: Path,
+        registry: Path,
+        url: str,
+        *options: str,
+        program: Sequence[str] = ("-m", "dataflows.tiles"),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.log_path = directory / f"stream-{time.monotonic_ns()}.log"
+        settings = {
+            "FEATURESTORE_PROJECT": PROJECT,
+            "FEATURESTORE_REGISTRY": str(registry),
+            "FEATURESTORE_STORE_URL": url,
+            "FEATURESTORE_PROGRESS_SECONDS": "0.5",
+        }
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *program, *options],
+                cwd=ROOT,
+                env={**os.environ, **settings, **(environment or {})},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        """What it has printed."""
+        return self.log_path.read_text()
+
+    def wait(self, timeout_s: float = TIMEOUT_S) -> int:
+        """Its exit code; the process is killed when it takes too long."""
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"stream did not end within {timeout_s} s\n{self.output}") from None
+
+    def wait_for(self, text: str, timeout_s: float = TIMEOUT_S) -> None:
+        """Wait until it has printed a text."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self.output:
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                self.kill()
+                raise AssertionError(f"stream did not print {text!r}\n{self.output}")
+            time.sleep(0.02)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()

@@ -1,0 +1,128 @@
+"""The embedded log: line numbers are offsets, whatever the sizes of blocks and reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dataflows import file_log
+from dataflows.file_log import FileLog
+from featurestore.core.spec import Column, SourceSpec, ValueType
+from featurestore.errors import EventsLost, SourceUnavailable
+
+SOURCE = SourceSpec("s", "topic", (Column("at", ValueType.INT64),), "at")
+
+
+def read_all(log: FileLog, start: int | None, records_max: int) -> list[tuple[int, bytes]]:
+    """(offset, payload) of everything that is there."""
+    reader = log.open(SOURCE, 0, start)
+    found: list[tuple[int, bytes]] = []
+    next_offset = start or 0
+    while (batch := reader.read(records_max)) is not None:
+        assert batch.from_offset == next_offset
+        next_offset = batch.next_offset
+        found += zip(batch.offsets.tolist(), batch.payloads, strict=True)
+    assert reader.has_reached_end
+    assert reader.end_offset() == next_offset
+    reader.close()
+    return found
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(
+    lines=st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"x")), max_size=20),
+    block_bytes=st.integers(1, 9),
+    records_max=st.integers(1, 4),
+    data=st.data(),
+)
+def test_reading_from_any_record_gives_the_rest_of_the_log(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: list[bytes],
+    block_bytes: int,
+    records_max: int,
+    data: st.DataObject,
+) -> None:
+    """Blocks may end anywhere, and a line without its newline is not there yet."""
+    monkeypatch.setattr(file_log, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(file_log, "INDEX_RECORDS", 3)
+    (tmp_path / "topic").mkdir(exist_ok=True)
+    (tmp_path / "topic" / "0.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    log = FileLog(tmp_path)
+    start = data.draw(st.integers(0, len(lines)))
+
+    everything = list(enumerate(lines))
+
+    assert collect(log, None, records_max) == everything
+    assert collect(log, start, records_max) == everything[start:]
+
+
+def collect(log: FileLog, start: int | None, records_max: int) -> list[tuple[int, bytes]]:
+    """As `read_all`, for blocks so small that a read may find no complete line yet."""
+    reader = log.open(SOURCE, 0, start)
+    found: list[tuple[int, bytes]] = []
+    while not (reader.has_reached_end):
+        batch = reader.read(records_max)
+        if batch is not None:
+            found += zip(batch.offsets.tolist(), batch.payloads, strict=True)
+    reader.close()
+    return found
+
+
+def test_a_line_that_is_still_being_written_waits_for_its_newline(tmp_path: Path) -> None:
+    """Then it is one record, not two halves."""
+    (tmp_path / "topic").mkdir()
+    path = tmp_path / "topic" / "0.jsonl"
+    path.write_bytes(b"one\ntw")
+    reader = FileLog(tmp_path).open(SOURCE, 0, None)
+
+    first = reader.read(10)
+    nothing = reader.read(10)
+    with path.open("ab") as file:
+        file.write(b"o\n")
+    second = reader.read(10)
+
+    assert first is not None
+    assert first.payloads == [b"one"]
+    assert nothing is None
+    assert second is not None
+    assert (second.payloads, second.from_offset) == ([b"two"], 1)
+
+
+def test_the_whole_log_is_read_in_order(tmp_path: Path) -> None:
+    """Offsets rise by one, reads follow each other without a gap."""
+    (tmp_path / "topic").mkdir()
+    (tmp_path / "topic" / "0.jsonl").write_bytes(b"a\nb\nc\n")
+
+    assert read_all(FileLog(tmp_path), None, 2) == [(0, b"a"), (1, b"b"), (2, b"c")]
+
+
+def test_a_log_that_shrank_has_lost_events(tmp_path: Path) -> None:
+    """While it is read, and between two runs."""
+    (tmp_path / "topic").mkdir()
+    path = tmp_path / "topic" / "0.jsonl"
+    path.write_bytes(b"a\nb\n")
+    reader = FileLog(tmp_path).open(SOURCE, 0, None)
+    reader.read(10)
+    path.write_bytes(b"a\n")
+
+    with pytest.raises(EventsLost, match="shrank"):
+        reader.read(10)
+    with pytest.raises(EventsLost, match="has 1 records, 2 were read"):
+        FileLog(tmp_path).open(SOURCE, 0, 2)
+
+
+def test_partitions_are_the_numbered_files(tmp_path: Path) -> None:
+    """In numeric order; other files are nobody's business, and none at all is not an empty log."""
+    log = FileLog(tmp_path)
+    with pytest.raises(SourceUnavailable, match="no partition files"):
+        log.partitions(SOURCE)
+
+    (tmp_path / "topic").mkdir()
+    for name in ("10.jsonl", "2.jsonl", "labels.jsonl", "0.txt"):
+        (tmp_path / "topic" / name).touch()
+
+    assert log.partitions(SOURCE) == [2, 10]

@@ -1,0 +1,177 @@
+"""The stream on real Apache Kafka and real Redis."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
+
+from featurestore.testing.servers import KafkaBroker
+from tests.dataflows.conftest import StartStream, start_cluster
+from tests.dataflows.payments import TOPIC, Payments, assert_every_value_is_exact, make_payments
+
+pytestmark = pytest.mark.kafka
+
+CRASH_TRANSACTIONS = 200_000
+KILLS = 20
+
+Fill = Callable[[Payments], None]
+
+
+@pytest.fixture
+def fill(kafka: KafkaBroker) -> Iterator[Fill]:
+    """Appends payments to the topic, which is made for the test and deleted with its dead letters after it."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    is_made = False
+
+    def append(payments: Payments) -> None:
+        nonlocal is_made
+        if not is_made:
+            kafka.create_topic(TOPIC, partitions=len(payments.records))
+            is_made = True
+        producer = Producer(
+            {"bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 20, "queue.buffering.max.messages": 1_000_000}
+        )
+        for partition, records in enumerate(payments.records):
+            for record in records:
+                producer.produce(TOPIC, record, partition=partition)
+        assert producer.flush(60) == 0
+
+    yield append
+    names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(TOPIC)]
+    for future in admin.delete_topics(names, operation_timeout=30).values():
+        future.result(timeout=30)
+    while any(name.startswith(TOPIC) for name in admin.list_topics(timeout=10).topics):
+        time.sleep(0.1)
+
+
+def dead_letters(kafka: KafkaBroker) -> list[tuple[dict[str, str], bytes]]:
+    """Headers and payload of every message in the dead-letter topic."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "group.id": str(uuid.uuid4()),
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+        }
+    )
+    consumer.subscribe([f"{TOPIC}.dead-letters"])
+    letters: list[tuple[dict[str, str], bytes]] = []
+    ended, deadline = False, time.monotonic() + 30
+    while not ended and time.monotonic() < deadline:
+        for message in consumer.consume(1_000, timeout=1):
+            if message.error() is not None:
+                ended = True
+                continue
+            pairs = cast(list[tuple[str, bytes]], message.headers() or [])
+            headers = {name: value.decode() for name, value in pairs}
+            letters.append((headers, message.value() or b""))
+    consumer.close()
+    return letters
+
+
+def test_every_value_of_a_topic_is_the_oracles(
+    start_stream: StartStream, kafka: KafkaBroker, fill: Fill, redis_url: str
+) -> None:
+    """After one run to the end of all partitions; bad records are in the dead-letter topic with position and bytes."""
+    payments = make_payments(20_000, seed=31)
+    fill(payments)
+
+    stream = start_stream("--bootstrap-servers", kafka.bootstrap_servers, "--until-end")
+
+    assert stream.wait() == 0, stream.output
+    assert_every_value_is_exact(redis_url, payments)
+    letters = dead_letters(kafka)
+    assert len(letters) == payments.bad
+    for headers, payload in letters:
+        assert headers["reason"] == "undecodable"
+        assert payments.records[int(headers["partition"])][int(headers["offset"])] == payload
+
+
+def test_live_events_are_followed_and_positions_published(
+    start_stream: StartStream, kafka: KafkaBroker, fill: Fill, redis_url: str
+) -> None:
+    """SIGTERM ends in order, a restart goes on from the store, and lag tools see the committed positions."""
+    first, second = make_payments(3_000, seed=32), make_payments(3_000, seed=33, first=3_000)
+    fill(first)
+    options = ["--bootstrap-servers", kafka.bootstrap_servers, "--kafka-group", "watched"]
+    stream = start_stream(*options)
+    stream.wait_for("lag 0")
+    fill(second)
+    stream.wait_for(f"{sum(len(lines) for lines in first.records + second.records):,} read")
+    stream.terminate()
+
+    assert stream.wait() == 0, stream.output
+    again = start_stream(*options, "--until-end")
+    assert again.wait() == 0, again.output
+    assert " 0 read" in again.output
+    assert_every_value_is_exact(redis_url, first, second)
+
+
+def test_events_that_kafka_deleted_before_they_were_applied_are_an_error(
+    start_stream: StartStream, kafka: KafkaBroker, fill: Fill
+) -> None:
+    """The stream refuses to go on over a hole, and says what to do."""
+    from confluent_kafka import TopicPartition
+
+    first, second = make_payments(500, seed=34, partitions=1), make_payments(500, seed=35, first=500, partitions=1)
+    fill(first)
+    assert start_stream("--bootstrap-servers", kafka.bootstrap_servers, "--until-end").wait() == 0
+    fill(second)
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    end = len(first.records[0]) + len(second.records[0])
+    for future in admin.delete_records([TopicPartition(TOPIC, 0, end - 10)]).values():
+        future.result(timeout=30)
+
+    stream = start_stream("--bootstrap-servers", kafka.bootstrap_servers, "--until-end")
+
+    assert stream.wait() == 1, stream.output
+    assert f"begins at offset {end - 10}" in stream.output
+
+
+def test_a_new_store_begins_at_the_oldest_record_that_kafka_still_has(
+    start_stream: StartStream, kafka: KafkaBroker, fill: Fill
+) -> None:
+    """Deleted records that nobody had read are no error: the log simply begins later."""
+    from confluent_kafka import TopicPartition
+
+    fill(make_payments(500, seed=36, partitions=1))
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    for future in admin.delete_records([TopicPartition(TOPIC, 0, 100)]).values():
+        future.result(timeout=30)
+
+    stream = start_stream("--bootstrap-servers", kafka.bootstrap_servers, "--until-end")
+
+    assert stream.wait() == 0, stream.output
+    assert "lag 0" in stream.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process_count", [1, 2])
+def test_a_load_survives_twenty_kills(
+    start_stream: StartStream, kafka: KafkaBroker, fill: Fill, redis_url: str, process_count: int
+) -> None:
+    """200,000 payments, SIGKILL at twenty random moments: every value of 200 entities a view equals the oracle."""
+    payments = make_payments(CRASH_TRANSACTIONS, seed=37, entities=5_000)
+    fill(payments)
+    draw = random.Random(process_count)
+    options = ["--bootstrap-servers", kafka.bootstrap_servers, "--batch-records", "1000"]
+
+    for _ in range(KILLS):
+        cluster = start_cluster(start_stream, process_count, *options)
+        cluster[0].wait_for(" live: ")
+        time.sleep(draw.uniform(0.1, 0.8))
+        draw.choice(cluster).kill()
+        time.sleep(draw.uniform(0.0, 0.05))
+        for process in cluster:
+            process.kill()
+    for process in start_cluster(start_stream, process_count, *options, "--until-end"):
+        assert process.wait(120) == 0, process.output
+
+    assert_every_value_is_exact(redis_url, payments, sample=200)
