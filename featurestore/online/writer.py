@@ -102,15 +102,23 @@ class ViewWriter:
     def open(self) -> None:
         """Take the lanes: whoever held them before fails at its next commit.
 
+        A writer that opens again, after the store was away or went back in time, does not take lanes back from a
+        successor that opened them meanwhile.
+
         Raises:
+            WriterFenced: this writer has held the lanes, and another one took them over since.
             OnlineStoreDown, CorruptData: see OnlineStore.
         """
-        self._token = secrets.token_hex(TOKEN_BYTES)
+        held, self._token = self._lanes, secrets.token_hex(TOKEN_BYTES)
+        self._is_usable = False
         highest_epoch = max((lane.checkpoint.epoch for lane in self._lanes.values()), default=0)
-        self._lanes = {}
         keys = self.generation.keys
         found = self._store.read_groups([[keys.checkpoint(lane)] for lane in self._lane_numbers])
         waiting = {lane: data or b"" for lane, data in zip(self._lane_numbers, found, strict=True)}
+        for lane, stored in waiting.items():
+            if lane in held and _is_newer(decode_checkpoint(stored), held[lane].checkpoint):
+                self._refuse(held[lane], LaneOutcome(False, stored, ()))
+        self._lanes = {}
         while waiting:
             commits = []
             for lane, stored in waiting.items():
@@ -282,7 +290,7 @@ class ViewWriter:
         """Tell a successor from a store that went back in time."""
         found, mine = decode_checkpoint(outcome.found), lane.checkpoint
         place = f'lane {lane.lane} of feature view "{self.generation.view.name}"'
-        if found.epoch > mine.epoch or (found.epoch == mine.epoch and found.writer != mine.writer):
+        if _is_newer(found, mine):
             raise WriterFenced(
                 f"another writer took over {place}",
                 detail=f"It holds epoch {found.epoch} ({found.writer}), this one had {mine.epoch} ({mine.writer}).",
@@ -356,6 +364,11 @@ class ViewWriter:
         if view.retention_ms is None:
             return 0
         return view.retention_ms + view.lookback_ms + self.generation.compiled.roll_up.retention_hop_ms + ahead_ms
+
+
+def _is_newer(found: Checkpoint, mine: Checkpoint) -> bool:
+    """Whether another writer opened the lane after this one did."""
+    return found.epoch > mine.epoch or (found.epoch == mine.epoch and found.writer != mine.writer)
 
 
 def smallest_positions(lanes: Sequence[Sequence[Position]]) -> dict[tuple[str, int], int]:

@@ -164,6 +164,20 @@ def test_a_second_writer_takes_over_and_the_first_stops(store: RedisStore) -> No
     assert_equals_oracle(store, successor, events, ANCHOR_MS + DAY_MS)
 
 
+def test_a_writer_that_opens_again_does_not_take_lanes_back(store: RedisStore) -> None:
+    """After an outage the old process finds its successor and stops, instead of fencing it."""
+    view, events = view_of(), events_of(20)
+    old = open_writer(store, view)
+    old.write([keyed_batch(view, events[:10], lane_count=LANES)])
+    old.open()
+    successor = open_writer(store, view)
+    with pytest.raises(WriterFenced, match="another writer took over"):
+        old.open()
+    successor.write([keyed_batch(view, events[10:], from_offset=10, lane_count=LANES)])
+
+    assert_equals_oracle(store, successor, events, ANCHOR_MS + DAY_MS)
+
+
 def test_a_store_that_went_back_in_time_is_noticed_and_healed(store: RedisStore) -> None:
     """After a restore from an older copy the next commit fails; re-reading from the store's checkpoint heals it."""
     view, events = view_of(), events_of(60)
