@@ -94,6 +94,7 @@ class ViewWriter:
         self._lanes: dict[int, _Lane] = {}
         self._token = ""
         self._is_usable = False
+        self._went_back = False
         view = generation.view
         self._horizon = IdHorizon(view.source.dedup_horizon_ms) if _deduplicates(generation) else None
         self._compactor = Compactor(store, generation, clock)
@@ -134,6 +135,10 @@ class ViewWriter:
                     self._lanes[lane] = _Lane(lane, commit.replacement)
                 else:
                     waiting[lane] = outcome.found
+        self._went_back = any(
+            number in held and lane.checkpoint.positions < held[number].checkpoint.positions
+            for number, lane in self._lanes.items()
+        )
         self._compactor.clear()
         self._load_ids()
         self._is_usable = True
@@ -158,7 +163,7 @@ class ViewWriter:
 
         Raises:
             WriterFenced: another writer holds the lanes.
-            StoreRolledBack: the store is older than what was committed; open() again and re-read.
+            StoreRolledBack: the store is older than what was committed; open() and read again from positions().
             OnlineStoreDown: the outcome is unknown; open() again and re-read.
             InvariantBroken: the batches skip offsets, or the writer is not open.
         """
@@ -207,14 +212,17 @@ class ViewWriter:
         is_first = partition not in reached
         begin = reached.get(partition, batch.from_offset)
         reached[partition] = batch.next_offset
-        seen = {lane.lane: max(lane.positions.get(partition, begin), begin) for lane in self._lanes.values()}
+        # A partition that a lane has never seen begins wherever its log begins; not so in a store that lost it.
+        unknown = -1 if self._went_back else begin
+        at = {number: lane.positions.get(partition, unknown) for number, lane in self._lanes.items()}
+        seen = {number: max(position, begin) for number, position in at.items()}
         # The lanes move when the call commits, so they are behind every batch of a partition but its first.
-        if begin < batch.from_offset or (
-            is_first and any(lane.positions.get(partition, begin) < begin for lane in self._lanes.values())
-        ):
-            raise InvariantBroken(
+        if begin < batch.from_offset or (is_first and min(at.values()) < begin):
+            kind = StoreRolledBack if self._went_back else InvariantBroken
+            raise kind(
                 f"{batch.topic}[{batch.partition}] jumped to offset {batch.from_offset}",
-                detail=f'feature view "{batch.view}" would lose the events before it.',
+                detail=f'feature view "{batch.view}" would lose the events before it'
+                + ("; the store came back older than it was." if self._went_back else "."),
             )
         if max(seen.values()) <= batch.from_offset:
             return UnseenRows(batch, None, 0)

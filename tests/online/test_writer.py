@@ -196,6 +196,20 @@ def test_a_store_that_went_back_in_time_is_noticed_and_healed(store: RedisStore)
     assert_equals_oracle(store, writer, events, ANCHOR_MS + DAY_MS)
 
 
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_a_store_that_came_back_older_after_an_outage_is_noticed(store: RedisStore, is_empty: bool) -> None:
+    """Opening again succeeds; writing on from where the stream was does not, since the store needs older events."""
+    view, events = view_of(), events_of(60)
+    writer = open_writer(store, view)
+    writer.write([keyed_batch(view, events[:20], lane_count=LANES)])
+    copy = {} if is_empty else _copy(store)
+    writer.write([keyed_batch(view, events[20:40], from_offset=20, lane_count=LANES)])
+    _restore(store, copy)
+    writer.open()
+    with pytest.raises(StoreRolledBack, match="came back older"):
+        writer.write([keyed_batch(view, events[40:], from_offset=40, lane_count=LANES)])
+
+
 def test_an_emptied_store_is_noticed_too(store: RedisStore) -> None:
     """A store without the checkpoint is an older copy as well."""
     view, events = view_of(), events_of(20)
