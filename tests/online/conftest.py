@@ -14,6 +14,8 @@ from tests.online.feast_stand import PROJECT, Stand, stand_on
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
+collect_ignore = ["feast_extras"]  # modules of a feature repo, importable only from inside one
+
 
 @pytest.fixture(scope="module")
 def applied_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -1,0 +1,233 @@
+"""`featurestore status`: what the online store holds of each view, how far it has read, and how fresh it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from featurestore.cli.settings import Settings, load_settings, settings_options
+from featurestore.errors import OnlineStoreDown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from featurestore.online.overview import GenerationOverview, MemoryOverview, StoreOverview
+    from featurestore.online.redis_store import RedisStore
+
+HASH_DIGITS_SHOWN = 8
+UNKNOWN = "-"
+
+_READ_BYTES = 4 * 1024 * 1024
+_MS_PER_SECOND = 1_000
+_DURATION_UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
+_BYTE_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
+
+
+@click.command("status")
+@settings_options
+@click.option(
+    "--log-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="FEATURESTORE_LOG_DIR",
+    show_envvar=True,
+    help="The embedded log that the stream reads; shows how far behind it is.",
+)
+@click.option("--memory/--no-memory", default=True, show_default=True, help="List keys and sample their sizes.")
+@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def command(
+    repo: Path | None,
+    registry: str | None,
+    project: str | None,
+    store_url: str | None,
+    cluster: bool | None,
+    log_dir: Path | None,
+    memory: bool,
+    output: str,
+) -> None:
+    """Show what the online store holds of each view, and how fresh it is. Starts nothing and changes nothing.
+
+    The lag of a stream that reads Kafka is in its own metrics, and in the consumer group that it publishes to.
+    """
+    from featurestore.clock import SystemClock
+    from featurestore.definitions.plan import registered_or_empty
+    from featurestore.online.overview import look_over
+
+    settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
+    registered = registered_or_empty(settings.registry, settings.project).views
+    store = _connect(settings)
+    try:
+        found = look_over(
+            store,
+            settings.project,
+            SystemClock(),
+            registered=registered,
+            ends=None if log_dir is None else log_ends(log_dir),
+            measures_memory=memory,
+        )
+    finally:
+        store.close()
+    if output == "json":
+        click.echo(json.dumps({**asdict(found), "store": store.url}, indent=2))
+    else:
+        _show(found)
+
+
+def log_ends(log_dir: Path) -> dict[tuple[str, int], int]:
+    """Number of records of each (topic, partition) of a log directory."""
+    return {
+        (path.parent.name, int(path.stem)): _count_lines(path)
+        for path in sorted(log_dir.glob("*/*.jsonl"))
+        if path.stem.isdecimal()
+    }
+
+
+def duration_text(duration_ms: float) -> str:
+    """A duration in the unit that fits.
+
+    >>> duration_text(38), duration_text(5_400), duration_text(7_200_000)
+    ('38 ms', '5.4 s', '2.0 h')
+    """
+    for unit, size_ms in _DURATION_UNITS_MS:
+        if duration_ms >= 2 * size_ms:
+            return f"{duration_ms / size_ms:.1f} {unit}"
+    return f"{duration_ms:.0f} ms"
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes in the unit that fits.
+
+    >>> bytes_text(472), bytes_text(3_145_728)
+    ('472 B', '3.0 MiB')
+    """
+    for unit, size in _BYTE_UNITS:
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
+def _connect(settings: Settings) -> RedisStore:
+    """The configured store, else the embedded one if it runs."""
+    from featurestore.online.embedded import EmbeddedStore
+    from featurestore.online.redis_store import connect
+
+    if settings.store.url is not None:
+        return connect(settings.store.url, cluster=settings.store.cluster)
+    embedded = EmbeddedStore.for_repo(settings.repo)
+    server = embedded.status()
+    if server is None:
+        raise OnlineStoreDown(
+            f'no embedded store runs on "{embedded.data_dir}"',
+            hint="run `featurestore store start`, or name a store by --store-url",
+        )
+    return connect(server.url)
+
+
+def _count_lines(path: Path) -> int:
+    """Complete lines of a file."""
+    with open(path, "rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(_READ_BYTES), b""))
+
+
+def _show(found: StoreOverview) -> None:
+    """Tables for people."""
+    from rich.console import Console
+
+    console = Console()
+    as_of = _moment_text(found.as_of_ms)
+    lanes = "nothing written yet" if found.lane_count is None else f"{found.lane_count} lanes"
+    console.print(f"project [bold]{found.project}[/] at {as_of}: {lanes}")
+    if found.generations:
+        _show_generations(console, found)
+        _show_reading(console, found)
+        _show_partitions(console, found)
+    for view, memory in found.plain.items():
+        console.print(f"plain view {view}: {_memory_text(memory)}")
+    for view in found.unstreamed:
+        console.print(f"registered, but not streamed yet: {view}")
+
+
+def _show_generations(console: Console, found: StoreOverview) -> None:
+    """What each generation is and holds."""
+    table = _table("views", texts=("view", "state", "definition"), numbers=("entities", "bytes each", "memory"))
+    for one in found.generations:
+        memory, at_least = one.memory, "" if one.memory is None or one.memory.is_complete else "≥ "
+        table.add_row(
+            _name(one),
+            one.state,
+            _definition_text(one),
+            UNKNOWN if memory is None else f"{at_least}{memory.entities:,}",
+            UNKNOWN if memory is None else f"{memory.entity_bytes_mean:,}",
+            UNKNOWN if memory is None else f"{at_least}{bytes_text(memory.bytes_total)}",
+        )
+    console.print(table)
+    if not all(one.is_registered_definition for one in found.generations):
+        console.print("* not the definition that is registered now")
+
+
+def _show_reading(console: Console, found: StoreOverview) -> None:
+    """How far each generation has come."""
+    table = _table("stream", texts=("view", "newest event"), numbers=("freshness", "lanes", "lag"))
+    for one in found.generations:
+        table.add_row(
+            _name(one),
+            _moment_text(one.watermark_ms) if one.watermark_ms else UNKNOWN,
+            UNKNOWN if one.freshness_ms is None else duration_text(one.freshness_ms),
+            str(one.lanes),
+            UNKNOWN if one.lag_records is None else f"{one.lag_records:,}",
+        )
+    console.print(table)
+
+
+def _show_partitions(console: Console, found: StoreOverview) -> None:
+    """The next offset of every generation in every partition."""
+    table = _table("checkpoints", texts=("view", "partition"), numbers=("next offset", "end", "lag"))
+    for one in found.generations:
+        for index, each in enumerate(one.partitions):
+            table.add_row(
+                "" if index else _name(one),
+                f"{each.topic}/{each.partition}",
+                f"{each.next_offset:,}",
+                UNKNOWN if each.end_offset is None else f"{each.end_offset:,}",
+                UNKNOWN if each.lag_records is None else f"{each.lag_records:,}",
+            )
+    if table.row_count:
+        console.print(table)
+
+
+def _table(title: str, *, texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    """An empty table, texts to the left and numbers to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in texts:
+        table.add_column(heading, no_wrap=True)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _name(one: GenerationOverview) -> str:
+    """View and generation, such as card_activity@2."""
+    return f"{one.view}@{one.number}"
+
+
+def _definition_text(one: GenerationOverview) -> str:
+    """The hash's first digits, and a mark when the registry has moved on."""
+    return one.definition_hash[:HASH_DIGITS_SHOWN] + ("" if one.is_registered_definition else " *")
+
+
+def _memory_text(memory: MemoryOverview) -> str:
+    at_least = "" if memory.is_complete else "at least "
+    return f"{at_least}{memory.entities:,} entities, {at_least}{bytes_text(memory.bytes_total)}"
+
+
+def _moment_text(moment_ms: int) -> str:
+    return datetime.fromtimestamp(moment_ms / _MS_PER_SECOND, tz=UTC).isoformat(sep=" ", timespec="seconds")[:19]
