@@ -188,7 +188,6 @@ def test_the_whole_repo_can_be_materialized(applied_repo: Path, redis_url: str, 
     shutil.copytree(applied_repo, repo)
     with (repo / "feature_store.yaml").open("a") as file:
         file.write(f"  connection_string: {redis_url}\n")
-        file.write("batch_engine:\n  type: featurestore.online.feast_engine.PlainViewEngine\n")
     write_profiles(repo, [profile(1, NOW - HOUR)])
     pd.DataFrame([{"pair_limit": 9.5, "card_id": "c-1", "merchant_id": 5, "set_at": NOW - HOUR}]).to_parquet(
         repo / "data" / "limits.parquet"

@@ -178,6 +178,42 @@ def test_a_writer_that_opens_again_does_not_take_lanes_back(store: RedisStore) -
     assert_equals_oracle(store, successor, events, ANCHOR_MS + DAY_MS)
 
 
+def test_offsets_that_idle_lanes_owe_are_read_again_after_an_outage(store: RedisStore) -> None:
+    """A lane without events commits its offsets late; a writer that opens again asks for them and is not broken."""
+    view, events = view_of(), events_of(30, keys=1)
+    writer = open_writer(store, view)
+    writer.write([keyed_batch(view, events[:10], lane_count=LANES)])
+    writer.write([keyed_batch(view, events[10:20], from_offset=10, lane_count=LANES)])
+    writer.open()
+    with pytest.raises(StoreRolledBack):
+        writer.write([keyed_batch(view, events[20:], from_offset=20, lane_count=LANES)])
+    writer.open()
+    resume = writer.positions()[SOURCE.topic, 0]
+    writer.write([keyed_batch(view, events[resume:], from_offset=resume, lane_count=LANES)])
+
+    assert 10 == resume
+    assert_equals_oracle(store, writer, events, ANCHOR_MS + DAY_MS)
+
+
+def test_a_retry_counts_once_however_far_other_partitions_have_come(store: RedisStore) -> None:
+    """Partitions are read at different speeds: an id is kept for a horizon of its own partition, restarts included."""
+    view, horizon_ms = view_of(), SOURCE.dedup_horizon_ms
+    event = NaiveEvent(b"card-0", ANCHOR_MS, b"retried", {"amount": 7})
+    ahead = [NaiveEvent(b"card-1", ANCHOR_MS + n * horizon_ms, b"id-%d" % n, {"amount": 1}) for n in range(6)]
+    writer = open_writer(store, view)
+    writer.write([keyed_batch(view, [event], partition=0, lane_count=LANES)])
+    for offset, other in enumerate(ahead):
+        if offset == 3:
+            writer.close()
+            writer = open_writer(store, view)
+        writer.write([keyed_batch(view, [other], partition=1, from_offset=offset, lane_count=LANES)])
+
+    report = writer.write([keyed_batch(view, [event], partition=0, from_offset=1, lane_count=LANES)])
+
+    assert 1 == report.duplicates_dropped
+    assert [1, 7] == answers(store, writer.generation, b"card-0", ANCHOR_MS + 1)
+
+
 def test_a_store_that_went_back_in_time_is_noticed_and_healed(store: RedisStore) -> None:
     """After a restore from an older copy the next commit fails; re-reading from the store's checkpoint heals it."""
     view, events = view_of(), events_of(60)
