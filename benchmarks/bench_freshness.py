@@ -1,0 +1,198 @@
+"""freshness: from producing an event to features that show it, while thousands of others stream by."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from benchmarks.machine import environment
+from benchmarks.parts import applied_repo, grpc_server, running, stream_process
+from benchmarks.scenario import Line, Result, Run, digest, percentile, require
+from featurestore.clock import SystemClock
+from featurestore.serving.client import LookupClient
+from featurestore.testing.batches import iso_time
+from featurestore.testing.servers import KafkaBroker, kafka_broker, redis_server
+from featurestore.testing.servers.process import ServerProcess
+
+SERVICE = "merchant_recommendations"
+"""A small one, so that the probe itself costs little; `card_count_30d` is in it."""
+
+COUNT = "card_count_30d"
+MERCHANT = 1_000_000
+TOPIC = "transactions"
+PARTITIONS = 4
+
+PROBE_EVERY_S = 0.05
+ROWS_PER_LOOK_MAX = 100
+
+POLL_PAUSE_S = 0.0005
+SETTLE_S = 3.0
+GIVE_UP_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Seconds from when a probe was due to the first answer that shows it, and between two looks; counts shown."""
+
+    visible_s: list[float]
+    look_s: list[float]
+    counts: list[int]
+
+
+def run(run: Run) -> Result:
+    """Stream a steady load, and send probes of cards that nobody else uses."""
+    repo = applied_repo(run.directory)
+    rate, seconds = run.choose(smoke=500, full=5_000), run.choose(smoke=2, full=20)
+    with kafka_broker() as kafka, redis_server() as redis:
+        kafka.create_topic(TOPIC, partitions=PARTITIONS)
+        options = ("--bootstrap-servers", kafka.bootstrap_servers, "--progress-seconds", "0.5")
+        stream = stream_process(repo, run.directory, redis.url, *options)
+        with (
+            running(stream, "lag"),
+            grpc_server(repo, run.directory, redis.url, "sync") as (address, _),
+            LookupClient(address, timeout_s=5.0) as client,
+        ):
+            idle = _probe(client, kafka, count=run.choose(smoke=10, full=100), name="idle")
+            floor_s = _broker_seconds(kafka, count=run.choose(smoke=10, full=100))
+            run.say(f"at rest: p50 {percentile(idle.visible_s, 50) * 1e3:.1f} ms")
+            load = _load(run, kafka, rate=rate)
+            load.start()
+            try:
+                time.sleep(SETTLE_S)
+                loaded = _probe(client, kafka, count=round(seconds / PROBE_EVERY_S), name="loaded")
+            finally:
+                load.stop()
+            sent = load.log_tail().splitlines()[-1]
+            require(" records to " in sent, f"the load ended badly: {load.log_tail()}")
+            sent = sent.replace(kafka.bootstrap_servers, "HOST:PORT")
+            _require_counted_once(client, len(loaded.counts))
+    floor_p50_s = percentile(floor_s, 50)
+    run.say(f"under load: p50 {percentile(loaded.visible_s, 50) * 1e3:.1f} ms; load: {sent}")
+    lines = [
+        Line(
+            f"{label}: {name}",
+            (value := percentile(seconds_each, percent)) * 1e3,
+            "ms",
+            value / floor_p50_s,
+            "floor's p50",
+        )
+        for label, seconds_each in (
+            ("floor: a bare consumer gets it, at rest", floor_s),
+            ("at rest", idle.visible_s),
+            (f"at {rate:,} tx/s", loaded.visible_s),
+        )
+        for name, percent in (("p50", 50), ("p99", 99))
+    ]
+    return Result(
+        scenario="freshness",
+        question="How long until a produced event is in the answer of a gRPC lookup?",
+        lines=(
+            *lines,
+            Line(f"probes at {rate:,} tx/s", len(loaded.visible_s), "probes"),
+            Line("resolution: time between two looks, p50", percentile(loaded.look_s, 50) * 1e3, "ms"),
+        ),
+        answer_hash=digest([str(max(loaded.counts)), str(max(idle.counts))]),
+        checked=f"each of {len(loaded.counts) + len(idle.counts):,} probes was counted exactly once",
+        notes=(
+            f"A probe every {PROBE_EVERY_S * 1e3:.0f} ms, by a timetable; from when it was due to the end of the first "
+            "lookup that shows it: a lookup is in every figure, and on average half of the resolution.",
+            f"Load: {sent}.",
+            "Producer, broker, stream, Redis, server and probe share the machine's cores.",
+        ),
+    )
+
+
+def _load(run: Run, kafka: KafkaBroker, *, rate: int) -> ServerProcess:
+    """The transaction simulator, live until it is stopped; not started."""
+    command = [sys.executable, "-m", "featurestore.cli", "simulate", "--live", "--rate", str(rate)]
+    command += ["--to", f"kafka://{kafka.bootstrap_servers}/{TOPIC}"]
+    return ServerProcess("load", command, run.directory, environment=environment())
+
+
+def _probe(client: LookupClient, kafka: KafkaBroker, *, count: int, name: str) -> Probes:
+    """Produce events of new cards by a timetable, and look at all that are not visible yet, again and again.
+
+    A probe counts from when it was due: a stall delays every probe that was due in it, not just one.
+    """
+    clock = SystemClock()
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 0, "acks": "all"})
+    probes = Probes([], [], [])
+    due_s: dict[str, float] = {}
+    start_s = looked_s = time.perf_counter()
+    sent = 0
+    while sent < count or due_s:
+        now_s = time.perf_counter()
+        while sent < count and start_s + sent * PROBE_EVERY_S <= now_s:
+            card = f"probe-{name}-{sent}"
+            producer.produce(TOPIC, _payload(card, clock.now_ms()), card)
+            producer.poll(0)
+            due_s[card] = start_s + sent * PROBE_EVERY_S
+            sent += 1
+        if not due_s:
+            time.sleep(max(0.0, start_s + sent * PROBE_EVERY_S - time.perf_counter()))
+            looked_s = time.perf_counter()
+            continue
+        oldest = min(due_s, key=due_s.__getitem__)
+        require(now_s - due_s[oldest] < GIVE_UP_S, f"{oldest} did not become visible in {GIVE_UP_S} s")
+        counts = _counts(client, list(due_s)[:ROWS_PER_LOOK_MAX])
+        now_s = time.perf_counter()
+        probes.look_s.append(now_s - looked_s)
+        looked_s = now_s
+        for card, found in counts.items():
+            if found:
+                probes.visible_s.append(now_s - due_s.pop(card))
+                probes.counts.append(found)
+        time.sleep(POLL_PAUSE_S)
+    producer.flush(10)
+    return probes
+
+
+def _broker_seconds(kafka: KafkaBroker, *, count: int) -> list[float]:
+    """From produce() to a consumer that does nothing with it: what no stream can beat."""
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 0, "acks": "all"})
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "floor", "fetch.wait.max.ms": 5})
+    partition = TopicPartition(TOPIC, 0)
+    _, end = consumer.get_watermark_offsets(partition, timeout=10)
+    consumer.assign([TopicPartition(TOPIC, 0, end)])
+    clock = SystemClock()
+    taken_s = []
+    for number in range(count + 1):
+        card = f"floor-{number}"
+        payload = _payload(card, clock.now_ms())
+        begun_s = time.perf_counter()
+        producer.produce(TOPIC, payload, card, partition=0)
+        producer.poll(0)
+        message = consumer.poll(GIVE_UP_S)
+        taken_s.append(time.perf_counter() - begun_s)
+        is_it = message is not None and message.error() is None and message.value() == payload
+        require(is_it, f"the consumer did not get {card}")
+        time.sleep(PROBE_EVERY_S)
+    consumer.close()
+    return taken_s[1:]  # the first one also waits for the connection
+
+
+def _counts(client: LookupClient, cards: Sequence[str]) -> dict[str, int]:
+    """Events of cards that their features show."""
+    result = client.lookup(SERVICE, {"card_id": cards, "merchant_id": [MERCHANT] * len(cards)})
+    slot = result.schema.features[result.names.index(COUNT)].slot
+    return dict(zip(cards, result.integers[slot].tolist(), strict=True))
+
+
+def _require_counted_once(client: LookupClient, probes: int) -> None:
+    """Also later on, each probe counts once."""
+    cards = [f"probe-loaded-{number}" for number in range(probes)]
+    for begin in range(0, probes, ROWS_PER_LOOK_MAX):
+        counts = set(_counts(client, cards[begin : begin + ROWS_PER_LOOK_MAX]).values())
+        require(counts == {1}, f"probes were counted {sorted(counts)} times")
+
+
+def _payload(card: str, event_time_ms: int) -> bytes:
+    return (
+        f'{{"transaction_id":"{card}","event_time":"{iso_time(event_time_ms)}","card_id":"{card}",'
+        f'"merchant_id":{MERCHANT},"terminal_id":50000000,"market":"SE","currency":"SEK","merchant_category":"grocery",'
+        '"amount":100,"is_declined":false,"is_refund":false,"is_card_present":true}'
+    ).encode()

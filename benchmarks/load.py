@@ -1,0 +1,112 @@
+"""Load generators as processes of their own, so that client and server do not share an interpreter."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from benchmarks.machine import environment
+from benchmarks.scenario import percentile
+
+WARM_UP_CALLS = 50
+"""Of each client, before the first that counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """What a client does.
+
+    Attributes:
+        address: host:port.
+        method: full name of a gRPC method, or a path for HTTP POST.
+        exchanges: requests with the answer that each must get, base64; an empty answer accepts any.
+        seconds: how long to measure.
+        per_second: calls a second of an open loop; 0 for a closed loop.
+        is_http: HTTP instead of gRPC.
+        warm_up_calls: calls before the first that counts.
+    """
+
+    address: str
+    method: str
+    exchanges: Sequence[tuple[str, str]]
+    seconds: float
+    per_second: float = 0.0
+    is_http: bool = False
+    warm_up_calls: int = WARM_UP_CALLS
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """Latencies of some calls.
+
+    Attributes:
+        calls: how many.
+        p50_ms, p99_ms, p999_ms: latency below which so many per cent lie.
+        calls_per_s: completed calls by the wall clock.
+        client_cpu_us: processor time of the load generator, a call.
+        mismatches: answers that were not the expected ones.
+    """
+
+    calls: int
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    calls_per_s: float
+    client_cpu_us: float
+    mismatches: int
+
+    @staticmethod
+    def of(latencies_s: Sequence[float], *, seconds: float, cpu_s: float, mismatches: int) -> LoadReport:
+        """The report of measured calls."""
+        p50, p99, p999 = (percentile(latencies_s, percent) * 1e3 for percent in (50, 99, 99.9))
+        count = len(latencies_s)
+        return LoadReport(count, p50, p99, p999, count / seconds, cpu_s / count * 1e6, mismatches)
+
+
+def exchange(request: bytes, answer: bytes) -> tuple[str, str]:
+    """A request and its answer as a plan holds them."""
+    return base64.b64encode(request).decode(), base64.b64encode(answer).decode()
+
+
+def run_clients(directory: Path, plan: LoadPlan, *, clients: int = 1) -> LoadReport:
+    """Run the plan in some processes at once; one report over all their calls.
+
+    An open loop's rate is shared out among the clients.
+    """
+    path = directory / f"plan-{time.monotonic_ns()}.json"
+    path.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(plan, per_second=plan.per_second / clients))))
+    command = [sys.executable, "-m", "benchmarks.load_client", str(path)]
+    processes = [
+        subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(clients)
+    ]
+    for process in processes:
+        _output(process).readline()  # it is warm
+    latencies_s: list[float] = []
+    cpu_s, mismatches = 0.0, 0
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        output, _ = process.communicate()
+        if process.returncode != 0:
+            raise RuntimeError(f"a load client failed with code {process.returncode}")
+        found = json.loads(output)
+        latencies_s += found["latencies_s"]
+        cpu_s += found["cpu_s"]
+        mismatches += found["mismatches"]
+    return LoadReport.of(latencies_s, seconds=plan.seconds, cpu_s=cpu_s, mismatches=mismatches)
+
+
+def _output(process: subprocess.Popen[str]) -> IO[str]:
+    assert process.stdout is not None
+    return process.stdout
