@@ -19,7 +19,7 @@ from dataflows.sources import EventLog, PartitionStart
 from dataflows.tile_store import Positions, TileStore
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec, ViewSpec
-from featurestore.errors import EventsLost, InvariantBroken
+from featurestore.errors import EventsLost, InvariantBroken, Unavailable
 from featurestore.online.generations import Generation, GenerationState
 
 BEHIND_RECORDS_MAX = 200_000
@@ -170,14 +170,20 @@ class PlanWatch:
         self._next_partition_check_ns = clock.monotonic_ns() + PARTITION_WATCH_INTERVAL_MS * 1_000_000
 
     def tick(self) -> None:
-        """Look, if it is time to."""
+        """Look, if it is time to; what does not answer is asked again at the next look.
+
+        How long an outage may last is for the sources and writers to say, who are held up by it.
+        """
         now_ns = self._clock.monotonic_ns()
-        if now_ns >= self._next_check_ns and self._plan.catch_up.generations:
-            self._next_check_ns = now_ns + WATCH_INTERVAL_MS * 1_000_000
-            self.promote_caught_up()
-        if now_ns >= self._next_partition_check_ns:
-            self._next_partition_check_ns = now_ns + PARTITION_WATCH_INTERVAL_MS * 1_000_000
-            self._look_for_partitions()
+        try:
+            if now_ns >= self._next_check_ns and self._plan.catch_up.generations:
+                self._next_check_ns = now_ns + WATCH_INTERVAL_MS * 1_000_000
+                self.promote_caught_up()
+            if now_ns >= self._next_partition_check_ns:
+                self._next_partition_check_ns = now_ns + PARTITION_WATCH_INTERVAL_MS * 1_000_000
+                self._look_for_partitions()
+        except Unavailable as error:
+            _logger.warning("%s; looking again later", error.message)
 
     def promote_caught_up(self) -> None:
         """Promote what has reached the positions that the live generations had at the previous look."""

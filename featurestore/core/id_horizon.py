@@ -1,10 +1,10 @@
 """Which event ids were seen lately: exact membership of 64-bit hashes, in bulk.
 
-    buckets by the lanes' event time     [ bucket 41 )[ bucket 42 )      each one horizon long; the last two are kept
-    admit(batch)                         mask of ids in neither, first of their kind in the batch
+    buckets, see horizon_clock     [ bucket 41 )[ bucket 42 )      each one horizon or longer; the last two are kept
+    admit(batch)                   mask of ids in neither, first of their kind in the batch
 
-An id is remembered for at least one horizon of progress of event time and at most two, so a retry within the horizon
-never counts twice. Each bucket is an open-addressing table of uint64 (linear probing, at most half full): 16 to 32
+An id is remembered for at least one horizon of its partition's event time, so a retry within the horizon never counts
+twice. Each bucket is an open-addressing table of uint64 (linear probing, at most half full): 16 to 32
 bytes an id, about 50 ns a look-up in bulk. Two different ids with one hash would drop an event: with 20 million ids
 remembered the chance is about 1e-12 an event.
 """
@@ -24,19 +24,10 @@ _FREE = np.uint64(0)
 
 
 class IdHorizon:
-    """Event-id hashes of the last horizon.
+    """Event-id hashes of the last horizon."""
 
-    Args:
-        horizon_ms: how long an id must be remembered, progress of event time, > 0.
-    """
-
-    def __init__(self, horizon_ms: int) -> None:
-        self._horizon_ms = horizon_ms
+    def __init__(self) -> None:
         self._buckets: dict[int, _HashSet] = {}
-
-    def bucket_of(self, watermark_ms: int) -> int:
-        """The bucket that takes in ids while event time stands at `watermark_ms`."""
-        return watermark_ms // self._horizon_ms
 
     def admit(self, hashes: HashArray) -> BoolArray:
         """(N,) True for each hash that no kept bucket has and that did not come earlier in `hashes`."""

@@ -123,7 +123,7 @@ class SourceSpec:
         columns: the payload's columns, in the order of the source's schema.
         event_time_column: INT64 (epoch ms) or TIMESTAMP column with the event time.
         event_id_column: column whose value is unique per event; None turns de-duplication off.
-        dedup_horizon_ms: how long (progress of the lane's event time) an id is remembered; 0 is off.
+        dedup_horizon_ms: how long (progress of its partition's event time) an id is remembered; 0 is off.
         max_future_ms: how far ahead of the clock an event may be dated.
         bootstrap_servers: Kafka's addresses; not part of the definition hash.
     """

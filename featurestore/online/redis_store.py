@@ -321,11 +321,12 @@ class _SingleTransport:
         packed = connection.pack_commands(commands) if len(commands) > 1 else connection.pack_command(*commands[0])
         try:
             connection.send_packed_command(packed, check_health=False)
+            return self._read(connection, len(commands), timeout_s)
         except redis.exceptions.ConnectionError:
-            # The server closed an idle connection, or restarted. Nothing was read, but something may have been applied;
-            # repeating is safe because every write is conditional on what it expects to find.
+            # The server closed an idle connection, or restarted; mostly it is the first read that tells. Something may
+            # have been applied; repeating is safe because every write is conditional on what it expects to find.
             connection.disconnect()
-            connection.send_packed_command(packed, check_health=False)
+        connection.send_packed_command(packed, check_health=False)
         return self._read(connection, len(commands), timeout_s)
 
     def _read(self, connection: Any, count: int, timeout_s: float | None) -> list[Any]:

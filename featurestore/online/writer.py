@@ -19,7 +19,7 @@ import numpy as np
 
 from featurestore.clock import Clock
 from featurestore.core.events import KeyedBatch
-from featurestore.core.id_horizon import HashArray, IdHorizon
+from featurestore.core.id_horizon import HashArray
 from featurestore.errors import FeatureStoreError, InvariantBroken, StoreRolledBack, WriterFenced
 from featurestore.online.compaction import Compaction, Compactor
 from featurestore.online.generations import Generation
@@ -32,6 +32,7 @@ from featurestore.online.new_rows import (
     new_rows,
     newest_by_lane,
 )
+from featurestore.online.seen_ids import SeenIds
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
 from featurestore.wire.head_codec import head_codec
 from featurestore.wire.store_layout import Checkpoint, Position, decode_checkpoint, encode_checkpoint
@@ -96,7 +97,7 @@ class ViewWriter:
         self._is_usable = False
         self._went_back = False
         view = generation.view
-        self._horizon = IdHorizon(view.source.dedup_horizon_ms) if _deduplicates(generation) else None
+        self._seen_ids = SeenIds(view.source.dedup_horizon_ms) if _deduplicates(generation) else None
         self._compactor = Compactor(store, generation, clock)
         self._idle_since_ms = 0
 
@@ -136,11 +137,16 @@ class ViewWriter:
                 else:
                     waiting[lane] = outcome.found
         self._went_back = any(
-            number in held and lane.checkpoint.positions < held[number].checkpoint.positions
+            lane.positions.get(partition, -1) < offset
             for number, lane in self._lanes.items()
+            if number in held
+            # Also what idle lanes had passed without having committed it yet: their part must be read again.
+            for partition, offset in held[number].positions.items()
         )
         self._compactor.clear()
-        self._load_ids()
+        if self._seen_ids is not None:
+            checkpoints = {number: lane.checkpoint for number, lane in self._lanes.items()}
+            self._seen_ids.load(self._store, keys, checkpoints)
         self._is_usable = True
 
     def positions(self) -> dict[tuple[str, int], int]:
@@ -187,10 +193,10 @@ class ViewWriter:
         """Append what is new and commit it."""
         rows = new_rows(batches, self.generation.compiled.columns)
         hashes, duplicates = np.empty(0, dtype=np.uint64), 0
-        if self._horizon is not None and rows.count:
+        if self._seen_ids is not None and rows.count:
             assert rows.event_ids is not None, "a source with a horizon declares an id column"
             hashes = hash_ids(rows.event_ids)
-            is_new = self._horizon.admit(hashes)
+            is_new = self._seen_ids.admit(hashes)
             duplicates = int(len(is_new) - is_new.sum())
             if duplicates:
                 rows, hashes = rows.take(is_new), hashes[is_new]
@@ -236,9 +242,9 @@ class ViewWriter:
     ) -> list[tuple[_Lane, Checkpoint, LaneCommit]]:
         """One commit for each lane that has something to say."""
         moved = self._moved_positions(batches)
-        bucket, stale_before = self._advance_ids(rows, hashes)
+        bucket, stale_before = self._seen_ids.remember(batches, hashes) if self._seen_ids else (0, 0)
         appends = self._appends(rows)
-        ids = ids_by_lane(rows, hashes) if self._horizon is not None else {}
+        ids = ids_by_lane(rows, hashes) if self._seen_ids is not None else {}
         watermarks = newest_by_lane(rows)
         now_ms = self._clock.now_ms()
         idle_is_due = now_ms - self._idle_since_ms >= IDLE_COMMIT_EVERY_MS
@@ -341,30 +347,6 @@ class ViewWriter:
             prefix = self.generation.keys.head_prefix(lane)
             appends[lane] = ([prefix + rows.keys[key] for key in of_entity[low:high].tolist()], encoded[low:high])
         return appends
-
-    def _advance_ids(self, rows: NewRows, hashes: HashArray) -> tuple[int, int]:
-        """Remember the new ids; the bucket they go to, and the first bucket that is still needed."""
-        if self._horizon is None:
-            return 0, 0
-        newest = int(rows.event_time_ms.max()) if rows.count else 0
-        bucket = self._horizon.bucket_of(max(self.watermark_ms, newest))
-        if len(hashes):
-            self._horizon.remember(bucket, hashes)
-        self._horizon.forget_before(bucket)
-        return bucket, bucket - 1
-
-    def _load_ids(self) -> None:
-        """Read back the ids that a crash must not forget."""
-        if not _deduplicates(self.generation):
-            return
-        horizon = self._horizon = IdHorizon(self.generation.view.source.dedup_horizon_ms)
-        keys = self.generation.keys
-        wanted = [(lane.lane, bucket) for lane in self._lanes.values() for bucket in lane.checkpoint.id_buckets]
-        stored = self._store.read_groups([[keys.id_bucket(lane, bucket)] for lane, bucket in wanted])
-        for (_, bucket), data in zip(wanted, stored, strict=True):
-            hashes = np.unique(np.frombuffer(data or b"", dtype="<u8"))
-            horizon.remember(bucket, hashes[horizon.admit(hashes)])
-        horizon.forget_before(horizon.bucket_of(self.watermark_ms))
 
     def _expire_ms(self, ahead_ms: int) -> int:
         """How long heads and bodies must live: one retention after the write, or after a newest event dated ahead."""

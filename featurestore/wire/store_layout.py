@@ -3,7 +3,7 @@
     {payments/7}card_activity@2.9f3a12bc/h/c-17      head of card c-17: deltas, written by APPEND
     {payments/7}card_activity@2.9f3a12bc/b/c-17      body of card c-17: rolled-up tiles, written by SET
     {payments/7}card_activity@2.9f3a12bc/c           checkpoint of lane 7
-    {payments/7}card_activity@2.9f3a12bc/i/489321    event-id hashes of lane 7 seen while its clock was in that horizon
+    {payments/7}card_activity@2.9f3a12bc/i/17              ids that lane 7 took in while its writer's clock stood there
     {payments/7}merchant_profile/p/4711              a plain view's values, written by materialize and push
     {payments}/generations                           hash: view name -> generations, newest last
     {payments}/layout                                lane count and layout version, fixed by the first writer
