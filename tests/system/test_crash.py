@@ -1,0 +1,80 @@
+"""Stream processes that are killed at work: real Apache Kafka, real Redis, SIGKILL, the naive oracle."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from featurestore.testing.servers import KafkaBroker
+from tests.system.audit import Audit, audit, connected, reached, wait_until_reached
+from tests.system.conftest import StartStream
+from tests.system.dead_letters import letter_ends, letters_since
+from tests.system.load import Load, reasons
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+KILLS = 20
+EXIT_PEER_GONE = 4
+
+COMMIT_PERIOD_S = 0.15
+"""About the time between two commits here: a kill may hit any phase of one."""
+
+
+@pytest.mark.parametrize("process_count", [1, 2])
+def test_twenty_kills_at_work_lose_nothing_and_double_nothing(
+    start_stream: StartStream, kafka: KafkaBroker, load: Load, redis_url: str, process_count: int
+) -> None:
+    """Every value of some hundred entities at every read time is the oracle's, and lifetime totals are exact.
+
+    Each life is ended when it has committed a random part of what is left, so that every kill hits work under way.
+    """
+    draw = random.Random(process_count)
+    letters_begin = letter_ends(kafka.bootstrap_servers)
+    applied, ahead_total, ahead_kills = 0, 0, 0
+    for kills_left in range(KILLS, 0, -1):
+        processes = start_stream(redis_url, process_count=process_count)
+        share = draw.uniform(0.2, 1.0) / (kills_left + 1)
+        wait_until_reached(redis_url, applied + int(share * (load.count - applied)), processes)
+        time.sleep(draw.uniform(0.0, COMMIT_PERIOD_S))
+        victim = draw.choice(processes)
+        victim.kill()
+        for other in processes:
+            # Either it notices by itself that the cluster is broken, or it dies too.
+            if other is not victim and draw.random() < 0.5:
+                assert other.wait() == EXIT_PEER_GONE, other.output
+            other.kill()
+        with connected(redis_url) as store:
+            found = reached(store)
+        assert applied < found.slowest < load.count, "this kill did not hit work under way"
+        applied, ahead_total, ahead_kills = found.slowest, ahead_total + found.ahead, ahead_kills + (found.ahead > 0)
+    for process in start_stream(redis_url, "--until-end", process_count=process_count):
+        assert process.wait(120) == 0, process.output
+
+    compared = audit(redis_url, load)
+    with connected(redis_url) as store:
+        assert reached(store).slowest == load.count
+    letter_count = _assert_letters_are_complete(kafka, load, letters_begin)
+    print(
+        f"\n{process_count} process(es): {load.count:,} records ({load.duplicates:,} duplicates), {KILLS} kills; "
+        f"{ahead_kills} of them left lanes apart, {ahead_total:,} records were read again by lanes that had them; "
+        f"{_describe(compared)}; {letter_count} dead letters of {len(load.letters | load.letters_possible)} records "
+        f"({reasons(load.letters | load.letters_possible)})"
+    )
+
+
+def _assert_letters_are_complete(kafka: KafkaBroker, load: Load, begins: dict[int, int]) -> int:
+    """Every refused record has a letter with its bytes; repeats after a crash are allowed. Returns all letters."""
+    letters = letters_since(kafka.bootstrap_servers, begins)
+    written = {letter for letter, _ in letters}
+    assert load.letters <= written
+    assert written <= load.letters | load.letters_possible
+    for (partition, offset, _, _), payload in letters:
+        assert load.partitions[partition][offset] == payload
+    return len(letters)
+
+
+def _describe(compared: Audit) -> str:
+    """An audit in a line."""
+    return f"{compared.values:,} values of {compared.entities} entities compared, {compared.refused} reads refused"
