@@ -111,7 +111,10 @@ class Part(Protocol):
         ...
 
     def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
-        """One accumulator an event: for each field (N,) values; `identity` where the event adds nothing."""
+        """One accumulator an event: for each field (N,) values, or (1,) where all are the same.
+
+        The identity stands where an event adds nothing.
+        """
         ...
 
     def merge_groups(
@@ -178,6 +181,9 @@ class BlockPart:
         return tuple(mine)
 
 
+_ONE = np.ones(1, dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class RowCount(BlockPart):
     """How many events, nulls included."""
@@ -194,7 +200,7 @@ class RowCount(BlockPart):
 
     def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """1 an event."""
-        return (np.ones(rows.count, dtype=np.int64),)
+        return (_ONE,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +223,7 @@ class ValueCount(BlockPart):
         """1 where the column is not null."""
         column = rows.columns[self.column]
         if column.valid is None:
-            return (np.ones(rows.count, dtype=np.int64),)
+            return (_ONE,)
         return (column.valid.astype(np.int64),)
 
 
@@ -246,6 +252,27 @@ class IntSum(BlockPart):
         high, low = np.asarray(mine[0]), np.asarray(mine[1])
         carry_high, rest = split_int(low)
         return high + carry_high, rest
+
+
+@dataclass(frozen=True, slots=True)
+class FlagSum(BlockPart):
+    """How often a BOOL column is true; 0s and 1s cannot overflow, so one integer will do."""
+
+    column: str
+
+    @property
+    def key(self) -> str:
+        """Canonical text."""
+        return f"sum({self.column})"
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """One integer."""
+        return (Field("sum", Storage.INT, Merge.ADD, 0),)
+
+    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
+        """The flag; nulls hold 0 already."""
+        return (np.asarray(rows.columns[self.column].values),)
 
 
 @dataclass(frozen=True, slots=True)

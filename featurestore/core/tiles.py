@@ -13,40 +13,26 @@ of rows. Two tables of one layout can always be concatenated; rows need no order
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
+from featurestore.core.blocks import (
+    MERGE_ORDER,
+    MERGE_UFUNCS,
+    FieldPosition,
+    PartPosition,
+    blocks_of,
+    paired_blocks_of,
+)
 from featurestore.core.events import BlobRow, Float64Array, Int64Array, ObjectArray
 from featurestore.core.parts import Array, EventRows, Field, FieldValues, Merge, Part, Storage
 
 NOTHING_DROPPED_MS = -(1 << 63)
 """`dropped_before_ms` of a table from which nothing was ever dropped."""
-
-_MERGE_ORDER = (Merge.ADD, Merge.MIN, Merge.MAX, Merge.OWN)
-
-
-@dataclass(frozen=True, slots=True)
-class FieldPosition:
-    """Where a field lives: row of its storage's block."""
-
-    storage: Storage
-    row: int
-
-
-@dataclass(frozen=True, slots=True)
-class PartPosition:
-    """Where a part's fields and the fields it requires live."""
-
-    part: Part
-    fields: tuple[FieldPosition, ...]
-    required: tuple[FieldPosition, ...]
-
-    @property
-    def has_own_merge(self) -> bool:
-        """Whether the part merges itself."""
-        return any(field.merge is Merge.OWN for field in self.part.fields)
 
 
 class TileLayout:
@@ -60,14 +46,14 @@ class TileLayout:
         int_fields, float_fields, blob_fields: fields in storage order.
         int_add_count: number of leading integer fields that merge by ADD.
         reads_event_ids: whether any part does.
-        has_paired_blocks: whether any field but those merges as a block.
+        paired_blocks: the blocks but those, and how ranges of them are merged.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
         distinct = {part.key: part for given in parts for part in (*given.requires, given)}
         ordered = [distinct[key] for key in sorted(distinct)]
         placed = [
-            (part, field) for merge in _MERGE_ORDER for part in ordered for field in part.fields if field.merge is merge
+            (part, field) for merge in MERGE_ORDER for part in ordered for field in part.fields if field.merge is merge
         ]
         by_storage = {
             storage: [(part, field) for part, field in placed if field.storage is storage] for storage in Storage
@@ -91,11 +77,12 @@ class TileLayout:
         self.own_parts: tuple[PartPosition, ...] = tuple(
             placed_part for placed_part in self.parts if placed_part.has_own_merge
         )
-        self.int_blocks = _blocks_of(self.int_fields)
+        self.int_blocks = blocks_of(self.int_fields)
         self.int_add_count = sum(field.merge is Merge.ADD for field in self.int_fields)
-        self.float_blocks = _blocks_of(self.float_fields)
-        self.has_paired_blocks = (
-            self.int_blocks[Merge.OWN].start > self.int_add_count or self.float_blocks[Merge.OWN].start > 0
+        self.float_blocks = blocks_of(self.float_fields)
+        self.paired_blocks = (
+            *paired_blocks_of(Storage.INT, self.int_fields, self.int_blocks),
+            *paired_blocks_of(Storage.FLOAT, self.float_fields, self.float_blocks),
         )
         self.reads_event_ids = any(placed_part.part.reads_event_ids for placed_part in self.parts)
         self._by_key = {placed_part.part.key: placed_part for placed_part in self.parts}
@@ -144,16 +131,6 @@ class TileLayout:
             np.array([field.begins + shifts[id(field.buffer)] for field in fields], dtype=np.int64),
             np.array([field.ends + shifts[id(field.buffer)] for field in fields], dtype=np.int64),
         )
-
-
-def _blocks_of(fields: Sequence[Field]) -> dict[Merge, slice]:
-    """The contiguous rows of each kind of merge."""
-    blocks, begin = {}, 0
-    for merge in _MERGE_ORDER:
-        size = sum(field.merge is merge for field in fields)
-        blocks[merge] = slice(begin, begin + size)
-        begin += size
-    return blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,43 +221,44 @@ class TileTable:
             (self.ints, ints, layout.int_blocks),
             (self.floats, floats, layout.float_blocks),
         ):
-            for merge, ufunc in _UFUNCS.items():
+            for merge, ufunc in MERGE_UFUNCS.items():
                 if blocks[merge].start < blocks[merge].stop:
                     ufunc.reduceat(source[blocks[merge]], starts, axis=1, out=target[blocks[merge]])
         blobs: dict[int, BlobRow] = {}
         for placed in layout.own_parts:
-            merged = placed.part.merge_groups(self._values(placed.fields), self._values(placed.required), starts)
+            merged = placed.part.merge_groups(_Fields(self, placed.fields), _Fields(self, placed.required), starts)
             for at, values in zip(placed.fields, merged, strict=True):
                 _put(at, values, ints, floats, blobs)
         merged_blobs = layout.blobs_of(blobs, len(starts))
         return TileTable(layout, start_ms, end_ms, ints, floats, merged_blobs, self.dropped_before_ms)
 
-    def merge_ranges(self, lows: Int64Array, highs: Int64Array, own_windows: Mapping[str, Int64Array]) -> Accumulators:
-        """Merge W ranges [lows[w], highs[w]) of rows, which may overlap or be empty.
+    def merge_ranges(self, bounds: Int64Array, own_windows: Mapping[str, Int64Array]) -> Accumulators:
+        """Merge W ranges of rows, which may overlap or be empty.
 
         Integer sums come from one running sum and a subtraction, which is exact in wrapping arithmetic. Floats, minima
         and maxima are never subtracted: `reduceat` over (low, high) pairs merges just the rows of each range.
 
         Args:
-            lows: (W,) first row of each range.
-            highs: (W,) end of each range, >= lows.
+            bounds: (2W,) first row of each range, then the end of each.
             own_windows: part key -> the ranges that a part with OWN fields is asked for.
         """
-        width, layout = len(lows), self.layout
-        ints = np.zeros((self.ints.shape[0], width), dtype=np.int64)
-        floats = np.zeros((self.floats.shape[0], width), dtype=np.float64)
+        layout, width = self.layout, len(bounds) // 2
+        ints = np.zeros((len(layout.int_fields), width), dtype=np.int64)
+        floats = np.zeros((len(layout.float_fields), width), dtype=np.float64)
         blobs = np.empty((len(layout.blob_fields), width), dtype=np.object_)
         added = layout.int_add_count
         running = np.zeros((added, self.count + 1), dtype=np.int64)
         self.ints[:added].cumsum(axis=1, out=running[:, 1:])
-        np.subtract(running.take(highs, axis=1), running.take(lows, axis=1), out=ints[:added])
-        if layout.has_paired_blocks:
-            self._reduce_blocks(lows, highs, ints, floats)
+        at_bounds = running.take(bounds, axis=1)
+        np.subtract(at_bounds[:, width:], at_bounds[:, :width], out=ints[:added])
+        if layout.paired_blocks:
+            self._reduce_pairs(bounds, ints, floats)
+        lows, highs = bounds[:width], bounds[width:]
         for placed in layout.own_parts:
             asked = own_windows[placed.part.key]
-            mine, required = self._values(placed.fields), self._values(placed.required)
-            done = [(ints if at.storage is Storage.INT else floats)[at.row, asked] for at in placed.required]
-            merged = placed.part.merge_ranges(mine, required, done, lows[asked], highs[asked])
+            done = [(ints if at.storage is Storage.INT else floats)[at.row].take(asked) for at in placed.required]
+            mine, required = _Fields(self, placed.fields), _Fields(self, placed.required)
+            merged = placed.part.merge_ranges(mine, required, done, lows.take(asked), highs.take(asked))
             for at, values in zip(placed.fields, merged, strict=True):
                 if isinstance(values, BlobRow):
                     blobs[at.row, asked] = values.values()
@@ -293,33 +271,53 @@ class TileTable:
         ints, floats = self.ints.copy(), self.floats.copy()
         blobs: dict[int, BlobRow] = {}
         for placed in self.layout.parts:
-            compact = placed.part.normalize(self._values(placed.fields))
+            compact = placed.part.normalize(_Fields(self, placed.fields))
             for at, values in zip(placed.fields, compact, strict=True):
                 _put(at, values, ints, floats, blobs)
         compact_blobs = self.layout.blobs_of(blobs, self.count)
         return TileTable(self.layout, self.start_ms, self.end_ms, ints, floats, compact_blobs, self.dropped_before_ms)
 
-    def _reduce_blocks(self, lows: Int64Array, highs: Int64Array, ints: Int64Array, floats: Float64Array) -> None:
+    def _reduce_pairs(self, bounds: Int64Array, ints: Int64Array, floats: Float64Array) -> None:
         """All block fields but integer sums, into `ints` and `floats`."""
-        layout = self.layout
-        pairs = np.empty(2 * len(lows), dtype=np.int64)
-        pairs[0::2], pairs[1::2] = lows, highs
-        empty = lows >= highs
-        for merge, ufunc in _UFUNCS.items():
-            if merge is not Merge.ADD:
-                _reduce_pairs(ufunc, self.ints, layout.int_fields, layout.int_blocks[merge], pairs, empty, ints)
-            _reduce_pairs(ufunc, self.floats, layout.float_fields, layout.float_blocks[merge], pairs, empty, floats)
+        width = len(bounds) // 2
+        pairs = bounds.reshape(2, width).T.ravel()
+        empty = bounds[:width] >= bounds[width:]
+        has_empty = bool(empty.any())
+        for paired in self.layout.paired_blocks:
+            source, target = (self.ints, ints) if paired.storage is Storage.INT else (self.floats, floats)
+            # One more column keeps `high == N` a legal index.
+            padded = np.concatenate((source[paired.rows], paired.identities), axis=1)
+            merged = paired.ufunc.reduceat(padded, pairs, axis=1)[:, ::2]
+            target[paired.rows] = np.where(empty, paired.identities, merged) if has_empty else merged
 
-    def _values(self, positions: Sequence[FieldPosition]) -> list[FieldValues]:
-        """Some fields, N values each."""
-        return [
-            self.ints[at.row]
-            if at.storage is Storage.INT
-            else self.floats[at.row]
-            if at.storage is Storage.FLOAT
-            else self.blobs.row(at.row)
-            for at in positions
-        ]
+
+class _Fields(Sequence[FieldValues]):
+    """Some fields of a table, fetched when asked for: merging ranges rarely needs all that a part has."""
+
+    __slots__ = ("_positions", "_table")
+
+    def __init__(self, table: TileTable, positions: Sequence[FieldPosition]) -> None:
+        self._table = table
+        self._positions = positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @overload
+    def __getitem__(self, index: int) -> FieldValues: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[FieldValues]: ...
+    def __getitem__(self, index: int | slice) -> FieldValues | Sequence[FieldValues]:
+        """N values of one field."""
+        if isinstance(index, slice):
+            return _Fields(self._table, self._positions[index])
+        at, table = self._positions[index], self._table
+        values: FieldValues
+        if at.storage is Storage.BLOB:
+            values = table.blobs.row(at.row)
+        else:
+            values = (table.ints if at.storage is Storage.INT else table.floats)[at.row]
+        return values
 
 
 def _put(at: FieldPosition, values: FieldValues, ints: Array, floats: Array, blobs: dict[int, BlobRow]) -> None:
@@ -328,21 +326,6 @@ def _put(at: FieldPosition, values: FieldValues, ints: Array, floats: Array, blo
         blobs[at.row] = values
     else:
         (ints if at.storage is Storage.INT else floats)[at.row] = values
-
-
-_UFUNCS: dict[Merge, np.ufunc] = {Merge.ADD: np.add, Merge.MIN: np.minimum, Merge.MAX: np.maximum}
-
-
-def _reduce_pairs(
-    ufunc: np.ufunc, source: Array, fields: Sequence[Field], block: slice, pairs: Int64Array, empty: Array, out: Array
-) -> None:
-    """Reduce the rows of one block over (low, high) pairs into `out`; identities where a range is empty."""
-    if block.start == block.stop:
-        return
-    identities = np.array([[field.identity] for field in fields[block]], dtype=source.dtype)
-    # One more column keeps `high == N` a legal index.
-    padded = np.concatenate((source[block], identities), axis=1)
-    out[block] = np.where(empty, identities, ufunc.reduceat(padded, pairs, axis=1)[:, ::2])
 
 
 def concatenate(tables: Sequence[TileTable]) -> TileTable:
@@ -365,7 +348,7 @@ def join_blobs(blobs: Sequence[Blobs]) -> Blobs:
     """The blob fields of concatenated tables."""
     if not len(blobs[0].begins):
         return Blobs(b"", *np.empty((2, 0, sum(one.begins.shape[1] for one in blobs)), dtype=np.int64))
-    shifts = np.cumsum([0, *(len(one.buffer) for one in blobs[:-1])]).tolist()
+    shifts = [0, *itertools.accumulate(len(one.buffer) for one in blobs[:-1])]
     begins = np.concatenate([one.begins + shift for one, shift in zip(blobs, shifts, strict=True)], axis=1)
     ends = np.concatenate([one.ends + shift for one, shift in zip(blobs, shifts, strict=True)], axis=1)
     return Blobs(b"".join(one.buffer for one in blobs), begins, ends)

@@ -21,9 +21,10 @@ from featurestore.core.aggregations.base import Aggregation
 from featurestore.core.aggregations.catalog import resolve
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.fold import RollUp
-from featurestore.core.parts import Array, Part, RowCount, Storage
-from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Window
-from featurestore.core.tiles import Accumulators, FieldPosition, TileLayout, TileTable
+from featurestore.core.lowering import FeatureFields, Lowering
+from featurestore.core.parts import Part, RowCount
+from featurestore.core.spec import Column, FeatureSpec, ViewSpec, Window
+from featurestore.core.tiles import TileLayout, TileTable
 from featurestore.errors import AsOfTooOld, InvariantBroken
 
 BEGINNING_MS = -(1 << 61)
@@ -49,24 +50,6 @@ class ViewAnswer:
     null: BoolArray
     found: bool
     newest_event_time_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class _LowerGroup:
-    """Features that one call of `lower` answers: same aggregation, same kinds of fields."""
-
-    aggregation: Aggregation
-    type: ValueType
-    storages: tuple[Storage, ...]
-    positions: tuple[Int64Array, ...]
-    features: Int64Array
-
-    def take(self, merged: Accumulators, field: int) -> Array:
-        """One field of all the features, by flat position in its block."""
-        storage, positions = self.storages[field], self.positions[field]
-        if storage is Storage.INT:
-            return merged.ints.take(positions)
-        return merged.floats.take(positions) if storage is Storage.FLOAT else merged.blobs.take(positions)
 
 
 class CompiledView:
@@ -101,7 +84,18 @@ class CompiledView:
         self.columns = tuple(sorted({feature.column for feature in spec.features if feature.column is not None}))
         self._presence_row = self.layout.position_of(presence).fields[0].row
         self._shift, self._grid = _edge_arithmetic(self.windows)
-        self._groups = self._group(needed)
+        self._lowering = Lowering(
+            [
+                FeatureFields(
+                    feature,
+                    aggregation,
+                    tuple(at for part in parts for at in self.layout.position_of(part).fields),
+                    self._window_index[feature.window],
+                )
+                for feature, aggregation, parts in needed
+            ],
+            len(self.windows),
+        )
         self._own_windows = self._windows_of_own_parts(needed)
         self._no_windows = {key: np.empty(0, dtype=np.int64) for key in self._own_windows}
         self._nothing = self._answer_over_nothing()
@@ -124,12 +118,12 @@ class CompiledView:
         # A read within the lookback of the newest tile cannot cut a rolled-up one (see core.fold.RollUp).
         if as_of_ms < int(table.start_ms[-1]) - self.spec.lookback_ms:
             self._refuse_cut_tiles(table, edges, at, as_of_ms)
-        count = len(self.windows)
-        merged = table.merge_ranges(at[:count], np.maximum(at[:count], at[count:]), self._own_windows)
+        merged = table.merge_ranges(at, self._own_windows)
         if merged.ints[self._presence_row, -1] == 0:
             return self._nothing
-        newest = int(table.start_ms[at[-1] - 1])
-        return self._lower(merged, found=True, newest_event_time_ms=newest)
+        newest_event_time_ms = int(table.start_ms[at[-1] - 1])
+        lowered = self._lowering.lower(merged)
+        return ViewAnswer(lowered.ints, lowered.floats, lowered.texts, lowered.null, True, newest_event_time_ms)
 
     def _refuse_cut_tiles(self, table: TileTable, edges: Int64Array, at: Int64Array, as_of_ms: int) -> None:
         """Pair assertion of the roll-up: an answer is exact or it is refused."""
@@ -145,34 +139,11 @@ class CompiledView:
                 hint='read at a later time, or declare a longer "lookback" on the feature view',
             )
 
-    def _lower(self, merged: Accumulators, *, found: bool, newest_event_time_ms: int) -> ViewAnswer:
-        """Answers from merged windows."""
-        count = len(self.spec.features)
-        ints = np.zeros(count, dtype=np.int64)
-        floats = np.zeros(count, dtype=np.float64)
-        null = np.zeros(count, dtype=np.bool_)
-        texts: dict[int, str] = {}
-        for group in self._groups:
-            lowered = group.aggregation.lower([group.take(merged, field) for field in range(len(group.storages))])
-            if lowered.null is not None:
-                null[group.features] = lowered.null
-            if group.type is ValueType.FLOAT64:
-                floats[group.features] = lowered.values
-            elif group.type is not ValueType.STRING:
-                ints[group.features] = lowered.values
-            else:
-                for feature, value in zip(group.features.tolist(), lowered.values, strict=True):
-                    if not null[feature]:
-                        texts[feature] = value.decode()
-        ints[null] = 0
-        floats[null] = 0.0
-        return ViewAnswer(ints, floats, texts, null, found, newest_event_time_ms)
-
     def _answer_over_nothing(self) -> ViewAnswer:
         """Counts and sums are 0, everything else null, as lowering the identities gives them."""
-        zeros = np.zeros(len(self.windows), dtype=np.int64)
-        nothing = self.layout.empty().merge_ranges(zeros, zeros, self._no_windows)
-        return self._lower(nothing, found=False, newest_event_time_ms=0)
+        nothing = np.zeros(2 * len(self.windows), dtype=np.int64)
+        lowered = self._lowering.lower(self.layout.empty().merge_ranges(nothing, self._no_windows))
+        return ViewAnswer(lowered.ints, lowered.floats, lowered.texts, lowered.null, False, 0)
 
     def _windows_of_own_parts(
         self, needed: Sequence[tuple[FeatureSpec, Aggregation, tuple[Part, ...]]]
@@ -184,24 +155,6 @@ class CompiledView:
                 if part.key in asked:
                     asked[part.key].add(self._window_index[feature.window])
         return {key: np.array(sorted(windows), dtype=np.int64) for key, windows in asked.items()}
-
-    def _group(self, needed: Sequence[tuple[FeatureSpec, Aggregation, tuple[Part, ...]]]) -> tuple[_LowerGroup, ...]:
-        """Features by (aggregation, storages of its fields, type)."""
-        members: dict[tuple[str, tuple[Storage, ...], ValueType], list[tuple[int, list[FieldPosition]]]] = {}
-        aggregations: dict[str, Aggregation] = {}
-        for index, (feature, aggregation, parts) in enumerate(needed):
-            positions = [at for part in parts for at in self.layout.position_of(part).fields]
-            key = (aggregation.name, tuple(at.storage for at in positions), feature.type)
-            members.setdefault(key, []).append((index, positions))
-            aggregations[aggregation.name] = aggregation
-        groups = []
-        for (name, storages, feature_type), found in members.items():
-            windows = np.array([self._window_index[self.spec.features[index].window] for index, _ in found])
-            rows = [np.array([positions[field].row for _, positions in found]) for field in range(len(storages))]
-            flat = tuple(row * len(self.windows) + windows for row in rows)
-            features = np.array([index for index, _ in found])
-            groups.append(_LowerGroup(aggregations[name], feature_type, storages, flat, features))
-        return tuple(groups)
 
 
 def _edge_arithmetic(windows: Sequence[Window]) -> tuple[Int64Array, Int64Array]:

@@ -129,6 +129,7 @@ class HeadCodec:
         nulls = fixed[:, self._nulls_at : self._lengths_at]
         if nulls.any():
             is_null = np.unpackbits(nulls, axis=1, count=len(self._all), bitorder="little").astype(np.bool_)
+        flags = fixed[:, self._flags_at : self._nulls_at].T.astype(np.int64)
         columns = {}
         for index, column in enumerate(self._all):
             valid = None if is_null is None else ~is_null[:, index]
@@ -139,8 +140,7 @@ class HeadCodec:
                 else:
                     columns[column.name] = ColumnValues(numbers, valid)
             elif index < len(self._wide) + len(self._flags):
-                flags = fixed[:, self._flags_at + index - len(self._wide)].astype(np.int64)
-                columns[column.name] = ColumnValues(flags, valid)
+                columns[column.name] = ColumnValues(flags[index - len(self._wide)], valid)
             else:
                 columns[column.name] = ColumnValues(strings[index - len(self._all)], valid)
         return EventRows(wide[0], strings[0] if self._has_ids else None, columns)

@@ -155,7 +155,10 @@ def _decode(layout: TileLayout, body: bytes, recent: EventRows | None) -> TileTa
         start[count:] = recent.event_time_ms
         np.add(recent.event_time_ms, 1, out=end[count:])
         lifted = layout.lift_into(recent, ints[:, count:], floats[:, count:])
-        blobs = join_blobs([blobs, layout.blobs_of(lifted, recent.count)])
+        if lifted:
+            blobs = join_blobs([blobs, layout.blobs_of(lifted, recent.count)])
+        else:
+            blobs = layout.blobs_of({}, total)
     return TileTable(layout, start, end, ints, floats, blobs, header.dropped_before_ms)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 
@@ -85,7 +86,7 @@ def test_columns_repeat_the_events(case: StreamCase) -> None:
         is_valid = [True] * len(case.events) if values.valid is None else values.valid.tolist()
         assert is_valid == [record[name] is not None for record in records]
         assert [_plain(case.view, name, e) for e, ok in zip(case.events, is_valid, strict=True) if ok] == [
-            value for value, ok in zip(values.values.tolist(), is_valid, strict=True) if ok
+            value for value, ok in zip(np.asarray(values.values).tolist(), is_valid, strict=True) if ok
         ]
 
 

@@ -23,6 +23,8 @@ from featurestore.core.events import Int64Array
 from featurestore.core.parts import Array, EventRows, Field, FieldValues, Merge, Part, Storage, ValueCount
 from featurestore.core.spec import Column, ValueType
 
+_ZERO = np.zeros(1)
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -52,7 +54,7 @@ class Spread:
 
     def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
         """0: one value does not deviate from itself."""
-        return (np.zeros(rows.count),)
+        return (_ZERO,)
 
     def merge_groups(
         self, mine: Sequence[FieldValues], required: Sequence[FieldValues], starts: Int64Array

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.aggregations.base import NUMBERS, Lowered
-from featurestore.core.parts import LOW_BITS, Array, FloatSum, IntSum, Part, ValueCount, join_float
+from featurestore.core.parts import LOW_BITS, Array, FlagSum, FloatSum, IntSum, Part, ValueCount, join_float
 from featurestore.core.spec import Column, ValueType
 
 SAFELY_INT64 = float(1 << 62)
@@ -16,8 +16,10 @@ SAFELY_INT64 = float(1 << 62)
 
 
 def sum_part(column: Column) -> Part:
-    """The exact integer sum, or the float sum, by the column's type."""
-    return FloatSum(column.name) if column.type is ValueType.FLOAT64 else IntSum(column.name)
+    """The exact sum of integers or flags, or the float sum, by the column's type."""
+    if column.type is ValueType.FLOAT64:
+        return FloatSum(column.name)
+    return FlagSum(column.name) if column.type is ValueType.BOOL else IntSum(column.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,6 @@ class Mean:
 
 
 def mean_of(fields: Sequence[Array]) -> Array:
-    """Means from (count, float sum) or (count, high, low); 0.0 where the count is 0."""
+    """Means from (count, sum) or (count, high, low); 0.0 where the count is 0."""
     total = fields[1] if len(fields) == 2 else join_float(fields[1], fields[2])
     return np.asarray(total / np.maximum(fields[0], 1))
