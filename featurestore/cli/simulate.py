@@ -144,6 +144,10 @@ class _Run:
     def _due(self, batch: Rows, sent_before: int) -> int:
         """How many rows of the batch may be out by now; `sent_before` records went out before its first."""
         if self._is_live:
+            end_ms = self._simulation.scenario.end_ms
+            if end_ms is not None and self._clock.now_ms() >= end_ms:
+                # Some records are hours late; a run of five seconds must not wait for them.
+                return len(batch)
             return int(np.searchsorted(batch["arrival_ms"], self._clock.now_ms(), side="right"))
         if self._rate is None:
             return len(batch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,13 +12,11 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 
 from featurestore.testing.servers import KafkaBroker
-from tests.dataflows.conftest import StartStream, start_cluster
+from tests.dataflows.conftest import StartStream
 from tests.dataflows.payments import TOPIC, Payments, assert_every_value_is_exact, make_payments
 
 pytestmark = pytest.mark.kafka
 
-CRASH_TRANSACTIONS = 200_000
-KILLS = 20
 
 Fill = Callable[[Payments], None]
 
@@ -150,28 +147,3 @@ def test_a_new_store_begins_at_the_oldest_record_that_kafka_still_has(
 
     assert stream.wait() == 0, stream.output
     assert "lag 0" in stream.output
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("process_count", [1, 2])
-def test_a_load_survives_twenty_kills(
-    start_stream: StartStream, kafka: KafkaBroker, fill: Fill, redis_url: str, process_count: int
-) -> None:
-    """200,000 payments, SIGKILL at twenty random moments: every value of 200 entities a view equals the oracle."""
-    payments = make_payments(CRASH_TRANSACTIONS, seed=37, entities=5_000)
-    fill(payments)
-    draw = random.Random(process_count)
-    options = ["--bootstrap-servers", kafka.bootstrap_servers, "--batch-records", "1000"]
-
-    for _ in range(KILLS):
-        cluster = start_cluster(start_stream, process_count, *options)
-        cluster[0].wait_for(" live: ")
-        time.sleep(draw.uniform(0.1, 0.8))
-        draw.choice(cluster).kill()
-        time.sleep(draw.uniform(0.0, 0.05))
-        for process in cluster:
-            process.kill()
-    for process in start_cluster(start_stream, process_count, *options, "--until-end"):
-        assert process.wait(120) == 0, process.output
-
-    assert_every_value_is_exact(redis_url, payments, sample=200)

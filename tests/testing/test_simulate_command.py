@@ -54,6 +54,27 @@ def test_a_live_stream_keeps_its_rate_and_ends_well_when_told(tmp_path: Path) ->
     assert abs((datetime.now(UTC) - newest).total_seconds()) < 10
 
 
+def test_a_live_stream_ends_after_its_duration(tmp_path: Path) -> None:
+    """Although some of its records are minutes and hours late: those are sent at the end."""
+    arguments = (
+        "--live",
+        "--duration",
+        "2s",
+        "--rate",
+        "2000",
+        "--cards",
+        "500",
+        "--labels",
+        f"{tmp_path}/labels.parquet",
+    )
+    run = subprocess.run(
+        (*COMMAND, "--to", f"log:{tmp_path}/log", *arguments), capture_output=True, text=True, timeout=30, check=False
+    )
+
+    assert run.returncode == 0, run.stderr
+    assert f"{len(_lines(tmp_path / 'log')):,} records" in run.stdout
+
+
 def test_history_can_be_sent_at_a_set_rate(tmp_path: Path) -> None:
     """--rate without --live only slows the sending down."""
     started = time.monotonic()
