@@ -20,9 +20,9 @@ import numpy as np
 from featurestore.core.aggregations.base import Aggregation
 from featurestore.core.aggregations.catalog import resolve
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
-from featurestore.core.fold import RollUp
 from featurestore.core.lowering import FeatureFields, Lowering
 from featurestore.core.parts import Part, RowCount
+from featurestore.core.roll_up import RollUp
 from featurestore.core.spec import Column, FeatureSpec, ViewSpec, Window
 from featurestore.core.tiles import TileLayout, TileTable
 from featurestore.errors import AsOfTooOld, InvariantBroken
@@ -115,7 +115,7 @@ class CompiledView:
         edges = as_of_ms - self._shift
         edges -= edges % self._grid
         at = table.start_ms.searchsorted(edges)
-        # A read within the lookback of the newest tile cannot cut a rolled-up one (see core.fold.RollUp).
+        # A read within the lookback of the newest tile cannot cut a rolled-up one (see core.roll_up.RollUp).
         if as_of_ms < int(table.start_ms[-1]) - self.spec.lookback_ms:
             self._refuse_cut_tiles(table, edges, at, as_of_ms)
         merged = table.merge_ranges(at, self._own_windows)
@@ -127,7 +127,7 @@ class CompiledView:
 
     def _refuse_cut_tiles(self, table: TileTable, edges: Int64Array, at: Int64Array, as_of_ms: int) -> None:
         """Pair assertion of the roll-up: an answer is exact or it is refused."""
-        # A wide old tile may reach beyond a later delta, hence the running maximum of the ends.
+        # A wide old tile may reach beyond a late event behind it, hence the running maximum of the ends.
         reached = np.maximum.accumulate(table.end_ms)
         cut = (at > 0) & (reached[at - 1] > edges)
         dropped = (edges < table.dropped_before_ms) & (edges > BEGINNING_MS)

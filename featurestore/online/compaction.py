@@ -17,7 +17,7 @@ import numpy as np
 
 from featurestore.clock import Clock
 from featurestore.core.events import Int64Array
-from featurestore.core.fold import EntityTiles
+from featurestore.core.roll_up import EntityTiles
 from featurestore.core.tiles import TileTable, concatenate
 from featurestore.errors import CorruptTile
 from featurestore.online.generations import Generation

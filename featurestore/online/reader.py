@@ -26,7 +26,7 @@ class EntityBytes:
 
     Attributes:
         body: rolled-up tiles.
-        head: deltas.
+        head: recent events.
         checkpoint: checkpoint of its lane, when it was asked for.
     """
 

@@ -1,6 +1,6 @@
 """The names and small records of the online store.
 
-    {payments/7}card_activity@2.9f3a12bc/h/c-17      head of card c-17: deltas, written by APPEND
+    {payments/7}card_activity@2.9f3a12bc/h/c-17      head of card c-17: recent events, written by APPEND
     {payments/7}card_activity@2.9f3a12bc/b/c-17      body of card c-17: rolled-up tiles, written by SET
     {payments/7}card_activity@2.9f3a12bc/c           checkpoint of lane 7
     {payments/7}card_activity@2.9f3a12bc/i/17              ids that lane 7 took in while its writer's clock stood there

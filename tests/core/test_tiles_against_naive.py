@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from featurestore.core.aggregations.catalog import names
 from featurestore.core.events import Int64Array
-from featurestore.core.fold import fold_events
 from featurestore.core.parts import EventRows
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.core.tiles import TileTable, concatenate
@@ -43,10 +42,9 @@ def distinct(events: Sequence[NaiveEvent]) -> list[NaiveEvent]:
 
 
 def fold(compiled: CompiledView, events: Sequence[NaiveEvent]) -> TileTable:
-    """Events of one entity as delta tiles."""
+    """Events of one entity as tiles of one millisecond."""
     batch = keyed_batch(compiled.spec, events)
-    rows = EventRows(batch.event_time_ms, batch.event_ids, batch.columns)
-    return fold_events(compiled.layout, np.zeros(len(events), dtype=np.int64), rows).table
+    return compiled.layout.lift(EventRows(batch.event_time_ms, batch.event_ids, batch.columns))
 
 
 def by_start(table: TileTable) -> TileTable:

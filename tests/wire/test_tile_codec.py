@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.core.fold import fold_events
 from featurestore.core.parts import EventRows
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.core.tiles import TileTable
@@ -15,7 +14,7 @@ from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptData, CorruptTile, UnknownTileVersion
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.naive import NaiveEvent
-from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, stream_cases
+from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases
 from featurestore.wire.head_codec import HeadCodec
 from featurestore.wire.tile_codec import decode_body, decode_entity, encode_body
 
@@ -29,8 +28,11 @@ GOLDEN_HEAD = "00a8da769b010000050000000000000000020002006530534588bbda769b01000
 
 def table_of(view: ViewSpec, events: Sequence[NaiveEvent]) -> TileTable:
     """Events of one entity as deltas, normalized."""
-    entity = np.zeros(len(events), dtype=np.int64)
-    return fold_events(CompiledView(view).layout, entity, rows_of(view, events)).table.normalize()
+    compiled, entity = CompiledView(view), np.zeros(len(events), dtype=np.int64)
+    nothing_is_old = np.array([ANCHOR_MS - 10_000 * DAY_MS])
+    return compiled.roll_up.compact(
+        compiled.layout.lift(rows_of(view, events)), entity, nothing_is_old
+    ).table.normalize()
 
 
 def same(left: TileTable, right: TileTable) -> bool:

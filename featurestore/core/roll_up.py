@@ -1,17 +1,13 @@
-"""Fold events into tiles, and old tiles into wider ones.
+"""Old tiles become wider tiles, and what is beyond retention goes.
 
-    events of one batch         a@5 b@5 a@5 a@9        (entity @ event time, ms)
-    sorted and merged           a[5,6)=2  a[9,10)=1  b[5,6)=1      delta tiles of the head, 1 ms wide
-
-Delta tiles keep single milliseconds apart, so that the newest edge of a window is exact. As an entity's newest event
-moves on, compaction widens tiles that no edge of any window can cut any more:
+An event is a tile of one millisecond at first, so that the newest edge of a window is exact. As its entity's newest
+event moves on, tiles widen that no edge of any window can cut any more:
 
     age         newer than lookback | older than all windows whose hop is no multiple of 1 s | ... of 1 h | retention
     width       1 ms                | 1 s                                                     ... 1 h      dropped
 
 Rolling up never changes a value that a read at or after newest - lookback may ask for; the property tests hold it
-against the naive oracle. Order of rows is not required of the input. Time: O(N log N), a sort and one merge, for all
-entities at once.
+against the naive oracle. The input needs no order. Time: O(N log N), a sort and one merge, for all entities at once.
 """
 
 from __future__ import annotations
@@ -21,9 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.events import Int64Array
-from featurestore.core.parts import EventRows
 from featurestore.core.spec import HOP_LADDER_MS, ViewSpec, presence_hop_ms
-from featurestore.core.tiles import NOTHING_DROPPED_MS, TileLayout, TileTable
+from featurestore.core.tiles import NOTHING_DROPPED_MS, TileTable
 
 _NEVER_MS = 1 << 62
 _WIDTHS_MS = np.array([1, *HOP_LADDER_MS], dtype=np.int64)
@@ -44,35 +39,6 @@ class EntityTiles:
     bounds: Int64Array
 
 
-def fold_events(layout: TileLayout, entity_index: Int64Array, rows: EventRows) -> EntityTiles:
-    """Delta tiles of a batch: one for each (entity, millisecond).
-
-    Args:
-        layout: of the view.
-        entity_index: (N,) which entity each event belongs to, any non-negative numbers.
-        rows: the N events, any order.
-    """
-    order = np.lexsort((rows.event_time_ms, entity_index))
-    table = layout.lift(rows).take(order)
-    entity = entity_index[order]
-    return _merge_equal(table, entity, table.start_ms, table.end_ms)
-
-
-def _merge_equal(table: TileTable, entity: Int64Array, start_ms: Int64Array, end_ms: Int64Array) -> EntityTiles:
-    """Merge neighbours with equal (entity, start, end); rows are ascending by them."""
-    new_entity = np.diff(entity, prepend=-1) != 0
-    is_first = new_entity | (np.diff(start_ms, prepend=-1) != 0) | (np.diff(end_ms, prepend=-1) != 0)
-    starts = np.flatnonzero(is_first)
-    if len(starts) < table.count:
-        table = table.merge_groups(starts, start_ms[starts], end_ms[starts])
-    elif start_ms is not table.start_ms:
-        table = TileTable(
-            table.layout, start_ms, end_ms, table.ints, table.floats, table.blobs, table.dropped_before_ms
-        )
-    bounds = np.flatnonzero(new_entity[starts])
-    return EntityTiles(table, entity[starts][bounds], np.append(bounds, table.count))
-
-
 class RollUp:
     """When tiles of a view may be widened or dropped.
 
@@ -80,7 +46,7 @@ class RollUp:
         view: decides the cut-offs by its windows, retention and lookback.
 
     Attributes:
-        widths_ms: rungs, finest first, without the 1 ms of the deltas.
+        widths_ms: rungs, finest first, without the 1 ms of single events.
         ages_ms: an R-wide tile may exist once it ends this long before the entity's newest event.
         lifetime_age_ms: tiles that end this long before it become one lifetime tile; None without lifetime features.
         retention_ms, retention_hop_ms: presence counts from floor(t - retention, hop); None keeps everything.
@@ -108,7 +74,7 @@ class RollUp:
         """Roll up, merge and drop, for many entities at once.
 
         Args:
-            table: N tiles, bodies and deltas of the entities, any order.
+            table: N tiles, bodies and heads of the entities, any order.
             entity_index: (N,) entity of each row.
             newest_ms: (entities,) time up to which each entity may be rolled up: its newest event, never in the future.
 
@@ -166,3 +132,18 @@ class RollUp:
         table = merged.table.take(keep)
         bounds = np.flatnonzero(np.diff(entity, prepend=-1))
         return EntityTiles(table, entity[bounds], np.append(bounds, table.count))
+
+
+def _merge_equal(table: TileTable, entity: Int64Array, start_ms: Int64Array, end_ms: Int64Array) -> EntityTiles:
+    """Merge neighbours with equal (entity, start, end); rows are ascending by them."""
+    new_entity = np.diff(entity, prepend=-1) != 0
+    is_first = new_entity | (np.diff(start_ms, prepend=-1) != 0) | (np.diff(end_ms, prepend=-1) != 0)
+    starts = np.flatnonzero(is_first)
+    if len(starts) < table.count:
+        table = table.merge_groups(starts, start_ms[starts], end_ms[starts])
+    elif start_ms is not table.start_ms:
+        table = TileTable(
+            table.layout, start_ms, end_ms, table.ints, table.floats, table.blobs, table.dropped_before_ms
+        )
+    bounds = np.flatnonzero(new_entity[starts])
+    return EntityTiles(table, entity[starts][bounds], np.append(bounds, table.count))
