@@ -31,6 +31,7 @@ from featurestore.core.events import BlobRow, BoolArray, ColumnValues, EventBatc
 from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.wire import iso8601
+from featurestore.wire.head_codec import STRING_BYTES_MAX
 
 EVENT_TIME_MS_MIN = -62_135_596_800_000
 """First millisecond of the year 1: earlier event times are mistakes, and would overflow the arithmetic of windows."""
@@ -38,12 +39,15 @@ EVENT_TIME_MS_MIN = -62_135_596_800_000
 EVENT_TIME_MS_MAX = 253_402_300_799_999
 """Last millisecond of the year 9999."""
 
+STRING_CHARACTERS_MAX = STRING_BYTES_MAX // 4
+"""Longest text that fits a head row whatever its characters; a longer one makes its record undecodable."""
+
 _INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 _JSON_TYPES: dict[ValueType, Any] = {
     ValueType.INT64: _INT64 | None,
     ValueType.FLOAT64: float | None,
-    ValueType.STRING: str | None,
+    ValueType.STRING: Annotated[str, msgspec.Meta(max_length=STRING_CHARACTERS_MAX)] | None,
     ValueType.BOOL: bool | None,
     ValueType.TIMESTAMP: _INT64 | str | None,
 }

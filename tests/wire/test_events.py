@@ -17,7 +17,8 @@ from featurestore.core.spec import Column, FeatureSpec, SourceSpec, ValueType, V
 from featurestore.errors import InvalidRequest
 from featurestore.wire import iso8601
 from featurestore.wire.entity_key import KEY_BYTES_MAX, encode_key, lane_of
-from featurestore.wire.events import DeadLetterReason, DecodedBatch, EventDecoder, RawBatch
+from featurestore.wire.events import STRING_CHARACTERS_MAX, DeadLetterReason, DecodedBatch, EventDecoder, RawBatch
+from featurestore.wire.head_codec import STRING_BYTES_MAX
 from featurestore.wire.keying import PartitionWatermark, key_events, refused_rows, split_by_writer
 
 NOW_MS = 1_790_000_000_000
@@ -129,6 +130,17 @@ def test_a_bad_record_is_a_dead_letter_and_its_neighbours_are_not(bad: bytes, re
     assert decoded.dead_letters[0].detail != ""
     assert decoded.events.offsets.tolist() == [100, 102]
     assert listed(decoded.events.columns["amount"]) == [1, 3]
+
+
+def test_the_longest_text_fits_a_head_row_and_a_longer_one_is_a_dead_letter() -> None:
+    """What is let in can be stored whatever its characters: a record of 70 KB must never stop the stream."""
+    longest, longer = "💳" * STRING_CHARACTERS_MAX, "x" * (STRING_CHARACTERS_MAX + 1)
+    decoded = decode(payload(id=longest), payload(id=longer), payload(card=longer))
+
+    assert decoded.events.event_ids is not None
+    assert [len(each) for each in decoded.events.event_ids] == [4 * STRING_CHARACTERS_MAX]
+    assert STRING_BYTES_MAX >= 4 * STRING_CHARACTERS_MAX
+    assert [DeadLetterReason.UNDECODABLE] * 2 == [letter.reason for letter in decoded.dead_letters]
 
 
 def test_the_last_moment_that_the_source_allows_is_not_too_far_in_the_future() -> None:
