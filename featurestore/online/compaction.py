@@ -11,12 +11,11 @@ short.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from featurestore.clock import Clock
-from featurestore.core.events import Int64Array
 from featurestore.core.roll_up import EntityTiles
 from featurestore.core.tiles import TileTable, concatenate
 from featurestore.errors import CorruptTile
@@ -86,12 +85,17 @@ class Compactor:
         now_ms = self._clock.now_ms()
         for index, (body_key, _) in enumerate(named):
             table = self._decode(body_key, stored[2 * index], stored[2 * index + 1])
-            newest[index] = min(int(table.start_ms.max(initial=0)), now_ms)
+            newest[index] = min(int(table.start_ms.max()), now_ms) if table.count else now_ms
             tables.append(table)
         entity = np.repeat(np.arange(len(tables)), [table.count for table in tables])
         roll_up = self._generation.compiled.roll_up
         merged = roll_up.compact(concatenate(tables), entity, newest)
-        encoded = self._encode(merged, newest)
+        # The clock that bounds `newest` may step back; what is gone stays gone.
+        dropped = [
+            max(table.dropped_before_ms, roll_up.dropped_before_ms(int(moment)))
+            for table, moment in zip(tables, newest, strict=True)
+        ]
+        encoded = self._encode(merged, dropped)
         bodies: dict[int, list[tuple[bytes, bytes, bytes]]] = {}
         for index, ((head_key, lane), (body_key, _)) in enumerate(zip(chosen, named, strict=True)):
             del self._scheduled[head_key]
@@ -110,17 +114,13 @@ class Compactor:
         except CorruptTile as error:
             raise CorruptTile(f"{error.message} (key {body_key.decode(errors='replace')})") from error
 
-    def _encode(self, merged: EntityTiles, newest: Int64Array) -> dict[int, bytes]:
+    def _encode(self, merged: EntityTiles, dropped_before_ms: Sequence[int]) -> dict[int, bytes]:
         """Body of each entity that has tiles left."""
         table = merged.table.normalize()
-        roll_up = self._generation.compiled.roll_up
         encoded = {}
         for index, low, high in zip(
             merged.entities.tolist(), merged.bounds[:-1].tolist(), merged.bounds[1:].tolist(), strict=True
         ):
             part = table.take(slice(low, high))
-            dropped = roll_up.dropped_before_ms(int(newest[index]))
-            encoded[index] = encode_body(
-                TileTable(part.layout, part.start_ms, part.end_ms, part.ints, part.floats, part.blobs, dropped)
-            )
+            encoded[index] = encode_body(replace(part, dropped_before_ms=dropped_before_ms[index]))
         return encoded

@@ -177,6 +177,12 @@ class GenerationCatalog:
         """Make a generation the serving one; the one that was serving retires."""
         while True:
             known, raw = self._read(generation.view.name)
+            found = next((one for one in known if one.number == generation.number), None)
+            if found is None or found.state is GenerationState.RETIRED:
+                raise InvalidRequest(
+                    f'generation {generation.number} of feature view "{generation.view.name}" is gone or retired',
+                    hint="a newer definition was registered meanwhile; that one is filling now",
+                )
             changed = [_promoted(one, generation.number) for one in known]
             if self._write(generation.view.name, raw, changed):
                 return next(one for one in changed if one.number == generation.number)

@@ -7,9 +7,9 @@ redis-py's connections but around its command layer, which costs more than the n
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import threading
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from redis.cluster import RedisCluster
 from redis.retry import Retry
 
 from featurestore.errors import CorruptData, DeadlineSpent, OnlineStoreDown
+from featurestore.online.redis_scripts import COMMIT, COMPARE_AND_SET, COMPARE_AND_SET_FIELD, SHA1, WRITE_NEWER
 from featurestore.online.store import LaneCommit, LaneOutcome
 
 CONNECT_TIMEOUT_S = 2.0
@@ -35,66 +36,6 @@ _TEMPORARY = (
     redis.exceptions.TryAgainError,
 )
 _BUSY = ("BUSY", "UNKILLABLE", "MISCONF", "NOREPLICAS")
-
-_COMMIT = """
-local checkpoint = redis.call('GET', KEYS[1]) or ''
-if checkpoint ~= ARGV[1] then return checkpoint end
-local expire = tonumber(ARGV[3])
-local report = tonumber(ARGV[4])
-local bodies, appends, ids, deletions = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local k, a = 2, 9
-for _ = 1, bodies do
-  if #ARGV[a] == 0 then
-    redis.call('DEL', KEYS[k], KEYS[k + 1])
-  else
-    if expire > 0 then redis.call('SET', KEYS[k], ARGV[a], 'PX', expire) else redis.call('SET', KEYS[k], ARGV[a]) end
-    redis.call('DEL', KEYS[k + 1])
-  end
-  k, a = k + 2, a + 1
-end
-local long = {}
-for i = 1, appends do
-  if redis.call('APPEND', KEYS[k], ARGV[a]) >= report then long[#long + 1] = i - 1 end
-  if expire > 0 then redis.call('PEXPIRE', KEYS[k], expire) end
-  k, a = k + 1, a + 1
-end
-for _ = 1, ids do
-  redis.call('APPEND', KEYS[k], ARGV[a])
-  k, a = k + 1, a + 1
-end
-for _ = 1, deletions do
-  redis.call('DEL', KEYS[k])
-  k = k + 1
-end
-redis.call('SET', KEYS[1], ARGV[2])
-return long
-"""
-
-_COMPARE_AND_SET = """
-local found = redis.call('GET', KEYS[1])
-if (ARGV[1] == '0' and found) or (ARGV[1] == '1' and found ~= ARGV[2]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[3])
-return 1
-"""
-
-_COMPARE_AND_SET_FIELD = """
-local found = redis.call('HGET', KEYS[1], ARGV[4])
-if (ARGV[1] == '0' and found) or (ARGV[1] == '1' and found ~= ARGV[2]) then return 0 end
-redis.call('HSET', KEYS[1], ARGV[4], ARGV[3])
-return 1
-"""
-
-# Event times are compared as 8 bytes from the most significant one: Lua numbers would round beyond 2**53.
-_WRITE_NEWER = """
-local found = redis.call('GETRANGE', KEYS[1], 0, 7)
-if #found == 8 and string.reverse(found) > string.reverse(string.sub(ARGV[1], 1, 8)) then return 0 end
-if tonumber(ARGV[2]) > 0 then
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-else
-  redis.call('SET', KEYS[1], ARGV[1])
-end
-return 1
-"""
 
 
 def connect(url: str, *, cluster: bool = False) -> RedisStore:
@@ -136,7 +77,7 @@ class RedisStore:
 
     def commit(self, lanes: Sequence[LaneCommit]) -> list[LaneOutcome]:
         """See OnlineStore."""
-        replies = self._script(_COMMIT, [_commit_arguments(lane) for lane in lanes])
+        replies = self._script(COMMIT, [_commit_arguments(lane) for lane in lanes])
         return [
             LaneOutcome(True, b"", tuple(reply)) if isinstance(reply, list) else LaneOutcome(False, bytes(reply), ())
             for reply in replies
@@ -156,17 +97,17 @@ class RedisStore:
 
     def compare_and_set(self, key: bytes, expected: bytes | None, replacement: bytes) -> bool:
         """See OnlineStore."""
-        return bool(self._script(_COMPARE_AND_SET, [((key,), _expectation(expected, replacement))])[0])
+        return bool(self._script(COMPARE_AND_SET, [((key,), _expectation(expected, replacement))])[0])
 
     def compare_and_set_field(self, key: bytes, field: bytes, expected: bytes | None, replacement: bytes) -> bool:
         """See OnlineStore."""
         arguments = (*_expectation(expected, replacement), field)
-        return bool(self._script(_COMPARE_AND_SET_FIELD, [((key,), arguments)])[0])
+        return bool(self._script(COMPARE_AND_SET_FIELD, [((key,), arguments)])[0])
 
     def write_newer(self, entries: Sequence[tuple[bytes, int, bytes, int]]) -> None:
         """See OnlineStore."""
         self._script(
-            _WRITE_NEWER,
+            WRITE_NEWER,
             [
                 ((key,), (event_time_ms.to_bytes(8, "little", signed=True) + value, expire_ms))
                 for key, event_time_ms, value, expire_ms in entries
@@ -211,7 +152,7 @@ class RedisStore:
 
     def _script(self, script: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Any]]]) -> list[Any]:
         """Run one script for several (keys, arguments)."""
-        sha = _SHA[script]
+        sha = SHA1[script]
         commands = [("EVALSHA", sha, len(keys), *keys, *arguments) for keys, arguments in calls]
         with self._mapped():
             replies = self._transport.run(commands)
@@ -267,6 +208,8 @@ def _commit_arguments(lane: LaneCommit) -> tuple[list[bytes], list[Any]]:
         len(lane.head_keys),
         len(lane.id_appends),
         len(lane.deletions),
+        len(lane.head_prefix),
+        lane.body_prefix,
     ]
     for body_key, head_key, body in lane.bodies:
         keys += (body_key, head_key)
@@ -300,7 +243,7 @@ def _without_password(url: str) -> str:
 
 
 class _SingleTransport:
-    """One server; a connection for each thread, so that no lock or pool is on the way of a read."""
+    """One server; as many connections as calls run at once, taken and given back without a lock."""
 
     def __init__(self, url: str) -> None:
         self._pool = redis.ConnectionPool.from_url(
@@ -311,23 +254,36 @@ class _SingleTransport:
             protocol=2,
         )
         self.client = redis.Redis(connection_pool=self._pool)
-        self._local = threading.local()
+        self._idle: deque[Any] = deque()
+        self._process = os.getpid()
 
     def run(self, commands: Sequence[Sequence[Any]], *, timeout_s: float | None = None) -> list[Any]:
         """See _Transport."""
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._pool.get_connection()
-        packed = connection.pack_commands(commands) if len(commands) > 1 else connection.pack_command(*commands[0])
+        connection = self._take()
         try:
+            packed = connection.pack_commands(commands) if len(commands) > 1 else connection.pack_command(*commands[0])
+            try:
+                connection.send_packed_command(packed, check_health=False)
+                return self._read(connection, len(commands), timeout_s)
+            except redis.exceptions.ConnectionError:
+                # The server closed an idle connection, or restarted; mostly it is the first read that tells. Something
+                # may have been applied; repeating is safe because every write is conditional on what it expects.
+                connection.disconnect()
             connection.send_packed_command(packed, check_health=False)
             return self._read(connection, len(commands), timeout_s)
-        except redis.exceptions.ConnectionError:
-            # The server closed an idle connection, or restarted; mostly it is the first read that tells. Something may
-            # have been applied; repeating is safe because every write is conditional on what it expects to find.
-            connection.disconnect()
-        connection.send_packed_command(packed, check_health=False)
-        return self._read(connection, len(commands), timeout_s)
+        finally:
+            self._idle.append(connection)
+
+    def _take(self) -> Any:
+        """A connection that nobody else uses."""
+        if self._process != os.getpid():
+            # After a fork the parent's sockets are open here too; two processes reading from one would get each
+            # other's answers.
+            self._idle, self._process = deque(), os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._pool.get_connection()
 
     def _read(self, connection: Any, count: int, timeout_s: float | None) -> list[Any]:
         """As many replies as commands were sent; a connection that failed midway is closed, never reused."""
@@ -376,13 +332,3 @@ class _ClusterTransport:
     def close(self) -> None:
         """See _Transport."""
         self.client.close()
-
-
-def _sha_of(script: str) -> str:
-    """Name under which a server caches a script."""
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-
-_SHA: dict[str, str] = {
-    script: _sha_of(script) for script in (_COMMIT, _COMPARE_AND_SET, _COMPARE_AND_SET_FIELD, _WRITE_NEWER)
-}

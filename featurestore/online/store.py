@@ -21,6 +21,8 @@ class LaneCommit:
         replacement: its bytes after the commit.
         bodies: (body key, head key, body): the body is set and the head deleted, before any append; an empty
             body deletes both.
+        head_prefix: what all head keys begin with; an entity's body key has `body_prefix` instead.
+        body_prefix: see above; an append lets the body live as long as the head.
         head_keys: keys of the heads to append to, aligned with `appends`.
         appends: bytes to append.
         id_appends: (key, bytes) appended without expiry.
@@ -33,6 +35,8 @@ class LaneCommit:
     expected: bytes
     replacement: bytes
     bodies: Sequence[tuple[bytes, bytes, bytes]] = ()
+    head_prefix: bytes = b""
+    body_prefix: bytes = b""
     head_keys: Sequence[bytes] = ()
     appends: Sequence[bytes] = ()
     id_appends: Sequence[tuple[bytes, bytes]] = ()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,7 +93,7 @@ class ViewWriter:
         self._clock = clock
         self._lane_numbers = tuple(lanes)
         self._lanes: dict[int, _Lane] = {}
-        self._token = ""
+        self._tokens: set[str] = set()
         self._is_usable = False
         self._went_back = False
         view = generation.view
@@ -111,42 +111,45 @@ class ViewWriter:
             WriterFenced: this writer has held the lanes, and another one took them over since.
             OnlineStoreDown, CorruptData: see OnlineStore.
         """
-        held, self._token = self._lanes, secrets.token_hex(TOKEN_BYTES)
+        # What was held stays known until the opening is complete: one that fails midway must not make the next one
+        # forget that the store went back in time, or that a successor came.
+        held, token, lanes = self._lanes, secrets.token_hex(TOKEN_BYTES), dict[int, _Lane]()
         self._is_usable = False
-        highest_epoch = max((lane.checkpoint.epoch for lane in self._lanes.values()), default=0)
+        highest_epoch = max((lane.checkpoint.epoch for lane in held.values()), default=0)
         keys = self.generation.keys
         found = self._store.read_groups([[keys.checkpoint(lane)] for lane in self._lane_numbers])
         waiting = {lane: data or b"" for lane, data in zip(self._lane_numbers, found, strict=True)}
-        for lane, stored in waiting.items():
-            if lane in held and _is_newer(decode_checkpoint(stored), held[lane].checkpoint):
-                self._refuse(held[lane], LaneOutcome(False, stored, ()))
-        self._lanes = {}
+        for number, stored in waiting.items():
+            if number in held and _is_newer(decode_checkpoint(stored), held[number].checkpoint, self._tokens):
+                self._refuse(held[number], LaneOutcome(False, stored, ()))
+        self._tokens.add(token)
         while waiting:
             commits = []
-            for lane, stored in waiting.items():
+            for number, stored in waiting.items():
                 old = decode_checkpoint(stored)
                 # After a roll-back the store's epoch can be lower than one this process has held already.
-                new = replace(old, epoch=max(old.epoch, highest_epoch) + 1, writer=self._token)
-                commits.append(LaneCommit(keys.checkpoint(lane), stored, encode_checkpoint(new)))
+                new = replace(old, epoch=max(old.epoch, highest_epoch) + 1, writer=token)
+                commits.append(LaneCommit(keys.checkpoint(number), stored, encode_checkpoint(new)))
             outcomes = self._store.commit(commits)
             taken = zip(tuple(waiting), commits, outcomes, strict=True)
             waiting = {}
-            for lane, commit, outcome in taken:
+            for number, commit, outcome in taken:
                 if outcome.applied or outcome.found == commit.replacement:
-                    self._lanes[lane] = _Lane(lane, commit.replacement)
+                    lanes[number] = _Lane(number, commit.replacement)
                 else:
-                    waiting[lane] = outcome.found
+                    waiting[number] = outcome.found
+        if self._seen_ids is not None:
+            checkpoints = {number: lane.checkpoint for number, lane in lanes.items()}
+            self._seen_ids.load(self._store, keys, checkpoints)
         self._went_back = any(
             lane.positions.get(partition, -1) < offset
-            for number, lane in self._lanes.items()
+            for number, lane in lanes.items()
             if number in held
             # Also what idle lanes had passed without having committed it yet: their part must be read again.
             for partition, offset in held[number].positions.items()
         )
         self._compactor.clear()
-        if self._seen_ids is not None:
-            checkpoints = {number: lane.checkpoint for number, lane in self._lanes.items()}
-            self._seen_ids.load(self._store, keys, checkpoints)
+        self._lanes = lanes
         self._is_usable = True
 
     def positions(self) -> dict[tuple[str, int], int]:
@@ -276,6 +279,8 @@ class ViewWriter:
                 expected=lane.stored,
                 replacement=encode_checkpoint(checkpoint),
                 bodies=bodies,
+                head_prefix=keys.head_prefix(lane.lane),
+                body_prefix=keys.body_prefix(lane.lane),
                 head_keys=head_keys,
                 appends=data,
                 id_appends=((keys.id_bucket(lane.lane, bucket), fresh_ids),) if fresh_ids else (),
@@ -304,7 +309,7 @@ class ViewWriter:
         """Tell a successor from a store that went back in time."""
         found, mine = decode_checkpoint(outcome.found), lane.checkpoint
         place = f'lane {lane.lane} of feature view "{self.generation.view.name}"'
-        if _is_newer(found, mine):
+        if _is_newer(found, mine, self._tokens):
             raise WriterFenced(
                 f"another writer took over {place}",
                 detail=f"It holds epoch {found.epoch} ({found.writer}), this one had {mine.epoch} ({mine.writer}).",
@@ -356,9 +361,9 @@ class ViewWriter:
         return view.retention_ms + view.lookback_ms + self.generation.compiled.roll_up.retention_hop_ms + ahead_ms
 
 
-def _is_newer(found: Checkpoint, mine: Checkpoint) -> bool:
+def _is_newer(found: Checkpoint, mine: Checkpoint, my_tokens: Collection[str]) -> bool:
     """Whether another writer opened the lane after this one did."""
-    return found.epoch > mine.epoch or (found.epoch == mine.epoch and found.writer != mine.writer)
+    return found.writer not in my_tokens and found.epoch >= mine.epoch
 
 
 def smallest_positions(lanes: Sequence[Sequence[Position]]) -> dict[tuple[str, int], int]:

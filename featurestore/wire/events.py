@@ -42,6 +42,9 @@ EVENT_TIME_MS_MAX = 253_402_300_799_999
 STRING_CHARACTERS_MAX = STRING_BYTES_MAX // 4
 """Longest text that fits a head row whatever its characters; a longer one makes its record undecodable."""
 
+# A record nested a thousand deep, even in a column that nobody reads, ends the parser's recursion and not the stream.
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 _JSON_TYPES: dict[ValueType, Any] = {
@@ -187,14 +190,14 @@ class EventDecoder:
         try:
             records = list(map(self._decode_record, payloads))
             return records, np.arange(len(records), dtype=np.int64)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _UNDECODABLE:
             pass
         records, rows = [], []
         for row, payload in enumerate(payloads):
             try:
                 records.append(self._decode_record(payload))
                 rows.append(row)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except _UNDECODABLE as error:
                 refused[row] = (DeadLetterReason.UNDECODABLE, str(error))
         return records, np.array(rows, dtype=np.int64)
 

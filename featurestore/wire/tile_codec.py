@@ -36,6 +36,7 @@ VERSION = 1
 
 _HEADER = struct.Struct("<BBBBB3xIIqqqQ")
 _LIFETIME_CODE = 255
+_NO_LIFETIME_TILE = -(1 << 63)
 _WIDTHS_MS = np.array([1, *HOP_LADDER_MS], dtype=np.int64)
 _WIDTH_OF_CODE = np.ones(256, dtype=np.int64)
 _WIDTH_OF_CODE[: len(_WIDTHS_MS)] = _WIDTHS_MS
@@ -58,7 +59,7 @@ def encode_body(table: TileTable) -> bytes:
     widths = table.end_ms - table.start_ms
     codes = np.searchsorted(_WIDTHS_MS, widths)
     is_rung = _WIDTHS_MS[np.minimum(codes, len(_WIDTHS_MS) - 1)] == widths
-    lifetime_end = 0
+    lifetime_end = _NO_LIFETIME_TILE
     if not is_rung.all():
         irregular = np.flatnonzero(~is_rung)
         if len(irregular) > 1:
@@ -173,7 +174,7 @@ def _fill_spans(header: _Header, body: bytes, start: Int64Array, end: Int64Array
     at += _START_BYTES[header.start_code] * count
     codes = np.frombuffer(body, np.uint8, count, at)
     np.add(start, _WIDTH_OF_CODE[codes], out=end)
-    if header.lifetime_end_ms:
+    if header.lifetime_end_ms != _NO_LIFETIME_TILE:
         end[codes == _LIFETIME_CODE] = header.lifetime_end_ms
     return at + count
 

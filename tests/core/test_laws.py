@@ -146,6 +146,16 @@ def test_a_constant_column_has_no_deviation() -> None:
     assert algebra.lower(fold(algebra, events)) == 0.0
 
 
+def test_deviations_of_large_numbers_keep_nine_digits() -> None:
+    """Epoch milliseconds around 1.8e12 deviate by sqrt(2) / 3; the rounding of their mean must not show."""
+    algebra = algebra_of("stddev_pop", ValueType.INT64)
+    events = [NaiveEvent(b"k", ANCHOR_MS + n, b"%d" % n, {"value": 1_764_000_000_000 + min(n, 1)}) for n in range(3)]
+    deviation = algebra.lower(fold(algebra, events))
+
+    assert isinstance(deviation, float)
+    assert abs(deviation - 2**0.5 / 3) < 1e-9
+
+
 def test_unknown_functions_are_refused_with_near_names() -> None:
     """A typing slip gets the name that was meant."""
     with pytest.raises(InvalidRequest, match='unknown aggregation function "cuont"') as refused:

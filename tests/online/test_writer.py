@@ -1,13 +1,24 @@
 """The writer and its store: exactly once, fenced, healed; the same suite on a standalone server and on a cluster."""
 
+import os
+import threading
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
-from featurestore.errors import AsOfTooOld, CorruptTile, InvariantBroken, StoreRolledBack, WriterFenced
+from featurestore.errors import (
+    AsOfTooOld,
+    CorruptTile,
+    InvalidRequest,
+    InvariantBroken,
+    OnlineStoreDown,
+    StoreRolledBack,
+    WriterFenced,
+)
 from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
 from featurestore.online.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis_store import RedisStore, connect
@@ -176,6 +187,111 @@ def test_a_writer_that_opens_again_does_not_take_lanes_back(store: RedisStore) -
     successor.write([keyed_batch(view, events[10:], from_offset=10, lane_count=LANES)])
 
     assert_equals_oracle(store, successor, events, ANCHOR_MS + DAY_MS)
+
+
+def test_an_opening_that_failed_midway_forgets_nothing(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither that the store went back in time, nor that a successor took the lanes."""
+    view, events = view_of(), events_of(60)
+    writer = open_writer(store, view)
+    writer.write([keyed_batch(view, events[:40], lane_count=LANES)])
+    _restore(store, {})
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "commit", _refuse_commit)
+        with pytest.raises(OnlineStoreDown):
+            writer.open()
+    writer.open()
+    with pytest.raises(StoreRolledBack):
+        writer.write([keyed_batch(view, events[40:], from_offset=40, lane_count=LANES)])
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "commit", _refuse_commit)
+        with pytest.raises(OnlineStoreDown):
+            writer.open()
+    open_writer(store, view)
+    with pytest.raises(WriterFenced):
+        writer.open()
+
+
+def test_entities_of_before_1970_are_compacted_like_others(store: RedisStore) -> None:
+    """Negative event times are times."""
+    view = view_of()
+    writer = open_writer(store, view)
+    events = [NaiveEvent(b"old", -(10**12) + n * 1_000, b"id-%d" % n, {"amount": n}) for n in range(100)]
+    writer.write([keyed_batch(view, events, lane_count=LANES)])
+    report = writer.write([])
+
+    assert report.entities_compacted == 1
+    assert_equals_oracle(store, writer, events, events[-1].event_time_ms + 1)
+
+
+def test_an_append_keeps_the_body_alive(store: RedisStore) -> None:
+    """Body and head of an entity that is written to expire together."""
+    view = view_of(DAY_MS, retention_ms=2 * DAY_MS)
+    writer = open_writer(store, view)
+    writer.write([keyed_batch(view, events_of(100, keys=1), lane_count=LANES)])
+    writer.write([])
+    [body] = [key for key in store.scan(b"*") if b"/b/" in key]
+    store._client().pexpire(body, 60_000)
+    writer.write([keyed_batch(view, events_of(1, keys=1, first=100), from_offset=100, lane_count=LANES)])
+
+    assert store._client().pttl(body) > 2 * DAY_MS
+
+
+def test_what_was_dropped_stays_refused_when_the_clock_steps_back(store: RedisStore) -> None:
+    """A later compaction with an earlier clock must not promise what an earlier one has dropped."""
+    view, clock = view_of(60_000, retention_ms=600_000), ManualClock(now_ms=ANCHOR_MS + 3_000_000)
+    writer, events = open_writer(store, view, clock), events_of(3_000, keys=1)
+    writer.write([keyed_batch(view, events, lane_count=LANES)])
+    writer.write([])
+    clock.set_now_ms(ANCHOR_MS + 1_500_000)
+    more = events_of(60, keys=1, first=3_000)
+    writer.write([keyed_batch(view, more, from_offset=3_000, lane_count=LANES)])
+    assert writer.write([]).entities_compacted == 1
+
+    with pytest.raises(AsOfTooOld):
+        answers(store, writer.generation, b"card-0", ANCHOR_MS + 1_500_000)
+
+
+def test_connections_are_not_shared_with_a_forked_process_nor_kept_by_ended_threads(redis_url: str) -> None:
+    """Each process reads its own answers, and sixty short threads leave one connection behind."""
+    store = connect(redis_url)
+    for name in (b"parent", b"child"):
+        store.compare_and_set(name, None, name)
+    child = os.fork()
+    if child == 0:
+        is_mine = all(store.read_groups([[b"child"]]) == [b"child"] for _ in range(200))
+        os._exit(0 if is_mine else 1)
+    is_mine = all(store.read_groups([[b"parent"]]) == [b"parent"] for _ in range(200))
+    status = os.waitpid(child, 0)[1]
+    for _ in range(60):
+        thread = threading.Thread(target=store.ping)
+        thread.start()
+        thread.join()
+
+    assert is_mine
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert store._client().info("clients")["connected_clients"] <= 4
+    store.close()
+
+
+def test_plain_values_are_compared_by_signed_event_time(store: RedisStore) -> None:
+    """A value of before 1970 is older than one of today, and an older one never replaces a newer."""
+    for event_time_ms, value in ((-5, b"old"), (1_700_000_000_000, b"new"), (255, b"older"), (-(1 << 40), b"oldest")):
+        store.write_newer([(b"{t}k", event_time_ms, value, 0)])
+
+    assert (store.read_groups([[b"{t}k"]])[0] or b"")[8:] == b"new"
+
+
+def test_a_generation_that_is_gone_is_not_promoted(store: RedisStore) -> None:
+    """The serving one stays; a newer definition had replaced the one that was filling."""
+    catalog = GenerationCatalog(store, PROJECT)
+    catalog.lane_count(LANES)
+    serving = catalog.register(view_of(60_000))
+    replaced = catalog.register(view_of(60_000, DAY_MS))
+    catalog.register(view_of(60_000, 2 * DAY_MS))
+    with pytest.raises(InvalidRequest, match="gone or retired"):
+        catalog.promote(replaced)
+
+    assert serving == catalog.serving("card_activity")
 
 
 def test_offsets_that_idle_lanes_owe_are_read_again_after_an_outage(store: RedisStore) -> None:
@@ -380,6 +496,11 @@ def test_any_stream_with_crashes_gives_the_oracles_answers(
     for as_of_ms in case.as_of_ms:
         assert_equals_oracle(store, writer, case.events, as_of_ms)
     store.close()
+
+
+def _refuse_commit(lanes: object) -> NoReturn:
+    """A store that answers reads and not writes."""
+    raise OnlineStoreDown("read only")
 
 
 def _copy(store: RedisStore) -> dict[bytes, bytes]:

@@ -113,6 +113,7 @@ def test_a_sound_record_becomes_one_row_of_typed_columns() -> None:
         (payload().replace(b"0.5", b"1e999"), DeadLetterReason.UNDECODABLE),
         (payload(ok=1), DeadLetterReason.UNDECODABLE),
         (payload(card="\ud800"), DeadLetterReason.UNDECODABLE),
+        (payload()[:-1] + b', "unread": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", DeadLetterReason.UNDECODABLE),
         (payload(at="yesterday"), DeadLetterReason.UNDECODABLE),
         (payload(**{"due-at": "2026-02-30"}), DeadLetterReason.UNDECODABLE),
         (payload(at=None), DeadLetterReason.MISSING_EVENT_TIME),

@@ -26,6 +26,11 @@ from featurestore.core.spec import Column, ValueType
 _ZERO = np.zeros(1)
 
 
+def _without_bias(squares: Array, deviations: Array, counts: Array) -> Array:
+    """Squares around a mean that was rounded, as squares around the mean: the second pass of the two-pass algorithm."""
+    return np.maximum(squares - deviations * deviations / np.maximum(counts, 1), 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """M2 of a column; reads the count and the sum that are stored beside it."""
@@ -64,7 +69,9 @@ class Spread:
         merged = [np.add.reduceat(field, starts) for field in sums]
         sizes = np.diff(starts, append=len(spread))
         deviation = mean_of(sums) - np.repeat(mean_of(merged), sizes)
-        return (np.add.reduceat(spread + sums[0] * deviation * deviation, starts),)
+        weighted = sums[0] * deviation
+        squares = np.add.reduceat(spread + weighted * deviation, starts)
+        return (_without_bias(squares, np.add.reduceat(weighted, starts), merged[0]),)
 
     def merge_ranges(
         self,
@@ -79,10 +86,11 @@ class Spread:
         rows = np.arange(len(sums[0]))
         inside = (rows >= lows[:, None]) & (rows < highs[:, None])
         deviation = mean_of(sums) - mean_of(merged)[:, None]
-        deviation *= deviation
-        deviation *= sums[0]
+        weighted = deviation * sums[0]
+        deviation *= weighted
         deviation += np.asarray(mine[0])
-        return (deviation.sum(axis=1, where=inside),)
+        squares = deviation.sum(axis=1, where=inside)
+        return (_without_bias(squares, weighted.sum(axis=1, where=inside), merged[0]),)
 
     def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
         """Already compact."""

@@ -1,0 +1,85 @@
+"""The scripts of the online store: each runs whole or not at all on the server that holds its keys.
+
+What stands in ARGV and KEYS is laid out beside the Python that fills it, in `redis_store`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+COMMIT = """
+local checkpoint = redis.call('GET', KEYS[1]) or ''
+if checkpoint ~= ARGV[1] then return checkpoint end
+local expire = tonumber(ARGV[3])
+local report = tonumber(ARGV[4])
+local bodies, appends, ids, deletions = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local k, a = 2, 11
+for _ = 1, bodies do
+  if #ARGV[a] == 0 then
+    redis.call('DEL', KEYS[k], KEYS[k + 1])
+  else
+    if expire > 0 then redis.call('SET', KEYS[k], ARGV[a], 'PX', expire) else redis.call('SET', KEYS[k], ARGV[a]) end
+    redis.call('DEL', KEYS[k + 1])
+  end
+  k, a = k + 2, a + 1
+end
+local long = {}
+for i = 1, appends do
+  if redis.call('APPEND', KEYS[k], ARGV[a]) >= report then long[#long + 1] = i - 1 end
+  if expire > 0 then
+    redis.call('PEXPIRE', KEYS[k], expire)
+    redis.call('PEXPIRE', ARGV[10] .. string.sub(KEYS[k], tonumber(ARGV[9]) + 1), expire)
+  end
+  k, a = k + 1, a + 1
+end
+for _ = 1, ids do
+  redis.call('APPEND', KEYS[k], ARGV[a])
+  k, a = k + 1, a + 1
+end
+for _ = 1, deletions do
+  redis.call('DEL', KEYS[k])
+  k = k + 1
+end
+redis.call('SET', KEYS[1], ARGV[2])
+return long
+"""
+
+COMPARE_AND_SET = """
+local found = redis.call('GET', KEYS[1])
+if (ARGV[1] == '0' and found) or (ARGV[1] == '1' and found ~= ARGV[2]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[3])
+return 1
+"""
+
+COMPARE_AND_SET_FIELD = """
+local found = redis.call('HGET', KEYS[1], ARGV[4])
+if (ARGV[1] == '0' and found) or (ARGV[1] == '1' and found ~= ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[4], ARGV[3])
+return 1
+"""
+
+# Event times are compared byte by byte from the most significant one, whose sign bit is flipped: Lua numbers would
+# round beyond 2**53, and Lua compares strings by the server's locale.
+WRITE_NEWER = """
+local found = redis.call('GETRANGE', KEYS[1], 0, 7)
+if #found == 8 then
+  for i = 8, 1, -1 do
+    local old, new = string.byte(found, i), string.byte(ARGV[1], i)
+    if i == 8 then old, new = (old + 128) % 256, (new + 128) % 256 end
+    if old > new then return 0 end
+    if old < new then break end
+  end
+end
+if tonumber(ARGV[2]) > 0 then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+else
+  redis.call('SET', KEYS[1], ARGV[1])
+end
+return 1
+"""
+
+SHA1: dict[str, str] = {
+    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    for script in (COMMIT, COMPARE_AND_SET, COMPARE_AND_SET_FIELD, WRITE_NEWER)
+}
+"""Names under which servers cache the scripts."""
