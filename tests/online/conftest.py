@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.definitions.repo import apply_repo, load_repo
-from featurestore.online.redis_store import connect
+from featurestore.online.redis_store import RedisStore, connect
 from tests.online.feast_stand import PROJECT, Stand, stand_on
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -36,3 +36,13 @@ def stand(applied_repo: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -
     store = connect(redis_url)
     yield stand_on(applied_repo, store)
     store.close()
+
+
+@pytest.fixture(params=["standalone", "cluster"])
+def store(request: pytest.FixtureRequest) -> Iterator[RedisStore]:
+    """An empty online store of either kind."""
+    is_cluster = request.param == "cluster"
+    url = request.getfixturevalue("redis_cluster_url" if is_cluster else "redis_url")
+    connected = connect(url, cluster=is_cluster)
+    yield connected
+    connected.close()

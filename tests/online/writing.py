@@ -1,0 +1,95 @@
+"""A small view, its events, its writer, and the comparison with the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
+from featurestore.online.generations import Generation, GenerationCatalog
+from featurestore.online.reader import EntityBytes, EntityRead, Reader
+from featurestore.online.redis_store import RedisStore
+from featurestore.online.writer import ViewWriter
+from featurestore.testing.agreement import agrees, magnitude
+from featurestore.testing.clock import ManualClock
+from featurestore.testing.naive import NaiveEvent, NaiveValue, naive_found, naive_value
+from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
+from featurestore.wire.tile_codec import decode_entity
+
+PROJECT = "tests"
+LANES = 4
+
+
+def view_of(*windows_ms: int, retention_ms: int | None = 90 * DAY_MS, functions: Sequence[str] = ("sum",)) -> ViewSpec:
+    """Counts and functions of amount over some windows, by card."""
+    features = []
+    for length in windows_ms or (DAY_MS,):
+        window = Window(length, min(length, 60_000))
+        features.append(FeatureSpec(f"count_{length}", "count", None, window, ValueType.INT64))
+        features += [
+            FeatureSpec(f"amount_{function}_{length}", function, "amount", window, ValueType.INT64)
+            for function in functions
+        ]
+    return ViewSpec("card_activity", (), SOURCE, tuple(features), retention_ms)
+
+
+def open_writer(store: RedisStore, view: ViewSpec, clock: ManualClock | None = None) -> ViewWriter:
+    """A writer of all lanes of the view's generation."""
+    catalog = GenerationCatalog(store, PROJECT)
+    catalog.lane_count(LANES)
+    writer = ViewWriter(
+        store, catalog.register(view), lanes=range(LANES), clock=clock or ManualClock(now_ms=ANCHOR_MS + 1_000 * DAY_MS)
+    )
+    writer.open()
+    return writer
+
+
+def events_of(count: int, *, keys: int = 5, step_ms: int = 1_000, first: int = 0) -> list[NaiveEvent]:
+    """Events of a few cards at a steady pace, amounts 0, 1, 2, ..."""
+    return [
+        NaiveEvent(b"card-%d" % (n % keys), ANCHOR_MS + n * step_ms, b"id-%d" % n, {"amount": n})
+        for n in range(first, first + count)
+    ]
+
+
+def answers(store: RedisStore, generation: Generation, key: bytes, as_of_ms: int) -> list[NaiveValue | None]:
+    """What a lookup would say, feature by feature."""
+    [read] = Reader(store, LANES).read([EntityRead(generation, key)])
+    assert isinstance(read, EntityBytes)
+    compiled = generation.compiled
+    answer = compiled.answer(decode_entity(compiled, read.body, read.head), as_of_ms)
+    return [
+        None
+        if answer.null[index]
+        else answer.texts[index]
+        if feature.type is ValueType.STRING
+        else float(answer.floats[index])
+        if feature.type is ValueType.FLOAT64
+        else int(answer.ints[index])
+        for index, feature in enumerate(compiled.spec.features)
+    ]
+
+
+def assert_equals_oracle(store: RedisStore, writer: ViewWriter, events: Sequence[NaiveEvent], as_of_ms: int) -> None:
+    """Every entity's every feature."""
+    view = writer.generation.view
+    for key in {event.key for event in events}:
+        mine = [event for event in events if event.key == key]
+        seen = mine if naive_found(view, mine, as_of_ms) else []
+        for feature, actual in zip(view.features, answers(store, writer.generation, key, as_of_ms), strict=True):
+            expected = naive_value(feature, seen, as_of_ms)
+            assert agrees(expected, actual, scale=magnitude(feature, mine)), (key, feature, expected, actual)
+
+
+def copy_of(store: RedisStore) -> dict[bytes, bytes]:
+    """All lanes' strings, as a backup would have them."""
+    values = {}
+    for key in store.scan(b"*/[0-9]*}*"):
+        values[key] = store.read_groups([[key]])[0] or b""
+    return values
+
+
+def restore(store: RedisStore, copy: dict[bytes, bytes]) -> None:
+    """Bring the lanes back to a copy."""
+    store.delete(list(store.scan(b"*/[0-9]*}*")))
+    for key, value in copy.items():
+        store._client().set(key, value)
