@@ -35,7 +35,7 @@ LAG_RECORDS = Gauge("featurestore_stream_lag_records", "Records not committed ye
 FRESHNESS_MS = Gauge("featurestore_stream_freshness_ms", "Clock minus newest committed event time.", ["view"])
 COMMIT_SECONDS = Histogram(
     "featurestore_stream_commit_seconds",
-    "Fold and commit of one view's share of a micro-batch.",
+    "Commit of one view's share of a micro-batch.",
     ["view"],
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )

@@ -154,7 +154,7 @@ class _ViewLanes:
         self._is_open = False
 
     def commit(self, batches: Sequence[KeyedBatch]) -> None:
-        """Fold and commit, again and again while the store is down.
+        """Commit, again and again while the store is down.
 
         Raises:
             OnlineStoreDown: it was down for longer than the patience allows; nothing is lost.

@@ -42,7 +42,7 @@ class ViewAnswer:
         null: (F,) True where there is no answer.
         found: False when the entity has no event within the view's retention.
         newest_event_time_ms: event time of the newest event in reach, 0 when not found; when only rolled-up tiles are
-            in reach, the start of the newest of them, which is at most one hop earlier.
+            in reach, the start of the newest of them, which is earlier by less than that tile's width.
     """
 
     ints: Int64Array

@@ -103,7 +103,8 @@ def decode_entity(view: CompiledView, body: bytes | None, head: bytes | None) ->
         head: the stored head, likewise.
 
     Raises:
-        CorruptTile, UnknownTileVersion: see `decode_body` and `decode_head`.
+        CorruptTile: the bytes are not a body or head of this view.
+        UnknownTileVersion: the body was written by another release.
     """
     layout = view.layout
     if body:

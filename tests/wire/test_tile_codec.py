@@ -27,7 +27,7 @@ GOLDEN_HEAD = "00a8da769b010000050000000000000000020002006530534588bbda769b01000
 
 
 def table_of(view: ViewSpec, events: Sequence[NaiveEvent]) -> TileTable:
-    """Events of one entity as deltas, normalized."""
+    """Events of one entity as tiles of one millisecond, normalized."""
     compiled, entity = CompiledView(view), np.zeros(len(events), dtype=np.int64)
     nothing_is_old = np.array([ANCHOR_MS - 10_000 * DAY_MS])
     return compiled.roll_up.compact(

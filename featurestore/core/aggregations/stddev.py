@@ -5,7 +5,9 @@ mean of all, which is the pairwise update of Chan, Golub and LeVeque for any num
 
     M2 = sum(M2_i) + sum(count_i * (mean_i - mean)**2)
 
-Integer sums are exact, so a constant column has equal means everywhere and M2 is exactly 0.
+Integer sums are exact, so a constant column has equal means everywhere and M2 is exactly 0. The mean of all is rounded,
+so what the deviations from it still add up to is taken out again (`_without_bias`); beyond 2**53 the tiles' own means
+are rounded too, and digits are lost.
 
 Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
 """
