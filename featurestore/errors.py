@@ -3,6 +3,7 @@
     FeatureStoreError(message, *, detail="", hint="")
     ├─ InvalidRequest        fix the call
     │  ├─ DefinitionError       fix the feature repo; carries every problem found, not the first
+    │  ├─ InvalidExpression     the SQL of a condition or a computed column cannot be used
     │  ├─ UnknownFeatureService the name is not registered
     │  ├─ UnknownJoinKey        the entity column is not one the service needs, or is missing
     │  ├─ LimitExceeded         ask for less at once
@@ -64,6 +65,10 @@ class DefinitionError(InvalidRequest):
     def __init__(self, message: str, *, problems: tuple[str, ...] = (), hint: str = "") -> None:
         super().__init__(message, detail="\n".join(f"  * {problem}" for problem in problems), hint=hint)
         self.problems = problems
+
+
+class InvalidExpression(InvalidRequest):
+    """The SQL of an expression does not parse, does not fit its columns, or is not supported."""
 
 
 class UnknownFeatureService(InvalidRequest):

@@ -13,6 +13,11 @@ compile() {
     "$python" -m piptools compile --quiet --generate-hashes --no-header --annotation-style=line --strip-extras \
         --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
         --output-file "$output" "$@" pyproject.toml
+    # Extras name other extras of this project, which pip-tools lists as a package of this directory.
+    sed -i -e '/^featurestore @ /d' -e '/^# WARNING: pip install will require/d' -e '/^# Consider using a hashable/d' \
+        -e 's/featurestore, featurestore (pyproject.toml)/featurestore (pyproject.toml)/' \
+        -e 's/# via featurestore$/# via featurestore (pyproject.toml)/' -e 's/# via featurestore, /# via featurestore (pyproject.toml), /' \
+        "$output"
 }
 
 # A developer's machine and CI.

@@ -39,7 +39,8 @@ def test_the_full_lock_has_every_direct_dependency(python: str) -> None:
     extras = [name for name in project["optional-dependencies"] if name != "all"]
     wanted = project["dependencies"] + [r for extra in extras for r in project["optional-dependencies"][extra]]
 
-    assert {_canonical(requirement) for requirement in wanted} <= _names(ROOT / "requirements" / f"all-{python}.txt")
+    direct = {_canonical(requirement) for requirement in wanted} - {"featurestore"}  # one extra may name another
+    assert direct <= _names(ROOT / "requirements" / f"all-{python}.txt")
 
 
 def test_a_server_carries_neither_feast_nor_bytewax() -> None:
