@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from featurestore.online.probe import free_port
 from featurestore.testing.servers import (
@@ -17,6 +18,10 @@ from featurestore.testing.servers import (
     redis_cluster,
     redis_server,
 )
+
+# How long an example takes says something about the machine, and nothing about the code.
+settings.register_profile("featurestore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("featurestore")
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from featurestore.core.parts import Array, Field, Merge, Part, Storage
+from featurestore.core.parts import Field, Lift, Merge, Part, Storage
 
 MERGE_ORDER = (Merge.ADD, Merge.MIN, Merge.MAX, Merge.OWN)
 
@@ -35,32 +35,10 @@ class PartPosition:
         """Whether the part merges itself."""
         return any(field.merge is Merge.OWN for field in self.part.fields)
 
-
-@dataclass(frozen=True, slots=True)
-class PairedBlock:
-    """Rows of a block whose ranges are merged by `reduceat`: everything but integer sums.
-
-    Attributes:
-        storage: of the block.
-        rows: which of its rows.
-        ufunc: merges them.
-        identities: (rows, 1) what an empty range gives.
-    """
-
-    storage: Storage
-    rows: slice
-    ufunc: np.ufunc
-    identities: Array
-
-
-def paired_blocks_of(storage: Storage, fields: Sequence[Field], blocks: Mapping[Merge, slice]) -> Iterator[PairedBlock]:
-    """The paired blocks of one storage that have rows."""
-    dtype = np.int64 if storage is Storage.INT else np.float64
-    for merge, ufunc in MERGE_UFUNCS.items():
-        rows = blocks[merge]
-        if rows.start < rows.stop and not (storage is Storage.INT and merge is Merge.ADD):
-            identities = np.array([[field.identity] for field in fields[rows]], dtype=dtype)
-            yield PairedBlock(storage, rows, ufunc, identities)
+    @property
+    def lifts_itself(self) -> bool:
+        """Whether the part's own `lift` is needed."""
+        return any(field.lift is Lift.OWN for field in self.part.fields)
 
 
 def blocks_of(fields: Sequence[Field]) -> dict[Merge, slice]:

@@ -81,6 +81,16 @@ class ColumnValues:
         """The given rows (indices or mask), in that order."""
         return ColumnValues(self.values[rows], None if self.valid is None else self.valid[rows])
 
+    def finite(self) -> ColumnValues:
+        """The column with null for each DOUBLE that is no finite number, as it would be in a payload."""
+        if isinstance(self.values, BlobRow) or self.values.dtype != np.float64:
+            return self
+        finite = np.isfinite(self.values)
+        if finite.all():
+            return self
+        valid = finite if self.valid is None else finite & self.valid
+        return ColumnValues(np.where(valid, self.values, 0.0), valid)
+
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:

@@ -1,9 +1,10 @@
 """Parts: the mergeable pieces that tiles are made of, shared by every feature of a view that needs them.
 
 An aggregation does not own its accumulator. It names the parts it needs; a view stores each distinct part once, so
-count, sum, mean and stddev of one column cost four numbers and not eight. A part is a few fields. Most fields merge
-by a plain ADD, MIN or MAX, and those of all parts are merged together as blocks of a matrix, one numpy call a kind;
-a field that merges as its OWN (a spread, the newest value) is merged by its part.
+count, sum, mean and stddev of one column cost four numbers and not eight. A part is a few fields, and a field says
+how one event becomes a value of it (`Lift`) and how two values become one (`Merge`). Most merge by a plain ADD, MIN or
+MAX, and those of all parts are merged together as blocks of a matrix; a field that merges as its OWN (a spread, the
+newest value) is merged by its part.
 
     laws required     merge is associative; identity() is neutral. Commutative too, since arrival order must not
                       change a value.
@@ -17,7 +18,7 @@ sliding-window aggregation", VLDB 2015; Gray et al. 1997 for the distributive / 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,6 +33,9 @@ Array = NDArray[Any]
 LOW_BITS = 32
 """An integer sum is kept as high * 2**32 + low, so that 2**31 values of any int64 size cannot overflow it."""
 
+
+RangeFamily = Callable[..., Any]
+"""Makes ready to merge ranges for all parts of one kind; `core.ranges` has its types and the reason for it."""
 
 FieldValues = Array | BlobRow
 """Values of one field, N of them."""
@@ -54,14 +58,47 @@ class Merge(enum.Enum):
     OWN = "own"
 
 
+class Lift(enum.IntEnum):
+    """What one event is worth in a field; where the field's column is null, the identity. Numbers are the kernels'."""
+
+    ONE = 0
+    """1; the column's nulls count as well."""
+    VALID = 1
+    """1 where the column has a value."""
+    VALUE = 2
+    """The column's value."""
+    HIGH = 3
+    """The upper half of an integer value, see `LOW_BITS`."""
+    LOW = 4
+    """The lower half."""
+    TIME = 5
+    """The event time."""
+    NOTHING = 6
+    """The identity, whatever the event."""
+    EVENT_ID = 7
+    """The event id; empty where the source declares none."""
+    OWN = 8
+    """What the part's `lift` says."""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One number (or byte string) a tile keeps for a part."""
+    """One number (or byte string) a tile keeps for a part.
+
+    Attributes:
+        name: unique within the part.
+        storage, merge, identity, lift: see there.
+        column: the input that `lift` looks at; None looks at the event itself.
+        is_read: whether `Aggregation.lower` is given it; False for what only merging needs.
+    """
 
     name: str
     storage: Storage
     merge: Merge
     identity: int | float | bytes
+    lift: Lift
+    column: str | None = None
+    is_read: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +108,7 @@ class EventRows:
     Attributes:
         event_time_ms: (N,) event time.
         event_ids: (N,) canonical bytes; None where the source declares no id.
-        columns: the source columns, N rows each.
+        columns: the inputs, N rows each.
     """
 
     event_time_ms: Int64Array
@@ -110,11 +147,13 @@ class Part(Protocol):
         """Whether lifting needs the events' ids; heads of views that do not leave them out."""
         ...
 
-    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
-        """One accumulator an event: for each field (N,) values, or (1,) where all are the same.
+    @property
+    def family(self) -> RangeFamily | None:
+        """Merges ranges for all parts of this kind at once (see `core.ranges`); None: `merge_ranges` does."""
+        ...
 
-        The identity stands where an event adds nothing.
-        """
+    def lift(self, rows: EventRows) -> Mapping[str, FieldValues]:
+        """(N,) values, or (1,) where all are the same, of each field whose lift is OWN, by its name."""
         ...
 
     def merge_groups(
@@ -127,17 +166,11 @@ class Part(Protocol):
         ...
 
     def merge_ranges(
-        self,
-        mine: Sequence[FieldValues],
-        required: Sequence[FieldValues],
-        merged: Sequence[Array],
-        lows: Int64Array,
-        highs: Int64Array,
+        self, mine: Sequence[FieldValues], lows: Int64Array, highs: Int64Array
     ) -> tuple[FieldValues | None, ...]:
-        """Merge W ranges [lows[w], highs[w]) of rows, which may overlap; None for fields that no `lower` reads.
+        """Merge W ranges [lows[w], highs[w]) of rows, which may overlap or be empty; None for fields not read.
 
-        `merged` are the required fields, merged already, (W,) each. An empty range may give anything: the count of
-        values beside it says that there is no answer.
+        Only asked where there are OWN fields and no `family`.
         """
         ...
 
@@ -147,7 +180,7 @@ class Part(Protocol):
 
 
 class BlockPart:
-    """Base of parts whose fields all merge as ADD, MIN or MAX: the blocks do the work."""
+    """Base of parts whose fields all merge as ADD, MIN or MAX and lift without help: the blocks do the work."""
 
     @property
     def reads_event_ids(self) -> bool:
@@ -159,6 +192,15 @@ class BlockPart:
         """None."""
         return ()
 
+    @property
+    def family(self) -> RangeFamily | None:
+        """Blocks need none."""
+        return None
+
+    def lift(self, rows: EventRows) -> Mapping[str, FieldValues]:
+        """Never asked."""
+        raise NotImplementedError("no field lifts on its own")
+
     def merge_groups(
         self, mine: Sequence[FieldValues], required: Sequence[FieldValues], starts: Int64Array
     ) -> tuple[FieldValues, ...]:
@@ -166,12 +208,7 @@ class BlockPart:
         raise NotImplementedError("block fields are merged by the tile table")
 
     def merge_ranges(
-        self,
-        mine: Sequence[FieldValues],
-        required: Sequence[FieldValues],
-        merged: Sequence[Array],
-        lows: Int64Array,
-        highs: Int64Array,
+        self, mine: Sequence[FieldValues], lows: Int64Array, highs: Int64Array
     ) -> tuple[FieldValues | None, ...]:
         """Never asked."""
         raise NotImplementedError("block fields are merged by the tile table")
@@ -179,9 +216,6 @@ class BlockPart:
     def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
         """Already compact."""
         return tuple(mine)
-
-
-_ONE = np.ones(1, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +230,7 @@ class RowCount(BlockPart):
     @property
     def fields(self) -> tuple[Field, ...]:
         """One integer."""
-        return (Field("count", Storage.INT, Merge.ADD, 0),)
-
-    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
-        """1 an event."""
-        return (_ONE,)
+        return (Field("count", Storage.INT, Merge.ADD, 0, Lift.ONE),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,14 +247,7 @@ class ValueCount(BlockPart):
     @property
     def fields(self) -> tuple[Field, ...]:
         """One integer."""
-        return (Field("count", Storage.INT, Merge.ADD, 0),)
-
-    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
-        """1 where the column is not null."""
-        column = rows.columns[self.column]
-        if column.valid is None:
-            return (_ONE,)
-        return (column.valid.astype(np.int64),)
+        return (Field("count", Storage.INT, Merge.ADD, 0, Lift.VALID, self.column),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +264,10 @@ class IntSum(BlockPart):
     @property
     def fields(self) -> tuple[Field, ...]:
         """Two integers."""
-        return (Field("high", Storage.INT, Merge.ADD, 0), Field("low", Storage.INT, Merge.ADD, 0))
-
-    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
-        """The value in two halves; nulls hold 0 already."""
-        return split_int(np.asarray(rows.columns[self.column].values))
+        return (
+            Field("high", Storage.INT, Merge.ADD, 0, Lift.HIGH, self.column),
+            Field("low", Storage.INT, Merge.ADD, 0, Lift.LOW, self.column),
+        )
 
     def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
         """Carry the low half into the high one, leaving low in [-2**31, 2**31)."""
@@ -268,11 +290,7 @@ class FlagSum(BlockPart):
     @property
     def fields(self) -> tuple[Field, ...]:
         """One integer."""
-        return (Field("sum", Storage.INT, Merge.ADD, 0),)
-
-    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
-        """The flag; nulls hold 0 already."""
-        return (np.asarray(rows.columns[self.column].values),)
+        return (Field("sum", Storage.INT, Merge.ADD, 0, Lift.VALUE, self.column),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,11 +307,7 @@ class FloatSum(BlockPart):
     @property
     def fields(self) -> tuple[Field, ...]:
         """One float."""
-        return (Field("sum", Storage.FLOAT, Merge.ADD, 0.0),)
-
-    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
-        """The value; nulls hold 0.0 already."""
-        return (rows.columns[self.column].values,)
+        return (Field("sum", Storage.FLOAT, Merge.ADD, 0.0, Lift.VALUE, self.column),)
 
 
 def split_int(values: Array) -> tuple[Int64Array, Int64Array]:

@@ -7,7 +7,7 @@ All durations are integer milliseconds. Names are as in the registry.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HOP_LADDER_MS: tuple[int, ...] = (
     1_000,
@@ -31,6 +31,12 @@ DEFAULT_LOOKBACK_MS = 60_000
 DEFAULT_MAX_FUTURE_MS = 300_000
 """An event dated further ahead of the clock than this is dead-lettered, not folded."""
 
+DEFAULT_SESSION_GAPS = 100
+"""Gaps that a session may last unless its author says how long ..."""
+
+SESSION_MS_DEFAULT_MAX = 86_400_000
+"""... but then no longer than this: a day."""
+
 
 class ValueType(enum.StrEnum):
     """Types of source columns, entity keys and features."""
@@ -41,6 +47,16 @@ class ValueType(enum.StrEnum):
     BOOL = "bool"
     TIMESTAMP = "timestamp"
     """Milliseconds UTC as an integer; on the wire of a source an ISO 8601 string or an integer."""
+    INT64_LIST = "list<int64>"
+    FLOAT64_LIST = "list<float64>"
+    STRING_LIST = "list<string>"
+    INT64_MAP = "map<string, int64>"
+    """Python dict from text to integer; only features have lists and maps, source columns do not."""
+    FLOAT64_MAP = "map<string, float64>"
+
+
+SCALAR_TYPES = (ValueType.INT64, ValueType.FLOAT64, ValueType.STRING, ValueType.BOOL, ValueType.TIMESTAMP)
+"""Types of source columns and entity keys; features have them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +67,59 @@ class Column:
     type: ValueType
 
 
+class CalendarUnit(enum.StrEnum):
+    """What a calendar window covers so far, by the words that authors write."""
+
+    DAY = "today"
+    WEEK = "this_week"
+    """From Monday, as in ISO 8601."""
+    MONTH = "this_month"
+    YEAR = "this_year"
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
-    """[floor(t - length, hop), t) without an offset, both edges floored with one (design: sawtooth).
+    """The span of event times that a feature covers at a read time t; `core.windows` works out its edges.
+
+        sliding     [floor(t - length, hop), t)                               the tail on hops, the head exact
+        offset      [floor(t - offset - length, hop), floor(t - offset, hop)) both edges on hops
+        lifetime    (-inf, t)
+        series      a list of windows, oldest first: the window itself last, before it the same one length
+                    earlier, and so on
+        calendar    [begin of the local day, week, month or year of t, t)
+        session     the newest events before t with no gap longer than gap_ms between two of them, nor between the
+                    newest and t; no older than floor(t - length, hop)
 
     Attributes:
-        length_ms: window length; None is lifetime, which has neither hop nor offset.
-        hop_ms: grid of the tail, >= 1; 1 makes the window exact. 0 for lifetime.
+        length_ms: window length, in a series of each; the longest that a calendar unit lasts, the longest session
+            that is told apart; None is lifetime, which has neither hop nor offset.
+        hop_ms: grid of the tail, >= 1; 1 makes a sliding window exact. 0 for lifetime.
         offset_ms: how far back the window ends, >= 0.
+        series: number of windows in a series; 0 for a single window.
+        calendar: unit of a calendar window.
+        timezone: IANA name of the clock that it follows.
+        gap_ms: longest gap within a session; 0 for other windows.
     """
 
     length_ms: int | None
     hop_ms: int = 0
     offset_ms: int = 0
+    series: int = 0
+    calendar: CalendarUnit | None = None
+    timezone: str = ""
+    gap_ms: int = 0
+
+    @property
+    def span_ms(self) -> int:
+        """How far before the read time the oldest tail lies before it is floored; 0 for lifetime."""
+        if self.length_ms is None:
+            return 0
+        return self.length_ms * max(self.series, 1) + self.offset_ms
 
     @property
     def reach_ms(self) -> int:
         """How far before the read time the window's oldest event can lie; 0 for lifetime."""
-        if self.length_ms is None:
-            return 0
-        return self.length_ms + self.offset_ms + self.hop_ms
+        return 0 if self.length_ms is None else self.span_ms + self.hop_ms
 
 
 def default_hop_ms(length_ms: int) -> int:
@@ -104,6 +153,7 @@ class FeatureSpec:
         column: source column it reads; None counts rows.
         window: the span it covers.
         type: type of the answer.
+        where: canonical SQL condition; events for which it is not true do not count. Empty: all do.
     """
 
     name: str
@@ -111,6 +161,38 @@ class FeatureSpec:
     column: str | None
     window: Window
     type: ValueType
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ComputedColumn:
+    """A value made of other values by an SQL expression.
+
+    As a column of a source it is computed for each event, once, when it arrives; as a feature of a view, from the
+    view's other features, whenever they are read.
+
+    Attributes:
+        name: what it is called.
+        type: type of its values.
+        expression: canonical SQL (see `core.expressions`).
+    """
+
+    name: str
+    type: ValueType
+    expression: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A further topic of a source.
+
+    Attributes:
+        name: Kafka topic.
+        renamed: (column, field of the payload) pairs where the names differ.
+    """
+
+    name: str
+    renamed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +208,10 @@ class SourceSpec:
         dedup_horizon_ms: how long (progress of its partition's event time) an id is remembered; 0 is off.
         max_future_ms: how far ahead of the clock an event may be dated.
         bootstrap_servers: Kafka's addresses; not part of the definition hash.
+        computed: columns that are computed from the payload's, and from computed ones before them.
+        renamed: (column, field of the payload) pairs where the names differ.
+        more_topics: further topics that it reads, and how their payloads' fields become the same columns.
+        topic_column: STRING column that holds the name of the topic instead of a field; "" for none.
     """
 
     name: str
@@ -136,10 +222,26 @@ class SourceSpec:
     dedup_horizon_ms: int = 0
     max_future_ms: int = DEFAULT_MAX_FUTURE_MS
     bootstrap_servers: str = ""
+    computed: tuple[ComputedColumn, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+    more_topics: tuple[TopicSpec, ...] = ()
+    topic_column: str = ""
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Names of all its topics, the first one first."""
+        return (self.topic, *(topic.name for topic in self.more_topics))
+
+    @property
+    def per_topic(self) -> tuple[SourceSpec, ...]:
+        """The same source for each of its topics alone."""
+        more = (replace(self, topic=each.name, renamed=each.renamed, more_topics=()) for each in self.more_topics)
+        return (replace(self, more_topics=()), *more) if self.more_topics else (self,)
 
     def column(self, name: str) -> Column | None:
-        """The column of that name, or None."""
-        return next((column for column in self.columns if column.name == name), None)
+        """The column of that name, of the payload or computed, or None."""
+        computed = [Column(column.name, column.type) for column in self.computed]
+        return next((column for column in [*self.columns, *computed] if column.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +255,9 @@ class ViewSpec:
         features: in the order of the view's aggregations, names unique.
         retention_ms: how long events matter; None keeps them for ever (a lifetime feature exists).
         lookback_ms: reads at any time >= newest event - lookback are exact.
+        where: canonical SQL condition; events for which it is not true are none of the view's. Empty: all are.
+        undo: canonical SQL condition; events for which it is true take back what an equal event added. Empty: none do.
+        derived: features computed from the others when they are read, names unique among all.
     """
 
     name: str
@@ -161,6 +266,15 @@ class ViewSpec:
     features: tuple[FeatureSpec, ...]
     retention_ms: int | None
     lookback_ms: int = DEFAULT_LOOKBACK_MS
+    where: str = ""
+    undo: str = ""
+    derived: tuple[ComputedColumn, ...] = ()
+
+    @property
+    def answers(self) -> tuple[Column, ...]:
+        """Name and type of everything it answers: windowed features, then derived ones."""
+        windowed = [Column(feature.name, feature.type) for feature in self.features]
+        return (*windowed, *(Column(feature.name, feature.type) for feature in self.derived))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,22 +14,16 @@ of rows. Two tables of one layout can always be concatenated; rows need no order
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
 
-from featurestore.core.blocks import (
-    MERGE_ORDER,
-    MERGE_UFUNCS,
-    FieldPosition,
-    PartPosition,
-    blocks_of,
-    paired_blocks_of,
-)
-from featurestore.core.events import BlobRow, Float64Array, Int64Array, ObjectArray
-from featurestore.core.parts import Array, EventRows, Field, FieldValues, Merge, Part, Storage
+from featurestore.core.blocks import MERGE_ORDER, MERGE_UFUNCS, FieldPosition, PartPosition, blocks_of
+from featurestore.core.events import BlobRow, Float64Array, Int64Array
+from featurestore.core.lifting import Input, Inputs, lift_field
+from featurestore.core.parts import Array, EventRows, Field, FieldValues, Lift, Merge, Part, Storage
 
 NOTHING_DROPPED_MS = -(1 << 63)
 """`dropped_before_ms` of a table from which nothing was ever dropped."""
@@ -40,16 +34,22 @@ class TileLayout:
 
     Args:
         parts: the parts of all features, repeats welcome; what they require is added.
+        conditional: inputs of parts that are not simply a column, by name.
+        undo: BOOL column that is true for events which undo an earlier one; None when there are none.
 
     Attributes:
         parts: distinct parts by key, with the position of every field.
         int_fields, float_fields, blob_fields: fields in storage order.
         int_add_count: number of leading integer fields that merge by ADD.
         reads_event_ids: whether any part does.
-        paired_blocks: the blocks but those, and how ranges of them are merged.
+        lifts_itself: whether any part does.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(
+        self, parts: Sequence[Part], conditional: Mapping[str, Input] | None = None, undo: str | None = None
+    ) -> None:
+        self.conditional: Mapping[str, Input] = conditional or {}
+        self.undo = undo
         distinct = {part.key: part for given in parts for part in (*given.requires, given)}
         ordered = [distinct[key] for key in sorted(distinct)]
         placed = [
@@ -80,11 +80,8 @@ class TileLayout:
         self.int_blocks = blocks_of(self.int_fields)
         self.int_add_count = sum(field.merge is Merge.ADD for field in self.int_fields)
         self.float_blocks = blocks_of(self.float_fields)
-        self.paired_blocks = (
-            *paired_blocks_of(Storage.INT, self.int_fields, self.int_blocks),
-            *paired_blocks_of(Storage.FLOAT, self.float_fields, self.float_blocks),
-        )
         self.reads_event_ids = any(placed_part.part.reads_event_ids for placed_part in self.parts)
+        self.lifts_itself = any(placed_part.lifts_itself for placed_part in self.parts)
         self._by_key = {placed_part.part.key: placed_part for placed_part in self.parts}
 
     def position_of(self, part: Part) -> PartPosition:
@@ -95,18 +92,28 @@ class TileLayout:
         """One tile an event: N rows of width 1 ms, in the order of the events."""
         ints = np.empty((len(self.int_fields), rows.count), dtype=np.int64)
         floats = np.empty((len(self.float_fields), rows.count), dtype=np.float64)
-        blobs = self.lift_into(rows, ints, floats)
+        blobs: dict[int, BlobRow] = {}
+        sign = None if self.undo is None else 1 - 2 * np.asarray(rows.columns[self.undo].values)
+        inputs = EventRows(rows.event_time_ms, rows.event_ids, Inputs(rows.columns, self.conditional))
+        for placed in self.parts:
+            for field, at in zip(placed.part.fields, placed.fields, strict=True):
+                if field.lift is not Lift.OWN:
+                    _put(at, lift_field(field, inputs, sign), ints, floats, blobs)
+        for at, values in self.own_lifts(rows):
+            _put(at, values, ints, floats, blobs)
         return TileTable(
             self, rows.event_time_ms, rows.event_time_ms + 1, ints, floats, self.blobs_of(blobs, rows.count)
         )
 
-    def lift_into(self, rows: EventRows, ints: Int64Array, floats: Float64Array) -> dict[int, BlobRow]:
-        """As `lift`, into given (fields, N) blocks; returns the blob fields."""
-        blobs: dict[int, BlobRow] = {}
+    def own_lifts(self, rows: EventRows) -> Iterator[tuple[FieldPosition, FieldValues]]:
+        """The fields that parts lift themselves, (N,) values each."""
+        rows = EventRows(rows.event_time_ms, rows.event_ids, Inputs(rows.columns, self.conditional))
         for placed in self.parts:
-            for at, values in zip(placed.fields, placed.part.lift(rows), strict=True):
-                _put(at, values, ints, floats, blobs)
-        return blobs
+            if placed.lifts_itself:
+                own = placed.part.lift(rows)
+                for field, at in zip(placed.part.fields, placed.fields, strict=True):
+                    if field.lift is Lift.OWN:
+                        yield at, own[field.name]
 
     def empty(self) -> TileTable:
         """A table without rows."""
@@ -152,19 +159,7 @@ class Blobs:
 
     def take(self, rows: Array | slice) -> Blobs:
         """The given tiles."""
-        return Blobs(self.buffer, self.begins[:, rows], self.ends[:, rows])
-
-
-@dataclass(frozen=True, slots=True)
-class Accumulators:
-    """Merged fields of W windows: `ints` and `floats` (fields, W), `blobs` (fields, W) of bytes.
-
-    OWN fields are merged only for the windows that ask for them; elsewhere they hold nothing sensible.
-    """
-
-    ints: Int64Array
-    floats: Float64Array
-    blobs: ObjectArray
+        return Blobs(self.buffer, _columns(self.begins, rows), _columns(self.ends, rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +193,8 @@ class TileTable:
             self.layout,
             self.start_ms[rows],
             self.end_ms[rows],
-            self.ints[:, rows],
-            self.floats[:, rows],
+            _columns(self.ints, rows),
+            _columns(self.floats, rows),
             self.blobs.take(rows),
             self.dropped_before_ms,
         )
@@ -226,69 +221,26 @@ class TileTable:
                     ufunc.reduceat(source[blocks[merge]], starts, axis=1, out=target[blocks[merge]])
         blobs: dict[int, BlobRow] = {}
         for placed in layout.own_parts:
-            merged = placed.part.merge_groups(_Fields(self, placed.fields), _Fields(self, placed.required), starts)
+            merged = placed.part.merge_groups(self.fields(placed.fields), self.fields(placed.required), starts)
             for at, values in zip(placed.fields, merged, strict=True):
                 _put(at, values, ints, floats, blobs)
         merged_blobs = layout.blobs_of(blobs, len(starts))
         return TileTable(layout, start_ms, end_ms, ints, floats, merged_blobs, self.dropped_before_ms)
-
-    def merge_ranges(self, bounds: Int64Array, own_windows: Mapping[str, Int64Array]) -> Accumulators:
-        """Merge W ranges of rows, which may overlap or be empty.
-
-        Integer sums come from one running sum and a subtraction, which is exact in wrapping arithmetic. Floats, minima
-        and maxima are never subtracted: `reduceat` over (low, high) pairs merges just the rows of each range.
-
-        Args:
-            bounds: (2W,) first row of each range, then the end of each.
-            own_windows: part key -> the ranges that a part with OWN fields is asked for.
-        """
-        layout, width = self.layout, len(bounds) // 2
-        ints = np.zeros((len(layout.int_fields), width), dtype=np.int64)
-        floats = np.zeros((len(layout.float_fields), width), dtype=np.float64)
-        blobs = np.empty((len(layout.blob_fields), width), dtype=np.object_)
-        added = layout.int_add_count
-        running = np.zeros((added, self.count + 1), dtype=np.int64)
-        self.ints[:added].cumsum(axis=1, out=running[:, 1:])
-        at_bounds = running.take(bounds, axis=1)
-        np.subtract(at_bounds[:, width:], at_bounds[:, :width], out=ints[:added])
-        if layout.paired_blocks:
-            self._reduce_pairs(bounds, ints, floats)
-        lows, highs = bounds[:width], bounds[width:]
-        for placed in layout.own_parts:
-            asked = own_windows[placed.part.key]
-            done = [(ints if at.storage is Storage.INT else floats)[at.row].take(asked) for at in placed.required]
-            mine, required = _Fields(self, placed.fields), _Fields(self, placed.required)
-            merged = placed.part.merge_ranges(mine, required, done, lows.take(asked), highs.take(asked))
-            for at, values in zip(placed.fields, merged, strict=True):
-                if isinstance(values, BlobRow):
-                    blobs[at.row, asked] = values.values()
-                elif values is not None:
-                    (ints if at.storage is Storage.INT else floats)[at.row, asked] = values
-        return Accumulators(ints, floats, blobs)
 
     def normalize(self) -> TileTable:
         """The same tiles in their most compact form, for a body."""
         ints, floats = self.ints.copy(), self.floats.copy()
         blobs: dict[int, BlobRow] = {}
         for placed in self.layout.parts:
-            compact = placed.part.normalize(_Fields(self, placed.fields))
+            compact = placed.part.normalize(self.fields(placed.fields))
             for at, values in zip(placed.fields, compact, strict=True):
                 _put(at, values, ints, floats, blobs)
         compact_blobs = self.layout.blobs_of(blobs, self.count)
         return TileTable(self.layout, self.start_ms, self.end_ms, ints, floats, compact_blobs, self.dropped_before_ms)
 
-    def _reduce_pairs(self, bounds: Int64Array, ints: Int64Array, floats: Float64Array) -> None:
-        """All block fields but integer sums, into `ints` and `floats`."""
-        width = len(bounds) // 2
-        pairs = bounds.reshape(2, width).T.ravel()
-        empty = bounds[:width] >= bounds[width:]
-        has_empty = bool(empty.any())
-        for paired in self.layout.paired_blocks:
-            source, target = (self.ints, ints) if paired.storage is Storage.INT else (self.floats, floats)
-            # One more column keeps `high == N` a legal index.
-            padded = np.concatenate((source[paired.rows], paired.identities), axis=1)
-            merged = paired.ufunc.reduceat(padded, pairs, axis=1)[:, ::2]
-            target[paired.rows] = np.where(empty, paired.identities, merged) if has_empty else merged
+    def fields(self, positions: Sequence[FieldPosition]) -> Sequence[FieldValues]:
+        """Some fields, each fetched when asked for."""
+        return _Fields(self, positions)
 
 
 class _Fields(Sequence[FieldValues]):
@@ -318,6 +270,14 @@ class _Fields(Sequence[FieldValues]):
         else:
             values = (table.ints if at.storage is Storage.INT else table.floats)[at.row]
         return values
+
+
+def _columns(block: Array, rows: Array | slice) -> Array:
+    """Some columns of a block, C-contiguous as the compiled loops need it."""
+    if isinstance(rows, slice):
+        return np.ascontiguousarray(block[:, rows])
+    # Indexing would lay the result out by rows; `take` keeps fields together and is several times faster.
+    return block.take(np.flatnonzero(rows) if rows.dtype == np.bool_ else rows, axis=1)
 
 
 def _put(at: FieldPosition, values: FieldValues, ints: Array, floats: Array, blobs: dict[int, BlobRow]) -> None:

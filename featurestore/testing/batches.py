@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from featurestore.core.events import ColumnValues, EventBatch, Int64Array, KeyedBatch, ObjectArray
+from featurestore.core.inputs import view_inputs
 from featurestore.core.spec import Column, SourceSpec, ValueType, ViewSpec
 from featurestore.testing.naive import NaiveEvent, NaiveValue
 from featurestore.wire.entity_key import decode_key, lanes_of
@@ -46,7 +47,7 @@ def event_batch(
 def keyed_batch(
     view: ViewSpec, events: Sequence[NaiveEvent], *, partition: int = 0, from_offset: int = 0, lane_count: int = 16
 ) -> KeyedBatch:
-    """N events as the part of such a read that one writer of the view folds; here it takes all rows.
+    """N events as the part of such a read that one writer of the view folds; here it takes all that are the view's.
 
     Args:
         view: the view; decides the columns.
@@ -55,7 +56,13 @@ def keyed_batch(
         from_offset: offset of the first event.
         lane_count: number of lanes of the store.
     """
-    keys = tuple(dict.fromkeys(event.key for event in events))
+    inputs = view_inputs(view)
+    columns = event_columns(_reads(view), events)
+    inputs.compute(columns, len(events))
+    selected = inputs.selected(columns, len(events))
+    rows = np.arange(len(events)) if selected is None else np.flatnonzero(selected)
+    chosen = [events[row] for row in rows.tolist()]
+    keys = tuple(dict.fromkeys(event.key for event in chosen))
     position = {key: index for index, key in enumerate(keys)}
     return KeyedBatch(
         view=view.name,
@@ -63,13 +70,13 @@ def keyed_batch(
         partition=partition,
         from_offset=from_offset,
         next_offset=from_offset + len(events),
-        offsets=np.arange(from_offset, from_offset + len(events), dtype=np.int64),
-        event_time_ms=_times(events),
-        event_ids=_ids(view.source, events),
+        offsets=from_offset + rows,
+        event_time_ms=_times(chosen),
+        event_ids=_ids(view.source, chosen),
         keys=keys,
-        key_index=np.array([position[event.key] for event in events], dtype=np.int64),
+        key_index=np.array([position[event.key] for event in chosen], dtype=np.int64),
         key_lanes=lanes_of(keys, lane_count),
-        columns=event_columns(_reads(view), events),
+        columns={column.name: columns[column.name].take(rows) for column in inputs.event_columns},
     )
 
 
@@ -109,8 +116,9 @@ def iso_time(event_time_ms: int) -> str:
 
 
 def _reads(view: ViewSpec) -> list[Column]:
-    """The source columns that the view's features read."""
-    names = {feature.column for feature in view.features}
+    """The payload columns behind the view's features and conditions, without its join keys."""
+    keys = {key.name for key in view.join_keys}
+    names = set(view_inputs(view).payload_columns) - keys
     return [column for column in view.source.columns if column.name in names]
 
 

@@ -6,17 +6,21 @@ the laws can be written down as they are in textbooks. Nothing is implemented tw
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from featurestore.core.aggregations.catalog import resolve
+from featurestore.core.aggregations.keyed import KeyedPart
+from featurestore.core.aggregations.keyed_kernels import ADD
 from featurestore.core.events import BlobRow
+from featurestore.core.lowering import INT_TYPES
 from featurestore.core.parts import EventRows, Storage
 from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles import TileLayout, TileTable, concatenate
 from featurestore.testing.batches import event_columns
-from featurestore.testing.naive import NaiveEvent, NaiveValue
+from featurestore.testing.naive import NaiveAnswer, NaiveEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,22 @@ class Algebra:
     Args:
         function: name in the catalog.
         column: what it reads; None counts rows.
+        further: the columns that it reads beside.
     """
 
-    def __init__(self, function: str, column: Column | None) -> None:
+    def __init__(self, function: str, column: Column | None, further: Sequence[Column] = ()) -> None:
         self.aggregation = resolve(function)
         self.column = column
-        self._parts = self.aggregation.parts(column)
+        self.further = further
+        self._parts = self.aggregation.parts(column, further)
         self.layout = TileLayout(self._parts)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether equal events give equal accumulators to the bit: no float is added up, nothing is dropped."""
+        keyed = [part.layout for part in self._parts if isinstance(part, KeyedPart)]
+        adds_floats = self.layout.float_fields or any(ADD in layout.float_merges for layout in keyed)
+        return self.aggregation.is_exactly_mergeable and not adds_floats
 
     def identity(self) -> Accumulator:
         """The accumulator over no events: every field's identity."""
@@ -61,7 +74,7 @@ class Algebra:
 
     def lift(self, event: NaiveEvent) -> Accumulator:
         """The accumulator of one event."""
-        columns = event_columns([self.column] if self.column else [], [event])
+        columns = event_columns([*([self.column] if self.column else []), *self.further], [event])
         ids = np.empty(1, dtype=np.object_)
         ids[0] = event.event_id or b""
         return Accumulator(self.layout.lift(EventRows(np.array([event.event_time_ms]), ids, columns)))
@@ -72,23 +85,28 @@ class Algebra:
         first = np.zeros(1, dtype=np.int64)
         return Accumulator(both.merge_groups(first, both.start_ms[:1], both.end_ms[:1]))
 
-    def lower(self, accumulator: Accumulator) -> NaiveValue | None:
-        """The answer."""
+    def lower(self, accumulator: Accumulator, as_of_ms: int = 0) -> NaiveAnswer | None:
+        """The answer at a read time."""
         table = accumulator.table
         fields = []
         for part in self._parts:
-            for at in self.layout.position_of(part).fields:
+            for field, at in zip(part.fields, self.layout.position_of(part).fields, strict=True):
+                if not field.is_read:
+                    continue
                 if at.storage is Storage.BLOB:
-                    values = np.empty(1, dtype=np.object_)
-                    values[:] = table.blobs.row(at.row).values()
+                    values = np.empty((1, 1), dtype=np.object_)
+                    values[0, 0] = table.blobs.row(at.row).values()[0]
                     fields.append(values)
                 else:
-                    fields.append((table.ints if at.storage is Storage.INT else table.floats)[at.row])
-        lowered = self.aggregation.lower(fields)
-        if lowered.null is not None and lowered.null[0]:
+                    fields.append((table.ints if at.storage is Storage.INT else table.floats)[at.row][:, np.newaxis])
+        lowered = self.aggregation.lower(fields, np.array([as_of_ms], dtype=np.int64))
+        if lowered.null is not None and lowered.null[0, 0]:
             return None
-        value = lowered.values[0]
+        value = lowered.values[0, 0]
         output_type = self.aggregation.output_type(self.column.type if self.column else None)
-        if output_type is ValueType.STRING:
-            return bytes(value).decode()
-        return float(value) if output_type is ValueType.FLOAT64 else int(value)
+        if output_type is ValueType.FLOAT64:
+            return float(value)
+        if output_type in INT_TYPES:
+            return int(value)
+        answer: NaiveAnswer = value.decode() if isinstance(value, bytes) else value
+        return answer

@@ -7,19 +7,29 @@ no numpy, no tiles, no sharing with `core/`, rational numbers where floats would
                   floor(t - w, h) <= e.event_time_ms < t                      no offset: the head is exact
                   floor(t - o - w, h) <= e.event_time_ms < floor(t - o, h)    offset: both edges on the hop grid
                   e.event_time_ms < t)                                        lifetime
+
+Calendars, sessions and series are in `naive_windows`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any
 
-from featurestore.core.spec import FeatureSpec, ViewSpec, Window, presence_hop_ms
+from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, presence_hop_ms
+from featurestore.testing.naive_counts import COUNTED, further_column, lower_with_further
+from featurestore.testing.naive_ordered import ORDERED
+from featurestore.testing.naive_values import NaiveAnswer as NaiveAnswer
+from featurestore.testing.naive_values import NaiveFunction, NaiveRow
+from featurestore.testing.naive_values import NaiveValue as NaiveValue
+from featurestore.testing.naive_windows import series_windows
+from featurestore.testing.naive_windows import window_edges as window_edges
 
-NaiveValue = int | float | str
-"""INT64, BOOL (0/1) and TIMESTAMP (ms) as int, FLOAT64 as float, STRING as str."""
+FUNCTIONS: dict[str, NaiveFunction] = {**ORDERED, **COUNTED}
+"""Functions by name that have their loops in a file of their own."""
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
@@ -41,7 +51,7 @@ class NaiveEvent:
     columns: dict[str, NaiveValue | None] = field(default_factory=dict)
 
 
-def naive_value(feature: FeatureSpec, events: Iterable[NaiveEvent], as_of_ms: int) -> NaiveValue | None:
+def naive_value(feature: FeatureSpec, events: Iterable[NaiveEvent], as_of_ms: int) -> NaiveAnswer | None:
     """The value of one feature of one entity at a moment.
 
     Args:
@@ -52,22 +62,26 @@ def naive_value(feature: FeatureSpec, events: Iterable[NaiveEvent], as_of_ms: in
     Returns:
         The value; None is null. An integer sum that does not fit in 64 bits is null too.
     """
-    start_ms, end_ms = window_edges(feature.window, as_of_ms)
-    seen: set[bytes] = set()
-    rows: list[tuple[int, bytes, NaiveValue]] = []
+    events = _distinct(events)
+    if feature.window.series:
+        parts = [replace(feature, window=window) for window in series_windows(feature.window)]
+        return _list([naive_value(part, events, as_of_ms) for part in parts], feature.type)
+    start_ms, end_ms = window_edges(feature.window, as_of_ms, [event.event_time_ms for event in events])
+    rows: list[NaiveRow] = []
+    others: list[NaiveValue | None] = []
+    further = further_column(feature.function)
     for event in events:
-        if event.event_id is not None:
-            if event.event_id in seen:
-                continue
-            seen.add(event.event_id)
         value = 1 if feature.column is None else event.columns.get(feature.column)
         if value is None or value != value or not start_ms <= event.event_time_ms < end_ms:
             continue
         rows.append((event.event_time_ms, event.event_id or b"", value))
-    return _lower(feature.function, rows)
+        others.append(None if further is None else event.columns.get(further))
+    if further is not None:
+        return lower_with_further(feature.function, rows, others, lambda inner, mine: _lower(inner, mine, as_of_ms))
+    return _lower(feature.function, rows, as_of_ms)
 
 
-def naive_values(view: ViewSpec, events: Sequence[NaiveEvent], as_of_ms: int) -> dict[str, NaiveValue | None]:
+def naive_values(view: ViewSpec, events: Sequence[NaiveEvent], as_of_ms: int) -> dict[str, NaiveAnswer | None]:
     """`naive_value` of every feature of a view, by feature name."""
     return {feature.name: naive_value(feature, events, as_of_ms) for feature in view.features}
 
@@ -81,18 +95,31 @@ def naive_found(view: ViewSpec, events: Iterable[NaiveEvent], as_of_ms: int) -> 
     return any(start_ms <= event.event_time_ms < as_of_ms for event in events)
 
 
-def window_edges(window: Window, as_of_ms: int) -> tuple[float, int]:
-    """First moment inside and first moment after a window, ms; the first is -inf for lifetime."""
-    if window.length_ms is None:
-        return -math.inf, as_of_ms
-    start_ms = (as_of_ms - window.offset_ms - window.length_ms) // window.hop_ms * window.hop_ms
-    if window.offset_ms == 0:
-        return start_ms, as_of_ms
-    return start_ms, (as_of_ms - window.offset_ms) // window.hop_ms * window.hop_ms
+def _distinct(events: Iterable[NaiveEvent]) -> list[NaiveEvent]:
+    """The first event of each id, and all without one."""
+    seen: set[bytes] = set()
+    distinct = []
+    for event in events:
+        if event.event_id is None or event.event_id not in seen:
+            distinct.append(event)
+        if event.event_id is not None:
+            seen.add(event.event_id)
+    return distinct
 
 
-def _lower(function: str, rows: list[tuple[int, bytes, NaiveValue]]) -> NaiveValue | None:
-    """Answer over (event time, event id, value) of the non-null rows inside the window."""
+def _list(values: list[Any], list_type: ValueType) -> list[Any] | None:
+    """The answer of a series: NaN for a null among floats; a null among integers leaves no answer."""
+    if list_type is ValueType.FLOAT64_LIST:
+        return [math.nan if value is None else value for value in values]
+    return None if None in values else values
+
+
+def _lower(function: str, rows: Sequence[NaiveRow], as_of_ms: int) -> NaiveAnswer | None:
+    """Answer over the non-null rows inside the window."""
+    name, _, listed = function.partition("(")
+    if name in FUNCTIONS:
+        arguments = [text.strip() for text in listed.rstrip(")").split(",") if text.strip()]
+        return FUNCTIONS[name](rows, as_of_ms, arguments)
     values = [value for _, _, value in rows]
     if function == "count":
         return len(values)

@@ -9,20 +9,24 @@ What the streams hold, each in every few examples:
     missing         null columns, NaN
     extremes        negative, zero, near the ends of int64; empty and non-ASCII text
     collisions      a handful of entity keys
+    clock changes   calendar windows of zones whose clocks change in the midst of the stream
 
-Times are near ANCHOR_MS, which lies on every hop grid up to one day.
+Times are near ANCHOR_MS, which lies on every hop grid up to one day, or near a change of clocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
 from featurestore.core.aggregations.catalog import names, resolve
+from featurestore.core.calendar_windows import calendar_window
+from featurestore.core.series import series_type
 from featurestore.core.spec import (
     HOP_LADDER_MS,
+    CalendarUnit,
     Column,
     FeatureSpec,
     SourceSpec,
@@ -31,7 +35,8 @@ from featurestore.core.spec import (
     Window,
     default_hop_ms,
 )
-from featurestore.testing.naive import INT64_MAX, INT64_MIN, NaiveEvent, NaiveValue
+from featurestore.core.windows import session_window
+from featurestore.testing.naive import INT64_MAX, INT64_MIN, NaiveEvent, NaiveValue, window_edges
 from featurestore.wire.entity_key import encode_key
 
 ANCHOR_MS = 1_767_225_600_000
@@ -64,6 +69,22 @@ CARD_IDS = ("card-1", "card-2", "кард", "4:c", "x" * 60)
 _FEATURE_COLUMNS = tuple(
     column for column in SOURCE.columns if column.name not in {"event_id", "event_time", "card_id"}
 )
+
+CLOCK_CHANGES_MS: Mapping[str, tuple[int, ...]] = {
+    "UTC": (),
+    "Asia/Kolkata": (),
+    "Europe/Berlin": (1_774_746_000_000, 1_792_890_000_000),
+    "America/New_York": (1_772_953_200_000, 1_793_512_800_000),
+    "Australia/Lord_Howe": (1_775_314_800_000, 1_791_041_400_000),  # by half an hour
+    "Asia/Kathmandu": (504_901_800_000,),  # by a quarter of an hour, for ever, as 1986 begins
+    "America/Santiago": (1_788_667_200_000,),  # midnight is skipped
+    "America/Havana": (1_730_610_000_000,),  # midnight comes twice
+    "Pacific/Apia": (1_325_239_200_000,),  # a day is skipped
+    "America/St_Johns": (1_289_097_060_000,),  # a minute after midnight it is the day before again
+}
+"""Zones of calendar windows, with moments at which their clocks change."""
+
+SESSION_GAPS_MS = (1, 7, 499, 1_000, 1_001, 45_000, 1_800_000, DAY_MS)
 
 _WINDOW_LENGTHS_MS = (1, 2, 7, 10, 1_000, 60_000, 600_000, 3_600_000, DAY_MS, 7 * DAY_MS, 30 * DAY_MS, 90 * DAY_MS)
 
@@ -127,11 +148,36 @@ def feature_specs(draw: st.DrawFn, *, functions: Sequence[str] = ()) -> FeatureS
     column = draw(st.sampled_from(columns))
     output_type = aggregation.output_type(None if column is None else column.type)
     assert output_type is not None, "only columns that the function takes are drawn"
-    return FeatureSpec("feature", aggregation.name, column.name if column else None, draw(windows()), output_type)
+    window = draw(windows())
+    if window.series:
+        further = [column for column in SOURCE.columns if column.name in aggregation.further_columns]
+        list_type = series_type(aggregation, output_type, column, further)
+        output_type, window = (output_type, replace(window, series=0)) if list_type is None else (list_type, window)
+    return FeatureSpec("feature", aggregation.name, column.name if column else None, window, output_type)
+
+
+def windows() -> st.SearchStrategy[Window]:
+    """Any window; half of them sliding or lifetime."""
+    series = st.builds(
+        lambda window, count: window if window.length_ms is None else replace(window, series=count),
+        sliding_windows(),
+        st.integers(1, 5),
+    )
+    calendars = st.builds(
+        calendar_window, st.sampled_from(tuple(CalendarUnit)), st.sampled_from(tuple(CLOCK_CHANGES_MS))
+    )
+    return st.one_of(sliding_windows(), sliding_windows(), sliding_windows(), series, calendars, session_windows())
 
 
 @st.composite
-def windows(draw: st.DrawFn) -> Window:
+def session_windows(draw: st.DrawFn) -> Window:
+    """A gap, with the default for the longest session or one that cuts soon."""
+    gap_ms = draw(st.sampled_from(SESSION_GAPS_MS))
+    return session_window(gap_ms, draw(st.sampled_from((None, gap_ms, 3 * gap_ms + 1))))
+
+
+@st.composite
+def sliding_windows(draw: st.DrawFn) -> Window:
     """Lifetime, or a length with a hop that divides it (1 ms and all of it included), with or without offset."""
     length_ms = draw(st.one_of(st.none(), st.sampled_from(_WINDOW_LENGTHS_MS)))
     if length_ms is None:
@@ -145,7 +191,8 @@ def windows(draw: st.DrawFn) -> Window:
 @st.composite
 def event_streams(draw: st.DrawFn, view: ViewSpec, *, events_max: int = 40) -> tuple[NaiveEvent, ...]:
     """Events of a view in arrival order, duplicates included; `events_max` counts them before duplication."""
-    times = draw(st.lists(event_times(view), max_size=events_max))
+    anchor_ms = draw(st.sampled_from(_anchors_ms(view)))
+    times = draw(st.lists(event_times(view, anchor_ms), max_size=events_max))
     # Ids are unrelated to time and arrival: ties are broken by id, and that must not look like arrival order.
     ids = draw(st.permutations(range(len(times))))
     events = [
@@ -164,17 +211,25 @@ def event_streams(draw: st.DrawFn, view: ViewSpec, *, events_max: int = 40) -> t
 
 
 @st.composite
-def event_times(draw: st.DrawFn, view: ViewSpec) -> int:
+def event_times(draw: st.DrawFn, view: ViewSpec, anchor_ms: int = ANCHOR_MS) -> int:
     """A moment near the anchor: on, beside or between the edges of the view's windows and hops."""
-    steps = sorted(
-        {1, 1_000}
-        | {feature.window.hop_ms for feature in view.features}
-        | {feature.window.length_ms or DAY_MS for feature in view.features}
-        | {feature.window.offset_ms for feature in view.features}
+    windows_of_view = [feature.window for feature in view.features]
+    steps = {1, 1_000}.union(
+        *((window.hop_ms, window.length_ms or DAY_MS, window.offset_ms, window.gap_ms) for window in windows_of_view)
     )
-    step_ms = draw(st.sampled_from(steps))
+    step_ms = draw(st.sampled_from(sorted(steps)))
     beside_ms = draw(st.sampled_from((0, 0, -1, 1, 13, 499)))
-    return ANCHOR_MS + draw(st.integers(-3, 3)) * step_ms + beside_ms
+    return anchor_ms + draw(st.integers(-3, 3)) * step_ms + beside_ms
+
+
+def _anchors_ms(view: ViewSpec) -> list[int]:
+    """Where the streams of a view may lie: at ANCHOR_MS, or where clocks change or local days begin around that."""
+    anchors = [ANCHOR_MS]
+    for window in (feature.window for feature in view.features):
+        for change_ms in CLOCK_CHANGES_MS.get(window.timezone, ()):
+            begins = (window_edges(window, change_ms + beside_ms)[0] for beside_ms in (-1, 0, DAY_MS))
+            anchors += [change_ms, *(int(begin_ms) for begin_ms in begins)]
+    return anchors
 
 
 @st.composite
@@ -213,7 +268,7 @@ _PRESENT: dict[ValueType, st.SearchStrategy[NaiveValue]] = {
         st.floats(-1e9, 1e9, allow_nan=False),
         st.sampled_from((-0.0, 1e-300, 1e15, float("nan"))),
     ),
-    ValueType.BOOL: st.sampled_from((0, 1)),
+    ValueType.BOOL: st.booleans(),
     ValueType.TIMESTAMP: st.integers(ANCHOR_MS - 400 * DAY_MS, ANCHOR_MS),
     ValueType.STRING: st.one_of(
         st.sampled_from(("", "DE", "SE", "日本", "é", "e\u0301", "💳", "null")),

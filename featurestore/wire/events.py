@@ -120,10 +120,10 @@ class DecodedBatch:
 
 
 class EventDecoder:
-    """Decodes the records of one source.
+    """Decodes the records of one topic of a source.
 
     Args:
-        source: the schema, and which columns are event time and event id.
+        source: the schema, and which columns are event time and event id; one of `SourceSpec.per_topic`.
         columns: names of the columns that views read (join keys included); event time and id are added.
 
     Raises:
@@ -136,12 +136,14 @@ class EventDecoder:
         self._event_time = _column_of(source, source.event_time_column)
         self._event_id = None if source.event_id_column is None else _column_of(source, source.event_id_column)
         named = {column.name: column for column in (*self._columns, self._event_time, self._event_id) if column}
+        named.pop(source.topic_column, None)  # no field of the payload
+        field_of = dict(source.renamed)
         # Attributes are numbered because a JSON name need not be a Python name.
         attributes = {name: f"column_{index}" for index, name in enumerate(named)}
         record = msgspec.defstruct(
             "Record",
             [(attributes[name], _JSON_TYPES[column.type], None) for name, column in named.items()],
-            rename={attribute: name for name, attribute in attributes.items()},
+            rename={attribute: field_of.get(name, name) for name, attribute in attributes.items()},
             gc=False,  # records hold no containers, and a batch of them would only wake the collector up
         )
         self._decode_record: Callable[[bytes], Any] = msgspec.json.Decoder(record).decode
@@ -257,6 +259,8 @@ class EventDecoder:
 
     def _values(self, records: list[Any], column: Column) -> ColumnValues:
         """One column of the records, as core.events describes it."""
+        if column.name == self._source.topic_column:
+            return ColumnValues(_objects([self._source.topic.encode()] * len(records)))
         values = list(map(self._value_of[column.name], records))
         if column.type is ValueType.TIMESTAMP:
             times_ms, valid, _ = _timestamps(values)
@@ -310,7 +314,11 @@ def _timestamps(values: list[int | str | None]) -> tuple[Int64Array, BoolArray, 
 def _numbers(values: Sequence[Any], kind: ValueType) -> Int64Array | Float64Array:
     """(N,) numbers of a column without nulls; True and False become 1 and 0. Raises TypeError at a None."""
     if kind is ValueType.FLOAT64:
-        return np.fromiter(values, dtype=np.float64, count=len(values))
+        numbers = np.fromiter(values, dtype=np.float64, count=len(values))
+        if np.isnan(numbers).any():
+            # NumPy takes None for NaN, which no record can hold.
+            raise TypeError("a value is None")
+        return numbers
     return np.fromiter(values, dtype=np.int64, count=len(values))
 
 

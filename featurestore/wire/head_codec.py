@@ -23,16 +23,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array
-from featurestore.core.parts import EventRows
+from featurestore.core.lifting import Input
+from featurestore.core.parts import EventRows, Lift, Merge, Storage
 from featurestore.core.spec import Column, ValueType
-from featurestore.core.tiles import TileTable
+from featurestore.core.tiles import TileLayout, TileTable
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, InvariantBroken
+from featurestore.wire.tile_kernels import (
+    NO_COLUMN,
+    PROGRAM_COLUMNS,
+    STORED_BLOB,
+    STORED_FLOAT,
+    STORED_INT,
+    count_head_rows,
+    fill_head,
+)
 
 STRING_BYTES_MAX = 65_535
 """Longest event id or string value that a row can hold; longer ones are refused where records are decoded."""
 
 ByteMatrix = NDArray[np.uint8]
+
+_STORED = {Storage.INT: STORED_INT, Storage.FLOAT: STORED_FLOAT, Storage.BLOB: STORED_BLOB}
 
 
 @functools.lru_cache(maxsize=1_024)
@@ -53,7 +65,7 @@ class HeadCodec:
 
     def __init__(self, view: CompiledView) -> None:
         self._view = view
-        columns = [column for name in view.columns if (column := view.spec.source.column(name)) is not None]
+        columns = view.event_columns
         self._wide = [column for column in columns if column.type not in (ValueType.STRING, ValueType.BOOL)]
         self._flags = [column for column in columns if column.type is ValueType.BOOL]
         self._texts = [column for column in columns if column.type is ValueType.STRING]
@@ -65,6 +77,23 @@ class HeadCodec:
         self._lengths_at = self._nulls_at + (len(self._all) + 7) // 8
         self.row_bytes_min = self._lengths_at + 2 * self._string_count
         self._lengths = struct.Struct(f"<{self._string_count}H")
+        self._shape = np.array(
+            [
+                len(self._wide),
+                len(self._flags),
+                len(self._texts),
+                self._has_ids,
+                self._flags_at,
+                self._nulls_at,
+                self._lengths_at,
+                self.row_bytes_min,
+                NO_COLUMN if view.layout.undo is None else self._column_index(view.layout.undo),
+            ],
+            dtype=np.int64,
+        )
+        self._program = self._lifting_program(view.layout)
+        self._int_identities = np.array([field.identity for field in view.layout.int_fields], dtype=np.int64)
+        self._float_identities = np.array([field.identity for field in view.layout.float_fields], dtype=np.float64)
 
     def encode(self, rows: EventRows) -> list[bytes] | ByteMatrix:
         """N rows, ready to be joined and appended.
@@ -118,13 +147,71 @@ class HeadCodec:
         begins = ends - lengths
         return self._rows(fixed, [BlobRow(head, begins[:, n], ends[:, n]) for n in range(self._string_count)])
 
-    def decode_tiles(self, head: bytes) -> TileTable:
-        """The head as tiles of 1 ms, one an event, in order of arrival."""
-        return self._view.layout.lift(self.decode(head))
+    def count_rows(self, head: bytes) -> int:
+        """Number of events in a head.
+
+        Raises:
+            CorruptTile: the bytes are not whole rows of this view.
+        """
+        rows = count_head_rows(np.frombuffer(head, np.uint8), self.row_bytes_min, self._lengths_at, self._string_count)
+        if rows < 0:
+            raise CorruptTile(f"head of {len(head)} bytes ends inside a row")
+        return rows
+
+    def lift_into(self, head: bytes, table: TileTable, first: int, blob_shift: int) -> bool:
+        """Lift the events of a head into rows of a table, one tile of 1 ms each, in order of arrival.
+
+        Args:
+            head: whole rows (see `count_rows`).
+            table: receives the tiles; fields that parts lift themselves are left alone.
+            first: the row of the first event.
+            blob_shift: where the head begins in the table's buffer of strings.
+
+        Returns:
+            Whether the rows, those before `first` included, are ascending by start.
+        """
+        is_ascending: int = fill_head(
+            np.frombuffer(head, np.uint8),
+            self._shape,
+            self._program,
+            self._int_identities,
+            self._float_identities,
+            first,
+            blob_shift,
+            table.start_ms,
+            table.end_ms,
+            table.ints,
+            table.floats,
+            table.blobs.begins,
+            table.blobs.ends,
+        )
+        return bool(is_ascending)
+
+    def _lifting_program(self, layout: TileLayout) -> Int64Array:
+        """What `fill_head` does for each field; see `tile_kernels.PROGRAM_COLUMNS`."""
+        steps = []
+        for placed in layout.parts:
+            for field, at in zip(placed.part.fields, placed.fields, strict=True):
+                if field.lift is Lift.OWN:
+                    continue
+                column, condition = NO_COLUMN, NO_COLUMN
+                if field.column is not None:
+                    source = layout.conditional.get(field.column, Input(field.column, ""))
+                    column = NO_COLUMN if source.column is None else self._column_index(source.column)
+                    condition = self._column_index(source.where) if source.where else NO_COLUMN
+                is_float = column != NO_COLUMN and self._all[column].type is ValueType.FLOAT64
+                adds = field.merge is Merge.ADD
+                steps.append((_STORED[at.storage], at.row, int(field.lift), column, condition, adds, is_float))
+        return np.array(steps, dtype=np.int64).reshape(-1, PROGRAM_COLUMNS)
+
+    def _column_index(self, name: str) -> int:
+        """Position among the row's columns."""
+        return next(index for index, column in enumerate(self._all) if column.name == name)
 
     def _rows(self, fixed: ByteMatrix, strings: list[BlobRow]) -> EventRows:
         """Columns from fixed parts and strings."""
-        wide = np.ascontiguousarray(fixed[:, : self._flags_at]).view("<i8").T
+        # Copied, so that columns can be written to and passed to compiled loops like any others.
+        wide = fixed[:, : self._flags_at].copy().view("<i8").T
         is_null = None
         nulls = fixed[:, self._nulls_at : self._lengths_at]
         if nulls.any():

@@ -1,6 +1,6 @@
 """Events to entity keys: which rows of a batch a view can use, whose they are, and which writer folds them.
 
-    EventBatch -> refused_rows (per view) -> key_events -> KeyedBatch -> split_by_writer -> one KeyedBatch a writer
+    EventBatch -> with_computed -> refused_rows -> key_events -> KeyedBatch -> split_by_writer -> one for each writer
 
 Keys are made once per distinct value of a batch, not once per event. All functions are pure; a refusal concerns one
 view only, the other views still get the row.
@@ -9,12 +9,13 @@ view only, the other views still get the row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 
 import numpy as np
 
 from featurestore.core.events import BlobRow, BoolArray, ColumnValues, EventBatch, Int64Array, KeyedBatch
+from featurestore.core.inputs import view_inputs
 from featurestore.core.spec import ViewSpec
 from featurestore.wire.entity_key import KEY_BYTES_MAX, lanes_of
 from featurestore.wire.events import DeadLetterReason
@@ -58,17 +59,11 @@ class PartitionWatermark:
         return running
 
 
-def columns_read(view: ViewSpec) -> tuple[str, ...]:
-    """Columns that a view reads from its source, join keys first, each once."""
-    features = (feature.column for feature in view.features if feature.column is not None)
-    return tuple(dict.fromkeys([*(key.name for key in view.join_keys), *features]))
-
-
 def refused_rows(batch: EventBatch, view: ViewSpec, watermark_ms: Int64Array) -> list[RefusedRow]:
-    """Rows of the batch that this view cannot use, ascending.
+    """Rows of the batch that should be this view's and that it cannot use, ascending.
 
     Args:
-        batch: N events.
+        batch: N events, from `with_computed`.
         view: the view.
         watermark_ms: (N,) watermark of the partition at each event.
     """
@@ -88,7 +83,21 @@ def refused_rows(batch: EventBatch, view: ViewSpec, watermark_ms: Int64Array) ->
         for row in np.flatnonzero(behind_ms > kept_ms).tolist():
             detail = f"event is {int(behind_ms[row])} ms older than its partition's newest, {kept_ms} are kept"
             refused.setdefault(row, RefusedRow(row, DeadLetterReason.BEYOND_RETENTION, detail))
-    return [refused[row] for row in sorted(refused)]
+    selected = view_inputs(view).selected(batch.columns, len(batch.offsets)) if refused else None
+    return [refused[row] for row in sorted(refused) if selected is None or selected[row]]
+
+
+def columns_read(view: ViewSpec) -> tuple[str, ...]:
+    """Payload columns behind a view's features, conditions and join keys."""
+    return view_inputs(view).payload_columns
+
+
+def with_computed(batch: EventBatch, views: Sequence[ViewSpec]) -> EventBatch:
+    """The batch with all that views of its source compute from its columns; each column is computed once."""
+    columns = dict(batch.columns)
+    for view in views:
+        view_inputs(view).compute(columns, len(batch.offsets))
+    return replace(batch, columns=columns)
 
 
 def key_events(
@@ -97,7 +106,7 @@ def key_events(
     """The rows that a view can use, with their entity keys.
 
     Args:
-        batch: N events with at least the columns that the view reads.
+        batch: N events, from `with_computed`.
         view: the view.
         lane_count: lanes of the store.
         refused: rows to leave out, from `refused_rows`; None leaves out those without a usable key.
@@ -107,14 +116,15 @@ def key_events(
     """
     if refused is None:
         refused = refused_rows(batch, view, np.full(len(batch.offsets), WATERMARK_MS_UNKNOWN, dtype=np.int64))
-    rows = None if not refused else _rows_without(len(batch.offsets), refused)
+    inputs = view_inputs(view)
+    selected = inputs.selected(batch.columns, len(batch.offsets))
+    rows = None if not refused and selected is None else _usable_rows(len(batch.offsets), refused, selected)
 
     def kept(column: ColumnValues) -> ColumnValues:
         """The column without the refused rows."""
         return column if rows is None else column.take(rows)
 
     keys, key_index = _entity_keys([kept(batch.columns[key.name]) for key in view.join_keys])
-    feature_columns = dict.fromkeys(feature.column for feature in view.features if feature.column is not None)
     event_ids = batch.event_ids
     return KeyedBatch(
         view=view.name,
@@ -128,7 +138,7 @@ def key_events(
         keys=keys,
         key_index=key_index,
         key_lanes=lanes_of(keys, lane_count),
-        columns={name: kept(batch.columns[name]) for name in feature_columns},
+        columns={column.name: kept(batch.columns[column.name]) for column in inputs.event_columns},
     )
 
 
@@ -223,8 +233,8 @@ def _rows_of_long_keys(columns: Sequence[ColumnValues]) -> list[int]:
     return rows
 
 
-def _rows_without(count: int, refused: Sequence[RefusedRow]) -> Int64Array:
-    """Indices of the rows that were not refused."""
-    is_kept = np.ones(count, dtype=np.bool_)
+def _usable_rows(count: int, refused: Sequence[RefusedRow], selected: BoolArray | None) -> Int64Array:
+    """Indices of the rows that are the view's and were not refused."""
+    is_kept = np.ones(count, dtype=np.bool_) if selected is None else selected.copy()
     is_kept[[refusal.row for refusal in refused]] = False
     return np.flatnonzero(is_kept)

@@ -32,7 +32,7 @@ VERSION = 1
 MESSAGE_CODE = 1
 """Extension code of a serialized feast.types.Value."""
 
-PlainValue = int | float | str | bool | None
+PlainValue = int | float | str | bool | list[int] | list[float] | list[str] | None
 """A value as a lookup answers it; TIMESTAMP fields are integer milliseconds."""
 
 StoredValue = bool | int | float | str | Ext
@@ -51,10 +51,13 @@ _NATIVE_TYPES: dict[ValueType, type] = {
     ValueType.STRING: str,
     ValueType.BOOL: bool,
 }
-_MESSAGE_FIELDS: dict[ValueType, str] = {
-    ValueType.INT64: "int32_val",
-    ValueType.FLOAT64: "float_val",
-    ValueType.TIMESTAMP: "unix_timestamp_val",
+_MESSAGE_FIELDS: dict[ValueType, tuple[str, ...]] = {
+    ValueType.INT64: ("int32_val",),
+    ValueType.FLOAT64: ("float_val",),
+    ValueType.TIMESTAMP: ("unix_timestamp_val",),
+    ValueType.INT64_LIST: ("int64_list_val", "int32_list_val"),
+    ValueType.FLOAT64_LIST: ("double_list_val", "float_list_val"),
+    ValueType.STRING_LIST: ("string_list_val",),
 }
 
 
@@ -134,14 +137,18 @@ def _as_type(value: StoredValue | None, value_type: ValueType) -> PlainValue:
     return value if type(value) is _NATIVE_TYPES.get(value_type) else None
 
 
-def _from_message(value: Ext, value_type: ValueType) -> PlainValue:
-    """A value of Feast's narrower types, and its timestamps, which are whole seconds."""
+def _from_message(message_bytes: Ext, value_type: ValueType) -> PlainValue:
+    """A value of Feast's narrower types, its lists, and its timestamps, which are whole seconds."""
     try:
-        message: Any = message_class("feast.types.Value").FromString(bytes(value.data))
+        message: Any = message_class("feast.types.Value").FromString(bytes(message_bytes.data))
     except DecodeError as error:
         raise CorruptData("a stored value is not a feast.types.Value", detail=str(error)) from error
-    field = _MESSAGE_FIELDS.get(value_type)
-    if field is None or message.WhichOneof("val") != field:
+    field = message.WhichOneof("val")
+    if field not in _MESSAGE_FIELDS.get(value_type, ()):
         return None
-    number: int | float = getattr(message, field)
+    value: Any = getattr(message, field)
+    if field.endswith("_list_val"):
+        elements: list[int] | list[float] | list[str] = list(value.val)
+        return elements
+    number: int | float = value
     return number * _MS_PER_SECOND if value_type is ValueType.TIMESTAMP else number

@@ -86,18 +86,25 @@ class GenerationKeys:
     def __init__(self, project: str, view: str, number: int, definition_hash: str) -> None:
         self._project = project
         self.stem = f"{view}@{number}.{definition_hash[:HASH_DIGITS_IN_KEY]}"
+        # By kind and lane: every lookup asks for the same few.
+        self._known: dict[tuple[str, int], bytes] = {}
 
     def head_prefix(self, lane: int) -> bytes:
         """Followed by the entity key."""
-        return f"{lane_tag(self._project, lane)}{self.stem}/h/".encode()
+        return self._known.get(("h/", lane)) or self._name("h/", lane)
 
     def body_prefix(self, lane: int) -> bytes:
         """Followed by the entity key."""
-        return f"{lane_tag(self._project, lane)}{self.stem}/b/".encode()
+        return self._known.get(("b/", lane)) or self._name("b/", lane)
 
     def checkpoint(self, lane: int) -> bytes:
         """The lane's checkpoint."""
-        return f"{lane_tag(self._project, lane)}{self.stem}/c".encode()
+        return self._known.get(("c", lane)) or self._name("c", lane)
+
+    def _name(self, kind: str, lane: int) -> bytes:
+        """A name, kept from now on; there are three for each lane."""
+        name = self._known[kind, lane] = f"{lane_tag(self._project, lane)}{self.stem}/{kind}".encode()
+        return name
 
     def id_bucket(self, lane: int, bucket: int) -> bytes:
         """The lane's event-id hashes of one bucket."""

@@ -2,13 +2,14 @@
 
 All integers little-endian. A reader gets numpy views of the received bytes; nothing is parsed tile by tile.
 
-    body    header    48 bytes: magic 0xFB, version, codes of the start, add and other blocks, 3 reserved bytes,
-                      tile count u4, blob bytes u4, base_ms i8, dropped_before_ms i8, lifetime_end_ms i8, checksum u8
+    body    header    40 bytes: magic 0xFB, version, codes of the start, add and other blocks, 3 reserved bytes,
+                      tile count u4, blob bytes u4, base_ms i8, dropped_before_ms i8, lifetime_end_ms i8
             starts    N x (u4 or i8)     (start - base_ms) / 1000 or / 1, by the code
             widths    N x u1             rung of the ladder; 0 is 1 ms, 255 ends at lifetime_end_ms
             ints      ADD rows x N, then other rows x N, each block in the narrowest of i1 i2 i4 i8 that holds it
             floats    rows x N x f8
             blobs     distinct count u4, rows x N codes in u1, u2 or u4, distinct x u4 ends, the distinct strings
+            checksum  u8, XXH3-64 of everything before it
 
     strings repeat (the id of the newest event of several columns, country codes), hence the dictionary
 
@@ -17,28 +18,33 @@ The head is written by APPEND and has its own module, `head_codec`.
 
 from __future__ import annotations
 
+import dataclasses
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
 
-from featurestore.core.events import Int64Array
-from featurestore.core.parts import EventRows, Merge
+from featurestore.core.events import BlobRow, Int64Array
+from featurestore.core.parts import EventRows, Merge, Storage
+from featurestore.core.ranges import find_bounds
 from featurestore.core.spec import HOP_LADDER_MS
-from featurestore.core.tiles import Blobs, TileLayout, TileTable, join_blobs
+from featurestore.core.tiles import NOTHING_DROPPED_MS, Blobs, TileLayout, TileTable
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, InvariantBroken, UnknownTileVersion
-from featurestore.wire.head_codec import head_codec
+from featurestore.wire.head_codec import HeadCodec, head_codec
+from featurestore.wire.tile_kernels import fill_body
 
 MAGIC = 0xFB
-VERSION = 1
+VERSION = 2
 
-_HEADER = struct.Struct("<BBBBB3xIIqqqQ")
+_HEADER = struct.Struct("<BBBBB3xIIqqq")
+_CHECKSUM_BYTES = 8
 _LIFETIME_CODE = 255
 _NO_LIFETIME_TILE = -(1 << 63)
 _WIDTHS_MS = np.array([1, *HOP_LADDER_MS], dtype=np.int64)
 _WIDTH_OF_CODE = np.ones(256, dtype=np.int64)
+_WIDTH_OF_CODE[_LIFETIME_CODE] = 0
 _WIDTH_OF_CODE[: len(_WIDTHS_MS)] = _WIDTHS_MS
 _INT_TYPES = (np.dtype("i1"), np.dtype("<i2"), np.dtype("<i4"), np.dtype("<i8"))
 _INT_BYTES = (1, 2, 4, 8)
@@ -75,13 +81,19 @@ def encode_body(table: TileTable) -> bytes:
     add_code, adds = _narrow(table.ints[: layout.int_add_count])
     other_code, others = _narrow(table.ints[layout.int_add_count :])
     blobs = _encode_blobs(table)
-    payload = b"".join(
-        (starts, codes.astype(np.uint8).tobytes(), adds, others, table.floats.astype("<f8").tobytes(), blobs)
+    numbers = (start_code, add_code, other_code, count, len(blobs), base, table.dropped_before_ms, lifetime_end)
+    body = b"".join(
+        (
+            _HEADER.pack(MAGIC, VERSION, *numbers),
+            starts,
+            codes.astype(np.uint8).tobytes(),
+            adds,
+            others,
+            table.floats.astype("<f8").tobytes(),
+            blobs,
+        )
     )
-    fields = (MAGIC, VERSION, start_code, add_code, other_code, count, len(blobs), base)
-    unsigned = _HEADER.pack(*fields, table.dropped_before_ms, lifetime_end, 0)
-    checksum = _checksum(unsigned + payload)
-    return _HEADER.pack(*fields, table.dropped_before_ms, lifetime_end, checksum) + payload
+    return body + xxhash.xxh3_64_intdigest(body).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def decode_body(layout: TileLayout, body: bytes) -> TileTable:
@@ -91,7 +103,7 @@ def decode_body(layout: TileLayout, body: bytes) -> TileTable:
         UnknownTileVersion: written by another release.
         CorruptTile: the bytes are not a body of this layout.
     """
-    return _decode(layout, body, None)
+    return _decode(layout, body, None, b"")
 
 
 def decode_entity(view: CompiledView, body: bytes | None, head: bytes | None) -> TileTable:
@@ -106,78 +118,97 @@ def decode_entity(view: CompiledView, body: bytes | None, head: bytes | None) ->
         CorruptTile: the bytes are not a body or head of this view.
         UnknownTileVersion: the body was written by another release.
     """
-    layout = view.layout
-    if body:
-        table = _decode(layout, body, head_codec(view).decode(head) if head else None)
-    else:
-        table = head_codec(view).decode_tiles(head) if head else layout.empty()
-    start = table.start_ms
-    # Events mostly arrive in order, and then body and head are one ascending list already.
-    if (start[1:] < start[:-1]).any():
-        return table.take(start.argsort(kind="stable"))
-    return table
+    return _decode(view.layout, body or b"", head_codec(view) if head else None, head or b"")
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+def prepare(view: CompiledView) -> None:
+    """Load whatever decoding and reaching take, before a payment waits for it."""
+    table = _decode(view.layout, b"", head_codec(view), b"")
+    nothing = _Header(_START_SECONDS, 0, 0, 0, 0, 0, NOTHING_DROPPED_MS, _NO_LIFETIME_TILE)
+    _fill_from_body(nothing, bytes(_HEADER.size + 4), table)
+    find_bounds(table.start_ms, 0, table.start_ms, table.start_ms, table.start_ms)
+
+
+class _Header(NamedTuple):
     """What a body says of itself."""
 
     start_code: int
     add_code: int
     other_code: int
-    count: int
+    tile_count: int
     blob_bytes: int
     base_ms: int
     dropped_before_ms: int
     lifetime_end_ms: int
 
 
-def _decode(layout: TileLayout, body: bytes, recent: EventRows | None) -> TileTable:
-    """A body's tiles and, behind them, the tiles of recent events; all in one allocation a block."""
-    header = _read_header(layout, body)
-    count = header.count
-    total = count if recent is None else count + recent.count
-    start, end = np.empty(total, dtype=np.int64), np.empty(total, dtype=np.int64)
-    ints = np.empty((len(layout.int_fields), total), dtype=np.int64)
-    floats = np.empty((len(layout.float_fields), total), dtype=np.float64)
-    at = _fill_spans(header, body, start[:count], end[:count])
-    for rows, code in (
-        (slice(0, layout.int_add_count), header.add_code),
-        (slice(layout.int_add_count, None), header.other_code),
-    ):
-        block = ints[rows, :count]
-        block[...] = np.frombuffer(body, _INT_TYPES[code], block.size, at).reshape(block.shape)
-        at += block.size * _INT_BYTES[code]
-    if layout.float_fields:
-        block_size = len(layout.float_fields) * count
-        floats[:, :count] = np.frombuffer(body, "<f8", block_size, at).reshape(-1, count)
-        at += 8 * block_size
-    blobs = _decode_blobs(layout, body, count, at)
-    if recent is not None:
-        start[count:] = recent.event_time_ms
-        np.add(recent.event_time_ms, 1, out=end[count:])
-        lifted = layout.lift_into(recent, ints[:, count:], floats[:, count:])
-        if lifted:
-            blobs = join_blobs([blobs, layout.blobs_of(lifted, recent.count)])
+def _decode(layout: TileLayout, body: bytes, codec: HeadCodec | None, head: bytes) -> TileTable:
+    """A body's tiles and the tiles of the events of a head, ascending by start; all in one allocation a block."""
+    header = _read_header(layout, body) if body else None
+    count = 0 if header is None else header.tile_count
+    total = count if codec is None else count + codec.count_rows(head)
+    fields = len(layout.blob_fields)
+    spans = np.empty((2, fields, total), dtype=np.int64)
+    table = TileTable(
+        layout,
+        np.empty(total, dtype=np.int64),
+        np.empty(total, dtype=np.int64),
+        np.empty((len(layout.int_fields), total), dtype=np.int64),
+        np.empty((len(layout.float_fields), total), dtype=np.float64),
+        Blobs(body + head if fields else b"", spans[0], spans[1]),
+        NOTHING_DROPPED_MS if header is None else header.dropped_before_ms,
+    )
+    if header is not None:
+        _fill_from_body(header, body, table)
+    if codec is None:
+        return table
+    is_ascending = codec.lift_into(head, table, count, len(body))
+    if layout.lifts_itself:
+        table = _with_own_lifts(table, codec.decode(head), count)
+    # Events mostly arrive in order, and then body and head are one ascending list already.
+    return table if is_ascending else table.take(table.start_ms.argsort(kind="stable"))
+
+
+def _fill_from_body(header: _Header, body: bytes, table: TileTable) -> None:
+    """The first rows of a table."""
+    numbers = (
+        header.tile_count,
+        _START_BYTES[header.start_code],
+        _INT_BYTES[header.add_code],
+        _INT_BYTES[header.other_code],
+        header.base_ms,
+        header.lifetime_end_ms,
+        table.layout.int_add_count,
+    )
+    is_wrong = fill_body(
+        np.frombuffer(body, np.uint8),
+        _HEADER.size,
+        np.array(numbers, dtype=np.int64),
+        _WIDTH_OF_CODE,
+        table.start_ms,
+        table.end_ms,
+        table.ints,
+        table.floats,
+        table.blobs.begins,
+        table.blobs.ends,
+    )
+    if is_wrong:
+        raise CorruptTile("body names a string that it does not hold")
+
+
+def _with_own_lifts(table: TileTable, recent: EventRows, first: int) -> TileTable:
+    """The table with the fields of parts that lift themselves; their strings are new bytes behind the buffer."""
+    layout, blobs = table.layout, table.blobs
+    buffers, size = [blobs.buffer], len(blobs.buffer)
+    for at, values in layout.own_lifts(recent):
+        if isinstance(values, BlobRow):
+            blobs.begins[at.row, first:] = values.begins + size
+            blobs.ends[at.row, first:] = values.ends + size
+            buffers.append(values.buffer)
+            size += len(values.buffer)
         else:
-            blobs = layout.blobs_of({}, total)
-    return TileTable(layout, start, end, ints, floats, blobs, header.dropped_before_ms)
-
-
-def _fill_spans(header: _Header, body: bytes, start: Int64Array, end: Int64Array) -> int:
-    """Starts and ends of a body's tiles; where its numbers begin."""
-    at, count = _HEADER.size, header.count
-    if header.start_code == _START_SECONDS:
-        np.multiply(np.frombuffer(body, "<u4", count, at), _SECOND_MS, out=start, dtype=np.int64)
-    else:
-        start[...] = np.frombuffer(body, "<i8", count, at)
-    start += header.base_ms
-    at += _START_BYTES[header.start_code] * count
-    codes = np.frombuffer(body, np.uint8, count, at)
-    np.add(start, _WIDTH_OF_CODE[codes], out=end)
-    if header.lifetime_end_ms != _NO_LIFETIME_TILE:
-        end[codes == _LIFETIME_CODE] = header.lifetime_end_ms
-    return at + count
+            (table.ints if at.storage is Storage.INT else table.floats)[at.row, first:] = values
+    return dataclasses.replace(table, blobs=Blobs(b"".join(buffers), blobs.begins, blobs.ends))
 
 
 def _narrow(block: Int64Array) -> tuple[int, bytes]:
@@ -191,9 +222,9 @@ def _narrow(block: Int64Array) -> tuple[int, bytes]:
 
 def _read_header(layout: TileLayout, body: bytes) -> _Header:
     """Pair assertion of `encode_body`: magic, version, the size that the header implies, then the checksum."""
-    if len(body) < _HEADER.size:
+    if len(body) < _HEADER.size + _CHECKSUM_BYTES:
         raise CorruptTile(f"body of {len(body)} bytes is shorter than its header")
-    magic, version, *fields, checksum = _HEADER.unpack_from(body)
+    magic, version, *fields = _HEADER.unpack_from(body)
     if magic != MAGIC:
         raise CorruptTile(f"body begins with byte {magic:#x}, not {MAGIC:#x}")
     if version != VERSION:
@@ -212,19 +243,13 @@ def _read_header(layout: TileLayout, body: bytes) -> _Header:
         + other_rows * _INT_BYTES[header.other_code]
         + 8 * len(layout.float_fields)
     )
-    size = _HEADER.size + header.blob_bytes + header.count * tile_bytes
+    size = _HEADER.size + header.blob_bytes + header.tile_count * tile_bytes + _CHECKSUM_BYTES
     if size != len(body):
         raise CorruptTile(f"body has {len(body)} bytes where its header implies {size}")
-    if _checksum(body) != checksum:
+    checksum = int.from_bytes(body[-_CHECKSUM_BYTES:], "little")
+    if xxhash.xxh3_64_intdigest(memoryview(body)[:-_CHECKSUM_BYTES]) != checksum:
         raise CorruptTile("body does not match its checksum")
     return header
-
-
-def _checksum(body: bytes) -> int:
-    """XXH3-64 of everything but the checksum itself."""
-    digest = xxhash.xxh3_64(body[: _HEADER.size - 8])
-    digest.update(memoryview(body)[_HEADER.size :])
-    return digest.intdigest()
 
 
 def _encode_blobs(table: TileTable) -> bytes:
@@ -236,20 +261,6 @@ def _encode_blobs(table: TileTable) -> bytes:
     codes = np.fromiter((code_of[value] for value in values), dtype=_code_type(len(code_of)), count=len(values))
     ends = np.cumsum([len(value) for value in code_of], dtype=np.uint32).astype("<u4")
     return b"".join((len(code_of).to_bytes(4, "little"), codes.tobytes(), ends.tobytes(), *code_of))
-
-
-def _decode_blobs(layout: TileLayout, body: bytes, count: int, at: int) -> Blobs:
-    """Spans within the body itself."""
-    fields = len(layout.blob_fields)
-    if not fields:
-        return layout.blobs_of({}, count)
-    distinct = int.from_bytes(body[at : at + 4], "little")
-    codes = np.frombuffer(body, _code_type(distinct), fields * count, at + 4).reshape(fields, count)
-    at += 4 + codes.nbytes
-    bounds = np.empty(distinct + 1, dtype=np.int64)
-    bounds[0] = at + 4 * distinct
-    np.add(np.frombuffer(body, "<u4", distinct, at), bounds[0], out=bounds[1:], casting="unsafe")
-    return Blobs(body, bounds[codes], bounds[codes + np.int64(1)])
 
 
 def _code_type(distinct: int) -> np.dtype[np.unsignedinteger]:

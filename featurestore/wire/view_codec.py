@@ -11,10 +11,11 @@ import hashlib
 
 import msgspec
 
+from featurestore.core.inputs import ViewInputs
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import CorruptData
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Version of the tile bytes; part of every definition hash, so that a new layout is a new generation."""
 
 HASH_BYTES = 16
@@ -46,9 +47,8 @@ def definition_hash(view: ViewSpec) -> str:
     The order of features, Kafka's address and columns that the view does not read make no difference: a new column in
     the payload must not refill every view.
     """
-    source = view.source
-    read = {source.event_time_column, source.event_id_column, *(key.name for key in view.join_keys)}
-    read.update(feature.column for feature in view.features)
+    source, inputs = view.source, ViewInputs(view)
+    read = {source.event_time_column, source.event_id_column, *inputs.payload_columns}
     canonical = dataclasses.replace(
         view,
         features=tuple(sorted(view.features, key=lambda feature: feature.name)),
@@ -56,7 +56,9 @@ def definition_hash(view: ViewSpec) -> str:
             source,
             columns=tuple(sorted((c for c in source.columns if c.name in read), key=lambda column: column.name)),
             bootstrap_servers="",
+            computed=tuple(column for column in source.computed if column.name in inputs.computed_columns),
         ),
+        derived=tuple(sorted(view.derived, key=lambda feature: feature.name)),
     )
     payload = _encoder.encode({"layout": LAYOUT_VERSION, "view": canonical})
     return hashlib.blake2b(payload, digest_size=HASH_BYTES).hexdigest()

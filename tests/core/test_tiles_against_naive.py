@@ -7,14 +7,16 @@ read                                 t t     at lookback or later
 
 import dataclasses
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.core.aggregations.catalog import names
 from featurestore.core.events import Int64Array
+from featurestore.core.lowering import INT_TYPES
 from featurestore.core.parts import EventRows
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.core.tiles import TileTable, concatenate
@@ -22,18 +24,20 @@ from featurestore.core.view import CompiledView, ViewAnswer
 from featurestore.errors import AsOfTooOld
 from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.batches import keyed_batch
-from featurestore.testing.naive import NaiveEvent, NaiveValue, naive_found, naive_value
+from featurestore.testing.naive import NaiveAnswer, NaiveEvent, naive_found, naive_value
 from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, stream_cases
 
 
-def value_of(view: ViewSpec, answer: ViewAnswer, index: int) -> NaiveValue | None:
+def value_of(view: ViewSpec, answer: ViewAnswer, index: int) -> NaiveAnswer | None:
     """A feature's answer as the oracle would give it."""
     if answer.null[index]:
         return None
     feature_type = view.features[index].type
-    if feature_type is ValueType.STRING:
-        return answer.texts[index]
-    return float(answer.floats[index]) if feature_type is ValueType.FLOAT64 else int(answer.ints[index])
+    if feature_type in INT_TYPES:
+        return int(answer.ints[index])
+    if feature_type is ValueType.FLOAT64:
+        return float(answer.floats[index])
+    return cast(NaiveAnswer, answer.objects[index])
 
 
 def distinct(events: Sequence[NaiveEvent]) -> list[NaiveEvent]:
@@ -67,10 +71,16 @@ def assert_answers(compiled: CompiledView, table: TileTable, events: Sequence[Na
     for index, feature in enumerate(compiled.spec.features):
         expected = naive_value(feature, events, as_of_ms) if found else naive_value(feature, (), as_of_ms)
         actual = value_of(compiled.spec, answer, index)
-        assert agrees(expected, actual, scale=magnitude(feature, events)), (feature, expected, actual, as_of_ms)
+        assert agrees(expected, actual, scale=magnitude(feature, events, as_of_ms)), (
+            feature,
+            expected,
+            actual,
+            as_of_ms,
+        )
 
 
 @pytest.mark.parametrize("function", names())
+@settings(max_examples=15, deadline=None)  # for each of some fifty functions
 @given(data=st.data())
 def test_any_batches_and_roll_ups_give_the_oracles_answer(function: str, data: st.DataObject) -> None:
     """Cutting a stream anywhere and rolling up at any time never changes a value that may be read."""
@@ -91,6 +101,7 @@ def test_any_batches_and_roll_ups_give_the_oracles_answer(function: str, data: s
             assert_answers(compiled, table, events, as_of_ms)
 
 
+@settings(deadline=None)
 @given(case=stream_cases())
 def test_a_read_is_exact_or_refused(case: StreamCase) -> None:
     """At any older moment a rolled-up entity answers like the oracle, or says that it cannot."""

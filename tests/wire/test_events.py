@@ -95,6 +95,17 @@ def test_a_sound_record_becomes_one_row_of_typed_columns() -> None:
     assert (events.events.from_offset, events.events.next_offset) == (100, 102)
 
 
+def test_a_null_is_a_null_in_a_column_of_any_type() -> None:
+    """Also of floats, where NumPy would make NaN of it; an absent column is the same."""
+    columns = decode(payload(), payload(card=None, shop=None, score=None, ok=None)).events.columns
+
+    for name in ("card", "shop", "score", "ok", "due-at"):
+        valid = columns[name].valid
+        assert valid is not None, name
+        assert valid.tolist() == [name != "due-at", False], name
+    assert listed(columns["score"]) == [0.5, 0.0]
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [

@@ -44,6 +44,16 @@ VIEW = PlainViewSpec(
     ),
 )
 
+LIST_VIEW = PlainViewSpec(
+    "merchant_alerts",
+    (Column("merchant_id", ValueType.INT64),),
+    (
+        Column("codes", ValueType.INT64_LIST),
+        Column("scores", ValueType.FLOAT64_LIST),
+        Column("reasons", ValueType.STRING_LIST),
+    ),
+)
+
 
 def stored(values: dict[str, Any], event_time_ms: int = EVENT_TIME_MS) -> bytes:
     """What the store holds after a write of Feast values."""
@@ -104,11 +114,30 @@ def test_a_lookup_gets_the_views_own_types() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"codes": Value(int64_list_val={"val": [2**63 - 1]})}, ([2**63 - 1], None, None)),
+        ({"codes": Value(int32_list_val={"val": [-1, 2]})}, ([-1, 2], None, None)),
+        ({"scores": Value(double_list_val={"val": [0.1]})}, (None, [0.1], None)),
+        ({"scores": Value(float_list_val={"val": [0.5]})}, (None, [0.5], None)),
+        ({"reasons": Value(string_list_val={"val": ["", "ö"]})}, (None, None, ["", "ö"])),
+        ({"codes": Value(int64_list_val={}), "reasons": Value(string_list_val={})}, ([], None, [])),
+        ({"codes": Value(double_list_val={}), "scores": Value(double_val=1.0)}, (None, None, None)),
+        ({"codes": Value(unix_timestamp_list_val={"val": [1]}), "reasons": Value(string_val="a")}, (None, None, None)),
+    ],
+)
+def test_lists_are_read_as_the_views_types(values: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    """Narrower elements widen, an empty list is no null, a list of another type is."""
+    assert expected == decode_plain(LIST_VIEW, stored(values)).values
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         ("days", Value(double_val=1.0)),
         ("days", Value(bool_val=True)),
         ("days", Value(unix_timestamp_val=1)),
+        ("days", Value(int64_list_val={"val": [1]})),
         ("share", Value(int64_val=1)),
         ("is_online", Value(int64_val=1)),
         ("opened_at", Value(int64_val=1)),

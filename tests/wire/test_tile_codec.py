@@ -19,9 +19,9 @@ from featurestore.wire.head_codec import HeadCodec
 from featurestore.wire.tile_codec import decode_body, decode_entity, encode_body
 
 GOLDEN_BODY = (
-    "fb01000003000000020000001800000000a8da769b0100000000000000000080000000000000008060a409b7ab903a850000"
-    "00000500000000000101000005f6010101000500000000000000f6ffffffffffffff00a8da769b0100000000000000000080"
-    "030000000001020102000000020000000400000065305345"
+    "fb02000003000000020000001800000000a8da769b0100000000000000000080000000000000008000000000050000000000"
+    "000005f6010101000500000000000000f6ffffffffffffff00a8da769b010000000000000000008003000000000102010200"
+    "000002000000040000006530534570d0a8d79a2a84d7"
 )
 GOLDEN_HEAD = "00a8da769b010000050000000000000000020002006530534588bbda769b010000f6ffffffffffffff02020000006531"
 
@@ -29,7 +29,7 @@ GOLDEN_HEAD = "00a8da769b010000050000000000000000020002006530534588bbda769b01000
 def table_of(view: ViewSpec, events: Sequence[NaiveEvent]) -> TileTable:
     """Events of one entity as tiles of one millisecond, normalized."""
     compiled, entity = CompiledView(view), np.zeros(len(events), dtype=np.int64)
-    nothing_is_old = np.array([ANCHOR_MS - 10_000 * DAY_MS])
+    nothing_is_old = np.array([ANCHOR_MS - 20_000 * DAY_MS])
     return compiled.roll_up.compact(
         compiled.layout.lift(rows_of(view, events)), entity, nothing_is_old
     ).table.normalize()
@@ -61,14 +61,17 @@ def head_of(view: ViewSpec, events: Sequence[NaiveEvent]) -> bytes:
 
 @given(case=stream_cases())
 def test_bodies_and_heads_come_back_as_they_were_written(case: StreamCase) -> None:
-    """decode(encode(tiles)) == tiles, for bodies, heads and both together."""
+    """decode(encode(tiles)) == tiles, for bodies, heads and both together; heads as columns and as compiled loops."""
     if not case.events:
         return
     compiled, table = CompiledView(case.view), table_of(case.view, case.events)
     lifted = compiled.layout.lift(rows_of(case.view, case.events))
 
     assert same(table, decode_body(table.layout, encode_body(table)))
-    assert same(lifted, HeadCodec(compiled).decode_tiles(head_of(case.view, case.events)))
+    head = head_of(case.view, case.events)
+    assert same(lifted, compiled.layout.lift(HeadCodec(compiled).decode(head)))
+    in_order = lifted.take(lifted.start_ms.argsort(kind="stable"))
+    assert same(in_order, decode_entity(compiled, None, head))
     both = decode_entity(compiled, encode_body(table), head_of(case.view, case.events))
     assert table.count + len(case.events) == both.count
     assert (np.diff(both.start_ms) >= 0).all()

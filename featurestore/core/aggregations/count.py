@@ -5,29 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from featurestore.core.aggregations.base import ANY_TYPE, Lowered
+from featurestore.core.aggregations.base import ANY_TYPE, AggregationBase, Lowered
+from featurestore.core.events import Int64Array
+from featurestore.core.formulas import Formula
 from featurestore.core.parts import Array, Part, RowCount, ValueCount
 from featurestore.core.spec import Column, ValueType
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class Count(AggregationBase):
     """Number of rows without a column, of non-null values with one."""
 
-    name: str = "count"
-    requires_column: bool = False
-    input_types: frozenset[ValueType] = ANY_TYPE
-    is_commutative: bool = True
-    is_invertible: bool = True
+    name = "count"
+    requires_column = False
+    input_types = ANY_TYPE
+    is_invertible = True
+    formula = (Formula.AS_IS, 0)
 
     def output_type(self, column_type: ValueType | None) -> ValueType | None:
-        """Always INT64."""
-        return ValueType.INT64
+        """INT64."""
+        return ValueType.INT64 if column_type is None or column_type in self.input_types else None
 
-    def parts(self, column: Column | None) -> tuple[Part, ...]:
+    def parts(self, column: Column | None, further: Sequence[Column] = ()) -> tuple[Part, ...]:
         """One counter."""
         return (RowCount(),) if column is None else (ValueCount(column.name),)
 
-    def lower(self, fields: Sequence[Array]) -> Lowered:
+    def lower(self, fields: Sequence[Array], as_of_ms: Int64Array) -> Lowered:
         """The counter; never null."""
         return Lowered(fields[0])

@@ -6,16 +6,38 @@ are told apart by their ids, and where the source declares no id (or reuses one)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurestore.core.aggregations.base import ANY_TYPE, Lowered
+from featurestore.core.aggregations.base import ANY_TYPE, AggregationBase, Lowered
 from featurestore.core.aggregations.extremes import INT64_MAX, INT64_MIN
-from featurestore.core.events import BlobRow, Int64Array
-from featurestore.core.parts import Array, EventRows, Field, FieldValues, Merge, Part, Storage, ValueCount
+from featurestore.core.compiled import BYTES, FLOAT_MATRIX, INT, INT_MATRIX, INTS, compiled, inlined
+from featurestore.core.events import Float64Array, Int64Array
+from featurestore.core.formulas import Formula
+from featurestore.core.parts import (
+    Array,
+    EventRows,
+    Field,
+    FieldValues,
+    Lift,
+    Merge,
+    Part,
+    RangeFamily,
+    Storage,
+    ValueCount,
+)
+from featurestore.core.ranges import Ask, Gathered
 from featurestore.core.spec import Column, ValueType
+
+if TYPE_CHECKING:
+    from featurestore.core.tiles import TileLayout, TileTable
+
+
+_STORAGE_OF = {ValueType.FLOAT64: Storage.FLOAT, ValueType.STRING: Storage.BLOB}
+_NO_VALUE: dict[Storage, int | float | bytes] = {Storage.INT: 0, Storage.FLOAT: 0.0, Storage.BLOB: b""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +55,11 @@ class EdgeValue:
     @property
     def fields(self) -> tuple[Field, ...]:
         """Time, id bytes, value."""
-        value = {
-            ValueType.FLOAT64: Field("value", Storage.FLOAT, Merge.OWN, 0.0),
-            ValueType.STRING: Field("value", Storage.BLOB, Merge.OWN, b""),
-        }.get(self.column.type, Field("value", Storage.INT, Merge.OWN, 0))
+        name, storage = self.column.name, _STORAGE_OF.get(self.column.type, Storage.INT)
         return (
-            Field("time_ms", Storage.INT, Merge.OWN, self._nothing_ms),
-            Field("event_id", Storage.BLOB, Merge.OWN, b""),
-            value,
+            Field("time_ms", Storage.INT, Merge.OWN, self._nothing_ms, Lift.TIME, name, is_read=False),
+            Field("event_id", Storage.BLOB, Merge.OWN, b"", Lift.EVENT_ID, name, is_read=False),
+            Field("value", storage, Merge.OWN, _NO_VALUE[storage], Lift.VALUE, name),
         )
 
     @property
@@ -53,16 +72,14 @@ class EdgeValue:
         """To break ties."""
         return True
 
-    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
-        """The event itself; identity where its value is null."""
-        ids = BlobRow.of([b""] * rows.count if rows.event_ids is None else rows.event_ids)
-        column = rows.columns[self.column.name]
-        values: FieldValues = column.values
-        if self.column.type is ValueType.STRING:
-            values = BlobRow.of(column.values)
-        if column.valid is None:
-            return rows.event_time_ms, ids, values
-        return np.where(column.valid, rows.event_time_ms, self._nothing_ms), ids.keep(column.valid), values
+    @property
+    def family(self) -> RangeFamily | None:
+        """All edges of a view."""
+        return EdgeRanges
+
+    def lift(self, rows: EventRows) -> Mapping[str, FieldValues]:
+        """Never asked."""
+        raise NotImplementedError("no field lifts on its own")
 
     def merge_groups(
         self, mine: Sequence[FieldValues], required: Sequence[FieldValues], starts: Int64Array
@@ -79,23 +96,10 @@ class EdgeValue:
         return tuple(field[chosen] for field in mine)
 
     def merge_ranges(
-        self,
-        mine: Sequence[FieldValues],
-        required: Sequence[FieldValues],
-        merged: Sequence[Array],
-        lows: Int64Array,
-        highs: Int64Array,
+        self, mine: Sequence[FieldValues], lows: Int64Array, highs: Int64Array
     ) -> tuple[FieldValues | None, ...]:
-        """The extreme row's value in each range; any value in an empty one, whose count of values says that."""
-        times, values = np.asarray(mine[0]), mine[2]
-        chosen = np.zeros(len(lows), dtype=np.int64)
-        for index, (low, high) in enumerate(zip(lows.tolist(), highs.tolist(), strict=True)):
-            if low < high:
-                span = times[low:high]
-                best = int(span.argmax() if self.is_newest else span.argmin())
-                ties = (span == span[best]).nonzero()[0]
-                chosen[index] = low + best if len(ties) == 1 else self._extreme_row(mine, ties + low)
-        return None, None, values[chosen]
+        """Never asked."""
+        raise NotImplementedError("the family merges ranges")
 
     def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
         """Already compact."""
@@ -114,14 +118,12 @@ class EdgeValue:
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(AggregationBase):
     """Value of the oldest (first) or newest (last) event whose value is not null; null when there is none."""
 
     is_newest: bool
-    requires_column: bool = True
-    input_types: frozenset[ValueType] = ANY_TYPE
-    is_commutative: bool = True
-    is_invertible: bool = False
+    input_types = ANY_TYPE
+    formula = (Formula.WHERE_COUNTED, 0)
 
     @property
     def name(self) -> str:
@@ -130,13 +132,117 @@ class Edge:
 
     def output_type(self, column_type: ValueType | None) -> ValueType | None:
         """The column's own type."""
-        return column_type
+        return column_type if column_type in self.input_types else None
 
-    def parts(self, column: Column | None) -> tuple[Part, ...]:
+    def parts(self, column: Column | None, further: Sequence[Column] = ()) -> tuple[Part, ...]:
         """Count of values and the edge event."""
         assert column is not None
         return (ValueCount(column.name), EdgeValue(column, self.is_newest))
 
-    def lower(self, fields: Sequence[Array]) -> Lowered:
+    def lower(self, fields: Sequence[Array], as_of_ms: Int64Array) -> Lowered:
         """The edge's value."""
-        return Lowered(fields[3], fields[0] == 0)
+        return Lowered(fields[1], fields[0] == 0)
+
+
+class EdgeRanges:
+    """The edge values of any number of columns and windows, chosen in one compiled loop."""
+
+    def __init__(self, layout: TileLayout, asks: Sequence[Ask]) -> None:
+        picks = []
+        self._texts: list[tuple[int, int, int]] = []
+        for index, ask in enumerate(asks):
+            part = ask.part.part
+            assert isinstance(part, EdgeValue)
+            time, event_id, value = ask.part.fields
+            (slot,) = ask.slots
+            kind = _KIND_OF[value.storage]
+            picks.append((time.row, event_id.row, kind, value.row, int(part.is_newest), ask.window, slot))
+            if value.storage is Storage.BLOB:
+                self._texts.append((index, value.row, slot))
+        self._picks = np.array(picks, dtype=np.int64)
+
+    def __call__(self, table: TileTable, bounds: Int64Array, out: Gathered, row: int) -> None:
+        """Merge."""
+        blobs = table.blobs
+        buffer = np.frombuffer(blobs.buffer, dtype=np.uint8)
+        chosen = np.empty(len(self._picks), dtype=np.int64)
+        _choose(
+            table.ints,
+            table.floats,
+            buffer,
+            blobs.begins,
+            blobs.ends,
+            bounds,
+            self._picks,
+            out.ints,
+            out.floats,
+            row,
+            chosen,
+        )
+        for index, field, slot in self._texts:
+            at = int(chosen[index])
+            out.objects[slot, row] = blobs.buffer[blobs.begins[field, at] : blobs.ends[field, at]] if at >= 0 else b""
+
+
+_INT, _FLOAT, _TEXT = 0, 1, 2
+_KIND_OF = {Storage.INT: _INT, Storage.FLOAT: _FLOAT, Storage.BLOB: _TEXT}
+
+
+@inlined
+def _compare_bytes(buffer: Array, begins: Int64Array, ends: Int64Array, field: int, left: int, right: int) -> int:
+    """Sign of left - right, as bytes compare."""
+    at, to = begins[field, left], ends[field, left]
+    other, other_to = begins[field, right], ends[field, right]
+    while at < to and other < other_to:
+        if buffer[at] != buffer[other]:
+            return 1 if buffer[at] > buffer[other] else -1
+        at += 1
+        other += 1
+    return 1 if at < to else (-1 if other < other_to else 0)
+
+
+@compiled(
+    INT, INT_MATRIX, FLOAT_MATRIX, BYTES, INT_MATRIX, INT_MATRIX, INTS, INT_MATRIX, INT_MATRIX, FLOAT_MATRIX, INT, INTS
+)
+def _choose(
+    ints: Int64Array,
+    floats: Float64Array,
+    buffer: Array,
+    begins: Int64Array,
+    ends: Int64Array,
+    bounds: Int64Array,
+    picks: Int64Array,
+    out_ints: Int64Array,
+    out_floats: Float64Array,
+    out_row: int,
+    chosen: Int64Array,
+) -> int:
+    """Picks (K, 7): time, id, kind, value, is newest, window, slot. `chosen` receives (K,) rows, -1 for none."""
+    width = len(bounds) // 2
+    for index in range(len(picks)):
+        time, ids, kind, value = picks[index, 0], picks[index, 1], picks[index, 2], picks[index, 3]
+        newest, window, slot = picks[index, 4], picks[index, 5], picks[index, 6]
+        best = -1
+        for row in range(bounds[window], bounds[width + window]):
+            if best < 0:
+                best = row
+                continue
+            order = 0
+            if ints[time, row] != ints[time, best]:
+                order = 1 if ints[time, row] > ints[time, best] else -1
+            else:
+                order = _compare_bytes(buffer, begins, ends, ids, row, best)
+                if order == 0 and kind == _INT:
+                    order = 1 if ints[value, row] > ints[value, best] else -1
+                elif order == 0 and kind == _FLOAT:
+                    order = 1 if floats[value, row] > floats[value, best] else -1
+                elif order == 0:
+                    order = _compare_bytes(buffer, begins, ends, value, row, best)
+            if (order > 0) == (newest == 1):
+                best = row
+        chosen[index] = best
+        if kind == _INT:
+            out_ints[slot, out_row] = ints[value, best] if best >= 0 else 0
+        elif kind == _FLOAT:
+            out_floats[slot, out_row] = floats[value, best] if best >= 0 else 0.0
+    return 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from featurestore.core.aggregations.base import ORDERED, Lowered
-from featurestore.core.parts import Array, BlockPart, EventRows, Field, FieldValues, Merge, Part, Storage, ValueCount
+from featurestore.core.aggregations.base import ORDERED, AggregationBase, Lowered
+from featurestore.core.events import Int64Array
+from featurestore.core.formulas import Formula
+from featurestore.core.parts import Array, BlockPart, Field, Lift, Merge, Part, Storage, ValueCount
 from featurestore.core.spec import Column, ValueType
 
 INT64_MIN = -(1 << 63)
@@ -36,27 +36,18 @@ class ExtremeValue(BlockPart):
         """One number of the column's kind."""
         merge = Merge.MAX if self.is_max else Merge.MIN
         if self.type is ValueType.FLOAT64:
-            return (Field("value", Storage.FLOAT, merge, float("-inf") if self.is_max else float("inf")),)
-        return (Field("value", Storage.INT, merge, INT64_MIN if self.is_max else INT64_MAX),)
-
-    def lift(self, rows: EventRows) -> tuple[FieldValues, ...]:
-        """The value, or the identity where it is null."""
-        column = rows.columns[self.column]
-        values = np.asarray(column.values)
-        if column.valid is None:
-            return (values,)
-        return (np.where(column.valid, values, self.fields[0].identity),)
+            far_end = float("-inf") if self.is_max else float("inf")
+            return (Field("value", Storage.FLOAT, merge, far_end, Lift.VALUE, self.column),)
+        return (Field("value", Storage.INT, merge, INT64_MIN if self.is_max else INT64_MAX, Lift.VALUE, self.column),)
 
 
 @dataclass(frozen=True, slots=True)
-class Extreme:
+class Extreme(AggregationBase):
     """Smallest (min) or largest (max) non-null value."""
 
     is_max: bool
-    requires_column: bool = True
-    input_types: frozenset[ValueType] = ORDERED
-    is_commutative: bool = True
-    is_invertible: bool = False
+    input_types = ORDERED
+    formula = (Formula.WHERE_COUNTED, 0)
 
     @property
     def name(self) -> str:
@@ -67,11 +58,11 @@ class Extreme:
         """The column's own type."""
         return column_type if column_type in self.input_types else None
 
-    def parts(self, column: Column | None) -> tuple[Part, ...]:
+    def parts(self, column: Column | None, further: Sequence[Column] = ()) -> tuple[Part, ...]:
         """Count of values and the extreme."""
         assert column is not None
         return (ValueCount(column.name), ExtremeValue(column.name, column.type, self.is_max))
 
-    def lower(self, fields: Sequence[Array]) -> Lowered:
+    def lower(self, fields: Sequence[Array], as_of_ms: Int64Array) -> Lowered:
         """The extreme; null without values."""
         return Lowered(fields[1], fields[0] == 0)

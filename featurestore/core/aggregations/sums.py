@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featurestore.core.aggregations.base import NUMBERS, Lowered
+from featurestore.core.aggregations.base import NUMBERS, AggregationBase, Lowered
+from featurestore.core.events import Int64Array
+from featurestore.core.formulas import Formula
 from featurestore.core.parts import LOW_BITS, Array, FlagSum, FloatSum, IntSum, Part, ValueCount, join_float
 from featurestore.core.spec import Column, ValueType
 
@@ -23,14 +25,13 @@ def sum_part(column: Column) -> Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
+class Sum(AggregationBase):
     """Sum of the non-null values. An integer sum outside int64 is null, never wrapped."""
 
-    name: str = "sum"
-    requires_column: bool = True
-    input_types: frozenset[ValueType] = NUMBERS
-    is_commutative: bool = True
-    is_invertible: bool = True
+    name = "sum"
+    input_types = NUMBERS
+    is_invertible = True
+    formula = (Formula.TOTAL, 0)
 
     def output_type(self, column_type: ValueType | None) -> ValueType | None:
         """FLOAT64 of FLOAT64, INT64 of the others."""
@@ -38,50 +39,41 @@ class Sum:
             return None
         return ValueType.FLOAT64 if column_type is ValueType.FLOAT64 else ValueType.INT64
 
-    def parts(self, column: Column | None) -> tuple[Part, ...]:
+    def parts(self, column: Column | None, further: Sequence[Column] = ()) -> tuple[Part, ...]:
         """One sum."""
         assert column is not None
         return (sum_part(column),)
 
-    def lower(self, fields: Sequence[Array]) -> Lowered:
+    def lower(self, fields: Sequence[Array], as_of_ms: Int64Array) -> Lowered:
         """The sum; null only when it does not fit."""
         if len(fields) == 1:
             return Lowered(fields[0])
         high, low = fields
-        # Wrapping int64 arithmetic is exact modulo 2**64, so only sums that may not fit need a closer look.
-        if np.abs(join_float(high, low)).max(initial=0.0) < SAFELY_INT64:
-            return Lowered((high << LOW_BITS) + low)
-        return _lower_near_the_edge(high, low)
-
-
-def _lower_near_the_edge(high: Array, low: Array) -> Lowered:
-    """Sums that may not fit, decided with integers of any size."""
-    exact = [int(upper) * (1 << LOW_BITS) + int(lower) for upper, lower in zip(high, low, strict=True)]
-    null = np.array([not -(1 << 63) <= total < (1 << 63) for total in exact], dtype=np.bool_)
-    values = np.array([0 if gone else total for total, gone in zip(exact, null, strict=True)], dtype=np.int64)
-    return Lowered(values, null)
+        carried = high + (low >> LOW_BITS)
+        limit = 1 << (63 - LOW_BITS)
+        values = (carried << LOW_BITS) | (low & ((1 << LOW_BITS) - 1))
+        return Lowered(values, (carried < -limit) | (carried >= limit))
 
 
 @dataclass(frozen=True, slots=True)
-class Mean:
+class Mean(AggregationBase):
     """Arithmetic mean of the non-null values."""
 
-    name: str = "mean"
-    requires_column: bool = True
-    input_types: frozenset[ValueType] = NUMBERS
-    is_commutative: bool = True
-    is_invertible: bool = True
+    name = "mean"
+    input_types = NUMBERS
+    is_invertible = True
+    formula = (Formula.MEAN, 0)
 
     def output_type(self, column_type: ValueType | None) -> ValueType | None:
         """FLOAT64."""
         return ValueType.FLOAT64 if column_type in self.input_types else None
 
-    def parts(self, column: Column | None) -> tuple[Part, ...]:
+    def parts(self, column: Column | None, further: Sequence[Column] = ()) -> tuple[Part, ...]:
         """Count of values and their sum."""
         assert column is not None
         return (ValueCount(column.name), sum_part(column))
 
-    def lower(self, fields: Sequence[Array]) -> Lowered:
+    def lower(self, fields: Sequence[Array], as_of_ms: Int64Array) -> Lowered:
         """The sum divided by the count."""
         null = fields[0] == 0
         return Lowered(mean_of(fields), null)

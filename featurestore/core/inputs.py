@@ -1,0 +1,148 @@
+"""What a view reads of an event: payload columns, columns computed from them, conditions, and who undoes whom.
+
+    payload columns ──> computed columns ──> conditions        evaluated once a batch, when events arrive
+          └───────────────────┴──────────────────┴──> event columns: what heads store and folding lifts
+
+A conditional aggregation reads its column together with a flag, so ten conditions over one amount store the amount
+once. After arrival nothing evaluates SQL again: a reader that lifts a head only looks at flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from featurestore.core.aggregations.catalog import resolve
+from featurestore.core.events import BoolArray, ColumnValues
+from featurestore.core.expressions import Expression, compile_expression
+from featurestore.core.lifting import Input
+from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec
+from featurestore.errors import InvariantBroken
+
+EVENT = "*"
+"""Stands for the event itself, where no column is read."""
+
+
+class ViewInputs:
+    """The inputs of one view.
+
+    Args:
+        view: a valid view.
+
+    Attributes:
+        event_columns: columns to carry to the fold and to store in heads, ascending by name.
+        conditional: inputs of parts that are a column under a condition, by name.
+        undo: the event column that is true for events which undo an earlier one; None when there are none.
+    """
+
+    def __init__(self, view: ViewSpec) -> None:
+        self._view = view
+        self._conditions = tuple(
+            dict.fromkeys(text for text in (*(feature.where for feature in view.features), view.undo) if text)
+        )
+        self.undo = flag_name(view.undo) if view.undo else None
+        self.conditional = {
+            _input_name(feature.column, feature.where): Input(feature.column, flag_name(feature.where))
+            for feature in view.features
+            if feature.where
+        }
+        self._read = {feature.column for feature in view.features if feature.column is not None}
+        self._read.update(name for feature in view.features for name in resolve(feature.function).further_columns)
+        columns = [self.column(name) for name in self._read]
+        columns += [Column(flag_name(text), ValueType.BOOL) for text in self._conditions]
+        self.event_columns: tuple[Column, ...] = tuple(sorted(columns, key=lambda column: column.name))
+
+    @cached_property
+    def payload_columns(self) -> tuple[str, ...]:
+        """Columns to decode: those behind features, conditions and join keys, by name."""
+        computed = {column.name for column in self._view.source.computed}
+        return tuple(sorted(self._closure - computed))
+
+    @cached_property
+    def computed_columns(self) -> tuple[str, ...]:
+        """Computed columns that are needed, each behind those it reads."""
+        return tuple(column.name for column in self._view.source.computed if column.name in self._closure)
+
+    def column(self, name: str) -> Column:
+        """A column of the source, of the payload or computed."""
+        column = self._view.source.column(name)
+        if column is None:
+            raise InvariantBroken(
+                f'feature view "{self._view.name}" reads column "{name}" that its source does not have'
+            )
+        return column
+
+    def input_of(self, feature: FeatureSpec) -> Column | None:
+        """What the parts of a feature read; None counts all events."""
+        if not feature.where:
+            return None if feature.column is None else self.column(feature.column)
+        value_type = ValueType.BOOL if feature.column is None else self.column(feature.column).type
+        return Column(_input_name(feature.column, feature.where), value_type)
+
+    def compute(self, columns: MutableMapping[str, ColumnValues], count: int) -> None:
+        """Add everything that the view computes of N events; what other views computed of them stays.
+
+        Args:
+            columns: at least the payload columns, N rows each.
+            count: N.
+        """
+        for name in self.computed_columns:
+            if name not in columns:
+                columns[name] = self._expressions[name].evaluate(columns, count).finite()
+        for text in self._conditions:
+            if flag_name(text) not in columns:
+                columns[flag_name(text)] = _as_flag(self._expressions[flag_name(text)].evaluate(columns, count))
+
+    def selected(self, columns: Mapping[str, ColumnValues], count: int) -> BoolArray | None:
+        """(N,) whether each event is the view's; None when all are. `columns` went through `compute`."""
+        if not self._view.where:
+            return None
+        condition = self._expressions[flag_name(self._view.where)].evaluate(columns, count)
+        return np.asarray(condition.values, dtype=np.bool_)
+
+    @cached_property
+    def _expressions(self) -> dict[str, Expression]:
+        """Computed columns by name, conditions by their flag's. Only whoever takes events in needs them."""
+        source = self._view.source
+        types = {column.name: column.type for column in source.columns}
+        types.update({column.name: column.type for column in source.computed})
+        texts = {column.name: column.expression for column in source.computed}
+        texts.update({flag_name(text): text for text in (*self._conditions, self._view.where) if text})
+        return {name: compile_expression(text, types) for name, text in texts.items()}
+
+    @cached_property
+    def _closure(self) -> frozenset[str]:
+        """Every column that is needed, directly or by another, of the payload or computed."""
+        found = set[str]()
+        rest = [*self._read, *(key.name for key in self._view.join_keys)]
+        for text in (*self._conditions, self._view.where):
+            rest += self._expressions[flag_name(text)].columns if text else ()
+        while rest:
+            name = rest.pop()
+            if name not in found:
+                found.add(name)
+                rest += self._expressions[name].columns if name in self._expressions else ()
+        return frozenset(found)
+
+
+@lru_cache(maxsize=1_024)
+def view_inputs(view: ViewSpec) -> ViewInputs:
+    """The inputs of a view; expressions are compiled once."""
+    return ViewInputs(view)
+
+
+def flag_name(condition: str) -> str:
+    """Name of the BOOL event column that holds a condition."""
+    return f"where {condition}"
+
+
+def _input_name(column: str | None, condition: str) -> str:
+    """Name of a column under a condition."""
+    return f"{EVENT if column is None else column} {flag_name(condition)}"
+
+
+def _as_flag(condition: ColumnValues) -> ColumnValues:
+    """1 where a condition is true, 0 where it is false or null; never null itself."""
+    return ColumnValues(np.asarray(condition.values).astype(np.int64))
