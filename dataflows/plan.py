@@ -5,21 +5,24 @@
                 own, so that the live features stay fresh meanwhile
 
 A catch-up generation that has come as far as the live ones were a moment ago is promoted, and the flow is planned
-again: it joins the live stage, and nobody writes the generation it replaces any more.
+again: it joins the live stage, and nobody writes the generation it replaces any more. The flow is also planned again
+when somebody else has changed what is to be fed: a generation was bootstrapped from the event log and is handed over,
+or a view was rolled back. One that is still being bootstrapped belongs to whoever does that, and is not in a plan.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from dataflows.conductor import Conductor, Outcome
 from dataflows.sources import EventLog, PartitionStart
 from dataflows.tile_store import Positions, TileStore
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec, ViewSpec
-from featurestore.errors import EventsLost, InvariantBroken, Unavailable
+from featurestore.errors import EventsLost, InvalidRequest, InvariantBroken, Unavailable
 from featurestore.online.generations import Generation, GenerationState
 
 BEHIND_RECORDS_MAX = 200_000
@@ -27,6 +30,9 @@ BEHIND_RECORDS_MAX = 200_000
 
 WATCH_INTERVAL_MS = 1_000
 PARTITION_WATCH_INTERVAL_MS = 30_000
+
+FedGeneration: TypeAlias = tuple[str, int, GenerationState]
+"""View, number and state of a generation that the stream feeds."""
 
 _logger = logging.getLogger(__name__)
 
@@ -48,16 +54,23 @@ class Stage:
     @property
     def topics(self) -> frozenset[str]:
         """Topics the stage reads."""
-        return frozenset(generation.view.source.topic for generation in self.generations)
+        return frozenset(topic for generation in self.generations for topic in generation.view.source.topics)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """Both stages of a flow; each may be empty."""
+    """Both stages of a flow; each may be empty.
+
+    Attributes:
+        live, catch_up: the stages.
+        lane_count: lanes of the store.
+        fed: what there was to feed when the plan was made, of all views of the store.
+    """
 
     live: Stage
     catch_up: Stage
     lane_count: int
+    fed: frozenset[FedGeneration]
 
     @property
     def stages(self) -> tuple[Stage, Stage]:
@@ -74,14 +87,21 @@ def make_plan(store: TileStore, log: EventLog, views: Sequence[ViewSpec]) -> Str
     """
     store.register(views)
     names = {view.name for view in views}
-    generations = [generation for generation in store.generations() if generation.view.name in names]
+    found = store.generations()
+    generations = [generation for generation in found if generation.view.name in names]
     positions = {_identity(generation): store.positions(generation) for generation in generations}
     live, catch_up = _divide(generations, positions)
     return StreamPlan(
         live=Stage("live", live, _starts(live, positions, log)),
         catch_up=Stage("catch_up", catch_up, _starts(catch_up, positions, log)),
         lane_count=store.lane_count,
+        fed=_fed(found),
     )
+
+
+def _fed(generations: Iterable[Generation]) -> frozenset[FedGeneration]:
+    """Generations and what they are."""
+    return frozenset((one.view.name, one.number, one.state) for one in generations)
 
 
 def _identity(generation: Generation) -> tuple[str, int]:
@@ -100,7 +120,8 @@ def _divide(
             peers = [
                 positions[_identity(peer)]
                 for peer in generations
-                if peer.state is GenerationState.SERVING and peer.view.source.topic == generation.view.source.topic
+                if peer.state is GenerationState.SERVING
+                and set(peer.view.source.topics) == set(generation.view.source.topics)
             ]
             is_behind = _records_behind(positions[_identity(generation)], peers) > BEHIND_RECORDS_MAX
             (catch_up if is_behind else live).append(generation)
@@ -123,10 +144,11 @@ def _starts(
     """Where a stage begins in every partition of its topics: at the least advanced of its generations."""
     sources: dict[str, SourceSpec] = {}
     for generation in generations:
-        sources.setdefault(generation.view.source.topic, generation.view.source)
+        for source in generation.view.source.per_topic:
+            sources.setdefault(source.topic, source)
     starts = []
     for topic, source in sorted(sources.items()):
-        readers = [positions[_identity(one)] for one in generations if one.view.source.topic == topic]
+        readers = [positions[_identity(one)] for one in generations if topic in one.view.source.topics]
         partitions = log.partitions(source)
         known = {partition for reader in readers for (name, partition) in reader if name == topic}
         vanished = sorted(known - set(partitions))
@@ -167,6 +189,7 @@ class PlanWatch:
         self._targets: dict[tuple[str, int], Positions] = {}
         self._caught_up: set[tuple[str, int]] = set()
         self._next_check_ns = 0
+        self._is_outdated = False
         self._next_partition_check_ns = clock.monotonic_ns() + PARTITION_WATCH_INTERVAL_MS * 1_000_000
 
     def tick(self) -> None:
@@ -176,9 +199,11 @@ class PlanWatch:
         """
         now_ns = self._clock.monotonic_ns()
         try:
-            if now_ns >= self._next_check_ns and self._plan.catch_up.generations:
+            if now_ns >= self._next_check_ns:
                 self._next_check_ns = now_ns + WATCH_INTERVAL_MS * 1_000_000
-                self.promote_caught_up()
+                self._look_for_generations()
+                if self._plan.catch_up.generations:
+                    self.promote_caught_up()
             if now_ns >= self._next_partition_check_ns:
                 self._next_partition_check_ns = now_ns + PARTITION_WATCH_INTERVAL_MS * 1_000_000
                 self._look_for_partitions()
@@ -196,11 +221,26 @@ class PlanWatch:
             if target is not None and _has_reached(self._store.positions(generation), target):
                 self._caught_up.add(identity)
                 if generation.state is GenerationState.FILLING:
-                    self._store.promote(generation)
+                    try:
+                        self._store.promote(generation)
+                    except InvalidRequest as error:  # it was retired since the last look; the next one plans again
+                        _logger.warning("%s", error.message)
+                        continue
                 _logger.info('feature view "%s" generation %d has caught up and serves', *identity)
                 if self._may_replan:
                     self._conductor.end(Outcome.REBUILD, f'feature view "{identity[0]}" has caught up')
-            self._targets[identity] = _furthest(live, generation.view.source.topic)
+            self._targets[identity] = _furthest(live, generation.view.source.topics)
+
+    def _look_for_generations(self) -> None:
+        """Plan again when something else is to be fed than was planned."""
+        fed = _fed(self._store.generations())
+        if fed == self._plan.fed or self._is_outdated:
+            return
+        self._is_outdated = True
+        views = ", ".join(sorted({f'"{view}"' for view, _, _ in fed ^ self._plan.fed}))
+        _logger.info("generations of feature view %s have changed", views)
+        if self._may_replan:
+            self._conductor.end(Outcome.REBUILD, f"generations of feature view {views} have changed")
 
     def _look_for_partitions(self) -> None:
         """Plan again when a topic has got more partitions."""
@@ -214,12 +254,12 @@ class PlanWatch:
                         self._conductor.end(Outcome.REBUILD, f'topic "{source.topic}" has new partitions')
 
 
-def _furthest(positions: Iterable[Positions], topic: str) -> Positions:
-    """The largest next offset of each of a topic's partitions."""
+def _furthest(positions: Iterable[Positions], topics: Collection[str]) -> Positions:
+    """The largest next offset of each partition of some topics."""
     furthest: Positions = {}
     for one in positions:
         for partition, offset in one.items():
-            if partition[0] == topic:
+            if partition[0] in topics:
                 furthest[partition] = max(offset, furthest.get(partition, 0))
     return furthest
 

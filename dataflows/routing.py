@@ -18,7 +18,14 @@ from dataflows.sources import Shared, SourceItem
 from featurestore.core.events import KeyedBatch
 from featurestore.core.spec import SourceSpec, ViewSpec
 from featurestore.wire.events import DeadLetter, DecodedBatch, EventDecoder, RawBatch
-from featurestore.wire.keying import PartitionWatermark, columns_read, key_events, refused_rows, split_by_writer
+from featurestore.wire.keying import (
+    PartitionWatermark,
+    columns_read,
+    key_events,
+    refused_rows,
+    split_by_writer,
+    with_computed,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +76,9 @@ class DecodeStep:
         self._topics_lettered_elsewhere = topics_lettered_elsewhere
         self._readers: dict[str, list[tuple[EventDecoder, tuple[ViewSpec, ...]]]] = {}
         for source, views in _views_by_source(stage).items():
-            decoder = EventDecoder(source, [name for view in views for name in columns_read(view)])
-            self._readers.setdefault(source.topic, []).append((decoder, views))
+            names = [name for view in views for name in columns_read(view)]
+            for one in source.per_topic:
+                self._readers.setdefault(one.topic, []).append((EventDecoder(one, names), views))
 
     def __call__(self, item: SourceItem) -> list[DecodedItem]:
         """One DecodedRead for each schema that the read's topic is read with: one, while a schema is changed two."""
@@ -109,7 +117,7 @@ class KeyStep:
         self._shared = shared
         self._lane_count = lane_count
         self._writer_keys = writer_keys(writer_count)
-        self._watermarks: dict[tuple[SourceSpec, int], PartitionWatermark] = {}
+        self._watermarks: dict[tuple[SourceSpec, str, int], PartitionWatermark] = {}
 
     def __call__(self, item: DecodedItem) -> list[RoutedItem]:
         """Every writer gets every read, with no rows if need be, so that all checkpoints keep up."""
@@ -125,8 +133,8 @@ class KeyStep:
 
     def _route(self, item: DecodedRead) -> list[RoutedItem]:
         """Key the rows of each view, and deal them out."""
-        events, raw = item.decoded.events, item.raw
-        partition = (item.views[0].source, events.partition)
+        events, raw = with_computed(item.decoded.events, item.views), item.raw
+        partition = (item.views[0].source, events.topic, events.partition)
         watermark_ms = self._watermarks.setdefault(partition, PartitionWatermark()).advance(events.event_time_ms)
         letters: list[DeadLetter] = []
         shares: list[list[KeyedBatch]] = [[] for _ in self._writer_keys]

@@ -8,16 +8,19 @@
             *count(over=["1m", "1h", "1d", LIFETIME]),
             *aggregate("amount", ["sum", "mean", "max"], over=["1h", "1d", "30d"]),
             *aggregate("amount", "sum", over="1h", offset="7d"),          # the same hour a week ago
-            *aggregate("is_declined", "sum", over=["5m", "1h"], hop="1s", name="declines"),
+            *aggregate("amount", "sum", over=[today("Europe/Berlin"), session(gap="30m")]),
+            *count(over=series("1h", 24)),                                # the last 24 hours by the hour
+            *count(over="1h", where="is_declined", name="declines"),
+            *derive("decline_rate_1h", "declines_1h / nullif(count_1h, 0)"),
         ],
     )
 
 gives a `feast.StreamFeatureView` with the features count_1m ... count_lifetime, amount_sum_1h ... amount_max_30d,
-amount_sum_1h_offset_7d, declines_5m, declines_1h, each an `Aggregation` and the `Field` of the right type. Nothing is
-hidden: print the view, or write it by hand. Mistakes are not raised here but reported by `featurestore plan`, all at
-once and for hand-written views alike.
+amount_sum_1h_offset_7d, amount_sum_today, amount_sum_session_30m, count_24x1h, declines_1h, each an `Aggregation` and
+the `Field` of the right type, and a Field for decline_rate_1h. Nothing is hidden: print the view, or write it by hand.
+Mistakes are not raised here but reported by `featurestore plan`, all at once and for hand-written views alike.
 
-Feast has no field for some things, so they are tags: see `compile_view` and `compile_source` for their names.
+Feast has no field for some things, so they are tags: `compile_view`, `compile_window` and `compile_source` name them.
 """
 
 from __future__ import annotations
@@ -31,24 +34,70 @@ from feast import Entity, Field, FileSource, KafkaSource, StreamFeatureView
 from feast.aggregation import Aggregation
 from feast.data_format import JsonFormat
 from feast.data_source import DataSource
-from feast.types import Bool, Float64, Int64, PrimitiveFeastType, String, UnixTimestamp
+from feast.types import Array, Bool, FeastType, Float64, Int64, Map, String, UnixTimestamp
 
 from featurestore.core.aggregations import catalog
+from featurestore.core.expressions import compile_expression
+from featurestore.core.series import LIST_TYPES
 from featurestore.core.spec import Column, ValueType
+from featurestore.definitions.author_windows import (
+    NamedWindow,
+    named,
+    series,
+    session,
+    this_month,
+    this_week,
+    this_year,
+    today,
+)
+from featurestore.definitions.compile_expressions import (
+    COMPUTED_TAG_PREFIX,
+    EXPRESSION_TAG,
+    UNDO_TAG,
+    WHERE_TAG,
+    computed_columns,
+)
 from featurestore.definitions.compile_source import DEDUP_HORIZON_TAG, EVENT_ID_TAG, MAX_FUTURE_TAG
-from featurestore.definitions.compile_view import LIFETIME, LOOKBACK_TAG, OFFSET_TAG, WINDOW_TAG
+from featurestore.definitions.compile_topics import TOPIC_COLUMN_TAG, TOPIC_TAG_PREFIX, topic_text
+from featurestore.definitions.compile_view import LOOKBACK_TAG
+from featurestore.definitions.compile_window import LIFETIME, OFFSET_TAG, SERIES_TAG
 from featurestore.definitions.durations import parse_duration_ms
+from featurestore.definitions.problems import Place, ProblemList
 from featurestore.definitions.source_schema import COLUMN_TYPES, format_source_schema, parse_source_schema
 from featurestore.errors import InvalidRequest
 
-__all__ = ["LIFETIME", "WindowedFeature", "aggregate", "count", "kafka_source", "stream_view"]
+__all__ = [
+    "LIFETIME",
+    "DerivedFeature",
+    "NamedWindow",
+    "WindowedFeature",
+    "aggregate",
+    "count",
+    "derive",
+    "kafka_source",
+    "series",
+    "session",
+    "stream_view",
+    "this_month",
+    "this_week",
+    "this_year",
+    "today",
+]
 
-FEAST_TYPES: Mapping[ValueType, PrimitiveFeastType] = {
+Over = str | NamedWindow | Sequence[str | NamedWindow]
+"""One window or several; a text is a duration or LIFETIME."""
+
+FEAST_TYPES: Mapping[ValueType, FeastType] = {
     ValueType.INT64: Int64,
     ValueType.FLOAT64: Float64,
     ValueType.STRING: String,
     ValueType.BOOL: Bool,
     ValueType.TIMESTAMP: UnixTimestamp,
+    ValueType.INT64_LIST: Array(Int64),
+    ValueType.FLOAT64_LIST: Array(Float64),
+    ValueType.STRING_LIST: Array(String),
+    ValueType.INT64_MAP: Map,
+    ValueType.FLOAT64_MAP: Map,
 }
 
 
@@ -60,26 +109,37 @@ class WindowedFeature:
         name: of the feature.
         function: text for Aggregation.function.
         column: source column, "" to count rows.
-        window: duration text or LIFETIME.
+        window: what it covers.
         hop: duration text, "" for the default grid.
         offset: duration text, "" for none.
+        where: SQL condition under which events count, "" for all.
     """
 
     name: str
     function: str
     column: str
-    window: str
+    window: NamedWindow
     hop: str = ""
     offset: str = ""
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedFeature:
+    """A feature that is an SQL expression over other features of its view, made by `derive`."""
+
+    name: str
+    expression: str
 
 
 def aggregate(
     columns: str | Sequence[str],
     functions: str | Sequence[str],
     *,
-    over: str | Sequence[str],
+    over: Over,
     hop: str = "",
     offset: str = "",
+    where: str = "",
     name: str = "",
 ) -> list[WindowedFeature]:
     """Every function of every column over every window.
@@ -87,9 +147,10 @@ def aggregate(
     Args:
         columns: one or several source columns.
         functions: one or several of the catalog's functions ("sum", "mean", "stddev_pop" ...).
-        over: one or several windows, such as "15m" or LIFETIME.
+        over: one or several windows: durations such as "15m", LIFETIME, `today`, `this_month`, `session`, `series` ...
         hop: grid of the windows' old edge; "1ms" makes them exact. Default: at most 1/60 of each window.
         offset: how far back the windows end.
+        where: SQL condition over the source's columns; only events for which it is true count.
         name: stands for "{column}_{function}" in the names; only for one column and one function.
 
     Returns:
@@ -98,23 +159,38 @@ def aggregate(
     Raises:
         InvalidRequest: a name for more than one column or function.
     """
-    columns, functions, windows = _several(columns), _several(functions), _several(over)
+    columns, functions = _several(columns), _several(functions)
+    windows = [named(window) for window in ([over] if isinstance(over, str | NamedWindow) else over)]
     if name and (len(columns) > 1 or len(functions) > 1):
         raise InvalidRequest(
             f'one name, "{name}", for several columns or functions', hint="call aggregate() once for each of them"
         )
     suffix = f"_offset_{offset}" if offset else ""
     return [
-        WindowedFeature(f"{name or f'{column}_{function}'}_{window}{suffix}", function, column, window, hop, offset)
+        WindowedFeature(
+            f"{name or f'{column}_{function}'}_{window.name}{suffix}", function, column, window, hop, offset, where
+        )
         for column in columns
         for function in functions
         for window in windows
     ]
 
 
-def count(*, over: str | Sequence[str], hop: str = "", offset: str = "", name: str = "count") -> list[WindowedFeature]:
+def count(
+    *, over: Over, hop: str = "", offset: str = "", where: str = "", name: str = "count"
+) -> list[WindowedFeature]:
     """How many events there were, over every window; arguments as in `aggregate`."""
-    return aggregate("", "count", over=over, hop=hop, offset=offset, name=name)
+    return aggregate("", "count", over=over, hop=hop, offset=offset, where=where, name=name)
+
+
+def derive(name: str, expression: str) -> list[DerivedFeature]:
+    """A feature computed from other features of the view whenever they are read.
+
+    Args:
+        name: of the feature.
+        expression: SQL over the names of other features, such as "declined_count_1h / nullif(count_1h, 0)".
+    """
+    return [DerivedFeature(name, expression)]
 
 
 def stream_view(
@@ -122,25 +198,30 @@ def stream_view(
     name: str,
     entities: Sequence[Entity],
     source: KafkaSource,
-    features: Sequence[WindowedFeature],
+    features: Sequence[WindowedFeature | DerivedFeature],
     prefix: str = "",
     ttl: str = "",
     lookback: str = "",
+    where: str = "",
+    undo: str = "",
     tags: Mapping[str, str] | None = None,
     description: str = "",
     owner: str = "",
 ) -> StreamFeatureView:
-    """A StreamFeatureView with one Aggregation and one typed Field per feature.
+    """A StreamFeatureView with one Aggregation and one typed Field per windowed feature, one Field per derived one.
 
     Args:
         name: of the view.
         entities: the keys by which its features are looked up.
         source: the stream; its schema gives the types of the fields.
-        features: from `aggregate` and `count`.
-        prefix: put before every feature's name. Worth having where a service takes several views: the Feast SDK refuses
-            a service in which two features share a name, unless it is asked for full names.
+        features: from `aggregate`, `count` and `derive`.
+        prefix: put before every feature's name (expressions of derived features use the full names). Worth having where
+            a service takes several views: the Feast SDK refuses a service in which two features share a name, unless it
+            is asked for full names.
         ttl: how long events matter, if longer than the longest window needs.
         lookback: how far before an entity's newest event an `as_of` read stays exact; default "1m".
+        where: SQL condition over the source's columns; other events are none of the view's.
+        undo: SQL condition; events for which it is true take back what an equal event added.
         tags: kept beside those that are set here, as in Feast.
         description: as in Feast.
         owner: as in Feast.
@@ -148,8 +229,12 @@ def stream_view(
     Raises:
         InvalidRequest: a window, hop or ttl is not a duration.
     """
-    columns = {column.name: column.type for column in _columns_of(source)}
+    columns = _types_of(source)
     features = [replace(feature, name=prefix + feature.name) for feature in features]
+    windowed = [feature for feature in features if isinstance(feature, WindowedFeature)]
+    types = {feature.name: _output_type(feature, columns) for feature in windowed}
+    derived = [_derived_field(feature, types) for feature in features if isinstance(feature, DerivedFeature)]
+    own_tags = {LOOKBACK_TAG: lookback, WHERE_TAG: where, UNDO_TAG: undo}
     with warnings.catch_warnings():
         # Feast calls stream views experimental, once a view.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -158,10 +243,10 @@ def stream_view(
             entities=list(entities),
             source=source,
             timestamp_field=source.timestamp_field,
-            aggregations=[_aggregation(feature) for feature in features],
-            schema=[_field(feature, columns) for feature in features],
+            aggregations=[_aggregation(feature) for feature in windowed],
+            schema=[*(_field(feature, types[feature.name]) for feature in windowed), *derived],
             ttl=_timedelta(ttl) if ttl else timedelta(0),
-            tags={**(tags or {}), **({LOOKBACK_TAG: lookback} if lookback else {})},
+            tags={**(tags or {}), **{tag: text for tag, text in own_tags.items() if text}},
             description=description,
             owner=owner,
         )
@@ -176,6 +261,9 @@ def kafka_source(
     event_id: str = "",
     dedup_horizon: str = "",
     max_future: str = "",
+    computed: Mapping[str, str] | None = None,
+    more_topics: Mapping[str, Mapping[str, str]] | None = None,
+    topic_column: str = "",
     bootstrap_servers: str = "127.0.0.1:9092",
     history: DataSource | None = None,
     description: str = "",
@@ -191,6 +279,10 @@ def kafka_source(
         event_id: column that is unique per event; events are de-duplicated by it.
         dedup_horizon: how long an id is remembered; default "1h".
         max_future: how far ahead of the clock an event may be dated; default "5m".
+        computed: column -> SQL over the payload's columns and other computed ones, such as
+            {"local_hour": "extract(hour from event_time at time zone 'Europe/Berlin')"}.
+        more_topics: further topic -> payload field -> column, for the fields that are called otherwise there.
+        topic_column: name of a STRING column that holds the topic of each event, for conditions.
         bootstrap_servers: Kafka's addresses.
         history: the same events at rest, for training sets; Feast insists on one, but it need not exist yet.
         description: as in Feast.
@@ -204,6 +296,9 @@ def kafka_source(
         hint = f"types are {', '.join(COLUMN_TYPES)}"
         raise InvalidRequest(f'source "{name}" has columns of unknown type: {", ".join(unknown)}', hint=hint)
     tags = {EVENT_ID_TAG: event_id, DEDUP_HORIZON_TAG: dedup_horizon, MAX_FUTURE_TAG: max_future}
+    tags |= {COMPUTED_TAG_PREFIX + column: sql for column, sql in (computed or {}).items()}
+    tags[TOPIC_COLUMN_TAG] = topic_column
+    topics = {TOPIC_TAG_PREFIX + more: topic_text(fields) for more, fields in (more_topics or {}).items()}
     typed = tuple(Column(column, COLUMN_TYPES[type_name]) for column, type_name in columns.items())
     return KafkaSource(
         name=name,
@@ -213,7 +308,7 @@ def kafka_source(
         message_format=JsonFormat(schema_json=format_source_schema(typed)),
         batch_source=history
         or FileSource(name=f"{name}_history", path=f"data/{name}.parquet", timestamp_field=event_time),
-        tags={tag: value for tag, value in tags.items() if value},
+        tags={tag: value for tag, value in tags.items() if value} | topics,
         description=description,
         owner=owner,
     )
@@ -223,17 +318,27 @@ def _aggregation(feature: WindowedFeature) -> Aggregation:
     return Aggregation(
         column=feature.column,
         function=feature.function,
-        time_window=None if feature.window == LIFETIME else _timedelta(feature.window),
+        time_window=_timedelta(feature.window.length) if feature.window.length else None,
         slide_interval=_timedelta(feature.hop) if feature.hop else None,
         name=feature.name,
     )
 
 
-def _field(feature: WindowedFeature, columns: Mapping[str, ValueType]) -> Field:
-    tags = {WINDOW_TAG: LIFETIME} if feature.window == LIFETIME else {}
+def _field(feature: WindowedFeature, output_type: ValueType) -> Field:
+    tags = dict(feature.window.tags)
     if feature.offset:
         tags[OFFSET_TAG] = feature.offset
-    return Field(name=feature.name, dtype=FEAST_TYPES[_output_type(feature, columns)], tags=tags)
+    if feature.where:
+        tags[WHERE_TAG] = feature.where
+    return Field(name=feature.name, dtype=FEAST_TYPES[output_type], tags=tags)
+
+
+def _derived_field(feature: DerivedFeature, types: Mapping[str, ValueType]) -> Field:
+    try:
+        output_type = compile_expression(feature.expression, types).type
+    except InvalidRequest:
+        output_type = ValueType.FLOAT64  # the mistake is reported when the view is compiled
+    return Field(name=feature.name, dtype=FEAST_TYPES[output_type], tags={EXPRESSION_TAG: feature.expression})
 
 
 def _output_type(feature: WindowedFeature, columns: Mapping[str, ValueType]) -> ValueType:
@@ -242,7 +347,15 @@ def _output_type(feature: WindowedFeature, columns: Mapping[str, ValueType]) -> 
         function = catalog.resolve(feature.function)
     except InvalidRequest:
         return ValueType.FLOAT64
-    return function.output_type(columns.get(feature.column)) or ValueType.FLOAT64
+    answer = function.output_type(columns.get(feature.column)) or ValueType.FLOAT64
+    return LIST_TYPES.get(answer, answer) if SERIES_TAG in feature.window.tags else answer
+
+
+def _types_of(source: KafkaSource) -> dict[str, ValueType]:
+    """Type of every column of a source, computed ones included; those with a mistake are missing."""
+    types = {column.name: column.type for column in _columns_of(source)}
+    computed = computed_columns(source.tags, types, Place("source", source.name), ProblemList())
+    return {**types, **{column.name: column.type for column in computed}}
 
 
 def _columns_of(source: KafkaSource) -> tuple[Column, ...]:
@@ -250,9 +363,13 @@ def _columns_of(source: KafkaSource) -> tuple[Column, ...]:
     if not isinstance(message_format, JsonFormat):
         return ()
     try:
-        return parse_source_schema(message_format.schema_json).columns
+        columns = parse_source_schema(message_format.schema_json).columns
     except InvalidRequest:
         return ()
+    mapping = source.field_mapping or {}
+    named = [Column(mapping.get(column.name, column.name), column.type) for column in columns]
+    topic_column = source.tags.get(TOPIC_COLUMN_TAG)
+    return (*named, *([Column(topic_column, ValueType.STRING)] if topic_column else []))
 
 
 def _timedelta(text: str) -> timedelta:

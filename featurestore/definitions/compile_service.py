@@ -33,7 +33,7 @@ class Servable:
     @classmethod
     def of_view(cls, view: ViewSpec) -> Servable:
         """A sound stream view."""
-        return cls(tuple(feature.name for feature in view.features), view.join_keys)
+        return cls(tuple(answer.name for answer in view.answers), view.join_keys)
 
     @classmethod
     def of_plain_view(cls, view: PlainViewSpec, unreadable: frozenset[str]) -> Servable:

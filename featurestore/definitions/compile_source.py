@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from featurestore.core.spec import DEFAULT_MAX_FUTURE_MS, SourceSpec, ValueType
+from featurestore.core.spec import DEFAULT_MAX_FUTURE_MS, Column, SourceSpec, ValueType
 from featurestore.definitions import limits
+from featurestore.definitions.compile_expressions import computed_columns
+from featurestore.definitions.compile_topics import TOPIC_COLUMN_TAG, renamed_columns, topics_of
 from featurestore.definitions.durations import format_duration, parse_duration_ms
 from featurestore.definitions.problems import Place, ProblemList, suggest
 from featurestore.definitions.source_schema import SourceSchema, parse_source_schema
@@ -51,15 +54,14 @@ def compile_source(view: RegisteredView, view_place: Place, problems: ProblemLis
         return None
     place = Place("source", source.name)
     if view.has_function:
-        remedy = "remove the function; columns are aggregated as they are in the payload"
+        remedy = 'remove the function; write computed columns as SQL in tags "computed.NAME" of the source'
         problems.add(view_place, "it transforms events by a function before aggregating", remedy)
-    if source.field_mapping:
-        problems.add(place, "it has a field_mapping", "remove it; columns are named as in the payload")
     if not source.topic:
         problems.add(place, "it has no topic", "give KafkaSource(topic=...)")
     schema = _schema(source, place, problems)
     if schema is None:
         return None
+    schema = _mapped(schema, source, place, problems)
     names = {column.name: column.type for column in schema.columns}
     time_column = view.timestamp_field or source.timestamp_field
     if source.timestamp_field and source.timestamp_field != time_column:
@@ -106,7 +108,28 @@ def _spec(
         dedup_horizon_ms=horizon_ms if event_id else 0,
         max_future_ms=max_future_ms,
         bootstrap_servers=source.bootstrap_servers,
+        computed=computed_columns(source.tags, names, place, problems),
+        renamed=renamed_columns(source.field_mapping, names, "field_mapping", place, problems),
+        more_topics=topics_of(source.tags, names, place, problems),
+        topic_column=source.tags.get(TOPIC_COLUMN_TAG, ""),
     )
+
+
+def _mapped(schema: SourceSchema, source: RegisteredSource, place: Place, problems: ProblemList) -> SourceSchema:
+    """The columns that the payload's fields become, and the one that holds the topic."""
+    fields = {column.name for column in schema.columns}
+    for field in source.field_mapping.keys() - fields:
+        problems.add(
+            place, f'field_mapping names a field "{field}" that its schema does not have', suggest(field, fields)
+        )
+    columns = [Column(source.field_mapping.get(one.name, one.name), one.type) for one in schema.columns]
+    topic_column = source.tags.get(TOPIC_COLUMN_TAG, "")
+    if topic_column:
+        columns.append(Column(topic_column, ValueType.STRING))
+    for name, count in Counter(column.name for column in columns).items():
+        if count > 1:
+            problems.add(place, f'{count} of its columns are called "{name}"', "give each its own name")
+    return replace(schema, columns=tuple(columns))
 
 
 def _schema(source: RegisteredSource, place: Place, problems: ProblemList) -> SourceSchema | None:

@@ -17,8 +17,13 @@ VALUE_TYPES: Mapping[str, ValueType] = {
     "STRING": ValueType.STRING,
     "BOOL": ValueType.BOOL,
     "UNIX_TIMESTAMP": ValueType.TIMESTAMP,
+    "INT64_LIST": ValueType.INT64_LIST,
+    "INT32_LIST": ValueType.INT64_LIST,
+    "DOUBLE_LIST": ValueType.FLOAT64_LIST,
+    "FLOAT_LIST": ValueType.FLOAT64_LIST,
+    "STRING_LIST": ValueType.STRING_LIST,
 }
-"""Feast's ValueType.Enum names that can be keys or plain features, by how they are held."""
+"""Feast's ValueType.Enum names that can be keys (KEY_TYPES) or plain features, by how they are held."""
 
 EXACT_TYPES: Mapping[ValueType, tuple[str, str]] = {
     ValueType.INT64: ("INT64", "Int64"),
@@ -26,6 +31,11 @@ EXACT_TYPES: Mapping[ValueType, tuple[str, str]] = {
     ValueType.STRING: ("STRING", "String"),
     ValueType.BOOL: ("BOOL", "Bool"),
     ValueType.TIMESTAMP: ("UNIX_TIMESTAMP", "UnixTimestamp"),
+    ValueType.INT64_LIST: ("INT64_LIST", "Array(Int64)"),
+    ValueType.FLOAT64_LIST: ("DOUBLE_LIST", "Array(Float64)"),
+    ValueType.STRING_LIST: ("STRING_LIST", "Array(String)"),
+    ValueType.INT64_MAP: ("MAP", "Map"),
+    ValueType.FLOAT64_MAP: ("MAP", "Map"),
 }
 """Output type -> (the ValueType.Enum name that a windowed feature's Field must have, its name in feast.types)."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from featurestore.core.aggregations import catalog
 from featurestore.core.aggregations.base import Aggregation
+from featurestore.core.series import series_type
 from featurestore.core.spec import (
     DEFAULT_LOOKBACK_MS,
     Column,
@@ -15,11 +16,18 @@ from featurestore.core.spec import (
     ValueType,
     ViewSpec,
     Window,
-    default_hop_ms,
 )
 from featurestore.definitions import limits
+from featurestore.definitions.compile_expressions import (
+    EXPRESSION_TAG,
+    UNDO_TAG,
+    WHERE_TAG,
+    condition,
+    derived_features,
+)
 from featurestore.definitions.compile_source import CompiledSource, compile_source, duration_tag
 from featurestore.definitions.compile_types import EXACT_TYPES, join_keys_of
+from featurestore.definitions.compile_window import NANOSECONDS_PER_MS, compile_window
 from featurestore.definitions.durations import format_duration
 from featurestore.definitions.problems import Place, ProblemList, quoted, suggest
 from featurestore.errors import InvalidRequest
@@ -28,15 +36,6 @@ from featurestore.wire.feast_registry import RegisteredAggregation, RegisteredEn
 LOOKBACK_TAG = "lookback"
 """Tag of a view: how far before an entity's newest event a read stays exact."""
 
-WINDOW_TAG = "window"
-"""Tag of a Field; its only value, "lifetime", says that a missing time_window is meant."""
-
-LIFETIME = "lifetime"
-
-OFFSET_TAG = "offset"
-"""Tag of a Field: how far back its window ends."""
-
-NANOSECONDS_PER_MS = 1_000_000
 ROWS = ("", "*")
 """Columns that mean: count rows."""
 
@@ -54,11 +53,20 @@ def compile_stream_view(
     key_names = {entities[name].join_key for name in view.entities if name in entities}
     key_names |= {column.name for column in view.entity_columns}
     features = _FeatureCompiler(view, key_names, source, problems).compile()
+    derived = derived_features(
+        [field for field in view.fields if _is_derived(field, key_names)], features, place, problems
+    )
+    where = undo = None
+    if source is not None:
+        where = condition(view.tags.get(WHERE_TAG, ""), source.spec, f'tag "{WHERE_TAG}"', place, problems)
+        undo = condition(view.tags.get(UNDO_TAG, ""), source.spec, f'tag "{UNDO_TAG}"', place, problems)
+    if undo:
+        _check_undo(features, place, problems)
     lookback_ms = duration_tag(
         view.tags, LOOKBACK_TAG, place, problems, default=DEFAULT_LOOKBACK_MS, maximum=limits.LOOKBACK_MS_MAX
     )
     _check_ttl(view, features, place, problems)
-    if len(problems.found) > found_before or source is None or join_keys is None:
+    if len(problems.found) > found_before or source is None or join_keys is None or where is None or undo is None:
         return None
     return ViewSpec(
         name=view.name,
@@ -67,7 +75,23 @@ def compile_stream_view(
         features=features,
         retention_ms=_retention_ms(view.ttl_ns // NANOSECONDS_PER_MS, features, lookback_ms),
         lookback_ms=lookback_ms,
+        where=where,
+        undo=undo,
+        derived=derived,
     )
+
+
+def _is_derived(field: RegisteredField, key_names: set[str]) -> bool:
+    """Whether a Field is computed from other features."""
+    return EXPRESSION_TAG in field.tags and field.name not in key_names
+
+
+def _check_undo(features: tuple[FeatureSpec, ...], place: Place, problems: ProblemList) -> None:
+    """An event can only be taken back out of what can forget."""
+    for feature in features:
+        if not catalog.resolve(feature.function).is_invertible:
+            fact = f'the view has "{UNDO_TAG}", but {feature.function} cannot take an event back'
+            problems.add(place.of(feature.name), fact, "move the feature to a view without it, or exclude both events")
 
 
 def _check_join_keys(
@@ -92,11 +116,10 @@ def _check_ttl(view: RegisteredView, features: tuple[FeatureSpec, ...], place: P
     if not ttl_ms:
         return
     for feature in features:
-        length_ms = feature.window.length_ms
-        if length_ms is None:
+        if feature.window.length_ms is None:
             fact, remedy = "it covers the entity's lifetime", "leave ttl out"
-        elif length_ms + feature.window.offset_ms > ttl_ms:
-            needed = format_duration(length_ms + feature.window.offset_ms)
+        elif feature.window.span_ms > ttl_ms:
+            needed = format_duration(feature.window.span_ms)
             fact, remedy = f"it reaches back {needed}", f"leave ttl out, or make it {needed} or longer"
         else:
             continue
@@ -132,7 +155,11 @@ class _FeatureCompiler:
     def compile(self) -> tuple[FeatureSpec, ...]:
         """Features in the order of the aggregations; those with a mistake are missing."""
         place = Place("feature view", self.view.name)
-        fields = {field.name: field for field in self.view.fields if field.name not in self.key_names}
+        fields = {
+            field.name: field
+            for field in self.view.fields
+            if field.name not in self.key_names and not _is_derived(field, self.key_names)
+        }
         names = [aggregation.resolved_name for aggregation in self.view.aggregations]
         self._check_names(names, place)
         if len(names) > limits.VIEW_FEATURES_MAX:
@@ -168,7 +195,7 @@ class _FeatureCompiler:
     def _feature(
         self, aggregation: RegisteredAggregation, field: RegisteredField | None, place: Place
     ) -> FeatureSpec | None:
-        window = self._window(aggregation, field.tags if field else {}, place)
+        window = compile_window(aggregation, field.tags if field else {}, place, self.problems)
         function = self._function(aggregation, place)
         if function is None:
             return None
@@ -176,11 +203,38 @@ class _FeatureCompiler:
         column = None if is_row_count else self._column(aggregation, function, place)
         if column is None and not is_row_count:
             return None
-        output_type = self._output_type(function, column, field, place)
+        output_type = self._output_type(function, column, window, field, place)
         if output_type is None or window is None:
             return None
         column_name = column.name if column else None
-        return FeatureSpec(aggregation.resolved_name, function.name, column_name, window, output_type)
+        where = self._where(field, place)
+        if where is None or not self._can_read(function, column, place):
+            return None
+        return FeatureSpec(aggregation.resolved_name, function.name, column_name, window, output_type, where)
+
+    def _where(self, field: RegisteredField | None, place: Place) -> str | None:
+        """The feature's condition; None when it has a mistake."""
+        if field is None or self.source is None:
+            return ""
+        text = field.tags.get(WHERE_TAG, "")
+        return condition(text, self.source.spec, f'tag "{WHERE_TAG}"', place, self.problems)
+
+    def _can_read(self, function: Aggregation, column: Column | None, place: Place) -> bool:
+        """Whether the source has the columns that the function names in its parameters, of types that it takes."""
+        if self.source is None:
+            return True
+        further = [(name, self.source.spec.column(name)) for name in function.further_columns]
+        for name, found in further:
+            if found is None:
+                fact = f'column "{name}" of function "{function.name}" is not a column of source '
+                self.problems.add(place, fact + f'"{self.source.spec.name}"', suggest(name, self.source.names))
+                return False
+        try:
+            function.parts(column, [found for _, found in further if found is not None])
+        except InvalidRequest as error:
+            self.problems.add(place, error.message, error.hint)
+            return False
+        return True
 
     def _function(self, aggregation: RegisteredAggregation, place: Place) -> Aggregation | None:
         try:
@@ -210,7 +264,12 @@ class _FeatureCompiler:
         return None
 
     def _output_type(
-        self, function: Aggregation, column: Column | None, field: RegisteredField | None, place: Place
+        self,
+        function: Aggregation,
+        column: Column | None,
+        window: Window | None,
+        field: RegisteredField | None,
+        place: Place,
     ) -> ValueType | None:
         output_type = function.output_type(column.type if column else None)
         what = f'{column.type} column "{column.name}"' if column else "rows"
@@ -219,54 +278,29 @@ class _FeatureCompiler:
             fact = f'function "{function.name}" cannot take {what}'
             self.problems.add(place, fact, f"use a column of type {types}, or another function")
             return None
+        if window is not None and window.series:
+            what = f"a series over {what}"
+            output_type = self._series_type(function, output_type, column, place)
+            if output_type is None:
+                return None
         registered, written = EXACT_TYPES[output_type]
         if field is not None and field.value_type != registered:
             fact = f"the Field is of type {field.value_type}, but {function.name} of {what} is {registered}"
             self.problems.add(place, fact, f"write dtype={written}")
         return output_type
 
-    def _window(self, aggregation: RegisteredAggregation, tags: Mapping[str, str], place: Place) -> Window | None:
-        found_before = len(self.problems.found)
-        intent = tags.get(WINDOW_TAG, "")
-        offset_ms = duration_tag(tags, OFFSET_TAG, place, self.problems, default=0, maximum=limits.WINDOW_MS_MAX)
-        if intent not in ("", LIFETIME):
-            fact = f'tag "{WINDOW_TAG}" is "{intent}"'
-            self.problems.add(place, fact, f'its only value is "{LIFETIME}"; windows go into time_window')
-        if aggregation.window_ns is None:
-            if intent != LIFETIME:
-                remedy = f'give time_window, or Field(tags={{"{WINDOW_TAG}": "{LIFETIME}"}}) if all of time is meant'
-                self.problems.add(place, "it has no window", remedy)
-            if offset_ms:
-                self.problems.add(place, "a lifetime has no end to offset", f'remove the tag "{OFFSET_TAG}"')
-            return Window(None) if len(self.problems.found) == found_before else None
-        if intent == LIFETIME:
-            self.problems.add(place, "it is tagged lifetime and has a time_window", "remove one of the two")
-        length_ms = self._whole_ms(aggregation.window_ns, "window", place)
-        hop_ms = length_ms
-        if aggregation.slide_ns is not None and aggregation.slide_ns != aggregation.window_ns:
-            hop_ms = self._whole_ms(aggregation.slide_ns, "hop", place)
-        elif length_ms:
-            # Feast fills an unset slide_interval with time_window, so equality is all that "unset" looks like.
-            hop_ms = default_hop_ms(length_ms)
-        if length_ms is None or hop_ms is None:
-            return None
-        self._check_hop(length_ms, hop_ms, place)
-        return Window(length_ms, hop_ms, offset_ms) if len(self.problems.found) == found_before else None
-
-    def _whole_ms(self, duration_ns: int, what: str, place: Place) -> int | None:
-        duration_ms, rest = divmod(duration_ns, NANOSECONDS_PER_MS)
-        if rest or duration_ms < 1 or duration_ms > limits.WINDOW_MS_MAX:
-            most = format_duration(limits.WINDOW_MS_MAX)
-            remedy = f"use whole milliseconds from 1 ms to {most}, or lifetime"
-            self.problems.add(place, f"its {what} is {duration_ns / NANOSECONDS_PER_MS:g} ms", remedy)
-            return None
-        return duration_ms
-
-    def _check_hop(self, length_ms: int, hop_ms: int, place: Place) -> None:
-        length, hop = format_duration(length_ms), format_duration(hop_ms)
-        default = format_duration(default_hop_ms(length_ms))
-        remedy = f"leave slide_interval out ({default}), or make it a divisor of {length}"
-        if hop_ms > length_ms:
-            self.problems.add(place, f"its hop of {hop} is longer than its window of {length}", remedy)
-        elif length_ms % hop_ms:
-            self.problems.add(place, f"its hop of {hop} does not divide its window of {length}", remedy)
+    def _series_type(
+        self, function: Aggregation, output_type: ValueType, column: Column | None, place: Place
+    ) -> ValueType | None:
+        """Type of a list of answers."""
+        known = [self.source.spec.column(name) for name in function.further_columns] if self.source else []
+        further = tuple(each for each in known if each is not None)
+        if len(further) < len(function.further_columns):
+            return None  # reported where the column is looked up
+        list_type = series_type(function, output_type, column, further)
+        if list_type is None:
+            fact = f"a series cannot hold the answers of {function.name}, of type {output_type}"
+            if output_type is ValueType.INT64:
+                fact += ", which is null over no events while lists hold no null"
+            self.problems.add(place, fact, "use a function that answers float64 (null is NaN there), or count or sum")
+        return list_type

@@ -25,6 +25,12 @@ NAME_LENGTH_MAX = 200
 WINDOW_MS_MAX = 3_660 * DAY_MS
 """Longest window, and longest offset: ten years. Longer is lifetime."""
 
+SERIES_WINDOWS_MAX = 1_000
+"""Windows in a series: elements of its list."""
+
+SESSION_GAPS_MAX = 1_000
+"""Gaps that the longest session may last: it is kept in tiles no wider than the gap."""
+
 LOOKBACK_MS_MAX = 30 * DAY_MS
 """Longest exact look-back: compaction keeps the finest grid for that long."""
 

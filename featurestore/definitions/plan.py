@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from featurestore.core.spec import Column, FeatureSpec, PlainViewSpec, RepoSpec, ServiceSpec, SourceSpec, ViewSpec
+from featurestore.core.spec import (
+    Column,
+    ComputedColumn,
+    FeatureSpec,
+    PlainViewSpec,
+    RepoSpec,
+    ServiceSpec,
+    SourceSpec,
+    ViewSpec,
+    Window,
+)
 from featurestore.definitions.compile import Compilation
 from featurestore.definitions.durations import format_duration
 from featurestore.definitions.registry import compile_registry, read_registry_bytes
@@ -148,22 +158,24 @@ def _effect(before: Described, after: Described) -> str:
 
 def _view_identity(view: ViewSpec) -> str:
     # The hash leaves out what does not alter values; an apply of a new address is a change all the same.
-    return f"{definition_hash(view)} {view.source.bootstrap_servers} {_typed(view.source.columns)}"
+    source = view.source
+    return f"{definition_hash(view)} {source.bootstrap_servers} {_typed(source.columns)} {source.computed}"
 
 
 def _view_summary(view: ViewSpec) -> str:
     keys = ", ".join(key.name for key in view.join_keys)
-    return f"{len(view.features)} features by {keys} from {view.source.name}"
+    return f"{len(view.answers)} features by {keys} from {view.source.name}"
 
 
 def _view_details(before: ViewSpec, after: ViewSpec) -> tuple[str, ...]:
-    old = {feature.name: _describe(feature) for feature in before.features}
-    new = {feature.name: _describe(feature) for feature in after.features}
-    lines = _name_lines("feature", old, new)
+    lines = _name_lines("feature", _described(before), _described(after))
+    lines += _name_lines("computed column", _computed(before.source.computed), _computed(after.source.computed))
     for what, was, becomes in (
         ("join keys", _typed(before.join_keys), _typed(after.join_keys)),
         ("retention", _duration(before.retention_ms), _duration(after.retention_ms)),
         ("lookback", _duration(before.lookback_ms), _duration(after.lookback_ms)),
+        ("its events", before.where or "all", after.where or "all"),
+        ("undoing events", before.undo or "none", after.undo or "none"),
         *_source_differences(before.source, after.source),
     ):
         if was != becomes:
@@ -171,10 +183,27 @@ def _view_details(before: ViewSpec, after: ViewSpec) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def _described(view: ViewSpec) -> dict[str, str]:
+    """What each feature is, by name."""
+    return {feature.name: _describe(feature) for feature in view.features} | _computed(view.derived)
+
+
+def _computed(columns: tuple[ComputedColumn, ...]) -> dict[str, str]:
+    """What each computed column or derived feature is, by name."""
+    return {column.name: f"{column.type}: {column.expression}" for column in columns}
+
+
+def _topics(source: SourceSpec) -> str:
+    """Topics of a source and what their fields are called."""
+    return "; ".join(
+        one.topic + "".join(f", {field} as {column}" for column, field in one.renamed) for one in source.per_topic
+    )
+
+
 def _source_differences(before: SourceSpec, after: SourceSpec) -> tuple[tuple[str, str, str], ...]:
     return (
         ("source", before.name, after.name),
-        ("topic", before.topic, after.topic),
+        ("topics", _topics(before), _topics(after)),
         ("source columns", _typed(before.columns), _typed(after.columns)),
         ("event-time column", before.event_time_column, after.event_time_column),
         ("event-id column", str(before.event_id_column), str(after.event_id_column)),
@@ -229,14 +258,24 @@ def _name_lines(kind: str, old: Mapping[str, str], new: Mapping[str, str]) -> li
 
 
 def _describe(feature: FeatureSpec) -> str:
-    """Such as: sum(amount) over 1h, hop 1m, int64."""
+    """Such as: sum(amount) where is_declined over 1h, hop 1m, int64."""
     window = feature.window
-    what = f"{feature.function}({feature.column or '*'})"
+    what = f"{feature.function}({feature.column or '*'})" + (f" where {feature.where}" if feature.where else "")
+    return f"{what} over {_window_text(window)}, {feature.type}"
+
+
+def _window_text(window: Window) -> str:
+    """Such as: 1h, hop 1m | today in Europe/Berlin | session, gap 30m, at most 1d | 24 times 1h, hop 1m."""
     if window.length_ms is None:
-        return f"{what} over lifetime, {feature.type}"
-    offset = f", offset {format_duration(window.offset_ms)}" if window.offset_ms else ""
+        return "lifetime"
+    if window.calendar is not None:
+        return f"{window.calendar.value} in {window.timezone}"
     length, hop = format_duration(window.length_ms), format_duration(window.hop_ms)
-    return f"{what} over {length}, hop {hop}{offset}, {feature.type}"
+    if window.gap_ms:
+        return f"session, gap {format_duration(window.gap_ms)}, at most {length}"
+    times = f"{window.series} times " if window.series else ""
+    offset = f", offset {format_duration(window.offset_ms)}" if window.offset_ms else ""
+    return f"{times}{length}, hop {hop}{offset}"
 
 
 def _typed(columns: Sequence[Column]) -> str:

@@ -191,7 +191,7 @@ def test_join_keys_of_a_service_are_the_union_in_order_of_first_use() -> None:
         (projection("ratios", "ratio"), 'feature view "ratios" is an on-demand view'),
         (projection(keys={"card": "other_card"}), "is joined under other keys (with_join_key_map)"),
         (projection(version=2), "is pinned to version 2"),
-        (projection("profile", "embedding"), 'has "embedding" of a type that is not served'),
+        (projection("profile", "signature"), 'has "signature" of a type that is not served'),
         (projection("dark"), 'feature view "dark" is not online'),
     ],
 )
@@ -204,7 +204,7 @@ def test_what_only_the_feast_sdk_serves_is_a_note_and_not_a_problem(taken: objec
         repo(
             view(),
             view(name="dark", online=False),
-            plain=[plain_view(field("embedding", "FLOAT_LIST"), field("tier", "INT32"))],
+            plain=[plain_view(field("signature", "BYTES"), field("tier", "INT32"))],
             on_demand=["ratios"],
             services=[service(projection(), taken), service(projection("profile", "tier"), name="fine")],
         )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.core.spec import Column, ValueType
+from featurestore.core.spec import SCALAR_TYPES, Column, ValueType
 from featurestore.definitions import durations, problems, source_schema
 from featurestore.definitions.durations import format_duration, parse_duration_ms
 from featurestore.definitions.source_schema import format_source_schema, parse_source_schema
@@ -16,7 +16,7 @@ from featurestore.errors import InvalidRequest
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=12)
 columns = st.lists(
-    st.builds(Column, names, st.sampled_from(ValueType)), min_size=1, unique_by=lambda column: column.name
+    st.builds(Column, names, st.sampled_from(SCALAR_TYPES)), min_size=1, unique_by=lambda column: column.name
 )
 
 

@@ -1,0 +1,184 @@
+"""Compile the window of one feature: time_window and slide_interval of its Aggregation, and tags of its Field.
+
+    time_window=1h                                           the last hour, slide_interval its hop
+    time_window=1h   offset="7d"                             the same hour a week ago
+    time_window=1h   series="24"                             the last 24 hours by the hour, as a list
+                     window="lifetime"                       everything
+                     window="today", timezone="Europe/Berlin"         or this_week, this_month, this_year
+                     window="session", gap="30m", session_max="1d"    the session that is open now
+
+A tag that does not go with the window is a mistake, not ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from featurestore.core.calendar_windows import calendar_window
+from featurestore.core.spec import CalendarUnit, Window, default_hop_ms
+from featurestore.core.windows import session_window
+from featurestore.definitions import limits
+from featurestore.definitions.compile_source import duration_tag
+from featurestore.definitions.durations import format_duration
+from featurestore.definitions.problems import Place, ProblemList, quoted
+from featurestore.errors import InvalidRequest
+from featurestore.wire.feast_registry import RegisteredAggregation
+
+WINDOW_TAG = "window"
+"""Tag of a Field: a window that time_window cannot say."""
+
+LIFETIME = "lifetime"
+SESSION = "session"
+
+OFFSET_TAG = "offset"
+"""Tag of a Field: how far back its window ends."""
+
+SERIES_TAG = "series"
+"""Tag of a Field: number of windows, one after another, whose values make a list."""
+
+TIMEZONE_TAG = "timezone"
+"""Tag of a Field: IANA name of the time zone of a calendar window."""
+
+GAP_TAG = "gap"
+"""Tag of a Field: the longest silence within a session."""
+
+SESSION_MAX_TAG = "session_max"
+"""Tag of a Field: how far back a session is followed."""
+
+NANOSECONDS_PER_MS = 1_000_000
+
+_CALENDARS = tuple(unit.value for unit in CalendarUnit)
+_TAGS_OF = {
+    "": frozenset({OFFSET_TAG, SERIES_TAG}),
+    LIFETIME: frozenset[str](),
+    SESSION: frozenset({GAP_TAG, SESSION_MAX_TAG}),
+    **dict.fromkeys(_CALENDARS, frozenset({TIMEZONE_TAG})),
+}
+"""For each value of the window tag, the tags that go with it."""
+
+
+def compile_window(
+    aggregation: RegisteredAggregation, tags: Mapping[str, str], place: Place, problems: ProblemList
+) -> Window | None:
+    """The window of a feature; None when it has a mistake, which is then in `problems`."""
+    found_before = len(problems.found)
+    kind = tags.get(WINDOW_TAG, "")
+    if kind not in _TAGS_OF:
+        fact = f'tag "{WINDOW_TAG}" is "{kind}"'
+        known = ", ".join(quoted((LIFETIME, SESSION, *_CALENDARS)))
+        problems.add(place, fact, f"its values are {known}; lengths go into time_window")
+        return None
+    _check_tags(kind, tags, place, problems)
+    if kind and aggregation.window_ns is not None:
+        problems.add(place, f"it is tagged {kind} and has a time_window", "remove one of the two")
+    window: Window | None
+    if kind == LIFETIME:
+        window = Window(None)
+    elif kind == SESSION:
+        window = _session(tags, place, problems)
+    elif kind:
+        window = _calendar(CalendarUnit(kind), tags, place, problems)
+    else:
+        window = _sliding(aggregation, tags, place, problems)
+    return window if len(problems.found) == found_before else None
+
+
+def _check_tags(kind: str, tags: Mapping[str, str], place: Place, problems: ProblemList) -> None:
+    """Refuse tags of other kinds of windows."""
+    what = {"": "a time_window", LIFETIME: "a lifetime", SESSION: "a session"}.get(kind, f'"{kind}"')
+    for tag in (OFFSET_TAG, SERIES_TAG, TIMEZONE_TAG, GAP_TAG, SESSION_MAX_TAG):
+        if tag not in tags or tag in _TAGS_OF[kind]:
+            continue
+        fact = "a lifetime has no end to offset" if (kind, tag) == (LIFETIME, OFFSET_TAG) else ""
+        problems.add(place, fact or f'tag "{tag}" does not go with {what}', f'remove the tag "{tag}"')
+
+
+def _calendar(unit: CalendarUnit, tags: Mapping[str, str], place: Place, problems: ProblemList) -> Window | None:
+    """The current day, week, month or year."""
+    timezone = tags.get(TIMEZONE_TAG, "")
+    if not timezone:
+        remedy = f'add the tag "{TIMEZONE_TAG}" with an IANA name, such as "Europe/Berlin"'
+        problems.add(place, f'"{unit.value}" begins at another time in every time zone, and none is given', remedy)
+        return None
+    try:
+        return calendar_window(unit, timezone)
+    except InvalidRequest as error:
+        problems.add(place, f'tag "{TIMEZONE_TAG}": {error.message}', error.hint)
+        return None
+
+
+def _session(tags: Mapping[str, str], place: Place, problems: ProblemList) -> Window | None:
+    """The open session."""
+    if GAP_TAG not in tags:
+        remedy = f'add the tag "{GAP_TAG}" with the longest silence within a session, such as "30m"'
+        problems.add(place, "a session needs a gap", remedy)
+        return None
+    gap_ms = duration_tag(tags, GAP_TAG, place, problems, default=0, maximum=limits.WINDOW_MS_MAX)
+    longest_ms = duration_tag(tags, SESSION_MAX_TAG, place, problems, default=0, maximum=limits.WINDOW_MS_MAX)
+    if not gap_ms:
+        problems.add(place, f'tag "{GAP_TAG}" is {tags[GAP_TAG]}', "give a gap of at least 1ms")
+        return None
+    if SESSION_MAX_TAG in tags and not gap_ms <= longest_ms <= limits.SESSION_GAPS_MAX * gap_ms:
+        least, most = format_duration(gap_ms), format_duration(limits.SESSION_GAPS_MAX * gap_ms)
+        fact = f'tag "{SESSION_MAX_TAG}" is {tags[SESSION_MAX_TAG]} for a gap of {least}'
+        problems.add(place, fact, f"make it {least} to {most}: tiles are never wider than the gap")
+        return None
+    return session_window(gap_ms, longest_ms or None)
+
+
+def _sliding(
+    aggregation: RegisteredAggregation, tags: Mapping[str, str], place: Place, problems: ProblemList
+) -> Window | None:
+    """A length, perhaps with an offset, perhaps several times."""
+    offset_ms = duration_tag(tags, OFFSET_TAG, place, problems, default=0, maximum=limits.WINDOW_MS_MAX)
+    if aggregation.window_ns is None:
+        remedy = f'give time_window, or Field(tags={{"{WINDOW_TAG}": "{LIFETIME}"}}) if all of time is meant'
+        problems.add(place, "it has no window", remedy)
+        return None
+    length_ms = _whole_ms(aggregation.window_ns, "window", place, problems)
+    hop_ms = length_ms
+    if aggregation.slide_ns is not None and aggregation.slide_ns != aggregation.window_ns:
+        hop_ms = _whole_ms(aggregation.slide_ns, "hop", place, problems)
+    elif length_ms:
+        # Feast fills an unset slide_interval with time_window, so equality is all that "unset" looks like.
+        hop_ms = default_hop_ms(length_ms)
+    if length_ms is None or hop_ms is None:
+        return None
+    _check_hop(length_ms, hop_ms, place, problems)
+    window = Window(length_ms, hop_ms, offset_ms)
+    return window if SERIES_TAG not in tags else _series(window, tags[SERIES_TAG], place, problems)
+
+
+def _series(window: Window, text: str, place: Place, problems: ProblemList) -> Window | None:
+    """The window several times, each a length further back."""
+    count = int(text) if text.isascii() and text.isdigit() and len(text) < len(str(limits.WINDOW_MS_MAX)) else 0
+    if not 1 <= count <= limits.SERIES_WINDOWS_MAX:
+        remedy = f"give a number of windows from 1 to {limits.SERIES_WINDOWS_MAX}"
+        problems.add(place, f'tag "{SERIES_TAG}" is "{text}"', remedy)
+        return None
+    series = replace(window, series=count)
+    if series.span_ms > limits.WINDOW_MS_MAX:
+        fact = f"its {count} windows reach back {format_duration(series.span_ms)}"
+        problems.add(place, fact, f"stay within {format_duration(limits.WINDOW_MS_MAX)}")
+    return series
+
+
+def _whole_ms(duration_ns: int, what: str, place: Place, problems: ProblemList) -> int | None:
+    duration_ms, rest = divmod(duration_ns, NANOSECONDS_PER_MS)
+    if rest or duration_ms < 1 or duration_ms > limits.WINDOW_MS_MAX:
+        most = format_duration(limits.WINDOW_MS_MAX)
+        remedy = f"use whole milliseconds from 1 ms to {most}, or lifetime"
+        problems.add(place, f"its {what} is {duration_ns / NANOSECONDS_PER_MS:g} ms", remedy)
+        return None
+    return duration_ms
+
+
+def _check_hop(length_ms: int, hop_ms: int, place: Place, problems: ProblemList) -> None:
+    length, hop = format_duration(length_ms), format_duration(hop_ms)
+    default = format_duration(default_hop_ms(length_ms))
+    remedy = f"leave slide_interval out ({default}), or make it a divisor of {length}"
+    if hop_ms > length_ms:
+        problems.add(place, f"its hop of {hop} is longer than its window of {length}", remedy)
+    elif length_ms % hop_ms:
+        problems.add(place, f"its hop of {hop} does not divide its window of {length}", remedy)
