@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from featurestore.serving.result import FeatureValue
 
 FLAG_POINTS = 5
 """From here on a payment is suspicious."""
 
-Features = Mapping[str, int | float | str | bool | None]
+Features: TypeAlias = "Mapping[str, FeatureValue]"
 """Feature name -> value, None where there is none."""
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from featurestore.serving.schema import ServiceSchema
 
 DEFAULT_ADDRESS = "127.0.0.1:6566"
+
+SHOWN_ELEMENTS_MAX = 10
+"""Elements of a list or map in the table, one a line; JSON has them all."""
 
 _MS_PER_SECOND = 1_000
 
@@ -98,10 +103,11 @@ def _typed(schema: ServiceSchema, name: str, text: str) -> str | int:
 def _as_json(result: LookupResult) -> dict[str, object]:
     """Everything that is known of the row."""
     [row] = result.rows()
+    values = {name: _plain_json(value) for name, value in row.items()}
     return {
         "feature_service": result.schema.service,
         "as_of_ms": result.as_of_ms[0],
-        "features": {name: {"value": value, "status": result.status(name)[0].name} for name, value in row.items()},
+        "features": {name: {"value": value, "status": result.status(name)[0].name} for name, value in values.items()},
         "views": {
             view.view: {
                 "event_time_ms": int(view.event_time_ms[0]),
@@ -116,9 +122,19 @@ def _as_json(result: LookupResult) -> dict[str, object]:
     }
 
 
+def _plain_json(value: object) -> object:
+    """A value as JSON has it; floats that it has no numbers for become texts, as in protobuf's JSON."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _plain_json(one) for key, one in value.items()}
+    return [_plain_json(one) for one in value] if isinstance(value, list) else value
+
+
 def _show_table(result: LookupResult) -> None:
     """A table on a terminal, columns of text otherwise."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     [row] = result.rows()
@@ -133,7 +149,7 @@ def _show_table(result: LookupResult) -> None:
     for feature in result.schema.features:
         status = result.status(feature.name)[0].name
         view = result.schema.views[feature.view].name
-        table.add_row(feature.name, _text(row[feature.name]), status, view)
+        table.add_row(feature.name, escape(_text(row[feature.name])), status, view)
     console = Console()
     console.print(table)
     for view_freshness in result.views:
@@ -145,7 +161,12 @@ def _show_table(result: LookupResult) -> None:
 
 
 def _text(value: FeatureValue) -> str:
-    """A value for people."""
+    """A value for people; the first elements of lists and maps."""
     if value is None:
         return "-"
+    if isinstance(value, list | dict):
+        shown = [f"{key}: {_text(one)}" for key, one in value.items()] if isinstance(value, dict) else map(_text, value)
+        texts = list(islice(shown, SHOWN_ELEMENTS_MAX))
+        more = [f"{len(value) - len(texts)} more"] if len(value) > len(texts) else []
+        return "\n".join(texts + more) or "(empty)"
     return f"{value:,.4f}" if isinstance(value, float) else str(value)

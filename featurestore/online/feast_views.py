@@ -19,6 +19,7 @@ from feast.protos.feast.core.Entity_pb2 import Entity as EntityProto
 from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
+from feast.protos.feast.types.Value_pb2 import DoubleList, Int64List, Map, StringList
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from google.protobuf.timestamp_pb2 import Timestamp
 from msgspec.msgpack import Ext
@@ -30,6 +31,7 @@ from featurestore.errors import InvalidRequest, UnknownJoinKey
 from featurestore.online.generations import Generation
 from featurestore.online.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
 from featurestore.online.view_rows import (
+    Collection,
     FieldStatus,
     PlainRows,
     RowValue,
@@ -102,15 +104,25 @@ def prepare(project: str, table: FeatureView, requested: Sequence[str], generati
         return AnsweringView(
             table, generation, PlainRows(project, table.name, names, ttl_ms(table)), nothing, (), names
         )
-    types = {field.name: field.dtype for field in table.features}
     if generation is not None:
         join_keys = tuple(key.name for key in generation.view.join_keys)
         if sorted(join_keys) == sorted(table.join_keys):
-            rows = StreamRows(generation, {name: _TYPES.get(types.get(name)) for name in names})
+            rows = StreamRows(generation, _still_typed(table, names, generation))
             return AnsweringView(table, generation, rows, nothing, join_keys, names)
     view = _compile(table, project)
     nothing = nothing if view is None else unstreamed_row(view, names)
     return AnsweringView(table, generation, None, nothing, (), names)
+
+
+def _still_typed(table: FeatureView, names: Sequence[str], generation: Generation) -> dict[str, ValueType | None]:
+    """Type of each feature where the generation and Feast's field agree on it; Feast has one type for all maps."""
+    registered = {field.name: field.dtype for field in table.features}
+    answered = {feature.name: feature.type for feature in generation.view.answers}
+    types = {name: answered.get(name) for name in names}
+    return {
+        name: value_type if value_type is not None and FEAST_TYPES[value_type] == registered.get(name) else None
+        for name, value_type in types.items()
+    }
 
 
 def _compile(table: StreamFeatureView, project: str) -> ViewSpec | None:
@@ -216,10 +228,24 @@ _VALUE_PROTOS: Mapping[type, Callable[[Any], ValueProto]] = {
     float: lambda value: ValueProto(double_val=value),
     str: lambda value: ValueProto(string_val=value),
     UnixSeconds: lambda value: ValueProto(unix_timestamp_val=value),
+    Collection: lambda value: _COLLECTION_PROTOS[value.type](value.elements),
     Ext: lambda value: ValueProto.FromString(bytes(value.data)),
 }
 
-_TYPES: Mapping[Any, ValueType] = {feast_type: value_type for value_type, feast_type in FEAST_TYPES.items()}
+_COLLECTION_PROTOS: Mapping[ValueType, Callable[[Any], ValueProto]] = {
+    ValueType.INT64_LIST: lambda elements: ValueProto(int64_list_val=Int64List(val=elements)),
+    ValueType.FLOAT64_LIST: lambda elements: ValueProto(double_list_val=DoubleList(val=elements)),
+    ValueType.STRING_LIST: lambda elements: ValueProto(string_list_val=StringList(val=elements)),
+    ValueType.INT64_MAP: lambda elements: _map_proto({key: ValueProto(int64_val=one) for key, one in elements.items()}),
+    ValueType.FLOAT64_MAP: lambda elements: _map_proto(
+        {key: ValueProto(double_val=one) for key, one in elements.items()}
+    ),
+}
+
+
+def _map_proto(entries: Mapping[str, ValueProto]) -> ValueProto:
+    """A map as Feast's message."""
+    return ValueProto(map_val=Map(val=entries))
 
 
 def _timestamp(event_time_ms: int) -> Timestamp:

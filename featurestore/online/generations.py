@@ -1,11 +1,15 @@
 """Generations: versions of a view's definition that live side by side in the online store.
 
-    register(new definition)      -> filling   (serving at once when the view is new)
-    promote(it has caught up)     -> serving; the old one becomes retired
+    register(new definition)      -> filling        the stream fills it (serving at once when the view is new)
+    begin_bootstrap(definition)   -> bootstrapping  computed from the event log; the stream leaves it alone
+    hand_over(bootstrapping)      -> filling        the stream goes on where the event log ended
+    promote(it has caught up)     -> serving        the old one becomes retired, and is kept
+    roll_back(view)               -> the retired one serves again; the other is rolled_back: kept, not fed
     drop(retired)                 -> its keys are deleted
 
 The record of each generation holds the whole definition, so a reader can answer from the old one after the registry has
-moved on to the new. A definition that comes back (a rollback) is found by its hash.
+moved on to the new. A definition that comes back is found by its hash. One that was rolled back is known as well, so
+that the stream does not fill it anew while the registry still has it.
 """
 
 from __future__ import annotations
@@ -34,9 +38,16 @@ from featurestore.wire.view_codec import LAYOUT_VERSION, definition_hash
 class GenerationState(enum.StrEnum):
     """Where a generation is in its life."""
 
+    BOOTSTRAPPING = "bootstrapping"
     FILLING = "filling"
     SERVING = "serving"
+    ROLLED_BACK = "rolled_back"
     RETIRED = "retired"
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether the stream writes it."""
+        return self in (GenerationState.FILLING, GenerationState.SERVING)
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,8 @@ class Generation:
         number: 1 for the view's first.
         definition_hash: see `wire.view_codec.definition_hash`.
         state: where it is in its life.
+        is_bootstrapped: its history was computed from the event log.
+        replaces: number of the generation that served before it, to which a rollback returns; None before it serves.
     """
 
     project: str
@@ -56,6 +69,8 @@ class Generation:
     number: int
     definition_hash: str
     state: GenerationState = field(default=GenerationState.SERVING, compare=False)
+    is_bootstrapped: bool = field(default=False, compare=False)
+    replaces: int | None = field(default=None, compare=False)
 
     @cached_property
     def keys(self) -> GenerationKeys:
@@ -67,6 +82,19 @@ class Generation:
         """Its view, ready to compute."""
         return CompiledView(self.view)
 
+    def expire_ms(self, ahead_ms: int) -> int:
+        """How long heads and bodies live: one retention after the write, or after a newest event dated ahead.
+
+        Args:
+            ahead_ms: how far the newest event is ahead of the clock, 0 when it is not.
+
+        Returns:
+            Milliseconds; 0 for ever.
+        """
+        if self.view.retention_ms is None:
+            return 0
+        return self.view.retention_ms + self.view.lookback_ms + self.compiled.roll_up.retention_hop_ms + ahead_ms
+
 
 class _Record(msgspec.Struct, frozen=True):
     """A generation as stored."""
@@ -75,6 +103,8 @@ class _Record(msgspec.Struct, frozen=True):
     definition_hash: str
     state: GenerationState
     view: ViewSpec
+    is_bootstrapped: bool = False
+    replaces: int | None = None
 
 
 class _Layout(msgspec.Struct, frozen=True):
@@ -83,6 +113,9 @@ class _Layout(msgspec.Struct, frozen=True):
     lanes: int
     version: int
 
+
+_PENDING = frozenset({GenerationState.BOOTSTRAPPING, GenerationState.FILLING, GenerationState.ROLLED_BACK})
+"""What another definition of the view supersedes."""
 
 _encoder = msgspec.json.Encoder()
 _records_decoder = msgspec.json.Decoder(tuple[_Record, ...])
@@ -145,8 +178,8 @@ class GenerationCatalog:
     def register(self, view: ViewSpec) -> Generation:
         """The generation of this definition, made if there is none: serving for a new view, else filling.
 
-        A newer definition retires those that were filling; one that was retired fills anew under a new number, since
-        its tiles have a hole.
+        A newer definition retires those that were filling, being bootstrapped or rolled back; one that was retired
+        fills anew under a new number, since its tiles have a hole.
         """
         wanted = definition_hash(view)
         while True:
@@ -155,7 +188,7 @@ class GenerationCatalog:
             found = next((one for one in alive if one.definition_hash == wanted), None)
             others = [
                 replace(one, state=GenerationState.RETIRED)
-                if one.state is GenerationState.FILLING and one.definition_hash != wanted
+                if one.state in _PENDING and one.definition_hash != wanted
                 else one
                 for one in known
             ]
@@ -183,9 +216,79 @@ class GenerationCatalog:
                     f'generation {generation.number} of feature view "{generation.view.name}" is gone or retired',
                     hint="a newer definition was registered meanwhile; that one is filling now",
                 )
-            changed = [_promoted(one, generation.number) for one in known]
+            before = next((one.number for one in known if one.state is GenerationState.SERVING), None)
+            changed = [_promoted(one, generation.number, before) for one in known]
             if self._write(generation.view.name, raw, changed):
                 return next(one for one in changed if one.number == generation.number)
+
+    def begin_bootstrap(self, view: ViewSpec, *, is_anew: bool = False) -> Generation:
+        """The generation of this definition that is computed from the event log; what was pending retires.
+
+        Args:
+            view: the definition.
+            is_anew: begin another one, whatever there is.
+
+        Returns:
+            A bootstrapping one, new or begun before; or the filling or serving one that was bootstrapped already.
+        """
+        wanted = definition_hash(view)
+        while True:
+            known, raw = self._read(view.name)
+            for one in () if is_anew else known:
+                is_done = one.is_bootstrapped and one.state.is_fed
+                if one.definition_hash == wanted and (is_done or one.state is GenerationState.BOOTSTRAPPING):
+                    return one
+            number = max((one.number for one in known), default=0) + 1
+            begun = Generation(self.project, view, number, wanted, GenerationState.BOOTSTRAPPING)
+            others = [replace(one, state=GenerationState.RETIRED) if one.state in _PENDING else one for one in known]
+            if self._write(view.name, raw, [*others, begun]):
+                return begun
+
+    def hand_over(self, generation: Generation) -> Generation:
+        """Give a bootstrapped generation to the stream, which brings it up to date.
+
+        Raises:
+            InvalidRequest: it is not being bootstrapped any more.
+        """
+        while True:
+            known, raw = self._read(generation.view.name)
+            found = next((one for one in known if one.number == generation.number), None)
+            if found is None or found.state is not GenerationState.BOOTSTRAPPING:
+                name = generation.view.name
+                raise InvalidRequest(
+                    f'no bootstrap of generation {generation.number} of feature view "{name}" is under way',
+                    hint="a newer definition was registered, or another bootstrap begun, meanwhile",
+                )
+            ready = replace(found, state=GenerationState.FILLING, is_bootstrapped=True)
+            if self._write(generation.view.name, raw, [ready if one is found else one for one in known]):
+                return ready
+
+    def roll_back(self, view_name: str) -> tuple[Generation, Generation]:
+        """Make the generation serve again that served before; the one that serves now is kept, but not fed.
+
+        Returns:
+            The one that serves now, and the one that does not any more. A second call returns to the latter.
+
+        Raises:
+            InvalidRequest: there is none to return to.
+        """
+        while True:
+            known, raw = self._read(view_name)
+            serving = next((one for one in known if one.state is GenerationState.SERVING), None)
+            kept = (GenerationState.RETIRED, GenerationState.ROLLED_BACK)
+            back = next(
+                (one for one in known if serving and one.number == serving.replaces and one.state in kept), None
+            )
+            if serving is None or back is None:
+                raise InvalidRequest(
+                    f'feature view "{view_name}" has no earlier generation to return to',
+                    hint="see `featurestore status`; a definition that is gone can be applied and bootstrapped again",
+                )
+            away = replace(serving, state=GenerationState.ROLLED_BACK)
+            serves = replace(back, state=GenerationState.SERVING, replaces=serving.number)
+            changed = [serves if one is back else away if one is serving else one for one in known]
+            if self._write(view_name, raw, changed):
+                return serves, away
 
     def drop(self, generation: Generation) -> int:
         """Delete the keys of a retired generation and forget it; returns how many keys went.
@@ -214,7 +317,10 @@ class GenerationCatalog:
 
     def _write(self, view_name: str, expected: bytes | None, generations: Sequence[Generation]) -> bool:
         """Replace a view's generations unless somebody else did meanwhile."""
-        records = tuple(_Record(one.number, one.definition_hash, one.state, one.view) for one in generations)
+        records = tuple(
+            _Record(one.number, one.definition_hash, one.state, one.view, one.is_bootstrapped, one.replaces)
+            for one in generations
+        )
         return self._store.compare_and_set_field(
             generations_key(self.project), view_name.encode(), expected, _encoder.encode(records)
         )
@@ -226,15 +332,24 @@ class GenerationCatalog:
         except msgspec.MsgspecError as error:
             raise CorruptData(f'generations of feature view "{view_name}" do not decode', detail=str(error)) from error
         return tuple(
-            Generation(self.project, record.view, record.number, record.definition_hash, record.state)
+            Generation(
+                self.project,
+                record.view,
+                record.number,
+                record.definition_hash,
+                record.state,
+                record.is_bootstrapped,
+                record.replaces,
+            )
             for record in records
         )
 
 
-def _promoted(generation: Generation, number: int) -> Generation:
-    """The generation after `number` was made the serving one."""
+def _promoted(generation: Generation, number: int, before: int | None) -> Generation:
+    """The generation after `number` was made the serving one in the place of `before`."""
     if generation.number == number:
-        return replace(generation, state=GenerationState.SERVING)
+        replaces = generation.replaces if before == number else before
+        return replace(generation, state=GenerationState.SERVING, replaces=replaces)
     if generation.state is GenerationState.SERVING:
         return replace(generation, state=GenerationState.RETIRED)
     return generation

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
-from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
+from featurestore.online.generations import Generation, GenerationCatalog
 from featurestore.online.store import OnlineStore
 from featurestore.online.writer import smallest_positions
 from featurestore.wire.store_layout import (
@@ -194,9 +194,9 @@ def _describe(
     """Checkpoints of all lanes as one row."""
     watermark_ms = max((checkpoint.watermark_ms for checkpoint in checkpoints), default=0)
     positions = smallest_positions([checkpoint.positions for checkpoint in checkpoints])
-    topic = generation.view.source.topic
-    partitions = sorted({*positions, *(each for each in ends if each[0] == topic)})
-    is_read = generation.state is not GenerationState.RETIRED  # nobody reads for it any more, so nothing is to come
+    topics = generation.view.source.topics
+    partitions = sorted({*positions, *(each for each in ends if each[0] in topics)})
+    is_read = generation.state.is_fed  # nobody reads for the others, so nothing is to come
     return GenerationOverview(
         view=generation.view.name,
         number=generation.number,

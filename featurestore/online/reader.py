@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from featurestore.core.spec import PlainViewSpec
@@ -76,12 +76,24 @@ class Reader:
             OnlineStoreDown: the store does not answer.
             DeadlineSpent: it did not within `timeout_ms`.
         """
-        groups = [self._keys(read, with_checkpoint) for read in wanted]
-        values = iter(self._store.read_groups(groups, timeout_ms=timeout_ms))
+        groups = self.groups(wanted, with_checkpoint=with_checkpoint)
+        return self.found(
+            wanted, self._store.read_groups(groups, timeout_ms=timeout_ms), with_checkpoint=with_checkpoint
+        )
+
+    def groups(self, wanted: Sequence[EntityRead | PlainRead], *, with_checkpoint: bool) -> list[tuple[bytes, ...]]:
+        """The keys of all of `wanted`, for `OnlineStore.read_groups`."""
+        return [self._keys(read, with_checkpoint) for read in wanted]
+
+    def found(
+        self, wanted: Sequence[EntityRead | PlainRead], values: Iterable[bytes | None], *, with_checkpoint: bool
+    ) -> list[EntityBytes | PlainBytes]:
+        """What the values under those keys stand for."""
+        each = iter(values)
         return [
-            PlainBytes(next(values))
+            PlainBytes(next(each))
             if isinstance(read, PlainRead)
-            else EntityBytes(next(values), next(values), next(values) if with_checkpoint else None)
+            else EntityBytes(next(each), next(each), next(each) if with_checkpoint else None)
             for read in wanted
         ]
 

@@ -1,8 +1,9 @@
-"""Redis and Valkey, standalone or cluster: the one file that imports `redis`.
+"""Redis and Valkey, standalone or cluster.
 
 Commits are scripts, because a conditional MULTI/EXEC costs a second round trip for its WATCH; a script applies whole or
-not at all, is one entry of the append-only file, and knows the length that APPEND answers. Reads go to the wire through
-redis-py's connections but around its command layer, which costs more than the network: one packed command, one reply.
+not at all, is one entry of the append-only file, and knows the length that APPEND answers. Reads of a standalone server
+use the sockets that redis-py opened, but neither its command layer nor its connection layer, which cost more than the
+network: one packed command, one reply. What is unusual (no connection yet, a lost one, a cluster) is redis-py's.
 """
 
 from __future__ import annotations
@@ -11,31 +12,35 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import redis
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.retry import Retry
 
-from featurestore.errors import CorruptData, DeadlineSpent, OnlineStoreDown
+from featurestore.online.redis_errors import mapped_errors
+from featurestore.online.redis_pipeline import RedisPipeline, packed_read
 from featurestore.online.redis_scripts import COMMIT, COMPARE_AND_SET, COMPARE_AND_SET_FIELD, SHA1, WRITE_NEWER
-from featurestore.online.store import LaneCommit, LaneOutcome
+from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome, ThreadedReads
 
 CONNECT_TIMEOUT_S = 2.0
 COMMAND_TIMEOUT_S = 10.0
 SCAN_COUNT = 1_000
 DELETE_CHUNK = 1_000
 
-# Answers of a server that is failing over, re-sharding or out of memory: the same command may succeed later.
-_TEMPORARY = (
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.OutOfMemoryError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.TryAgainError,
-)
-_BUSY = ("BUSY", "UNKILLABLE", "MISCONF", "NOREPLICAS")
+TIMEOUT_MIN_S = 0.0005
+"""Shortest wait for the store: a socket takes 0 for "do not wait at all"."""
+
+_PIPELINE_OPTIONS: dict[str, Any] = {
+    "socket_connect_timeout": CONNECT_TIMEOUT_S,
+    # Of the exchange that opens a connection; afterwards each read has a limit of its own.
+    "socket_timeout": CONNECT_TIMEOUT_S,
+    "retry": Retry(NoBackoff(), 0),
+    "protocol": 2,
+}
 
 
 def connect(url: str, *, cluster: bool = False) -> RedisStore:
@@ -58,6 +63,10 @@ class _Transport(Protocol):
 
     def run(self, commands: Sequence[Sequence[Any]], *, timeout_s: float | None = None) -> list[Any]:
         """Send commands in one go; their replies, ResponseError objects included."""
+        ...
+
+    def read(self, groups: Sequence[Sequence[bytes]], *, timeout_s: float | None = None) -> list[bytes | None]:
+        """Values of groups of keys, flattened."""
         ...
 
     def close(self) -> None:
@@ -87,13 +96,15 @@ class RedisStore:
         """See OnlineStore."""
         if not groups:
             return []
-        timeout_s = None if timeout_ms is None else timeout_ms / 1_000
-        if self.is_cluster:
-            commands = [("MGET", *group) for group in groups]
-        else:
-            commands = [("MGET", *itertools.chain.from_iterable(groups))]
-        replies = self._run(commands, timeout_s=timeout_s)
-        return list(itertools.chain.from_iterable(replies))
+        with self._mapped(has_deadline=timeout_ms is not None):
+            return self._transport.read(groups, timeout_s=None if timeout_ms is None else timeout_ms / 1_000)
+
+    def async_reads(self) -> AsyncReads:
+        """See OnlineStore."""
+        if self.is_cluster or self.url.startswith("rediss:"):
+            # redis-py follows a cluster's moves and speaks TLS, on blocking sockets.
+            return ThreadedReads(self)
+        return RedisPipeline(self._name, redis.ConnectionPool.from_url(self.url, **_PIPELINE_OPTIONS).get_connection)
 
     def compare_and_set(self, key: bytes, expected: bytes | None, replacement: bytes) -> bool:
         """See OnlineStore."""
@@ -166,34 +177,14 @@ class RedisStore:
                     replies[index] = reply
             return _raise_first(replies)
 
-    def _run(self, commands: Sequence[Sequence[Any]], *, timeout_s: float | None = None) -> list[Any]:
+    def _run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Run commands; the first error reply is raised."""
-        with self._mapped(has_deadline=timeout_s is not None):
-            return _raise_first(self._transport.run(commands, timeout_s=timeout_s))
+        with self._mapped():
+            return _raise_first(self._transport.run(commands))
 
-    @contextmanager
-    def _mapped(self, *, has_deadline: bool = False) -> Iterator[None]:
-        """redis-py's errors as ours, in one place."""
-        try:
-            yield
-        except redis.exceptions.TimeoutError as error:
-            if has_deadline:
-                raise DeadlineSpent(f"{self._name} did not answer within the deadline") from error
-            raise self._down(error) from error
-        except _TEMPORARY as error:
-            raise OnlineStoreDown(f"{self._name} is not ready", detail=str(error)) from error
-        except (redis.exceptions.ResponseError, redis.exceptions.InvalidResponse) as error:
-            if str(error).startswith(_BUSY):
-                raise OnlineStoreDown(f"{self._name} is busy", detail=str(error)) from error
-            raise CorruptData(f"{self._name} refused a command", detail=str(error)) from error
-        except (redis.exceptions.RedisError, OSError) as error:
-            raise self._down(error) from error
-
-    def _down(self, error: Exception) -> OnlineStoreDown:
-        """The store does not answer."""
-        return OnlineStoreDown(
-            f"{self._name} does not answer", detail=str(error), hint="start the store, or correct its address"
-        )
+    def _mapped(self, *, has_deadline: bool = False) -> AbstractContextManager[None]:
+        """redis-py's errors as ours."""
+        return mapped_errors(self._name, has_deadline=has_deadline)
 
 
 def _commit_arguments(lane: LaneCommit) -> tuple[list[bytes], list[Any]]:
@@ -261,6 +252,7 @@ class _SingleTransport:
         """See _Transport."""
         connection = self._take()
         try:
+            _limit(connection, timeout_s)
             packed = connection.pack_commands(commands) if len(commands) > 1 else connection.pack_command(*commands[0])
             try:
                 connection.send_packed_command(packed, check_health=False)
@@ -274,6 +266,19 @@ class _SingleTransport:
         finally:
             self._idle.append(connection)
 
+    def read(self, groups: Sequence[Sequence[bytes]], *, timeout_s: float | None = None) -> list[bytes | None]:
+        """See _Transport: straight to the socket, or as any other command where that does not work."""
+        connection = self._take()
+        try:
+            reply = _ask(connection, packed_read(groups), timeout_s)
+        finally:
+            self._idle.append(connection)
+        if reply is None:
+            command = ("MGET", *itertools.chain.from_iterable(groups))
+            [reply] = _raise_first(self.run([command], timeout_s=timeout_s))
+        values: list[bytes | None] = reply
+        return values
+
     def _take(self) -> Any:
         """A connection that nobody else uses."""
         if self._process != os.getpid():
@@ -283,21 +288,19 @@ class _SingleTransport:
         try:
             return self._idle.pop()
         except IndexError:
-            return self._pool.get_connection()
+            # Not connected yet: how long that may take is the caller's to say.
+            return self._pool.make_connection()
 
     def _read(self, connection: Any, count: int, timeout_s: float | None) -> list[Any]:
         """As many replies as commands were sent; a connection that failed midway is closed, never reused."""
         replies: list[Any] = []
         try:
-            if timeout_s is not None:
-                connection._sock.settimeout(max(timeout_s, 0.0005))
+            _limit(connection, timeout_s)
             for _ in range(count):
                 try:
                     replies.append(connection.read_response())
                 except redis.exceptions.ResponseError as error:
                     replies.append(error)
-            if timeout_s is not None:
-                connection._sock.settimeout(COMMAND_TIMEOUT_S)
         except BaseException:
             connection.disconnect()
             raise
@@ -305,7 +308,56 @@ class _SingleTransport:
 
     def close(self) -> None:
         """See _Transport."""
+        while self._idle:
+            self._idle.pop().disconnect()
         self._pool.disconnect()
+
+
+def _limit(connection: Any, timeout_s: float | None) -> None:
+    """Bound each wait for the socket; asking costs less than telling, and most callers have the same patience."""
+    limit_s = COMMAND_TIMEOUT_S if timeout_s is None else max(timeout_s, TIMEOUT_MIN_S)
+    if connection._sock is None:
+        # It will be opened first, and a server that hangs accepts connections but answers no greeting.
+        connection.socket_timeout, connection.socket_connect_timeout = limit_s, min(limit_s, CONNECT_TIMEOUT_S)
+    elif connection._sock.gettimeout() != limit_s:
+        connection._sock.settimeout(limit_s)
+
+
+def _ask(connection: Any, packed: bytes, timeout_s: float | None) -> Any:
+    """One command and its reply on a connection's bare socket.
+
+    Returns:
+        The reply; None where the connection is closed, or was found lost. One that failed is closed, never reused.
+
+    Raises:
+        redis.RedisError: the reply is an error, is no reply, or does not come in time.
+    """
+    socket, parser = connection._sock, connection._parser
+    if socket is None:
+        return None
+    try:
+        _limit(connection, timeout_s)
+        socket.sendall(packed)
+        while (byte_count := socket.recv_into(parser._buffer)) > 0:
+            parser._reader.feed(parser._buffer, 0, byte_count)
+            reply = parser._reader.gets()
+            if reply is not NOT_ENOUGH_DATA:
+                break
+        else:
+            connection.disconnect()
+            return None
+    except TimeoutError as error:
+        connection.disconnect()
+        raise redis.exceptions.TimeoutError("no reply in time") from error
+    except OSError:
+        connection.disconnect()
+        return None
+    except BaseException:
+        connection.disconnect()
+        raise
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 class _ClusterTransport:
@@ -328,6 +380,11 @@ class _ClusterTransport:
             pipeline.execute_command(*command)
         replies: list[Any] = pipeline.execute(raise_on_error=False)
         return replies
+
+    def read(self, groups: Sequence[Sequence[bytes]], *, timeout_s: float | None = None) -> list[bytes | None]:
+        """See _Transport: a command a group, since a group is what shares a slot."""
+        commands = [("MGET", *group) for group in groups]
+        return list(itertools.chain.from_iterable(_raise_first(self.run(commands, timeout_s=timeout_s))))
 
     def close(self) -> None:
         """See _Transport."""

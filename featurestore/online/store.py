@@ -6,9 +6,12 @@ A store is a set of byte strings under keys; keys of one lane share a hash tag. 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from featurestore.errors import DeadlineSpent
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,10 @@ class OnlineStore(Protocol):
         """
         ...
 
+    def async_reads(self) -> AsyncReads:
+        """The same reads for an event loop; nothing is opened before the first."""
+        ...
+
     def compare_and_set(self, key: bytes, expected: bytes | None, replacement: bytes) -> bool:
         """Set a key if it holds `expected` (None: if it does not exist)."""
         ...
@@ -118,3 +125,41 @@ class OnlineStore(Protocol):
     def close(self) -> None:
         """Give connections back."""
         ...
+
+
+class AsyncReads(Protocol):
+    """Reads that do not block an event loop. Belongs to the loop that first uses it."""
+
+    async def read_groups(
+        self, groups: Sequence[Sequence[bytes]], *, timeout_ms: float | None = None
+    ) -> list[bytes | None]:
+        """See `OnlineStore.read_groups`."""
+        ...
+
+    def close(self) -> None:
+        """Give connections back; called in the loop."""
+        ...
+
+
+class ThreadedReads:
+    """AsyncReads of any store: its blocking reads, in threads.
+
+    Args:
+        store: the store.
+    """
+
+    def __init__(self, store: OnlineStore) -> None:
+        self._store = store
+
+    async def read_groups(
+        self, groups: Sequence[Sequence[bytes]], *, timeout_ms: float | None = None
+    ) -> list[bytes | None]:
+        """See AsyncReads. A thread that waits for a store longer than its caller may is left behind."""
+        reading = asyncio.to_thread(self._store.read_groups, groups, timeout_ms=timeout_ms)
+        try:
+            return await asyncio.wait_for(reading, None if timeout_ms is None else timeout_ms / 1_000)
+        except TimeoutError as error:
+            raise DeadlineSpent("the online store did not answer within the deadline") from error
+
+    def close(self) -> None:
+        """See AsyncReads."""

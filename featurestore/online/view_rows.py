@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
-from featurestore.core.spec import PlainViewSpec, ValueType, ViewSpec
+from featurestore.core.spec import SCALAR_TYPES, PlainViewSpec, ValueType, ViewSpec
 from featurestore.core.view import ViewAnswer
 from featurestore.errors import AsOfTooOld, CorruptData
 from featurestore.online.generations import Generation
@@ -37,7 +37,20 @@ class UnixSeconds(int):
     """A TIMESTAMP feature as Feast has it: whole seconds."""
 
 
-RowValue = StoredValue | UnixSeconds | None
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A list or map feature; what it may hold follows from its type, which an empty one does not show.
+
+    Attributes:
+        type: INT64_LIST, FLOAT64_LIST, STRING_LIST, INT64_MAP or FLOAT64_MAP.
+        elements: a list of numbers or texts, or a dict from text to number.
+    """
+
+    type: ValueType
+    elements: Any
+
+
+RowValue = StoredValue | UnixSeconds | Collection | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +94,8 @@ class StreamRows:
 
     def __init__(self, generation: Generation, wanted: Mapping[str, ValueType | None]) -> None:
         self._generation = generation
-        positions = {feature.name: at for at, feature in enumerate(generation.view.features)}
-        types = {feature.name: feature.type for feature in generation.view.features}
+        positions = {answer.name: at for at, answer in enumerate(generation.view.answers)}
+        types = {answer.name: answer.type for answer in generation.view.answers}
         self._sources = [
             (positions[name], types[name]) if name in positions and types[name] is value_type else None
             for name, value_type in wanted.items()
@@ -121,9 +134,12 @@ class StreamRows:
                 statuses.append(FieldStatus.NOT_FOUND if source is None else null_status)
                 continue
             at, value_type = source
-            convert = _CONVERSIONS.get(value_type)
-            raw = answer.texts[at] if value_type is ValueType.STRING else columns[value_type][at]
-            values.append(raw if convert is None else convert(int(raw)))
+            raw: Any = columns[value_type][at] if value_type in columns else answer.objects[at]
+            if value_type in SCALAR_TYPES:
+                convert = _CONVERSIONS.get(value_type)
+                values.append(raw if convert is None else convert(int(raw)))
+            else:
+                values.append(Collection(value_type, raw))
             statuses.append(value_status)
         return ViewRow(values, statuses, answer.newest_event_time_ms)
 
@@ -173,7 +189,7 @@ def missing_row(count: int) -> ViewRow:
 def unstreamed_row(view: ViewSpec, wanted: Sequence[str]) -> ViewRow:
     """The row of a stream view that was never streamed: counts and sums are 0, as over no events."""
     generation = Generation("", view, 0, "")
-    types = {feature.name: feature.type for feature in view.features}
+    types = {answer.name: answer.type for answer in view.answers}
     rows = StreamRows(generation, {name: types.get(name) for name in wanted})
     return rows.row(b"", EntityBytes(None, None, None), _NEVER_MS)
 

@@ -194,7 +194,7 @@ class ViewWriter:
 
     def _write(self, batches: Sequence[UnseenRows]) -> WriteReport:
         """Append what is new and commit it."""
-        rows = new_rows(batches, self.generation.compiled.columns)
+        rows = new_rows(batches, [column.name for column in self.generation.compiled.event_columns])
         hashes, duplicates = np.empty(0, dtype=np.uint64), 0
         if self._seen_ids is not None and rows.count:
             assert rows.event_ids is not None, "a source with a horizon declares an id column"
@@ -285,7 +285,7 @@ class ViewWriter:
                 appends=data,
                 id_appends=((keys.id_bucket(lane.lane, bucket), fresh_ids),) if fresh_ids else (),
                 deletions=[keys.id_bucket(lane.lane, old) for old in stale],
-                expire_ms=self._expire_ms(max(checkpoint.watermark_ms - now_ms, 0)),
+                expire_ms=self.generation.expire_ms(max(checkpoint.watermark_ms - now_ms, 0)),
                 report_bytes_min=self._compactor.report_bytes_min,
             )
             commits.append((lane, checkpoint, commit))
@@ -352,13 +352,6 @@ class ViewWriter:
             prefix = self.generation.keys.head_prefix(lane)
             appends[lane] = ([prefix + rows.keys[key] for key in of_entity[low:high].tolist()], encoded[low:high])
         return appends
-
-    def _expire_ms(self, ahead_ms: int) -> int:
-        """How long heads and bodies must live: one retention after the write, or after a newest event dated ahead."""
-        view = self.generation.view
-        if view.retention_ms is None:
-            return 0
-        return view.retention_ms + view.lookback_ms + self.generation.compiled.roll_up.retention_hop_ms + ahead_ms
 
 
 def _is_newer(found: Checkpoint, mine: Checkpoint, my_tokens: Collection[str]) -> bool:

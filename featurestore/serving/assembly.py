@@ -2,7 +2,7 @@
 
     rows     c-1,m-7   c-1,m-9   c-2,m-7            N = 3
     reads    card c-1, card c-2, merchant 7, 9      each (view, entity key) once
-    values   one ViewAnswer for each (read, read time), stacked and scattered into (feature, row) matrices
+    values   windows merged for each (read, read time), lowered all at once, scattered into (feature, row) matrices
 
 Nothing here loops over the features of a stream view.
 """
@@ -11,17 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
-from featurestore.core.view import ViewAnswer
+from featurestore.core.ranges import Gathered
 from featurestore.errors import AsOfTooOld, CorruptData, LimitExceeded
 from featurestore.online.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
 from featurestore.serving.deadline import Deadline
-from featurestore.serving.limits import ENTITY_READS_PER_REQUEST_MAX
+from featurestore.serving.limits import (
+    ELEMENTS_PER_ANSWER_MAX,
+    ENTITY_READS_PER_REQUEST_MAX,
+    ROWS_LOWERED_TOGETHER_MAX,
+)
+from featurestore.serving.packed_collections import Collection
 from featurestore.serving.plan import PlainPart, ServicePlan, StreamPart
 from featurestore.serving.schema import FeatureStatus, Matrix
 from featurestore.wire.entity_key import KEY_BYTES_MAX, encode_key, encode_value
@@ -30,8 +35,6 @@ from featurestore.wire.tile_codec import decode_entity
 
 KeyColumns = Sequence[Sequence[str] | Sequence[int]]
 """For each join key of the schema, one value for each row."""
-
-_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 ANSWERS_PER_DEADLINE_CHECK = 32
 """Entities computed between two looks at the clock: about a millisecond of work."""
@@ -46,6 +49,7 @@ class Answer:
         doubles: (D, N), NaN where null.
         integers: (I, N), 0 where null.
         strings: S x N texts, feature-major, empty where null.
+        collections: for each matrix of lists or maps that the schema uses, S x N values likewise, None where null.
         statuses: (F, N) of FeatureStatus.
         null: (F, N) True where there is no value; a count beside NOT_FOUND is 0 and not null.
         as_of_ms: the read time of all rows, or of each.
@@ -57,6 +61,7 @@ class Answer:
     doubles: Float64Array
     integers: Int64Array
     strings: list[str]
+    collections: dict[Matrix, list[Collection | None]]
     statuses: NDArray[np.uint8]
     null: BoolArray
     as_of_ms: tuple[int, ...]
@@ -140,6 +145,10 @@ class Assembly:
         self._doubles = np.zeros((len(plan.double_features), count))
         self._integers = np.zeros((plan.integer_count, count), dtype=np.int64)
         self._strings = [""] * (plan.string_count * count)
+        self._collections: dict[Matrix, list[Collection | None]] = {
+            matrix: [None] * (slots * count) for matrix, slots in schema.collection_counts.items()
+        }
+        self._elements = 0
         self._null = np.ones((len(schema.features), count), dtype=np.bool_)
         self._event_time_ms = np.zeros((len(schema.views), count), dtype=np.int64)
         self._view_status = np.full((len(schema.views), count), FeatureStatus.NOT_FOUND, dtype=np.uint8)
@@ -151,6 +160,7 @@ class Assembly:
         Raises:
             AsOfTooOld: an entity's tiles cannot answer its read time.
             DeadlineSpent: no time is left.
+            LimitExceeded: lists and maps have too many elements.
             CorruptData: bytes of the store are wrong; names the entity key.
         """
         parts = len(self._plan.stream_parts)
@@ -168,6 +178,7 @@ class Assembly:
             doubles=self._doubles,
             integers=self._integers,
             strings=self._strings,
+            collections=self._collections,
             statuses=statuses,
             null=self._null,
             as_of_ms=self._as_of_ms,
@@ -176,43 +187,71 @@ class Assembly:
         )
 
     def _fill_streams(self) -> None:
-        """Gather the values of all stream views at once."""
-        plan = self._plan
-        by_part = [
-            self._view_answers(part, rows) for part, rows in zip(plan.stream_parts, self._reads.rows, strict=False)
-        ]
-        self._null[plan.nulls.to] = _joined([[answer.null for answer in answers] for answers in by_part])[plan.nulls.of]
-        ints = _joined([[answer.ints for answer in answers] for answers in by_part])
-        self._integers[plan.integers.to] = ints[plan.integers.of]
-        floats = _joined([[answer.floats for answer in answers] for answers in by_part])
-        self._doubles[plan.doubles.to] = floats[plan.doubles.of]
-        for part, answers in zip(plan.stream_parts, by_part, strict=True):
-            for row, answer in enumerate(answers):
-                if answer.found:
-                    self._view_status[part.view, row] = FeatureStatus.PRESENT
-                    self._event_time_ms[part.view, row] = answer.newest_event_time_ms
-                for of, to in part.strings:
-                    self._strings[to * self._row_count + row] = answer.texts.get(of, "")
+        """Fill all rows at once; where there are lists and maps, some at a time."""
+        count = self._row_count
+        step = ROWS_LOWERED_TOGETHER_MAX if self._plan.collections else count
+        as_of_ms = np.empty(count, dtype=np.int64)
+        as_of_ms[:] = self._as_of_ms
+        for begin in range(0, count, step):
+            self._fill_rows(slice(begin, min(begin + step, count)), as_of_ms)
 
-    def _view_answers(self, part: StreamPart, rows: Sequence[int]) -> list[ViewAnswer]:
-        """The answer of each row; rows that share entity key and read time share one."""
-        compiled = part.generation.compiled
-        known: dict[tuple[int, int], ViewAnswer] = {}
-        answers = []
-        for row, read in enumerate(rows):
+    def _fill_rows(self, span: slice, as_of_ms: Int64Array) -> None:
+        """Merge the windows of every view for some rows, then lower all of them at once."""
+        plan, lowering = self._plan, self._plan.lowering
+        merged = lowering.gathered(span.stop - span.start)
+        for index, (part, rows) in enumerate(zip(plan.stream_parts, self._reads.rows, strict=False)):
+            self._gather(index, part, rows, span, merged)
+        lowered = lowering.lower(merged, as_of_ms[span])
+        self._null[plan.nulls.to, span] = lowered.null[plan.nulls.of]
+        self._integers[plan.integers.to, span] = lowered.ints[plan.integers.of]
+        self._doubles[plan.doubles.to, span] = lowered.floats[plan.doubles.of]
+        for of, to in plan.strings:
+            for row, value in enumerate(lowered.objects[of], start=span.start):
+                if value is not None:
+                    self._strings[to * self._row_count + row] = str(value)
+        for of, matrix, to in plan.collections:
+            first = to * self._row_count
+            for row, value in enumerate(lowered.objects[of], start=span.start):
+                self._put_collection(matrix, first + row, value)
+
+    def _put_collection(self, matrix: Matrix, cell: int, value: Any) -> None:
+        """Place one list or map; None is null."""
+        if value is None:
+            return
+        self._collections[matrix][cell] = value
+        self._elements += len(value)
+        if self._elements > ELEMENTS_PER_ANSWER_MAX:
+            raise LimitExceeded(
+                f"the lists and maps of the answer have more than {ELEMENTS_PER_ANSWER_MAX} elements",
+                hint="ask for fewer rows at once, or for shorter lists",
+            )
+
+    def _gather(self, view: int, part: StreamPart, rows: Sequence[int], span: slice, merged: Gathered) -> None:
+        """Merge one view's windows for some rows; rows that share entity key and read time share the work."""
+        lowering, compiled, first = self._plan.lowering, part.generation.compiled, span.start
+        known: dict[tuple[int, int], int] = {}
+        for row, read in enumerate(rows[span], start=first):
             as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
-            answer = known.get((read, as_of_ms))
-            if answer is None:
-                self._give_up_when_late()
-                found = self._found[read]
-                assert isinstance(found, EntityBytes)
-                try:
-                    table = decode_entity(compiled, found.body, found.head)
-                    answer = known[read, as_of_ms] = compiled.answer(table, as_of_ms)
-                except (AsOfTooOld, CorruptData) as error:
-                    raise self._named(error, read) from error
-            answers.append(answer)
-        return answers
+            as_row = known.setdefault((read, as_of_ms), row)
+            if as_row != row:
+                lowering.gather_same(view, merged, row - first, as_row - first)
+                self._view_status[part.view, row] = self._view_status[part.view, as_row]
+                self._event_time_ms[part.view, row] = self._event_time_ms[part.view, as_row]
+                continue
+            self._give_up_when_late()
+            found = self._found[read]
+            assert isinstance(found, EntityBytes)
+            try:
+                table = decode_entity(compiled, found.body, found.head)
+                reach = compiled.reach(table, as_of_ms)
+            except (AsOfTooOld, CorruptData) as error:
+                raise self._named(error, read) from error
+            if reach is None:
+                lowering.gather_nothing(view, merged, row - first)
+                continue
+            lowering.gather(view, table, reach.bounds, merged, row - first)
+            self._view_status[part.view, row] = FeatureStatus.PRESENT
+            self._event_time_ms[part.view, row] = reach.newest_event_time_ms
 
     def _fill_plain(self, part: PlainPart, rows: Sequence[int]) -> None:
         """Copy one plain view's values; they are few, so one by one."""
@@ -241,8 +280,10 @@ class Assembly:
                     self._strings[slot.slot * self._row_count + row] = str(value)
                 elif slot.matrix is Matrix.DOUBLES:
                     self._doubles[slot.slot, row] = value
-                else:
+                elif slot.matrix is Matrix.INTEGERS:
                     self._integers[slot.slot, row] = value
+                else:
+                    self._put_collection(slot.matrix, slot.slot * self._row_count + row, value)
 
     def _checkpoints(self) -> list[list[bytes | None]]:
         """For each view of the schema, the raw checkpoint of each row's lane."""
@@ -282,10 +323,3 @@ def _entity_keys(plan: ServicePlan, part: StreamPart | PlainPart, columns: KeyCo
                 hint="send shorter keys",
             )
     return keys
-
-
-def _joined(by_part: Sequence[Sequence[NDArray[_Scalar]]]) -> NDArray[_Scalar]:
-    """For each part N arrays of (K,), as one array (sum of K, N)."""
-    if len(by_part[0]) == 1:
-        return np.concatenate([arrays[0] for arrays in by_part])[:, np.newaxis]
-    return np.concatenate([np.stack(arrays, axis=1) for arrays in by_part])

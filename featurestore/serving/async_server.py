@@ -1,16 +1,16 @@
-"""The lookup server on asyncio: handlers run in the event loop, one after another.
+"""The lookup server on asyncio: an event loop that serves others while a request waits for the store.
 
-That saves the hand-over between threads and gives up the overlap of waits for the store. The loop runs in a thread of
-its own, so that this server is started and stopped like the threaded one.
+That saves the hand-over between threads, and the threads' fight for the interpreter under load. What is computed runs
+in the loop one after another; requests large enough to hold the others up go to threads (see `serving.steps`). The
+loop runs in a thread of its own, so that this server is started and stopped like the threaded one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -18,17 +18,14 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 
 from featurestore.clock import Clock
-from featurestore.errors import FeatureStoreError
-from featurestore.serving.deadline import Deadline
-from featurestore.serving.limits import CONCURRENT_REQUESTS_MAX, DEADLINE_DEFAULT_MS
+from featurestore.online.store import OnlineStore
+from featurestore.serving.handling import Handling, register
+from featurestore.serving.limits import CONCURRENT_REQUESTS_MAX
 from featurestore.serving.listening import ServerSettings, bind, health_status
 from featurestore.serving.methods import Method
 from featurestore.serving.metrics import ServerMetrics
 from featurestore.serving.reflection import async_reflection
-from featurestore.serving.status import code_of, metadata_of
-
-_MS_PER_SECOND = 1_000
-_log = logging.getLogger(__name__)
+from featurestore.serving.steps import run_async
 
 
 class AsyncServer:
@@ -36,6 +33,7 @@ class AsyncServer:
 
     Args:
         methods: what to serve.
+        store: what their steps read.
         clock: measures latency and deadlines.
         metrics: counts requests.
         settings: how to listen.
@@ -45,14 +43,22 @@ class AsyncServer:
     """
 
     def __init__(
-        self, methods: Sequence[Method], clock: Clock, metrics: ServerMetrics, settings: ServerSettings
+        self,
+        methods: Sequence[Method],
+        store: OnlineStore,
+        clock: Clock,
+        metrics: ServerMetrics,
+        settings: ServerSettings,
     ) -> None:
-        self._services: tuple[str, ...] = ("", *dict.fromkeys(method.service for method in methods))
+        self._store = store
+        self._reads = store.async_reads()
+        self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="lookup")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lookup-loop", daemon=True)
         self._thread.start()
         self._server: grpc.aio.Server
         self._health: health.aio.HealthServicer
+        self._services: tuple[str, ...] = ()
         self.port = 0
         try:
             self._run(self._start(methods, clock, metrics, settings)).result()
@@ -74,17 +80,14 @@ class AsyncServer:
     ) -> None:
         """In the loop: build and start."""
         self._server = grpc.aio.server(options=settings.options(), maximum_concurrent_rpcs=CONCURRENT_REQUESTS_MAX)
-        by_service: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
-        for method in methods:
-            by_service.setdefault(method.service, {})[method.name] = grpc.unary_unary_rpc_method_handler(
-                _behavior(method, clock, metrics), method.decode, method.encode
-            )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflected = async_reflection([*by_service, health.SERVICE_NAME])
-        for service, handlers in (by_service | reflected).items():
-            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-            self._server.add_registered_method_handlers(service, handlers)
+        self._services = register(
+            self._server,
+            methods,
+            lambda method: self._behavior(method, Handling(method, clock, metrics), clock),
+            async_reflection,
+        )
         self.port = bind(self._server, settings)
         await self._server.start()
 
@@ -97,6 +100,9 @@ class AsyncServer:
         """In the loop."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(drain_seconds)
+        self._reads.close()
+        # What the loop was told to do at once, such as closing sockets, is done before it ends.
+        await asyncio.sleep(0)
 
     def _run(self, work: Any) -> Future[Any]:
         """Run a coroutine in the loop from another thread."""
@@ -107,31 +113,24 @@ class AsyncServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def _behavior(
+        self, method: Method, handling: Handling, clock: Clock
+    ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
+        """The coroutine that grpc runs for each request."""
+        reads, store, threads = self._reads, self._store, self._pool
 
-def _behavior(
-    method: Method, clock: Clock, metrics: ServerMetrics
-) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
-    """The coroutine that grpc runs for each request."""
-    observe = metrics.observer(method.name)
-
-    async def behave(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        started_ns = clock.monotonic_ns()
-        status = grpc.StatusCode.INTERNAL
-        # None without a deadline, whatever the stubs say.
-        remaining_s: float | None = context.time_remaining()
-        budget_ms = DEADLINE_DEFAULT_MS if remaining_s is None else remaining_s * _MS_PER_SECOND
-        try:
-            response = method.handle(request, Deadline.after(clock, budget_ms))
-            status = grpc.StatusCode.OK
+        async def behave(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            started_ns = clock.monotonic_ns()
+            try:
+                steps = method.handle(request, handling.deadline(context.time_remaining()))
+                response = await run_async(steps, reads, store, threads)
+            except Exception as error:  # noqa: BLE001  # the process edge: one bad request must not take the loop down
+                refusal = handling.refusal(error)
+                handling.count(refusal.code, started_ns)
+                await context.abort(refusal.code, refusal.text, refusal.metadata)
+            handling.count(grpc.StatusCode.OK, started_ns)
             return response
-        except FeatureStoreError as error:
-            status = code_of(error)
-            await context.abort(status, str(error), metadata_of(error))
-        except Exception:  # noqa: BLE001  # the process edge: one bad request must not take the loop down
-            _log.exception("%s failed", method.name)
-            await context.abort(grpc.StatusCode.INTERNAL, f"{method.name} failed; the server's log says why")
-        finally:
-            observe(status.name, clock.monotonic_ns() - started_ns)
 
-    return behave
+        return behave

@@ -268,7 +268,7 @@ class CatalogSource:
 def _feature_names(view: ViewSpec | PlainViewSpec) -> list[str]:
     """Names of a view's features, whichever kind of view it is."""
     if isinstance(view, ViewSpec):
-        return [feature.name for feature in view.features]
+        return [answer.name for answer in view.answers]
     return [column.name for column in view.features]
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from featurestore.core.spec import Column, ValueType
 from featurestore.errors import CorruptData, InvalidRequest
 from featurestore.serving._generated import lookup_pb2 as pb
+from featurestore.serving.packed_collections import unpack_collections
 from featurestore.serving.result import LookupResult, SourcePosition, ViewFreshness
-from featurestore.serving.schema import FeatureSlot, Matrix, ServedView, ServiceSchema
+from featurestore.serving.schema import SCALAR_MATRICES, FeatureSlot, ServedView, ServiceSchema
 
 EntityValues = str | int | Sequence[str] | Sequence[int]
 """One row's join-key value, or one for each row."""
@@ -22,6 +23,11 @@ _TYPES: dict[int, ValueType] = {
     pb.ValueType.STRING: ValueType.STRING,
     pb.ValueType.BOOL: ValueType.BOOL,
     pb.ValueType.TIMESTAMP: ValueType.TIMESTAMP,
+    pb.ValueType.INT64_LIST: ValueType.INT64_LIST,
+    pb.ValueType.FLOAT64_LIST: ValueType.FLOAT64_LIST,
+    pb.ValueType.STRING_LIST: ValueType.STRING_LIST,
+    pb.ValueType.INT64_MAP: ValueType.INT64_MAP,
+    pb.ValueType.FLOAT64_MAP: ValueType.FLOAT64_MAP,
 }
 
 
@@ -60,7 +66,17 @@ def make_request(
 
 
 def parse_schema(response: pb.DescribeFeatureServiceResponse) -> ServiceSchema:
-    """The layout that a server described."""
+    """The layout that a server described.
+
+    Raises:
+        InvalidRequest: a feature is of a type that only newer clients know.
+    """
+    unknown = [feature.name for feature in response.features if feature.type not in _TYPES]
+    if unknown:
+        raise InvalidRequest(
+            f'this client does not know the type of feature "{unknown[0]}" of "{response.feature_service}"',
+            hint="update it to the server's release",
+        )
     return ServiceSchema(
         service=response.feature_service,
         join_keys=tuple(Column(key.name, _TYPES[key.type]) for key in response.join_keys),
@@ -81,7 +97,7 @@ def parse_result(response: pb.LookupResponse, schema: ServiceSchema) -> LookupRe
     """
     rows = response.row_count
     lengths = (len(response.doubles), len(response.integers), len(response.strings), len(response.statuses))
-    expected = (*(len(schema.features_of[matrix]) * rows for matrix in Matrix), len(schema.features) * rows)
+    expected = (*(len(schema.features_of[matrix]) * rows for matrix in SCALAR_MATRICES), len(schema.features) * rows)
     if lengths != expected:
         raise CorruptData(
             f'answer of feature service "{schema.service}" is not laid out as described',
@@ -93,6 +109,10 @@ def parse_result(response: pb.LookupResponse, schema: ServiceSchema) -> LookupRe
         doubles=np.array(response.doubles, dtype=np.float64).reshape(-1, rows),
         integers=np.array(response.integers, dtype=np.int64).reshape(-1, rows),
         strings=tuple(response.strings),
+        collections={
+            matrix: unpack_collections(response, matrix, slots * rows)
+            for matrix, slots in schema.collection_counts.items()
+        },
         statuses=np.frombuffer(response.statuses, dtype=np.uint8).reshape(-1, rows),
         as_of_ms=tuple(response.as_of_ms),
         views=tuple(_parse_view(served.name, view) for served, view in zip(schema.views, response.views, strict=False)),

@@ -10,6 +10,8 @@ row: Feast's Java client indexes all three without looking at their lengths.
     NOT_READY          NOT_FOUND: not ingested yet
     OUTSIDE_MAX_AGE    OUTSIDE_MAX_AGE, value unset
 
+An empty list or map is a value that is set and empty.
+
 `request_context` is for on-demand views, which are evaluated by the Feast SDK and not here.
 """
 
@@ -27,6 +29,7 @@ from featurestore.serving.deadline import Deadline
 from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.plan import ServicePlan
 from featurestore.serving.schema import FeatureStatus, Matrix
+from featurestore.serving.steps import Steps
 from featurestore.wire.feast_protos import message_class
 
 SERVICE_NAME = "feast.serving.ServingService"
@@ -58,6 +61,15 @@ _VALUE_FIELDS: dict[ValueType, str] = {
     ValueType.TIMESTAMP: "unix_timestamp_val",
 }
 
+_LIST_FIELDS: dict[ValueType, str] = {
+    ValueType.INT64_LIST: "int64_list_val",
+    ValueType.FLOAT64_LIST: "double_list_val",
+    ValueType.STRING_LIST: "string_list_val",
+}
+
+_MAP_VALUE_FIELDS: dict[ValueType, str] = {ValueType.INT64_MAP: "int64_val", ValueType.FLOAT64_MAP: "double_val"}
+"""Value fields of what a map holds; the map itself is a map_val."""
+
 _KEY_FIELDS: dict[ValueType, tuple[str, ...]] = {
     ValueType.STRING: ("string_val",),
     ValueType.INT64: ("int64_val", "int32_val"),
@@ -81,7 +93,7 @@ class FeastService:
         """Version of this server."""
         return InfoResponse(version=f"featurestore {__version__}")
 
-    def features(self, request: Any, deadline: Deadline) -> Any:
+    def features(self, request: Any, deadline: Deadline) -> Steps[Any]:
         """Online features of the request's rows, at the server's clock.
 
         Raises:
@@ -92,7 +104,7 @@ class FeastService:
         join_keys = plan.schema.join_keys
         known = {key.name: key for key in join_keys}
         entities = {name: _column(known.get(name), name, column.val) for name, column in request.entities.items()}
-        answer = self._lookup.answer(snapshot.reader, plan, entities, deadline=deadline)
+        answer = yield from self._lookup.answer(snapshot.reader, plan, entities, deadline=deadline)
         response = FeaturesResponse(status=True)
         names = response.metadata.feature_names.val
         names.extend(key.name for key in join_keys)
@@ -131,6 +143,13 @@ def _add_features(results: Any, plan: ServicePlan, answer: Answer) -> None:
     rows = answer.row_count
     for index, feature in enumerate(plan.schema.features):
         raw: Any
+        vector = results.add()
+        vector.statuses.extend([_FEAST_STATUS[status] for status in statuses[index]])
+        vector.event_timestamps.extend(stamps[feature.view])
+        if feature.matrix in answer.collections:
+            cells = answer.collections[feature.matrix][feature.slot * rows : (feature.slot + 1) * rows]
+            _add_collections(vector.values, feature.type, cells)
+            continue
         if feature.matrix is Matrix.STRINGS:
             raw = answer.strings[feature.slot * rows : (feature.slot + 1) * rows]
         else:
@@ -139,14 +158,29 @@ def _add_features(results: Any, plan: ServicePlan, answer: Answer) -> None:
             # Feast's timestamps are whole seconds.
             raw = [value // _MS_PER_SECOND for value in raw]
         field = _VALUE_FIELDS[feature.type]
-        vector = results.add()
         add_value = vector.values.add
         for value, is_null in zip(raw, null[index], strict=True):
             added = add_value()
             if not is_null:
                 setattr(added, field, value)
-        vector.statuses.extend([_FEAST_STATUS[status] for status in statuses[index]])
-        vector.event_timestamps.extend(stamps[feature.view])
+
+
+def _add_collections(values: Any, value_type: ValueType, cells: Sequence[Any]) -> None:
+    """A value for each list or map, unset where it is None."""
+    for cell in cells:
+        added = values.add()
+        if cell is None:
+            continue
+        if value_type in _MAP_VALUE_FIELDS:
+            # Present even when it is empty.
+            added.map_val.SetInParent()
+            entries, field = added.map_val.val, _MAP_VALUE_FIELDS[value_type]
+            for key, value in cell.items():
+                setattr(entries[key], field, value)
+        else:
+            elements = getattr(added, _LIST_FIELDS[value_type])
+            elements.SetInParent()
+            elements.val.extend(cell)
 
 
 def _column(key: Column | None, name: str, values: Sequence[Any]) -> list[str] | list[int]:

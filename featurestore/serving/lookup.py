@@ -25,6 +25,7 @@ from featurestore.serving.deadline import Deadline
 from featurestore.serving.limits import ROWS_PER_REQUEST_MAX, STORE_TIMEOUT_MAX_MS
 from featurestore.serving.plan import ServicePlan
 from featurestore.serving.schema import ServiceSchema
+from featurestore.serving.steps import Steps, StoreRead
 
 EntityColumns = Mapping[str, Sequence[str] | Sequence[int]]
 """Join key -> one value for each row."""
@@ -54,8 +55,8 @@ class FeatureLookup:
         deadline: Deadline,
         as_of_ms: Sequence[int] = (),
         with_checkpoint: bool = False,
-    ) -> Answer:
-        """Look N entity rows up.
+    ) -> Steps[Answer]:
+        """Look N entity rows up, in steps.
 
         Args:
             reader: the store.
@@ -78,21 +79,25 @@ class FeatureLookup:
         row_count = len(columns[0])
         read_times = _read_times(as_of_ms, row_count, self._clock)
         reads = Reads(plan, columns, row_count)
-        found = _read(reader, reads, deadline, with_checkpoint=with_checkpoint)
+        found = yield from _read(reader, reads, deadline, with_checkpoint=with_checkpoint)
         answer = Assembly(plan, reads, found, read_times, deadline).answer(with_checkpoint=with_checkpoint)
         self._count_rows(row_count)
         return answer
 
 
-def _read(reader: Reader, reads: Reads, deadline: Deadline, *, with_checkpoint: bool) -> list[EntityBytes | PlainBytes]:
+def _read(
+    reader: Reader, reads: Reads, deadline: Deadline, *, with_checkpoint: bool
+) -> Steps[list[EntityBytes | PlainBytes]]:
     """The one round trip to the store."""
+    groups = reader.groups(reads.wanted, with_checkpoint=with_checkpoint)
     for may_repeat in (True, False):
         timeout_ms = min(deadline.remaining_ms("reading the online store"), STORE_TIMEOUT_MAX_MS)
         try:
-            return reader.read(reads.wanted, with_checkpoint=with_checkpoint, timeout_ms=timeout_ms)
+            values = yield StoreRead(groups, timeout_ms)
+            return reader.found(reads.wanted, values, with_checkpoint=with_checkpoint)
         except OnlineStoreDown:
-            # Each thread has its own connection, and one that was idle while the store restarted is found dead only
-            # now. A second try opens a new one, so that a store that is back does not cost one error a thread.
+            # A connection that was idle while the store restarted is found dead only now. A second try opens a new
+            # one, so that a store that is back does not cost one error a connection.
             if not may_repeat:
                 raise
         except DeadlineSpent as error:

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from featurestore.errors import LimitExceeded
 from featurestore.serving import feast_service, packed_service
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.deadline import Deadline
 from featurestore.serving.feast_service import FeastService
+from featurestore.serving.limits import RESPONSE_BYTES_MAX
 from featurestore.serving.packed_service import PackedService
+from featurestore.serving.steps import Handler, Steps, without_reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,49 +23,67 @@ class Method:
     Attributes:
         service: full name of the gRPC service.
         name: of the method.
-        handle: (request message, deadline) -> response message; raises FeatureStoreError.
+        handle: (request message, deadline) -> steps to the response's bytes.
         decode: bytes -> request message.
-        encode: response message -> bytes.
     """
 
     service: str
     name: str
-    handle: Callable[[Any, Deadline], Any]
+    handle: Handler
     decode: Callable[[bytes], Any]
-    encode: Callable[[Any], bytes]
 
 
 def all_methods(packed: PackedService, feast: FeastService) -> tuple[Method, ...]:
     """The methods of both services."""
     service = packed_service.SERVICE_NAME
     return (
-        Method(service, "Lookup", packed.lookup, pb.LookupRequest.FromString, pb.LookupResponse.SerializeToString),
+        Method(
+            service,
+            "Lookup",
+            _encoded(packed.lookup, pb.LookupResponse.SerializeToString),
+            pb.LookupRequest.FromString,
+        ),
         Method(
             service,
             "DescribeFeatureService",
-            packed.describe,
+            _encoded(without_reading(packed.describe), pb.DescribeFeatureServiceResponse.SerializeToString),
             pb.DescribeFeatureServiceRequest.FromString,
-            pb.DescribeFeatureServiceResponse.SerializeToString,
         ),
         Method(
             service,
             "ListFeatureServices",
-            packed.list_services,
+            _encoded(without_reading(packed.list_services), pb.ListFeatureServicesResponse.SerializeToString),
             pb.ListFeatureServicesRequest.FromString,
-            pb.ListFeatureServicesResponse.SerializeToString,
         ),
         Method(
             feast_service.SERVICE_NAME,
             "GetOnlineFeatures",
-            feast.features,
+            _encoded(feast.features, feast_service.FeaturesResponse.SerializeToString),
             feast_service.FeaturesRequest.FromString,
-            feast_service.FeaturesResponse.SerializeToString,
         ),
         Method(
             feast_service.SERVICE_NAME,
             "GetFeastServingInfo",
-            feast.info,
+            _encoded(without_reading(feast.info), feast_service.InfoResponse.SerializeToString),
             feast_service.InfoRequest.FromString,
-            feast_service.InfoResponse.SerializeToString,
         ),
     )
+
+
+def _encoded(handle: Handler, encode: Callable[[Any], bytes]) -> Handler:
+    """A handler of response messages as one of bytes; gRPC would refuse too many of them without a hint.
+
+    Raises:
+        LimitExceeded: when the response is too large to send.
+    """
+
+    def steps(request: Any, deadline: Deadline) -> Steps[bytes]:
+        encoded = encode((yield from handle(request, deadline)))
+        if len(encoded) > RESPONSE_BYTES_MAX:
+            raise LimitExceeded(
+                f"the answer is {len(encoded)} bytes long, the limit is {RESPONSE_BYTES_MAX}",
+                hint="ask for fewer rows at once",
+            )
+        return encoded
+
+    return steps

@@ -18,7 +18,9 @@ from featurestore.serving.assembly import Answer
 from featurestore.serving.catalog_source import CatalogSource
 from featurestore.serving.deadline import Deadline
 from featurestore.serving.lookup import FeatureLookup
+from featurestore.serving.packed_collections import pack_collections
 from featurestore.serving.schema import ServiceSchema
+from featurestore.serving.steps import Steps
 from featurestore.wire.store_layout import decode_checkpoint
 
 SERVICE_NAME = "featurestore.v1.FeatureLookup"
@@ -32,6 +34,11 @@ _TYPES: dict[ValueType, pb.ValueType] = {
     ValueType.STRING: pb.ValueType.STRING,
     ValueType.BOOL: pb.ValueType.BOOL,
     ValueType.TIMESTAMP: pb.ValueType.TIMESTAMP,
+    ValueType.INT64_LIST: pb.ValueType.INT64_LIST,
+    ValueType.FLOAT64_LIST: pb.ValueType.FLOAT64_LIST,
+    ValueType.STRING_LIST: pb.ValueType.STRING_LIST,
+    ValueType.INT64_MAP: pb.ValueType.INT64_MAP,
+    ValueType.FLOAT64_MAP: pb.ValueType.FLOAT64_MAP,
 }
 
 
@@ -47,7 +54,7 @@ class PackedService:
         self._catalog = catalog
         self._lookup = lookup
 
-    def lookup(self, request: pb.LookupRequest, deadline: Deadline) -> pb.LookupResponse:
+    def lookup(self, request: pb.LookupRequest, deadline: Deadline) -> Steps[pb.LookupResponse]:
         """Feature vectors of the request's rows.
 
         Raises:
@@ -55,7 +62,7 @@ class PackedService:
         """
         snapshot = self._catalog.snapshot()
         plan = snapshot.plan_of_service(request.feature_service)
-        answer = self._lookup.answer(
+        answer = yield from self._lookup.answer(
             snapshot.reader,
             plan,
             _entities(request.entities),
@@ -72,6 +79,8 @@ class PackedService:
             statuses=answer.statuses.tobytes(),
             as_of_ms=answer.as_of_ms,
         )
+        for matrix, cells in answer.collections.items():
+            pack_collections(response, matrix, cells)
         if request.include_metadata:
             response.views.extend(_metadata(answer))
         return response

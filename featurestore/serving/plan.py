@@ -16,9 +16,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.events import Int64Array
+from featurestore.core.lowered_view import LoweredView
+from featurestore.core.lowering import Lowering
 from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ValueType
 from featurestore.online.generations import Generation
-from featurestore.serving.schema import MATRIX_OF, FeatureSlot, Matrix, ServedView, ServiceSchema, make_schema
+from featurestore.serving.schema import (
+    COLLECTION_MATRICES,
+    MATRIX_OF,
+    FeatureSlot,
+    Matrix,
+    ServedView,
+    ServiceSchema,
+    make_schema,
+)
+from featurestore.wire.tile_codec import prepare
 
 BEFORE_EVERYTHING_MS = 0
 """Read time at which a view is asked for its answer over no events; any would do."""
@@ -28,7 +39,7 @@ BEFORE_EVERYTHING_MS = 0
 class Scatter:
     """Where values go: `target[to] = source[of]`, both (K,).
 
-    The source is the features of all stream parts one after another, so that one gather fills a matrix.
+    The source is what the plan's lowering answers, so that one gather fills a matrix.
     """
 
     of: Int64Array
@@ -43,13 +54,11 @@ class StreamPart:
         view: index into the schema's views.
         generation: the one that answers.
         key_columns: indices into the schema's join keys, in the order that forms the entity key.
-        strings: (feature of the generation's view, row of the strings matrix) pairs.
     """
 
     view: int
     generation: Generation
     key_columns: tuple[int, ...]
-    strings: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +88,26 @@ class ServicePlan:
         schema: layout of the answer.
         references: where each feature comes from, in answer order.
         stream_parts, plain_parts: the views that are read.
-        integers, doubles: stream feature -> row of the matrix.
-        nulls: stream feature -> index in the schema's features.
+        lowering: answers the features that the stream parts have, in the order of the parts.
+        integers, doubles: feature of the lowering -> row of the matrix.
+        strings: (feature of the lowering, row of the strings matrix) pairs.
+        collections: (feature of the lowering, matrix, row of that matrix) of each list and map.
+        nulls: feature of the lowering -> index in the schema's features.
         view_of_feature: (F,) index into the schema's views.
         not_ready: (P,) indices of features that the serving generations do not have.
         double_features: (D,) index in the schema's features of each row of the doubles matrix.
-        integer_count, string_count: rows of the other matrices.
+        integer_count, string_count: rows of these matrices; those of lists and maps are in the schema.
     """
 
     schema: ServiceSchema
     references: tuple[FeatureReference, ...]
     stream_parts: tuple[StreamPart, ...]
     plain_parts: tuple[PlainPart, ...]
+    lowering: Lowering
     integers: Scatter
     doubles: Scatter
+    strings: tuple[tuple[int, int], ...]
+    collections: tuple[tuple[int, Matrix, int], ...]
     nulls: Scatter
     view_of_feature: Int64Array
     not_ready: Int64Array
@@ -123,9 +138,9 @@ def make_plan(
     key_index = {key.name: index for index, key in enumerate(join_keys)}
     stream_parts: list[StreamPart] = []
     plain_parts: list[PlainPart] = []
-    # (index among the features of all stream parts, index in the answer) of each feature that a stream part answers.
-    streamed: list[tuple[int, int]] = []
-    offset = 0
+    lowered: list[LoweredView] = []
+    # Index in the answer of each feature that a stream part answers.
+    streamed: list[int] = []
     for index, view in enumerate(views):
         keys = tuple(key_index[key.name] for key in view.join_keys)
         mine = [(view.positions.get(references[at].feature), at) for at, slot in enumerate(slots) if slot.view == index]
@@ -134,22 +149,26 @@ def make_plan(
             targets = tuple((position, slots[at], at) for position, at in ready)
             plain_parts.append(PlainPart(index, repo.project, view.plain, keys, targets))
         elif view.generation is not None and ready:
-            strings = tuple((position, slots[at].slot) for position, at in ready if slots[at].matrix is Matrix.STRINGS)
-            stream_parts.append(StreamPart(index, view.generation, keys, strings))
-            streamed += [(offset + position, at) for position, at in ready]
-            offset += len(view.generation.view.features)
+            prepare(view.generation.compiled)
+            stream_parts.append(StreamPart(index, view.generation, keys))
+            lowered.append(view.generation.compiled.lowered.choose([position for position, _ in ready]))
+            streamed += [at for _, at in ready]
     schema = make_schema(
         service, join_keys, slots, tuple(ServedView(name, view.hash) for name, view in zip(names, views, strict=True))
     )
-    answered = {at for _, at in streamed} | {at for part in plain_parts for _, _, at in part.targets}
+    answered = {*streamed, *(at for part in plain_parts for _, _, at in part.targets)}
+    placed = [(of, slots[at]) for of, at in enumerate(streamed)]
     return ServicePlan(
         schema=schema,
         references=tuple(references),
         stream_parts=tuple(stream_parts),
         plain_parts=tuple(plain_parts),
-        integers=_scatter((of, slots[at].slot) for of, at in streamed if slots[at].matrix is Matrix.INTEGERS),
-        doubles=_scatter((of, slots[at].slot) for of, at in streamed if slots[at].matrix is Matrix.DOUBLES),
-        nulls=_scatter(streamed),
+        lowering=Lowering(lowered),
+        integers=_scatter((of, slot.slot) for of, slot in placed if slot.matrix is Matrix.INTEGERS),
+        doubles=_scatter((of, slot.slot) for of, slot in placed if slot.matrix is Matrix.DOUBLES),
+        strings=tuple((of, slot.slot) for of, slot in placed if slot.matrix is Matrix.STRINGS),
+        collections=tuple((of, slot.matrix, slot.slot) for of, slot in placed if slot.matrix in COLLECTION_MATRICES),
+        nulls=_scatter(enumerate(streamed)),
         view_of_feature=_indices(slot.view for slot in slots),
         not_ready=_indices(at for at in range(len(slots)) if at not in answered),
         double_features=schema.features_of[Matrix.DOUBLES],
@@ -166,7 +185,7 @@ class _View:
         join_keys: in entity key order.
         types: type of each registered feature.
         positions: index, within the answering definition, of each feature that it can answer.
-        zeros: features whose answer over no events is 0.
+        zeros: features whose answer over no events is 0 or a list, not null.
         generation: the one that answers; None for plain views and where none can.
         plain: the plain view, if it is one.
     """
@@ -192,11 +211,11 @@ def _view_of(name: str, repo: RepoSpec, serving: Mapping[str, Generation]) -> _V
         return _View(plain.join_keys, types, {column: index for index, column in enumerate(types)}, plain=plain)
     spec = repo.view(name)
     assert spec is not None, f'definitions/ let a reference to unknown view "{name}" through'
-    types = {feature.name: feature.type for feature in spec.features}
+    types = {answer.name: answer.type for answer in spec.answers}
     generation = serving.get(name)
     if generation is None or generation.view.join_keys != spec.join_keys:
         return _View(spec.join_keys, types, {})
-    old = generation.view.features
+    old = generation.view.answers
     positions = {feature.name: at for at, feature in enumerate(old) if types.get(feature.name) is feature.type}
     compiled = generation.compiled
     nothing = compiled.answer(compiled.layout.empty(), BEFORE_EVERYTHING_MS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.spec import ValueType
 from featurestore.errors import InvalidRequest
+from featurestore.serving.packed_collections import Collection
 from featurestore.serving.schema import FeatureSlot, FeatureStatus, Matrix, ServiceSchema
 
 if TYPE_CHECKING:
     import pandas
 
-FeatureValue = int | float | str | bool | None
-"""A value as Python has it; TIMESTAMP features are integer milliseconds."""
+FeatureValue = int | float | str | bool | Collection | None
+"""A value as Python has it; TIMESTAMP features are integer milliseconds, maps are dicts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class LookupResult:
         doubles: (D, N), NaN where null.
         integers: (I, N), 0 where null.
         strings: S x N texts, feature-major.
+        collections: of each matrix of lists or maps that the schema uses S x N values, feature-major, empty where null.
         statuses: (F, N) of FeatureStatus.
         as_of_ms: the read time that the server used, one or N.
         views: event times, freshness and positions, if the lookup asked for them.
@@ -68,6 +70,7 @@ class LookupResult:
     doubles: Float64Array
     integers: Int64Array
     strings: Sequence[str]
+    collections: Mapping[Matrix, Sequence[Collection]]
     statuses: NDArray[np.uint8]
     as_of_ms: tuple[int, ...]
     views: tuple[ViewFreshness, ...] = ()
@@ -90,13 +93,15 @@ class LookupResult:
         """(N, F) float64, one row a model input, NaN where null.
 
         Raises:
-            InvalidRequest: the service has STRING features, which are no numbers.
+            InvalidRequest: the service has STRING, list or map features, which are no numbers. They are not left out,
+                because a model takes its features by position.
         """
         places = self.schema.features_of
-        if len(places[Matrix.STRINGS]):
-            name = self.names[places[Matrix.STRINGS][0]]
+        if len(places[Matrix.DOUBLES]) + len(places[Matrix.INTEGERS]) < len(self.schema.features):
+            feature = next(each for each in self.schema.features if each.matrix not in _NUMBERS)
             raise InvalidRequest(
-                f'feature "{name}" is a string and fits no matrix of numbers', hint="use to_dict() or to_pandas()"
+                f'feature "{feature.name}" of type {feature.type.value} fits no matrix of numbers',
+                hint="use to_dict() or to_pandas(), or ask for a feature service without it",
             )
         matrix = np.empty((len(self.schema.features), self.row_count))
         matrix[places[Matrix.DOUBLES]] = self.doubles
@@ -122,13 +127,17 @@ class LookupResult:
         return [FeatureStatus(code) for code in self.statuses[self._index[name]]]
 
     def to_pandas(self) -> pandas.DataFrame:
-        """A frame of N rows and F columns with pandas' nullable types; needs pandas."""
+        """A frame of N rows and F columns; needs pandas.
+
+        Columns have pandas' nullable types; those of lists and maps hold Python's lists and dicts, None where null.
+        """
         import pandas as pd  # takes longer to import than a thousand lookups
 
         columns = {}
         for index, feature in enumerate(self.schema.features):
             values = self._values(index, feature)
-            columns[feature.name] = pd.array(values, dtype=_PANDAS_TYPES[feature.type])
+            dtype = _PANDAS_TYPES.get(feature.type)
+            columns[feature.name] = pd.Series(values, dtype=object) if dtype is None else pd.array(values, dtype=dtype)
         return pd.DataFrame(columns)
 
     @cached_property
@@ -142,13 +151,22 @@ class LookupResult:
         if feature.matrix is Matrix.DOUBLES:
             raw = self.doubles[feature.slot].tolist()
         elif feature.matrix is Matrix.STRINGS:
-            raw = list(self.strings[feature.slot * self.row_count : (feature.slot + 1) * self.row_count])
+            raw = list(self.strings[self._cells(feature)])
+        elif feature.matrix in self.collections:
+            # Copies: what a caller does to his list is not done to the result.
+            raw = [cell.copy() for cell in self.collections[feature.matrix][self._cells(feature)]]
         else:
             raw = self.integers[feature.slot].tolist()
             if feature.type is ValueType.BOOL:
                 raw = [bool(value) for value in raw]
         return [None if gone else value for value, gone in zip(raw, self.null[index].tolist(), strict=True)]
 
+    def _cells(self, feature: FeatureSlot) -> slice:
+        """Where a feature's N values are in a feature-major sequence."""
+        return slice(feature.slot * self.row_count, (feature.slot + 1) * self.row_count)
+
+
+_NUMBERS = (Matrix.DOUBLES, Matrix.INTEGERS)
 
 _PANDAS_TYPES: dict[ValueType, str] = {
     ValueType.FLOAT64: "Float64",

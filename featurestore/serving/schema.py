@@ -3,9 +3,9 @@
 Shared by server and client, so that both address the packed matrices in the same way. Matrices are feature-major:
 for N rows the value of a feature is at [slot, row] of the (slots, N) matrix that its type selects.
 
-    FLOAT64                    doubles
-    INT64, BOOL, TIMESTAMP     integers
-    STRING                     strings
+    FLOAT64                    doubles             INT64_LIST     integer_lists     INT64_MAP     integer_maps
+    INT64, BOOL, TIMESTAMP     integers            FLOAT64_LIST   double_lists      FLOAT64_MAP   double_maps
+    STRING                     strings             STRING_LIST    string_lists
 """
 
 from __future__ import annotations
@@ -32,11 +32,22 @@ class FeatureStatus(enum.IntEnum):
 
 
 class Matrix(enum.Enum):
-    """The three packed value columns of an answer."""
+    """The packed value columns of an answer, by their names in proto/featurestore/v1."""
 
     DOUBLES = "doubles"
     INTEGERS = "integers"
     STRINGS = "strings"
+    INTEGER_LISTS = "integer_lists"
+    DOUBLE_LISTS = "double_lists"
+    STRING_LISTS = "string_lists"
+    INTEGER_MAPS = "integer_maps"
+    DOUBLE_MAPS = "double_maps"
+
+
+SCALAR_MATRICES = (Matrix.DOUBLES, Matrix.INTEGERS, Matrix.STRINGS)
+MAP_MATRICES = (Matrix.INTEGER_MAPS, Matrix.DOUBLE_MAPS)
+COLLECTION_MATRICES = (Matrix.INTEGER_LISTS, Matrix.DOUBLE_LISTS, Matrix.STRING_LISTS, *MAP_MATRICES)
+"""Those of lists and maps."""
 
 
 MATRIX_OF: dict[ValueType, Matrix] = {
@@ -45,6 +56,11 @@ MATRIX_OF: dict[ValueType, Matrix] = {
     ValueType.BOOL: Matrix.INTEGERS,
     ValueType.TIMESTAMP: Matrix.INTEGERS,
     ValueType.STRING: Matrix.STRINGS,
+    ValueType.INT64_LIST: Matrix.INTEGER_LISTS,
+    ValueType.FLOAT64_LIST: Matrix.DOUBLE_LISTS,
+    ValueType.STRING_LIST: Matrix.STRING_LISTS,
+    ValueType.INT64_MAP: Matrix.INTEGER_MAPS,
+    ValueType.FLOAT64_MAP: Matrix.DOUBLE_MAPS,
 }
 
 
@@ -57,7 +73,7 @@ class FeatureSlot:
         type: selects the matrix.
         slot: row of that matrix.
         view: index into the schema's views.
-        zero_when_not_found: the value over no events is 0, not null.
+        zero_when_not_found: the value over no events is 0 (of a series: its list), not null.
     """
 
     name: str
@@ -114,8 +130,14 @@ class ServiceSchema:
         }
 
     @cached_property
+    def collection_counts(self) -> dict[Matrix, int]:
+        """How many features each matrix of lists or maps has; only those that have any."""
+        counts = {matrix: len(self.features_of[matrix]) for matrix in COLLECTION_MATRICES}
+        return {matrix: count for matrix, count in counts.items() if count}
+
+    @cached_property
     def zero_when_not_found(self) -> BoolArray:
-        """(F,) True for features whose value over no events is 0."""
+        """(F,) True for features whose value over no events is 0 or a list, not null."""
         return np.array([feature.zero_when_not_found for feature in self.features], dtype=np.bool_)
 
 

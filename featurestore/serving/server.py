@@ -4,8 +4,8 @@
                                   |--> health: NOT_SERVING while the store is down
                                   '--> metrics
 
-Handlers are the same for threads and asyncio. The thread pool overlaps the waits of several requests for the store, the
-event loop saves the hand-over to a thread; benchmarks/ measures both, and the default is the better one there.
+Handlers are the same for threads and asyncio. Both overlap the waits of several requests for the store; the event loop
+saves the hand-over to a thread; benchmarks/ measures both, and the default is the better one there.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class FeatureServer:
         self._catalog = CatalogSource(registry, store)
         lookup = FeatureLookup(clock, count_rows=self._metrics.count_rows)
         methods = all_methods(PackedService(self._catalog, lookup), FeastService(self._catalog, lookup))
-        self._server = start_server(methods, clock, self._metrics, settings)
+        self._server = start_server(methods, store, clock, self._metrics, settings)
         self.port = self._server.port
         self.metrics_port: int | None = None
         self._stop_metrics: Callable[[], None] = lambda: None
@@ -107,7 +107,7 @@ class FeatureServer:
 
 
 def start_server(
-    methods: Sequence[Method], clock: Clock, metrics: ServerMetrics, settings: ServerSettings
+    methods: Sequence[Method], store: OnlineStore, clock: Clock, metrics: ServerMetrics, settings: ServerSettings
 ) -> LookupServer:
     """Listen and serve.
 
@@ -115,7 +115,7 @@ def start_server(
         InvalidRequest: the address cannot be bound, a TLS file cannot be read, or `io` is unknown.
     """
     if settings.io == "sync":
-        return ThreadedServer(methods, clock, metrics, settings)
+        return ThreadedServer(methods, store, clock, metrics, settings)
     if settings.io == "aio":
-        return AsyncServer(methods, clock, metrics, settings)
+        return AsyncServer(methods, store, clock, metrics, settings)
     raise InvalidRequest(f'io "{settings.io}" is unknown', hint='use "sync" or "aio"')

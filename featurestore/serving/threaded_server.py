@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,20 +10,17 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 
 from featurestore.clock import Clock
-from featurestore.errors import FeatureStoreError
-from featurestore.serving.deadline import Deadline
-from featurestore.serving.limits import CONCURRENT_REQUESTS_MAX, DEADLINE_DEFAULT_MS
+from featurestore.online.store import OnlineStore
+from featurestore.serving.handling import Handling, register
+from featurestore.serving.limits import CONCURRENT_REQUESTS_MAX
 from featurestore.serving.listening import ServerSettings, bind, health_status
 from featurestore.serving.methods import Method
 from featurestore.serving.metrics import ServerMetrics
 from featurestore.serving.reflection import threaded_reflection
-from featurestore.serving.status import code_of, metadata_of
+from featurestore.serving.steps import run_blocking
 
 REFLECTION_THREADS = 2
 """Reflection streams stay open as long as their client likes; they must not take lookup threads."""
-
-_MS_PER_SECOND = 1_000
-_log = logging.getLogger(__name__)
 
 
 class ThreadedServer:
@@ -32,6 +28,7 @@ class ThreadedServer:
 
     Args:
         methods: what to serve.
+        store: what their steps read.
         clock: measures latency and deadlines.
         metrics: counts requests.
         settings: how to listen.
@@ -41,24 +38,29 @@ class ThreadedServer:
     """
 
     def __init__(
-        self, methods: Sequence[Method], clock: Clock, metrics: ServerMetrics, settings: ServerSettings
+        self,
+        methods: Sequence[Method],
+        store: OnlineStore,
+        clock: Clock,
+        metrics: ServerMetrics,
+        settings: ServerSettings,
     ) -> None:
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="lookup")
         self._reflection_pool = ThreadPoolExecutor(REFLECTION_THREADS, thread_name_prefix="reflection")
         self._server = grpc.server(
             self._pool, options=settings.options(), maximum_concurrent_rpcs=CONCURRENT_REQUESTS_MAX
         )
-        by_service: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
-        for method in methods:
-            by_service.setdefault(method.service, {})[method.name] = grpc.unary_unary_rpc_method_handler(
-                _behavior(method, clock, metrics), method.decode, method.encode
-            )
-        self._services = ("", *by_service)
+        self._health_pool = ThreadPoolExecutor(1, thread_name_prefix="health")
         self._health = health.HealthServicer()
+        # Health must answer also when every lookup thread waits for a store that hangs.
+        self._health.__dict__["Check"] = _on_pool(self._health.Check, self._health_pool)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflected = threaded_reflection([*by_service, health.SERVICE_NAME], self._reflection_pool)
-        for service, handlers in (by_service | reflected).items():
-            self._add(service, handlers)
+        self._services = register(
+            self._server,
+            methods,
+            lambda method: _behavior(method, store, Handling(method, clock, metrics), clock),
+            lambda services: threaded_reflection(services, self._reflection_pool),
+        )
         self.port = bind(self._server, settings)
         self._server.start()
 
@@ -71,37 +73,35 @@ class ThreadedServer:
         """Answer NOT_SERVING, refuse new requests, let those in flight end, return when all did."""
         self._health.enter_graceful_shutdown()
         self._server.stop(drain_seconds).wait()
-        for pool in (self._pool, self._reflection_pool):
+        for pool in (self._pool, self._reflection_pool, self._health_pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _add(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
-        """Register handlers under their full names, which spares grpc a search for each request."""
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(handlers)),))
-        self._server.add_registered_method_handlers(service, dict(handlers))
+
+def _on_pool(method: Callable[[Any, Any], Any], pool: ThreadPoolExecutor) -> Callable[[Any, Any], Any]:
+    """The method, run on threads of its own: grpc looks for this attribute."""
+
+    def on_pool(request: Any, context: Any) -> Any:
+        return method(request, context)
+
+    on_pool.__dict__["experimental_thread_pool"] = pool
+    return on_pool
 
 
-def _behavior(method: Method, clock: Clock, metrics: ServerMetrics) -> Callable[[Any, grpc.ServicerContext], Any]:
+def _behavior(
+    method: Method, store: OnlineStore, handling: Handling, clock: Clock
+) -> Callable[[Any, grpc.ServicerContext], Any]:
     """The function that grpc calls for each request, in a thread of the pool."""
-    observe = metrics.observer(method.name)
 
     def behave(request: Any, context: grpc.ServicerContext) -> Any:
         started_ns = clock.monotonic_ns()
-        status = grpc.StatusCode.INTERNAL
-        # None without a deadline, whatever the stubs say.
-        remaining_s: float | None = context.time_remaining()
-        budget_ms = DEADLINE_DEFAULT_MS if remaining_s is None else remaining_s * _MS_PER_SECOND
         try:
-            response = method.handle(request, Deadline.after(clock, budget_ms))
-            status = grpc.StatusCode.OK
-            return response
-        except FeatureStoreError as error:
-            status = code_of(error)
-            context.set_trailing_metadata(metadata_of(error))
-            context.abort(status, str(error))
-        except Exception:  # noqa: BLE001  # the process edge: one bad request must not take the thread down
-            _log.exception("%s failed", method.name)
-            context.abort(grpc.StatusCode.INTERNAL, f"{method.name} failed; the server's log says why")
-        finally:
-            observe(status.name, clock.monotonic_ns() - started_ns)
+            response = run_blocking(method.handle(request, handling.deadline(context.time_remaining())), store)
+        except Exception as error:  # noqa: BLE001  # the process edge: one bad request must not take the thread down
+            refusal = handling.refusal(error)
+            handling.count(refusal.code, started_ns)
+            context.set_trailing_metadata(refusal.metadata)
+            context.abort(refusal.code, refusal.text)
+        handling.count(grpc.StatusCode.OK, started_ns)
+        return response
 
     return behave

@@ -143,8 +143,8 @@ def assert_equals_oracle(
     newest = max((event.event_time_ms for event in seen), default=0)
     for feature in view.features:
         expected = naive_value(feature, seen, as_of_ms)
-        if expected is not None and feature.type is ValueType.TIMESTAMP:
-            expected = int(expected) // 1_000
+        if isinstance(expected, int) and feature.type is ValueType.TIMESTAMP:
+            expected = expected // 1_000
         value, status, event_time_ms = answer[feature.name][row]
         context = (feature, expected, value, status)
         assert agrees(expected, value, scale=magnitude(feature, events)), context

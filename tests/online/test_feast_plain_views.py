@@ -113,12 +113,14 @@ def test_online_read_serves_stream_and_plain_views(stand: Stand) -> None:
 
 
 def test_pushed_values_of_every_type_come_back(stand: Stand) -> None:
-    """Also types that windowed features never have: lists, bytes, 32-bit numbers, timestamps."""
+    """Also types that windowed features never have: bytes, 32-bit numbers, lists of them."""
     values = {
         "alert_count": 3,
         "alert_level": -2,
         "alert_score": 0.5,
         "alert_reasons": ["velocity", "new device"],
+        "alert_codes": [7, -(2**63)],
+        "alert_scores": [0.5, 0.25],
         "alert_token": b"\x00\xff",
         "alert_seen_at": NOW,
     }
@@ -193,6 +195,7 @@ def test_the_whole_repo_can_be_materialized(applied_repo: Path, redis_url: str, 
         repo / "data" / "limits.parquet"
     )
     alert = {"alert_count": 1, "alert_level": 1, "alert_score": 0.5, "alert_reasons": ["a"], "alert_token": b"t"}
+    alert |= {"alert_codes": [7], "alert_scores": [0.5]}
     pd.DataFrame([{"merchant_id": 1, **alert, "alert_seen_at": NOW, "raised_at": NOW - HOUR}]).to_parquet(
         repo / "data" / "alerts.parquet"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from featurestore.core.lowering import INT_TYPES
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.online.generations import Generation, GenerationCatalog
 from featurestore.online.reader import EntityBytes, EntityRead, Reader
@@ -11,7 +12,7 @@ from featurestore.online.redis_store import RedisStore
 from featurestore.online.writer import ViewWriter
 from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.naive import NaiveEvent, NaiveValue, naive_found, naive_value
+from featurestore.testing.naive import NaiveEvent, naive_found, naive_value
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
 from featurestore.wire.tile_codec import decode_entity
 
@@ -51,7 +52,7 @@ def events_of(count: int, *, keys: int = 5, step_ms: int = 1_000, first: int = 0
     ]
 
 
-def answers(store: RedisStore, generation: Generation, key: bytes, as_of_ms: int) -> list[NaiveValue | None]:
+def answers(store: RedisStore, generation: Generation, key: bytes, as_of_ms: int) -> list[object]:
     """What a lookup would say, feature by feature."""
     [read] = Reader(store, LANES).read([EntityRead(generation, key)])
     assert isinstance(read, EntityBytes)
@@ -60,11 +61,11 @@ def answers(store: RedisStore, generation: Generation, key: bytes, as_of_ms: int
     return [
         None
         if answer.null[index]
-        else answer.texts[index]
-        if feature.type is ValueType.STRING
         else float(answer.floats[index])
         if feature.type is ValueType.FLOAT64
         else int(answer.ints[index])
+        if feature.type in INT_TYPES
+        else answer.objects[index]
         for index, feature in enumerate(compiled.spec.features)
     ]
 
@@ -77,7 +78,7 @@ def assert_equals_oracle(store: RedisStore, writer: ViewWriter, events: Sequence
         seen = mine if naive_found(view, mine, as_of_ms) else []
         for feature, actual in zip(view.features, answers(store, writer.generation, key, as_of_ms), strict=True):
             expected = naive_value(feature, seen, as_of_ms)
-            assert agrees(expected, actual, scale=magnitude(feature, mine)), (key, feature, expected, actual)
+            assert agrees(expected, actual, scale=magnitude(feature, mine, as_of_ms)), (key, feature, expected, actual)
 
 
 def copy_of(store: RedisStore) -> dict[bytes, bytes]:

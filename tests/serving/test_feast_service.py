@@ -181,14 +181,16 @@ root = importlib.util.find_spec("feast").submodule_search_locations[0]
 package.__path__ = [root, root + "/protos/feast"]
 sys.modules["feast"] = package
 from feast.protos.feast.serving import ServingService_pb2 as serving
+from feast.protos.feast.types import Value_pb2 as values
 def fields(message):
     found = {message.full_name: {f.name: [f.number, f.type, f.is_repeated] for f in message.fields}}
     for nested in message.nested_types:
         found |= fields(nested)
     return found
 found = {}
-for message in serving.DESCRIPTOR.message_types_by_name.values():
-    found |= fields(message)
+for file in (serving, values):
+    for message in file.DESCRIPTOR.message_types_by_name.values():
+        found |= fields(message)
 methods = {m.name: [m.input_type.full_name, m.output_type.full_name]
     for m in serving.DESCRIPTOR.services_by_name["ServingService"].methods}
 statuses = {v.name: v.number for v in serving.DESCRIPTOR.enum_types_by_name["FieldStatus"].values}
@@ -201,6 +203,7 @@ def test_the_contract_is_that_of_the_installed_feast() -> None:
     printed = subprocess.run([sys.executable, "-c", FEAST_FIELDS], check=True, capture_output=True, text=True).stdout
     feast_messages, feast_methods, feast_statuses = json.loads(printed)
     file: Any = descriptor_pool().FindFileByName("feast/serving/ServingService.proto")
+    values: Any = descriptor_pool().FindFileByName("feast/types/Value.proto")
 
     def compare(message: Any) -> None:
         for field in message.fields:
@@ -209,7 +212,7 @@ def test_the_contract_is_that_of_the_installed_feast() -> None:
         for nested in message.nested_types:
             compare(nested)
 
-    for message in file.message_types_by_name.values():
+    for message in (*file.message_types_by_name.values(), *values.message_types_by_name.values()):
         compare(message)
     methods = {
         method.name: [method.input_type.full_name, method.output_type.full_name]

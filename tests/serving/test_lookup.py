@@ -23,7 +23,7 @@ from featurestore.serving.schema import FeatureStatus
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.agreement import agrees
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.naive import NaiveValue, naive_found, naive_value
+from featurestore.testing.naive import NaiveAnswer, NaiveValue, naive_found, naive_value
 from featurestore.testing.strategies import DAY_MS
 from featurestore.wire.entity_key import encode_key, lane_of
 from tests.serving.payments import (
@@ -36,6 +36,7 @@ from tests.serving.payments import (
     RegistryInMemory,
     event_of,
 )
+from tests.serving.store_reads import before_lookup_reads
 
 VIEWS_IN_ORDER = ("card_activity", "merchant_activity", "merchant_profile", "pair_activity")
 
@@ -52,10 +53,11 @@ PROFILE: dict[str, NaiveValue] = {
 
 def expected_row(
     payments: Payments, card_id: str, merchant_id: int, as_of_ms: int
-) -> dict[str, tuple[NaiveValue | None, FeatureStatus]]:
+) -> dict[str, tuple[NaiveAnswer | None, FeatureStatus]]:
     """What the oracle says about one row of fraud_detection."""
     values: dict[str, str | int] = {"card_id": card_id, "merchant_id": merchant_id}
-    row: dict[str, tuple[NaiveValue | None, FeatureStatus]] = {}
+    row: dict[str, tuple[NaiveAnswer | None, FeatureStatus]] = {}
+    value: NaiveAnswer | None
     for reference in FRAUD_DETECTION.features:
         view = VIEWS[reference.view]
         if isinstance(view, PlainViewSpec):
@@ -178,16 +180,7 @@ def test_an_answer_is_one_round_trip_to_the_store(
 ) -> None:
     """However many views and rows, the store is asked once, and for each entity key once."""
     asked: list[int] = []
-    read_groups = payments.store.read_groups
-
-    def counting(groups: list[tuple[bytes, ...]], *, timeout_ms: float | None = None) -> list[bytes | None]:
-        if timeout_ms is not None:
-            asked.append(len(groups))
-        return read_groups(groups, timeout_ms=timeout_ms)
-
-    monkeypatch.setattr(
-        type(payments.store), "read_groups", lambda _self, groups, **options: counting(groups, **options)
-    )
+    before_lookup_reads(monkeypatch, lambda groups, _timeout_ms: asked.append(len(groups)))
     client.lookup("fraud_detection", {"card_id": ["c-1", "c-2", "c-1"], "merchant_id": [7, 7, 7]})
 
     # Cards c-1 and c-2, merchant 7, two pairs, one profile.

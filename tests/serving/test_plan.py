@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from featurestore.core.spec import FeatureReference, ServiceSpec, ValueType
+from featurestore.online.redis_store import RedisStore
 from featurestore.serving.assembly import Answer
 from featurestore.serving.catalog_source import CatalogSource
 from featurestore.serving.client_messages import parse_schema
@@ -15,6 +16,7 @@ from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.packed_service import describe_schema
 from featurestore.serving.plan import ServicePlan
 from featurestore.serving.schema import FeatureStatus, Matrix, ServedView, make_schema
+from featurestore.serving.steps import run_blocking
 from featurestore.testing.clock import ManualClock
 from tests.serving.payments import (
     CARD_ID,
@@ -50,18 +52,18 @@ def catalog(registry: RegistryInMemory, payments: Payments) -> CatalogSource:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_any_selection_in_any_order_gives_the_same_cells(
-    catalog: CatalogSource, registry: RegistryInMemory, clock: ManualClock, seed: int
+    catalog: CatalogSource, store: RedisStore, clock: ManualClock, seed: int
 ) -> None:
     """A feature's value does not depend on which other features are asked for, nor on where it stands."""
     lookup, snapshot = FeatureLookup(clock), catalog.snapshot()
     deadline = Deadline.after(clock, 1_000)
     full = snapshot.plan_of_service("fraud_detection")
-    expected = cells(full, lookup.answer(snapshot.reader, full, ENTITIES, deadline=deadline))
+    expected = cells(full, run_blocking(lookup.answer(snapshot.reader, full, ENTITIES, deadline=deadline), store))
     chosen = random.Random(seed).sample(FRAUD_DETECTION.features, k=seed % len(FRAUD_DETECTION.features) + 1)
 
     plan = snapshot.plan_of_references([f"{each.view}:{each.feature}" for each in chosen], full_names=True)
     keys = {key.name: ENTITIES[key.name] for key in plan.schema.join_keys}
-    actual = cells(plan, lookup.answer(snapshot.reader, plan, keys, deadline=deadline))
+    actual = cells(plan, run_blocking(lookup.answer(snapshot.reader, plan, keys, deadline=deadline), store))
 
     assert list(actual) == [(each.view, each.feature) for each in chosen]
     for name, (values, statuses, _) in actual.items():
@@ -92,7 +94,7 @@ def test_a_schema_survives_its_message(catalog: CatalogSource) -> None:
 
 
 def test_a_service_of_one_materialized_view_needs_no_stream(
-    catalog: CatalogSource, registry: RegistryInMemory, clock: ManualClock
+    catalog: CatalogSource, store: RedisStore, registry: RegistryInMemory, clock: ManualClock
 ) -> None:
     """Plain views alone are served too."""
     reference = FeatureReference("merchant_profile", "risk_tier", "risk_tier")
@@ -101,29 +103,33 @@ def test_a_service_of_one_materialized_view_needs_no_stream(
     catalog.poll()
     snapshot = catalog.snapshot()
 
-    answer = FeatureLookup(clock).answer(
+    steps = FeatureLookup(clock).answer(
         snapshot.reader,
         snapshot.plan_of_service("profiles"),
         {"merchant_id": [7, 404]},
         deadline=Deadline.after(clock, 1_000),
     )
+    answer = run_blocking(steps, store)
+
     assert answer.strings == ["high", ""]
     assert answer.null.tolist() == [[False, True]]
 
 
-def test_a_null_double_is_nan_on_the_wire(catalog: CatalogSource, clock: ManualClock) -> None:
+def test_a_null_double_is_nan_on_the_wire(catalog: CatalogSource, store: RedisStore, clock: ManualClock) -> None:
     """Clients that feed the matrix to a model as it is see a missing value, not a zero."""
     snapshot = catalog.snapshot()
     plan = snapshot.plan_of_references(["merchant_activity:price_mean_7d"], full_names=False)
 
-    answer = FeatureLookup(clock).answer(
+    steps = FeatureLookup(clock).answer(
         snapshot.reader, plan, {"merchant_id": [404]}, deadline=Deadline.after(clock, 1_000)
     )
+    answer = run_blocking(steps, store)
+
     assert np.isnan(answer.doubles).tolist() == [[True]]
 
 
 def test_a_feature_whose_type_changed_is_not_ready(
-    catalog: CatalogSource, registry: RegistryInMemory, clock: ManualClock
+    catalog: CatalogSource, store: RedisStore, registry: RegistryInMemory, clock: ManualClock
 ) -> None:
     """The old generation's value has the wrong type, so the new one is waited for."""
     changed = replace(
@@ -138,12 +144,14 @@ def test_a_feature_whose_type_changed_is_not_ready(
     catalog.poll()
     snapshot = catalog.snapshot()
 
-    answer = FeatureLookup(clock).answer(
+    steps = FeatureLookup(clock).answer(
         snapshot.reader,
         snapshot.plan_of_service("merchant_monitoring"),
         {"merchant_id": [7]},
         deadline=Deadline.after(clock, 1_000),
     )
+    answer = run_blocking(steps, store)
+
     assert answer.statuses[:2].ravel().tolist() == [FeatureStatus.NOT_READY, FeatureStatus.PRESENT]
 
 

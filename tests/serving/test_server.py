@@ -1,9 +1,12 @@
 """What a load balancer, an operator and a fresh terminal see of the server."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+from featurestore.clock import SystemClock
 from featurestore.errors import (
     DeadlineSpent,
     InvalidRequest,
@@ -20,13 +24,15 @@ from featurestore.errors import (
     Unavailable,
     UnknownFeatureService,
 )
-from featurestore.online.store import OnlineStore
+from featurestore.online.redis_store import connect
 from featurestore.serving.client import ClientTls, LookupClient
 from featurestore.serving.limits import REQUEST_BYTES_MAX
 from featurestore.serving.listening import ServerSettings, Tls
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
-from tests.serving.payments import Payments, RegistryInMemory, code_name
+from featurestore.testing.servers import redis_server
+from tests.serving.payments import MERCHANT_ACTIVITY, NOW_MS, Payments, RegistryInMemory, code_name, event_of
+from tests.serving.store_reads import Groups, before_lookup_reads
 
 
 def reflect(channel: grpc.Channel, version: str, *requests: reflection_pb2.ServerReflectionRequest) -> list[Any]:
@@ -130,15 +136,8 @@ def test_work_is_given_up_when_the_deadline_has_passed(
     clock: ManualClock,
 ) -> None:
     """A request whose time is over stops before the next expensive step, with DEADLINE_EXCEEDED."""
-    read_groups = type(payments.store).read_groups
     computed: list[str] = []
-
-    def slow(store: OnlineStore, groups: Any, *, timeout_ms: float | None = None) -> Any:
-        if timeout_ms is not None:
-            clock.advance_ms(10_000)
-        return read_groups(payments.store, groups, timeout_ms=timeout_ms)
-
-    monkeypatch.setattr(type(payments.store), "read_groups", slow)
+    before_lookup_reads(monkeypatch, lambda _groups, _timeout_ms: clock.advance_ms(10_000))
     monkeypatch.setattr("featurestore.serving.assembly.decode_entity", lambda *_: computed.append("decoded"))
 
     with pytest.raises(DeadlineSpent, match="before computing the answer"):
@@ -151,10 +150,10 @@ def test_a_store_that_hangs_is_given_up_in_time(
 ) -> None:
     """The store gets what is left of the caller's deadline; a caller with more patience hears UNAVAILABLE."""
 
-    def hang(_store: OnlineStore, _groups: Any, *, timeout_ms: float | None = None) -> Any:
+    def hang(_groups: Groups, timeout_ms: float) -> None:
         raise DeadlineSpent(f"no answer within {timeout_ms} ms")
 
-    monkeypatch.setattr(type(payments.store), "read_groups", hang)
+    before_lookup_reads(monkeypatch, hang)
 
     with pytest.raises(OnlineStoreDown, match="did not answer within"):
         client.lookup("merchant_monitoring", {"merchant_id": 7}, timeout_s=0.5)
@@ -173,21 +172,45 @@ def test_a_bug_in_a_handler_is_internal_and_leaves_the_server_up(
 
 
 @pytest.mark.parametrize("io", ["sync", "aio"])
+def test_a_hanging_store_does_not_silence_health(registry: RegistryInMemory, clock: ManualClock, io: str) -> None:
+    """Health answers at once while lookups wait in vain, and lookups are served again when the store is back."""
+    with redis_server() as redis:
+        payments = Payments(connect(redis.url), clock)
+        payments.write(MERCHANT_ACTIVITY, [event_of(b"7", NOW_MS - 5)])
+        server = FeatureServer(registry, payments.store, SystemClock(), ServerSettings(port=0, io=io))
+        address = f"127.0.0.1:{server.port}"
+        with LookupClient(address) as client, ThreadPoolExecutor(20) as callers, grpc.insecure_channel(address) as bare:
+            health: Any = health_pb2_grpc.HealthStub(bare)
+            assert client.lookup("merchant_monitoring", {"merchant_id": 7}).row_count == 1
+            os.kill(redis.process.pid, signal.SIGSTOP)
+            lost = [
+                callers.submit(client.lookup, "merchant_monitoring", {"merchant_id": 7}, timeout_s=0.6)
+                for _ in range(20)
+            ]
+            for _ in range(10):
+                health.Check(health_pb2.HealthCheckRequest(), timeout=0.3)
+            failures = [each.exception() for each in lost]
+            os.kill(redis.process.pid, signal.SIGCONT)
+
+            assert [DeadlineSpent] * 20 == [type(failure) for failure in failures]
+            assert client.lookup("merchant_monitoring", {"merchant_id": 7}, timeout_s=5).row_count == 1
+        server.stop(drain_seconds=1.0)
+        payments.store.close()
+
+
+@pytest.mark.parametrize("io", ["sync", "aio"])
 def test_requests_in_flight_end_before_the_server_does(
     payments: Payments, registry: RegistryInMemory, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, io: str
 ) -> None:
     """A stop lets the request that is waiting for the store finish, and refuses new ones."""
     server = FeatureServer(registry, payments.store, clock, ServerSettings(port=0, io=io))
     entered, proceed = threading.Event(), threading.Event()
-    read_groups = type(payments.store).read_groups
 
-    def waiting(store: Any, groups: Any, *, timeout_ms: float | None = None) -> Any:
-        if timeout_ms is not None:
-            entered.set()
-            proceed.wait(5)
-        return read_groups(store, groups, timeout_ms=timeout_ms)
+    def wait(_groups: Groups, _timeout_ms: float) -> None:
+        entered.set()
+        proceed.wait(5)
 
-    monkeypatch.setattr(type(payments.store), "read_groups", waiting)
+    before_lookup_reads(monkeypatch, wait)
     rows: list[int] = []
     with LookupClient(f"127.0.0.1:{server.port}", timeout_s=5) as client:
 
@@ -200,13 +223,20 @@ def test_requests_in_flight_end_before_the_server_does(
         assert entered.wait(5)
         stopping = threading.Thread(target=server.stop)
         stopping.start()
+        # The other thread may not have come to stop it yet: a few answers more, and then never again.
         with LookupClient(f"127.0.0.1:{server.port}", timeout_s=0.2) as late, pytest.raises(Unavailable):
-            late.services()
+            _ask_until_refused(late)
         proceed.set()
         asking.join(5)
         stopping.join(5)
 
     assert rows == [1]
+
+
+def _ask_until_refused(client: LookupClient) -> None:
+    """Ask a good while."""
+    for _ in range(200):
+        client.services()
 
 
 def test_processes_may_share_a_port_on_purpose(

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66\x65\x61turestore/v1/lookup.proto\x12\x0f\x66\x65\x61turestore.v1\"C\n\x0c\x45ntityColumn\x12\x10\n\x08join_key\x18\x01 \x01(\t\x12\x0f\n\x07strings\x18\x02 \x03(\t\x12\x10\n\x08integers\x18\x03 \x03(\x12\"\x85\x01\n\rLookupRequest\x12\x17\n\x0f\x66\x65\x61ture_service\x18\x01 \x01(\t\x12/\n\x08\x65ntities\x18\x02 \x03(\x0b\x32\x1d.featurestore.v1.EntityColumn\x12\x10\n\x08\x61s_of_ms\x18\x03 \x03(\x12\x12\x18\n\x10include_metadata\x18\x04 \x01(\x08\"\xbc\x01\n\x0eLookupResponse\x12\x11\n\tschema_id\x18\x01 \x01(\x06\x12\x11\n\trow_count\x18\x02 \x01(\r\x12\x0f\n\x07\x64oubles\x18\x03 \x03(\x01\x12\x10\n\x08integers\x18\x04 \x03(\x12\x12\x0f\n\x07strings\x18\x05 \x03(\t\x12\x10\n\x08statuses\x18\x06 \x01(\x0c\x12\x10\n\x08\x61s_of_ms\x18\x07 \x03(\x12\x12,\n\x05views\x18\x08 \x03(\x0b\x32\x1d.featurestore.v1.ViewMetadata\"\x8b\x01\n\x0cViewMetadata\x12\x15\n\revent_time_ms\x18\x01 \x03(\x12\x12\x14\n\x0c\x66reshness_ms\x18\x02 \x03(\x12\x12\x34\n\x0b\x63heckpoints\x18\x03 \x03(\x0b\x32\x1f.featurestore.v1.LaneCheckpoint\x12\x18\n\x10\x63heckpoint_index\x18\x04 \x03(\r\"Z\n\x0eLaneCheckpoint\x12\x14\n\x0cwatermark_ms\x18\x01 \x01(\x12\x12\x32\n\tpositions\x18\x02 \x03(\x0b\x32\x1f.featurestore.v1.SourcePosition\"G\n\x0eSourcePosition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x03\"L\n\x12JoinKeyDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04type\x18\x02 \x01(\x0e\x32\x1a.featurestore.v1.ValueType\"\x85\x01\n\x12\x46\x65\x61tureDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04type\x18\x02 \x01(\x0e\x32\x1a.featurestore.v1.ValueType\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x0c\n\x04view\x18\x04 \x01(\r\x12\x1b\n\x13zero_when_not_found\x18\x05 \x01(\x08\"8\n\x0fViewDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65\x66inition_hash\x18\x02 \x01(\t\"8\n\x1d\x44\x65scribeFeatureServiceRequest\x12\x17\n\x0f\x66\x65\x61ture_service\x18\x01 \x01(\t\"\xec\x01\n\x1e\x44\x65scribeFeatureServiceResponse\x12\x11\n\tschema_id\x18\x01 \x01(\x06\x12\x17\n\x0f\x66\x65\x61ture_service\x18\x02 \x01(\t\x12\x36\n\tjoin_keys\x18\x03 \x03(\x0b\x32#.featurestore.v1.JoinKeyDescription\x12\x35\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0b\x32#.featurestore.v1.FeatureDescription\x12/\n\x05views\x18\x05 \x03(\x0b\x32 .featurestore.v1.ViewDescription\"\x1c\n\x1aListFeatureServicesRequest\"\xa8\x01\n\x1bListFeatureServicesResponse\x12\x46\n\x08services\x18\x01 \x03(\x0b\x32\x34.featurestore.v1.ListFeatureServicesResponse.Service\x1a\x41\n\x07Service\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tjoin_keys\x18\x02 \x03(\t\x12\x15\n\rfeature_count\x18\x03 \x01(\r*\x7f\n\rFeatureStatus\x12\x1e\n\x1a\x46\x45\x41TURE_STATUS_UNSPECIFIED\x10\x00\x12\x0b\n\x07PRESENT\x10\x01\x12\x0e\n\nNULL_VALUE\x10\x02\x12\r\n\tNOT_FOUND\x10\x03\x12\r\n\tNOT_READY\x10\x04\x12\x13\n\x0fOUTSIDE_MAX_AGE\x10\x05*d\n\tValueType\x12\x1a\n\x16VALUE_TYPE_UNSPECIFIED\x10\x00\x12\t\n\x05INT64\x10\x01\x12\x0b\n\x07\x46LOAT64\x10\x02\x12\n\n\x06STRING\x10\x03\x12\x08\n\x04\x42OOL\x10\x04\x12\r\n\tTIMESTAMP\x10\x05\x32\xc7\x02\n\rFeatureLookup\x12I\n\x06Lookup\x12\x1e.featurestore.v1.LookupRequest\x1a\x1f.featurestore.v1.LookupResponse\x12y\n\x16\x44\x65scribeFeatureService\x12..featurestore.v1.DescribeFeatureServiceRequest\x1a/.featurestore.v1.DescribeFeatureServiceResponse\x12p\n\x13ListFeatureServices\x12+.featurestore.v1.ListFeatureServicesRequest\x1a,.featurestore.v1.ListFeatureServicesResponseB\x13\n\x0f\x66\x65\x61turestore.v1P\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x66\x65\x61turestore/v1/lookup.proto\x12\x0f\x66\x65\x61turestore.v1\"C\n\x0c\x45ntityColumn\x12\x10\n\x08join_key\x18\x01 \x01(\t\x12\x0f\n\x07strings\x18\x02 \x03(\t\x12\x10\n\x08integers\x18\x03 \x03(\x12\"\x85\x01\n\rLookupRequest\x12\x17\n\x0f\x66\x65\x61ture_service\x18\x01 \x01(\t\x12/\n\x08\x65ntities\x18\x02 \x03(\x0b\x32\x1d.featurestore.v1.EntityColumn\x12\x10\n\x08\x61s_of_ms\x18\x03 \x03(\x12\x12\x18\n\x10include_metadata\x18\x04 \x01(\x08\"\xc0\x03\n\x0eLookupResponse\x12\x11\n\tschema_id\x18\x01 \x01(\x06\x12\x11\n\trow_count\x18\x02 \x01(\r\x12\x0f\n\x07\x64oubles\x18\x03 \x03(\x01\x12\x10\n\x08integers\x18\x04 \x03(\x12\x12\x0f\n\x07strings\x18\x05 \x03(\t\x12\x10\n\x08statuses\x18\x06 \x01(\x0c\x12\x10\n\x08\x61s_of_ms\x18\x07 \x03(\x12\x12,\n\x05views\x18\x08 \x03(\x0b\x32\x1d.featurestore.v1.ViewMetadata\x12\x34\n\rinteger_lists\x18\t \x01(\x0b\x32\x1d.featurestore.v1.IntegerLists\x12\x32\n\x0c\x64ouble_lists\x18\n \x01(\x0b\x32\x1c.featurestore.v1.DoubleLists\x12\x32\n\x0cstring_lists\x18\x0b \x01(\x0b\x32\x1c.featurestore.v1.StringLists\x12\x32\n\x0cinteger_maps\x18\x0c \x01(\x0b\x32\x1c.featurestore.v1.IntegerMaps\x12\x30\n\x0b\x64ouble_maps\x18\r \x01(\x0b\x32\x1b.featurestore.v1.DoubleMaps\"/\n\x0cIntegerLists\x12\x0f\n\x07lengths\x18\x01 \x03(\r\x12\x0e\n\x06values\x18\x02 \x03(\x12\".\n\x0b\x44oubleLists\x12\x0f\n\x07lengths\x18\x01 \x03(\r\x12\x0e\n\x06values\x18\x02 \x03(\x01\".\n\x0bStringLists\x12\x0f\n\x07lengths\x18\x01 \x03(\r\x12\x0e\n\x06values\x18\x02 \x03(\t\"<\n\x0bIntegerMaps\x12\x0f\n\x07lengths\x18\x01 \x03(\r\x12\x0c\n\x04keys\x18\x02 \x03(\t\x12\x0e\n\x06values\x18\x03 \x03(\x12\";\n\nDoubleMaps\x12\x0f\n\x07lengths\x18\x01 \x03(\r\x12\x0c\n\x04keys\x18\x02 \x03(\t\x12\x0e\n\x06values\x18\x03 \x03(\x01\"\x8b\x01\n\x0cViewMetadata\x12\x15\n\revent_time_ms\x18\x01 \x03(\x12\x12\x14\n\x0c\x66reshness_ms\x18\x02 \x03(\x12\x12\x34\n\x0b\x63heckpoints\x18\x03 \x03(\x0b\x32\x1f.featurestore.v1.LaneCheckpoint\x12\x18\n\x10\x63heckpoint_index\x18\x04 \x03(\r\"Z\n\x0eLaneCheckpoint\x12\x14\n\x0cwatermark_ms\x18\x01 \x01(\x12\x12\x32\n\tpositions\x18\x02 \x03(\x0b\x32\x1f.featurestore.v1.SourcePosition\"G\n\x0eSourcePosition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x03\"L\n\x12JoinKeyDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04type\x18\x02 \x01(\x0e\x32\x1a.featurestore.v1.ValueType\"\x85\x01\n\x12\x46\x65\x61tureDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04type\x18\x02 \x01(\x0e\x32\x1a.featurestore.v1.ValueType\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x0c\n\x04view\x18\x04 \x01(\r\x12\x1b\n\x13zero_when_not_found\x18\x05 \x01(\x08\"8\n\x0fViewDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65\x66inition_hash\x18\x02 \x01(\t\"8\n\x1d\x44\x65scribeFeatureServiceRequest\x12\x17\n\x0f\x66\x65\x61ture_service\x18\x01 \x01(\t\"\xec\x01\n\x1e\x44\x65scribeFeatureServiceResponse\x12\x11\n\tschema_id\x18\x01 \x01(\x06\x12\x17\n\x0f\x66\x65\x61ture_service\x18\x02 \x01(\t\x12\x36\n\tjoin_keys\x18\x03 \x03(\x0b\x32#.featurestore.v1.JoinKeyDescription\x12\x35\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0b\x32#.featurestore.v1.FeatureDescription\x12/\n\x05views\x18\x05 \x03(\x0b\x32 .featurestore.v1.ViewDescription\"\x1c\n\x1aListFeatureServicesRequest\"\xa8\x01\n\x1bListFeatureServicesResponse\x12\x46\n\x08services\x18\x01 \x03(\x0b\x32\x34.featurestore.v1.ListFeatureServicesResponse.Service\x1a\x41\n\x07Service\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tjoin_keys\x18\x02 \x03(\t\x12\x15\n\rfeature_count\x18\x03 \x01(\r*\x7f\n\rFeatureStatus\x12\x1e\n\x1a\x46\x45\x41TURE_STATUS_UNSPECIFIED\x10\x00\x12\x0b\n\x07PRESENT\x10\x01\x12\x0e\n\nNULL_VALUE\x10\x02\x12\r\n\tNOT_FOUND\x10\x03\x12\r\n\tNOT_READY\x10\x04\x12\x13\n\x0fOUTSIDE_MAX_AGE\x10\x05*\xb7\x01\n\tValueType\x12\x1a\n\x16VALUE_TYPE_UNSPECIFIED\x10\x00\x12\t\n\x05INT64\x10\x01\x12\x0b\n\x07\x46LOAT64\x10\x02\x12\n\n\x06STRING\x10\x03\x12\x08\n\x04\x42OOL\x10\x04\x12\r\n\tTIMESTAMP\x10\x05\x12\x0e\n\nINT64_LIST\x10\x06\x12\x10\n\x0c\x46LOAT64_LIST\x10\x07\x12\x0f\n\x0bSTRING_LIST\x10\x08\x12\r\n\tINT64_MAP\x10\t\x12\x0f\n\x0b\x46LOAT64_MAP\x10\n2\xc7\x02\n\rFeatureLookup\x12I\n\x06Lookup\x12\x1e.featurestore.v1.LookupRequest\x1a\x1f.featurestore.v1.LookupResponse\x12y\n\x16\x44\x65scribeFeatureService\x12..featurestore.v1.DescribeFeatureServiceRequest\x1a/.featurestore.v1.DescribeFeatureServiceResponse\x12p\n\x13ListFeatureServices\x12+.featurestore.v1.ListFeatureServicesRequest\x1a,.featurestore.v1.ListFeatureServicesResponseB\x13\n\x0f\x66\x65\x61turestore.v1P\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,38 +32,48 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'featurestore.v1.lookup_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017featurestore.v1P\001'
-  _globals['_FEATURESTATUS']._serialized_start=1522
-  _globals['_FEATURESTATUS']._serialized_end=1649
-  _globals['_VALUETYPE']._serialized_start=1651
-  _globals['_VALUETYPE']._serialized_end=1751
+  _globals['_FEATURESTATUS']._serialized_start=2050
+  _globals['_FEATURESTATUS']._serialized_end=2177
+  _globals['_VALUETYPE']._serialized_start=2180
+  _globals['_VALUETYPE']._serialized_end=2363
   _globals['_ENTITYCOLUMN']._serialized_start=49
   _globals['_ENTITYCOLUMN']._serialized_end=116
   _globals['_LOOKUPREQUEST']._serialized_start=119
   _globals['_LOOKUPREQUEST']._serialized_end=252
   _globals['_LOOKUPRESPONSE']._serialized_start=255
-  _globals['_LOOKUPRESPONSE']._serialized_end=443
-  _globals['_VIEWMETADATA']._serialized_start=446
-  _globals['_VIEWMETADATA']._serialized_end=585
-  _globals['_LANECHECKPOINT']._serialized_start=587
-  _globals['_LANECHECKPOINT']._serialized_end=677
-  _globals['_SOURCEPOSITION']._serialized_start=679
-  _globals['_SOURCEPOSITION']._serialized_end=750
-  _globals['_JOINKEYDESCRIPTION']._serialized_start=752
-  _globals['_JOINKEYDESCRIPTION']._serialized_end=828
-  _globals['_FEATUREDESCRIPTION']._serialized_start=831
-  _globals['_FEATUREDESCRIPTION']._serialized_end=964
-  _globals['_VIEWDESCRIPTION']._serialized_start=966
-  _globals['_VIEWDESCRIPTION']._serialized_end=1022
-  _globals['_DESCRIBEFEATURESERVICEREQUEST']._serialized_start=1024
-  _globals['_DESCRIBEFEATURESERVICEREQUEST']._serialized_end=1080
-  _globals['_DESCRIBEFEATURESERVICERESPONSE']._serialized_start=1083
-  _globals['_DESCRIBEFEATURESERVICERESPONSE']._serialized_end=1319
-  _globals['_LISTFEATURESERVICESREQUEST']._serialized_start=1321
-  _globals['_LISTFEATURESERVICESREQUEST']._serialized_end=1349
-  _globals['_LISTFEATURESERVICESRESPONSE']._serialized_start=1352
-  _globals['_LISTFEATURESERVICESRESPONSE']._serialized_end=1520
-  _globals['_LISTFEATURESERVICESRESPONSE_SERVICE']._serialized_start=1455
-  _globals['_LISTFEATURESERVICESRESPONSE_SERVICE']._serialized_end=1520
-  _globals['_FEATURELOOKUP']._serialized_start=1754
-  _globals['_FEATURELOOKUP']._serialized_end=2081
+  _globals['_LOOKUPRESPONSE']._serialized_end=703
+  _globals['_INTEGERLISTS']._serialized_start=705
+  _globals['_INTEGERLISTS']._serialized_end=752
+  _globals['_DOUBLELISTS']._serialized_start=754
+  _globals['_DOUBLELISTS']._serialized_end=800
+  _globals['_STRINGLISTS']._serialized_start=802
+  _globals['_STRINGLISTS']._serialized_end=848
+  _globals['_INTEGERMAPS']._serialized_start=850
+  _globals['_INTEGERMAPS']._serialized_end=910
+  _globals['_DOUBLEMAPS']._serialized_start=912
+  _globals['_DOUBLEMAPS']._serialized_end=971
+  _globals['_VIEWMETADATA']._serialized_start=974
+  _globals['_VIEWMETADATA']._serialized_end=1113
+  _globals['_LANECHECKPOINT']._serialized_start=1115
+  _globals['_LANECHECKPOINT']._serialized_end=1205
+  _globals['_SOURCEPOSITION']._serialized_start=1207
+  _globals['_SOURCEPOSITION']._serialized_end=1278
+  _globals['_JOINKEYDESCRIPTION']._serialized_start=1280
+  _globals['_JOINKEYDESCRIPTION']._serialized_end=1356
+  _globals['_FEATUREDESCRIPTION']._serialized_start=1359
+  _globals['_FEATUREDESCRIPTION']._serialized_end=1492
+  _globals['_VIEWDESCRIPTION']._serialized_start=1494
+  _globals['_VIEWDESCRIPTION']._serialized_end=1550
+  _globals['_DESCRIBEFEATURESERVICEREQUEST']._serialized_start=1552
+  _globals['_DESCRIBEFEATURESERVICEREQUEST']._serialized_end=1608
+  _globals['_DESCRIBEFEATURESERVICERESPONSE']._serialized_start=1611
+  _globals['_DESCRIBEFEATURESERVICERESPONSE']._serialized_end=1847
+  _globals['_LISTFEATURESERVICESREQUEST']._serialized_start=1849
+  _globals['_LISTFEATURESERVICESREQUEST']._serialized_end=1877
+  _globals['_LISTFEATURESERVICESRESPONSE']._serialized_start=1880
+  _globals['_LISTFEATURESERVICESRESPONSE']._serialized_end=2048
+  _globals['_LISTFEATURESERVICESRESPONSE_SERVICE']._serialized_start=1983
+  _globals['_LISTFEATURESERVICESRESPONSE_SERVICE']._serialized_end=2048
+  _globals['_FEATURELOOKUP']._serialized_start=2366
+  _globals['_FEATURELOOKUP']._serialized_end=2693
 # @@protoc_insertion_point(module_scope)

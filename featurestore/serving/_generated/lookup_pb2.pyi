@@ -24,6 +24,11 @@ class ValueType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STRING: _ClassVar[ValueType]
     BOOL: _ClassVar[ValueType]
     TIMESTAMP: _ClassVar[ValueType]
+    INT64_LIST: _ClassVar[ValueType]
+    FLOAT64_LIST: _ClassVar[ValueType]
+    STRING_LIST: _ClassVar[ValueType]
+    INT64_MAP: _ClassVar[ValueType]
+    FLOAT64_MAP: _ClassVar[ValueType]
 FEATURE_STATUS_UNSPECIFIED: FeatureStatus
 PRESENT: FeatureStatus
 NULL_VALUE: FeatureStatus
@@ -36,6 +41,11 @@ FLOAT64: ValueType
 STRING: ValueType
 BOOL: ValueType
 TIMESTAMP: ValueType
+INT64_LIST: ValueType
+FLOAT64_LIST: ValueType
+STRING_LIST: ValueType
+INT64_MAP: ValueType
+FLOAT64_MAP: ValueType
 
 class EntityColumn(_message.Message):
     __slots__ = ("join_key", "strings", "integers")
@@ -60,7 +70,7 @@ class LookupRequest(_message.Message):
     def __init__(self, feature_service: _Optional[str] = ..., entities: _Optional[_Iterable[_Union[EntityColumn, _Mapping]]] = ..., as_of_ms: _Optional[_Iterable[int]] = ..., include_metadata: _Optional[bool] = ...) -> None: ...
 
 class LookupResponse(_message.Message):
-    __slots__ = ("schema_id", "row_count", "doubles", "integers", "strings", "statuses", "as_of_ms", "views")
+    __slots__ = ("schema_id", "row_count", "doubles", "integers", "strings", "statuses", "as_of_ms", "views", "integer_lists", "double_lists", "string_lists", "integer_maps", "double_maps")
     SCHEMA_ID_FIELD_NUMBER: _ClassVar[int]
     ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     DOUBLES_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +79,11 @@ class LookupResponse(_message.Message):
     STATUSES_FIELD_NUMBER: _ClassVar[int]
     AS_OF_MS_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
+    INTEGER_LISTS_FIELD_NUMBER: _ClassVar[int]
+    DOUBLE_LISTS_FIELD_NUMBER: _ClassVar[int]
+    STRING_LISTS_FIELD_NUMBER: _ClassVar[int]
+    INTEGER_MAPS_FIELD_NUMBER: _ClassVar[int]
+    DOUBLE_MAPS_FIELD_NUMBER: _ClassVar[int]
     schema_id: int
     row_count: int
     doubles: _containers.RepeatedScalarFieldContainer[float]
@@ -77,7 +92,56 @@ class LookupResponse(_message.Message):
     statuses: bytes
     as_of_ms: _containers.RepeatedScalarFieldContainer[int]
     views: _containers.RepeatedCompositeFieldContainer[ViewMetadata]
-    def __init__(self, schema_id: _Optional[int] = ..., row_count: _Optional[int] = ..., doubles: _Optional[_Iterable[float]] = ..., integers: _Optional[_Iterable[int]] = ..., strings: _Optional[_Iterable[str]] = ..., statuses: _Optional[bytes] = ..., as_of_ms: _Optional[_Iterable[int]] = ..., views: _Optional[_Iterable[_Union[ViewMetadata, _Mapping]]] = ...) -> None: ...
+    integer_lists: IntegerLists
+    double_lists: DoubleLists
+    string_lists: StringLists
+    integer_maps: IntegerMaps
+    double_maps: DoubleMaps
+    def __init__(self, schema_id: _Optional[int] = ..., row_count: _Optional[int] = ..., doubles: _Optional[_Iterable[float]] = ..., integers: _Optional[_Iterable[int]] = ..., strings: _Optional[_Iterable[str]] = ..., statuses: _Optional[bytes] = ..., as_of_ms: _Optional[_Iterable[int]] = ..., views: _Optional[_Iterable[_Union[ViewMetadata, _Mapping]]] = ..., integer_lists: _Optional[_Union[IntegerLists, _Mapping]] = ..., double_lists: _Optional[_Union[DoubleLists, _Mapping]] = ..., string_lists: _Optional[_Union[StringLists, _Mapping]] = ..., integer_maps: _Optional[_Union[IntegerMaps, _Mapping]] = ..., double_maps: _Optional[_Union[DoubleMaps, _Mapping]] = ...) -> None: ...
+
+class IntegerLists(_message.Message):
+    __slots__ = ("lengths", "values")
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    values: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, lengths: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class DoubleLists(_message.Message):
+    __slots__ = ("lengths", "values")
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, lengths: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class StringLists(_message.Message):
+    __slots__ = ("lengths", "values")
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, lengths: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class IntegerMaps(_message.Message):
+    __slots__ = ("lengths", "keys", "values")
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    values: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, lengths: _Optional[_Iterable[int]] = ..., keys: _Optional[_Iterable[str]] = ..., values: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class DoubleMaps(_message.Message):
+    __slots__ = ("lengths", "keys", "values")
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, lengths: _Optional[_Iterable[int]] = ..., keys: _Optional[_Iterable[str]] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ViewMetadata(_message.Message):
     __slots__ = ("event_time_ms", "freshness_ms", "checkpoints", "checkpoint_index")

@@ -1,4 +1,4 @@
-"""What a team may add to the payments example with Feast alone: pushed, paired and on-demand features."""
+"""What a team may add to the payments example: pushed, paired and on-demand features, and lists and maps."""
 
 from datetime import timedelta
 from typing import Any
@@ -9,6 +9,9 @@ from feast import FeatureService, FeatureView, Field, FileSource, PushSource, Re
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Bytes, Float32, Float64, Int32, Int64, String, UnixTimestamp
 from merchant_views import merchant_profile
+from sources import transactions
+
+from featurestore.definitions.authoring import aggregate, count, series, stream_view
 
 alerts_history = FileSource(name="alerts_history", path="data/alerts.parquet", timestamp_field="raised_at")
 
@@ -21,6 +24,8 @@ merchant_alerts = FeatureView(
         Field(name="alert_level", dtype=Int32),
         Field(name="alert_score", dtype=Float32),
         Field(name="alert_reasons", dtype=Array(String)),
+        Field(name="alert_codes", dtype=Array(Int64)),
+        Field(name="alert_scores", dtype=Array(Float32)),
         Field(name="alert_token", dtype=Bytes),
         Field(name="alert_seen_at", dtype=UnixTimestamp),
     ],
@@ -59,4 +64,24 @@ def payment_oddity(inputs: dict[str, Any]) -> dict[str, Any]:
 fraud_with_oddity = FeatureService(
     name="fraud_with_oddity",
     features=[card_activity[["card_count_1d"]], merchant_profile[["home_market"]], payment_oddity],
+)
+
+card_habits = stream_view(
+    name="card_habits",
+    entities=[card],
+    source=transactions,
+    prefix="habit_",
+    features=[
+        *aggregate("amount", "last_n(3)", over="1d", name="amounts"),
+        *aggregate("market", "last_distinct_n(3)", over="1d", name="markets"),
+        *aggregate("amount", "mean", over=series("1h", 3), name="mean"),
+        *count(over=series("1h", 3), name="counts"),
+        *aggregate("", "count by market(10)", over="1d", name="market_counts"),
+        *aggregate("amount", "mean by market(10)", over="1d", name="market_means"),
+    ],
+)
+
+card_review = FeatureService(
+    name="card_review",
+    features=[card_habits, merchant_alerts[["alert_reasons", "alert_codes", "alert_scores"]]],
 )
