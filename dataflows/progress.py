@@ -95,6 +95,11 @@ class Progress:
                 self._committed.setdefault((batch.topic, batch.partition), {})[writer] = batch.next_offset
             self._newest_ms[name] = max(self._newest_ms.get(name, 0), report.newest_event_time_ms)
 
+    def logged(self, topic: str, partition: int, next_offset: int) -> None:
+        """The event log has all records of a partition below an offset."""
+        with self._lock:
+            self._committed.setdefault((topic, partition), {})["event log"] = next_offset
+
     def committed_offset(self, topic: str, partition: int) -> int:
         """Next offset of a partition that every view's commits have passed; 0 before the first."""
         with self._lock:

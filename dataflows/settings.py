@@ -85,7 +85,7 @@ class StreamSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Option:
+class Option:
     """One setting as an option; its environment variable is derived from the name unless given."""
 
     name: str
@@ -101,25 +101,25 @@ class _Option:
         return self.variable or "FEATURESTORE_" + self.name.upper()
 
 
-OPTIONS: tuple[_Option, ...] = (
-    _Option("project", "Feast project", is_required=True),
-    _Option("registry", "path or URL of the Feast registry", is_required=True),
-    _Option("store_url", "address of the online store, redis://host:port/db", is_required=True),
-    _Option("store_cluster", "the online store is a Redis Cluster", is_flag=True),
-    _Option("log_dir", "read the embedded log in this directory instead of Kafka"),
-    _Option("bootstrap_servers", "Kafka addresses; default: those of the definitions"),
-    _Option("kafka_option", "librdkafka setting KEY=VALUE, may be repeated (variable: one a line)", is_list=True),
-    _Option("kafka_config", "file of librdkafka settings, KEY=VALUE a line"),
-    _Option("kafka_group", "publish committed positions under this consumer group, for lag tools"),
-    _Option("dead_letter_dir", "write dead letters to files here instead of topics"),
-    _Option("addresses", "host:port of all processes, separated by semicolons", variable="BYTEWAX_ADDRESSES"),
-    _Option("process_id", "index of this process in the addresses, from 0", variable="BYTEWAX_PROCESS_ID"),
-    _Option("writers", "how many writers share the lanes; default: one a process"),
-    _Option("batch_records", f"records in one read of a partition, default {BATCH_RECORDS_DEFAULT}"),
-    _Option("until_end", "stop at the end that every partition has now", is_flag=True),
-    _Option("metrics_port", "serve Prometheus metrics on this port"),
-    _Option("progress_seconds", f"time between progress lines, default {PROGRESS_SECONDS_DEFAULT:g}"),
-    _Option("store_patience_seconds", f"retry an unreachable store, default {STORE_PATIENCE_SECONDS_DEFAULT:g}"),
+OPTIONS: tuple[Option, ...] = (
+    Option("project", "Feast project", is_required=True),
+    Option("registry", "path or URL of the Feast registry", is_required=True),
+    Option("store_url", "address of the online store, redis://host:port/db", is_required=True),
+    Option("store_cluster", "the online store is a Redis Cluster", is_flag=True),
+    Option("log_dir", "read the embedded log in this directory instead of Kafka"),
+    Option("bootstrap_servers", "Kafka addresses; default: those of the definitions"),
+    Option("kafka_option", "librdkafka setting KEY=VALUE, may be repeated (variable: one a line)", is_list=True),
+    Option("kafka_config", "file of librdkafka settings, KEY=VALUE a line"),
+    Option("kafka_group", "publish committed positions under this consumer group, for lag tools"),
+    Option("dead_letter_dir", "write dead letters to files here instead of topics"),
+    Option("addresses", "host:port of all processes, separated by semicolons", variable="BYTEWAX_ADDRESSES"),
+    Option("process_id", "index of this process in the addresses, from 0", variable="BYTEWAX_PROCESS_ID"),
+    Option("writers", "how many writers share the lanes; default: one a process"),
+    Option("batch_records", f"records in one read of a partition, default {BATCH_RECORDS_DEFAULT}"),
+    Option("until_end", "stop at the end that every partition has now", is_flag=True),
+    Option("metrics_port", "serve Prometheus metrics on this port"),
+    Option("progress_seconds", f"time between progress lines, default {PROGRESS_SECONDS_DEFAULT:g}"),
+    Option("store_patience_seconds", f"retry an unreachable store, default {STORE_PATIENCE_SECONDS_DEFAULT:g}"),
 )
 """Every option of `python -m dataflows.tiles`, in the order of its help."""
 
@@ -130,8 +130,19 @@ def from_command_line(arguments: Sequence[str], environment: Mapping[str, str], 
     Raises:
         InvalidRequest: a setting is missing or malformed. (`--help` and unknown options end the process, as usual.)
     """
-    parser = argparse.ArgumentParser(prog=program, description="Fold the event stream into tiles in the online store.")
-    for option in OPTIONS:
+    given = read_options(OPTIONS, arguments, program=program, purpose="Fold the event stream into tiles.")
+    return _settings(given, environment)
+
+
+def from_environment(environment: Mapping[str, str]) -> StreamSettings:
+    """Settings from environment variables alone, for `python -m bytewax.run`."""
+    return _settings({}, environment)
+
+
+def read_options(options: Sequence[Option], arguments: Sequence[str], *, program: str, purpose: str) -> dict[str, str]:
+    """Texts of the options that were given, by name; those of a list are lines of one text."""
+    parser = argparse.ArgumentParser(prog=program, description=purpose)
+    for option in options:
         flag = "--" + option.name.replace("_", "-")
         text = f"{option.help} [{option.environment_variable}]"
         if option.is_flag:
@@ -141,58 +152,74 @@ def from_command_line(arguments: Sequence[str], environment: Mapping[str, str], 
         else:
             parser.add_argument(flag, dest=option.name, help=text)
     given = vars(parser.parse_args(list(arguments)))
-    texts = {
+    return {
         name: "\n".join(value) if isinstance(value, list) else str(value)
         for name, value in given.items()
         if value is not None
     }
-    return _settings(texts, environment)
 
 
-def from_environment(environment: Mapping[str, str]) -> StreamSettings:
-    """Settings from environment variables alone, for `python -m bytewax.run`."""
-    return _settings({}, environment)
+def complete_options(
+    options: Sequence[Option], given: Mapping[str, str], environment: Mapping[str, str]
+) -> dict[str, str]:
+    """Texts of all options, from the environment where not given; "" where absent.
 
-
-def _settings(given: Mapping[str, str], environment: Mapping[str, str]) -> StreamSettings:
-    """Texts by option name, completed from the environment, as typed settings."""
+    Raises:
+        InvalidRequest: a required one is absent.
+    """
     texts = {
-        option.name: given.get(option.name, environment.get(option.environment_variable, "")) for option in OPTIONS
+        option.name: given.get(option.name, environment.get(option.environment_variable, "")) for option in options
     }
-    for option in OPTIONS:
+    for option in options:
         if option.is_required and not texts[option.name]:
             raise InvalidRequest(
                 f"{option.name.replace('_', ' ')} of the stream is not set",
                 hint=f"give --{option.name.replace('_', '-')} or set {option.environment_variable}",
             )
-    addresses = tuple(part.strip() for part in texts["addresses"].split(";") if part.strip())
+    return texts
+
+
+def _settings(given: Mapping[str, str], environment: Mapping[str, str]) -> StreamSettings:
+    """Texts by option name, completed from the environment, as typed settings."""
+    texts = complete_options(OPTIONS, given, environment)
+    addresses = addresses_setting(texts["addresses"])
     return StreamSettings(
         project=texts["project"],
         registry=texts["registry"],
         store_url=texts["store_url"],
-        store_cluster=texts["store_cluster"].lower() in _TRUE,
-        log_dir=_path(texts["log_dir"]),
+        store_cluster=is_set(texts["store_cluster"]),
+        log_dir=path_setting(texts["log_dir"]),
         bootstrap_servers=texts["bootstrap_servers"],
-        kafka_options=_kafka_options(texts["kafka_config"], texts["kafka_option"]),
+        kafka_options=kafka_options_setting(texts["kafka_config"], texts["kafka_option"]),
         kafka_group=texts["kafka_group"],
-        dead_letter_dir=_path(texts["dead_letter_dir"]),
+        dead_letter_dir=path_setting(texts["dead_letter_dir"]),
         addresses=addresses,
-        process_id=_integer("process_id", texts, 0),
-        writers=_integer("writers", texts, max(1, len(addresses))),
-        batch_records=_integer("batch_records", texts, BATCH_RECORDS_DEFAULT),
-        until_end=texts["until_end"].lower() in _TRUE,
-        metrics_port=_integer("metrics_port", texts, 0) if texts["metrics_port"] else None,
-        progress_seconds=_seconds("progress_seconds", texts, PROGRESS_SECONDS_DEFAULT),
-        store_patience_seconds=_seconds("store_patience_seconds", texts, STORE_PATIENCE_SECONDS_DEFAULT),
+        process_id=integer_setting("process_id", texts, 0),
+        writers=integer_setting("writers", texts, max(1, len(addresses))),
+        batch_records=integer_setting("batch_records", texts, BATCH_RECORDS_DEFAULT),
+        until_end=is_set(texts["until_end"]),
+        metrics_port=integer_setting("metrics_port", texts, 0) if texts["metrics_port"] else None,
+        progress_seconds=seconds_setting("progress_seconds", texts, PROGRESS_SECONDS_DEFAULT),
+        store_patience_seconds=seconds_setting("store_patience_seconds", texts, STORE_PATIENCE_SECONDS_DEFAULT),
     )
 
 
-def _path(text: str) -> Path | None:
+def addresses_setting(text: str) -> tuple[str, ...]:
+    """host:port of each process."""
+    return tuple(part.strip() for part in text.split(";") if part.strip())
+
+
+def is_set(text: str) -> bool:
+    """A flag."""
+    return text.lower() in _TRUE
+
+
+def path_setting(text: str) -> Path | None:
     """A path, None for an empty text."""
     return Path(text) if text else None
 
 
-def _integer(name: str, texts: Mapping[str, str], default: int) -> int:
+def integer_setting(name: str, texts: Mapping[str, str], default: int) -> int:
     """An integer setting."""
     try:
         return int(texts[name]) if texts[name] else default
@@ -200,7 +227,7 @@ def _integer(name: str, texts: Mapping[str, str], default: int) -> int:
         raise InvalidRequest(f"{name.replace('_', ' ')} is not an integer: {texts[name]!r}") from None
 
 
-def _seconds(name: str, texts: Mapping[str, str], default: float) -> float:
+def seconds_setting(name: str, texts: Mapping[str, str], default: float) -> float:
     """A duration in seconds."""
     try:
         return float(texts[name]) if texts[name] else default
@@ -208,7 +235,7 @@ def _seconds(name: str, texts: Mapping[str, str], default: float) -> float:
         raise InvalidRequest(f"{name.replace('_', ' ')} is not a number of seconds: {texts[name]!r}") from None
 
 
-def _kafka_options(config_file: str, option_lines: str) -> dict[str, str]:
+def kafka_options_setting(config_file: str, option_lines: str) -> dict[str, str]:
     """Settings for librdkafka: those of the file, overridden by those of the options; `#` begins a comment line."""
     lines = option_lines.splitlines()
     if config_file:

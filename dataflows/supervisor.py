@@ -14,9 +14,10 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
@@ -34,7 +35,7 @@ from dataflows.settings import StreamSettings
 from dataflows.sources import EventLog, Shared
 from dataflows.tile_store import OnlineTileStore, TileStore
 from featurestore.clock import Clock, SystemClock
-from featurestore.core.spec import RepoSpec
+from featurestore.core.spec import RepoSpec, SourceSpec
 from featurestore.definitions.registry import read_registry
 from featurestore.errors import FeatureStoreError, InvalidRequest, Unavailable, WriterFenced
 from featurestore.online.redis_store import connect as connect_store
@@ -81,12 +82,21 @@ BuildFlow = Callable[[StreamSettings, Parts, StreamPlan], Dataflow]
 
 def main(read_settings: Callable[[], StreamSettings], build: BuildFlow) -> int:
     """Run the stream until it is stopped or fails; returns the exit code, having explained it."""
-    configure_logging()
-    try:
+
+    def start() -> None:
         settings = read_settings()
         if settings.metrics_port is not None:
             start_http_server(settings.metrics_port)
         run(settings, build)
+
+    return exit_code_of(start)
+
+
+def exit_code_of(start: Callable[[], None]) -> int:
+    """Run a stream and return the process's exit code, having explained an error."""
+    configure_logging()
+    try:
+        start()
     except WriterFenced as error:
         return _explain(error, EXIT_FENCED)
     except FeatureStoreError as error:
@@ -125,7 +135,7 @@ def _run_once(settings: StreamSettings, parts: Parts, build: BuildFlow) -> Outco
     if conductor.is_ending:
         return conductor.outcome
     _logger.info("%s", _describe(current))
-    _run_flow(build(settings, parts, current), settings)
+    run_flow(build(settings, parts, current), settings.addresses, settings.process_id)
     parts.shared.progress.show(is_last=True)
     if conductor.outcome is Outcome.FAILED:
         raise conductor.error or PeerGone(f"another process of the cluster failed: {conductor.cause}")
@@ -158,14 +168,22 @@ def connect(
         until_end=settings.until_end,
         patience_seconds=settings.store_patience_seconds,
     )
-    store = _patiently(shared, lambda: connect_store(settings.store_url, cluster=settings.store_cluster))
+    store = patiently(shared, lambda: connect_store(settings.store_url, cluster=settings.store_cluster))
     repo = read_registry(settings.registry, project=settings.project)
     if not repo.views:
         raise InvalidRequest(
             f'project "{settings.project}" has no stream feature views',
             hint="define some, and run `featurestore apply`",
         )
-    log, dead_letters = _event_log(settings, repo, clock)
+    log, dead_letters = open_log(
+        [view.source for view in repo.views],
+        clock,
+        log_dir=settings.log_dir,
+        bootstrap_servers=settings.bootstrap_servers,
+        kafka_options=settings.kafka_options,
+        kafka_group=settings.kafka_group,
+        dead_letter_dir=settings.dead_letter_dir,
+    )
     return Parts(
         repo=repo,
         store=OnlineTileStore(store, settings.project, clock),
@@ -178,7 +196,7 @@ def connect(
 
 def plan(settings: StreamSettings, parts: Parts) -> StreamPlan:
     """What to write and from where; tells the conductor which ends to wait for."""
-    made = _patiently(parts.shared, lambda: make_plan(parts.store, parts.log, parts.repo.views))
+    made = patiently(parts.shared, lambda: make_plan(parts.store, parts.log, parts.repo.views))
     if settings.until_end:
         parts.shared.conductor.await_ends(
             PartitionEnd(stage.name, start.source.topic, start.partition)
@@ -223,11 +241,15 @@ class PeerGone(Exception):
     """Another process of the cluster is gone."""
 
 
-def _run_flow(flow: Dataflow, settings: StreamSettings) -> None:
-    """Run a flow to its end, alone or as a process of a cluster."""
+def run_flow(flow: Dataflow, addresses: Sequence[str], process_id: int) -> None:
+    """Run a flow to its end, alone or as a process of a cluster.
+
+    Raises:
+        PeerGone: another process of the cluster ended without saying goodbye.
+    """
     cluster: dict[str, object] = {}
-    if len(settings.addresses) > 1:
-        cluster = {"process_id": settings.process_id, "addresses": list(settings.addresses)}
+    if len(addresses) > 1:
+        cluster = {"process_id": process_id, "addresses": list(addresses)}
     try:
         cli_main(flow, epoch_interval=EPOCH, **cluster)  # type: ignore[no-untyped-call]  # Rust, without types
     except BaseException as error:
@@ -248,7 +270,7 @@ def _promote_finished(parts: Parts, current: StreamPlan) -> None:
         watch.promote_caught_up()
 
 
-def _patiently(shared: Shared, action: Callable[[], Result]) -> Result:
+def patiently(shared: Shared, action: Callable[[], Result]) -> Result:
     """Do something that needs other parts, again while they do not answer, for as long as the patience lasts."""
     clock = shared.clock
     deadline_ns = clock.monotonic_ns() + int(shared.patience_seconds * 1e9)
@@ -262,20 +284,24 @@ def _patiently(shared: Shared, action: Callable[[], Result]) -> Result:
         clock.sleep(RETRY_SECONDS)
 
 
-def _event_log(settings: StreamSettings, repo: RepoSpec, clock: Clock) -> tuple[EventLog, DeadLetterWriter]:
-    """Where events come from, and where refused ones go."""
-    if settings.log_dir is not None:
-        return FileLog(settings.log_dir), FileDeadLetters(settings.dead_letter_dir or settings.log_dir)
-    kafka = KafkaLog(
-        bootstrap_servers=settings.bootstrap_servers,
-        options=settings.kafka_options,
-        group=settings.kafka_group,
-        clock=clock,
-    )
-    if settings.dead_letter_dir is not None:
-        return kafka, FileDeadLetters(settings.dead_letter_dir)
-    servers = {view.source.topic: kafka.servers(view.source) for view in repo.views}
-    return kafka, KafkaDeadLetters(servers, settings.kafka_options)
+def open_log(
+    sources: Iterable[SourceSpec],
+    clock: Clock,
+    *,
+    log_dir: Path | None,
+    bootstrap_servers: str,
+    kafka_options: Mapping[str, str],
+    kafka_group: str,
+    dead_letter_dir: Path | None,
+) -> tuple[EventLog, DeadLetterWriter]:
+    """Where the events of some sources come from, and where refused ones go; see StreamSettings."""
+    if log_dir is not None:
+        return FileLog(log_dir), FileDeadLetters(dead_letter_dir or log_dir)
+    kafka = KafkaLog(bootstrap_servers=bootstrap_servers, options=kafka_options, group=kafka_group, clock=clock)
+    if dead_letter_dir is not None:
+        return kafka, FileDeadLetters(dead_letter_dir)
+    servers = {topic: kafka.servers(source) for source in sources for topic in source.topics}
+    return kafka, KafkaDeadLetters(servers, kafka_options)
 
 
 def _describe(current: StreamPlan) -> str:

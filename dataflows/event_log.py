@@ -1,0 +1,220 @@
+"""The stream: events to Parquet.
+
+    read ──> decode ──> collect ──> commit      payloads, rows, files of a commit, files of the event log
+               │
+               └──> dead letters                what cannot be decoded, durable before the commit that passes it
+
+    control    heartbeats, and the goodbye that ends all processes of a cluster together; compaction now and then
+
+Run it as `featurestore event-log run` or as `python -m dataflows.event_log`; settings as in event_log_settings.py:
+
+    python -m dataflows.event_log --project payments --registry data/registry.db --event-log data/event_log
+
+Where to go on is in the log itself: each partition from its last commit (docs/decisions/0008-event-log-commit.md). It
+shares sources, dead letters, clusters and exit codes with dataflows/tiles.py, and no state.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.operators import KeyedStream
+from prometheus_client import start_http_server
+
+from dataflows import supervisor
+from dataflows.conductor import Conductor, Outcome, PartitionEnd
+from dataflows.dead_letters import DeadLetterWriter
+from dataflows.event_log_settings import EventLogSettings, event_log_settings
+from dataflows.event_log_sink import CommitTiming, EventLogSink, LoggedPartition, LogItem, LogRowsStep
+from dataflows.event_log_watch import CompactionWatch, PartitionWatch
+from dataflows.progress import Progress
+from dataflows.sources import ControlSource, EventLog, EventSource, PartitionStart, Shared, Watch
+from featurestore.clock import Clock, SystemClock
+from featurestore.core.spec import SourceSpec
+from featurestore.definitions.problems import suggest
+from featurestore.definitions.registry import read_registry
+from featurestore.errors import EventsLost, InvalidRequest
+from featurestore.offline.event_log.address import open_files
+from featurestore.offline.event_log.commits import CommitChain
+from featurestore.offline.event_log.files import LogFiles
+from featurestore.offline.event_log.layout import COMMITS, partition_of_name
+from featurestore.offline.event_log.schema import log_schema
+from featurestore.offline.event_log.writer import prepare_log
+
+FLOW_NAME = "event_log"
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LogParts:
+    """What a flow is built from.
+
+    Attributes:
+        sources: what is logged, each of one topic.
+        files: of each source's log, by the source's name.
+        log: where events come from.
+        dead_letters: where refused records go.
+        shared: what all steps of this process share.
+    """
+
+    sources: tuple[SourceSpec, ...]
+    files: Mapping[str, LogFiles]
+    log: EventLog
+    dead_letters: DeadLetterWriter
+    shared: Shared
+
+
+def build(settings: EventLogSettings, parts: LogParts, partitions: Sequence[LoggedPartition]) -> Dataflow:
+    """The dataflow of one plan."""
+    flow = Dataflow(FLOW_NAME)
+    shared = parts.shared
+    timing = CommitTiming(settings.commit_seconds, max(1, settings.commit_rows // len(partitions)))
+    sink = EventLogSink(partitions, timing, shared)
+    watches = _watches(settings, parts, partitions)
+    control = op.input("control", flow, ControlSource(sink.list_parts(), shared, watches))
+    rows: list[KeyedStream[LogItem]] = []
+    for number, source in enumerate(parts.sources):
+        own = [one for one in partitions if one.source == source]
+        starts = [PartitionStart(source, one.partition, one.start) for one in own]
+        events = EventSource(source.name, parts.log, starts, shared, records_max=settings.batch_records)
+        read = op.input(f"read_{number}", flow, events)
+        rows.append(op.flat_map(f"decode_{number}", read, LogRowsStep(source, partitions, parts.dead_letters, shared)))
+    op.output("commit", op.merge("with_control", control, *rows), sink)
+    return flow
+
+
+def run(settings: EventLogSettings, clock: Clock | None = None) -> None:
+    """Plan, build and run, until a run ends for good.
+
+    Raises:
+        FeatureStoreError: why the run failed.
+        PeerGone: another process of the cluster ended without saying goodbye.
+    """
+    signals = supervisor.Signals()
+    progress: Progress | None = None
+    while True:
+        parts = connect(settings, clock or SystemClock(), progress)
+        shared, conductor = parts.shared, parts.shared.conductor
+        progress = shared.progress
+        signals.end(conductor)
+        partitions = supervisor.patiently(shared, partial(plan, parts))
+        if conductor.is_ending:
+            return
+        _logger.info("logging %s from %d partitions", ", ".join(parts.files), len(partitions))
+        if settings.until_end:
+            conductor.await_ends(PartitionEnd(one.source.name, one.source.topic, one.partition) for one in partitions)
+        supervisor.run_flow(build(settings, parts, partitions), settings.addresses, settings.process_id)
+        progress.show(is_last=True)
+        if conductor.outcome is Outcome.FAILED:
+            raise conductor.error or supervisor.PeerGone(f"another process of the cluster failed: {conductor.cause}")
+        if conductor.outcome is not Outcome.REBUILD:
+            _logger.info("stream ended: %s", conductor.cause)
+            return
+        _logger.info("planning again: %s", conductor.cause)
+
+
+def connect(settings: EventLogSettings, clock: Clock, progress: Progress | None = None) -> LogParts:
+    """Open everything a flow needs.
+
+    Raises:
+        FeatureStoreError: something cannot be used.
+    """
+    sources = _sources(settings)
+    log, dead_letters = supervisor.open_log(
+        sources,
+        clock,
+        log_dir=settings.log_dir,
+        bootstrap_servers=settings.bootstrap_servers,
+        kafka_options=settings.kafka_options,
+        kafka_group=settings.kafka_group,
+        dead_letter_dir=settings.dead_letter_dir,
+    )
+    shared = Shared(
+        conductor=Conductor(),
+        progress=progress or Progress(clock, interval_seconds=settings.progress_seconds),
+        clock=clock,
+        until_end=settings.until_end,
+        patience_seconds=settings.patience_seconds,
+    )
+    root = settings.event_log.rstrip("/")
+    files = {source.name: open_files(f"{root}/{source.name}") for source in sources}
+    return LogParts(sources, files, log, dead_letters, shared)
+
+
+def plan(parts: LogParts) -> list[LoggedPartition]:
+    """Every partition, and where its log goes on.
+
+    Raises:
+        Unavailable: the source or the log's file system does not answer.
+        EventsLost: a partition that was logged is gone.
+        InvalidRequest: the log has a column of another type.
+    """
+    planned: list[LoggedPartition] = []
+    for source in parts.sources:
+        files, schema = parts.files[source.name], log_schema(source)
+        prepare_log(files, schema)
+        numbers = parts.log.partitions(source)
+        places = map(partition_of_name, files.directories(COMMITS))
+        vanished = sorted(number for topic, number in places if topic == source.topic and number not in numbers)
+        if vanished:
+            raise EventsLost(
+                f'topic "{source.topic}" has no partition {vanished[0]}, which the event log has read from',
+                hint="restore the topic, or write a new event log",
+            )
+        for number in numbers:
+            last = CommitChain(files, source.topic, number).last()
+            start, ingest_time_ms = (None, 0) if last is None else (last.next_offset, last.ingest_time_ms)
+            planned.append(LoggedPartition(source, files, schema, number, start, ingest_time_ms))
+    return planned
+
+
+def main(arguments: list[str] | None = None, *, program: str = "python -m dataflows.event_log") -> int:
+    """Write the event log until stopped; returns the process's exit code (see supervisor.py)."""
+    given = sys.argv[1:] if arguments is None else arguments
+
+    def start() -> None:
+        settings = event_log_settings(given, os.environ, program=program)
+        if settings.metrics_port is not None:
+            start_http_server(settings.metrics_port)
+        run(settings)
+
+    return supervisor.exit_code_of(start)
+
+
+def _sources(settings: EventLogSettings) -> tuple[SourceSpec, ...]:
+    """The sources to log, by name; one of several topics is logged topic by topic, into one log."""
+    repo = read_registry(settings.registry, project=settings.project)
+    known = {view.source.name: view.source for view in repo.views}
+    if not known:
+        raise InvalidRequest(
+            f'project "{settings.project}" has no stream feature views',
+            hint="define some, and run `featurestore apply`",
+        )
+    for name in settings.sources:
+        if name not in known:
+            raise InvalidRequest(f'no stream feature view reads a source "{name}"', hint=suggest(name, known))
+    return tuple(one for name in sorted(settings.sources or known) for one in known[name].per_topic)
+
+
+def _watches(settings: EventLogSettings, parts: LogParts, partitions: Sequence[LoggedPartition]) -> list[Watch]:
+    """What is looked at while the flow runs."""
+    watches: list[Watch] = [PartitionWatch(partitions, parts.log, parts.shared)]
+    if settings.compact_minutes and not settings.until_end:
+        watches.append(
+            CompactionWatch(
+                parts.files, parts.shared, minutes=settings.compact_minutes, may_overlap=settings.allow_overlap
+            )
+        )
+    return watches
+
+
+if __name__ == "__main__":
+    sys.exit(main(program=os.environ.get("FEATURESTORE_PROGRAM", "python -m dataflows.event_log")))

@@ -1,0 +1,299 @@
+"""The two steps that the event log's flow has of its own: payloads to rows of the log, and rows to commits.
+
+A partition of a source has one writer, on one worker. Rows wait in memory, as Arrow, until they are old or many enough
+for a commit; what waits in a process that dies is read again. One commit runs beside the flow, and reading waits for it
+only when twice as many rows have come as one commit takes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import pyarrow as pa
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from prometheus_client import Counter
+
+from dataflows.conductor import Outcome, PartitionEnd
+from dataflows.dead_letters import DeadLetterWriter
+from dataflows.routing import write_letters
+from dataflows.sources import Goodbye, Heartbeat, Shared, SourceItem
+from featurestore.core.spec import SourceSpec
+from featurestore.errors import StoreRolledBack, Unavailable
+from featurestore.offline.event_log.files import LogFiles
+from featurestore.offline.event_log.schema import payload_columns, rows_of
+from featurestore.offline.event_log.writer import PartitionRows, PartitionWriter
+from featurestore.wire.events import EventDecoder, RawBatch
+
+COMMIT_THREADS = 4
+"""Commits of different partitions that run at once: they wait for the disk or the network, or compress."""
+
+RETRY_SECONDS_MIN = 0.05
+RETRY_SECONDS_MAX = 2.0
+
+ROWS_LOGGED = Counter("featurestore_event_log_rows_written", "Rows committed to the event log.", ["source"])
+COMMITS_MADE = Counter("featurestore_event_log_commits", "Commits of the event log.", ["source"])
+
+LogItem: TypeAlias = PartitionRows | PartitionEnd | Heartbeat | Goodbye
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedPartition:
+    """One partition of one source, and its place in the source's log.
+
+    Attributes:
+        source: its source.
+        files: of the source's log.
+        schema: of the rows that are written.
+        partition: its number.
+        start: next offset of the log; None where nothing was ever read.
+        ingest_time_ms: the latest that a row of the partition has.
+    """
+
+    source: SourceSpec
+    files: LogFiles
+    schema: pa.Schema
+    partition: int
+    start: int | None
+    ingest_time_ms: int
+
+    @property
+    def key(self) -> str:
+        """Its name in the flow."""
+        return partition_key(self.source, self.partition)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitTiming:
+    """When waiting rows of a partition are committed: after so many seconds, or at so many rows of the partition."""
+
+    seconds: float
+    rows: int
+
+
+def partition_key(source: SourceSpec, partition: int) -> str:
+    """The name of a partition in the flow; names sort as Bytewax deals them out."""
+    return f"{source.name}/{source.topic}/{partition:06d}"
+
+
+class LogRowsStep:
+    """RawBatch -> rows of the log, keyed by partition.
+
+    Args:
+        source: whose records.
+        partitions: of all sources.
+        dead_letters: where records go that cannot be decoded; durable before their offsets are passed on.
+        shared: what all steps of this process share.
+    """
+
+    def __init__(
+        self,
+        source: SourceSpec,
+        partitions: Sequence[LoggedPartition],
+        dead_letters: DeadLetterWriter,
+        shared: Shared,
+    ) -> None:
+        self._source = source
+        self._keys = sorted(one.key for one in partitions)
+        own = [one for one in partitions if one.source == source]
+        self._schema = own[0].schema
+        self._dead_letters = dead_letters
+        self._shared = shared
+        self._decoder = EventDecoder(source, payload_columns(source))
+        self._ingest_time_ms = {one.partition: one.ingest_time_ms for one in own}
+
+    def __call__(self, item: SourceItem) -> list[tuple[str, LogItem]]:
+        """One item for each read; every process is to know that a partition has ended."""
+        conductor = self._shared.conductor
+        if isinstance(item, PartitionEnd):
+            return [(key, item) for key in self._keys]
+        if conductor.drops_batches:
+            return []
+        try:
+            return [(partition_key(self._source, item.partition), self._rows(item))]
+        except Exception as error:  # noqa: BLE001  # process edge: whatever it is, the flow must end in order
+            conductor.fail(error)
+            return []
+
+    def _rows(self, raw: RawBatch) -> PartitionRows:
+        """Decode a read."""
+        now_ms = self._shared.clock.now_ms()
+        # The clock may step back, also over a restart; the log as of a moment must still be a prefix of a partition.
+        ingested_ms = max(now_ms, self._ingest_time_ms[raw.partition])
+        self._ingest_time_ms[raw.partition] = ingested_ms
+        decoded = self._decoder.decode(raw, now_ms=now_ms)
+        if decoded.dead_letters:
+            write_letters(self._dead_letters, decoded.dead_letters, self._shared)
+        rows = rows_of(decoded.events, self._schema, ingest_time_ms=ingested_ms)
+        return PartitionRows(raw.from_offset, raw.next_offset, rows)
+
+
+class EventLogSink(FixedPartitionedSink[LogItem, None]):
+    """The writers of all partitions.
+
+    Args:
+        partitions: what is logged.
+        timing: when rows are committed.
+        shared: what all steps of this process share.
+    """
+
+    def __init__(self, partitions: Sequence[LoggedPartition], timing: CommitTiming, shared: Shared) -> None:
+        self._partitions: Mapping[str, LoggedPartition] = {one.key: one for one in partitions}
+        self._keys = sorted(self._partitions)
+        self._timing = timing
+        self._shared = shared
+        self._threads = ThreadPoolExecutor(max_workers=COMMIT_THREADS, thread_name_prefix="commit")
+
+    def list_parts(self) -> list[str]:
+        """The partitions; every process can write each of them."""
+        return self._keys
+
+    def part_fn(self, item_key: str) -> int:
+        """A key is the partition's name."""
+        return self._keys.index(item_key)
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> _LogPart:
+        """One partition's writer; Bytewax builds it when its first item arrives."""
+        assert resume_state is None, "positions live in the event log, not in Bytewax's recovery"
+        return _LogPart(self._partitions[for_part], self._timing, self._shared, self._threads)
+
+
+class _LogPart(StatefulSinkPartition[LogItem, None]):
+    """Collects the rows of one partition, and commits them."""
+
+    def __init__(
+        self, logged: LoggedPartition, timing: CommitTiming, shared: Shared, threads: ThreadPoolExecutor
+    ) -> None:
+        self._logged = logged
+        self._timing = timing
+        self._shared = shared
+        self._threads = threads
+        self._writer = PartitionWriter(logged.files, logged.schema, logged.source.topic, logged.partition)
+        self._is_open = False
+        self._waiting: list[PartitionRows] = []
+        self._rows_waiting = 0
+        self._waiting_since_ns = 0
+        # Opens the partition at once: whoever wrote it before is to stop now, not at our first commit.
+        self._running: Future[None] | None = threads.submit(self._commit, [])
+
+    def write_batch(self, values: list[LogItem]) -> None:
+        """Take the rows, and commit when it is time."""
+        conductor = self._shared.conductor
+        with self._ends_flow_on_errors():
+            if self._running is not None and self._running.done():
+                self._finish_commit()
+            for item in values:
+                if conductor.drops_batches:
+                    break
+                if isinstance(item, PartitionRows):
+                    self._take(item)
+                elif isinstance(item, PartitionEnd):
+                    if self._is_own(item) and self._waiting:
+                        self._start_commit()
+                    # The flow ends in order: `close` waits for the commit.
+                    conductor.partition_ended(item)
+            for item in values:
+                if isinstance(item, Goodbye):
+                    conductor.end(item.outcome, item.cause)
+            if not conductor.drops_batches:
+                self._commit_if_due()
+
+    def snapshot(self) -> None:
+        """Nothing: the position is in the log's commit records."""
+        return
+
+    def close(self) -> None:
+        """Commit what waits, so that the next start reads nothing twice."""
+        with self._ends_flow_on_errors():
+            if self._shared.conductor.drops_batches:
+                self._finish_commit()
+            else:
+                self._commit_all()
+
+    @contextmanager
+    def _ends_flow_on_errors(self) -> Iterator[None]:
+        """Tell the conductor; what was not committed is read again."""
+        conductor = self._shared.conductor
+        try:
+            yield
+        except StoreRolledBack as error:
+            _logger.warning("%s", error)
+            conductor.end(Outcome.REBUILD, error.message)
+        except Exception as error:  # noqa: BLE001  # process edge: whatever it is, the flow must end in order
+            conductor.fail(error)
+
+    def _is_own(self, end: PartitionEnd) -> bool:
+        """It is this partition that has ended."""
+        return (end.stage, end.partition) == (self._logged.source.name, self._logged.partition)
+
+    def _take(self, rows: PartitionRows) -> None:
+        """Let a read wait for its commit."""
+        if not self._waiting:
+            self._waiting_since_ns = self._shared.clock.monotonic_ns()
+        self._waiting.append(rows)
+        self._rows_waiting += rows.rows.num_rows
+
+    def _commit_if_due(self) -> None:
+        """Start a commit, if there is reason to and none runs; wait for the one that runs if too much has come."""
+        if not self._waiting:
+            return
+        waited_ns = self._shared.clock.monotonic_ns() - self._waiting_since_ns
+        if self._rows_waiting < self._timing.rows and waited_ns < self._timing.seconds * 1e9:
+            return
+        if self._running is None or self._rows_waiting >= 2 * self._timing.rows:
+            self._start_commit()
+
+    def _start_commit(self) -> None:
+        """Commit what waits beside the flow, after the commit that runs."""
+        self._finish_commit()
+        reads, self._waiting, self._rows_waiting = self._waiting, [], 0
+        self._running = self._threads.submit(self._commit, reads)
+
+    def _commit_all(self) -> None:
+        """Commit what waits, now."""
+        self._finish_commit()
+        if self._waiting:
+            self._start_commit()
+            self._finish_commit()
+
+    def _finish_commit(self) -> None:
+        """Wait for the commit that runs, if any; raises its error."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def _commit(self, reads: Sequence[PartitionRows]) -> None:
+        """Commit, again and again while the file system does not answer; in a commit thread."""
+        clock = self._shared.clock
+        deadline_ns = clock.monotonic_ns() + int(self._shared.patience_seconds * 1e9)
+        retry_seconds = RETRY_SECONDS_MIN
+        while True:
+            try:
+                self._commit_once(reads)
+                return
+            except Unavailable as error:
+                # Whether the commit was made is unknown. Opening again reads the log's own records, and the writer then
+                # skips what is there: retrying never writes a row twice.
+                self._is_open = False
+                if clock.monotonic_ns() >= deadline_ns or self._shared.conductor.is_ending:
+                    raise
+                _logger.warning("%s; retrying", error.message)
+            clock.sleep(retry_seconds)
+            retry_seconds = min(RETRY_SECONDS_MAX, 2 * retry_seconds)
+
+    def _commit_once(self, reads: Sequence[PartitionRows]) -> None:
+        """Open if need be, and commit."""
+        source = self._logged.source
+        if not self._is_open:
+            self._writer.open()
+            self._is_open = True
+        if reads:
+            ROWS_LOGGED.labels(source.name).inc(self._writer.commit(reads))
+            COMMITS_MADE.labels(source.name).inc()
+        self._shared.progress.logged(source.topic, self._logged.partition, self._writer.position or 0)

@@ -1,0 +1,104 @@
+"""What the event log's flow looks at now and then: new partitions of its topics, and files to compact."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from dataflows.conductor import Conductor, Outcome
+from dataflows.event_log_sink import LoggedPartition
+from dataflows.sources import EventLog, Shared
+from featurestore.core.spec import SourceSpec
+from featurestore.errors import Unavailable
+from featurestore.offline.event_log.compaction import compact
+from featurestore.offline.event_log.files import LogFiles
+
+PARTITION_WATCH_INTERVAL_MS = 30_000
+
+_logger = logging.getLogger(__name__)
+
+
+class PartitionWatch:
+    """Ends the flow, to be planned again, when a topic has got more partitions.
+
+    Args:
+        partitions: what the flow logs.
+        log: where events come from.
+        shared: what all steps of this process share.
+    """
+
+    def __init__(self, partitions: Sequence[LoggedPartition], log: EventLog, shared: Shared) -> None:
+        self._planned: dict[SourceSpec, set[int]] = {}
+        for one in partitions:
+            self._planned.setdefault(one.source, set()).add(one.partition)
+        self._log = log
+        self._shared = shared
+        self._next_check_ns = self._next_ns()
+
+    def tick(self) -> None:
+        """Look, if it is time to; what does not answer is asked again at the next look."""
+        if self._shared.clock.monotonic_ns() < self._next_check_ns:
+            return
+        self._next_check_ns = self._next_ns()
+        try:
+            for source, planned in self._planned.items():
+                if set(self._log.partitions(source)) - planned:
+                    self._shared.conductor.end(Outcome.REBUILD, f'topic "{source.topic}" has new partitions')
+        except Unavailable as error:
+            _logger.warning("%s; looking again later", error.message)
+
+    def _next_ns(self) -> int:
+        return self._shared.clock.monotonic_ns() + PARTITION_WATCH_INTERVAL_MS * 1_000_000
+
+
+class CompactionWatch:
+    """Compacts the logs at intervals, in a thread of its own.
+
+    Args:
+        logs: files of each source's log, by the source's name.
+        shared: what all steps of this process share.
+        minutes: between the end of a compaction and the next.
+        may_overlap: see `compact`; where directories cannot be exchanged nothing is done without it.
+    """
+
+    def __init__(self, logs: Mapping[str, LogFiles], shared: Shared, *, minutes: float, may_overlap: bool) -> None:
+        self._logs = logs
+        self._shared = shared
+        self._interval_ns = int(minutes * 60e9)
+        self._may_overlap = may_overlap
+        self._next_ns = shared.clock.monotonic_ns() + self._interval_ns
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compact")
+        self._running: Future[None] | None = None
+
+    def tick(self) -> None:
+        """Start a compaction when it is time to; raises what ended the one before."""
+        now_ns = self._shared.clock.monotonic_ns()
+        if self._running is not None:
+            if not self._running.done():
+                return
+            running, self._running = self._running, None
+            self._next_ns = now_ns + self._interval_ns
+            try:
+                running.result()
+            except Unavailable as error:
+                _logger.warning("%s; compacting later", error.message)
+        if now_ns >= self._next_ns:
+            self._running = self._thread.submit(self._compact)
+
+    def _compact(self) -> None:
+        """All logs, one after the other, until the flow ends."""
+        conductor: Conductor = self._shared.conductor
+        for name, files in self._logs.items():
+            if files.exchanger is None and not self._may_overlap:
+                continue
+            for done in compact(files, self._shared.clock, may_overlap=self._may_overlap):
+                _logger.info(
+                    'event log "%s" of %s: %d files became %d',
+                    name,
+                    done.event_date.isoformat(),
+                    done.files_before,
+                    done.files_after,
+                )
+                if conductor.is_ending:
+                    return

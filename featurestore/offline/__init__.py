@@ -1,0 +1,1 @@
+"""History: the event log, and what is computed from it."""
