@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import (
+    bench_algebra,
     bench_core,
     bench_freshness,
     bench_growth,
+    bench_history,
     bench_ingest,
     bench_lookup,
     bench_size,
@@ -22,8 +24,10 @@ from benchmarks.scenario import Result, Run, Scenario, Size
 
 SCENARIOS: Mapping[str, Scenario] = {
     "core": bench_core.run,
+    "algebra": bench_algebra.run,
     "size": bench_size.run,
     "growth": bench_growth.run,
+    "history": bench_history.run,
     "lookup": bench_lookup.run,
     "ingest": bench_ingest.run,
     "freshness": bench_freshness.run,

@@ -148,7 +148,7 @@ def answer_values(compiled: CompiledView, answer: ViewAnswer) -> dict[str, Naive
         if answer.null[index]:
             values[feature.name] = None
         elif feature.type is ValueType.STRING:
-            values[feature.name] = answer.texts[index]
+            values[feature.name] = str(answer.objects[index])
         elif feature.type is ValueType.FLOAT64:
             values[feature.name] = float(answer.floats[index])
         else:

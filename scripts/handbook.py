@@ -3,14 +3,15 @@
     python scripts/handbook.py PATH_TO/handbook_transactions.parquet [--samples 50000] [--seed 1]
 
 Needs Java and Maven (or FEATURESTORE_KAFKA_LIBS), a redis-server or the embedded Valkey, and the file: columns
-TRANSACTION_ID, TX_DATETIME (whole seconds), CUSTOMER_ID, TERMINAL_ID, TX_AMOUNT (exact cents). It is not part of this
-project; the book (fraud-detection-handbook.github.io) says how to simulate it. Exits with 1 on any mismatch.
+TRANSACTION_ID, TX_DATETIME (whole seconds), CUSTOMER_ID, TERMINAL_ID, TX_AMOUNT (exact cents), TX_FRAUD. It is not part
+of this project; the book (fraud-detection-handbook.github.io) says how to simulate it. Exits with 1 on any mismatch.
 
     Parquet ── JSON ──> Kafka ──> featurestore stream ──> Redis ──> featurestore serve ── as_of ──┐
        └── DuckDB: a join over ranges, no code of ours ───────────────────────────────────────────┴── equal?
 
 Features (scripts/handbook_repo) are those of the book: number and mean amount of payments over 1, 7 and 30 days, of a
-customer and of a terminal, strictly before the moment that is asked for. Hop is 1 ms, which makes a window exact at
+customer and of a terminal, strictly before the moment that is asked for; and the risk of a terminal, the share of
+frauds in windows of 1, 7 and 30 days that ended seven days before. Hop is 1 ms, which makes a window exact at
 every moment; 1 s would do for reads at whole seconds, which is where the events are, but then a read between two
 seconds would take in an event that the exact window has lost, and the comparison asks between seconds too.
 
@@ -61,9 +62,12 @@ CATCH_UP_TIMEOUT_S = 600.0
 DAY_MS = 86_400_000
 WINDOW_DAYS = (1, 7, 30)
 ENTITIES = ("customer", "terminal")
+DELAY_DAYS = 7
 COLUMNS = [
-    f"{entity}_{what}_{days}d" for entity in ENTITIES for what in ("count", "amount_mean") for days in WINDOW_DAYS
+    *(f"{entity}_{what}_{days}d" for entity in ENTITIES for what in ("count", "amount_mean") for days in WINDOW_DAYS),
+    *(f"terminal_risk_{days}d" for days in WINDOW_DAYS),
 ]
+VIEW_COUNT = 3
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,6 +83,7 @@ class Transactions:
     customer: Int64Array
     terminal: Int64Array
     cents: Int64Array
+    is_fraud: Int64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,8 @@ def read_transactions(database: duckdb.DuckDBPyConnection, file: Path) -> Transa
     database.execute(
         """create table transactions as
         select TRANSACTION_ID::bigint as transaction_id, epoch_ms(TX_DATETIME)::bigint as event_time_ms,
-            CUSTOMER_ID::bigint as customer, TERMINAL_ID::bigint as terminal, round(TX_AMOUNT * 100)::bigint as cents
+            CUSTOMER_ID::bigint as customer, TERMINAL_ID::bigint as terminal, round(TX_AMOUNT * 100)::bigint as cents,
+            TX_FRAUD::bigint as is_fraud
         from read_parquet(?)""",
         [str(file)],
     )
@@ -211,13 +217,14 @@ def produce(broker: KafkaBroker, transactions: Transactions, low: int, high: int
     )
     part = slice(low, high)
     moments = np.datetime_as_string(transactions.event_time_ms[part].astype("datetime64[ms]"), unit="s").tolist()
-    columns = (transactions.transaction_id, transactions.customer, transactions.terminal, transactions.cents)
-    for moment, transaction_id, customer, terminal, cents in zip(
+    names = ("transaction_id", "customer", "terminal", "cents", "is_fraud")
+    columns = [getattr(transactions, name) for name in names]
+    for moment, transaction_id, customer, terminal, cents, is_fraud in zip(
         moments, *(column[part].tolist() for column in columns), strict=True
     ):
         record = (
             f'{{"transaction_id":{transaction_id},"paid_at":"{moment}Z","customer_id":{customer},'
-            f'"terminal_id":{terminal},"amount":{cents}}}'
+            f'"terminal_id":{terminal},"amount":{cents},"is_fraud":{"true" if is_fraud else "false"}}}'
         )
         producer.produce(
             TOPIC,
@@ -233,7 +240,7 @@ def produce(broker: KafkaBroker, transactions: Transactions, low: int, high: int
 
 
 def wait_for_commit(server: RedisServer, stream: ServerProcess, count: int) -> None:
-    """Until every lane of both views has passed `count` records."""
+    """Until every lane of all views has passed `count` records."""
     store = connect(server.url)
     catalog = GenerationCatalog(store, PROJECT)
     lane_count = catalog.lane_count()
@@ -244,7 +251,7 @@ def wait_for_commit(server: RedisServer, stream: ServerProcess, count: int) -> N
             [[one.keys.checkpoint(lane)] for one in generations for lane in range(lane_count)]
         )
         lanes = [sum(offset for _, _, offset in decode_checkpoint(data).positions) for data in checkpoints]
-        return len(generations) == len(ENTITIES) and min(lanes) >= count
+        return len(generations) == VIEW_COUNT and min(lanes) >= count
 
     stream.wait_until(is_committed, timeout_s=CATCH_UP_TIMEOUT_S)
     store.close()
@@ -257,10 +264,10 @@ def draw_moments(
 
     A fifth each: a payment's own time (it must not count, nor must others of the same second) and the millisecond after
     it (they must); the moment at which a payment is about to leave a window (it must count) and the millisecond after
-    (it must not); and any millisecond.
+    (it must not); and any millisecond. Half of the windows end seven days before.
     """
     begin_ms, end_ms = stage_ms
-    window_ms = DAY_MS * draw.choice(WINDOW_DAYS, count)
+    window_ms = DAY_MS * (draw.choice(WINDOW_DAYS, count) + draw.choice((0, DELAY_DAYS), count))
     kind = np.arange(count) % 5
     shift_ms = np.select([kind == 0, kind == 1, kind == 2, kind == 3], [0, 1, window_ms, window_ms + 1], 0)
     times = transactions.event_time_ms
@@ -303,6 +310,16 @@ def expect(database: duckdb.DuckDBPyConnection, moments: Moments) -> Float64Arra
             group by m.sample order by m.sample"""
         ).fetchall()
         blocks.append(np.array(rows, dtype=np.float64))
+    delay_ms = DELAY_DAYS * DAY_MS
+    inside = [f"filter (t.event_time_ms >= m.as_of_ms - {delay_ms + days * DAY_MS})" for days in WINDOW_DAYS]
+    shares = ", ".join(f"sum(t.is_fraud) {window} / nullif(count(t.cents) {window}, 0)" for window in inside)
+    rows = database.execute(
+        f"""select {shares}
+        from moments m left join transactions t on t.terminal = m.terminal and t.event_time_ms < m.as_of_ms - {delay_ms}
+            and t.event_time_ms >= m.as_of_ms - {delay_ms + max(WINDOW_DAYS) * DAY_MS}
+        group by m.sample order by m.sample"""
+    ).fetchall()
+    blocks.append(np.array(rows, dtype=np.float64))
     return np.concatenate(blocks, axis=1)
 
 

@@ -1,8 +1,12 @@
-"""Features of the Fraud Detection Handbook: count and mean of amount over 1, 7 and 30 days, exact windows."""
+"""Features of the Fraud Detection Handbook, in exact windows of 1, 7 and 30 days.
+
+Count and mean of amount for customers and terminals, and the risk of a terminal: the share of frauds in a window that
+ended seven days ago, because it takes a week until a fraud is known.
+"""
 
 from feast import Entity, FeatureService, StreamFeatureView, ValueType
 
-from featurestore.definitions.authoring import aggregate, count, kafka_source, stream_view
+from featurestore.definitions.authoring import aggregate, count, derive, kafka_source, stream_view
 
 WINDOWS = ["1d", "7d", "30d"]
 
@@ -24,6 +28,7 @@ transactions = kafka_source(
         "customer_id": "bigint",
         "terminal_id": "bigint",
         "amount": "bigint",  # cents
+        "is_fraud": "boolean",
     },
     event_time="paid_at",
     event_id="transaction_id",
@@ -45,4 +50,28 @@ def spending(entity: Entity) -> StreamFeatureView:
 
 customer_spending, terminal_spending = spending(customer), spending(terminal)
 
-handbook = FeatureService(name="handbook", features=[customer_spending, terminal_spending])
+DELAY = "7d"
+
+terminal_risk = stream_view(
+    name="terminal_risk",
+    entities=[terminal],
+    source=transactions,
+    features=[
+        *count(over=WINDOWS, hop=EXACT, offset=DELAY, name="known"),
+        *count(over=WINDOWS, hop=EXACT, offset=DELAY, where="is_fraud", name="frauds"),
+        *(
+            feature
+            for window in WINDOWS
+            for feature in derive(
+                f"risk_{window}", f"terminal_frauds_{window}_offset_7d / terminal_known_{window}_offset_7d"
+            )
+        ),
+    ],
+    prefix="terminal_",
+    lookback=LOOKBACK,
+)
+
+handbook = FeatureService(
+    name="handbook",
+    features=[customer_spending, terminal_spending, terminal_risk[[f"terminal_risk_{window}" for window in WINDOWS]]],
+)

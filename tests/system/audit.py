@@ -183,7 +183,7 @@ def _values(generation: Generation, answer: ViewAnswer) -> dict[str, NaiveValue 
         if answer.null[index]:
             values[feature.name] = None
         elif feature.type is ValueType.STRING:
-            values[feature.name] = answer.texts[index]
+            values[feature.name] = str(answer.objects[index])
         elif feature.type is ValueType.FLOAT64:
             values[feature.name] = float(answer.floats[index])
         else:

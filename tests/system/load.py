@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Any
 
 from featurestore.core.spec import ViewSpec
-from featurestore.testing.naive import NaiveEvent, NaiveValue, naive_values
+from featurestore.testing.naive import NaiveEvent, NaiveAnswer, naive_values
 from featurestore.testing.simulator import PayloadEncoder, PopulationSize, Scenario, Simulation
 from featurestore.wire.entity_key import encode_key, lanes_of
 
@@ -96,7 +96,7 @@ class Load:
             for view, entities in self.rows.items()
         }
 
-    def expected(self, view: ViewSpec) -> Mapping[tuple[str | int, int], Mapping[str, NaiveValue | None]]:
+    def expected(self, view: ViewSpec) -> Mapping[tuple[str | int, int], Mapping[str, NaiveAnswer | None]]:
         """(Join-key value, read time) -> the oracle's values, for the sample; computed once a definition."""
         if view.name not in self._expected:
             self._expected[view.name] = {
@@ -114,7 +114,7 @@ class Load:
         return [*before, *(self.end_ms + after_ms for after_ms in READ_TIMES_AFTER_END_MS)]
 
     @cached_property
-    def _expected(self) -> dict[str, dict[tuple[str | int, int], dict[str, NaiveValue | None]]]:
+    def _expected(self) -> dict[str, dict[tuple[str | int, int], dict[str, NaiveAnswer | None]]]:
         return {}
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Window
+from featurestore.core.spec import CalendarUnit, Column, FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.naive import INT64_MAX, NaiveEvent, NaiveValue, naive_found, naive_value, naive_values
 from featurestore.testing.strategies import SOURCE
@@ -53,6 +53,42 @@ def test_lifetime_reaches_back_to_the_first_event_but_never_to_the_read_time() -
     events = [event(-(10**12), 1), event(5, 2), event(6, 4)]
 
     assert naive_value(feature("sum", Window(None)), events, 6) == 3
+
+
+def test_a_calendar_window_begins_at_local_midnight() -> None:
+    """Midnight of 1970-01-02 in Tokyo is 15:00 UTC of the day before.
+
+    UTC hours   14:1  15:2  16:4            t = 17 -> [15 .. 17)
+    """
+    hour_ms = 3_600_000
+    events = [event(14 * hour_ms, 1), event(15 * hour_ms, 2), event(16 * hour_ms, 4)]
+    window = Window(24 * hour_ms, hour_ms, calendar=CalendarUnit.DAY, timezone="Asia/Tokyo")
+
+    assert naive_value(feature("sum", window), events, 17 * hour_ms) == 2 + 4
+    assert naive_value(feature("sum", window), events, 15 * hour_ms) == 0
+    assert naive_value(feature("sum", window), events, 15 * hour_ms - 1) == 1
+
+
+def test_a_session_reaches_back_to_the_first_long_silence() -> None:
+    """Gap 5: neighbours may be 5 apart and no more, the newest event and the read time likewise.
+
+    events      1:1     7:2  12:4  14:8       longest 10, hop 1
+    t=15            [7 ........... 15)        -> 2 + 4 + 8
+    t=19                [9 ........... 19)    -> 4 + 8, cut at the longest
+    t=20                                      -> none is open
+    """
+    events = [event(1, 1), event(7, 2), event(12, 4), event(14, 8)]
+    session = feature("sum", Window(10, 1, gap_ms=5))
+
+    assert [naive_value(session, events, t) for t in (7, 8, 15, 19, 20)] == [0, 2, 14, 12, 0]
+
+
+def test_a_series_is_a_list_of_windows_oldest_first() -> None:
+    """Two windows of 10, hop 5, read at 20: [0, 10) and [10, 20)."""
+    events = [event(5, 1), event(9, 2), event(10, 4), event(20, 8)]
+    series = FeatureSpec("feature", "sum", "amount", Window(10, 5, series=2), ValueType.INT64_LIST)
+
+    assert naive_value(series, events, 20) == [3, 4]
 
 
 def test_an_event_id_counts_once() -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from featurestore.core.spec import ValueType, ViewSpec
 from featurestore.testing.batches import event_batch, keyed_batch, payloads
 from featurestore.testing.naive import INT64_MAX, NaiveEvent, window_edges
-from featurestore.testing.strategies import StreamCase, stream_cases
+from featurestore.testing.strategies import CLOCK_CHANGES_MS, StreamCase, stream_cases
 from featurestore.wire.entity_key import lane_of
 
 FIND = settings(max_examples=2_000, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None)
@@ -39,6 +39,14 @@ def _has_duplicate(case: StreamCase) -> bool:
     return len({e.event_id for e in case.events}) < len(case.events)
 
 
+def _spans_a_change_of_clocks(case: StreamCase) -> bool:
+    times_ms = [e.event_time_ms for e in case.events]
+    zones = {f.window.timezone for f in case.view.features if f.window.timezone}
+    return any(
+        min(times_ms) < change < max(times_ms) for zone in zones for change in CLOCK_CHANGES_MS[zone] if times_ms
+    )
+
+
 def _column_has(name: str, is_wanted: Callable[[object], bool]) -> Callable[[StreamCase], bool]:
     return lambda case: any(is_wanted(e.columns[name]) for e in case.events)
 
@@ -58,6 +66,10 @@ HAZARDS: dict[str, Callable[[StreamCase], bool]] = {
     "lifetime": lambda case: any(f.window.length_ms is None for f in case.view.features),
     "one_ms_hop": lambda case: any(f.window.hop_ms == 1 for f in case.view.features),
     "offset": lambda case: any(f.window.offset_ms > 0 for f in case.view.features),
+    "calendar": lambda case: any(f.window.calendar is not None for f in case.view.features),
+    "session": lambda case: any(f.window.gap_ms > 0 for f in case.view.features),
+    "series": lambda case: any(f.window.series > 1 for f in case.view.features),
+    "clock_change": _spans_a_change_of_clocks,
     "empty_stream": lambda case: not case.events,
 }
 
