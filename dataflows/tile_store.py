@@ -8,7 +8,7 @@ from typing import Protocol
 from featurestore.clock import Clock
 from featurestore.core.events import KeyedBatch
 from featurestore.core.spec import ViewSpec
-from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
+from featurestore.online.generations import Generation, GenerationCatalog
 from featurestore.online.store import OnlineStore
 from featurestore.online.writer import ViewWriter, WriteReport, smallest_positions
 from featurestore.wire.store_layout import decode_checkpoint
@@ -99,7 +99,7 @@ class OnlineTileStore:
             generation
             for _, generations in sorted(self._catalog.all().items())
             for generation in generations
-            if generation.state is not GenerationState.RETIRED
+            if generation.state.is_fed
         ]
 
     def positions(self, generation: Generation) -> Positions:

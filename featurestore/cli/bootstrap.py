@@ -1,0 +1,160 @@
+"""`featurestore bootstrap VIEW`: compute a view's history from the event log, for the stream to go on from there.
+
+    register the intent ─ snapshot of the log ─ collect by lane ─ fill the missing lanes ─ hand over to the stream
+
+It may be killed at any time and run again: complete lanes are kept, readers see nothing before the stream promotes the
+generation. See docs/bootstrap.md.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from featurestore.cli.event_log import log_option, log_root
+from featurestore.cli.settings import load_settings, settings_options
+from featurestore.clock import Clock, SystemClock
+from featurestore.core.spec import ViewSpec
+from featurestore.definitions.problems import suggest
+from featurestore.definitions.registry import read_registry
+from featurestore.errors import InvalidRequest
+from featurestore.offline.event_log.reader import EventLog
+from featurestore.offline.event_log.snapshot import Snapshot
+from featurestore.offline.log_events import LogEvents
+from featurestore.online.bootstrap import LaneReport, fill_lanes, missing_lanes
+from featurestore.online.embedded import EmbeddedStore
+from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
+from featurestore.online.redis_store import connect
+from featurestore.online.store import OnlineStore
+
+_NS_PER_S = 1_000_000_000
+
+
+@click.command("bootstrap")
+@click.argument("view")
+@settings_options
+@log_option
+@click.option(
+    "--temp-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where events are sorted by entity; needs the size of the view's columns in them. Default: the system's.",
+)
+@click.option("--anew", is_flag=True, help="Begin another generation, whatever was bootstrapped or begun before.")
+def command(
+    view: str,
+    repo: Path | None,
+    registry: str | None,
+    project: str | None,
+    store_url: str | None,
+    cluster: bool | None,
+    event_log: str | None,
+    temp_dir: Path | None,
+    anew: bool,
+) -> None:
+    """Compute the registered definition of VIEW from the event log into a new generation.
+
+    Run it beside the stream. Readers see the generation that serves now until the stream has brought the new one up to
+    date; `featurestore rollback` returns to the old one. Killed, or run again, it goes on with what is missing.
+    """
+    settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
+    spec = _registered(view, settings.registry, settings.project)
+    root = log_root(repo, event_log)
+    url = settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure()
+    clock = SystemClock()
+    store = connect(url, cluster=settings.store.cluster)
+    try:
+        catalog = GenerationCatalog(store, settings.project)
+        log = EventLog(f"{root}/{spec.source.name}")
+        generation = _begin(catalog, spec, is_anew=anew)
+        if generation.state is not GenerationState.BOOTSTRAPPING:
+            click.echo(f"{_name(generation)} was bootstrapped already and is {generation.state}; --anew begins another")
+            return
+        with tempfile.TemporaryDirectory(prefix="featurestore-bootstrap-", dir=temp_dir) as directory:
+            _fill(store, catalog, generation, log, clock, Path(directory))
+        catalog.hand_over(generation)
+        click.echo(f"{_name(generation)} is complete; the stream brings it up to date, and then it serves")
+    finally:
+        store.close()
+
+
+def _registered(name: str, registry: str, project: str) -> ViewSpec:
+    """The registered definition of a stream view."""
+    views = {view.name: view for view in read_registry(registry, project=project).views}
+    if name not in views:
+        raise InvalidRequest(
+            f'stream feature view "{name}" is not registered',
+            hint=suggest(name, sorted(views)) or "define it, and run `featurestore apply`",
+        )
+    return views[name]
+
+
+def _begin(catalog: GenerationCatalog, view: ViewSpec, *, is_anew: bool) -> Generation:
+    """The generation to fill; the keys of one that was begun and is not continued are deleted."""
+    before = {one.number: one for one in catalog.generations(view.name)}
+    generation = catalog.begin_bootstrap(view, is_anew=is_anew)
+    for one in before.values():
+        if one.state is GenerationState.BOOTSTRAPPING and one.number != generation.number:
+            click.echo(f"{_name(one)} was begun and is dropped: {catalog.drop(one):,} keys")
+    return generation
+
+
+def _fill(
+    store: OnlineStore,
+    catalog: GenerationCatalog,
+    generation: Generation,
+    log: EventLog,
+    clock: Clock,
+    directory: Path,
+) -> None:
+    """Compute the missing lanes from the log as it is now."""
+    lane_count, view, started_ns = catalog.lane_count(), generation.view, clock.monotonic_ns()
+    snapshot = log.snapshot()
+    events = LogEvents(log, snapshot, view, lane_count=lane_count, now_ms=clock.now_ms(), directory=directory)
+    lanes = missing_lanes(store, generation, lane_count, events.positions)
+    _warn_of_retention(snapshot, view)
+    click.echo(
+        f"{_name(generation)}: {len(lanes)} of {lane_count} lanes to fill, "
+        f"from {len(snapshot.files):,} files before {sum(events.positions.values()):,} offsets of {log.uri}"
+    )
+    rows_read = rows_said = total = 0
+    step = 1_000_000
+
+    def on_rows(rows: int) -> None:
+        nonlocal rows_read, rows_said
+        rows_read += rows
+        if rows_read - rows_said >= step:
+            rows_said = rows_read
+            click.echo(f"  {rows_read:,} rows read  {_rate(rows_read, clock.monotonic_ns() - started_ns)}")
+
+    def on_lane(report: LaneReport) -> None:
+        nonlocal total
+        total += report.events
+        click.echo(
+            f"  lane {report.lane}: {report.events:,} events of {report.entities:,} entities, "
+            f"{report.stored_bytes / 1e6:,.1f} MB  {_rate(total, clock.monotonic_ns() - started_ns)}"
+        )
+
+    events.collect(lanes, on_rows)
+    fill_lanes(store, generation, events, lanes, clock, on_lane)
+    click.echo(f"  {total:,} events in {(clock.monotonic_ns() - started_ns) / _NS_PER_S:,.1f} s")
+
+
+def _warn_of_retention(snapshot: Snapshot, view: ViewSpec) -> None:
+    """The log may no longer hold all that the windows reach."""
+    if snapshot.kept_from is not None:
+        click.echo(
+            f"note: event dates before {snapshot.kept_from} were dropped from the log; "
+            f'windows of "{view.name}" that reach further back lack them',
+            err=True,
+        )
+
+
+def _name(generation: Generation) -> str:
+    """View and generation, such as card_activity@2."""
+    return f"{generation.view.name}@{generation.number}"
+
+
+def _rate(count: int, elapsed_ns: int) -> str:
+    return f"({count * _NS_PER_S / max(1, elapsed_ns):,.0f}/s)"

@@ -1,0 +1,252 @@
+"""Fill a generation from recorded events, lane by lane, for the stream to go on from there.
+
+    recorded events ─ by lane ─ fold ─> heads and bodies ─ commits of some hundred entities ─┐
+                                                            positions, watermark, recent ids ─┴─ last commit of the lane
+
+A lane whose checkpoint has positions is complete; one without is not, and is computed anew after a crash. Each commit
+compares the checkpoint, whose epoch was raised when the lane was begun: a second bootstrap, or one that wakes up after
+the generation was handed over, cannot write into it. Lanes may end at different positions, when some were computed by
+an earlier run: the stream reads from the smallest, and each lane skips what it has.
+
+Nobody reads the generation meanwhile (it is BOOTSTRAPPING), so unlike the stream's its commits may be many to a lane.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from featurestore.clock import Clock
+from featurestore.core.events import BlobRow
+from featurestore.core.point_in_time_rows import EntityEvents
+from featurestore.errors import StoreRolledBack, WriterFenced
+from featurestore.online.bootstrap_fold import EntityFolder, StoredEntity
+from featurestore.online.generations import Generation
+from featurestore.online.new_rows import hash_ids
+from featurestore.online.store import LaneCommit, OnlineStore
+from featurestore.online.writer import TOKEN_BYTES
+from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode_checkpoint
+
+COMMIT_ENTITIES = 512
+COMMIT_BYTES = 1 << 20
+"""Most entities and, about, bytes of one commit: while it applies one, the server answers nobody else."""
+
+ID_BUCKET = 0
+"""Where the recent ids go: the stream's own clock goes on from there."""
+
+_REPORT_NOTHING_BYTES = 1 << 40
+
+Positions = Mapping[tuple[str, int], int]
+
+
+class EventPart(Protocol):
+    """Events of some entities of one lane, all that there are of them."""
+
+    @property
+    def keys(self) -> Sequence[bytes]:
+        """Canonical entity keys."""
+        ...
+
+    @property
+    def events(self) -> EntityEvents:
+        """Their events in order of arrival; `entity` is an index into `keys`."""
+        ...
+
+    @property
+    def recent_ids(self) -> BlobRow | None:
+        """Ids that a retry may still bring again; None where the source declares none."""
+        ...
+
+
+class RecordedEvents(Protocol):
+    """A view's events at rest."""
+
+    @property
+    def positions(self) -> Positions:
+        """Next offset of each (topic, partition): exactly the events before them are here."""
+        ...
+
+    def parts(self, lane: int) -> Iterator[EventPart]:
+        """The events of a lane, each entity in one part."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LaneReport:
+    """What became of one lane.
+
+    Attributes:
+        lane: its number.
+        events: events that were given.
+        entities: entities written.
+        stored_bytes: bytes of their heads and bodies.
+        ids: event ids that were handed on.
+    """
+
+    lane: int
+    events: int = 0
+    entities: int = 0
+    stored_bytes: int = 0
+    ids: int = 0
+
+
+def missing_lanes(store: OnlineStore, generation: Generation, lane_count: int, positions: Positions) -> list[int]:
+    """Lanes of a bootstrapping generation that are not complete.
+
+    Args:
+        store: the online store.
+        generation: which.
+        lane_count: lanes of the store.
+        positions: of the events; a lane that knows other partitions is computed anew.
+    """
+    stored = store.read_groups([[generation.keys.checkpoint(lane)] for lane in range(lane_count)])
+    return [lane for lane, data in enumerate(stored) if not _is_complete(decode_checkpoint(data), positions)]
+
+
+def fill_lanes(
+    store: OnlineStore,
+    generation: Generation,
+    events: RecordedEvents,
+    lanes: Iterable[int],
+    clock: Clock,
+    on_lane: Callable[[LaneReport], None] = lambda report: None,
+) -> None:
+    """Compute and commit some lanes, one after the other.
+
+    Args:
+        store: the online store.
+        generation: a BOOTSTRAPPING one.
+        events: what to compute from.
+        lanes: from `missing_lanes`.
+        clock: bounds roll-ups, and says when keys expire.
+        on_lane: told of each lane that is complete.
+
+    Raises:
+        WriterFenced: another bootstrap of the generation was begun.
+        StoreRolledBack: the store lost what was committed; begin again.
+        OnlineStoreDown: the store does not answer; begin again, complete lanes are kept.
+    """
+    for lane in lanes:
+        filler = _LaneFiller(store, generation, lane, clock)
+        if filler.open(events.positions):
+            on_lane(filler.fill(events))
+        else:
+            on_lane(LaneReport(lane))
+
+
+def _is_complete(checkpoint: Checkpoint, positions: Positions) -> bool:
+    """Whether a lane was bootstrapped to its end, from these partitions."""
+    return bool(positions) and {(topic, number) for topic, number, _ in checkpoint.positions} == set(positions)
+
+
+class _LaneFiller:
+    """The only writer of one lane while it is bootstrapped."""
+
+    def __init__(self, store: OnlineStore, generation: Generation, lane: int, clock: Clock) -> None:
+        self._store = store
+        self._generation = generation
+        self._keys = generation.keys
+        self._lane = lane
+        self._clock = clock
+        self._checkpoint = Checkpoint()
+        self._watermark_ms = 0
+
+    def open(self, positions: Positions) -> bool:
+        """Take the lane and delete what an unfinished run left; False when it is complete meanwhile."""
+        token, key = secrets.token_hex(TOKEN_BYTES), self._keys.checkpoint(self._lane)
+        [stored] = self._store.read_groups([[key]])
+        while True:
+            old = decode_checkpoint(stored)
+            if _is_complete(old, positions):
+                return False
+            self._checkpoint = Checkpoint(epoch=old.epoch + 1, writer=token)
+            replacement = encode_checkpoint(self._checkpoint)
+            [outcome] = self._store.commit([LaneCommit(key, stored or b"", replacement)])
+            if outcome.applied or outcome.found == replacement:
+                break
+            stored = outcome.found
+        if old.epoch > 0:
+            leftovers = self._store.scan(self._keys.pattern(self._lane))
+            self._store.delete(name for name in leftovers if name != key)
+        return True
+
+    def fill(self, events: RecordedEvents) -> LaneReport:
+        """Write all entities, then the checkpoint that makes the lane complete."""
+        folder = EntityFolder(self._generation, self._clock.now_ms())
+        report, hashes = LaneReport(self._lane), [np.empty(0, dtype=np.uint64)]
+        for part in events.parts(self._lane):
+            count = len(part.events.event_time_ms)
+            if count:
+                self._watermark_ms = max(self._watermark_ms, int(part.events.event_time_ms.max()))
+            if part.recent_ids is not None and len(part.recent_ids):
+                hashes.append(np.unique(hash_ids(np.array(part.recent_ids.values(), dtype=np.object_))))
+            report = replace(report, events=report.events + count)
+            for chunk in _chunks(folder.fold(part.keys, part.events)):
+                report = replace(
+                    report,
+                    entities=report.entities + len(chunk),
+                    stored_bytes=report.stored_bytes + sum(len(one.head) + len(one.body) for one in chunk),
+                )
+                self._commit(self._checkpoint, chunk, b"")
+        ids = np.unique(np.concatenate(hashes))
+        positions = tuple((*partition, offset) for partition, offset in sorted(events.positions.items()))
+        complete = replace(
+            self._checkpoint,
+            watermark_ms=self._watermark_ms,
+            positions=positions,
+            id_buckets=(ID_BUCKET,) if len(ids) else (),
+        )
+        self._commit(complete, (), ids.astype("<u8").tobytes())
+        return replace(report, ids=len(ids))
+
+    def _commit(self, checkpoint: Checkpoint, entities: Sequence[StoredEntity], ids: bytes) -> None:
+        """One atomic step. It may be sent twice, when the answer was lost: every key is written whole."""
+        heads = self._keys.head_prefix(self._lane)
+        bodies = self._keys.body_prefix(self._lane)
+        with_head = [one for one in entities if one.head]
+        commit = LaneCommit(
+            checkpoint_key=self._keys.checkpoint(self._lane),
+            expected=encode_checkpoint(self._checkpoint),
+            replacement=encode_checkpoint(checkpoint),
+            # An empty body deletes the head before the append: so the head is set, not added to.
+            bodies=[(bodies + one.key, heads + one.key, one.body) for one in entities],
+            head_prefix=heads,
+            body_prefix=bodies,
+            head_keys=[heads + one.key for one in with_head],
+            appends=[one.head for one in with_head],
+            id_appends=((self._keys.id_bucket(self._lane, ID_BUCKET), ids),) if ids else (),
+            expire_ms=self._generation.expire_ms(max(self._watermark_ms - self._clock.now_ms(), 0)),
+            report_bytes_min=_REPORT_NOTHING_BYTES,
+        )
+        [outcome] = self._store.commit([commit])
+        if not outcome.applied and outcome.found != commit.replacement:
+            self._refuse(decode_checkpoint(outcome.found))
+        self._checkpoint = checkpoint
+
+    def _refuse(self, found: Checkpoint) -> None:
+        """Tell a successor from a store that went back in time."""
+        place = f'lane {self._lane} of feature view "{self._generation.view.name}"'
+        if found.epoch >= self._checkpoint.epoch:
+            raise WriterFenced(
+                f"another bootstrap took over {place}",
+                detail=f"It holds epoch {found.epoch}, this one had {self._checkpoint.epoch}.",
+                hint="let the other one finish",
+            )
+        raise StoreRolledBack(f"the online store went back in time at {place}", hint="run the bootstrap again")
+
+
+def _chunks(entities: Iterable[StoredEntity]) -> Iterator[list[StoredEntity]]:
+    """Entities in the portions of one commit."""
+    chunk, size = list[StoredEntity](), 0
+    for one in entities:
+        chunk.append(one)
+        size += len(one.head) + len(one.body)
+        if len(chunk) == COMMIT_ENTITIES or size >= COMMIT_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
