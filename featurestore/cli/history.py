@@ -1,0 +1,225 @@
+"""`featurestore history`: a training set from label rows, exactly as the features were at each row's time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from featurestore.cli.lookup import MomentType
+from featurestore.cli.settings import Settings, load_settings, repo_option
+from featurestore.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from featurestore.core.spec import RepoSpec, ValueType
+    from featurestore.offline.histories import History
+    from featurestore.offline.plain_join import PlainHistory
+    from featurestore.offline.training_set import Progress
+
+EVENT_LOG_DEFAULT = "data/event_log"
+POSITIONS_FILE = "positions.json"
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", re.IGNORECASE)
+
+
+class BytesType(click.ParamType[int]):
+    """An amount of memory: 2GB, 512MiB, 1000000."""
+
+    name = "bytes"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse one amount."""
+        found = _BYTES.fullmatch(str(value).strip())
+        if found is None:
+            self.fail(f'"{value}" is no amount of memory, such as 2GB', param, ctx)
+        return int(float(found[1]) * _UNITS[(found[2] or "").lower()])
+
+
+@click.command("history")
+@repo_option
+@click.option("--project", metavar="NAME", help="Feast project. Default: the repo's.")
+@click.option("--registry", metavar="PATH|URL", help="Feast registry. Default: the repo's.")
+@click.option(
+    "--entities",
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Label rows: Parquet, CSV, JSON lines or Arrow IPC, by the name's ending.",
+)
+@click.option("--service", metavar="NAME", help="Feature service to answer.")
+@click.option("--feature", "features", multiple=True, metavar="VIEW:FEATURE", help="A feature; may be repeated.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Parquet file to write.")
+@click.option(
+    "--events",
+    multiple=True,
+    metavar="[SOURCE=]PATH|URI",
+    envvar="FEATURESTORE_EVENT_LOG",
+    help=f"Event logs, or Parquet files with a source's columns. Default: {EVENT_LOG_DEFAULT} of the repo.",
+)
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    metavar="VIEW=PATH:TIMESTAMP[:CREATED]",
+    help="Parquet table behind a materialized view, and its time columns; may be repeated.",
+)
+@click.option("--timestamp-column", default="event_timestamp", show_default=True, help="Column with the label times.")
+@click.option("--at", "at_ms", type=MomentType(), help="One moment for all rows, instead of a column.")
+@click.option("--full-names", is_flag=True, help="Call features VIEW__FEATURE.")
+@click.option("--memory", "memory_bytes", type=BytesType(), default="2GB", show_default=True, help="For events.")
+@click.option(
+    "--work-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keeps finished parts: the same command goes on after it was killed.",
+)
+@click.option("--ingested-before", "ingested_before_ms", type=MomentType(), help="The event log as it was known then.")
+def command(
+    repo: Path | None,
+    project: str | None,
+    registry: str | None,
+    entities: Path,
+    service: str | None,
+    features: tuple[str, ...],
+    out: Path,
+    events: tuple[str, ...],
+    tables: tuple[str, ...],
+    timestamp_column: str,
+    at_ms: int | None,
+    full_names: bool,
+    memory_bytes: int,
+    work_dir: Path | None,
+    ingested_before_ms: int | None,
+) -> None:
+    """Add features to label rows, as they were at each row's time; rows, order and columns stay.
+
+    Example: featurestore history --entities labels.parquet --service fraud_detection --out train.parquet
+    """
+    from featurestore.definitions.registry import read_registry
+    from featurestore.offline.training_set import write_training_set
+    from featurestore.offline.training_set_plan import plan_training_set
+
+    if bool(service) == bool(features):
+        raise click.UsageError("give --service, or --feature once or more")
+    settings = load_settings(repo=repo, project=project, registry=registry)
+    spec = read_registry(settings.registry, project=settings.project)
+    wanted: str | list[str] = service or list(features)
+    plan = plan_training_set(
+        spec,
+        wanted,
+        _read_entities(entities, spec, wanted),
+        timestamp_column=timestamp_column,
+        at_ms=at_ms,
+        full_names=full_names,
+    )
+    positions = None if work_dir is None else work_dir / POSITIONS_FILE
+    with _progress() as report:
+        rows = write_training_set(
+            plan,
+            out,
+            history=_history(events, settings, positions, ingested_before_ms),
+            plain=dict(map(_table, tables)),
+            memory_bytes=memory_bytes,
+            work_dir=work_dir,
+            progress=report,
+        )
+    if positions is not None:
+        positions.unlink(missing_ok=True)
+    click.echo(f"{out}: {rows:,} rows, {len(plan.names)} features")
+
+
+def _read_entities(path: Path, spec: RepoSpec, wanted: str | list[str]) -> pa.Table:
+    """The label rows; a CSV's join keys are read as what they are, so that "007" stays a text."""
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.feather
+    import pyarrow.json
+    import pyarrow.parquet
+
+    from featurestore.offline.arrow_columns import ARROW_TYPES
+
+    try:
+        if path.suffix == ".csv":
+            types = {name: ARROW_TYPES[kind] for name, kind in _join_keys(spec, wanted).items()}
+            return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=types))
+        if path.suffix in (".json", ".jsonl", ".ndjson"):
+            return pa.json.read_json(path)
+        if path.suffix in (".arrow", ".feather", ".ipc"):
+            return pa.feather.read_table(path)
+        return pa.parquet.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InvalidRequest(f'the entities in "{path}" cannot be read', detail=str(error)) from error
+
+
+def _join_keys(spec: RepoSpec, wanted: str | list[str]) -> dict[str, ValueType]:
+    """Types of the join keys behind what is asked; none where the names are wrong, which is reported later."""
+    if isinstance(wanted, str):
+        service = spec.service(wanted)
+        keys = () if service is None else service.join_keys
+    else:
+        views = [spec.view(name) or spec.plain_view(name) for name in {text.partition(":")[0] for text in wanted}]
+        keys = tuple(key for view in views if view is not None for key in view.join_keys)
+    return {key.name: key.type for key in keys}
+
+
+def _history(
+    events: tuple[str, ...], settings: Settings, positions: Path | None, ingested_before_ms: int | None
+) -> History:
+    """Event logs below a root, or files; by source where the option says so."""
+    from featurestore.offline.histories import EventLogHistory, FileHistory
+
+    given = [text.partition("=") for text in events]
+    named = {source: path for source, equals, path in given if equals and "/" not in source}
+    if named:
+        if len(named) < len(given):
+            raise click.UsageError("give --events as SOURCE=PATH for all sources, or one PATH for all")
+        return FileHistory(named)
+    if len(events) > 1:
+        raise click.UsageError("give --events as SOURCE=PATH when there are several")
+    if events and Path(events[0]).suffix in (".parquet", ".pq"):
+        return FileHistory(events[0])
+    root = events[0] if events else str(settings.require_repo() / EVENT_LOG_DEFAULT)
+    return EventLogHistory(root, ingested_before_ms=ingested_before_ms, positions_file=positions)
+
+
+def _table(text: str) -> tuple[str, PlainHistory]:
+    """A materialized view's table."""
+    from featurestore.offline.plain_join import PlainHistory
+
+    view, _, rest = text.partition("=")
+    path, *columns = rest.rsplit(":", 2) if rest.count(":") > 1 else rest.rsplit(":", 1)
+    if not view or not columns:
+        raise click.UsageError(f'"{text}" is not VIEW=PATH:TIMESTAMP[:CREATED]')
+    return view, PlainHistory(path, columns[0], columns[1] if len(columns) > 1 else None)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Progress], None]]:
+    """A bar for each step on a terminal; nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    bars = Bars(
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    tasks = {}
+    with bars:
+
+        def report(progress: Progress) -> None:
+            if progress.step not in tasks:
+                tasks[progress.step] = bars.add_task(progress.step, total=progress.total)
+            bars.update(tasks[progress.step], completed=progress.done, total=progress.total)
+
+        yield report

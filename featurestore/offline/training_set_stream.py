@@ -1,0 +1,100 @@
+"""One stream view of a training set: which events it wants, and its answers part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featurestore.core.point_in_time import PointInTime
+from featurestore.core.point_in_time_rows import CHUNK_ROWS, Chunk, Moments, chunks
+from featurestore.core.spec import ViewSpec
+from featurestore.core.view import CompiledView
+from featurestore.offline.answer_parts import AnswerParts, PartAnswers
+from featurestore.offline.entity_numbers import EntityNumbers
+from featurestore.offline.event_partitions import EventPartitions
+from featurestore.offline.training_set_plan import Labels, ViewOutputs
+from featurestore.offline.view_events import Reach, WantedEvents
+from featurestore.wire.events import EVENT_TIME_MS_MIN
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """How the work of one view is cut.
+
+    Attributes:
+        held_bytes: events kept in memory; 0 writes them to files in any case.
+        partition_count: files by entity.
+        block_rows: rows read at once.
+        keeps_answers: whether answers go to files as well.
+    """
+
+    held_bytes: int
+    partition_count: int
+    block_rows: int
+    keeps_answers: bool
+
+
+class StreamWork:
+    """One stream view of a training set.
+
+    Args:
+        outputs: the view and its features.
+        labels: R rows.
+        directory: of files, if there are any.
+        limits: how to cut the work.
+    """
+
+    def __init__(self, outputs: ViewOutputs, labels: Labels, directory: Path, limits: StreamLimits) -> None:
+        assert isinstance(outputs.view, ViewSpec), "plain views are joined"
+        self.view, self.limits = outputs.view, limits
+        self._outputs, self._labels = outputs, labels
+        self._engine = PointInTime(CompiledView(self.view), outputs.features)
+        self._numbers = EntityNumbers(
+            self.view.join_keys, {key.name: labels.table.column(key.name) for key in self.view.join_keys}
+        )
+        self._is_asked = labels.is_timed & (self._numbers.of_labels >= 0)
+        directory = directory / self.view.name
+        self.events = EventPartitions(self.view, limits.partition_count, directory, limits.held_bytes)
+        self.answers = AnswerParts(outputs.columns, directory if limits.keeps_answers else None)
+
+    @property
+    def wanted(self) -> WantedEvents:
+        """Which events decide about some label."""
+        asked = self._labels.as_of_ms[self._is_asked]
+        reach = Reach(0, 0)
+        if len(asked):
+            windows = [feature.window for feature in self.view.features]
+            from_ms = EVENT_TIME_MS_MIN
+            if all(window.length_ms is not None for window in windows):
+                # A repeat is told by its original, which may lie a horizon before it.
+                reach_ms = max(window.reach_ms for window in windows) + self.view.source.dedup_horizon_ms
+                from_ms = max(int(asked.min()) - reach_ms, EVENT_TIME_MS_MIN)
+            reach = Reach(from_ms, int(asked.max()))
+        return WantedEvents(self.view, self._numbers, reach, self._engine.reads_event_ids)
+
+    def run(self, threads: ThreadPoolExecutor) -> Iterator[int]:
+        """Compute all parts that are not complete; yields the number of label rows after each step."""
+        count = self.events.count
+        part_of_labels = self.events.partition_of(self._numbers.of_labels)
+        for part in range(count):
+            rows = np.flatnonzero(self._is_asked & (part_of_labels == part))
+            if self.answers.has(part):
+                yield len(rows)
+                continue
+            moments = Moments(self._numbers.of_labels[rows] // count, self._labels.as_of_ms[rows])
+            found = PartAnswers(self._outputs.columns, len(rows))
+
+            def answer(chunk: Chunk, found: PartAnswers = found) -> int:
+                found.put(chunk, self._engine.answer(chunk).features)
+                return chunk.moments.count
+
+            entity_count = self._numbers.count // count + 1
+            events = self.events.load(part)
+            yield from threads.map(answer, chunks(events, moments, entity_count, CHUNK_ROWS))
+            self.answers.put(part, rows, found.table(threads))
+            self.events.drop(part)
+        self.answers.open(count)

@@ -1,0 +1,135 @@
+"""Values at many moments at once, against the lookup's calculator and the naive oracle."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featurestore.core.aggregations.catalog import names
+from featurestore.core.events import BlobRow
+from featurestore.core.lowering import INT_TYPES
+from featurestore.core.point_in_time import PointInTime
+from featurestore.core.point_in_time_rows import EntityEvents, Moments, chunks, hash_ids
+from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Window
+from featurestore.core.view import CompiledView
+from featurestore.testing.agreement import agrees, magnitude
+from featurestore.testing.batches import keyed_batch
+from featurestore.testing.naive import NaiveAnswer, NaiveEvent, naive_found, naive_value
+from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, stream_cases
+from tests.core.test_tiles_against_naive import by_start, distinct, fold, value_of
+
+Ask = tuple[bytes, int]
+"""Entity key and read time."""
+
+
+def point_in_time(
+    view: ViewSpec, events: Sequence[NaiveEvent], asks: Sequence[Ask], *, rows_max: int = 1 << 17
+) -> list[tuple[bool, list[NaiveAnswer | None]]]:
+    """Whether found, and the answers of all features, for each ask in its order."""
+    batch = keyed_batch(view, events)
+    keys = [*batch.keys, *sorted({key for key, _ in asks} - set(batch.keys))]
+    moments = Moments(
+        np.array([keys.index(key) for key, _ in asks], dtype=np.int64),
+        np.array([as_of_ms for _, as_of_ms in asks], dtype=np.int64),
+    )
+    assert batch.event_ids is not None
+    hashes = hash_ids(BlobRow.of(batch.event_ids))
+    rows = EntityEvents(batch.key_index, batch.event_time_ms, hashes, batch.event_ids, batch.columns)
+    engine = PointInTime(CompiledView(view))
+    found: list[tuple[bool, list[NaiveAnswer | None]]] = [(False, [])] * len(asks)
+    for chunk in chunks(rows, moments, len(keys), rows_max):
+        answers = engine.answer(chunk)
+        for index, row in enumerate(chunk.moment_rows.tolist()):
+            values: list[NaiveAnswer | None] = []
+            for at, column in enumerate(view.answers):
+                if answers.features.null[at, index]:
+                    values.append(None)
+                elif column.type in INT_TYPES:
+                    values.append(int(answers.features.ints[at, index]))
+                elif column.type is ValueType.FLOAT64:
+                    values.append(float(answers.features.floats[at, index]))
+                else:
+                    values.append(answers.features.objects[at][index])  # type: ignore[arg-type]  # as lowered
+            found[row] = (bool(answers.found[index]), values)
+    return found
+
+
+def asks_of(case: StreamCase, data: st.DataObject) -> list[Ask]:
+    """Read times at, beside and after events, of entities with and without any."""
+    times = {time_ms + beside for event in case.events for time_ms in (event.event_time_ms,) for beside in (0, 1)}
+    times |= {*case.as_of_ms, ANCHOR_MS}
+    keys = sorted({event.key for event in case.events} | {b"nobody"})
+    return data.draw(
+        st.lists(st.tuples(st.sampled_from(keys), st.sampled_from(sorted(times))), min_size=1, max_size=30)
+    )
+
+
+@pytest.mark.parametrize("function", names())
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_every_moment_has_the_oracles_answer(function: str, data: st.DataObject) -> None:
+    """Whatever the order of arrival, of late events and of repeats; the lookup's calculator says the same."""
+    case: StreamCase = data.draw(stream_cases(functions=(function,)))
+    asks = asks_of(case, data)
+    compiled = CompiledView(case.view)
+    answers = point_in_time(case.view, case.events, asks, rows_max=data.draw(st.sampled_from((1, 5, 1 << 17))))
+    for (key, as_of_ms), (found, values) in zip(asks, answers, strict=True):
+        mine = distinct([event for event in case.events if event.key == key])
+        looked_up = compiled.answer(by_start(fold(compiled, mine)), as_of_ms)
+        assert naive_found(case.view, mine, as_of_ms) == found == looked_up.found
+        for index, feature in enumerate(case.view.features):
+            scale = magnitude(feature, mine, as_of_ms)
+            expected = naive_value(feature, mine, as_of_ms)
+            assert agrees(expected, values[index], scale=scale), (feature, expected, values[index], as_of_ms)
+            same = value_of(case.view, looked_up, index)
+            assert agrees(same, values[index], scale=scale), (feature, same, values[index], as_of_ms)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_mixture_of_features_is_answered_like_a_lookup(data: st.DataObject) -> None:
+    """Views with several functions and windows at once, read at many moments, in chunks of any size."""
+    case: StreamCase = data.draw(stream_cases())
+    asks = asks_of(case, data)
+    compiled = CompiledView(case.view)
+    answers = point_in_time(case.view, case.events, asks, rows_max=data.draw(st.sampled_from((1, 5, 1 << 17))))
+    for (key, as_of_ms), (found, values) in zip(asks, answers, strict=True):
+        mine = distinct([event for event in case.events if event.key == key])
+        looked_up = compiled.answer(by_start(fold(compiled, mine)), as_of_ms)
+        assert looked_up.found == found
+        for index, feature in enumerate(case.view.features):
+            same = value_of(case.view, looked_up, index)
+            scale = magnitude(feature, mine, as_of_ms)
+            assert agrees(same, values[index], scale=scale), (feature, same, values[index], as_of_ms)
+
+
+def test_float_sums_keep_their_digits_behind_large_numbers() -> None:
+    """A window of cents after a sum of 1e15: the difference of running sums has every digit."""
+    prices = [1e15, -3e14, *(0.01 * number for number in range(1, 200))]
+    feature = FeatureSpec("sum", "sum", "price", Window(100, 1), ValueType.FLOAT64)
+    view = ViewSpec("v", (Column("card_id", ValueType.STRING),), SOURCE, (feature,), None)
+    events = [
+        NaiveEvent(b"c", ANCHOR_MS + number, b"%d" % number, {"price": price}) for number, price in enumerate(prices)
+    ]
+    moments = [ANCHOR_MS + number for number in range(150, 200)]
+    answers = point_in_time(view, events, [(b"c", moment) for moment in moments])
+
+    for moment, (_, (value,)) in zip(moments, answers, strict=True):
+        assert agrees(naive_value(feature, events, moment), value), moment
+
+
+def test_many_events_of_one_entity_in_any_order() -> None:
+    """Two thousand events that arrive in random order are too many to sort by insertion; the answers do not show it."""
+    feature = FeatureSpec("last", "last", "amount", Window(500, 1), ValueType.INT64)
+    count = FeatureSpec("count", "count", None, Window(500, 1), ValueType.INT64)
+    view = ViewSpec("v", (Column("card_id", ValueType.STRING),), SOURCE, (feature, count), None)
+    times = np.random.default_rng(7).permutation(2_000).tolist()
+    events = [NaiveEvent(b"c", ANCHOR_MS + at, b"%d" % at, {"amount": at}) for at in times]
+    asks = [(b"c", ANCHOR_MS + at) for at in range(0, 2_100, 70)]
+
+    answers = [values for _, values in point_in_time(view, events, asks)]
+
+    expected = [[at - 1 if at else None, min(at, 500)] for at in range(0, 2_001, 70)]
+    assert expected == answers[: len(expected)]
