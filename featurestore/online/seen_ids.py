@@ -29,13 +29,18 @@ class SeenIds:
         self._horizon = IdHorizon()
         self._clock = HorizonClock(horizon_ms)
         self._bucket_at_load = 0
+        self._frontier: dict[tuple[str, int], int] = {}
 
     def load(self, store: OnlineStore, keys: GenerationKeys, checkpoints: Mapping[int, Checkpoint]) -> None:
         """Replace everything by what lanes have stored, according to the checkpoint of each."""
         wanted = [(lane, bucket) for lane, checkpoint in checkpoints.items() for bucket in checkpoint.id_buckets]
-        partitions = {(topic, number) for one in checkpoints.values() for topic, number, _ in one.positions}
+        frontier: dict[tuple[str, int], int] = {}
+        for checkpoint in checkpoints.values():
+            for topic, number, offset in checkpoint.positions:
+                frontier[topic, number] = max(offset, frontier.get((topic, number), 0))
+        self._frontier = frontier
         current = self._bucket_at_load = max((bucket for _, bucket in wanted), default=0)
-        self._horizon, self._clock = IdHorizon(), HorizonClock(self._horizon_ms, current, partitions)
+        self._horizon, self._clock = IdHorizon(), HorizonClock(self._horizon_ms, current, frontier)
         stored = store.read_groups([[keys.id_bucket(lane, bucket)] for lane, bucket in wanted])
         for (_, bucket), data in zip(wanted, stored, strict=True):
             hashes = np.unique(np.frombuffer(data or b"", dtype="<u8"))
@@ -54,6 +59,10 @@ class SeenIds:
         newest_ms: dict[tuple[str, int], int] = {}
         for batch in (unseen.batch for unseen in batches if len(unseen.batch.offsets)):
             partition = (batch.topic, batch.partition)
+            if batch.next_offset <= self._frontier.get(partition, 0):
+                # Read again for the sake of lanes that are behind. The ids that the foremost lane has stored are those
+                # before its position, so time must not pass for them until the reading has come there.
+                continue
             newest_ms[partition] = max(int(batch.event_time_ms.max()), newest_ms.get(partition, NO_EVENT_MS))
         bucket = self._clock.advance(newest_ms, len(hashes))
         if len(hashes):

@@ -1,5 +1,6 @@
 """Crashes, takeovers, outages and stores that go back in time: nothing is lost and nothing counts twice."""
 
+from dataclasses import replace
 from typing import NoReturn
 
 import pytest
@@ -15,6 +16,7 @@ from featurestore.errors import (
 from featurestore.online.redis_store import RedisStore, connect
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases
+from featurestore.wire.entity_key import lanes_of
 from tests.online.writing import LANES, assert_equals_oracle, copy_of, events_of, open_writer, restore, view_of
 
 
@@ -42,6 +44,32 @@ def test_producers_duplicates_count_once_also_across_a_crash(store: RedisStore) 
     assert resume == 35
     assert (5, 4, 25) == (same_batch.duplicates_dropped, later.duplicates_dropped, after_crash.duplicates_dropped)
     assert_equals_oracle(store, first, events, ANCHOR_MS + DAY_MS)
+
+
+def test_ids_are_kept_while_what_idle_lanes_owe_is_read_again(store: RedisStore) -> None:
+    """A lane without events falls behind; reading again from there must not age the ids of the lanes that are ahead."""
+    view = replace(view_of(), source=replace(SOURCE, dedup_horizon_ms=1_000))
+    busy, idle = b"card-0", next(key for key in (b"card-%d" % n for n in range(99)) if _lane(key) != _lane(b"card-0"))
+    events = [replace(event, key=idle if n == 0 else busy) for n, event in enumerate(events_of(60))]
+    batches = [keyed_batch(view, events[n : n + 2], from_offset=n, lane_count=LANES) for n in range(0, 60, 2)]
+    writer = open_writer(store, view)
+    for batch in batches:
+        writer.write([batch])
+
+    successor = open_writer(store, view)
+    begin = successor.positions()["events", 0]
+    assert begin < 50, "the idle lane must be behind"
+    for batch in batches:
+        if batch.from_offset >= begin:
+            successor.write([batch])
+    report = successor.write([keyed_batch(view, events[-1:], from_offset=60, lane_count=LANES)])
+
+    assert (0, 1) == (report.events_applied, report.duplicates_dropped)
+
+
+def _lane(key: bytes) -> int:
+    """Lane of an entity key."""
+    return int(lanes_of([key], LANES)[0])
 
 
 def test_a_second_writer_takes_over_and_the_first_stops(store: RedisStore) -> None:
