@@ -60,6 +60,7 @@ def command(
         raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key")
     # gRPC takes longest to load; a wrong option should not have to wait for it.
     from featurestore.clock import SystemClock
+    from featurestore.core.compiled import load_all
     from featurestore.online.embedded import EmbeddedStore
     from featurestore.online.redis_store import RedisStore
     from featurestore.serving.limits import WORKERS_DEFAULT
@@ -86,7 +87,9 @@ def command(
     )
     metrics = "" if server.metrics_port is None else f", metrics on http://{host}:{server.metrics_port}/metrics"
     click.echo(f"serving project {settings.project} on {host}:{server.port}{metrics}")
-    # What lives by now lives until the end: the collector need not walk it in the middle of a request.
+    # What lives by now lives until the end: the collector need not walk it in the middle of a request. That goes for
+    # Numba too, whose many objects come with the first loop that is loaded.
+    load_all()
     gc.collect()
     gc.freeze()
     stopping.wait()

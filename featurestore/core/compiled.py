@@ -31,20 +31,27 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy"}
 _loops: list[_Loop] = []
 
 
-def compiled(result: str, *arguments: str) -> Callable[[_Function], _Function]:
+def compiled(result: str, *arguments: str, releases_gil: bool = False) -> Callable[[_Function], _Function]:
     """Compile a function for one signature, when it is first called.
 
     Args:
         result: type of what it returns.
         arguments: types of its arguments; all arrays C-contiguous. Anything else that it is called with is a TypeError.
+        releases_gil: let other threads run meanwhile. For loops of milliseconds; one of microseconds would wait longer
+            to get the interpreter back than it took.
     """
 
     def compile_one(function: _Function) -> _Function:
-        loop = _Loop(function, result, arguments)
+        loop = _Loop(function, result, arguments, releases_gil)
         _loops.append(loop)
         return cast(_Function, loop)
 
     return compile_one
+
+
+def compiled_for_bulk(result: str, *arguments: str) -> Callable[[_Function], _Function]:
+    """As `compiled`, for loops over many events that threads run side by side."""
+    return compiled(result, *arguments, releases_gil=True)
 
 
 def load_all() -> int:
@@ -62,8 +69,11 @@ def inlined(function: _Function) -> _Function:
 class _Loop:
     """A function that becomes machine code at its first call."""
 
-    def __init__(self, function: Callable[..., Any], result: str, arguments: tuple[str, ...]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], result: str, arguments: tuple[str, ...], releases_gil: bool
+    ) -> None:
         functools.update_wrapper(self, function)
+        self._options = {"nogil": releases_gil, **_OPTIONS}
         self._function = function
         self._signature = (result, arguments)
         self._code: Callable[..., Any] | None = None
@@ -82,10 +92,10 @@ class _Loop:
         result, arguments = self._signature
         signature = _type_of(result)(*map(_type_of, arguments))
         try:
-            self._code = numba.njit(signature, cache=True, nogil=True, **_OPTIONS)(self._function)
+            self._code = numba.njit(signature, cache=True, **self._options)(self._function)
         except RuntimeError:
             # Nowhere to keep the code (a read-only image without a home): compile at every start instead.
-            self._code = numba.njit(signature, nogil=True, **_OPTIONS)(self._function)
+            self._code = numba.njit(signature, **self._options)(self._function)
         return cast(Callable[..., Any], self._code)
 
 

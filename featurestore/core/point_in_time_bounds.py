@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.calendar_windows import begin_ms
-from featurestore.core.compiled import INT, INTS, compiled
+from featurestore.core.compiled import INT, INTS, compiled_for_bulk
 from featurestore.core.events import Int64Array
 from featurestore.core.point_in_time_rows import EntityEvents, Moments
 from featurestore.core.spec import CalendarUnit, Window
@@ -83,7 +83,7 @@ def _calendar_begins(unit: CalendarUnit, timezone: str, as_of_ms: Int64Array) ->
     return begins[place.reshape(-1)]
 
 
-@compiled(INT, INTS, INTS, INTS, INTS, INT, INTS)
+@compiled_for_bulk(INT, INTS, INTS, INTS, INTS, INT, INTS)
 def _find_edges(
     time_ms: Int64Array, first: Int64Array, last: Int64Array, at_ms: Int64Array, grid_ms: int, rows: Int64Array
 ) -> int:
@@ -111,7 +111,7 @@ def _find_edges(
     return 0
 
 
-@compiled(INT, INTS, INTS, INTS, INT, INTS, INTS)
+@compiled_for_bulk(INT, INTS, INTS, INTS, INT, INTS, INTS)
 def _begin_sessions(
     time_ms: Int64Array, first: Int64Array, as_of_ms: Int64Array, gap_ms: int, lows: Int64Array, highs: Int64Array
 ) -> int:

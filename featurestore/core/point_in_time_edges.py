@@ -17,7 +17,7 @@ import numpy as np
 
 from featurestore.core.aggregations.edges import EdgeValue
 from featurestore.core.blocks import FieldPosition
-from featurestore.core.compiled import BYTES, FLOATS, INT, INTS, compiled, inlined
+from featurestore.core.compiled import BYTES, FLOATS, INT, INTS, compiled_for_bulk, inlined
 from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.parts import Array, Storage
 from featurestore.core.point_in_time_bounds import ChunkWindows
@@ -123,7 +123,7 @@ def _compare_bytes(buffer: Array, begins: Int64Array, ends: Int64Array, left: in
     return 1 if at < to else (-1 if other < other_to else 0)
 
 
-@compiled(INT, BYTES, INTS, INTS, INTS, INTS, INT, INTS, FLOATS, INTS, INTS, INT, INTS)
+@compiled_for_bulk(INT, BYTES, INTS, INTS, INTS, INTS, INT, INTS, FLOATS, INTS, INTS, INT, INTS)
 def _choose(
     buffer: Array,
     id_begins: Int64Array,

@@ -23,7 +23,7 @@ import numpy as np
 
 from featurestore.core.aggregations.moments import Moment
 from featurestore.core.aggregations.sums import sum_part
-from featurestore.core.compiled import FLOAT_MATRIX, FLOATS, INT, INTS, compiled, inlined
+from featurestore.core.compiled import FLOAT_MATRIX, FLOATS, INT, INTS, compiled_for_bulk, inlined
 from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.parts import Storage, ValueCount, join_float
 from featurestore.core.point_in_time_bounds import ChunkWindows
@@ -106,7 +106,7 @@ def _add(
     return all_number, all_total, max(squares - bias * bias * all_number, 0.0), cubes, fourths
 
 
-@compiled(INT, INTS, FLOATS, INTS, INTS, INT, FLOAT_MATRIX, FLOAT_MATRIX)
+@compiled_for_bulk(INT, INTS, FLOATS, INTS, INTS, INT, FLOAT_MATRIX, FLOAT_MATRIX)
 def _merge_moments(
     count: Int64Array,
     values: Float64Array,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featurestore.core.compiled import FLOAT, FLOATS, INT, INTS, compiled
+from featurestore.core.compiled import FLOAT, FLOATS, INT, INTS, compiled_for_bulk
 from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.parts import Field, Merge, Storage
 from featurestore.core.point_in_time_bounds import ChunkWindows
@@ -119,7 +119,7 @@ def _merge_floats(
             np.negative(out[pick.slot], out=out[pick.slot])
 
 
-@compiled(INT, FLOATS, INTS, FLOATS, FLOATS)
+@compiled_for_bulk(INT, FLOATS, INTS, FLOATS, FLOATS)
 def _running_sums(values: Float64Array, entity: Int64Array, upper: Float64Array, lower: Float64Array) -> int:
     """Sums of each entity's rows up to and with each row, as upper + lower, |lower| at most half an ulp of upper."""
     high, low = 0.0, 0.0
@@ -136,7 +136,7 @@ def _running_sums(values: Float64Array, entity: Int64Array, upper: Float64Array,
     return 0
 
 
-@compiled(INT, FLOATS, INTS, FLOATS, FLOATS, INTS, INTS, FLOATS)
+@compiled_for_bulk(INT, FLOATS, INTS, FLOATS, FLOATS, INTS, INTS, FLOATS)
 def _float_sums(
     values: Float64Array,
     entity: Int64Array,
@@ -166,7 +166,7 @@ def _float_sums(
     return 0
 
 
-@compiled(INT, INTS, INTS, INTS, INT, INTS, INTS)
+@compiled_for_bulk(INT, INTS, INTS, INTS, INT, INTS, INTS)
 def _smallest_ints(
     values: Int64Array, lows: Int64Array, highs: Int64Array, identity: int, queue: Int64Array, out: Int64Array
 ) -> int:
@@ -192,7 +192,7 @@ def _smallest_ints(
     return 0
 
 
-@compiled(INT, FLOATS, INTS, INTS, FLOAT, INTS, FLOATS)
+@compiled_for_bulk(INT, FLOATS, INTS, INTS, FLOAT, INTS, FLOATS)
 def _smallest_floats(
     values: Float64Array, lows: Int64Array, highs: Int64Array, identity: float, queue: Int64Array, out: Float64Array
 ) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.core.compiled import BYTES, FLAGS, INT, INTS, compiled
+from featurestore.core.compiled import BYTES, FLAGS, INT, INTS, compiled_for_bulk
 from featurestore.core.events import BlobRow, BoolArray, ColumnValues, Int64Array, ObjectArray
 from featurestore.core.parts import Array
 
@@ -184,7 +184,7 @@ def _take_strings(strings: BlobRow, rows: Int64Array) -> BlobRow:
     return BlobRow(out.tobytes(), spans[:-1], spans[1:])
 
 
-@compiled(INT, INTS, INTS, INTS, INTS)
+@compiled_for_bulk(INT, INTS, INTS, INTS, INTS)
 def _group(entity: Int64Array, rows: Int64Array, cursor: Int64Array, order: Int64Array) -> int:
     """Counting sort: each row goes to its entity's next place."""
     for row in rows:
@@ -193,7 +193,7 @@ def _group(entity: Int64Array, rows: Int64Array, cursor: Int64Array, order: Int6
     return 0
 
 
-@compiled(INT, INTS, INTS, INTS, INT)
+@compiled_for_bulk(INT, INTS, INTS, INTS, INT)
 def _settle(entity: Int64Array, time_ms: Int64Array, order: Int64Array, moves_max: int) -> int:
     """Sort each entity's rows by time, by insertion; 0 when that takes too many moves, 1 when it is done."""
     moves = 0
@@ -210,7 +210,7 @@ def _settle(entity: Int64Array, time_ms: Int64Array, order: Int64Array, moves_ma
     return 1
 
 
-@compiled(INT, INTS, INTS, INTS, INTS)
+@compiled_for_bulk(INT, INTS, INTS, INTS, INTS)
 def _measure(begins: Int64Array, ends: Int64Array, rows: Int64Array, spans: Int64Array) -> int:
     """Where the strings of some rows go, one after another: spans (N + 1,); returns their size."""
     size: Any = np.int64(0)
@@ -221,7 +221,7 @@ def _measure(begins: Int64Array, ends: Int64Array, rows: Int64Array, spans: Int6
     return int(size)
 
 
-@compiled(INT, BYTES, INTS, INTS, INTS, FLAGS)
+@compiled_for_bulk(INT, BYTES, INTS, INTS, INTS, FLAGS)
 def _copy_spans(buffer: Array, begins: Int64Array, rows: Int64Array, spans: Int64Array, out: Array) -> int:
     """The strings of some rows to their spans."""
     for index in range(len(rows)):
@@ -231,7 +231,7 @@ def _copy_spans(buffer: Array, begins: Int64Array, rows: Int64Array, spans: Int6
     return 0
 
 
-@compiled(INT, BYTES, INTS, INTS, INTS)
+@compiled_for_bulk(INT, BYTES, INTS, INTS, INTS)
 def _hash(buffer: Array, begins: Int64Array, ends: Int64Array, hashes: Int64Array) -> int:
     """One number a string."""
     for row in range(len(begins)):
@@ -244,7 +244,7 @@ def _hash(buffer: Array, begins: Int64Array, ends: Int64Array, hashes: Int64Arra
     return 0
 
 
-@compiled(INT, INTS, INTS, INTS, INTS, INT, INTS, FLAGS)
+@compiled_for_bulk(INT, INTS, INTS, INTS, INTS, INT, INTS, FLAGS)
 def _mark_repeats(
     hashes: Int64Array,
     entity: Int64Array,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.blocks import MERGE_UFUNCS, FieldPosition, PartPosition
-from featurestore.core.compiled import INT, INTS, compiled
+from featurestore.core.compiled import INT, INTS, compiled_for_bulk
 from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.parts import FieldValues, Merge, Storage
 from featurestore.core.point_in_time_bounds import ChunkWindows
@@ -153,7 +153,7 @@ def _put_identities(placed: PartPosition, slots: tuple[int, ...], out: Gathered)
         target[slot] = field.identity
 
 
-@compiled(INT, INTS, INTS, INTS, INTS, INTS)
+@compiled_for_bulk(INT, INTS, INTS, INTS, INTS, INTS)
 def _cover(lows: Int64Array, highs: Int64Array, level_starts: Int64Array, counts: Int64Array, nodes: Int64Array) -> int:
     """Nodes that make up each range of rows; counts them when `nodes` is empty, else writes them."""
     top = len(level_starts) - 1

@@ -245,6 +245,9 @@ class CatalogSource:
             _log.info("online store can be used again")
             self.store_error = None
         if old is None or old != found:
+            # Compiled here, by the thread that watches, and not by the first payment that asks.
+            for service in found.repo.services:
+                found.plan_of_service(service.name)
             self._snapshot = found
 
     def _read_store(self) -> Snapshot:
