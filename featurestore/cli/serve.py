@@ -23,7 +23,7 @@ DEFAULT_PORT = 6566
 @click.option("--metrics-port", type=int, help="Serve Prometheus metrics there; 0 takes a free port. Default: nowhere.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Handler threads.")
 @click.option(
-    "--io", type=click.Choice(["sync", "aio"]), default="sync", show_default=True, help="Thread pool or asyncio."
+    "--io", type=click.Choice(["sync", "aio"]), default="aio", show_default=True, help="Thread pool or asyncio."
 )
 @click.option("--share-port", is_flag=True, help="Let several server processes listen on one port.")
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM certificate.")

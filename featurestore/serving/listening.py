@@ -53,7 +53,7 @@ class ServerSettings:
     Attributes:
         host: address to bind.
         port: TCP port; 0 takes a free one.
-        io: "sync" (thread pool) or "aio" (asyncio).
+        io: "aio" (asyncio), or "sync" (thread pool), which is slower with several clients.
         workers: threads of the pool.
         tls: None listens in clear text.
         share_port: let several processes listen on one port; the kernel spreads connections over them.
@@ -61,7 +61,7 @@ class ServerSettings:
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
-    io: str = "sync"
+    io: str = "aio"
     workers: int = WORKERS_DEFAULT
     tls: Tls | None = None
     share_port: bool = False
