@@ -34,6 +34,7 @@ from dataflows.dead_letters import DeadLetterWriter
 from dataflows.event_log_settings import EventLogSettings, event_log_settings
 from dataflows.event_log_sink import CommitTiming, EventLogSink, LoggedPartition, LogItem, LogRowsStep
 from dataflows.event_log_watch import CompactionWatch, PartitionWatch
+from dataflows.patience import patiently
 from dataflows.progress import Progress
 from dataflows.sources import ControlSource, EventLog, EventSource, PartitionStart, Shared, Watch
 from featurestore.clock import Clock, SystemClock
@@ -105,7 +106,7 @@ def run(settings: EventLogSettings, clock: Clock | None = None) -> None:
         shared, conductor = parts.shared, parts.shared.conductor
         progress = shared.progress
         signals.end(conductor)
-        partitions = supervisor.patiently(shared, partial(plan, parts))
+        partitions = patiently(shared, partial(plan, parts))
         if conductor.is_ending:
             return
         _logger.info("logging %s from %d partitions", ", ".join(parts.files), len(partitions))

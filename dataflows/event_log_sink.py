@@ -20,10 +20,11 @@ from prometheus_client import Counter
 
 from dataflows.conductor import Outcome, PartitionEnd
 from dataflows.dead_letters import DeadLetterWriter
+from dataflows.patience import patiently
 from dataflows.routing import write_letters
 from dataflows.sources import Goodbye, Heartbeat, Shared, SourceItem
 from featurestore.core.spec import SourceSpec
-from featurestore.errors import StoreRolledBack, Unavailable
+from featurestore.errors import StoreRolledBack
 from featurestore.offline.event_log.files import LogFiles
 from featurestore.offline.event_log.schema import payload_columns, rows_of
 from featurestore.offline.event_log.writer import PartitionRows, PartitionWriter
@@ -32,8 +33,6 @@ from featurestore.wire.events import EventDecoder, RawBatch
 COMMIT_THREADS = 4
 """Commits of different partitions that run at once: they wait for the disk or the network, or compress."""
 
-RETRY_SECONDS_MIN = 0.05
-RETRY_SECONDS_MAX = 2.0
 
 ROWS_LOGGED = Counter("featurestore_event_log_rows_written", "Rows committed to the event log.", ["source"])
 COMMITS_MADE = Counter("featurestore_event_log_commits", "Commits of the event log.", ["source"])
@@ -270,22 +269,15 @@ class _LogPart(StatefulSinkPartition[LogItem, None]):
 
     def _commit(self, reads: Sequence[PartitionRows]) -> None:
         """Commit, again and again while the file system does not answer; in a commit thread."""
-        clock = self._shared.clock
-        deadline_ns = clock.monotonic_ns() + int(self._shared.patience_seconds * 1e9)
-        retry_seconds = RETRY_SECONDS_MIN
-        while True:
-            try:
-                self._commit_once(reads)
-                return
-            except Unavailable as error:
-                # Whether the commit was made is unknown. Opening again reads the log's own records, and the writer then
-                # skips what is there: retrying never writes a row twice.
-                self._is_open = False
-                if clock.monotonic_ns() >= deadline_ns or self._shared.conductor.is_ending:
-                    raise
-                _logger.warning("%s; retrying", error.message)
-            clock.sleep(retry_seconds)
-            retry_seconds = min(RETRY_SECONDS_MAX, 2 * retry_seconds)
+        patiently(self._shared, lambda: self._commit_once(reads), on_outage=self._open_again)
+
+    def _open_again(self) -> None:
+        """Whether a commit was made is unknown after an outage.
+
+        Opening again reads the log's own records, and the writer then skips what is there: retrying never writes a row
+        twice.
+        """
+        self._is_open = False
 
     def _commit_once(self, reads: Sequence[PartitionRows]) -> None:
         """Open if need be, and commit."""

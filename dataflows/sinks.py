@@ -16,16 +16,14 @@ from typing import TypeAlias
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from dataflows.conductor import Outcome, PartitionEnd
+from dataflows.patience import patiently
 from dataflows.plan import Stage, find_generation
 from dataflows.routing import WriterBatch, writer_keys
 from dataflows.sources import Goodbye, Heartbeat, Shared
 from dataflows.tile_store import LaneWriter, TileStore
 from featurestore.core.events import KeyedBatch
-from featurestore.errors import OnlineStoreDown, StoreRolledBack
+from featurestore.errors import StoreRolledBack
 from featurestore.online.generations import Generation
-
-RETRY_SECONDS_MIN = 0.05
-RETRY_SECONDS_MAX = 2.0
 
 WriterItem: TypeAlias = WriterBatch | PartitionEnd | Heartbeat | Goodbye
 
@@ -160,22 +158,20 @@ class _ViewLanes:
             OnlineStoreDown: it was down for longer than the patience allows; nothing is lost.
             WriterFenced, StoreRolledBack: see ViewWriter.
         """
-        clock = self._shared.clock
-        deadline_ns = clock.monotonic_ns() + int(self._shared.patience_seconds * 1e9)
-        retry_seconds = RETRY_SECONDS_MIN
-        while True:
-            try:
-                self._commit_once(batches)
-                return
-            except OnlineStoreDown as error:
-                # Whether the commit arrived is unknown. Opening again reads the store's own checkpoint, and the writer
-                # then skips what was applied: retrying never counts an event twice.
-                self._is_open = False
-                if clock.monotonic_ns() >= deadline_ns or self._shared.conductor.is_ending:
-                    raise
-                _logger.warning('feature view "%s": %s; retrying', self._generation.view.name, error.message)
-            clock.sleep(retry_seconds)
-            retry_seconds = min(RETRY_SECONDS_MAX, 2 * retry_seconds)
+        patiently(
+            self._shared,
+            lambda: self._commit_once(batches),
+            place=f'feature view "{self._generation.view.name}"',
+            on_outage=self._open_again,
+        )
+
+    def _open_again(self) -> None:
+        """Whether a commit arrived is unknown after an outage.
+
+        Opening again reads the store's own checkpoint, and the writer then skips what was applied: retrying never
+        counts an event twice.
+        """
+        self._is_open = False
 
     def close(self) -> None:
         """Commit what idle lanes owe."""

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
 
 from bytewax._bytewax import cli_main
 from bytewax.dataflow import Dataflow
@@ -29,6 +28,7 @@ from dataflows.conductor import Conductor, Outcome, PartitionEnd
 from dataflows.dead_letters import DeadLetterWriter, FileDeadLetters, KafkaDeadLetters
 from dataflows.file_log import FileLog
 from dataflows.kafka_log import KafkaLog
+from dataflows.patience import patiently
 from dataflows.plan import PlanWatch, StreamPlan, make_plan
 from dataflows.progress import Progress
 from dataflows.settings import StreamSettings
@@ -37,7 +37,7 @@ from dataflows.tile_store import OnlineTileStore, TileStore
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import RepoSpec, SourceSpec
 from featurestore.definitions.registry import read_registry
-from featurestore.errors import FeatureStoreError, InvalidRequest, Unavailable, WriterFenced
+from featurestore.errors import FeatureStoreError, InvalidRequest, WriterFenced
 from featurestore.online.redis_store import connect as connect_store
 
 EXIT_ERROR = 1
@@ -49,9 +49,6 @@ EPOCH = timedelta(seconds=5)
 Short epochs therefore cost latency and CPU (100 ms: 71 ms to servable instead of 14, and a fifth of a core at rest); a
 long one bounds less tightly what a fast reader can pile up in front of a slow writer in another process."""
 
-RETRY_SECONDS = 1.0
-
-Result = TypeVar("Result")
 
 _logger = logging.getLogger(__name__)
 
@@ -268,20 +265,6 @@ def _promote_finished(parts: Parts, current: StreamPlan) -> None:
     watch = PlanWatch(current, parts.store, parts.log, shared.conductor, shared.clock, may_replan=False)
     for _ in ("note where the live generations are", "see that the others are there too"):
         watch.promote_caught_up()
-
-
-def patiently(shared: Shared, action: Callable[[], Result]) -> Result:
-    """Do something that needs other parts, again while they do not answer, for as long as the patience lasts."""
-    clock = shared.clock
-    deadline_ns = clock.monotonic_ns() + int(shared.patience_seconds * 1e9)
-    while True:
-        try:
-            return action()
-        except Unavailable as error:
-            if clock.monotonic_ns() >= deadline_ns or shared.conductor.is_ending:
-                raise
-            _logger.warning("%s; retrying", error.message)
-        clock.sleep(RETRY_SECONDS)
 
 
 def open_log(

@@ -179,8 +179,8 @@ class Part(Protocol):
         ...
 
 
-class BlockPart:
-    """Base of parts whose fields all merge as ADD, MIN or MAX and lift without help: the blocks do the work."""
+class PartBase:
+    """What most parts are: they need no ids and no other part, blocks merge them, and they are compact as they are."""
 
     @property
     def reads_event_ids(self) -> bool:
@@ -194,24 +194,24 @@ class BlockPart:
 
     @property
     def family(self) -> RangeFamily | None:
-        """Blocks need none."""
+        """None: blocks, or the part itself."""
         return None
 
     def lift(self, rows: EventRows) -> Mapping[str, FieldValues]:
-        """Never asked."""
+        """Never asked of a part without a field whose lift is OWN."""
         raise NotImplementedError("no field lifts on its own")
 
     def merge_groups(
         self, mine: Sequence[FieldValues], required: Sequence[FieldValues], starts: Int64Array
     ) -> tuple[FieldValues, ...]:
-        """Never asked."""
-        raise NotImplementedError("block fields are merged by the tile table")
+        """Never asked of a part whose fields all merge as ADD, MIN or MAX, or that names a family for ranges."""
+        raise NotImplementedError("the tile table or a family merges it")
 
     def merge_ranges(
         self, mine: Sequence[FieldValues], lows: Int64Array, highs: Int64Array
     ) -> tuple[FieldValues | None, ...]:
-        """Never asked."""
-        raise NotImplementedError("block fields are merged by the tile table")
+        """Never asked of a part whose fields all merge as ADD, MIN or MAX, or that names a family for ranges."""
+        raise NotImplementedError("the tile table or a family merges it")
 
     def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
         """Already compact."""
@@ -219,7 +219,7 @@ class BlockPart:
 
 
 @dataclass(frozen=True, slots=True)
-class RowCount(BlockPart):
+class RowCount(PartBase):
     """How many events, nulls included."""
 
     @property
@@ -234,7 +234,7 @@ class RowCount(BlockPart):
 
 
 @dataclass(frozen=True, slots=True)
-class ValueCount(BlockPart):
+class ValueCount(PartBase):
     """How many events have a value in `column`; tells an empty answer from a real one for every other part."""
 
     column: str
@@ -251,7 +251,7 @@ class ValueCount(BlockPart):
 
 
 @dataclass(frozen=True, slots=True)
-class IntSum(BlockPart):
+class IntSum(PartBase):
     """Exact sum of an integer column: high * 2**32 + low, so no overflow can pass unseen."""
 
     column: str
@@ -277,7 +277,7 @@ class IntSum(BlockPart):
 
 
 @dataclass(frozen=True, slots=True)
-class FlagSum(BlockPart):
+class FlagSum(PartBase):
     """How often a BOOL column is true; 0s and 1s cannot overflow, so one integer will do."""
 
     column: str
@@ -294,7 +294,7 @@ class FlagSum(BlockPart):
 
 
 @dataclass(frozen=True, slots=True)
-class FloatSum(BlockPart):
+class FloatSum(PartBase):
     """Sum of a float column."""
 
     column: str

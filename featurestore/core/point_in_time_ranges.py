@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from featurestore.core.compiled import FLOAT, FLOATS, INT, INTS, compiled_for_bulk
+from featurestore.core.compiled import FLOAT, FLOATS, INT, INTS, compiled_for_bulk, inlined
 from featurestore.core.events import Float64Array, Int64Array
-from featurestore.core.parts import Field, Merge, Storage
+from featurestore.core.parts import Array, Field, Merge, Storage
 from featurestore.core.point_in_time_bounds import ChunkWindows
 from featurestore.core.ranges import Ask, Gathered
 from featurestore.core.tiles import TileLayout, TileTable
@@ -166,11 +167,9 @@ def _float_sums(
     return 0
 
 
-@compiled_for_bulk(INT, INTS, INTS, INTS, INT, INTS, INTS)
-def _smallest_ints(
-    values: Int64Array, lows: Int64Array, highs: Int64Array, identity: int, queue: Int64Array, out: Int64Array
-) -> int:
-    """Smallest value of each window; `queue` holds rows whose values rise, the smallest at its front."""
+@inlined
+def _smallest(values: Array, lows: Int64Array, highs: Int64Array, identity: Any, queue: Int64Array, out: Array) -> int:
+    """Smallest value of each window, no NaN; `queue` holds rows whose values rise, the smallest at its front."""
     front, back, reached = 0, 0, np.int64(0)
     for index in range(len(lows)):
         low, high = lows[index], highs[index]
@@ -190,29 +189,19 @@ def _smallest_ints(
             front += 1
         out[index] = values[queue[front]]
     return 0
+
+
+@compiled_for_bulk(INT, INTS, INTS, INTS, INT, INTS, INTS)
+def _smallest_ints(
+    values: Int64Array, lows: Int64Array, highs: Int64Array, identity: int, queue: Int64Array, out: Int64Array
+) -> int:
+    """`_smallest` of integers."""
+    return _smallest(values, lows, highs, identity, queue, out)
 
 
 @compiled_for_bulk(INT, FLOATS, INTS, INTS, FLOAT, INTS, FLOATS)
 def _smallest_floats(
     values: Float64Array, lows: Int64Array, highs: Int64Array, identity: float, queue: Int64Array, out: Float64Array
 ) -> int:
-    """As `_smallest_ints`; columns hold no NaN."""
-    front, back, reached = 0, 0, np.int64(0)
-    for index in range(len(lows)):
-        low, high = lows[index], highs[index]
-        if high <= low:
-            out[index] = identity
-            continue
-        if low >= reached:
-            front = back = 0
-            reached = low
-        while reached < high:
-            while back > front and values[queue[back - 1]] >= values[reached]:
-                back -= 1
-            queue[back] = reached
-            back += 1
-            reached += 1
-        while queue[front] < low:
-            front += 1
-        out[index] = values[queue[front]]
-    return 0
+    """`_smallest` of floats."""
+    return _smallest(values, lows, highs, identity, queue, out)

@@ -21,7 +21,7 @@ import numpy as np
 
 from featurestore.core.compiled import INT, INT_MATRIX, INTS, compiled
 from featurestore.core.events import Int64Array
-from featurestore.core.parts import BlockPart, Field, Lift, Merge, Storage
+from featurestore.core.parts import Field, Lift, Merge, PartBase, Storage
 from featurestore.core.spec import Window
 from featurestore.core.tiles import TileLayout, TileTable
 
@@ -30,7 +30,7 @@ INT64_MAX = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class EventSpan(BlockPart):
+class EventSpan(PartBase):
     """First and last event time, of all events: conditions and nulls choose what is counted in a session, not which."""
 
     @property

@@ -30,7 +30,7 @@ from featurestore.core.aggregations.multiset import no_answers
 from featurestore.core.events import Int64Array
 from featurestore.core.formulas import Formula
 from featurestore.core.lifting import lift_field
-from featurestore.core.parts import Array, BlockPart, EventRows, Field, FieldValues, Merge, Part, Storage
+from featurestore.core.parts import Array, EventRows, Field, FieldValues, Merge, Part, PartBase, Storage
 from featurestore.core.spec import SCALAR_TYPES, Column, ValueType
 from featurestore.errors import InvalidRequest
 
@@ -184,7 +184,7 @@ def _parts_of(function: Aggregation) -> list[Part]:
 
 def _is_block(part: Part) -> bool:
     """Whether all fields are numbers that merge by ADD, MIN or MAX and are given to `lower`."""
-    return isinstance(part, BlockPart) and all(
+    return isinstance(part, PartBase) and all(
         field.storage is not Storage.BLOB and field.merge in _MERGES and field.is_read for field in part.fields
     )
 

@@ -25,12 +25,11 @@ from featurestore.core.aggregations.histogram import Entropy, Histogram, Mode
 from featurestore.core.aggregations.multiset import DISTINCT_MAX
 from featurestore.core.aggregations.parameters import Arguments, Parameter, ParameterKind, parse_by, parse_call
 from featurestore.core.aggregations.shape import Shape
-from featurestore.core.aggregations.stddev import StandardDeviation
 from featurestore.core.aggregations.sums import Mean, Sum
 from featurestore.core.aggregations.times import EdgeTime, MeanGap, TimeSince
 from featurestore.core.aggregations.top_k import LENGTH_MAX, TopK
 from featurestore.core.aggregations.top_k_by import TopKBy
-from featurestore.core.aggregations.variance import Variance
+from featurestore.core.aggregations.variance import StandardDeviation, Variance
 from featurestore.errors import InvalidRequest
 
 

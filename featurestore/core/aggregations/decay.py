@@ -15,7 +15,7 @@ ICDE 2009, with the newest event as landmark.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,17 @@ from featurestore.core.aggregations.parameters import duration_text
 from featurestore.core.aggregations.times import EventTime
 from featurestore.core.compiled import FLOAT_MATRIX, INT, INT_MATRIX, INTS, compiled
 from featurestore.core.events import Float64Array, Int64Array
-from featurestore.core.parts import Array, EventRows, Field, FieldValues, Lift, Merge, Part, RangeFamily, Storage
+from featurestore.core.parts import (
+    Array,
+    Field,
+    FieldValues,
+    Lift,
+    Merge,
+    Part,
+    PartBase,
+    RangeFamily,
+    Storage,
+)
 from featurestore.core.ranges import Ask, Gathered
 from featurestore.core.spec import Column, ValueType
 
@@ -35,7 +45,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class DecayedSum:
+class DecayedSum(PartBase):
     """Sum of values (or of ones), decayed to the newest event that has one.
 
     Attributes:
@@ -65,18 +75,9 @@ class DecayedSum:
         return (EventTime(self.column, is_newest=True),)
 
     @property
-    def reads_event_ids(self) -> bool:
-        """No."""
-        return False
-
-    @property
     def family(self) -> RangeFamily | None:
         """All decayed sums of a view."""
         return DecayedRanges
-
-    def lift(self, rows: EventRows) -> Mapping[str, FieldValues]:
-        """Never asked: a value at its own time is itself."""
-        raise NotImplementedError("no field lifts on its own")
 
     def merge_groups(
         self, mine: Sequence[FieldValues], required: Sequence[FieldValues], starts: Int64Array
@@ -88,16 +89,6 @@ class DecayedSum:
         # A tile without values has no time; its sum is 0, whatever the wrapped age makes of it.
         weights = np.exp2(np.where(sums == 0.0, 0, ages) / -float(self.half_life_ms))
         return (np.add.reduceat(sums * weights, starts),)
-
-    def merge_ranges(
-        self, mine: Sequence[FieldValues], lows: Int64Array, highs: Int64Array
-    ) -> tuple[FieldValues | None, ...]:
-        """Never asked."""
-        raise NotImplementedError("the family merges ranges")
-
-    def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
-        """Already compact."""
-        return tuple(mine)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ are told apart by their ids, and where the source declares no id (or reuses one)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,12 @@ from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.formulas import Formula
 from featurestore.core.parts import (
     Array,
-    EventRows,
     Field,
     FieldValues,
     Lift,
     Merge,
     Part,
+    PartBase,
     RangeFamily,
     Storage,
     ValueCount,
@@ -41,7 +41,7 @@ _NO_VALUE: dict[Storage, int | float | bytes] = {Storage.INT: 0, Storage.FLOAT: 
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeValue:
+class EdgeValue(PartBase):
     """Time, id and value of the oldest or newest event with a value in `column`."""
 
     column: Column
@@ -63,11 +63,6 @@ class EdgeValue:
         )
 
     @property
-    def requires(self) -> tuple[Part, ...]:
-        """None."""
-        return ()
-
-    @property
     def reads_event_ids(self) -> bool:
         """To break ties."""
         return True
@@ -76,10 +71,6 @@ class EdgeValue:
     def family(self) -> RangeFamily | None:
         """All edges of a view."""
         return EdgeRanges
-
-    def lift(self, rows: EventRows) -> Mapping[str, FieldValues]:
-        """Never asked."""
-        raise NotImplementedError("no field lifts on its own")
 
     def merge_groups(
         self, mine: Sequence[FieldValues], required: Sequence[FieldValues], starts: Int64Array
@@ -94,16 +85,6 @@ class EdgeValue:
         for tied in np.flatnonzero(np.bincount(group, minlength=len(starts)) > 1):
             chosen[tied] = self._extreme_row(mine, candidates[group == tied])
         return tuple(field[chosen] for field in mine)
-
-    def merge_ranges(
-        self, mine: Sequence[FieldValues], lows: Int64Array, highs: Int64Array
-    ) -> tuple[FieldValues | None, ...]:
-        """Never asked."""
-        raise NotImplementedError("the family merges ranges")
-
-    def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
-        """Already compact."""
-        return tuple(mine)
 
     @property
     def _nothing_ms(self) -> int:

@@ -28,7 +28,17 @@ from featurestore.core.aggregations.base import ANY_TYPE, AggregationBase, Lower
 from featurestore.core.blob_rows import interleave
 from featurestore.core.compiled import BYTES, FLAGS, INT, INTS, compiled, inlined
 from featurestore.core.events import BlobRow, Int64Array
-from featurestore.core.parts import Array, EventRows, Field, FieldValues, Lift, Merge, Part, RangeFamily, Storage
+from featurestore.core.parts import (
+    Array,
+    EventRows,
+    Field,
+    FieldValues,
+    Lift,
+    Merge,
+    Part,
+    PartBase,
+    Storage,
+)
 from featurestore.core.spec import Column, ValueType
 
 ENTRIES_MAX = 100
@@ -45,7 +55,7 @@ _TEXT_ENTRY = struct.Struct("<qHH")
 
 
 @dataclass(frozen=True, slots=True)
-class EventList:
+class EventList(PartBase):
     """The n oldest or newest events with a value in `column`, or such events of n distinct values."""
 
     column: Column
@@ -65,19 +75,9 @@ class EventList:
         return (Field("entries", Storage.BLOB, Merge.OWN, b"", Lift.OWN, self.column.name),)
 
     @property
-    def requires(self) -> tuple[Part, ...]:
-        """None."""
-        return ()
-
-    @property
     def reads_event_ids(self) -> bool:
         """To break ties."""
         return True
-
-    @property
-    def family(self) -> RangeFamily | None:
-        """None: one part's windows are one call of the compiled loop."""
-        return None
 
     def lift(self, rows: EventRows) -> Mapping[str, FieldValues]:
         """One entry an event; nothing where the value is null."""
@@ -108,10 +108,6 @@ class EventList:
     ) -> tuple[FieldValues | None, ...]:
         """The best entries of each range."""
         return (self._best(mine[0], lows, highs),)
-
-    def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
-        """Already compact."""
-        return tuple(mine)
 
     def _best(self, states: FieldValues, lows: Int64Array, highs: Int64Array) -> BlobRow:
         """The merged states of ranges of rows."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from featurestore.core.aggregations.base import ORDERED, AggregationBase, Lowered
 from featurestore.core.events import Int64Array
 from featurestore.core.formulas import Formula
-from featurestore.core.parts import Array, BlockPart, Field, Lift, Merge, Part, Storage, ValueCount
+from featurestore.core.parts import Array, Field, Lift, Merge, Part, PartBase, Storage, ValueCount
 from featurestore.core.spec import Column, ValueType
 
 INT64_MIN = -(1 << 63)
@@ -16,7 +16,7 @@ INT64_MAX = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class ExtremeValue(BlockPart):
+class ExtremeValue(PartBase):
     """Smallest or largest value of a column.
 
     The identity is the far end of the type. A column may hold that very number, so emptiness is told by ValueCount.

@@ -24,7 +24,17 @@ from featurestore.core.aggregations.base import ANY_TYPE, AggregationBase, Lower
 from featurestore.core.blob_rows import interleave
 from featurestore.core.compiled import BYTES, FLAGS, INT, INT_MATRIX, INTS, compiled, inlined
 from featurestore.core.events import BlobRow, Int64Array
-from featurestore.core.parts import Array, EventRows, Field, FieldValues, Lift, Merge, Part, RangeFamily, Storage
+from featurestore.core.parts import (
+    Array,
+    EventRows,
+    Field,
+    FieldValues,
+    Lift,
+    Merge,
+    Part,
+    PartBase,
+    Storage,
+)
 from featurestore.core.spec import Column, ValueType
 
 BOUND_DEFAULT = 256
@@ -36,7 +46,7 @@ _FIXED = np.dtype([("kind", "u1"), ("time_ms", "<i8")])
 
 
 @dataclass(frozen=True, slots=True)
-class EventTimes:
+class EventTimes(PartBase):
     """All event times up to `bound`, of events with a value in `column` or of all."""
 
     column: str | None
@@ -51,21 +61,6 @@ class EventTimes:
     def fields(self) -> tuple[Field, ...]:
         """One state."""
         return (Field("times", Storage.BLOB, Merge.OWN, b"", Lift.OWN, self.column),)
-
-    @property
-    def requires(self) -> tuple[Part, ...]:
-        """None."""
-        return ()
-
-    @property
-    def reads_event_ids(self) -> bool:
-        """No: events of one time are alike here."""
-        return False
-
-    @property
-    def family(self) -> RangeFamily | None:
-        """None: one part's windows are one call of the compiled loop."""
-        return None
 
     def lift(self, rows: EventRows) -> Mapping[str, FieldValues]:
         """One time an event; nothing where the value is null."""
@@ -85,10 +80,6 @@ class EventTimes:
     ) -> tuple[FieldValues | None, ...]:
         """All times of each range."""
         return (self._united(mine[0], lows, highs),)
-
-    def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
-        """Already compact."""
-        return tuple(mine)
 
     def _united(self, states: FieldValues, lows: Int64Array, highs: Int64Array) -> BlobRow:
         """The merged states of ranges of rows."""

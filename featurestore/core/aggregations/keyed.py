@@ -15,7 +15,7 @@ differ in what the key is, which numbers it has, and what happens when there are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,17 @@ from featurestore.core.aggregations.keyed_kernels import (
     merge_keyed,
 )
 from featurestore.core.events import BlobRow, BoolArray, ColumnValues, Float64Array, Int64Array
-from featurestore.core.parts import Array, EventRows, Field, FieldValues, Lift, Merge, Part, RangeFamily, Storage
+from featurestore.core.parts import (
+    Array,
+    Field,
+    FieldValues,
+    Lift,
+    Merge,
+    Part,
+    PartBase,
+    RangeFamily,
+    Storage,
+)
 from featurestore.core.spec import ValueType
 
 INT_TAG, FLOAT_TAG, TEXT_TAG, BOOL_TAG = 1, 2, 3, 4
@@ -145,7 +155,7 @@ class Entries:
         return [key.decode() if isinstance(key, bytes) else str(key) for key in self.key_values()]
 
 
-class KeyedPart:
+class KeyedPart(PartBase):
     """Base of parts that keep a keyed state; a subclass says what is lifted.
 
     Args:
@@ -162,10 +172,6 @@ class KeyedPart:
     requires: tuple[Part, ...] = ()
     reads_event_ids = False
     family: RangeFamily | None = None
-
-    def lift(self, rows: EventRows) -> Mapping[str, FieldValues]:
-        """One entry an event."""
-        raise NotImplementedError("a keyed part says what it lifts")
 
     def lift_entries(self, keys: ColumnValues | BlobRow, valid: BoolArray | None, numbers: Sequence[Array]) -> BlobRow:
         """States of N events.
@@ -208,10 +214,6 @@ class KeyedPart:
         states = mine[0]
         assert isinstance(states, BlobRow)
         return (self.merge_states(states, lows, highs, len(lows) if len(lows) <= _SHARED_WINDOWS_MAX else 1),)
-
-    def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
-        """Already compact."""
-        return tuple(mine)
 
     def merge_states(self, states: BlobRow, lows: Int64Array, highs: Int64Array, windows_a_span: int) -> BlobRow:
         """States of W ranges of rows, of which `windows_a_span` after another share their rows; see `merge_keyed`."""

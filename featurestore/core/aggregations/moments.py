@@ -15,7 +15,7 @@ two-pass algorithm.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,12 @@ from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.parts import (
     LOW_BITS,
     Array,
-    EventRows,
     Field,
     FieldValues,
     Lift,
     Merge,
     Part,
+    PartBase,
     RangeFamily,
     Storage,
     ValueCount,
@@ -50,7 +50,7 @@ REFERENCE_MAX = float((1 << 63) - 1024)
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(PartBase):
     """One central moment of a column, power 2 to 4; merging reads the count, the sum and the lower moments."""
 
     column: Column
@@ -73,18 +73,9 @@ class Moment:
         return (ValueCount(self.column.name), sum_part(self.column), *lower)
 
     @property
-    def reads_event_ids(self) -> bool:
-        """No."""
-        return False
-
-    @property
     def family(self) -> RangeFamily | None:
         """All moments of a view."""
         return MomentRanges
-
-    def lift(self, rows: EventRows) -> Mapping[str, FieldValues]:
-        """Never asked: one value does not deviate from itself."""
-        raise NotImplementedError("no field lifts on its own")
 
     def merge_groups(
         self, mine: Sequence[FieldValues], required: Sequence[FieldValues], starts: Int64Array
@@ -112,16 +103,6 @@ class Moment:
             return np.asarray(cubes)
         fourths = moments[2] + distance * (4 * moments[1] + distance * (6 * moments[0] + squared))
         return np.maximum(np.add.reduceat(fourths, starts) - 4 * bias * cubes, 0.0)
-
-    def merge_ranges(
-        self, mine: Sequence[FieldValues], lows: Int64Array, highs: Int64Array
-    ) -> tuple[FieldValues | None, ...]:
-        """Never asked."""
-        raise NotImplementedError("the family merges ranges")
-
-    def normalize(self, mine: Sequence[FieldValues]) -> tuple[FieldValues, ...]:
-        """Already compact."""
-        return tuple(mine)
 
 
 def _distances(sums: Sequence[Array], merged: Sequence[Array], starts: Int64Array, sizes: Int64Array) -> Array:

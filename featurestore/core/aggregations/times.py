@@ -18,12 +18,12 @@ import numpy as np
 from featurestore.core.aggregations.base import ANY_TYPE, AggregationBase, Lowered
 from featurestore.core.aggregations.extremes import INT64_MAX, INT64_MIN
 from featurestore.core.events import Int64Array
-from featurestore.core.parts import Array, BlockPart, Field, Lift, Merge, Part, RowCount, Storage, ValueCount
+from featurestore.core.parts import Array, Field, Lift, Merge, Part, PartBase, RowCount, Storage, ValueCount
 from featurestore.core.spec import Column, ValueType
 
 
 @dataclass(frozen=True, slots=True)
-class EventTime(BlockPart):
+class EventTime(PartBase):
     """Time of the oldest or newest event, of those with a value in `column` or of all.
 
     No event is as old as the identity, so it tells emptiness by itself.

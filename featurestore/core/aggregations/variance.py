@@ -1,4 +1,4 @@
-"""var_pop and var_samp: the second central moment by the number of values, or by one less."""
+"""var_pop, var_samp, stddev_pop and stddev_samp: the second central moment by the number of values, or by one less."""
 
 from __future__ import annotations
 
@@ -48,3 +48,26 @@ class Variance(AggregationBase):
         """M2 by the degrees of freedom."""
         degrees = fields[0] - int(self.is_sample)
         return Lowered(fields[1] / np.maximum(degrees, 1), degrees <= 0)
+
+
+@dataclass(frozen=True, slots=True)
+class StandardDeviation(Variance):
+    """Standard deviation of the non-null values: the square root of the variance, of the population or of a sample.
+
+    Null over no values; the sample's also over one value.
+    """
+
+    @property
+    def name(self) -> str:
+        """stddev_samp or stddev_pop."""
+        return "stddev_samp" if self.is_sample else "stddev_pop"
+
+    @property
+    def formula(self) -> tuple[Formula, int] | None:
+        """The square root of M2 over the degrees of freedom."""
+        return Formula.ROOT_MEAN_SQUARE, int(self.is_sample)
+
+    def lower(self, fields: Sequence[Array], as_of_ms: Int64Array) -> Lowered:
+        """The variance's square root."""
+        variance = super(StandardDeviation, self).lower(fields, as_of_ms)
+        return Lowered(np.sqrt(variance.values), variance.null)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from featurestore.core.expressions import compile_expression
-from featurestore.core.expressions.zones import zone_names
 from featurestore.core.spec import ValueType
+from featurestore.core.time_zones import zone_names
 from tests.core.expressions.columns import column_of, values_of
 
 TYPES = {"t": ValueType.TIMESTAMP, "zone": ValueType.STRING}
