@@ -91,7 +91,7 @@ class BlockRanges:
             np.array(sorted(picks[storage]), dtype=np.int64).reshape(-1, 4)
             for storage in (Storage.INT, Storage.FLOAT)
         )
-        self._int_identities = np.array([field.identity for field in layout.int_fields], dtype=np.int64)
+        self._int_identities = layout.int_identities
         self._float_identities = np.array([field.identity for field in layout.float_fields], dtype=np.float64)
 
     def __call__(self, table: TileTable, bounds: Int64Array, out: Gathered, row: int) -> None:

@@ -41,6 +41,8 @@ class TileLayout:
         parts: distinct parts by key, with the position of every field.
         int_fields, float_fields, blob_fields: fields in storage order.
         int_add_count: number of leading integer fields that merge by ADD.
+        int_identities: (integer fields,) what merges without effect.
+        int_times: (integer fields,) 1 where values are event times.
         reads_event_ids: whether any part does.
         lifts_itself: whether any part does.
     """
@@ -79,6 +81,8 @@ class TileLayout:
         )
         self.int_blocks = blocks_of(self.int_fields)
         self.int_add_count = sum(field.merge is Merge.ADD for field in self.int_fields)
+        self.int_identities = np.array([field.identity for field in self.int_fields], dtype=np.int64)
+        self.int_times = np.array([field.lift is Lift.TIME for field in self.int_fields], dtype=np.int64)
         self.float_blocks = blocks_of(self.float_fields)
         self.reads_event_ids = any(placed_part.part.reads_event_ids for placed_part in self.parts)
         self.lifts_itself = any(placed_part.lifts_itself for placed_part in self.parts)

@@ -27,6 +27,7 @@ from featurestore.serving.limits import (
     ROWS_LOWERED_TOGETHER_MAX,
 )
 from featurestore.serving.packed_collections import Collection
+from featurestore.serving.placing import give_statuses, place_numbers
 from featurestore.serving.plan import PlainPart, ServicePlan, StreamPart
 from featurestore.serving.schema import FeatureStatus, Matrix
 from featurestore.wire.entity_key import KEY_BYTES_MAX, encode_key, encode_value
@@ -168,11 +169,16 @@ class Assembly:
             self._fill_streams()
         for plain, rows in zip(self._plan.plain_parts, self._reads.rows[parts:], strict=True):
             self._fill_plain(plain, rows)
-        if len(self._doubles):
-            self._doubles[self._null[self._plan.double_features]] = np.nan
-        statuses = self._view_status[self._plan.view_of_feature]
-        statuses += self._null & (statuses == FeatureStatus.PRESENT)
-        statuses[self._plan.not_ready] = FeatureStatus.NOT_READY
+        plan, statuses = self._plan, np.empty(self._null.shape, dtype=np.uint8)
+        give_statuses(
+            plan.view_of_feature,
+            plan.double_features,
+            plan.not_ready,
+            self._view_status,
+            self._null,
+            self._doubles,
+            statuses,
+        )
         return Answer(
             row_count=self._row_count,
             doubles=self._doubles,
@@ -202,9 +208,16 @@ class Assembly:
         for index, (part, rows) in enumerate(zip(plan.stream_parts, self._reads.rows, strict=False)):
             self._gather(index, part, rows, span, merged)
         lowered = lowering.lower(merged, as_of_ms[span])
-        self._null[plan.nulls.to, span] = lowered.null[plan.nulls.of]
-        self._integers[plan.integers.to, span] = lowered.ints[plan.integers.of]
-        self._doubles[plan.doubles.to, span] = lowered.floats[plan.doubles.of]
+        place_numbers(
+            plan.places,
+            span.start,
+            lowered.ints,
+            lowered.floats,
+            lowered.null,
+            self._integers,
+            self._doubles,
+            self._null,
+        )
         for of, to in plan.strings:
             for row, value in enumerate(lowered.objects[of], start=span.start):
                 if value is not None:

@@ -2,7 +2,7 @@
 
     references   card.count_1h  merchant.risk  card.mean_1d          (answer order)
     schema       integers[0]    strings[0]     doubles[0]            (FeatureSlot: matrix and row)
-    scatters     ints of all stream views, one after another: [3] -> integers[0]; floats: [7] -> doubles[0]
+    places       lowered features of all stream views, one after another: [3] -> integers[0]; [7] -> doubles[0]
     parts        card: a stream view; merchant: a plain one, its field 2 -> strings[0]
 
 A plan belongs to one snapshot of registry and generations and is never changed; another snapshot gets another plan.
@@ -20,6 +20,7 @@ from featurestore.core.lowered_view import LoweredView
 from featurestore.core.lowering import Lowering
 from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ValueType
 from featurestore.online.generations import Generation
+from featurestore.serving.placing import DOUBLE, INTEGER, OTHER
 from featurestore.serving.schema import (
     COLLECTION_MATRICES,
     MATRIX_OF,
@@ -33,17 +34,6 @@ from featurestore.wire.tile_codec import prepare
 
 BEFORE_EVERYTHING_MS = 0
 """Read time at which a view is asked for its answer over no events; any would do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scatter:
-    """Where values go: `target[to] = source[of]`, both (K,).
-
-    The source is what the plan's lowering answers, so that one gather fills a matrix.
-    """
-
-    of: Int64Array
-    to: Int64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +79,9 @@ class ServicePlan:
         references: where each feature comes from, in answer order.
         stream_parts, plain_parts: the views that are read.
         lowering: answers the features that the stream parts have, in the order of the parts.
-        integers, doubles: feature of the lowering -> row of the matrix.
+        places: (K, 3) where each feature of the lowering goes; see `placing.place_numbers`.
         strings: (feature of the lowering, row of the strings matrix) pairs.
         collections: (feature of the lowering, matrix, row of that matrix) of each list and map.
-        nulls: feature of the lowering -> index in the schema's features.
         view_of_feature: (F,) index into the schema's views.
         not_ready: (P,) indices of features that the serving generations do not have.
         double_features: (D,) index in the schema's features of each row of the doubles matrix.
@@ -104,11 +93,9 @@ class ServicePlan:
     stream_parts: tuple[StreamPart, ...]
     plain_parts: tuple[PlainPart, ...]
     lowering: Lowering
-    integers: Scatter
-    doubles: Scatter
+    places: Int64Array
     strings: tuple[tuple[int, int], ...]
     collections: tuple[tuple[int, Matrix, int], ...]
-    nulls: Scatter
     view_of_feature: Int64Array
     not_ready: Int64Array
     double_features: Int64Array
@@ -164,11 +151,9 @@ def make_plan(
         stream_parts=tuple(stream_parts),
         plain_parts=tuple(plain_parts),
         lowering=Lowering(lowered),
-        integers=_scatter((of, slot.slot) for of, slot in placed if slot.matrix is Matrix.INTEGERS),
-        doubles=_scatter((of, slot.slot) for of, slot in placed if slot.matrix is Matrix.DOUBLES),
+        places=_places(streamed, slots),
         strings=tuple((of, slot.slot) for of, slot in placed if slot.matrix is Matrix.STRINGS),
         collections=tuple((of, slot.matrix, slot.slot) for of, slot in placed if slot.matrix in COLLECTION_MATRICES),
-        nulls=_scatter(enumerate(streamed)),
         view_of_feature=_indices(slot.view for slot in slots),
         not_ready=_indices(at for at in range(len(slots)) if at not in answered),
         double_features=schema.features_of[Matrix.DOUBLES],
@@ -239,10 +224,11 @@ def _slots(
     return tuple(slots)
 
 
-def _scatter(given: Iterable[tuple[int, int]]) -> Scatter:
-    """Index arrays of (of, to) pairs."""
-    pairs = list(given)
-    return Scatter(_indices(of for of, _ in pairs), _indices(to for _, to in pairs))
+def _places(streamed: Sequence[int], slots: Sequence[FeatureSlot]) -> Int64Array:
+    """Where the numbers of each lowered feature go."""
+    kinds = {Matrix.INTEGERS: INTEGER, Matrix.DOUBLES: DOUBLE}
+    places = [(at, kinds.get(slots[at].matrix, OTHER), slots[at].slot) for at in streamed]
+    return np.array(places, dtype=np.int64).reshape(-1, 3)
 
 
 def _indices(values: Iterable[int]) -> Int64Array:

@@ -29,7 +29,7 @@ from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles import TileLayout, TileTable
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, InvariantBroken
-from featurestore.wire.tile_kernels import (
+from featurestore.wire.head_kernels import (
     NO_COLUMN,
     PROGRAM_COLUMNS,
     STORED_BLOB,
@@ -92,7 +92,7 @@ class HeadCodec:
             dtype=np.int64,
         )
         self._program = self._lifting_program(view.layout)
-        self._int_identities = np.array([field.identity for field in view.layout.int_fields], dtype=np.int64)
+        self._int_identities = view.layout.int_identities
         self._float_identities = np.array([field.identity for field in view.layout.float_fields], dtype=np.float64)
 
     def encode(self, rows: EventRows) -> list[bytes] | ByteMatrix:
@@ -188,7 +188,7 @@ class HeadCodec:
         return bool(is_ascending)
 
     def _lifting_program(self, layout: TileLayout) -> Int64Array:
-        """What `fill_head` does for each field; see `tile_kernels.PROGRAM_COLUMNS`."""
+        """What `fill_head` does for each field; see `head_kernels.PROGRAM_COLUMNS`."""
         steps = []
         for placed in layout.parts:
             for field, at in zip(placed.part.fields, placed.fields, strict=True):

@@ -2,13 +2,14 @@
 
 All integers little-endian. A reader gets numpy views of the received bytes; nothing is parsed tile by tile.
 
-    body    header    40 bytes: magic 0xFB, version, codes of the start, add and other blocks, 3 reserved bytes,
-                      tile count u4, blob bytes u4, base_ms i8, dropped_before_ms i8, lifetime_end_ms i8
+    body    header    40 bytes: magic 0xFB, version, code of the starts, 5 reserved bytes, tile count u4, blob bytes u4,
+                      base_ms i8, dropped_before_ms i8, lifetime_end_ms i8
+            codes     u1 for each integer field: its width (see `body_kernels`)
             starts    N x (u4 or i8)     (start - base_ms) / 1000 or / 1, by the code
             widths    N x u1             rung of the ladder; 0 is 1 ms, 255 ends at lifetime_end_ms
-            ints      ADD rows x N, then other rows x N, each block in the narrowest of i1 i2 i4 i8 that holds it
-            floats    rows x N x f8
-            blobs     distinct count u4, rows x N codes in u1, u2 or u4, distinct x u4 ends, the distinct strings
+            ints      for each field N x (i1, i2, i4 or i8), or one i8
+            floats    fields x N x f8
+            blobs     distinct count u4, fields x N codes in u1, u2 or u4, distinct x u4 ends, the distinct strings
             checksum  u8, XXH3-64 of everything before it
 
     strings repeat (the id of the newest event of several columns, country codes), hence the dictionary
@@ -25,20 +26,20 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
-from featurestore.core.events import BlobRow, Int64Array
+from featurestore.core.events import BlobRow
 from featurestore.core.parts import EventRows, Merge, Storage
 from featurestore.core.ranges import find_bounds
 from featurestore.core.spec import HOP_LADDER_MS
 from featurestore.core.tiles import NOTHING_DROPPED_MS, Blobs, TileLayout, TileTable
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, InvariantBroken, UnknownTileVersion
+from featurestore.wire.body_kernels import CONSTANT, CONSTANT_BYTES, fill_body, measure_ints, write_ints
 from featurestore.wire.head_codec import HeadCodec, head_codec
-from featurestore.wire.tile_kernels import fill_body
 
 MAGIC = 0xFB
-VERSION = 2
+VERSION = 3
 
-_HEADER = struct.Struct("<BBBBB3xIIqqq")
+_HEADER = struct.Struct("<BBB5xIIqqq")
 _CHECKSUM_BYTES = 8
 _LIFETIME_CODE = 255
 _NO_LIFETIME_TILE = -(1 << 63)
@@ -46,10 +47,9 @@ _WIDTHS_MS = np.array([1, *HOP_LADDER_MS], dtype=np.int64)
 _WIDTH_OF_CODE = np.ones(256, dtype=np.int64)
 _WIDTH_OF_CODE[_LIFETIME_CODE] = 0
 _WIDTH_OF_CODE[: len(_WIDTHS_MS)] = _WIDTHS_MS
-_INT_TYPES = (np.dtype("i1"), np.dtype("<i2"), np.dtype("<i4"), np.dtype("<i8"))
-_INT_BYTES = (1, 2, 4, 8)
 _START_BYTES = (4, 8)
-_INT_LIMITS = tuple(1 << (8 * size - 1) for size in (1, 2, 4, 8))
+_BYTES_OF_CODE = bytes((1, 2, 4, 8)) + bytes(252)
+"""Bytes a tile of an integer field, by its code; a constant takes none."""
 _START_SECONDS, _START_MS = 0, 1
 _SECOND_MS = 1_000
 _U4_LIMIT = 1 << 32
@@ -61,8 +61,7 @@ def encode_body(table: TileTable) -> bytes:
     Args:
         table: N >= 1 tiles ascending by start, normalized (see `TileTable.normalize`).
     """
-    layout, count = table.layout, table.count
-    widths = table.end_ms - table.start_ms
+    count, widths = table.count, table.end_ms - table.start_ms
     codes = np.searchsorted(_WIDTHS_MS, widths)
     is_rung = _WIDTHS_MS[np.minimum(codes, len(_WIDTHS_MS) - 1)] == widths
     lifetime_end = _NO_LIFETIME_TILE
@@ -78,17 +77,16 @@ def encode_body(table: TileTable) -> bytes:
         start_code, starts = _START_SECONDS, (relative // _SECOND_MS).astype("<u4").tobytes()
     else:
         start_code, starts = _START_MS, relative.astype("<i8").tobytes()
-    add_code, adds = _narrow(table.ints[: layout.int_add_count])
-    other_code, others = _narrow(table.ints[layout.int_add_count :])
+    field_codes, ints = _encode_ints(table)
     blobs = _encode_blobs(table)
-    numbers = (start_code, add_code, other_code, count, len(blobs), base, table.dropped_before_ms, lifetime_end)
+    numbers = (start_code, count, len(blobs), base, table.dropped_before_ms, lifetime_end)
     body = b"".join(
         (
             _HEADER.pack(MAGIC, VERSION, *numbers),
+            field_codes,
             starts,
             codes.astype(np.uint8).tobytes(),
-            adds,
-            others,
+            ints,
             table.floats.astype("<f8").tobytes(),
             blobs,
         )
@@ -124,8 +122,8 @@ def decode_entity(view: CompiledView, body: bytes | None, head: bytes | None) ->
 def prepare(view: CompiledView) -> None:
     """Load whatever decoding and reaching take, before a payment waits for it."""
     table = _decode(view.layout, b"", head_codec(view), b"")
-    nothing = _Header(_START_SECONDS, 0, 0, 0, 0, 0, NOTHING_DROPPED_MS, _NO_LIFETIME_TILE)
-    _fill_from_body(nothing, bytes(_HEADER.size + 4), table)
+    nothing = _Header(_START_SECONDS, 0, 0, 0, NOTHING_DROPPED_MS, _NO_LIFETIME_TILE)
+    _fill_from_body(nothing, bytes(_HEADER.size + len(view.layout.int_fields) + 4), table)
     find_bounds(table.start_ms, 0, table.start_ms, table.start_ms, table.start_ms)
 
 
@@ -133,8 +131,6 @@ class _Header(NamedTuple):
     """What a body says of itself."""
 
     start_code: int
-    add_code: int
-    other_code: int
     tile_count: int
     blob_bytes: int
     base_ms: int
@@ -174,8 +170,6 @@ def _fill_from_body(header: _Header, body: bytes, table: TileTable) -> None:
     numbers = (
         header.tile_count,
         _START_BYTES[header.start_code],
-        _INT_BYTES[header.add_code],
-        _INT_BYTES[header.other_code],
         header.base_ms,
         header.lifetime_end_ms,
         table.layout.int_add_count,
@@ -185,6 +179,8 @@ def _fill_from_body(header: _Header, body: bytes, table: TileTable) -> None:
         _HEADER.size,
         np.array(numbers, dtype=np.int64),
         _WIDTH_OF_CODE,
+        table.layout.int_identities,
+        table.layout.int_times,
         table.start_ms,
         table.end_ms,
         table.ints,
@@ -211,13 +207,15 @@ def _with_own_lifts(table: TileTable, recent: EventRows, first: int) -> TileTabl
     return dataclasses.replace(table, blobs=Blobs(b"".join(buffers), blobs.begins, blobs.ends))
 
 
-def _narrow(block: Int64Array) -> tuple[int, bytes]:
-    """Code and bytes of a block in the narrowest integer that holds all of it."""
-    if block.size == 0:
-        return 0, b""
-    low, high = int(block.min()), int(block.max())
-    code = next(code for code, limit in enumerate(_INT_LIMITS) if -limit <= low and high < limit)
-    return code, block.astype(_INT_TYPES[code]).tobytes()
+def _encode_ints(table: TileTable) -> tuple[bytes, bytes]:
+    """Codes and values of the integer fields."""
+    layout = table.layout
+    ints, start = np.ascontiguousarray(table.ints), np.ascontiguousarray(table.start_ms)
+    given = (ints, layout.int_identities, layout.int_times, layout.int_add_count, start)
+    codes = np.empty(len(ints), dtype=np.uint8)
+    values = np.empty(measure_ints(*given, codes), dtype=np.uint8)
+    write_ints(*given, codes, values)
+    return codes.tobytes(), values.tobytes()
 
 
 def _read_header(layout: TileLayout, body: bytes) -> _Header:
@@ -233,17 +231,14 @@ def _read_header(layout: TileLayout, body: bytes) -> _Header:
             hint="upgrade this process, or rebuild the view with a new generation",
         )
     header = _Header(*fields)
-    if header.start_code > _START_MS or max(header.add_code, header.other_code) >= len(_INT_TYPES):
+    codes = body[_HEADER.size : _HEADER.size + len(layout.int_fields)]
+    if header.start_code > _START_MS or (codes and max(codes) > CONSTANT):
         raise CorruptTile("body names a number type that does not exist")
-    other_rows = len(layout.int_fields) - layout.int_add_count
     tile_bytes = (
-        _START_BYTES[header.start_code]
-        + 1
-        + layout.int_add_count * _INT_BYTES[header.add_code]
-        + other_rows * _INT_BYTES[header.other_code]
-        + 8 * len(layout.float_fields)
+        _START_BYTES[header.start_code] + 1 + sum(codes.translate(_BYTES_OF_CODE)) + 8 * len(layout.float_fields)
     )
-    size = _HEADER.size + header.blob_bytes + header.tile_count * tile_bytes + _CHECKSUM_BYTES
+    once = len(layout.int_fields) + CONSTANT_BYTES * codes.count(CONSTANT) + header.blob_bytes
+    size = _HEADER.size + once + header.tile_count * tile_bytes + _CHECKSUM_BYTES
     if size != len(body):
         raise CorruptTile(f"body has {len(body)} bytes where its header implies {size}")
     checksum = int.from_bytes(body[-_CHECKSUM_BYTES:], "little")

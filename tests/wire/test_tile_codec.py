@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featurestore.core.events import BlobRow
 from featurestore.core.parts import EventRows
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.core.tiles import TileTable
@@ -19,9 +21,8 @@ from featurestore.wire.head_codec import HeadCodec
 from featurestore.wire.tile_codec import decode_body, decode_entity, encode_body
 
 GOLDEN_BODY = (
-    "fb02000003000000020000001800000000a8da769b0100000000000000000080000000000000008000000000050000000000"
-    "000005f6010101000500000000000000f6ffffffffffffff00a8da769b010000000000000000008003000000000102010200"
-    "000002000000040000006530534570d0a8d79a2a84d7"
+    "fb03000000000000020000001800000000a8da769b0100000000000000000080000000000000008000000000000000000000"
+    "050000000000000005f60101010005f60080030000000001020102000000020000000400000065305345dc889ad61d115464"
 )
 GOLDEN_HEAD = "00a8da769b010000050000000000000000020002006530534588bbda769b010000f6ffffffffffffff02020000006531"
 
@@ -90,6 +91,40 @@ def test_a_damaged_body_is_refused(case: StreamCase, cut: int, flip: int) -> Non
     for damaged in (body[:-cut], body + b"\0" * cut, changed):
         with pytest.raises(CorruptData):
             decode_body(table.layout, damaged)
+
+
+@given(data=st.data())
+def test_integers_of_any_width_come_back(data: st.DataObject) -> None:
+    """Constants, identities, times before and behind their tiles, and the ends of every width, field by field."""
+    layout = CompiledView(small_view("market")).layout
+    count = data.draw(st.integers(1, 12))
+    start = np.arange(count, dtype=np.int64) * 1_000 + data.draw(st.sampled_from((-ANCHOR_MS, 0, ANCHOR_MS)))
+    rows = []
+    for identity in layout.int_identities.tolist():
+        bits = data.draw(st.sampled_from((1, 7, 8, 15, 16, 31, 32, 63)))
+        edges = [-(1 << bits), 1 - (1 << bits), (1 << bits) - 1, 0, identity]
+        values = st.sampled_from(edges) | st.sampled_from(edges[:4]).map(lambda one: one + int(start[0]))
+        row = data.draw(st.lists(values, min_size=count, max_size=count) | values.map(lambda one: [one] * count))
+        rows.append([min(max(one, -(1 << 63)), (1 << 63) - 1) for one in row])
+    ids = {at: BlobRow.of([b"e"] * count) for at in range(len(layout.blob_fields))}
+    ints, floats = np.array(rows, dtype=np.int64), np.zeros((len(layout.float_fields), count))
+    table = TileTable(layout, start, start + 1, ints, floats, layout.blobs_of(ids, count))
+
+    assert same(table, decode_body(layout, encode_body(table)))
+
+
+@pytest.mark.parametrize("field", ["distinct", "code", "end"])
+def test_strings_outside_a_body_are_refused(field: str) -> None:
+    """A writer's bug with a right checksum must not make a reader read what lies behind the bytes."""
+    table = table_of(small_view("market"), two_events())
+    body = bytearray(encode_body(table)[:-8])
+    blobs = int.from_bytes(body[12:16], "little")
+    at = {"distinct": len(body) - blobs, "code": len(body) - blobs + 4, "end": len(body) - blobs + 8}[field]
+    body[at] = 0xEE
+    forged = bytes(body) + xxhash.xxh3_64_intdigest(bytes(body)).to_bytes(8, "little")
+
+    with pytest.raises(CorruptTile, match="names a string"):
+        decode_body(table.layout, forged)
 
 
 def test_a_head_that_ends_inside_a_row_is_refused() -> None:

@@ -1,0 +1,253 @@
+"""Compiled loops between tiles and the bytes of a body: integers in the narrowest form that holds each field.
+
+    code 0 1 2 3    1, 2, 4 or 8 bytes a tile
+    code 4          8 bytes, once: all tiles have that value (the count of single events, the high half of small sums)
+
+Below 8 bytes the lowest number of a field that does not merge by ADD stands for its identity (the time of no event, the
+minimum of no value), and times count from the start of their tile: both would otherwise take 8 bytes.
+
+Sizes are checked before (`tile_codec` knows what a header implies) or here, so that no loop reads outside its bytes.
+Numbers are read and written in place, little-endian and unaligned, as x86-64 and ARM64 can.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from featurestore.core.compiled import BYTES, FLAGS, FLOAT_MATRIX, INT, INT_MATRIX, INTS, compiled, inlined
+from featurestore.core.events import Float64Array, Int64Array
+from featurestore.core.parts import Array
+
+CONSTANT = 4
+"""Code of a field that has one value in all tiles."""
+
+CONSTANT_BYTES = 8
+
+
+@inlined
+def _code_for(value: int, code: int, reserves_lowest: int) -> Any:
+    """The narrowest width from `code` on that holds a number."""
+    while code < 3:
+        limit = np.int64(1) << (8 * (1 << code) - 1)
+        if -limit + reserves_lowest <= value < limit:
+            break
+        code += 1
+    return code
+
+
+@compiled(INT, INT_MATRIX, INTS, INTS, INT, INTS, FLAGS)
+def measure_ints(
+    ints: Int64Array, identities: Int64Array, is_time: Int64Array, add_count: int, start: Int64Array, codes: Array
+) -> int:
+    """Choose the code of each integer field; returns the bytes that all of them take.
+
+    Args:
+        ints: (fields, N), N >= 1.
+        identities: (fields,).
+        is_time: (fields,) 1 where values are event times.
+        add_count: number of leading fields that merge by ADD.
+        start: (N,) begins of the tiles.
+        codes: (fields,) receives the codes.
+    """
+    count, total = ints.shape[1], 0
+    for field in range(ints.shape[0]):
+        first, code, is_constant = ints[field, 0], 0, True
+        reserves_lowest = 0 if field < add_count else 1
+        for row in range(count):
+            value = ints[field, row]
+            is_constant = is_constant and value == first
+            if reserves_lowest and value == identities[field]:
+                continue
+            code = _code_for(value - start[row] if is_time[field] else value, code, reserves_lowest)
+        size = count << code
+        if is_constant and size > CONSTANT_BYTES:
+            code, size = CONSTANT, CONSTANT_BYTES
+        codes[field] = code
+        total += size
+    return total
+
+
+@inlined
+def _narrow(
+    values: Array, ints: Array, identity: int, is_time: int, reserves_lowest: int, start: Array, field: int, lowest: int
+) -> Any:
+    """One field's values in the width of `values`."""
+    for row in range(len(values)):
+        value = ints[field, row]
+        if reserves_lowest and value == identity:
+            values[row] = lowest
+        else:
+            values[row] = value - start[row] if is_time else value
+    return 0
+
+
+@compiled(INT, INT_MATRIX, INTS, INTS, INT, INTS, FLAGS, FLAGS)
+def write_ints(
+    ints: Int64Array,
+    identities: Int64Array,
+    is_time: Int64Array,
+    add_count: int,
+    start: Int64Array,
+    codes: Array,
+    out: Array,
+) -> int:
+    """Write all integer fields as `measure_ints` chose; `out` has the size that it returned."""
+    count, at = ints.shape[1], 0
+    for field in range(ints.shape[0]):
+        code, identity, relative = codes[field], identities[field], is_time[field]
+        lowest_is_identity = 0 if field < add_count else 1
+        if code == CONSTANT:
+            out[at : at + CONSTANT_BYTES].view(np.int64)[0] = ints[field, 0]
+            at += CONSTANT_BYTES
+            continue
+        block = out[at : at + (count << code)]
+        if code == 0:
+            _narrow(block.view(np.int8), ints, identity, relative, lowest_is_identity, start, field, -(1 << 7))
+        elif code == 1:
+            _narrow(block.view(np.int16), ints, identity, relative, lowest_is_identity, start, field, -(1 << 15))
+        elif code == 2:
+            _narrow(block.view(np.int32), ints, identity, relative, lowest_is_identity, start, field, -(1 << 31))
+        else:
+            _narrow(block.view(np.int64), ints, identity, 0, 0, start, field, 0)
+        at += count << code
+    return at
+
+
+@inlined
+def _widen(
+    values: Array, ints: Array, identity: int, is_time: int, reserves_lowest: int, start: Array, field: int, lowest: int
+) -> Any:
+    """As `_narrow`, back."""
+    if not reserves_lowest:
+        for row in range(len(values)):
+            ints[field, row] = values[row]
+        return 0
+    for row in range(len(values)):
+        value = np.int64(values[row])
+        if value == lowest:
+            ints[field, row] = identity
+        else:
+            ints[field, row] = value + start[row] if is_time else value
+    return 0
+
+
+@inlined
+def _spans(codes: Array, limits: Array, strings: int, begins: Array, ends: Array, field: int, count: int) -> Any:
+    """Where each row's string is; 1 when a code points nowhere."""
+    for row in range(count):
+        code = np.int64(codes[row])
+        if code >= len(limits):
+            return 1
+        begins[field, row] = strings + (np.int64(limits[code - 1]) if code else 0)
+        ends[field, row] = strings + np.int64(limits[code])
+    return 0
+
+
+@compiled(INT, BYTES, INT, INTS, INTS, INTS, INTS, INTS, INTS, INT_MATRIX, FLOAT_MATRIX, INT_MATRIX, INT_MATRIX)
+def fill_body(
+    body: Array,
+    at: int,
+    header: Int64Array,
+    width_of_code: Int64Array,
+    identities: Int64Array,
+    is_time: Int64Array,
+    start: Int64Array,
+    end: Int64Array,
+    ints: Int64Array,
+    floats: Float64Array,
+    begins: Int64Array,
+    ends: Int64Array,
+) -> int:
+    """The first tiles of an entity, from the bytes behind a body's header.
+
+    Args:
+        body: all bytes of the body.
+        at: where the codes of its integer fields begin.
+        header: tile count, bytes a start (4: seconds), base_ms, lifetime_end_ms, number of ADD fields.
+        width_of_code: (256,) ms; 0 for the tile that ends at lifetime_end_ms.
+        identities: (fields,) of the integer fields.
+        is_time: (fields,) 1 where they hold event times.
+        start: (N,) receives the tiles in its first rows, as do the others.
+        end: (N,).
+        ints: (fields, N).
+        floats: (fields, N).
+        begins: (fields, N) spans of strings within the body.
+        ends: (fields, N).
+
+    Returns:
+        0, or 1 when a string lies outside the body or is none.
+    """
+    count, start_size, base, lifetime_end, add_count = header[0], header[1], header[2], header[3], header[4]
+    codes = body[at : at + ints.shape[0]]
+    at += ints.shape[0]
+    starts = body[at : at + start_size * count]
+    if start_size == 4:
+        seconds = starts.view(np.uint32)
+        for row in range(count):
+            start[row] = base + 1000 * np.int64(seconds[row])
+    else:
+        milliseconds = starts.view(np.int64)
+        for row in range(count):
+            start[row] = base + milliseconds[row]
+    at += start_size * count
+    for row in range(count):
+        width = width_of_code[body[at + row]]
+        end[row] = start[row] + width if width else lifetime_end
+    at += count
+    for field in range(ints.shape[0]):
+        code, identity, relative = codes[field], identities[field], is_time[field]
+        lowest_is_identity = 0 if field < add_count else 1
+        if code == CONSTANT:
+            constant = body[at : at + CONSTANT_BYTES].view(np.int64)[0]
+            for row in range(count):
+                ints[field, row] = constant
+            at += CONSTANT_BYTES
+            continue
+        block = body[at : at + (count << code)]
+        if code == 0:
+            _widen(block.view(np.int8), ints, identity, relative, lowest_is_identity, start, field, -(1 << 7))
+        elif code == 1:
+            _widen(block.view(np.int16), ints, identity, relative, lowest_is_identity, start, field, -(1 << 15))
+        elif code == 2:
+            _widen(block.view(np.int32), ints, identity, relative, lowest_is_identity, start, field, -(1 << 31))
+        else:
+            _widen(block.view(np.int64), ints, identity, 0, 0, start, field, 0)
+        at += count << code
+    for field in range(floats.shape[0]):
+        values = body[at : at + 8 * count].view(np.float64)
+        for row in range(count):
+            floats[field, row] = values[row]
+        at += 8 * count
+    is_wrong: int = _fill_strings(body, at, begins, ends, count)
+    return is_wrong
+
+
+@inlined
+def _fill_strings(body: Array, at: int, begins: Array, ends: Array, count: int) -> Any:
+    """The spans of all blob fields."""
+    fields = begins.shape[0]
+    if fields == 0:
+        return 0
+    distinct = np.int64(body[at : at + 4].view(np.uint32)[0])
+    codes = at + 4
+    size = 1 if distinct <= 256 else 2 if distinct <= 65536 else 4
+    limits_at = codes + size * fields * count
+    strings = limits_at + 4 * distinct
+    if strings > len(body):
+        return 1
+    limits = body[limits_at:strings].view(np.uint32)
+    for index in range(distinct):
+        if strings + np.int64(limits[index]) > len(body):
+            return 1
+    is_wrong = 0
+    for field in range(fields):
+        mine = body[codes + size * field * count : codes + size * (field + 1) * count]
+        if size == 1:
+            is_wrong |= _spans(mine, limits, strings, begins, ends, field, count)
+        elif size == 2:
+            is_wrong |= _spans(mine.view(np.uint16), limits, strings, begins, ends, field, count)
+        else:
+            is_wrong |= _spans(mine.view(np.uint32), limits, strings, begins, ends, field, count)
+    return is_wrong
