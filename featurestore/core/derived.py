@@ -55,7 +55,7 @@ def evaluate(feature: DerivedFeature, answers: Answers) -> ColumnValues:
         answers: (F, R) answers.
     """
     columns = {name: _column(answers, at, value_type) for name, (at, value_type) in feature.reads.items()}
-    return feature.expression.evaluate(columns, answers.null.shape[1]).finite()
+    return feature.expression.evaluate(columns, answers.null.shape[1]).storable()
 
 
 def _column(answers: Answers, at: int, value_type: ValueType) -> ColumnValues:

@@ -64,6 +64,10 @@ class BlobRow:
         return [buffer[low:high] for low, high in zip(self.begins.tolist(), self.ends.tolist(), strict=True)]
 
 
+TEXT_BYTES_MAX = 65_535
+"""Longest event id or text of an event; longer ones are refused where payloads are decoded, and null where computed."""
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnValues:
     """One column of N rows.
@@ -81,15 +85,22 @@ class ColumnValues:
         """The given rows (indices or mask), in that order."""
         return ColumnValues(self.values[rows], None if self.valid is None else self.valid[rows])
 
-    def finite(self) -> ColumnValues:
-        """The column with null for each DOUBLE that is no finite number, as it would be in a payload."""
-        if isinstance(self.values, BlobRow) or self.values.dtype != np.float64:
+    def storable(self) -> ColumnValues:
+        """The column with null for what no payload may hold: doubles that are no finite number, and endless texts."""
+        if isinstance(self.values, BlobRow):
+            fits = self.values.ends - self.values.begins <= TEXT_BYTES_MAX
+        elif self.values.dtype == np.float64:
+            fits = np.isfinite(self.values)
+        elif self.values.dtype == np.object_:
+            fits = np.fromiter((len(value) <= TEXT_BYTES_MAX for value in self.values), np.bool_, len(self.values))
+        else:
             return self
-        finite = np.isfinite(self.values)
-        if finite.all():
+        if fits.all():
             return self
-        valid = finite if self.valid is None else finite & self.valid
-        return ColumnValues(np.where(valid, self.values, 0.0), valid)
+        valid = fits if self.valid is None else fits & self.valid
+        if isinstance(self.values, BlobRow):
+            return ColumnValues(self.values.keep(valid), valid)
+        return ColumnValues(np.where(valid, self.values, b"" if self.values.dtype == np.object_ else 0.0), valid)
 
 
 @dataclass(frozen=True, slots=True)

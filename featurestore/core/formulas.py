@@ -79,7 +79,7 @@ def lower_by_formula(
                     out_ints[feature, row] = (upper << LOW_BITS) | (ints[rest, row] & _LOW_MASK)
             else:
                 number = ints[counts, row] - degrees
-                if (number <= 0 and formula != _MEAN) or number == 0:
+                if number <= 0:  # also below zero, where more was undone than done
                     null[feature, row] = True
                     continue
                 if kind == KIND_HALVES:
@@ -88,7 +88,6 @@ def lower_by_formula(
                     total = float(ints[value, row])
                 else:
                     total = floats[value, row]
-                # A count below zero, which undoing events may leave, divides as in `mean_of`.
-                total /= max(number, 1)
+                total /= number
                 out_floats[feature, row] = np.sqrt(total) if formula == _ROOT_MEAN_SQUARE else total
     return 0

@@ -90,7 +90,7 @@ class ViewInputs:
         """
         for name in self.computed_columns:
             if name not in columns:
-                columns[name] = self._expressions[name].evaluate(columns, count).finite()
+                columns[name] = self._expressions[name].evaluate(columns, count).storable()
         for text in self._conditions:
             if flag_name(text) not in columns:
                 columns[flag_name(text)] = _as_flag(self._expressions[flag_name(text)].evaluate(columns, count))

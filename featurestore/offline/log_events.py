@@ -52,11 +52,13 @@ class LogPart:
         keys: canonical entity keys.
         events: their events in order of arrival; `entity` is an index into `keys`.
         recent_ids: ids that a retry may still bring again; None where the source declares none.
+        recent_entity: whose they are, an index into `keys` for each.
     """
 
     keys: Sequence[bytes]
     events: EntityEvents
     recent_ids: BlobRow | None
+    recent_entity: Int64Array | None
 
 
 class LogEvents:
@@ -226,13 +228,14 @@ class LogEvents:
         }
         entity = keys.indices.to_numpy().astype(np.int64)
         times_ms = table.column(_TIME).chunk(0).to_numpy().copy()  # compiled loops take no read-only arrays
-        recent, hashes = None, None
+        recent, recent_entity, hashes = None, None, None
         if ids is not None and self._view.source.dedup_horizon_ms > 0:
             hashes = hash_ids(ids)
             first_recent = self._first_recent[table.column(_SOURCE).chunk(0).to_numpy()]
-            recent = ids[table.column(_OFFSET).chunk(0).to_numpy() >= first_recent]
+            is_recent = table.column(_OFFSET).chunk(0).to_numpy() >= first_recent
+            recent, recent_entity = ids[is_recent], entity[is_recent]
         events = EntityEvents(entity, times_ms, hashes, ids if self._lifts_ids else None, columns)
-        return LogPart(keys.dictionary.to_pylist(), events, recent)
+        return LogPart(keys.dictionary.to_pylist(), events, recent, recent_entity)
 
     @cached_property
     def _stored_schema(self) -> pa.Schema:

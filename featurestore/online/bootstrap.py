@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from featurestore.clock import Clock
-from featurestore.core.events import BlobRow
+from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.point_in_time_rows import EntityEvents
 from featurestore.errors import StoreRolledBack, WriterFenced
 from featurestore.online.bootstrap_fold import EntityFolder, StoredEntity
@@ -59,6 +59,11 @@ class EventPart(Protocol):
     @property
     def recent_ids(self) -> BlobRow | None:
         """Ids that a retry may still bring again; None where the source declares none."""
+        ...
+
+    @property
+    def recent_entity(self) -> Int64Array | None:
+        """Whose they are: for each of them an index into `keys`."""
         ...
 
 
@@ -183,7 +188,8 @@ class _LaneFiller:
             if count:
                 self._watermark_ms = max(self._watermark_ms, int(part.events.event_time_ms.max()))
             if part.recent_ids is not None and len(part.recent_ids):
-                hashes.append(np.unique(hash_ids(np.array(part.recent_ids.values(), dtype=np.object_))))
+                assert part.recent_entity is not None, "whoever knows ids knows whose they are"
+                hashes.append(np.unique(hash_ids(part.recent_ids.values(), part.keys, part.recent_entity)))
             report = replace(report, events=report.events + count)
             for chunk in _chunks(folder.fold(part.keys, part.events)):
                 report = replace(

@@ -14,6 +14,9 @@ from featurestore.core.id_horizon import HashArray
 from featurestore.core.parts import EventRows
 from featurestore.wire.head_codec import HeadCodec
 
+_KEY_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+"""2**64 over the golden ratio, odd."""
+
 
 @dataclass(frozen=True, slots=True)
 class UnseenRows:
@@ -104,10 +107,19 @@ def encode_entities(codec: HeadCodec, rows: NewRows, bounds: Sequence[int]) -> l
     return [data[low * size : high * size] for low, high in spans]
 
 
-def hash_ids(ids: ObjectArray) -> HashArray:
-    """XXH3-64 of each id."""
+def hash_ids(ids: Sequence[bytes] | ObjectArray, keys: Sequence[bytes], key_index: Int64Array) -> HashArray:
+    """A hash of each event id within its entity: an id repeats an event of the same entity only.
+
+    Args:
+        ids: N event ids.
+        keys: canonical entity keys.
+        key_index: (N,) whose event it is.
+    """
     digest = xxhash.xxh3_64_intdigest
-    return np.fromiter(map(digest, ids), dtype=np.uint64, count=len(ids))
+    of_ids = np.fromiter(map(digest, ids), dtype=np.uint64, count=len(ids))
+    of_keys = np.fromiter(map(digest, keys), dtype=np.uint64, count=len(keys))
+    # An odd factor keeps every bit, and keeps an id that equals its key from cancelling out.
+    return of_ids ^ (of_keys[key_index] * _KEY_FACTOR)
 
 
 def ids_by_lane(rows: NewRows, hashes: HashArray) -> dict[int, bytes]:

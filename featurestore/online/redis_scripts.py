@@ -1,4 +1,8 @@
-"""The scripts of the online store: each runs whole or not at all on the server that holds its keys.
+"""The scripts of the online store, each run on the server that holds its keys.
+
+Redis takes nothing back of a script that errs in the middle. Whatever can fail (a key of another type, a command that
+the user may not run, a key that is moving to another node) is therefore tried before the first byte is appended, by
+commands that change nothing, or nothing that matters: an error applies nothing.
 
 What stands in ARGV and KEYS is laid out beside the Python that fills it, in `redis_store`.
 """
@@ -14,6 +18,13 @@ local expire = tonumber(ARGV[3])
 local report = tonumber(ARGV[4])
 local bodies, appends, ids, deletions = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local k, a = 2, 11
+local heads = k + 2 * bodies
+for i = heads, heads + appends + ids - 1 do redis.call('STRLEN', KEYS[i]) end
+if expire > 0 then
+  for i = heads, heads + appends - 1 do
+    redis.call('PEXPIRE', ARGV[10] .. string.sub(KEYS[i], tonumber(ARGV[9]) + 1), expire)
+  end
+end
 for _ = 1, bodies do
   if #ARGV[a] == 0 then
     redis.call('DEL', KEYS[k], KEYS[k + 1])
@@ -26,10 +37,7 @@ end
 local long = {}
 for i = 1, appends do
   if redis.call('APPEND', KEYS[k], ARGV[a]) >= report then long[#long + 1] = i - 1 end
-  if expire > 0 then
-    redis.call('PEXPIRE', KEYS[k], expire)
-    redis.call('PEXPIRE', ARGV[10] .. string.sub(KEYS[k], tonumber(ARGV[9]) + 1), expire)
-  end
+  if expire > 0 then redis.call('PEXPIRE', KEYS[k], expire) end
   k, a = k + 1, a + 1
 end
 for _ = 1, ids do

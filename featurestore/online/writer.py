@@ -198,7 +198,7 @@ class ViewWriter:
         hashes, duplicates = np.empty(0, dtype=np.uint64), 0
         if self._seen_ids is not None and rows.count:
             assert rows.event_ids is not None, "a source with a horizon declares an id column"
-            hashes = hash_ids(rows.event_ids)
+            hashes = hash_ids(rows.event_ids, rows.keys, rows.key_index)
             is_new = self._seen_ids.admit(hashes)
             duplicates = int(len(is_new) - is_new.sum())
             if duplicates:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.ranges import Gathered
-from featurestore.errors import AsOfTooOld, CorruptData, LimitExceeded
+from featurestore.errors import AsOfTooOld, CorruptData, CorruptTile, InvariantBroken, LimitExceeded
 from featurestore.online.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
 from featurestore.serving.deadline import Deadline
 from featurestore.serving.limits import (
@@ -36,6 +36,8 @@ from featurestore.wire.tile_codec import decode_entity
 
 KeyColumns = Sequence[Sequence[str] | Sequence[int]]
 """For each join key of the schema, one value for each row."""
+
+_Named = TypeVar("_Named", AsOfTooOld, CorruptData, AsOfTooOld | CorruptData)
 
 ANSWERS_PER_DEADLINE_CHECK = 32
 """Entities computed between two looks at the clock: about a millisecond of work."""
@@ -126,6 +128,8 @@ class Assembly:
         found: what the store returned, in the order of `reads.wanted`.
         as_of_ms: the read time of all rows, or of each.
         deadline: when to give up.
+        is_as_of_given: whether the caller chose the read time. Plain values that are newer are then not found; at the
+            server's own time they are, whatever the clock of the machine that wrote them.
     """
 
     def __init__(
@@ -135,12 +139,15 @@ class Assembly:
         found: Sequence[EntityBytes | PlainBytes],
         as_of_ms: tuple[int, ...],
         deadline: Deadline,
+        *,
+        is_as_of_given: bool,
     ) -> None:
         self._plan = plan
         self._reads = reads
         self._found = found
         self._as_of_ms = as_of_ms
         self._deadline = deadline
+        self._is_as_of_given = is_as_of_given
         count = self._row_count = reads.row_count
         schema = plan.schema
         self._doubles = np.zeros((len(plan.double_features), count))
@@ -207,7 +214,10 @@ class Assembly:
         merged = lowering.gathered(span.stop - span.start)
         for index, (part, rows) in enumerate(zip(plan.stream_parts, self._reads.rows, strict=False)):
             self._gather(index, part, rows, span, merged)
-        lowered = lowering.lower(merged, as_of_ms[span])
+        try:
+            lowered = lowering.lower(merged, as_of_ms[span])
+        except UnicodeDecodeError as error:
+            raise self._unreadable_text(span) from error
         place_numbers(
             plan.places,
             span.start,
@@ -279,6 +289,8 @@ class Assembly:
             except CorruptData as error:
                 raise self._named(error, read) from error
             as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
+            if self._is_as_of_given and stored.event_time_ms > as_of_ms:
+                continue
             self._event_time_ms[part.view, row] = stored.event_time_ms
             if part.spec.ttl_ms is not None and as_of_ms - stored.event_time_ms > part.spec.ttl_ms:
                 self._view_status[part.view, row] = FeatureStatus.OUTSIDE_MAX_AGE
@@ -312,7 +324,21 @@ class Assembly:
             self._deadline.remaining_ms("computing the answer")
         self._computed += 1
 
-    def _named(self, error: AsOfTooOld | CorruptData, read: int) -> AsOfTooOld | CorruptData:
+    def _unreadable_text(self, span: slice) -> CorruptData:
+        """The error for text that is not UTF-8, naming the first entity key that has some."""
+        for part, rows in zip(self._plan.stream_parts, self._reads.rows, strict=False):
+            compiled = part.generation.compiled
+            for row, read in enumerate(rows[span], start=span.start):
+                found = self._found[read]
+                assert isinstance(found, EntityBytes)
+                as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
+                try:
+                    compiled.answer(decode_entity(compiled, found.body, found.head), as_of_ms)
+                except UnicodeDecodeError as error:
+                    return self._named(CorruptTile("stored text is not UTF-8", detail=str(error)), read)
+        raise InvariantBroken("text could be read one by one, but not together")
+
+    def _named(self, error: _Named, read: int) -> _Named:
         """The same error, naming view and entity key."""
         wanted = self._reads.wanted[read]
         name = wanted.generation.view.name if isinstance(wanted, EntityRead) else wanted.view.name

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
+from urllib.parse import quote
 
 import grpc
 from grpc_health.v1 import health
@@ -25,6 +26,10 @@ from featurestore.serving.status import code_of, metadata_of
 
 Handlers: TypeAlias = "dict[str, grpc.RpcMethodHandler[Any, Any]]"  # generic to the stubs only
 """Handlers of one service by method name."""
+
+STATUS_TEXT_BYTES_MAX = 4_000
+"""Clients end a stream whose trailers exceed their limit, 8 or 16 KiB, and the status is lost: somebody who sent a name
+of a megabyte could not be told that it is unknown."""
 
 _MS_PER_SECOND = 1_000
 _log = logging.getLogger(__name__)
@@ -60,13 +65,21 @@ class Handling:
     def refusal(self, error: Exception) -> Refusal:
         """How to tell the caller; an error that nobody raised on purpose is logged, and its text kept from callers."""
         if isinstance(error, FeatureStoreError):
-            return Refusal(code_of(error), str(error), metadata_of(error))
+            return Refusal(code_of(error), _bounded(str(error)), metadata_of(error))
         _log.error("%s failed", self._name, exc_info=error)
         return Refusal(grpc.StatusCode.INTERNAL, f"{self._name} failed; the server's log says why", ())
 
     def count(self, code: grpc.StatusCode, started_ns: int) -> None:
         """Count a request that ended."""
         self._observe(code.name, self._clock.monotonic_ns() - started_ns)
+
+
+def _bounded(text: str) -> str:
+    """A status text that fits the trailers of any client; what is not printable ASCII takes three bytes there."""
+    if len(quote(text)) <= STATUS_TEXT_BYTES_MAX:
+        return text
+    kept = STATUS_TEXT_BYTES_MAX // 12 // 2
+    return f"{text[:kept]} ... ({len(text)} characters) ... {text[-kept:]}"
 
 
 class _Registering(Protocol):

@@ -27,11 +27,19 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from featurestore.core.events import BlobRow, BoolArray, ColumnValues, EventBatch, Float64Array, Int64Array, ObjectArray
+from featurestore.core.events import (
+    TEXT_BYTES_MAX,
+    BlobRow,
+    BoolArray,
+    ColumnValues,
+    EventBatch,
+    Float64Array,
+    Int64Array,
+    ObjectArray,
+)
 from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.wire import iso8601
-from featurestore.wire.head_codec import STRING_BYTES_MAX
 
 EVENT_TIME_MS_MIN = -62_135_596_800_000
 """First millisecond of the year 1: earlier event times are mistakes, and would overflow the arithmetic of windows."""
@@ -39,7 +47,7 @@ EVENT_TIME_MS_MIN = -62_135_596_800_000
 EVENT_TIME_MS_MAX = 253_402_300_799_999
 """Last millisecond of the year 9999."""
 
-STRING_CHARACTERS_MAX = STRING_BYTES_MAX // 4
+STRING_CHARACTERS_MAX = TEXT_BYTES_MAX // 4
 """Longest text that fits a head row whatever its characters; a longer one makes its record undecodable."""
 
 # A record nested a thousand deep, even in a column that nobody reads, ends the parser's recursion and not the stream.

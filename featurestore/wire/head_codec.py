@@ -22,7 +22,7 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.core.events import BlobRow, ColumnValues, Int64Array
+from featurestore.core.events import TEXT_BYTES_MAX, BlobRow, ColumnValues, Int64Array
 from featurestore.core.lifting import Input
 from featurestore.core.parts import EventRows, Lift, Merge, Storage
 from featurestore.core.spec import Column, ValueType
@@ -38,9 +38,6 @@ from featurestore.wire.head_kernels import (
     count_head_rows,
     fill_head,
 )
-
-STRING_BYTES_MAX = 65_535
-"""Longest event id or string value that a row can hold; longer ones are refused where records are decoded."""
 
 ByteMatrix = NDArray[np.uint8]
 
@@ -102,7 +99,7 @@ class HeadCodec:
             Without strings a (N, row_bytes_min) matrix, whose rows are head rows; with them a list of N byte strings.
 
         Raises:
-            InvariantBroken: a string is longer than STRING_BYTES_MAX.
+            InvariantBroken: a string is longer than TEXT_BYTES_MAX.
         """
         count = rows.count
         fixed = np.zeros((count, self.row_bytes_min), dtype=np.uint8)
@@ -118,7 +115,7 @@ class HeadCodec:
             return fixed
         strings = self._strings_of(rows)
         lengths = np.stack([string.ends - string.begins for string in strings], axis=1)
-        if count and int(lengths.max()) > STRING_BYTES_MAX:
+        if count and int(lengths.max()) > TEXT_BYTES_MAX:
             raise InvariantBroken(f"a string of {int(lengths.max())} bytes does not fit a head row")
         fixed[:, self._lengths_at :] = np.ascontiguousarray(lengths.astype("<u2")).view(np.uint8)
         prefixes, size = fixed.tobytes(), self.row_bytes_min

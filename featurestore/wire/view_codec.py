@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Container, Iterable
 
 import msgspec
 
 from featurestore.core.inputs import ViewInputs
-from featurestore.core.spec import ViewSpec
+from featurestore.core.spec import Column, ComputedColumn, FeatureSpec, ViewSpec
 from featurestore.errors import CorruptData
 
 LAYOUT_VERSION = 3
@@ -44,21 +45,36 @@ def decode_view(data: bytes) -> ViewSpec:
 def definition_hash(view: ViewSpec) -> str:
     """32 hex digits, equal for equal definitions.
 
-    The order of features, Kafka's address and columns that the view does not read make no difference: a new column in
-    the payload must not refill every view.
+    The order of features, computed columns and renamings, Kafka's address and columns that the view does not read make
+    no difference: a new column in the payload must not refill every view.
     """
     source, inputs = view.source, ViewInputs(view)
     read = {source.event_time_column, source.event_id_column, *inputs.payload_columns}
     canonical = dataclasses.replace(
         view,
-        features=tuple(sorted(view.features, key=lambda feature: feature.name)),
+        features=tuple(sorted(view.features, key=_name)),
         source=dataclasses.replace(
             source,
-            columns=tuple(sorted((c for c in source.columns if c.name in read), key=lambda column: column.name)),
+            columns=tuple(sorted((c for c in source.columns if c.name in read), key=_name)),
             bootstrap_servers="",
-            computed=tuple(column for column in source.computed if column.name in inputs.computed_columns),
+            computed=tuple(sorted((c for c in source.computed if c.name in inputs.computed_columns), key=_name)),
+            renamed=_renamed(source.renamed, read),
+            more_topics=tuple(
+                dataclasses.replace(topic, renamed=_renamed(topic.renamed, read)) for topic in source.more_topics
+            ),
+            topic_column=source.topic_column if source.topic_column in read else "",
         ),
-        derived=tuple(sorted(view.derived, key=lambda feature: feature.name)),
+        derived=tuple(sorted(view.derived, key=_name)),
     )
     payload = _encoder.encode({"layout": LAYOUT_VERSION, "view": canonical})
     return hashlib.blake2b(payload, digest_size=HASH_BYTES).hexdigest()
+
+
+def _renamed(pairs: Iterable[tuple[str, str]], read: Container[str | None]) -> tuple[tuple[str, str], ...]:
+    """The renamed columns that are read, in a fixed order."""
+    return tuple(sorted(pair for pair in pairs if pair[0] in read))
+
+
+def _name(named: FeatureSpec | Column | ComputedColumn) -> str:
+    """What parts are ordered by."""
+    return named.name

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featurestore.core.events import TEXT_BYTES_MAX
 from featurestore.core.lowering import Lowering
 from featurestore.core.parts import EventRows
 from featurestore.core.spec import Column, ComputedColumn, FeatureSpec, ValueType, ViewSpec, Window
@@ -42,6 +43,18 @@ COMPUTED = (
     ComputedColumn("is_big", ValueType.BOOL, "half > 500.0"),
     ComputedColumn("place", ValueType.STRING, "lower(market)"),
 )
+
+
+def test_a_computed_text_that_no_event_could_hold_is_null() -> None:
+    """A short payload must not become a head row that cannot be stored: that would end the stream at every start."""
+    longer = "concat(market, market, market, market, market)"
+    source = replace(SOURCE, computed=(ComputedColumn("place", ValueType.STRING, longer),))
+    features = (FeatureSpec("last", "last", "place", Window(None), ValueType.STRING),)
+    view = ViewSpec("v", (Column("card_id", ValueType.STRING),), source, features, None)
+    texts = ["x" * (TEXT_BYTES_MAX // 5), "y" * (TEXT_BYTES_MAX // 5 + 1)]
+    events = [NaiveEvent(b"c", ANCHOR_MS + at, b"%d" % at, {"market": text}) for at, text in enumerate(texts)]
+
+    assert {0: 5 * texts[0]} == answer_of(view, events, ANCHOR_MS + 10).objects
 
 
 def computed_row(row: Columns) -> dict[str, Any]:
@@ -132,6 +145,7 @@ def test_an_undoing_event_takes_back_what_an_equal_one_added(amounts: list[tuple
     answer = answer_of(view, events, as_of_ms)
 
     assert (count, total) == (answer.ints[0], answer.ints[1])
+    assert (values <= 0) == answer.null[2]
     if values > 0:
         assert agrees(total / values, float(answer.floats[2]))
 

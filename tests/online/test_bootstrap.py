@@ -12,7 +12,7 @@ from hypothesis import given, settings
 
 import featurestore.online.bootstrap as bootstrap
 import featurestore.online.bootstrap_fold as bootstrap_fold
-from featurestore.core.events import BlobRow
+from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.lowering import INT_TYPES
 from featurestore.core.point_in_time_rows import EntityEvents, hash_ids
 from featurestore.core.spec import ValueType, ViewSpec
@@ -42,6 +42,7 @@ class Part:
     keys: Sequence[bytes]
     events: EntityEvents
     recent_ids: BlobRow | None
+    recent_entity: Int64Array | None
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Recorded:
         mine = [event for event in self.rows if lane_of(event.key, LANES) == lane]
         if mine:
             keys, events = entity_events(self.view, mine)
-            yield Part(keys, events, BlobRow.of([event.event_id or b"" for event in mine]))
+            yield Part(keys, events, BlobRow.of([event.event_id or b"" for event in mine]), events.entity)
 
 
 def recorded(view: ViewSpec, events: Sequence[NaiveEvent]) -> Recorded:

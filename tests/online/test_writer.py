@@ -5,6 +5,7 @@ import pytest
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.errors import (
     AsOfTooOld,
+    CorruptData,
     CorruptTile,
 )
 from featurestore.online.reader import EntityBytes, EntityRead, Reader
@@ -13,6 +14,7 @@ from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
+from featurestore.wire.entity_key import lane_of
 from tests.online.writing import LANES, answers, assert_equals_oracle, events_of, open_writer, view_of
 
 
@@ -101,6 +103,37 @@ def test_a_retry_counts_once_however_far_other_partitions_have_come(store: Redis
 
     assert 1 == report.duplicates_dropped
     assert [1, 7] == answers(store, writer.generation, b"card-0", ANCHOR_MS + 1)
+
+
+def test_an_id_repeats_an_event_of_its_own_entity_only(store: RedisStore) -> None:
+    """Two legs of a transfer may share an id; however many writers there are, each card's counts."""
+    view = view_of()
+    legs = [NaiveEvent(b"card-%d" % n, ANCHOR_MS, b"transfer", {"amount": n}) for n in range(6)]
+    writer = open_writer(store, view)
+    report = writer.write([keyed_batch(view, [*legs, legs[0]], lane_count=LANES)])
+
+    assert 1 == report.duplicates_dropped
+    for n, leg in enumerate(legs):
+        assert [1, n] == answers(store, writer.generation, leg.key, ANCHOR_MS + 1)
+
+
+def test_a_commit_that_fails_in_the_middle_applies_nothing(store: RedisStore) -> None:
+    """Redis undoes nothing of a script that errs: a key of another type must not let its lane count twice."""
+    view, keys = view_of(), [b"card-0", b"card-1"]
+    lane_of_first = lane_of(keys[0], LANES)
+    keys[1] = next(key for key in (b"other-%d" % n for n in range(10_000)) if lane_of(key, LANES) == lane_of_first)
+    events = [NaiveEvent(key, ANCHOR_MS, b"id-%d" % n, {"amount": 7}) for n, key in enumerate(keys)]
+    spoiled = open_writer(store, view).generation.keys.head_prefix(lane_of_first) + keys[1]
+    store._client().lpush(spoiled, "not a head")
+    for _ in range(3):
+        with pytest.raises(CorruptData):
+            open_writer(store, view).write([keyed_batch(view, events, lane_count=LANES)])
+    store._client().delete(spoiled)
+    writer = open_writer(store, view)
+    writer.write([keyed_batch(view, events, lane_count=LANES)])
+
+    for key in keys:
+        assert [1, 7] == answers(store, writer.generation, key, ANCHOR_MS + 1)
 
 
 def test_batches_of_several_partitions_commit_together(store: RedisStore) -> None:

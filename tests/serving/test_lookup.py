@@ -241,6 +241,31 @@ def test_corrupt_bytes_are_data_loss_with_the_key_named(client: LookupClient, pa
         client.lookup("fraud_detection", {"card_id": "c-66", "merchant_id": 7})
 
 
+def test_text_that_is_not_utf8_is_data_loss_with_the_key_named(client: LookupClient, payments: Payments) -> None:
+    """A head has no checksum: damaged text is found where it is answered, and no other key is blamed."""
+    generation = payments.catalog.serving("card_activity")
+    assert generation is not None
+    head = generation.keys.head_prefix(lane_of(b"c-1", LANES)) + b"c-1"
+    [stored] = payments.store.read_groups([[head]])
+    assert stored is not None
+    at = stored.rfind(b"DE")
+    assert at >= 0
+    payments.store.compare_and_set(head, stored, stored[:at] + b"\xff\xfe" + stored[at + 2 :])
+
+    with pytest.raises(CorruptTile, match='feature view "card_activity", entity key "c-1"'):
+        client.lookup("fraud_detection", {"card_id": ["c-9", "c-1"], "merchant_id": [7, 7]})
+
+
+def test_a_profile_from_behind_the_read_time_is_not_found(client: LookupClient, payments: Payments) -> None:
+    """Only the newest value is stored: at an earlier time nobody can know it, and telling it would be a leak."""
+    payments.materialize(7, NOW_MS - DAY_MS, {"risk_tier": "high"})
+    entities = {"card_id": "c-1", "merchant_id": 7}
+    [before] = client.lookup("fraud_detection", entities, as_of_ms=NOW_MS - DAY_MS - 1).rows()
+    [since] = client.lookup("fraud_detection", entities, as_of_ms=NOW_MS - DAY_MS).rows()
+
+    assert [None, "high"] == [before["risk_tier"], since["risk_tier"]]
+
+
 def test_describe_lists_names_types_and_places(client: LookupClient, payments: Payments) -> None:
     """Names come once, with everything that a client in any language needs to address the matrices."""
     schema = client.describe("fraud_detection")

@@ -76,6 +76,13 @@ def test_open_reflection_streams_do_not_block_lookups(server: FeatureServer, cli
         release.set()
 
 
+@pytest.mark.parametrize("name", ["s" * 100_000, "\u00e9\n" * 3_000], ids=["long", "not ascii"])
+def test_an_endless_name_is_unknown_and_not_a_broken_stream(client: LookupClient, name: str) -> None:
+    """The status must arrive whatever was asked: a client refuses trailers of more than a few kilobytes."""
+    with pytest.raises(UnknownFeatureService, match="is not registered"):
+        client.lookup(name, {"merchant_id": 7})
+
+
 def test_health_knows_each_service_and_the_whole(channel: grpc.Channel) -> None:
     """Load balancers may ask for the server or for one service; unknown ones are NOT_FOUND."""
     health: Any = health_pb2_grpc.HealthStub(channel)

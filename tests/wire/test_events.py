@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.core.events import ColumnValues
+from featurestore.core.events import TEXT_BYTES_MAX, ColumnValues
 from featurestore.core.spec import Column, FeatureSpec, SourceSpec, ValueType, ViewSpec, Window
 from featurestore.errors import InvalidRequest
 from featurestore.wire import iso8601
 from featurestore.wire.entity_key import KEY_BYTES_MAX, encode_key, lane_of
 from featurestore.wire.events import STRING_CHARACTERS_MAX, DeadLetterReason, DecodedBatch, EventDecoder, RawBatch
-from featurestore.wire.head_codec import STRING_BYTES_MAX
 from featurestore.wire.keying import PartitionWatermark, key_events, refused_rows, split_by_writer
 
 NOW_MS = 1_790_000_000_000
@@ -151,7 +150,7 @@ def test_the_longest_text_fits_a_head_row_and_a_longer_one_is_a_dead_letter() ->
 
     assert decoded.events.event_ids is not None
     assert [len(each) for each in decoded.events.event_ids] == [4 * STRING_CHARACTERS_MAX]
-    assert STRING_BYTES_MAX >= 4 * STRING_CHARACTERS_MAX
+    assert TEXT_BYTES_MAX >= 4 * STRING_CHARACTERS_MAX
     assert [DeadLetterReason.UNDECODABLE] * 2 == [letter.reason for letter in decoded.dead_letters]
 
 

@@ -74,12 +74,11 @@ class Mean(AggregationBase):
         return (ValueCount(column.name), sum_part(column))
 
     def lower(self, fields: Sequence[Array], as_of_ms: Int64Array) -> Lowered:
-        """The sum divided by the count."""
-        null = fields[0] == 0
-        return Lowered(mean_of(fields), null)
+        """The sum divided by the count; null also where more was undone than done."""
+        return Lowered(mean_of(fields), fields[0] <= 0)
 
 
 def mean_of(fields: Sequence[Array]) -> Array:
-    """Means from (count, sum) or (count, high, low); 0.0 where the count is 0."""
+    """Means from (count, sum) or (count, high, low); without meaning where the count is not positive."""
     total = fields[1] if len(fields) == 2 else join_float(fields[1], fields[2])
     return np.asarray(total / np.maximum(fields[0], 1))
