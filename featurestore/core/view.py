@@ -13,6 +13,7 @@ O(tiles x windows) for the rest, with a few hundred tiles at most.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,8 +56,7 @@ class ViewAnswer:
     newest_event_time_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(NamedTuple):
     """What of an entity's tiles counts at a read time.
 
     Attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from featurestore.core.spec import PlainViewSpec
 from featurestore.online.generations import Generation
@@ -12,16 +12,14 @@ from featurestore.wire.entity_key import lane_of
 from featurestore.wire.store_layout import plain_key
 
 
-@dataclass(frozen=True, slots=True)
-class EntityRead:
+class EntityRead(NamedTuple):
     """An entity key of a stream view."""
 
     generation: Generation
     key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class EntityBytes:
+class EntityBytes(NamedTuple):
     """What the store holds of it, read in one atomic step; None where nothing is.
 
     Attributes:
@@ -35,8 +33,7 @@ class EntityBytes:
     checkpoint: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class PlainRead:
+class PlainRead(NamedTuple):
     """An entity key of a plain view."""
 
     project: str
@@ -44,8 +41,7 @@ class PlainRead:
     key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PlainBytes:
+class PlainBytes(NamedTuple):
     """What the store holds of it; None where nothing is."""
 
     value: bytes | None

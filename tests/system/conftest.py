@@ -21,7 +21,7 @@ from tests.system.load import PROJECT, TOPIC, Load, make_load
 
 StartStream = Callable[..., list[StreamProcess]]
 
-BATCH_RECORDS = "500"
+BATCH_RECORDS = "250"
 """Small commits, so that a kill has many of them to hit."""
 
 
