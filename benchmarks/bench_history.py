@@ -1,195 +1,176 @@
-"""history: training sets beside the window functions of DuckDB and the rolling aggregations of Polars."""
+"""history: training sets beside DuckDB, Polars and Feast's stock join, and how time and memory grow."""
 
 from __future__ import annotations
 
 import os
-import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from benchmarks.peers import duckdb_history, polars_history
-from benchmarks.scenario import Line, Result, Run, digest, require
+from benchmarks.history_memory import peak_mib
+from benchmarks.history_shapes import DAY_MS, handbook_views, labels_of, train, wide_views
+from benchmarks.peers import duckdb_history, feast_history, polars_history
+from benchmarks.scenario import Line, Result, Run, Size, digest, require
 from benchmarks.workload import make_workload
-from featurestore.core.spec import (
-    Column,
-    FeatureReference,
-    FeatureSpec,
-    RepoSpec,
-    ServiceSpec,
-    SourceSpec,
-    ValueType,
-    ViewSpec,
-    Window,
-)
+from featurestore.core.spec import Column, PlainViewSpec, RepoSpec, ValueType, ViewSpec
 from featurestore.offline.histories import FileHistory
+from featurestore.offline.plain_join import PlainHistory
 from featurestore.offline.training_set import build_training_set
 from featurestore.testing.simulator.tables import transaction_table
 
-HOUR_MS, DAY_MS = 3_600_000, 86_400_000
-EXACT_HOP_MS = 1
+SHARES = (8, 4, 2, 1)
+"""Growth is measured at an eighth, a quarter, half and all of what grows."""
 
-SOURCE = SourceSpec(
-    name="transactions",
-    topic="transactions",
-    columns=(
-        Column("transaction_id", ValueType.STRING),
-        Column("event_time", ValueType.TIMESTAMP),
-        Column("card_id", ValueType.STRING),
-        Column("merchant_id", ValueType.INT64),
-        Column("terminal_id", ValueType.INT64),
-        Column("amount", ValueType.INT64),
-        Column("is_declined", ValueType.BOOL),
-    ),
-    event_time_column="event_time",
-    event_id_column="transaction_id",
-    dedup_horizon_ms=HOUR_MS,
+PLENTY_BYTES = 2 << 30
+PROFILE_DAYS = 30
+PROFILE = PlainViewSpec(
+    "profile",
+    (Column("merchant_id", ValueType.INT64),),
+    (Column("credit_line", ValueType.INT64), Column("risk_class", ValueType.INT64)),
+    ttl_ms=int(feast_history.TTL.total_seconds()) * 1_000,
 )
-
-FUNCTIONS = {
-    "count": ValueType.INT64,
-    "sum": ValueType.INT64,
-    "mean": ValueType.FLOAT64,
-    "max": ValueType.INT64,
-    "stddev_pop": ValueType.FLOAT64,
-}
-WINDOWS_MS = (HOUR_MS, DAY_MS, 7 * DAY_MS, 30 * DAY_MS)
 
 
 def run(run: Run) -> Result:
-    """Twelve features as in the Fraud Detection Handbook, sixty over three entities, and how time grows."""
+    """Twelve features as in the Fraud Detection Handbook, sixty over three entities, a plain join, and growth."""
     count = run.choose(smoke=2_000, full=1_750_000)
     workload = make_workload(count, cards=max(count // 350, 20), merchants=max(count // 1_750, 40))
     events = transaction_table(workload.population, workload.rows)
-    labels = _labels(events)
-    threads = len(os.sched_getaffinity(0))
+    labels = labels_of(events)
     lines: list[Line] = []
     answers: list[bytes] = []
     for name, views in (("12 features, two entities", handbook_views()), ("60 features, three entities", wide_views())):
-        mine, mine_s = _timed(partial(_train, views, events, labels))
-        run.say(f"{name}: {mine_s:.2f} s")
-        peer, peer_s = _timed(partial(duckdb_history.answer, views, events, threads))
-        run.say(f"{name}: DuckDB {peer_s:.2f} s")
-        _require_equal(mine.sort_by("transaction_id"), peer)
-        lines += [
-            Line(f"{name}: DuckDB, window functions", peer_s, "s"),
-            Line(f"{name}: training set", mine_s, "s", peer_s / mine_s, "DuckDB (times faster)"),
-        ]
+        mine, more = _beside_peers(run, name, views, events, labels)
         answers.append(_digest_bytes(mine))
-    simple = (replace(handbook_views()[0], name="simple"),)
-    mine, mine_s = _timed(lambda: _train(simple, events, labels))
-    polars, polars_s = _timed(lambda: polars_history.answer(simple[0], events))
-    _require_equal(mine.sort_by("transaction_id"), polars)
-    lines += [
-        Line("6 features, one entity: Polars, rolling", polars_s, "s"),
-        Line("6 features, one entity: training set", mine_s, "s", polars_s / mine_s, "Polars (times faster)"),
-    ]
-    lines += _growth(events, labels)
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    lines.append(Line("peak memory of this process, peers included", peak_mib, "MiB"))
+        lines += more
+    lines += _plain_join(run, labels)
+    lines += _growth(run, events, labels)
+    lines += _memory(run, events)
     return Result(
         scenario="history",
-        question="How fast are training sets, beside the best that DuckDB and Polars can do for the same values?",
+        question="How fast are training sets beside the best that others do for the same values, and how do they grow?",
         lines=tuple(lines),
         answer_hash=digest(answers),
-        checked=f"every value of every of the {labels.num_rows:,} rows equals the peer's, floats to nine digits",
+        checked=f"every value of every of the {labels.num_rows:,} rows equals each peer's, floats to nine digits",
         notes=(
             "Every transaction is a label row; windows are exact to the millisecond, which is what the peers can do.",
-            "Feast's stock join finds the newest row of a table and cannot aggregate: it has no part in this.",
+            "Feast's stock join finds the newest row of a table and cannot aggregate: it is beside our join of that "
+            "kind, on the labels that it can hold in memory.",
+            "Growth lines are each beside half of what grows: 2 is linear.",
         ),
     )
 
 
-def handbook_views() -> tuple[ViewSpec, ...]:
-    """Count and mean of amount of cards; count and share of declined ones of terminals, delayed by seven days."""
-    card, terminal = Column("card_id", ValueType.STRING), Column("terminal_id", ValueType.INT64)
-    features = []
-    for days in (1, 7, 30):
-        window = Window(days * DAY_MS, EXACT_HOP_MS)
-        features.append(FeatureSpec(f"card_count_{days}d", "count", None, window, ValueType.INT64))
-        features.append(FeatureSpec(f"card_mean_{days}d", "mean", "amount", window, ValueType.FLOAT64))
-    delayed = []
-    for days in (1, 7, 30):
-        window = Window(days * DAY_MS, EXACT_HOP_MS, 7 * DAY_MS)
-        delayed.append(FeatureSpec(f"terminal_count_{days}d", "count", None, window, ValueType.INT64))
-        delayed.append(FeatureSpec(f"terminal_share_{days}d", "mean", "is_declined", window, ValueType.FLOAT64))
-    return _view("card", card, features), _view("terminal", terminal, delayed)
-
-
-def wide_views() -> tuple[ViewSpec, ...]:
-    """Five functions over four windows for each of three entities."""
-    keys = (
-        Column("card_id", ValueType.STRING),
-        Column("merchant_id", ValueType.INT64),
-        Column("terminal_id", ValueType.INT64),
-    )
-    return tuple(
-        _view(
-            key.name.removesuffix("_id"),
-            key,
-            [
-                FeatureSpec(
-                    f"{key.name.removesuffix('_id')}_{function}_{length_ms // HOUR_MS}h",
-                    function,
-                    None if function == "count" else "amount",
-                    Window(length_ms, EXACT_HOP_MS),
-                    value_type,
-                )
-                for length_ms in WINDOWS_MS
-                for function, value_type in FUNCTIONS.items()
-            ],
-        )
-        for key in keys
-    )
-
-
-def _view(name: str, key: Column, features: list[FeatureSpec]) -> ViewSpec:
-    return ViewSpec(name, (key,), SOURCE, tuple(features), 60 * DAY_MS)
-
-
-def _labels(events: pa.Table) -> pa.Table:
-    """One label row for each distinct transaction, at its own time."""
-    _, first = np.unique(events["transaction_id"].to_numpy(), return_index=True)
-    keys = ["transaction_id", "card_id", "merchant_id", "terminal_id", "event_time"]
-    return events.select(keys).take(pa.array(np.sort(first)))
-
-
-def _train(views: tuple[ViewSpec, ...], events: pa.Table, labels: pa.Table) -> pa.Table:
-    """Our answer."""
-    references = tuple(FeatureReference(view.name, one.name, one.name) for view in views for one in view.features)
-    repo = RepoSpec("benchmark", views, (), (ServiceSpec("all", references, ()),))
-    return build_training_set(repo, "all", labels, history=FileHistory(events), timestamp_column="event_time")
-
-
-def _growth(events: pa.Table, labels: pa.Table) -> list[Line]:
-    """Time against events, features and label rows, each beside a quarter of it."""
-    views = wide_views()
-    quarter = len(events) // 4
+def _beside_peers(
+    run: Run, name: str, views: tuple[ViewSpec, ...], events: pa.Table, labels: pa.Table
+) -> tuple[pa.Table, list[Line]]:
+    """One set of views, by us and by both engines that can compute it."""
+    mine, mine_s = _timed(partial(train, views, events, labels))
+    run.say(f"{name}: {mine_s:.2f} s")
+    threads = len(os.sched_getaffinity(0))
     lines = []
-    for what, small, large in (
-        (
-            "events",
-            lambda: _train(views[:1], events.slice(0, quarter), labels.slice(0, quarter)),
-            lambda: _train(views[:1], events, labels.slice(0, quarter)),
-        ),
-        (
-            "features",
-            lambda: _train((replace(views[0], features=views[0].features[:5]),), events, labels),
-            lambda: _train(views[:1], events, labels),
-        ),
-        (
-            "label rows",
-            lambda: _train(views[:1], events, labels.slice(0, quarter)),
-            lambda: _train(views[:1], events, labels),
-        ),
+    for peer, work in (
+        ("DuckDB, window functions", partial(duckdb_history.answer, views, events, threads)),
+        ("Polars, rolling aggregations", partial(polars_history.answer, views, events)),
     ):
-        small_s, large_s = _timed(small)[1], _timed(large)[1]
-        lines.append(Line(f"four times the {what}", large_s, "s", large_s / small_s, f"a quarter of the {what}"))
-    return lines
+        theirs, theirs_s = _timed(work)
+        run.say(f"{name}: {peer} {theirs_s:.2f} s")
+        _require_equal(mine.sort_by("transaction_id"), theirs)
+        lines += [
+            Line(f"{name}: {peer}", theirs_s, "s"),
+            Line(f"{name}: training set", mine_s, "s", theirs_s / mine_s, f"{peer.partition(',')[0]} (times faster)"),
+        ]
+    return mine, lines
+
+
+def _plain_join(run: Run, labels: pa.Table) -> list[Line]:
+    """Two features of a table with a row a merchant and day, joined by Feast and by us."""
+    directory = run.directory / "feast_history"
+    directory.mkdir()
+    labels = labels.slice(0, run.choose(smoke=500, full=100_000))
+    labels = labels.select(["transaction_id", "merchant_id", "event_time"])
+    labels = labels.rename_columns(["transaction_id", "merchant_id", "event_timestamp"])
+    pq.write_table(labels, directory / feast_history.LABELS)
+    pq.write_table(_profiles(labels), directory / feast_history.PROFILES)
+    theirs_s = feast_history.join(directory)
+    repo = RepoSpec("benchmark", (), (PROFILE,), ())
+    names = [f"profile:{feature.name}" for feature in PROFILE.features]
+    plain = {"profile": PlainHistory(directory / feast_history.PROFILES, "since")}
+    mine, mine_s = _timed(
+        lambda: build_training_set(repo, names, labels, history=FileHistory(labels), plain=plain)  # no stream view
+    )
+    theirs = pq.read_table(directory / feast_history.JOINED).select(["transaction_id", *mine.column_names[-2:]])
+    _require_equal(mine.sort_by("transaction_id"), theirs.sort_by("transaction_id"))
+    what = "2 plain features, newest row"
+    return [
+        Line(f"{what}: Feast, stock offline store", theirs_s, "s"),
+        Line(f"{what}: training set", mine_s, "s", theirs_s / mine_s, "Feast (times faster)"),
+    ]
+
+
+def _profiles(labels: pa.Table) -> pa.Table:
+    """A row for every merchant and day, and a day on which there is none."""
+    merchants = np.unique(labels["merchant_id"].to_numpy())
+    last_ms = int(np.max(labels["event_timestamp"].cast(pa.int64()).to_numpy()))
+    days = np.arange(PROFILE_DAYS)
+    days = days[days != PROFILE_DAYS // 2]
+    merchant, day = (each.ravel() for each in np.meshgrid(merchants, days, indexing="ij"))
+    return pa.table(
+        {
+            "merchant_id": pa.array(merchant),
+            "since": pa.array(last_ms - day * DAY_MS - merchant % 1_000, pa.timestamp("ms", tz="UTC")),
+            "credit_line": pa.array(merchant * 1_000 + day),
+            "risk_class": pa.array((merchant + day) % 7),
+        }
+    )
+
+
+def _growth(run: Run, events: pa.Table, labels: pa.Table) -> Iterator[Line]:
+    """Time against rows (events that are all labels), features and label rows."""
+    view = wide_views()[0]
+
+    def of_rows(share: int) -> pa.Table:
+        rows = len(events) // share
+        return train((view,), events.slice(0, rows), labels_of(events.slice(0, rows)))
+
+    def of_features(share: int) -> pa.Table:
+        return train((replace(view, features=view.features[: len(view.features) // share]),), events, labels)
+
+    def of_labels(share: int) -> pa.Table:
+        return train((view,), events, labels.slice(0, len(labels) // share))
+
+    for what, work in (("rows", of_rows), ("features", of_features), ("label rows", of_labels)):
+        before_s = 0.0
+        for share in SHARES:
+            found, seconds = _timed(partial(work, share))
+            count = len(view.features) // share if what == "features" else len(found)
+            ratio = seconds / before_s if before_s else None
+            yield Line(f"20 features of cards: {count:,} {what}", seconds, "s", ratio, f"half the {what}")
+            before_s = seconds
+        run.say(f"growth against {what}")
+
+
+def _memory(run: Run, events: pa.Table) -> Iterator[Line]:
+    """Peak memory of a process that does nothing else, with plenty of it and with little."""
+    little_bytes = run.choose(smoke=1 << 16, full=64 << 20)
+    before = 0.0
+    for share in (1,) if run.size is Size.SMOKE else (4, 2, 1):
+        some = run.directory / f"history-events-{share}.parquet"
+        asked = run.directory / f"history-labels-{share}.parquet"
+        pq.write_table(events.slice(0, len(events) // share), some)
+        pq.write_table(labels_of(events.slice(0, len(events) // share)), asked)
+        peak, answer = peak_mib(some, asked, PLENTY_BYTES)
+        what = f"20 features of cards, {len(events) // share:,} rows: peak memory"
+        yield Line(what, peak, "MiB", peak / before if before else None, "half the rows")
+        before = peak
+    peak, same = peak_mib(some, asked, little_bytes)
+    require(same == answer, "with little memory the answers are others")
+    yield Line(f"{what}, events through files", peak, "MiB", peak / before, "in memory")
 
 
 def _timed(work: Callable[[], pa.Table]) -> tuple[pa.Table, float]:

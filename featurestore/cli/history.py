@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from featurestore.cli.history_spark import (
+    PlaceType,
+    SparkOptions,
+    is_parquet,
+    local_file,
+    spark_options,
+    write_with_spark,
+)
 from featurestore.cli.lookup import MomentType
 from featurestore.cli.settings import Settings, load_settings, repo_option
 from featurestore.errors import InvalidRequest
@@ -49,12 +57,12 @@ class BytesType(click.ParamType[int]):
 @click.option(
     "--entities",
     required=True,
-    type=click.Path(exists=True, path_type=Path),
+    type=PlaceType(exists=True),
     help="Label rows: Parquet, CSV, JSON lines or Arrow IPC, by the name's ending.",
 )
 @click.option("--service", metavar="NAME", help="Feature service to answer.")
 @click.option("--feature", "features", multiple=True, metavar="VIEW:FEATURE", help="A feature; may be repeated.")
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Parquet file to write.")
+@click.option("--out", required=True, type=PlaceType(exists=False), help="Parquet file to write.")
 @click.option(
     "--events",
     multiple=True,
@@ -67,7 +75,7 @@ class BytesType(click.ParamType[int]):
     "tables",
     multiple=True,
     metavar="VIEW=PATH:TIMESTAMP[:CREATED]",
-    help="Parquet table behind a materialized view, and its time columns; may be repeated.",
+    help="Another table for a materialized view than its registered FileSource; may be repeated.",
 )
 @click.option("--timestamp-column", default="event_timestamp", show_default=True, help="Column with the label times.")
 @click.option("--at", "at_ms", type=MomentType(), help="One moment for all rows, instead of a column.")
@@ -79,14 +87,15 @@ class BytesType(click.ParamType[int]):
     help="Keeps finished parts: the same command goes on after it was killed.",
 )
 @click.option("--ingested-before", "ingested_before_ms", type=MomentType(), help="The event log as it was known then.")
+@spark_options
 def command(
     repo: Path | None,
     project: str | None,
     registry: str | None,
-    entities: Path,
+    entities: Path | str,
     service: str | None,
     features: tuple[str, ...],
-    out: Path,
+    out: Path | str,
     events: tuple[str, ...],
     tables: tuple[str, ...],
     timestamp_column: str,
@@ -95,6 +104,7 @@ def command(
     memory_bytes: int,
     work_dir: Path | None,
     ingested_before_ms: int | None,
+    spark: SparkOptions | None,
 ) -> None:
     """Add features to label rows, as they were at each row's time; rows, order and columns stay.
 
@@ -109,10 +119,26 @@ def command(
     settings = load_settings(repo=repo, project=project, registry=registry)
     spec = read_registry(settings.registry, project=settings.project)
     wanted: str | list[str] = service or list(features)
+    if spark is not None:
+        write_with_spark(
+            spark,
+            (spec, wanted),
+            entities,
+            lambda path: _read_entities(path, spec, wanted),
+            out,
+            events=_places(events) or str(settings.require_repo() / EVENT_LOG_DEFAULT),
+            ingested_before_ms=ingested_before_ms,
+            plain=dict(map(parse_table, tables)),
+            moments=(timestamp_column, at_ms),
+            full_names=full_names,
+            repo_path=settings.repo,
+            work_dir=work_dir,
+        )
+        return
     plan = plan_training_set(
         spec,
         wanted,
-        _read_entities(entities, spec, wanted),
+        _read_entities(local_file(entities), spec, wanted),
         timestamp_column=timestamp_column,
         at_ms=at_ms,
         full_names=full_names,
@@ -121,12 +147,13 @@ def command(
     with _progress() as report:
         rows = write_training_set(
             plan,
-            out,
+            local_file(out),
             history=_history(events, settings, positions, ingested_before_ms),
-            plain=dict(map(_table, tables)),
+            plain=dict(map(parse_table, tables)),
             memory_bytes=memory_bytes,
             work_dir=work_dir,
             progress=report,
+            repo_path=settings.repo,
         )
     if positions is not None:
         positions.unlink(missing_ok=True)
@@ -173,21 +200,27 @@ def _history(
     """Event logs below a root, or files; by source where the option says so."""
     from featurestore.offline.histories import EventLogHistory, FileHistory
 
-    given = [text.partition("=") for text in events]
-    named = {source: path for source, equals, path in given if equals and "/" not in source}
-    if named:
-        if len(named) < len(given):
-            raise click.UsageError("give --events as SOURCE=PATH for all sources, or one PATH for all")
-        return FileHistory(named)
-    if len(events) > 1:
-        raise click.UsageError("give --events as SOURCE=PATH when there are several")
-    if events and Path(events[0]).suffix in (".parquet", ".pq"):
-        return FileHistory(events[0])
-    root = events[0] if events else str(settings.require_repo() / EVENT_LOG_DEFAULT)
+    places = _places(events)
+    if isinstance(places, dict):
+        return FileHistory(places)
+    if places is not None and is_parquet(places):
+        return FileHistory(places)
+    root = places or str(settings.require_repo() / EVENT_LOG_DEFAULT)
     return EventLogHistory(root, ingested_before_ms=ingested_before_ms, positions_file=positions)
 
 
-def _table(text: str) -> tuple[str, PlainHistory]:
+def _places(events: tuple[str, ...]) -> dict[str, str] | str | None:
+    """Files by source, or one place for all; None where nothing was given."""
+    given = [text.partition("=") for text in events]
+    named = {source: path for source, equals, path in given if equals and "/" not in source}
+    if named and len(named) < len(given):
+        raise click.UsageError("give --events as SOURCE=PATH for all sources, or one PATH for all")
+    if len(events) > 1 and not named:
+        raise click.UsageError("give --events as SOURCE=PATH when there are several")
+    return named or (events[0] if events else None)
+
+
+def parse_table(text: str) -> tuple[str, PlainHistory]:
     """A materialized view's table."""
     from featurestore.offline.plain_join import PlainHistory
 

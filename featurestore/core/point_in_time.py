@@ -18,6 +18,7 @@ threads: nearly all of the time is spent in compiled loops and numpy, which let 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,11 +28,11 @@ from featurestore.core.events import BoolArray, Int64Array
 from featurestore.core.inputs import view_inputs
 from featurestore.core.lowering import LoweredFeatures, Lowering
 from featurestore.core.parts import EventRows, Merge
-from featurestore.core.point_in_time_bounds import ChunkWindows, find_windows
+from featurestore.core.point_in_time_bounds import find_windows
 from featurestore.core.point_in_time_edges import EdgeMerges
 from featurestore.core.point_in_time_moments import MomentMerges
 from featurestore.core.point_in_time_ranges import BlockMerges
-from featurestore.core.point_in_time_rows import Chunk, EntityEvents
+from featurestore.core.point_in_time_rows import Chunk
 from featurestore.core.point_in_time_tree import TreeMerges
 from featurestore.core.ranges import Ask
 from featurestore.core.tiles import TileLayout
@@ -65,16 +66,17 @@ class PointInTime:
         self._moments = MomentMerges(row_layout, moments)
         self._tree = TreeMerges(tree_layout, others)
         self._horizon_ms = compiled.spec.source.dedup_horizon_ms
+        self._asked_windows = sorted({ask.window for ask in asks})
 
     @property
     def reads_event_ids(self) -> bool:
         """Whether a part is lifted from ids: which of two events of one time is first."""
         return self._row_layout.reads_event_ids or self._tree_layout.reads_event_ids
 
-    def answer(self, chunk: Chunk) -> PointInTimeAnswers:
-        """All features at all moments of a chunk, in the order of its moments."""
+    def answer(self, chunk: Chunk) -> LoweredFeatures:
+        """All features at all moments of a chunk, (F, R) in the order of the outputs and of the chunk's moments."""
         events, moments = chunk.sorted_events(self._horizon_ms), chunk.moments
-        windows = find_windows(events, moments, self._windows, self._edges)
+        windows = find_windows(events, moments, self._windows, self._edges, self._asked_windows)
         merged = self._lowering.gathered(moments.count)
         rows = EventRows(events.event_time_ms, events.event_ids, events.columns)
         if self._row_layout.parts:
@@ -84,24 +86,30 @@ class PointInTime:
             self._moments.merge(table, windows, merged)
         if self._tree.is_asked:
             self._tree.merge(self._tree_layout.lift(rows), windows, merged)
-        return PointInTimeAnswers(
-            self._lowering.lower(merged, moments.as_of_ms), *_presence(events, windows, len(self._windows) - 1)
-        )
+        return self._lowering.lower(merged, moments.as_of_ms)
+
+    def presence(self, chunk: Chunk) -> Presence:
+        """Whether there is anything to answer from, at all moments of a chunk."""
+        events, number = chunk.sorted_events(self._horizon_ms), len(self._windows) - 1
+        windows = find_windows(events, chunk.moments, self._windows, self._edges, [number])
+        low, high = windows.lows[number], windows.highs[number]
+        found = high > low
+        newest_ms = np.zeros(len(found), dtype=np.int64)
+        newest_ms[found] = events.event_time_ms[high[found] - 1]
+        return Presence(found, newest_ms)
 
 
-class PointInTimeAnswers:
-    """Answers at R moments.
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Freshness at R moments.
 
     Attributes:
-        features: (F, R) answers in the order of the outputs.
         found: (R,) whether the entity has an event within the view's retention.
         newest_event_time_ms: (R,) event time of the newest event before the moment within retention, 0 when not found.
     """
 
-    def __init__(self, features: LoweredFeatures, found: BoolArray, newest_event_time_ms: Int64Array) -> None:
-        self.features = features
-        self.found = found
-        self.newest_event_time_ms = newest_event_time_ms
+    found: BoolArray
+    newest_event_time_ms: Int64Array
 
 
 def _by_kind(asks: Sequence[Ask]) -> tuple[list[Ask], list[Ask], list[Ask], list[Ask]]:
@@ -121,12 +129,3 @@ def _by_kind(asks: Sequence[Ask]) -> tuple[list[Ask], list[Ask], list[Ask], list
         else:
             others.append(ask)
     return blocks, edges, moments, others
-
-
-def _presence(events: EntityEvents, windows: ChunkWindows, presence: int) -> tuple[BoolArray, Int64Array]:
-    """Whether each moment has an event in the window that decides about it, and the time of the newest."""
-    low, high = windows.lows[presence], windows.highs[presence]
-    found = high > low
-    newest_ms = np.zeros(len(found), dtype=np.int64)
-    newest_ms[found] = events.event_time_ms[high[found] - 1]
-    return found, newest_ms

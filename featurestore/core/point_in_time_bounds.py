@@ -10,7 +10,7 @@ each edge is found by a galloping search from the last one: O(1) where moments a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,37 +28,62 @@ class ChunkWindows:
     """W windows at R moments as ranges of rows; ascending with the moments of an entity.
 
     Attributes:
-        lows, highs: (W, R) first row, and the row behind the last; an empty window has high <= low.
+        lows, highs: by number of the window (R,) first row, and the row behind the last; an empty window has
+            high <= low. Windows with a common edge share the array.
     """
 
-    lows: Int64Array
-    highs: Int64Array
+    lows: Mapping[int, Int64Array]
+    highs: Mapping[int, Int64Array]
+
+    @property
+    def moment_count(self) -> int:
+        """R."""
+        return len(next(iter(self.lows.values())))
 
 
-def find_windows(events: EntityEvents, moments: Moments, windows: Sequence[Window], edges: WindowEdges) -> ChunkWindows:
-    """Ranges of all windows at all moments.
+def find_windows(
+    events: EntityEvents, moments: Moments, windows: Sequence[Window], edges: WindowEdges, wanted: Iterable[int]
+) -> ChunkWindows:
+    """Ranges of some windows at all moments.
 
     Args:
         events: ascending by (entity, event time).
         moments: R, ascending by (entity, read time).
         windows: W, none of them a series.
         edges: theirs.
+        wanted: numbers of the windows to find.
     """
     lowest = int(moments.entity[0]) if moments.count else 0
     highest = int(moments.entity[-1]) if moments.count else 0
     begins = np.searchsorted(events.entity, np.arange(lowest, highest + 2, dtype=np.int64))
     first, last = begins[moments.entity - lowest], begins[moments.entity - lowest + 1]
-    bounds = np.empty((2 * len(windows), moments.count), dtype=np.int64)
     shift_ms = edges.shift_ms(0)
-    for index in range(2 * len(windows)):
-        window = windows[index % len(windows)]
-        at_ms = moments.as_of_ms - shift_ms[index]
-        if index < len(windows) and window.calendar is not None:
-            at_ms = _calendar_begins(window.calendar, window.timezone, moments.as_of_ms)
-        _find_edges(events.event_time_ms, first, last, at_ms, int(edges.grid_ms[index]), bounds[index])
-    lows, highs = bounds[: len(windows)], bounds[len(windows) :]
-    for index, window in enumerate(windows):
+    found: dict[tuple[int, int], Int64Array] = {}
+
+    def rows_at(at_ms: Int64Array, shift_ms: int, grid_ms: int) -> Int64Array:
+        """First rows at or after an edge."""
+        rows = np.empty(moments.count, dtype=np.int64)
+        _find_edges(events.event_time_ms, first, last, at_ms, shift_ms, grid_ms, rows)
+        return rows
+
+    def edge(index: int) -> Int64Array:
+        """The same, looked for once: most windows end at the moment itself."""
+        which = (int(shift_ms[index]), int(edges.grid_ms[index]))
+        if which not in found:
+            found[which] = rows_at(moments.as_of_ms, *which)
+        return found[which]
+
+    lows, highs = {}, {}
+    for index in wanted:
+        window = windows[index]
+        highs[index] = edge(len(windows) + index)
+        if window.calendar is not None:
+            begins_ms = _calendar_begins(window.calendar, window.timezone, moments.as_of_ms)
+            lows[index] = rows_at(begins_ms, 0, int(edges.grid_ms[index]))
+            continue
+        lows[index] = edge(index)
         if window.gap_ms:
+            lows[index] = lows[index].copy()
             _begin_sessions(events.event_time_ms, first, moments.as_of_ms, window.gap_ms, lows[index], highs[index])
     return ChunkWindows(lows, highs)
 
@@ -83,17 +108,25 @@ def _calendar_begins(unit: CalendarUnit, timezone: str, as_of_ms: Int64Array) ->
     return begins[place.reshape(-1)]
 
 
-@compiled_for_bulk(INT, INTS, INTS, INTS, INTS, INT, INTS)
+@compiled_for_bulk(INT, INTS, INTS, INTS, INTS, INT, INT, INTS)
 def _find_edges(
-    time_ms: Int64Array, first: Int64Array, last: Int64Array, at_ms: Int64Array, grid_ms: int, rows: Int64Array
+    time_ms: Int64Array,
+    first: Int64Array,
+    last: Int64Array,
+    at_ms: Int64Array,
+    shift_ms: int,
+    grid_ms: int,
+    rows: Int64Array,
 ) -> int:
-    """Rows (R,) receives the first row within [first, last) at or after each edge floored to the grid."""
+    """Rows (R,) receives the first row of [first, last) at or after each moment, shifted and floored to the grid."""
     cursor, entity_first = np.int64(0), np.int64(-1)
     for index in range(len(first)):
         begin, end = first[index], last[index]
         if begin != entity_first:
             cursor = entity_first = begin
-        edge = at_ms[index] - at_ms[index] % grid_ms
+        edge = at_ms[index] - shift_ms
+        if grid_ms > 1:
+            edge -= edge % grid_ms
         step = 1
         low = cursor
         while low < end and time_ms[low] < edge:

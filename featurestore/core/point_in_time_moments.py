@@ -57,7 +57,7 @@ class MomentMerges:
     def merge(self, table: TileTable, windows: ChunkWindows, out: Gathered) -> None:
         """Merge all that was asked; arguments as of `BlockMerges.merge`."""
         front = np.empty((table.count, 5), dtype=np.float64)
-        found = np.empty((len(windows.lows[0]), 3), dtype=np.float64)
+        found = np.empty((windows.moment_count, 3), dtype=np.float64)
         for column, of_windows in self._asks.items():
             (count,) = self._layout.position_of(ValueCount(column.name)).fields
             values = self._values(column, table)

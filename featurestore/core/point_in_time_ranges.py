@@ -80,7 +80,7 @@ def _merge_ints(
         running = np.zeros(len(values) + 1, dtype=np.int64)
         np.cumsum(values, out=running[1:])
         for pick in picks:
-            np.subtract(running[windows.highs[pick.window]], running[windows.lows[pick.window]], out=out[pick.slot])
+            _int_sums(running, windows.lows[pick.window], windows.highs[pick.window], out[pick.slot])
         return
     # The maximum is the minimum of the complements, which unlike negatives all exist.
     mirrored = values if field.merge is Merge.MIN else ~values
@@ -118,6 +118,14 @@ def _merge_floats(
         )
         if field.merge is Merge.MAX:
             np.negative(out[pick.slot], out=out[pick.slot])
+
+
+@compiled_for_bulk(INT, INTS, INTS, INTS, INTS)
+def _int_sums(running: Int64Array, lows: Int64Array, highs: Int64Array, out: Int64Array) -> int:
+    """Differences of running sums."""
+    for index in range(len(lows)):
+        out[index] = running[highs[index]] - running[lows[index]]
+    return 0
 
 
 @compiled_for_bulk(INT, FLOATS, INTS, FLOATS, FLOATS)

@@ -11,7 +11,8 @@ events arrive almost in order of time, as they do in an event log.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from featurestore.core.parts import Array
 
 _MOVES_A_ROW = 8
 """Rows that a row may have to pass, on average, for insertion to be the way to sort: events come nearly in order."""
+
+_LOOKS_A_ROW = 16
+"""Earlier rows that a row may have to be compared with, on average, before a hash table is the way to find repeats."""
 
 CHUNK_ROWS = 1 << 15
 """Events and moments of a chunk, unless a single entity has more: columns of that size stay in the cache."""
@@ -47,10 +51,14 @@ class EntityEvents:
 
     def take(self, rows: Int64Array) -> EntityEvents:
         """The given rows; byte strings are copied, so that a part of the events does not hold the bytes of all."""
-        ids = None if self.event_ids is None else _take_strings(BlobRow.of(self.event_ids), rows)
-        columns = {name: _take_column(column, rows) for name, column in self.columns.items()}
         hashes = None if self.id_hashes is None else self.id_hashes[rows]
+        ids, columns = self.take_columns(rows)
         return EntityEvents(self.entity[rows], self.event_time_ms[rows], hashes, ids, columns)
+
+    def take_columns(self, rows: Int64Array) -> tuple[BlobRow | None, Mapping[str, ColumnValues]]:
+        """Event ids and columns of the given rows."""
+        ids = None if self.event_ids is None else _take_strings(BlobRow.of(self.event_ids), rows)
+        return ids, {name: _take_column(column, rows) for name, column in self.columns.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,7 @@ class Chunk:
     Attributes:
         events: all events, of this chunk and others.
         event_rows: this chunk's, ascending by (entity, event time, arrival).
+        event_entity, event_time_ms: theirs.
         moments: this chunk's, ascending by (entity, read time).
         moment_rows: where they stand among all moments.
         moments_before: number of moments of all chunks before.
@@ -85,20 +94,30 @@ class Chunk:
 
     events: EntityEvents
     event_rows: Int64Array
+    event_entity: Int64Array
+    event_time_ms: Int64Array
     moments: Moments
     moment_rows: Int64Array
     moments_before: int
 
     def sorted_events(self, horizon_ms: int) -> EntityEvents:
         """The chunk's events, each id once within the horizon (event time); 0 keeps all."""
-        events, rows = self.events, self.event_rows
+        events, rows, entity, time_ms = self.events, self.event_rows, self.event_entity, self.event_time_ms
         if horizon_ms > 0 and events.id_hashes is not None and len(rows):
-            is_kept = first_of_ids(events, rows, horizon_ms)
-            rows = rows if is_kept.all() else rows[is_kept]
-        return replace(events, id_hashes=None).take(rows)
+            is_kept = _first_of_sorted_ids(events.id_hashes[rows], entity, time_ms, horizon_ms)
+            if not is_kept.all():
+                rows, entity, time_ms = rows[is_kept], entity[is_kept], time_ms[is_kept]
+        ids, columns = events.take_columns(rows)
+        return EntityEvents(entity, time_ms, None, ids, columns)
 
 
-def chunks(events: EntityEvents, moments: Moments, entity_count: int, rows_max: int = CHUNK_ROWS) -> Iterator[Chunk]:
+def chunks(
+    events: EntityEvents,
+    moments: Moments,
+    entity_count: int,
+    rows_max: int = CHUNK_ROWS,
+    threads: Executor | None = None,
+) -> Iterator[Chunk]:
     """Cut into chunks of whole entities that somebody asks for.
 
     Args:
@@ -106,22 +125,32 @@ def chunks(events: EntityEvents, moments: Moments, entity_count: int, rows_max: 
         moments: any order.
         entity_count: E.
         rows_max: events and moments of a chunk, unless a single entity has more.
+        threads: sort moments beside events.
     """
-    event_order, event_bounds = _grouped(events.entity, events.event_time_ms, entity_count)
-    moment_order, moment_bounds = _grouped(moments.entity, moments.as_of_ms, entity_count)
-    weight = event_bounds + moment_bounds
+    pending = None
+    if threads is not None:
+        pending = threads.submit(_grouped, moments.entity, moments.as_of_ms, entity_count)
+    mine = _grouped(events.entity, events.event_time_ms, entity_count)
+    if pending is None or pending.cancel():  # the threads have other things to do
+        asks = _grouped(moments.entity, moments.as_of_ms, entity_count)
+    else:
+        asks = pending.result()
+    weight = mine.bounds + asks.bounds
     begin = 0
     while begin < entity_count:
         end = int(np.searchsorted(weight, weight[begin] + rows_max, side="right")) - 1
         end = min(max(end, begin + 1), entity_count)
-        asked = moment_order[moment_bounds[begin] : moment_bounds[end]]
-        if len(asked):
+        asked = asks.span(begin, end)
+        if asked.stop > asked.start:
+            rows = mine.span(begin, end)
             yield Chunk(
                 events,
-                event_order[event_bounds[begin] : event_bounds[end]],
-                Moments(moments.entity[asked], moments.as_of_ms[asked]),
-                asked,
-                int(moment_bounds[begin]),
+                mine.order[rows],
+                mine.entities(begin, end),
+                mine.time_ms[rows],
+                Moments(asks.entities(begin, end), asks.time_ms[asked]),
+                asks.order[asked],
+                asked.start,
             )
         begin = end
 
@@ -138,10 +167,7 @@ def first_of_ids(events: EntityEvents, rows: Int64Array, horizon_ms: int) -> Boo
         horizon_ms: how long an id is remembered, event time.
     """
     assert events.id_hashes is not None, "a source with a horizon declares ids"
-    is_kept = np.ones(len(rows), dtype=np.uint8)
-    slots = np.full(1 << max(4, int(2 * len(rows)).bit_length()), -1, dtype=np.int64)
-    _mark_repeats(events.id_hashes, events.entity, events.event_time_ms, rows, horizon_ms, slots, is_kept)
-    return is_kept.view(np.bool_)
+    return _first_of_sorted_ids(events.id_hashes[rows], events.entity[rows], events.event_time_ms[rows], horizon_ms)
 
 
 def hash_ids(ids: BlobRow) -> Int64Array:
@@ -156,15 +182,47 @@ def hash_ids(ids: BlobRow) -> Int64Array:
     return hashes
 
 
-def _grouped(entity: Int64Array, time_ms: Int64Array, entity_count: int) -> tuple[Int64Array, Int64Array]:
-    """(N,) rows by (entity, time), stable, and the (E + 1,) bounds of each entity among them."""
-    order = np.empty(len(entity), dtype=np.int64)
+def _first_of_sorted_ids(hashes: Int64Array, entity: Int64Array, time_ms: Int64Array, horizon_ms: int) -> BoolArray:
+    """`first_of_ids` of rows that are in order."""
+    is_kept = np.ones(len(hashes), dtype=np.uint8)
+    if not _mark_near_repeats(hashes, entity, time_ms, horizon_ms, _LOOKS_A_ROW * len(hashes), is_kept):
+        slots = np.full(1 << max(4, int(2 * len(hashes)).bit_length()), -1, dtype=np.int64)
+        _mark_repeats(hashes, entity, time_ms, horizon_ms, slots, is_kept)
+    return is_kept.view(np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class _Grouped:
+    """N rows by (entity, time), stable.
+
+    Attributes:
+        order: (N,) the rows.
+        time_ms: (N,) their times.
+        bounds: (E + 1,) where each entity's begin.
+    """
+
+    order: Int64Array
+    time_ms: Int64Array
+    bounds: Int64Array
+
+    def span(self, begin: int, end: int) -> slice:
+        """Places of the entities [begin, end)."""
+        return slice(int(self.bounds[begin]), int(self.bounds[end]))
+
+    def entities(self, begin: int, end: int) -> Int64Array:
+        """Their numbers, one a row."""
+        return np.repeat(np.arange(begin, end, dtype=np.int64), np.diff(self.bounds[begin : end + 1]))
+
+
+def _grouped(entity: Int64Array, time_ms: Int64Array, entity_count: int) -> _Grouped:
+    """Rows by (entity, time)."""
+    order, times = np.empty(len(entity), dtype=np.int64), np.empty(len(entity), dtype=np.int64)
     bounds = np.zeros(entity_count + 1, dtype=np.int64)
-    np.cumsum(np.bincount(entity, minlength=entity_count), out=bounds[1:])
-    _group(entity, np.arange(len(entity), dtype=np.int64), bounds[:-1].copy(), order)
-    if not _settle(entity, time_ms, order, _MOVES_A_ROW * len(order)):
-        _group(entity, time_ms.argsort(kind="stable"), bounds[:-1].copy(), order)
-    return order, bounds
+    _count(entity, bounds)
+    _group(entity, time_ms, np.empty(0, dtype=np.int64), bounds[:-1].copy(), order, times)
+    if not _settle(bounds, order, times, _MOVES_A_ROW * len(order)):
+        _group(entity, time_ms, time_ms.argsort(kind="stable"), bounds[:-1].copy(), order, times)
+    return _Grouped(order, times, bounds)
 
 
 def _take_column(column: ColumnValues, rows: Int64Array) -> ColumnValues:
@@ -184,29 +242,48 @@ def _take_strings(strings: BlobRow, rows: Int64Array) -> BlobRow:
     return BlobRow(out.tobytes(), spans[:-1], spans[1:])
 
 
-@compiled_for_bulk(INT, INTS, INTS, INTS, INTS)
-def _group(entity: Int64Array, rows: Int64Array, cursor: Int64Array, order: Int64Array) -> int:
-    """Counting sort: each row goes to its entity's next place."""
-    for row in rows:
-        order[cursor[entity[row]]] = row
-        cursor[entity[row]] += 1
+@compiled_for_bulk(INT, INTS, INTS)
+def _count(entity: Int64Array, bounds: Int64Array) -> int:
+    """Where the rows of each entity begin among all, by entity: bounds (E + 1,), all 0 before."""
+    for row in range(len(entity)):
+        bounds[entity[row] + 1] += 1
+    for index in range(1, len(bounds)):
+        bounds[index] += bounds[index - 1]
+    return 0
+
+
+@compiled_for_bulk(INT, INTS, INTS, INTS, INTS, INTS, INTS)
+def _group(
+    entity: Int64Array, time_ms: Int64Array, rows: Int64Array, cursor: Int64Array, order: Int64Array, times: Int64Array
+) -> int:
+    """Counting sort: each row goes to its entity's next place. `rows` is their order, empty for 0, 1, 2 ..."""
+    for index in range(len(order)):
+        row = rows[index] if len(rows) else index
+        place = cursor[entity[row]]
+        order[place] = row
+        times[place] = time_ms[row]
+        cursor[entity[row]] = place + 1
     return 0
 
 
 @compiled_for_bulk(INT, INTS, INTS, INTS, INT)
-def _settle(entity: Int64Array, time_ms: Int64Array, order: Int64Array, moves_max: int) -> int:
+def _settle(bounds: Int64Array, order: Int64Array, times: Int64Array, moves_max: int) -> int:
     """Sort each entity's rows by time, by insertion; 0 when that takes too many moves, 1 when it is done."""
     moves = 0
-    for index in range(1, len(order)):
-        row = order[index]
-        place = index
-        while place > 0 and entity[order[place - 1]] == entity[row] and time_ms[order[place - 1]] > time_ms[row]:
-            order[place] = order[place - 1]
-            place -= 1
-        order[place] = row
-        moves += index - place
-        if moves > moves_max:
-            return 0
+    for number in range(len(bounds) - 1):
+        begin = bounds[number]
+        for index in range(begin + 1, bounds[number + 1]):
+            place, time = index, times[index]
+            if times[index - 1] <= time:
+                continue
+            row = order[index]
+            while place > begin and times[place - 1] > time:
+                order[place], times[place] = order[place - 1], times[place - 1]
+                place -= 1
+            order[place], times[place] = row, time
+            moves += index - place
+            if moves > moves_max:
+                return 0
     return 1
 
 
@@ -244,32 +321,44 @@ def _hash(buffer: Array, begins: Int64Array, ends: Int64Array, hashes: Int64Arra
     return 0
 
 
-@compiled_for_bulk(INT, INTS, INTS, INTS, INTS, INT, INTS, FLAGS)
+@compiled_for_bulk(INT, INTS, INTS, INTS, INT, INT, FLAGS)
+def _mark_near_repeats(
+    hashes: Int64Array, entity: Int64Array, time_ms: Int64Array, horizon_ms: int, looks_max: int, is_kept: Array
+) -> int:
+    """Compare each row with all of its horizon; 0 when that takes too many looks, 1 when it is done."""
+    looks = 0
+    for index in range(len(hashes)):
+        known = index - 1
+        while known >= 0 and entity[known] == entity[index] and time_ms[index] - time_ms[known] <= horizon_ms:
+            if hashes[known] == hashes[index]:
+                is_kept[index] = 0
+                break
+            known -= 1
+        looks += index - known
+        if looks > looks_max:
+            return 0
+    return 1
+
+
+@compiled_for_bulk(INT, INTS, INTS, INTS, INT, INTS, FLAGS)
 def _mark_repeats(
-    hashes: Int64Array,
-    entity: Int64Array,
-    time_ms: Int64Array,
-    rows: Int64Array,
-    horizon_ms: int,
-    slots: Int64Array,
-    is_kept: Array,
+    hashes: Int64Array, entity: Int64Array, time_ms: Int64Array, horizon_ms: int, slots: Int64Array, is_kept: Array
 ) -> int:
     """Open addressing, linear probing, at most half full; a slot holds the last row of its id."""
     mask = len(slots) - 1
-    for index in range(len(rows)):
-        row = rows[index]
+    for index in range(len(hashes)):
         # Integer ids are their own hashes, so they are spread here; entities too have the same ids.
-        spread = np.uint64(hashes[row] + entity[row]) * np.uint64(0x9E3779B97F4A7C15)
+        spread = np.uint64(hashes[index] + entity[index]) * np.uint64(0x9E3779B97F4A7C15)
         slot = np.int64((spread >> np.uint64(20)) & np.uint64(mask))
         while True:
             known = slots[slot]
             if known < 0:
-                slots[slot] = row
+                slots[slot] = index
                 break
-            if hashes[known] == hashes[row] and entity[known] == entity[row]:
-                if time_ms[row] - time_ms[known] <= horizon_ms:
+            if hashes[known] == hashes[index] and entity[known] == entity[index]:
+                if time_ms[index] - time_ms[known] <= horizon_ms:
                     is_kept[index] = 0
-                slots[slot] = row
+                slots[slot] = index
                 break
             slot = (slot + 1) & mask
     return 0

@@ -278,6 +278,31 @@ class ViewSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TableSpec:
+    """The table that a plain view is materialized from, as the registry knows it.
+
+    Attributes:
+        source: the Feast data source's name.
+        kind: its kind: "file", "bigquery" and so on.
+        path: of files, as the author wrote it: a relative one starts from the repo. "" for other kinds.
+        format: of files, such as "parquet"; "" for other kinds.
+        timestamp_column: since when a row holds; "" where the registry does not say.
+        created_column: when a row was written; "" for none.
+        renamed: (column of the table, name in the view) pairs where the names differ.
+        endpoint: of an object store that is not its cloud's own; "" for none.
+    """
+
+    source: str
+    kind: str
+    path: str
+    format: str
+    timestamp_column: str
+    created_column: str = ""
+    renamed: tuple[tuple[str, str], ...] = ()
+    endpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PlainViewSpec:
     """A feature view that others materialize (a batch profile): stored by Feast, served beside ours.
 
@@ -286,13 +311,14 @@ class PlainViewSpec:
         join_keys: typed join keys, in the order of the view's entities.
         features: name and type of each field.
         ttl_ms: age after which a value is too old to serve; None never.
-        tags: the view's tags.
+        table: what it is materialized from; None where the registry does not say.
     """
 
     name: str
     join_keys: tuple[Column, ...]
     features: tuple[Column, ...]
     ttl_ms: int | None = None
+    table: TableSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

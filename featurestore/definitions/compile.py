@@ -14,14 +14,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from featurestore.core.spec import Column, PlainViewSpec, RepoSpec, ServiceSpec, SourceSpec, ViewSpec
+from featurestore.core.spec import (
+    Column,
+    PlainViewSpec,
+    RepoSpec,
+    ServiceSpec,
+    SourceSpec,
+    TableSpec,
+    ValueType,
+    ViewSpec,
+)
 from featurestore.definitions import limits
 from featurestore.definitions.compile_service import Servable, ServiceCompiler
+from featurestore.definitions.compile_source import EVENT_LOG_COLUMNS
 from featurestore.definitions.compile_types import VALUE_TYPES, join_keys_of
 from featurestore.definitions.compile_view import compile_stream_view
 from featurestore.definitions.problems import Place, Problem, ProblemList
 from featurestore.errors import DefinitionError
-from featurestore.wire.feast_registry import RegisteredEntity, RegisteredRepo, RegisteredView
+from featurestore.wire.feast_registry import RegisteredEntity, RegisteredRepo, RegisteredTable, RegisteredView
 
 NANOSECONDS_PER_MS = 1_000_000
 
@@ -85,11 +95,15 @@ def compile_repo(registered: RegisteredRepo) -> Compilation:
         if not view.online:
             servables[view.name] = Servable.unserved("is not online")
             continue
+        if problems.add_mistake(Place("feature view", view.name), view.tags):
+            servables[view.name] = Servable.broken()
+            continue
         plain, unreadable = _plain_view(view, entities, problems, notes)
         servables[view.name] = Servable.of_plain_view(plain, unreadable) if plain else Servable.broken()
         plain_views += [plain] if plain else []
 
     _check_sources(views, problems)
+    notes.extend(_log_clashes(views))
     compiler = ServiceCompiler(servables, problems)
     services: list[ServiceSpec] = []
     unserved: dict[str, str] = {}
@@ -127,7 +141,23 @@ def _plain_view(
     )
     columns = tuple(Column(f.name, VALUE_TYPES[f.value_type]) for f in fields if f.name not in unreadable)
     ttl_ms = view.ttl_ns // NANOSECONDS_PER_MS
-    return PlainViewSpec(view.name, join_keys, columns, ttl_ms or None), unreadable
+    table = None if view.table is None else _table(view.table)
+    return PlainViewSpec(view.name, join_keys, columns, ttl_ms or None, table), unreadable
+
+
+def _table(table: RegisteredTable) -> TableSpec:
+    """What a plain view is materialized from; only history asks, so nothing about it is a mistake here."""
+    return TableSpec(
+        source=table.name,
+        kind=table.kind.removeprefix("BATCH_").lower(),
+        path=table.uri,
+        # Feast reads files without a format as Parquet.
+        format=table.format.removesuffix("_format") or ("parquet" if table.uri else ""),
+        timestamp_column=table.timestamp_field,
+        created_column=table.created_field,
+        renamed=tuple(sorted(table.field_mapping.items())),
+        endpoint=table.endpoint,
+    )
 
 
 def _check_names(registered: RegisteredRepo, problems: ProblemList) -> None:
@@ -153,6 +183,23 @@ def _check_sizes(registered: RegisteredRepo, problems: ProblemList) -> None:
         if count > maximum:
             place = Place("project", registered.project)
             problems.add(place, f"it has {count} {what}, at most {maximum} are supported", "split the project")
+
+
+def _log_clashes(views: list[ViewSpec]) -> list[str]:
+    """Sources that cannot be logged; what needs no history is served all the same."""
+    sources = {view.source.name: view.source for view in views}
+    return [
+        f"{Place('source', name)} cannot have an event log, and `featurestore event-log run` stops at it: column "
+        f'"{column.name}" has the name of a column of the log; rename it, for instance by field_mapping'
+        for name, source in sorted(sources.items())
+        for column in source.columns
+        if column.name in EVENT_LOG_COLUMNS and not _is_event_time_ms(column, source)
+    ]
+
+
+def _is_event_time_ms(column: Column, source: SourceSpec) -> bool:
+    """The log's own event_time_ms is this column already."""
+    return column.name == source.event_time_column == "event_time_ms" and column.type is ValueType.INT64
 
 
 def _check_sources(views: list[ViewSpec], problems: ProblemList) -> None:

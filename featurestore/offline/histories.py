@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -16,8 +17,10 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from featurestore.core.spec import SourceSpec
+from featurestore.definitions.limits import DAY_MS
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, Unavailable
+from featurestore.offline.event_log.layout import EPOCH_ORDINAL
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.label_times import moments_ms
 from featurestore.wire.events import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN
@@ -27,6 +30,8 @@ EVENT_TIME = "event_time_ms"
 
 BATCHES_AHEAD = 2
 """Batches that are read while others are worked on; Arrow's default of sixteen would hold gigabytes."""
+
+_logger = logging.getLogger(__name__)
 
 
 class History(Protocol):
@@ -86,11 +91,19 @@ class EventLogHistory:
                 raise InvalidRequest(
                     f'event log "{log.uri}" has no column "{name}"', hint=suggest(name, log.schema.names)
                 )
+        snapshot = log.snapshot()
+        if snapshot.kept_from is not None and from_ms < (snapshot.kept_from.toordinal() - EPOCH_ORDINAL) * DAY_MS:
+            _logger.warning(
+                "event log %s was cut by retention: windows that begin before %s lack their oldest events",
+                log.uri,
+                snapshot.kept_from,
+            )
         yield from log.scan(
             [*names, EVENT_TIME],
             from_ms=from_ms,
             to_ms=to_ms,
             ingested_before_ms=self._ingested_before_ms,
+            snapshot=snapshot,
             positions=self._positions[source.name],
         )
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.fs as pafs
 
 from featurestore.core.events import BoolArray, Int64Array
-from featurestore.core.spec import PlainViewSpec
+from featurestore.core.spec import PlainViewSpec, TableSpec
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.arrow_columns import ARROW_TYPES, cast_column
@@ -45,6 +48,40 @@ class PlainHistory:
     format: str = "parquet"
 
 
+def registered_table(view: PlainViewSpec, repo_path: Path | None) -> PlainHistory:
+    """The table of a plain view, found in the registry.
+
+    Args:
+        view: the view.
+        repo_path: where relative paths start; None is the current directory, as for Feast.
+
+    Raises:
+        InvalidRequest: the registry does not say enough, or names something that is no file that Arrow reads.
+    """
+    table = view.table
+    remedy = "give the table with its past yourself: --table VIEW=PATH:TIMESTAMP[:CREATED], in Python plain={VIEW: ...}"
+    if table is None:
+        raise InvalidRequest(f'feature view "{view.name}" is materialized, and its table is not known', hint=remedy)
+    if table.kind != "file":
+        raise InvalidRequest(
+            f'feature view "{view.name}" is materialized from {table.kind} source "{table.source}", not from files',
+            detail="History reads files; tables of other systems are read by Feast's own offline stores.",
+            hint=f"export it to Parquet and {remedy}",
+        )
+    if table.format != "parquet":
+        raise InvalidRequest(
+            f'source "{table.source}" of feature view "{view.name}" has format {table.format}, not parquet', hint=remedy
+        )
+    if not table.timestamp_column:
+        raise InvalidRequest(
+            f'source "{table.source}" of feature view "{view.name}" does not say since when its rows hold',
+            hint=f"set its timestamp_field and apply, or {remedy}",
+        )
+    return PlainHistory(
+        _located(table, repo_path), table.timestamp_column, table.created_column or None, dict(table.renamed)
+    )
+
+
 def join_plain_view(outputs: ViewOutputs, labels: Labels, history: PlainHistory) -> pa.Table:
     """Features of a plain view for all label rows.
 
@@ -62,22 +99,48 @@ def join_plain_view(outputs: ViewOutputs, labels: Labels, history: PlainHistory)
     """
     view = outputs.view
     assert isinstance(view, PlainViewSpec), "windowed views are computed"
-    numbers = EntityNumbers(view.join_keys, {key.name: labels.table.column(key.name) for key in view.join_keys})
-    table = _read(view, [view.features[at].name for at in outputs.features], history)
-    entity = numbers.of_events(table)
-    times_us, is_timed = _times_us(table.column(history.timestamp_column), history.timestamp_column, is_label=False)
-    created_us = np.zeros(table.num_rows, dtype=np.int64)
-    if history.created_column is not None:
-        created_us, _ = _times_us(table.column(history.created_column), history.created_column, is_label=False)
-    rows = np.flatnonzero((entity >= 0) & is_timed)
-    rows = rows[np.lexsort((created_us[rows], times_us[rows], entity[rows]))]
-    found = _newest(entity[rows], times_us[rows], labels, numbers.of_labels, view.ttl_ms)
-    chosen = table.take(pa.array(np.where(found >= 0, rows[found] if len(rows) else -1, -1), mask=found < 0))
+    chosen = newest_rows(view, [view.features[at].name for at in outputs.features], labels, history)
     arrays = []
     for at, column in zip(outputs.features, outputs.columns, strict=True):
         array = chosen.column(view.features[at].name)
         arrays.append(cast_column(array, view.features[at]) if array.type != ARROW_TYPES[column.type] else array)
     return pa.table(arrays, names=[column.name for column in outputs.columns])
+
+
+def newest_rows(view: PlainViewSpec, features: list[str], labels: Labels, history: PlainHistory) -> pa.Table:
+    """The row that each label may see, in the table's own types.
+
+    Args:
+        view: its join keys and ttl; features need not be among its own.
+        features: names of the wanted columns.
+        labels: R rows.
+        history: the view's table.
+
+    Returns:
+        R rows with the features among their columns; nulls where nothing was known.
+
+    Raises:
+        InvalidRequest, Unavailable: as `join_plain_view`.
+    """
+    numbers = EntityNumbers(view.join_keys, {key.name: labels.table.column(key.name) for key in view.join_keys})
+    table = _read(view, features, history)
+    entity = numbers.of_events(table)
+    times_us, is_timed = moments_us(table.column(history.timestamp_column), history.timestamp_column, is_label=False)
+    created_us = np.zeros(table.num_rows, dtype=np.int64)
+    if history.created_column is not None:
+        created_us, _ = moments_us(table.column(history.created_column), history.created_column, is_label=False)
+    rows = np.flatnonzero((entity >= 0) & is_timed)
+    rows = rows[np.lexsort((created_us[rows], times_us[rows], entity[rows]))]
+    found = _newest(entity[rows], times_us[rows], labels, numbers.of_labels, view.ttl_ms)
+    return table.take(pa.array(np.where(found >= 0, rows[found] if len(rows) else -1, -1), mask=found < 0))
+
+
+def _located(table: TableSpec, repo_path: Path | None) -> object:
+    """Where Arrow finds a file source."""
+    if table.endpoint:
+        store = pafs.S3FileSystem(endpoint_override=table.endpoint)
+        return pads.dataset(table.path.removeprefix("s3://"), format="parquet", partitioning="hive", filesystem=store)
+    return table.path if "://" in table.path else (repo_path or Path()) / table.path
 
 
 def _newest(
@@ -106,10 +169,10 @@ def _label_times_us(labels: Labels) -> Int64Array:
     """(R,) label times in microseconds: plain tables have finer times than the stream."""
     if labels.timestamp_column is None:
         return labels.as_of_ms * _US_PER_MS
-    return _times_us(labels.table.column(labels.timestamp_column), labels.timestamp_column, is_label=True)[0]
+    return moments_us(labels.table.column(labels.timestamp_column), labels.timestamp_column, is_label=True)[0]
 
 
-def _times_us(column: pa.ChunkedArray, name: str, *, is_label: bool) -> tuple[Int64Array, BoolArray]:
+def moments_us(column: pa.ChunkedArray, name: str, *, is_label: bool) -> tuple[Int64Array, BoolArray]:
     """(N,) microseconds UTC and whether there is a time; nanoseconds never bring a row before its label."""
     if pa.types.is_timestamp(column.type) and column.type.unit in ("us", "ns"):
         values = np.asarray(pc.fill_null(column.cast(pa.int64()), 0).to_numpy(), dtype=np.int64)

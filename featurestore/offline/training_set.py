@@ -17,11 +17,9 @@ killed process.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +28,11 @@ import pyarrow.parquet as pq
 
 from featurestore.core.spec import PlainViewSpec, RepoSpec, ValueType, ViewSpec
 from featurestore.core.view import CompiledView
-from featurestore.errors import InvalidRequest
 from featurestore.offline.answer_parts import AnswerParts
 from featurestore.offline.histories import History
-from featurestore.offline.plain_join import PlainHistory, join_plain_view
+from featurestore.offline.plain_join import PlainHistory, join_plain_view, registered_table
 from featurestore.offline.training_set_plan import TrainingSetPlan, ViewOutputs, plan_training_set
-from featurestore.offline.training_set_stream import StreamLimits, StreamWork
+from featurestore.offline.training_set_stream import StreamLimits, StreamWork, run_together
 from featurestore.offline.view_events import BLOCK_ROWS, scan_events
 
 MEMORY_BYTES_DEFAULT = 2 << 30
@@ -86,6 +83,7 @@ def build_training_set(
     memory_bytes: int = MEMORY_BYTES_DEFAULT,
     work_dir: Path | None = None,
     progress: ProgressReport | None = None,
+    repo_path: Path | None = None,
 ) -> pa.Table:
     """Features of a service (or of some views) for label rows, as one table.
 
@@ -94,13 +92,14 @@ def build_training_set(
         features: name of a feature service, or "view:feature" texts.
         entities: R rows: the join keys of all views, label times, and whatever else (labels).
         history: the events of stream views.
-        plain: the tables of plain views, by name of the view.
+        plain: tables of plain views, by name of the view; those of others are found in the registry.
         timestamp_column: the label times' column (see `label_times`).
         at_ms: one moment for all rows, milliseconds UTC; then no column is needed.
         full_names: call features "view__feature".
         memory_bytes: memory that events may take.
         work_dir: keeps finished parts until all are done; a later call with the same arguments goes on from there.
         progress: is told how far it is, from time to time.
+        repo_path: where relative paths of registered tables start; default: the current directory.
 
     Returns:
         R rows in the order of the entities: their columns, then the features. A row whose key or label time is null has
@@ -115,7 +114,7 @@ def build_training_set(
         repo, features, entities, timestamp_column=timestamp_column, at_ms=at_ms, full_names=full_names
     )
     with TrainingSet(
-        plan, history, plain or {}, memory_bytes=memory_bytes, work_dir=work_dir, progress=progress
+        plan, history, plain, memory_bytes=memory_bytes, work_dir=work_dir, progress=progress, repo_path=repo_path
     ) as answers:
         return pa.concat_tables(answers.blocks())
 
@@ -129,6 +128,7 @@ def write_training_set(
     memory_bytes: int = MEMORY_BYTES_DEFAULT,
     work_dir: Path | None = None,
     progress: ProgressReport | None = None,
+    repo_path: Path | None = None,
 ) -> int:
     """As `build_training_set`, into a Parquet file that appears when it is complete.
 
@@ -137,7 +137,7 @@ def write_training_set(
     """
     unfinished = path.with_name(path.name + ".unfinished")
     with TrainingSet(
-        plan, history, plain or {}, memory_bytes=memory_bytes, work_dir=work_dir, progress=progress
+        plan, history, plain, memory_bytes=memory_bytes, work_dir=work_dir, progress=progress, repo_path=repo_path
     ) as answers:
         writer = None
         for block in answers.blocks():
@@ -155,35 +155,34 @@ class TrainingSet:
     Args:
         plan: what is asked.
         history: the events of stream views.
-        plain: the tables of plain views.
-        memory_bytes, work_dir, progress: see `build_training_set`.
+        plain, memory_bytes, work_dir, progress, repo_path: see `build_training_set`.
     """
 
     def __init__(
         self,
         plan: TrainingSetPlan,
         history: History,
-        plain: Mapping[str, PlainHistory],
+        plain: Mapping[str, PlainHistory] | None = None,
         *,
         memory_bytes: int = MEMORY_BYTES_DEFAULT,
         work_dir: Path | None = None,
         progress: ProgressReport | None = None,
+        repo_path: Path | None = None,
     ) -> None:
         self._plan = plan
         self._history = history
-        self._plain = plain
+        given = plain or {}
+        self._plain = {
+            one.view.name: given.get(one.view.name) or registered_table(one.view, repo_path)
+            for one in plan.views
+            if isinstance(one.view, PlainViewSpec)
+        }
         self._memory_bytes = memory_bytes
         self._work_dir = work_dir
         self._report = progress or (lambda _progress: None)
         self._directory = Path()
 
     def __enter__(self) -> TrainingSet:
-        for outputs in self._plan.views:
-            if isinstance(outputs.view, PlainViewSpec) and outputs.view.name not in self._plain:
-                raise InvalidRequest(
-                    f'feature view "{outputs.view.name}" is materialized, and its table is not known',
-                    hint="give the table with its past, or leave the view's features out",
-                )
         if self._work_dir is None:
             self._directory = Path(tempfile.mkdtemp(prefix="featurestore-history-"))
         else:
@@ -243,11 +242,9 @@ class TrainingSet:
             for work in mine:
                 work.events.finish()
         computed, rows = 0, self._plan.labels.count * len(works)
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-            for work in works:
-                for count in work.run(threads):
-                    computed += count
-                    self._report(Progress("computing", min(computed, rows), rows))
+        for count in run_together(works):
+            computed += count
+            self._report(Progress("computing", min(computed, rows), rows))
         self._report(Progress("computing", rows, rows))
         return [work.answers for work in works]
 

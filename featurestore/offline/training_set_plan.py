@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from featurestore.core.events import BoolArray, Int64Array
 from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ViewSpec
+from featurestore.core.view import CompiledView
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, UnknownFeatureService, UnknownJoinKey
 from featurestore.offline.label_times import moments_ms
@@ -21,7 +22,7 @@ class ViewOutputs:
     """Features of one view.
 
     Attributes:
-        view: the view.
+        view: the view; a stream view has only the features that are asked for, and those that they are derived from.
         features: index of each feature among the view's answers (a stream view) or features (a plain one).
         columns: name in the output and type of each.
     """
@@ -100,6 +101,10 @@ def plan_training_set(
             f'feature "{clash[0]}" has the name of a column of the entities',
             hint="rename the column, or ask for full names",
         )
+    twice = [name for name, count in Counter(entities.column_names).items() if count > 1]
+    if twice:
+        uses = entities.column_names.count(twice[0])
+        raise InvalidRequest(f'the entities have {uses} columns "{twice[0]}"', hint="rename all but one")
     views = []
     for view_name in dict.fromkeys(reference.view for reference in references):
         view = repo.view(view_name) or repo.plain_view(view_name)
@@ -110,8 +115,25 @@ def plan_training_set(
         places = tuple(index[reference.feature] for reference, _ in chosen)
         columns = tuple(Column(name, answers[at].type) for (_, name), at in zip(chosen, places, strict=True))
         _check_join_keys(view, entities)
-        views.append(ViewOutputs(view, places, columns))
+        views.append(_asked_part(ViewOutputs(view, places, columns)))
     return TrainingSetPlan(tuple(views), tuple(names), _labels(entities, timestamp_column, at_ms))
+
+
+def _asked_part(outputs: ViewOutputs) -> ViewOutputs:
+    """Without what nobody asks for: its columns need not be read, nor events as old as its windows."""
+    view = outputs.view
+    if not isinstance(view, ViewSpec):
+        return outputs
+    chosen = CompiledView(view).lowered.choose(outputs.features)
+    if not chosen.features:
+        return outputs
+    derived = sorted({at - len(view.features) for at in outputs.features if at >= len(view.features)})
+    part = replace(
+        view,
+        features=tuple(fields.feature for fields in chosen.features),
+        derived=tuple(view.derived[at] for at in derived),
+    )
+    return ViewOutputs(part, tuple(chosen.outputs), outputs.columns)
 
 
 def _references(repo: RepoSpec, features: str | Sequence[str]) -> list[FeatureReference]:

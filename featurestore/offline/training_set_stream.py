@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -17,8 +20,7 @@ from featurestore.offline.answer_parts import AnswerParts, PartAnswers
 from featurestore.offline.entity_numbers import EntityNumbers
 from featurestore.offline.event_partitions import EventPartitions
 from featurestore.offline.training_set_plan import Labels, ViewOutputs
-from featurestore.offline.view_events import Reach, WantedEvents
-from featurestore.wire.events import EVENT_TIME_MS_MIN
+from featurestore.offline.view_events import Reach, WantedEvents, reach_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,39 @@ class StreamLimits:
     partition_count: int
     block_rows: int
     keeps_answers: bool
+
+
+def run_together(works: Sequence[StreamWork]) -> Iterator[int]:
+    """Run several works side by side; while one sorts its events, another one's chunks are computed.
+
+    Yields:
+        The number of label rows after each step of any of them.
+    """
+    steps: SimpleQueue[int | Future[None]] = SimpleQueue()
+    is_over = threading.Event()
+
+    def drive(work: StreamWork, threads: ThreadPoolExecutor) -> None:
+        for rows in work.run(threads):
+            steps.put(rows)
+            if is_over.is_set():
+                return
+
+    cores = len(os.sched_getaffinity(0))
+    # Drivers wait for what the other threads compute, so they are threads of their own.
+    with ThreadPoolExecutor(cores) as threads, ThreadPoolExecutor(max(len(works), 1)) as drivers:
+        try:
+            for work in works:
+                drivers.submit(drive, work, threads).add_done_callback(steps.put)
+            running = len(works)
+            while running:
+                step = steps.get()
+                if isinstance(step, int):
+                    yield step
+                else:
+                    running -= 1
+                    step.result()
+        finally:
+            is_over.set()
 
 
 class StreamWork:
@@ -65,15 +100,7 @@ class StreamWork:
     def wanted(self) -> WantedEvents:
         """Which events decide about some label."""
         asked = self._labels.as_of_ms[self._is_asked]
-        reach = Reach(0, 0)
-        if len(asked):
-            windows = [feature.window for feature in self.view.features]
-            from_ms = EVENT_TIME_MS_MIN
-            if all(window.length_ms is not None for window in windows):
-                # A repeat is told by its original, which may lie a horizon before it.
-                reach_ms = max(window.reach_ms for window in windows) + self.view.source.dedup_horizon_ms
-                from_ms = max(int(asked.min()) - reach_ms, EVENT_TIME_MS_MIN)
-            reach = Reach(from_ms, int(asked.max()))
+        reach = reach_of(self.view, int(asked.min()), int(asked.max())) if len(asked) else Reach(0, 0)
         return WantedEvents(self.view, self._numbers, reach, self._engine.reads_event_ids)
 
     def run(self, threads: ThreadPoolExecutor) -> Iterator[int]:
@@ -89,12 +116,12 @@ class StreamWork:
             found = PartAnswers(self._outputs.columns, len(rows))
 
             def answer(chunk: Chunk, found: PartAnswers = found) -> int:
-                found.put(chunk, self._engine.answer(chunk).features)
+                found.put(chunk, self._engine.answer(chunk))
                 return chunk.moments.count
 
             entity_count = self._numbers.count // count + 1
             events = self.events.load(part)
-            yield from threads.map(answer, chunks(events, moments, entity_count, CHUNK_ROWS))
+            yield from threads.map(answer, chunks(events, moments, entity_count, CHUNK_ROWS, threads))
             self.answers.put(part, rows, found.table(threads))
             self.events.drop(part)
         self.answers.open(count)

@@ -22,6 +22,7 @@ from featurestore.core.tiles import Blobs, join_blobs
 from featurestore.offline.arrow_columns import column_values, strings
 from featurestore.offline.entity_numbers import EntityNumbers
 from featurestore.offline.histories import EVENT_TIME, History
+from featurestore.wire.events import EVENT_TIME_MS_MIN
 
 BLOCK_ROWS = 1 << 20
 """Rows that are looked up at once, if memory allows: Arrow builds a table of the wanted keys for every look-up."""
@@ -63,6 +64,17 @@ class ScannedBlock:
 
     rows: int
     events: tuple[EntityEvents, ...]
+
+
+def reach_of(view: ViewSpec, first_ms: int, last_ms: int) -> Reach:
+    """Event times that can decide about labels of [first_ms, last_ms]."""
+    from_ms = EVENT_TIME_MS_MIN
+    windows = [feature.window for feature in view.features]
+    if all(window.length_ms is not None for window in windows):
+        # A repeat is told by its original, which may lie a horizon before it.
+        reach_ms = max(window.reach_ms for window in windows) + view.source.dedup_horizon_ms
+        from_ms = max(first_ms - reach_ms, EVENT_TIME_MS_MIN)
+    return Reach(from_ms, last_ms)
 
 
 def scan_events(history: History, wanted: Sequence[WantedEvents], block_rows: int) -> Iterator[ScannedBlock]:

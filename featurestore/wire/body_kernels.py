@@ -182,15 +182,7 @@ def fill_body(
     count, start_size, base, lifetime_end, add_count = header[0], header[1], header[2], header[3], header[4]
     codes = body[at : at + ints.shape[0]]
     at += ints.shape[0]
-    starts = body[at : at + start_size * count]
-    if start_size == 4:
-        seconds = starts.view(np.uint32)
-        for row in range(count):
-            start[row] = base + 1000 * np.int64(seconds[row])
-    else:
-        milliseconds = starts.view(np.int64)
-        for row in range(count):
-            start[row] = base + milliseconds[row]
+    _fill_starts(body[at : at + start_size * count], start_size, base, start, count)
     at += start_size * count
     for row in range(count):
         width = width_of_code[body[at + row]]
@@ -222,6 +214,20 @@ def fill_body(
         at += 8 * count
     is_wrong: int = _fill_strings(body, at, begins, ends, count)
     return is_wrong
+
+
+@inlined
+def _fill_starts(block: Array, size: int, base: int, start: Array, count: int) -> Any:
+    """The begins of the tiles, stored in seconds or milliseconds from the first."""
+    if size == 4:
+        seconds = block.view(np.uint32)
+        for row in range(count):
+            start[row] = base + 1000 * np.int64(seconds[row])
+    else:
+        milliseconds = block.view(np.int64)
+        for row in range(count):
+            start[row] = base + milliseconds[row]
+    return 0
 
 
 @inlined

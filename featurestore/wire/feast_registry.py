@@ -95,6 +95,29 @@ class RegisteredSource:
 
 
 @dataclass(frozen=True, slots=True)
+class RegisteredTable:
+    """A DataSource that a view is materialized from.
+
+    Attributes:
+        name: its name.
+        kind: name of its SourceType, such as "BATCH_FILE".
+        timestamp_field, created_field: columns; "" where the author gave none.
+        field_mapping: column of the table -> feature column.
+        uri, endpoint: of files; "" for other kinds.
+        format: "parquet_format", "delta_format" or "".
+    """
+
+    name: str
+    kind: str
+    timestamp_field: str
+    created_field: str
+    field_mapping: Mapping[str, str]
+    uri: str
+    endpoint: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
 class RegisteredView:
     """A FeatureView or StreamFeatureView.
 
@@ -110,6 +133,7 @@ class RegisteredView:
         timestamp_field: event-time column of a stream view.
         has_function: whether a function of the author's transforms the events first.
         online: whether it is served online.
+        table: what it is materialized from; None where the author gave nothing.
     """
 
     name: str
@@ -123,6 +147,7 @@ class RegisteredView:
     timestamp_field: str
     has_function: bool
     online: bool
+    table: RegisteredTable | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +271,7 @@ def _stream_view(spec: Any) -> RegisteredView:
         timestamp_field=spec.timestamp_field,
         has_function=spec.HasField("user_defined_function"),
         online=spec.online and not spec.disabled,
+        table=_table(spec),
     )
 
 
@@ -262,6 +288,7 @@ def _plain_view(spec: Any) -> RegisteredView:
         timestamp_field="",
         has_function=False,
         online=spec.online and not spec.disabled,
+        table=_table(spec),
     )
 
 
@@ -293,6 +320,23 @@ def _source(message: Any) -> RegisteredSource:
         bootstrap_servers=message.kafka_options.kafka_bootstrap_servers,
         format=payload.WhichOneof("format") or "",
         schema_text=payload.json_format.schema_json,
+    )
+
+
+def _table(spec: Any) -> RegisteredTable | None:
+    """A view's batch source."""
+    if not spec.HasField("batch_source"):
+        return None
+    message = spec.batch_source
+    return RegisteredTable(
+        name=message.name,
+        kind=_enum_name("feast.core.DataSource", "SourceType", message.type),
+        timestamp_field=message.timestamp_field,
+        created_field=message.created_timestamp_column,
+        field_mapping=dict(message.field_mapping),
+        uri=message.file_options.uri,
+        endpoint=message.file_options.s3_endpoint_override,
+        format=message.file_options.file_format.WhichOneof("format") or "",
     )
 
 

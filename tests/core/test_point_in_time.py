@@ -11,7 +11,7 @@ from featurestore.core.aggregations.catalog import names
 from featurestore.core.events import BlobRow
 from featurestore.core.lowering import INT_TYPES
 from featurestore.core.point_in_time import PointInTime
-from featurestore.core.point_in_time_rows import EntityEvents, Moments, chunks, hash_ids
+from featurestore.core.point_in_time_rows import EntityEvents, Moments, chunks, first_of_ids, hash_ids
 from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.core.view import CompiledView
 from featurestore.testing.agreement import agrees, magnitude
@@ -40,19 +40,19 @@ def point_in_time(
     engine = PointInTime(CompiledView(view))
     found: list[tuple[bool, list[NaiveAnswer | None]]] = [(False, [])] * len(asks)
     for chunk in chunks(rows, moments, len(keys), rows_max):
-        answers = engine.answer(chunk)
+        answers, presence = engine.answer(chunk), engine.presence(chunk)
         for index, row in enumerate(chunk.moment_rows.tolist()):
             values: list[NaiveAnswer | None] = []
             for at, column in enumerate(view.answers):
-                if answers.features.null[at, index]:
+                if answers.null[at, index]:
                     values.append(None)
                 elif column.type in INT_TYPES:
-                    values.append(int(answers.features.ints[at, index]))
+                    values.append(int(answers.ints[at, index]))
                 elif column.type is ValueType.FLOAT64:
-                    values.append(float(answers.features.floats[at, index]))
+                    values.append(float(answers.floats[at, index]))
                 else:
-                    values.append(answers.features.objects[at][index])  # type: ignore[arg-type]  # as lowered
-            found[row] = (bool(answers.found[index]), values)
+                    values.append(answers.objects[at][index])  # type: ignore[arg-type]  # as lowered
+            found[row] = (bool(presence.found[index]), values)
     return found
 
 
@@ -133,3 +133,24 @@ def test_many_events_of_one_entity_in_any_order() -> None:
 
     expected = [[at - 1 if at else None, min(at, 500)] for at in range(0, 2_001, 70)]
     assert expected == answers[: len(expected)]
+
+
+@pytest.mark.parametrize("horizon_ms", [1, 40, 5_000])
+def test_repeats_are_found_among_few_and_among_many_events(horizon_ms: int) -> None:
+    """A row counts unless its entity had the same id at most a horizon before, however many events lie between."""
+    draw = np.random.default_rng(3)
+    count = 3_000
+    entity = np.sort(draw.integers(0, 3, count))
+    times_ms = np.concatenate([np.sort(draw.integers(0, 5_000, size)) for size in np.bincount(entity, minlength=3)])
+    hashes = draw.integers(0, 400, count)
+    events = EntityEvents(entity, times_ms, hashes, None, {})
+
+    kept = first_of_ids(events, np.arange(count), horizon_ms)
+
+    newest: dict[tuple[int, int], int] = {}
+    expected = []
+    for key, time_ms in zip(zip(entity.tolist(), hashes.tolist(), strict=True), times_ms.tolist(), strict=True):
+        expected.append(key not in newest or time_ms - newest[key] > horizon_ms)
+        newest[key] = time_ms
+    assert expected == kept.tolist()
+    assert 400 < sum(expected)

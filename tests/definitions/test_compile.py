@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
-from featurestore.core.spec import ValueType, Window
+from featurestore.core.spec import Column, ComputedColumn, TableSpec, ValueType, Window
 from featurestore.definitions.compile import compile_repo
-from featurestore.wire.feast_registry import RegisteredView
+from featurestore.wire.feast_registry import RegisteredTable, RegisteredView
 from featurestore.wire.view_codec import definition_hash
 from tests.definitions.records import (
     HOUR_NS,
@@ -127,6 +128,32 @@ def test_definition_hash_does_not_depend_on_the_order_of_anything() -> None:
     assert len(hashes) == 1
 
 
+def test_definition_hash_does_not_depend_on_what_the_view_does_not_read() -> None:
+    """A new column that nobody reads, renamed or not, and another order of what is, must not refill a view."""
+    (spec,) = compile_repo(repo(view())).spec.views
+    one, two = (ComputedColumn(name, ValueType.INT64, f"amount + {number}") for number, name in enumerate("ab"))
+    unread = (*spec.source.columns, Column("later", ValueType.STRING))
+    sources = [
+        replace(spec.source, columns=unread),
+        replace(spec.source, columns=unread, renamed=(("later", "payload_later"),)),
+        replace(spec.source, columns=unread, topic_column="later"),
+        replace(spec.source, computed=(one, two)),
+    ]
+    features = tuple(replace(spec.features[0], name=name, column=name, function="sum") for name in "ab")
+    swapped = [
+        replace(spec, features=features, source=replace(spec.source, computed=order))
+        for order in ((one, two), (two, one))
+    ]
+    renamed = [
+        replace(spec, source=replace(spec.source, renamed=pairs))
+        for pairs in ((("amount", "x"), ("card_id", "y")), (("card_id", "y"), ("amount", "x")))
+    ]
+
+    assert {definition_hash(spec)} == {definition_hash(replace(spec, source=source)) for source in sources}
+    assert definition_hash(swapped[0]) == definition_hash(swapped[1])
+    assert definition_hash(renamed[0]) == definition_hash(renamed[1]) != definition_hash(spec)
+
+
 def test_definition_hash_changes_with_what_is_computed() -> None:
     """Another function, hop, column or id column is another definition; another Kafka address is not."""
     variants = [
@@ -214,6 +241,22 @@ def test_what_only_the_feast_sdk_serves_is_a_note_and_not_a_problem(taken: objec
     assert ["fine"] == [each.name for each in compilation.spec.services]
     assert reason in compilation.unserved["model"]
     assert any(reason in note for note in compilation.notes)
+
+
+def test_a_plain_view_knows_the_table_that_it_is_materialized_from() -> None:
+    """Files by path, and other systems by their kind; nothing about a table is a mistake before history asks."""
+    mapping = {"level": "tier"}
+    file = RegisteredTable("profiles", "BATCH_FILE", "since", "written", mapping, "data/profiles", "", "parquet_format")
+    unformatted, bigquery = replace(file, format=""), RegisteredTable("sales", "BATCH_BIGQUERY", "", "", {}, "", "", "")
+    tables = (None, file, unformatted, bigquery)
+    plain = [replace(plain_view(field("tier"), name=f"view_{at}"), table=table) for at, table in enumerate(tables)]
+
+    compilation = compile_repo(repo(view(), plain=plain))
+
+    known = TableSpec("profiles", "file", "data/profiles", "parquet", "since", "written", (("level", "tier"),))
+    expected = [None, known, known, TableSpec("sales", "bigquery", "", "", "")]
+    assert compilation.problems == ()
+    assert expected == [each.table for each in compilation.spec.plain_views]
 
 
 def test_a_stream_view_without_aggregations_is_a_plain_view() -> None:

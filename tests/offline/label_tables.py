@@ -98,3 +98,13 @@ def history_table(view: ViewSpec, events: Sequence[NaiveEvent]) -> pa.Table:
     return pa.table(
         {column.name: pa.array(rows[column.name], type=ARROW_TYPES[column.type]) for column in source.columns}
     )
+
+
+def plain_values(column: pa.ChunkedArray, value_type: ValueType) -> list[object]:
+    """A feature of a training set as the oracle gives it: flags and moments are integers, maps are dictionaries."""
+    if value_type in (ValueType.BOOL, ValueType.TIMESTAMP):
+        return list(column.cast(pa.int64()).to_pylist())
+    values = column.to_pylist()
+    if value_type in (ValueType.INT64_MAP, ValueType.FLOAT64_MAP):
+        return [None if value is None else dict(value) for value in values]
+    return list(values)

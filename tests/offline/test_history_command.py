@@ -14,7 +14,10 @@ from featurestore.cli.main import main
 from tests.offline.label_tables import NOON_MS
 
 REPO = """
-from feast import Entity, FeatureService, ValueType
+from datetime import timedelta
+
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.types import Int64, String
 
 from featurestore.definitions.authoring import aggregate, count, kafka_source, stream_view
 
@@ -33,6 +36,20 @@ activity = stream_view(
     features=[*count(over="1h"), *aggregate("amount", "sum", over="1h")],
 )
 scoring = FeatureService(name="scoring", features=[activity])
+profile = FeatureView(
+    name="profile",
+    entities=[card],
+    ttl=timedelta(days=30),
+    schema=[Field(name="tier", dtype=String), Field(name="credit_line", dtype=Int64)],
+    source=FileSource(
+        name="profiles",
+        path="data/profiles.parquet",
+        timestamp_field="since",
+        created_timestamp_column="written",
+        field_mapping={"level": "tier"},
+    ),
+)
+with_profile = FeatureService(name="with_profile", features=[activity, profile])
 """
 
 Capture = pytest.CaptureFixture[str]
@@ -40,10 +57,11 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registered repo of one view."""
+    """A registered repo of a stream view and a materialized one, whose table lies in the repo."""
     directory = tmp_path_factory.mktemp("repo")
     (directory / "definitions.py").write_text(REPO)
     (directory / "data").mkdir()
+    pq.write_table(profiles(NOON_MS, ["gold", "silver"], [9, 8]), directory / "data" / "profiles.parquet")
     (directory / "feature_store.yaml").write_text(
         "project: payments\nprovider: local\nregistry: data/registry.db\n"
         "offline_store:\n  type: file\nonline_store:\n  type: sqlite\n  path: data/online.db\n"
@@ -51,6 +69,20 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     subprocess.run([sys.executable, "-m", "featurestore.cli", "apply", "--repo", str(directory)], check=True)
     return directory
+
+
+def profiles(since_ms: int, levels: list[str], lines: list[int]) -> pa.Table:
+    """Profiles of card 007 since one moment, each written a second after the one before."""
+    count = len(levels)
+    return pa.table(
+        {
+            "card": ["007"] * count,
+            "level": levels,
+            "credit_line": lines,
+            "since": pa.array([since_ms] * count, pa.timestamp("ms", tz="UTC")),
+            "written": pa.array([since_ms + 1_000 * number for number in range(count)], pa.timestamp("ms", tz="UTC")),
+        }
+    )
 
 
 @pytest.fixture
@@ -79,6 +111,25 @@ def test_labels_in_a_csv_become_a_training_set(repo: Path, events: Path, tmp_pat
     assert [0, 1, 0] == found["is_fraud"].to_pylist()
     assert [0, 2, 0] == found["count_1h"].to_pylist()
     assert [0, 11, 0] == found["amount_sum_1h"].to_pylist()
+
+
+def test_registered_tables_are_found(repo: Path, events: Path, tmp_path: Path) -> None:
+    """A FileSource with renamed columns is read where the registry says; --table names another one instead."""
+    labels, out = tmp_path / "labels.parquet", tmp_path / "train.parquet"
+    times = pa.array([NOON_MS - 1, NOON_MS, NOON_MS + 1], pa.timestamp("ms", tz="UTC"))
+    pq.write_table(pa.table({"card": ["007"] * 3, "event_timestamp": times}), labels)
+    words = ["history", "--repo", str(repo), "--entities", str(labels), "--service", "with_profile", "--out", str(out)]
+
+    assert main([*words, "--events", str(events)]) == 0
+    found = pq.read_table(out)
+    assert [[None, "silver", "silver"], [None, 8, 8]] == [found[name].to_pylist() for name in ("tier", "credit_line")]
+    assert [0, 0, 1] == found["count_1h"].to_pylist()
+
+    other = tmp_path / "other.parquet"
+    renamed = profiles(NOON_MS - 1, ["blue"], [3]).rename_columns(["card", "tier", "credit_line", "since", "written"])
+    pq.write_table(renamed, other)
+    assert main([*words, "--events", str(events), "--table", f"profile={other}:since:written"]) == 0
+    assert ["blue"] * 3 == pq.read_table(out)["tier"].to_pylist()
 
 
 def test_one_moment_for_all(repo: Path, events: Path, tmp_path: Path) -> None:

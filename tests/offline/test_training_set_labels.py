@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ServiceSpec, ValueType
+from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ServiceSpec, TableSpec, ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.offline.histories import FileHistory
 from featurestore.offline.label_times import moments_ms
@@ -112,6 +113,26 @@ def test_plain_views_are_joined_as_feast_does() -> None:
     assert [0, 0, 1, 1, 1, None, 0] == found["count_1h"].to_pylist()
     with pytest.raises(InvalidRequest, match='"profile" is materialized, and its table is not known'):
         build_training_set(repo, "all", labels, history=history)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (None, "its table is not known"),
+        (TableSpec("sales", "bigquery", "", "", "since"), 'materialized from bigquery source "sales", not from files'),
+        (TableSpec("sales", "file", "sales", "delta", "since"), "has format delta, not parquet"),
+        (TableSpec("sales", "file", "sales", "parquet", ""), "does not say since when its rows hold"),
+        (TableSpec("sales", "file", "nowhere.parquet", "parquet", "since"), "cannot be read as parquet"),
+    ],
+)
+def test_tables_that_cannot_be_found_are_refused_with_the_remedy(table: TableSpec | None, message: str) -> None:
+    """The message names view or source, the hint the option that gives a table."""
+    repo = RepoSpec("tests", (), (replace(PROFILE, table=table),), ())
+    labels = pa.table({"card": ["c-1"], "event_timestamp": [NOON_MS]})
+
+    with pytest.raises(InvalidRequest, match=message) as refused:
+        build_training_set(repo, ["profile:tier"], labels, history=FileHistory(labels))
+    assert "--table" in refused.value.hint or message == "cannot be read as parquet"
 
 
 def test_finer_times_of_plain_tables_decide() -> None:
