@@ -4,17 +4,21 @@ A new command is a module with a click command and one line in COMMANDS. The tab
 `featurestore --help` imports no command and so neither Feast nor gRPC nor Bytewax.
 
 Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 130 interrupted; a command may have others.
+
+What the operating system or a library refuses without any code of ours having foreseen it ends with one line too. With
+FEATURESTORE_TRACEBACK=1 the way to every error is shown before it.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 
 import click
 
-from featurestore.errors import FeatureStoreError
+from featurestore.errors import FeatureStoreError, of_system, shows_tracebacks
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
@@ -30,8 +34,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "bootstrap": ("featurestore.cli.bootstrap:command", "Compute a view's history from the event log."),
     "rollback": ("featurestore.cli.rollback:command", "Let a view's earlier generation serve again."),
+    "drop": ("featurestore.cli.drop:command", "Delete a retired generation of a view."),
     "serve": ("featurestore.cli.serve:command", "Serve features over gRPC."),
     "lookup": ("featurestore.cli.lookup:command", "Look up the features of entities."),
+    "parity": ("featurestore.cli.parity:command", "Recompute what the server answered, and explain every difference."),
     "status": ("featurestore.cli.status:command", "Show what the online store holds and how fresh it is."),
     "simulate": ("featurestore.cli.simulate:command", "Produce simulated card transactions."),
     "store": ("featurestore.cli.store:command", "Start, stop or look at the embedded store."),
@@ -60,8 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
-    except FeatureStoreError as error:
-        show_error(error)
+    except (FeatureStoreError, OSError, ValueError) as error:
+        if shows_tracebacks():
+            traceback.print_exc()
+        show_error(error if isinstance(error, FeatureStoreError) else of_system(error))
         return EXIT_ERROR
     return outcome if isinstance(outcome, int) else 0
 

@@ -3,24 +3,53 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
+import secrets
 import signal
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from featurestore.cli.settings import load_settings, settings_options
+from featurestore.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from featurestore.clock import Clock
+    from featurestore.serving.feature_log import FeatureLog, FeatureRowsWriter
 
 DEFAULT_PORT = 6566
 """Where Feast's own clients look for a feature server."""
+
+PORT_MAX = 65_535
+"""gRPC would take a larger one modulo 65,536."""
+
+DEFAULT_LOG_SHARE = 0.01
+DEFAULT_LOG_SECONDS = 300.0
+
+WRITERS: Mapping[str, str] = {"kafka": "dataflows.feature_log:open_topic"}
+"""Scheme of --log-features -> module:function that opens it; imported only when asked for, since it brings its vendor.
+Every other address is a directory on some file system."""
 
 
 @click.command("serve")
 @settings_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
-@click.option("--port", default=DEFAULT_PORT, show_default=True, help="gRPC port; 0 takes a free one.")
-@click.option("--metrics-port", type=int, help="Serve Prometheus metrics there; 0 takes a free port. Default: nowhere.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, PORT_MAX),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="gRPC port; 0 takes a free one.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, PORT_MAX),
+    help="Serve Prometheus metrics there; 0 takes a free port. Default: nowhere.",
+)
 @click.option("--workers", type=click.IntRange(1, 256), help="Handler threads.")
 @click.option(
     "--io", type=click.Choice(["sync", "aio"]), default="aio", show_default=True, help="Thread pool or asyncio."
@@ -32,6 +61,31 @@ DEFAULT_PORT = 6566
     "--tls-client-ca",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="PEM authority; clients must present a certificate that it signed.",
+)
+@click.option(
+    "--log-features",
+    metavar="DIR|URI|kafka://HOST:PORT/TOPIC",
+    envvar="FEATURESTORE_LOG_FEATURES",
+    show_envvar=True,
+    help="Keep a sample of the answers there, for `featurestore parity`. Default: nowhere.",
+)
+@click.option(
+    "--log-share",
+    type=click.FloatRange(0, 1),
+    default=DEFAULT_LOG_SHARE,
+    envvar="FEATURESTORE_LOG_SHARE",
+    show_default=True,
+    show_envvar=True,
+    help="Share of the requests that is kept.",
+)
+@click.option(
+    "--log-seconds",
+    type=click.FloatRange(min=0.1),
+    default=DEFAULT_LOG_SECONDS,
+    envvar="FEATURESTORE_LOG_SECONDS",
+    show_default=True,
+    show_envvar=True,
+    help="How long a row waits for its Parquet file, at the longest.",
 )
 def command(
     repo: Path | None,
@@ -48,6 +102,9 @@ def command(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    log_features: str | None,
+    log_share: float,
+    log_seconds: float,
 ) -> int:
     """Serve features over gRPC until SIGTERM or Ctrl-C, then let requests in flight end.
 
@@ -78,12 +135,15 @@ def command(
     store = RedisStore(
         settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure(), cluster=settings.store.cluster
     )
+    clock = SystemClock()
+    feature_log = None if log_features is None else open_feature_log(log_features, log_share, log_seconds, clock)
     server = FeatureServer(
         open_registry(settings.registry, settings.project),
         store,
-        SystemClock(),
+        clock,
         ServerSettings(host, port, io, workers or WORKERS_DEFAULT, tls, share_port),
         metrics_port=metrics_port,
+        feature_log=feature_log,
     )
     metrics = "" if server.metrics_port is None else f", metrics on http://{host}:{server.metrics_port}/metrics"
     click.echo(f"serving project {settings.project} on {host}:{server.port}{metrics}")
@@ -97,3 +157,36 @@ def command(
     server.stop()
     store.close()
     return 0
+
+
+def open_feature_log(address: str, share: float, roll_seconds: float, clock: Clock) -> FeatureLog:
+    """The log behind --log-features.
+
+    Args:
+        address: a directory, a URI that Arrow or fsspec knows, or one whose scheme is in WRITERS.
+        share: of the requests.
+        roll_seconds: how long a row waits for its file.
+        clock: dates rows.
+
+    Raises:
+        InvalidRequest: the address cannot be used.
+    """
+    try:
+        from featurestore.offline.event_log.address import open_files
+        from featurestore.offline.feature_log import FeatureLogWriter
+        from featurestore.serving.feature_log import FeatureLog
+
+        scheme = address.partition("://")[0]
+        writer: FeatureRowsWriter
+        if scheme in WRITERS:
+            module_name, _, name = WRITERS[scheme].partition(":")
+            open_writer: Callable[[str], FeatureRowsWriter] = getattr(importlib.import_module(module_name), name)
+            writer = open_writer(address)
+        else:
+            writer = FeatureLogWriter(open_files(address), secrets.token_hex(4), roll_seconds=roll_seconds)
+    except ModuleNotFoundError as error:
+        raise InvalidRequest(
+            f'`--log-features {address}` needs the Python package "{error.name}", which is not installed',
+            hint="install the extra that brings it, or everything by `pip install featurestore[all]`",
+        ) from error
+    return FeatureLog(writer, clock, share=share)

@@ -29,7 +29,7 @@ from featurestore.serving.deadline import Deadline
 from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.plan import ServicePlan
 from featurestore.serving.schema import FeatureStatus, Matrix
-from featurestore.serving.steps import Steps
+from featurestore.serving.steps import LongWork, Steps
 from featurestore.wire.feast_protos import message_class
 
 SERVICE_NAME = "feast.serving.ServingService"
@@ -100,7 +100,7 @@ class FeastService:
             FeatureStoreError: see `FeatureLookup.answer`; also unknown services, views and features.
         """
         snapshot = self._catalog.snapshot()
-        plan = _plan(snapshot, request)
+        plan = yield from _plan(snapshot, request)
         join_keys = plan.schema.join_keys
         known = {key.name: key for key in join_keys}
         entities = {name: _column(known.get(name), name, column.val) for name, column in request.entities.items()}
@@ -120,11 +120,14 @@ class FeastService:
         return response
 
 
-def _plan(snapshot: Snapshot, request: Any) -> ServicePlan:
+def _plan(snapshot: Snapshot, request: Any) -> Steps[ServicePlan]:
     """The plan of the request's feature service or list."""
     if request.WhichOneof("kind") == "feature_service":
         return snapshot.plan_of_service(request.feature_service)
-    return snapshot.plan_of_references(request.features.val, full_names=request.full_feature_names)
+    texts, full_names = tuple(request.features.val), request.full_feature_names
+    if not snapshot.knows(texts, full_names=full_names):
+        yield LongWork()
+    return snapshot.plan_of_references(texts, full_names=full_names)
 
 
 def _names(plan: ServicePlan, *, full_names: bool) -> Iterable[str]:

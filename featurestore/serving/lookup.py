@@ -8,6 +8,7 @@ What an answer looks like is decided by the plan (see `serving.plan`), how it is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from featurestore.clock import Clock
 from featurestore.core.spec import ValueType
@@ -27,6 +28,9 @@ from featurestore.serving.plan import ServicePlan
 from featurestore.serving.schema import ServiceSchema
 from featurestore.serving.steps import Steps, StoreRead
 
+if TYPE_CHECKING:
+    from featurestore.serving.feature_log import FeatureLog
+
 EntityColumns = Mapping[str, Sequence[str] | Sequence[int]]
 """Join key -> one value for each row."""
 
@@ -40,11 +44,19 @@ class FeatureLookup:
     Args:
         clock: default read time.
         count_rows: called with the number of rows of each answer; for metrics.
+        feature_log: keeps a sample of the answers.
     """
 
-    def __init__(self, clock: Clock, *, count_rows: Callable[[int], None] = lambda _row_count: None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        count_rows: Callable[[int], None] = lambda _row_count: None,
+        feature_log: FeatureLog | None = None,
+    ) -> None:
         self._clock = clock
         self._count_rows = count_rows
+        self._feature_log = feature_log
 
     def answer(
         self,
@@ -79,9 +91,14 @@ class FeatureLookup:
         row_count = len(columns[0])
         read_times = _read_times(as_of_ms, row_count, self._clock)
         reads = Reads(plan, columns, row_count)
+        is_logged = self._feature_log is not None and self._feature_log.takes()
+        with_checkpoint = with_checkpoint or is_logged
         found = yield from _read(reader, reads, deadline, with_checkpoint=with_checkpoint)
-        answer = Assembly(plan, reads, found, read_times, deadline).answer(with_checkpoint=with_checkpoint)
+        assembly = Assembly(plan, reads, found, read_times, deadline, is_as_of_given=len(as_of_ms) > 0)
+        answer = assembly.answer(with_checkpoint=with_checkpoint)
         self._count_rows(row_count)
+        if is_logged and self._feature_log is not None:
+            self._feature_log.add(plan, columns, answer)
         return answer
 
 

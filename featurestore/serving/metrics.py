@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from featurestore.errors import InvalidRequest
+
 LATENCY_BUCKETS_S = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 """From a lookup that hits everything to one that waited for its deadline."""
 
@@ -31,6 +33,15 @@ class ServerMetrics:
             registry=self.registry,
         )
         self._rows = Counter("featurestore_rows", "Entity rows answered.", registry=self.registry)
+        self._logged_rows = Counter(
+            "featurestore_feature_log_rows",
+            "Sampled rows, by what became of them: written, or dropped because the queue was full.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self._log_failures = Counter(
+            "featurestore_feature_log_failures", "Writes of the feature log that failed.", registry=self.registry
+        )
         self._store_up = Gauge(
             "featurestore_online_store_up", "1 when the online store answered the last poll.", registry=self.registry
         )
@@ -62,6 +73,14 @@ class ServerMetrics:
         """Count the rows of an answer."""
         self._rows.inc(row_count)
 
+    def count_logged_rows(self, outcome: str, row_count: int) -> None:
+        """Count rows of the feature log."""
+        self._logged_rows.labels(outcome).inc(row_count)
+
+    def count_log_failure(self) -> None:
+        """Count a write of the feature log that failed."""
+        self._log_failures.inc()
+
     def show_state(self, *, store_up: bool, registry_up: bool, service_count: int) -> None:
         """What the last poll found."""
         self._store_up.set(store_up)
@@ -73,8 +92,18 @@ class ServerMetrics:
 
         Returns:
             The bound port (port 0 takes a free one) and a function that ends the listener.
+
+        Raises:
+            InvalidRequest: the address cannot be bound.
         """
-        server, thread = start_http_server(port, addr=host, registry=self.registry)
+        try:
+            server, thread = start_http_server(port, addr=host, registry=self.registry)
+        except OSError as error:
+            raise InvalidRequest(
+                f'metrics address "{host}:{port}" cannot be bound',
+                detail=str(error),
+                hint="is another server running there? give another --metrics-port",
+            ) from error
 
         def stop() -> None:
             server.shutdown()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from featurestore.clock import Clock
 from featurestore.errors import InvalidRequest
@@ -28,6 +28,10 @@ from featurestore.serving.metrics import ServerMetrics
 from featurestore.serving.packed_service import PackedService
 from featurestore.serving.registry_source import Registry
 from featurestore.serving.threaded_server import ThreadedServer
+
+if TYPE_CHECKING:
+    # Knows Arrow, which a server that logs nothing does without.
+    from featurestore.serving.feature_log import FeatureLog
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +62,7 @@ class FeatureServer:
         clock: processing time.
         settings: how to listen.
         metrics_port: where Prometheus finds /metrics, 0 for a free port, None for nowhere.
+        feature_log: keeps a sample of the answers; started and stopped with the server.
 
     Attributes:
         port: the bound gRPC port.
@@ -75,17 +80,26 @@ class FeatureServer:
         settings: ServerSettings,
         *,
         metrics_port: int | None = None,
+        feature_log: FeatureLog | None = None,
     ) -> None:
         self._metrics = ServerMetrics()
-        self._catalog = CatalogSource(registry, store)
-        lookup = FeatureLookup(clock, count_rows=self._metrics.count_rows)
-        methods = all_methods(PackedService(self._catalog, lookup), FeastService(self._catalog, lookup))
-        self._server = start_server(methods, store, clock, self._metrics, settings)
-        self.port = self._server.port
         self.metrics_port: int | None = None
         self._stop_metrics: Callable[[], None] = lambda: None
         if metrics_port is not None:
+            # Before anything that would have to be stopped again if the port is taken.
             self.metrics_port, self._stop_metrics = self._metrics.listen(settings.host, metrics_port)
+        self._catalog = CatalogSource(registry, store)
+        lookup = FeatureLookup(clock, count_rows=self._metrics.count_rows, feature_log=feature_log)
+        methods = all_methods(PackedService(self._catalog, lookup), FeastService(self._catalog, lookup))
+        try:
+            self._server = start_server(methods, store, clock, self._metrics, settings)
+        except InvalidRequest:
+            self._stop_metrics()
+            raise
+        self._feature_log = feature_log
+        if feature_log is not None:
+            feature_log.start(self._metrics)
+        self.port = self._server.port
         self._was_serving: bool | None = None
         self._catalog.start(self._show_state)
 
@@ -93,6 +107,8 @@ class FeatureServer:
         """End: NOT_SERVING first, then requests in flight, then everything else."""
         self._catalog.stop()
         self._server.stop(drain_seconds)
+        if self._feature_log is not None:
+            self._feature_log.stop()
         self._stop_metrics()
 
     def _show_state(self, catalog: CatalogSource) -> None:

@@ -1,47 +1,15 @@
-"""When two answers are the same: integers, texts and nulls exactly, floats to 1e-9 of the numbers that went in."""
+"""How far answers that are the same may be apart: see `core.agreement`; here, the size of the numbers that went in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
 
+from featurestore.core.agreement import RELATIVE_TOLERANCE, SHAPE_TOLERANCE, agrees
 from featurestore.core.spec import FeatureSpec
 from featurestore.testing.naive import NaiveAnswer, NaiveEvent, naive_value
 
-RELATIVE_TOLERANCE = 1e-9
-"""Between answers of two paths, relative."""
-
-SHAPE_TOLERANCE = 1e-12
-"""Between skews and kurtoses, for values as large as their standard deviation; in proportion for larger ones."""
-
-
-def agrees(expected: object, actual: object, *, scale: float = 0.0) -> bool:
-    """Whether two answers of one feature are the same; lists and maps element by element.
-
-    Args:
-        expected: of the naive oracle.
-        actual: of the path under test.
-        scale: magnitude of the numbers that went in, see `magnitude`. Rounding is relative to what is added, not to
-            what is left: (1e9 + 0.1) - 1e9 cannot be 0.1 to nine digits in doubles.
-
-    >>> agrees(2, 2), agrees(2**60, 2**60 + 1), agrees(None, 0), agrees(0.1 + 0.2, 0.3)
-    (True, False, False, True)
-    >>> agrees([0.1 + 0.2], [0.3]), agrees([1, 2], [1]), agrees({"a": 1}, {"b": 1}), agrees(float("nan"), float("nan"))
-    (True, False, False, True)
-    """
-    if isinstance(expected, list) and isinstance(actual, list):
-        return len(expected) == len(actual) and all(
-            agrees(left, right, scale=scale) for left, right in zip(expected, actual, strict=True)
-        )
-    if isinstance(expected, dict) and isinstance(actual, dict):
-        return expected.keys() == actual.keys() and all(
-            agrees(value, actual[key], scale=scale) for key, value in expected.items()
-        )
-    if not isinstance(expected, float) or not isinstance(actual, float | int):
-        return expected == actual
-    if expected != expected:
-        return actual != actual
-    return abs(expected - actual) <= RELATIVE_TOLERANCE * max(abs(expected), scale)
+__all__ = ["RELATIVE_TOLERANCE", "agrees", "magnitude"]
 
 
 def magnitude(feature: FeatureSpec, events: Iterable[NaiveEvent], as_of_ms: int | None = None) -> float:

@@ -1,0 +1,173 @@
+"""`featurestore parity`: what a server logged, recomputed from the event log, and every difference explained or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from featurestore.cli.history import EVENT_LOG_DEFAULT, BytesType, parse_table
+from featurestore.cli.lookup import MomentType
+from featurestore.cli.settings import load_settings, repo_option
+from featurestore.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from featurestore.offline.parity import LoggedRows
+    from featurestore.offline.parity_report import ParityReport
+
+EXIT_UNEXPLAINED = 1
+MESSAGES_SUFFIX = ".jsonl"
+EXAMPLES_SHOWN_MAX = 10
+VALUE_CHARACTERS_MAX = 60
+
+
+@click.command("parity")
+@repo_option
+@click.option("--project", metavar="NAME", help="Feast project. Default: the repo's.")
+@click.option("--registry", metavar="PATH|URL", help="Feast registry. Default: the repo's.")
+@click.option(
+    "--log",
+    required=True,
+    metavar="DIR|URI|FILE.jsonl",
+    envvar="FEATURESTORE_LOG_FEATURES",
+    show_envvar=True,
+    help="Feature log, as `featurestore serve --log-features` wrote it; or the messages of its topic, a line each.",
+)
+@click.option(
+    "--events",
+    metavar="DIR|URI",
+    envvar="FEATURESTORE_EVENT_LOG",
+    show_envvar=True,
+    help=f"Event logs. Default: {EVENT_LOG_DEFAULT} of the repo.",
+)
+@click.option("--service", metavar="NAME", help="Only this feature service. Default: all that were logged.")
+@click.option("--since", "since_ms", type=MomentType(), help="Only rows that were logged from then on.")
+@click.option("--until", "until_ms", type=MomentType(), help="Only rows that were logged before.")
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    metavar="VIEW=PATH:TIMESTAMP[:CREATED]",
+    help="Parquet table behind a materialized view, to compare that view too; may be repeated.",
+)
+@click.option(
+    "--stream-since",
+    "stream_since_ms",
+    type=MomentType(),
+    help="The store was filled from events from then on: windows that reach back further may differ.",
+)
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as a page with plots.")
+@click.option("--memory", "memory_bytes", type=BytesType(), default="2GB", show_default=True, help="For events.")
+@click.pass_context
+def command(
+    context: click.Context,
+    repo: Path | None,
+    project: str | None,
+    registry: str | None,
+    log: str,
+    events: str | None,
+    service: str | None,
+    since_ms: int | None,
+    until_ms: int | None,
+    tables: tuple[str, ...],
+    stream_since_ms: int | None,
+    html: Path | None,
+    memory_bytes: int,
+) -> None:
+    """Recompute what was answered; exit code 0 when every difference is explained, 1 when one is not.
+
+    Example: featurestore parity --log data/served --events data/event_log --html parity.html
+    """
+    from rich.console import Console
+
+    from featurestore.definitions.registry import read_registry
+    from featurestore.offline.event_log.address import open_files
+    from featurestore.offline.feature_log import find_logged_files
+    from featurestore.offline.parity import ParityOptions, check_parity
+    from featurestore.offline.parity_reads import PinnedEventLogs
+
+    plain = dict(map(parse_table, tables))
+    settings = load_settings(repo=repo, project=project, registry=registry)
+    root = events or str(settings.require_repo() / EVENT_LOG_DEFAULT)
+    spec = read_registry(settings.registry, project=settings.project)
+    logged: Iterable[LoggedRows]
+    if log.endswith(MESSAGES_SUFFIX):
+        logged = _read_messages(Path(log), service)
+    else:
+        logged = find_logged_files(open_files(log), service=service, since_ms=since_ms, until_ms=until_ms)
+    with Console(stderr=True).status("recomputing ...") as status:
+        report = check_parity(
+            spec,
+            logged,
+            PinnedEventLogs(root),
+            plain=plain,
+            options=ParityOptions(since_ms, until_ms, stream_since_ms, memory_bytes),
+            on_rows=lambda rows: status.update(f"{rows:,} logged rows compared"),
+        )
+    if not report.row_count:
+        raise InvalidRequest(
+            f'feature log "{log}" has no rows to compare',
+            hint="check --service, --since and --until, and that the server runs with --log-features",
+        )
+    _show(Console(soft_wrap=True), report)
+    if html is not None:
+        from featurestore.offline.parity_page import render_page
+
+        html.write_text(render_page(report, settings.project), encoding="utf-8")
+        click.echo(f"report: {html}")
+    context.exit(EXIT_UNEXPLAINED if report.has_unexplained else 0)
+
+
+def _read_messages(path: Path, service: str | None) -> Sequence[LoggedRows]:
+    """Messages that were consumed from a topic."""
+    from featurestore.offline.feature_log_json import decode_messages
+
+    try:
+        with path.open("rb") as lines:
+            return decode_messages(lines, service=service)
+    except OSError as error:
+        raise InvalidRequest(f'feature log "{path}" cannot be read', detail=str(error)) from error
+
+
+def _show(console: Console, report: ParityReport) -> None:
+    """A row for each feature, the causes, and examples of what nothing explains."""
+    from rich.table import Table
+
+    from featurestore.offline.parity_report import Outcome, kinds_of
+
+    table = Table(title=f"{report.row_count:,} logged rows", title_justify="left")
+    for heading in ("service", "feature"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("values", "equal", "explained", "unexplained", "not compared"):
+        table.add_column(heading, justify="right")
+    for name, outcomes in report.outcomes.items():
+        kinds = kinds_of(outcomes)
+        count = sum(outcomes.values())
+        cells = [f"{each:,}" for each in (count, *kinds, count - sum(kinds))]
+        style = "red" if kinds[2] else None
+        table.add_row(name.service, f"{name.view}:{name.feature}", *cells, style=style)
+    console.print(table)
+    total = report.total
+    for outcome, count in sorted(total.items()):
+        style = "red" if outcome is Outcome.UNEXPLAINED else None
+        console.print(f"{count:>12,}  {outcome.text}", style=style, highlight=False)
+    for example in report.examples[:EXAMPLES_SHOWN_MAX]:
+        values = (example.logged, example.recomputed, example.at_positions)
+        logged, recomputed, at_positions = (_shortened(value) for value in values)
+        console.print(
+            f"unexplained: {example.name.view}:{example.name.feature} of {example.entity_text} at {example.as_of_ms}: "
+            f"logged {logged}, recomputed {recomputed}, at its positions ({example.positions_text}) {at_positions}; "
+            f"request {example.request_id} row {example.request_row}",
+            style="red",
+            highlight=False,
+        )
+
+
+def _shortened(value: object) -> str:
+    """A value as text, cut where it is long."""
+    text = "null" if value is None else str(value)
+    return text if len(text) <= VALUE_CHARACTERS_MAX else text[:VALUE_CHARACTERS_MAX] + " ..."
