@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import redis
 
-from featurestore.errors import CorruptData, DeadlineSpent, OnlineStoreDown
+from featurestore.errors import CorruptData, DeadlineSpent, InvalidRequest, OnlineStoreDown
 
 # Answers of a server that is failing over, re-sharding or out of memory: the same command may succeed later.
 _TEMPORARY = (
     redis.exceptions.ReadOnlyError,
     redis.exceptions.OutOfMemoryError,
-    redis.exceptions.ClusterDownError,
+    # Also "TTL exhausted": redis-py was sent from node to node, or told to try again, too often.
+    redis.exceptions.ClusterError,
     redis.exceptions.TryAgainError,
+    redis.exceptions.SlotNotCoveredError,
 )
+_REFUSED = (
+    redis.exceptions.AuthenticationError,
+    redis.exceptions.AuthenticationWrongNumberOfArgsError,
+    redis.exceptions.AuthorizationError,
+    redis.exceptions.NoPermissionError,
+)
+_MOVING = "non local key"
+"""In what a script is told whose keys are in a slot that is moving to another node, and not all there."""
+
 _BUSY = ("BUSY", "UNKILLABLE", "MISCONF", "NOREPLICAS")
 
 
@@ -38,14 +50,48 @@ def mapped_errors(store_name: str, *, has_deadline: bool = False) -> Iterator[No
         if has_deadline:
             raise DeadlineSpent(f"{store_name} did not answer within the deadline") from error
         raise _down(store_name, error) from error
+    except _REFUSED as error:
+        # Retried like an outage: a password or a right may be in the middle of being changed.
+        raise OnlineStoreDown(
+            f"{store_name} refuses this user",
+            detail=str(error),
+            hint="correct user and password in the store's address, or give that user the right",
+        ) from error
     except _TEMPORARY as error:
         raise OnlineStoreDown(f"{store_name} is not ready", detail=str(error)) from error
     except (redis.exceptions.ResponseError, redis.exceptions.InvalidResponse) as error:
         if str(error).startswith(_BUSY):
             raise OnlineStoreDown(f"{store_name} is busy", detail=str(error)) from error
+        if _MOVING in str(error):
+            raise OnlineStoreDown(f"{store_name} is not ready", detail=str(error)) from error
         raise CorruptData(f"{store_name} refused a command", detail=str(error)) from error
-    except (redis.exceptions.RedisError, OSError) as error:
+    except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
         raise _down(store_name, error) from error
+
+
+def require_address(url: str, store_name: str) -> None:
+    """Refuse an address that redis-py cannot use; nothing is connected.
+
+    Args:
+        url: of the store.
+        store_name: for messages, without passwords.
+
+    Raises:
+        InvalidRequest: the scheme, port, database or an option is wrong.
+    """
+    try:
+        parts = urlsplit(url)
+        database = parts.path.strip("/")
+        # redis-py takes database 0 for one that is no number.
+        if parts.scheme in ("redis", "rediss") and database and not database.isdecimal():
+            raise ValueError(f'database "{database}" is not a number')
+        redis.ConnectionPool.from_url(url).make_connection()
+    except (ValueError, TypeError, redis.exceptions.RedisError) as error:
+        raise InvalidRequest(
+            f"{store_name} is not an address",
+            detail=str(error),
+            hint="write redis://host:port/db, rediss://host:port/db for TLS, or unix:///path",
+        ) from error
 
 
 def _down(store_name: str, error: Exception) -> OnlineStoreDown:

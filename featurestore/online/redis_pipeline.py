@@ -75,6 +75,17 @@ class RedisPipeline:
                 link = await self._opened(timeout_s)
             return await link.ask(packed, timeout_s)
 
+    async def ask_all(self, commands: Sequence[bytes], timeout_s: float) -> list[Any]:
+        """Replies to packed commands, errors that the server replied included.
+
+        Raises:
+            redis.RedisError, OSError: the server does not answer, or not in time.
+        """
+        link = self._link
+        if link is None or link.is_lost:
+            link = await self._opened(timeout_s)
+        return await link.ask_all(commands, timeout_s)
+
     def close(self) -> None:
         """See AsyncReads."""
         if self._link is not None:
@@ -142,6 +153,27 @@ class _Link(asyncio.BufferedProtocol):
         finally:
             timer.cancel()
 
+    async def ask_all(self, commands: Sequence[bytes], timeout_s: float) -> list[Any]:
+        """As `ask`, for several commands; what the server refuses is among the replies."""
+        if len(commands) == 1:
+            try:
+                return [await self.ask(commands[0], timeout_s)]
+            except redis.exceptions.ResponseError as error:
+                return [error]
+        assert self._transport is not None, "asyncio connects a protocol before anybody gets it"
+        asked = [self._loop.create_future() for _ in commands]
+        self._waiting.extend(asked)
+        self._transport.write(b"".join(commands))
+        timer = self._loop.call_later(timeout_s, self._expire_all, asked)
+        try:
+            replies = await asyncio.gather(*asked, return_exceptions=True)
+        finally:
+            timer.cancel()
+        for reply in replies:
+            if isinstance(reply, BaseException) and not isinstance(reply, redis.exceptions.ResponseError):
+                raise reply
+        return replies
+
     def abort(self, why: str) -> None:
         """Close at once; everybody who waits is told."""
         self._lose(redis.exceptions.ConnectionError(why))
@@ -197,6 +229,11 @@ class _Link(asyncio.BufferedProtocol):
             reply.set_exception(redis.exceptions.TimeoutError("no reply in time"))
         if self._stall_check is None:
             self._stall_check = self._loop.call_later(STALLED_SECONDS, self._check_stall, self._reply_count)
+
+    def _expire_all(self, replies: Sequence[asyncio.Future[list[bytes | None]]]) -> None:
+        """The time for several replies is over."""
+        for reply in replies:
+            self._expire(reply)
 
     def _check_stall(self, reply_count: int) -> None:
         """Look whether anything has come since."""

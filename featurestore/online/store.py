@@ -7,11 +7,16 @@ A store is a set of byte strings under keys; keys of one lane share a hash tag. 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 from featurestore.errors import DeadlineSpent
+
+READ_THREADS_MAX = 32
+"""Blocking reads of one event loop at a time; one that the store does not answer takes a thread until its deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +155,15 @@ class ThreadedReads:
 
     def __init__(self, store: OnlineStore) -> None:
         self._store = store
+        # Of its own: asyncio's has hardly more threads than cores, and these mostly wait.
+        self._threads = ThreadPoolExecutor(READ_THREADS_MAX, thread_name_prefix="store-reads")
 
     async def read_groups(
         self, groups: Sequence[Sequence[bytes]], *, timeout_ms: float | None = None
     ) -> list[bytes | None]:
         """See AsyncReads. A thread that waits for a store longer than its caller may is left behind."""
-        reading = asyncio.to_thread(self._store.read_groups, groups, timeout_ms=timeout_ms)
+        read = functools.partial(self._store.read_groups, groups, timeout_ms=timeout_ms)
+        reading = asyncio.get_running_loop().run_in_executor(self._threads, read)
         try:
             return await asyncio.wait_for(reading, None if timeout_ms is None else timeout_ms / 1_000)
         except TimeoutError as error:
@@ -163,3 +171,4 @@ class ThreadedReads:
 
     def close(self) -> None:
         """See AsyncReads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

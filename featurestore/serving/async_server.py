@@ -1,7 +1,7 @@
 """The lookup server on asyncio: an event loop that serves others while a request waits for the store.
 
 That saves the hand-over between threads, and the threads' fight for the interpreter under load. What is computed runs
-in the loop one after another; requests large enough to hold the others up go to threads (see `serving.steps`). The
+in the loop one after another; requests that would hold the others up go to threads (see `serving.steps`). The
 loop runs in a thread of its own, so that this server is started and stopped like the threaded one.
 """
 

@@ -16,6 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ServiceSpec, ViewSpec
 from featurestore.errors import (
@@ -35,6 +36,9 @@ from featurestore.wire.store_layout import DEFAULT_LANE_COUNT, layout_key
 
 _log = logging.getLogger(__name__)
 
+_List: TypeAlias = tuple[tuple[str, ...], bool]
+"""An ad-hoc list of "view:feature" texts, and whether it is answered under full names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -51,7 +55,9 @@ class Snapshot:
     serving: Mapping[str, Generation]
     lane_count: int
     reader: Reader = field(compare=False)
-    _plans: dict[str | tuple[tuple[str, ...], bool], ServicePlan] = field(default_factory=dict, compare=False)
+    # Apart, so that no client's lists can drive out the plans of services.
+    _of_services: dict[str, ServicePlan] = field(default_factory=dict, compare=False)
+    _of_lists: dict[_List, ServicePlan] = field(default_factory=dict, compare=False)
 
     def plan_of_service(self, name: str) -> ServicePlan:
         """The plan of a registered feature service.
@@ -59,14 +65,18 @@ class Snapshot:
         Raises:
             UnknownFeatureService: with near names.
         """
-        plan = self._plans.get(name)
+        plan = self._of_services.get(name)
         if plan is None:
             service = self.repo.service(name)
             if service is None:
                 names = [each.name for each in self.repo.services]
                 raise UnknownFeatureService(f'feature service "{name}" is not registered', hint=_near(name, names))
-            plan = self._plans[name] = self._make(service)
+            plan = self._of_services[name] = self._make(service)
         return plan
+
+    def knows(self, texts: tuple[str, ...], *, full_names: bool) -> bool:
+        """Whether `plan_of_references` has the plan of a list, or will take tens of milliseconds to make it."""
+        return (texts, full_names) in self._of_lists
 
     def plan_of_references(self, texts: Sequence[str], *, full_names: bool) -> ServicePlan:
         """The plan of an ad-hoc list such as ["card_activity:count_1h"].
@@ -81,14 +91,35 @@ class Snapshot:
             LimitExceeded: the list is too long.
         """
         key = (tuple(texts), full_names)
-        plan = self._plans.get(key)
+        plan = self._of_lists.get(key)
         if plan is None:
             plan = self._make(self._service_of(texts, full_names=full_names))
-            if len(self._plans) >= CACHED_PLANS_MAX:
+            if len(self._of_lists) >= CACHED_PLANS_MAX:
                 # Oldest first; another thread may have been faster.
-                self._plans.pop(next(iter(self._plans)), None)
-            self._plans[key] = plan
+                self._of_lists.pop(list(self._of_lists)[0], None)  # noqa: RUF015  # an iterator minds other threads
+            self._of_lists[key] = plan
         return plan
+
+    def adopt_plans(self, old: Snapshot) -> None:
+        """Take over the plans that come out the same: one team's change costs the clients of other views nothing."""
+        if old.repo.project != self.repo.project:
+            return
+        views: dict[str, ViewSpec | PlainViewSpec] = {view.name: view for view in old.repo.views}
+        views.update((view.name, view) for view in old.repo.plain_views)
+        services = {service.name: service for service in old.repo.services}
+        same = {view.name for view in self.repo.plain_views if views.get(view.name) == view}
+        for view in self.repo.views:
+            if views.get(view.name) == view and old.serving.get(view.name) == self.serving.get(view.name):
+                same.add(view.name)
+
+        def is_same(plan: ServicePlan) -> bool:
+            return all(view.name in same for view in plan.schema.views)
+
+        self._of_lists.update((key, plan) for key, plan in list(old._of_lists.items()) if is_same(plan))
+        for service in self.repo.services:
+            plan = old._of_services.get(service.name)
+            if plan is not None and is_same(plan) and services[service.name] == service:
+                self._of_services[service.name] = plan
 
     def _make(self, service: ServiceSpec) -> ServicePlan:
         """Work a plan out; two threads may both do so, and get equal plans."""
@@ -103,7 +134,9 @@ class Snapshot:
                 f"the request names {len(texts)} features, the limit is {FEATURES_PER_REQUEST_MAX}",
                 hint="split it, or register a feature service",
             )
-        references = [self._reference(text, full_names=full_names) for text in dict.fromkeys(texts)]
+        # What each view answers is looked up once: lists name hundreds of features of one view.
+        features: dict[str, frozenset[str]] = {}
+        references = [self._reference(text, features, full_names=full_names) for text in dict.fromkeys(texts)]
         seen: dict[str, str] = {}
         for reference in references:
             other = seen.setdefault(reference.output_name, reference.view)
@@ -120,21 +153,29 @@ class Snapshot:
                 keys.setdefault(key.name, key)
         return ServiceSpec("", tuple(references), tuple(keys.values()))
 
-    def _reference(self, text: str, *, full_names: bool) -> FeatureReference:
-        """One "view:feature" text, checked."""
+    def _reference(self, text: str, features: dict[str, frozenset[str]], *, full_names: bool) -> FeatureReference:
+        """One "view:feature" text, checked; `features` remembers what views answer."""
         view_name, colon, feature = text.partition(":")
         if not colon:
             raise InvalidRequest(f'"{text}" is not a feature reference', hint='write "view:feature"')
+        if view_name not in features:
+            features[view_name] = frozenset(self._features_of(view_name))
+        if feature not in features[view_name]:
+            raise UnknownFeatureService(
+                f'feature view "{view_name}" has no feature "{feature}"',
+                hint=_near(feature, self._features_of(view_name)),
+            )
+        return FeatureReference(view_name, feature, f"{view_name}__{feature}" if full_names else feature)
+
+    def _features_of(self, view_name: str) -> list[str]:
+        """Names of a view's features, whichever kind of view it is."""
         view = self.repo.view(view_name) or self.repo.plain_view(view_name)
         if view is None:
             names = [each.name for each in self.repo.views] + [each.name for each in self.repo.plain_views]
             raise UnknownFeatureService(f'feature view "{view_name}" is not registered', hint=_near(view_name, names))
-        names = _feature_names(view)
-        if feature not in names:
-            raise UnknownFeatureService(
-                f'feature view "{view_name}" has no feature "{feature}"', hint=_near(feature, names)
-            )
-        return FeatureReference(view_name, feature, f"{view_name}__{feature}" if full_names else feature)
+        if isinstance(view, ViewSpec):
+            return [answer.name for answer in view.answers]
+        return [column.name for column in view.features]
 
 
 class CatalogSource:
@@ -245,6 +286,8 @@ class CatalogSource:
             _log.info("online store can be used again")
             self.store_error = None
         if old is None or old != found:
+            if old is not None:
+                found.adopt_plans(old)
             # Compiled here, by the thread that watches, and not by the first payment that asks.
             for service in found.repo.services:
                 found.plan_of_service(service.name)
@@ -266,13 +309,6 @@ class CatalogSource:
                     # The known object has its calculator compiled already.
                     serving[name] = known[name] if known.get(name) == generation else generation
         return Snapshot(self._repo, serving, lane_count, Reader(self._store, lane_count))
-
-
-def _feature_names(view: ViewSpec | PlainViewSpec) -> list[str]:
-    """Names of a view's features, whichever kind of view it is."""
-    if isinstance(view, ViewSpec):
-        return [answer.name for answer in view.answers]
-    return [column.name for column in view.features]
 
 
 def _near(name: str, names: Sequence[str]) -> str:

@@ -4,7 +4,8 @@
     steps <----values--- driver <-- store          (or the store's error, thrown into the steps)
 
 A handler is a generator that does not know who drives it: `run_blocking` in a thread, which waits, or `run_async` in an
-event loop, which serves others meanwhile. All that decides an answer stands in the handler, once.
+event loop, which serves others meanwhile. A handler that is about to compute for long says so with a `LongWork`, and is
+finished in a thread. All that decides an answer stands in the handler, once.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ class StoreRead:
     timeout_ms: float
 
 
-Steps = Generator[StoreRead, list[bytes | None], _T]
+class LongWork:
+    """What comes next takes so long that it would hold up the others of an event loop; nothing is sent in return."""
+
+
+Steps = Generator[StoreRead | LongWork, list[bytes | None], _T]
 """A handler at work."""
 
 Handler = Callable[[Any, Deadline], Steps[Any]]
@@ -55,7 +60,7 @@ def without_reading(handle: Callable[[Any, Deadline], Any]) -> Handler:
     return steps
 
 
-def run_blocking(steps: Steps[_T], store: OnlineStore, wanted: StoreRead | None = None) -> _T:
+def run_blocking(steps: Steps[_T], store: OnlineStore, wanted: StoreRead | LongWork | None = None) -> _T:
     """Carry steps out in this thread.
 
     Args:
@@ -70,6 +75,9 @@ def run_blocking(steps: Steps[_T], store: OnlineStore, wanted: StoreRead | None 
         if wanted is None:
             wanted = next(steps)
         while True:
+            if isinstance(wanted, LongWork):
+                wanted = next(steps)
+                continue
             try:
                 values = store.read_groups(wanted.groups, timeout_ms=wanted.timeout_ms)
             except FeatureStoreError as error:
@@ -88,14 +96,14 @@ async def run_async(steps: Steps[_T], reads: AsyncReads, store: OnlineStore, thr
         steps: the handler.
         reads: the store for this loop.
         store: the same store for `threads`.
-        threads: where large requests go.
+        threads: where large requests and long work go.
 
     Raises:
         FeatureStoreError: as the steps raise it.
     """
     try:
         wanted = next(steps)
-        while sum(map(len, wanted.groups)) <= KEYS_IN_LOOP_MAX:
+        while isinstance(wanted, StoreRead) and sum(map(len, wanted.groups)) <= KEYS_IN_LOOP_MAX:
             try:
                 values = await reads.read_groups(wanted.groups, timeout_ms=wanted.timeout_ms)
             except FeatureStoreError as error:

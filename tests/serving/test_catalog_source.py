@@ -16,6 +16,7 @@ from featurestore.online.redis_store import RedisStore, connect
 from featurestore.serving.catalog_source import CatalogSource
 from featurestore.serving.client import LookupClient
 from featurestore.serving.listening import ServerSettings
+from featurestore.serving.plan import ServicePlan
 from featurestore.serving.schema import FeatureStatus
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
@@ -192,6 +193,55 @@ def test_ad_hoc_plans_are_kept_but_bounded(
 
     assert snapshot.plan_of_references(lists[2], full_names=False) is plans[2]
     assert snapshot.plan_of_references(lists[0], full_names=False) is not plans[0]
+
+
+def test_ad_hoc_lists_do_not_drive_out_the_plans_of_services(
+    payments: Payments, registry: RegistryInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was compiled for payments beforehand stays, whatever others ask for."""
+    monkeypatch.setattr("featurestore.serving.catalog_source.CACHED_PLANS_MAX", 1)
+    snapshot = CatalogSource(registry, payments.store).snapshot()
+    before = snapshot.plan_of_service("fraud_detection")
+    for name in ("count_1h", "count_lifetime", "price_mean_7d"):
+        snapshot.plan_of_references([f"merchant_activity:{name}"], full_names=False)
+
+    assert snapshot.plan_of_service("fraud_detection") is before
+
+
+def test_a_change_costs_only_the_plans_that_it_touches(payments: Payments, registry: RegistryInMemory) -> None:
+    """Lists and services over other views keep their plans; those of the changed view, or of its new generation, go."""
+    catalog = CatalogSource(registry, payments.store)
+    merchants, profile = ["merchant_activity:count_1h"], ["merchant_profile:risk_tier"]
+
+    def plans() -> list[ServicePlan]:
+        snapshot = catalog.snapshot()
+        return [
+            *(snapshot.plan_of_references(texts, full_names=True) for texts in (merchants, profile)),
+            *(snapshot.plan_of_service(service.name) for service in REPO.services),
+        ]
+
+    def kept(before: list[ServicePlan]) -> list[bool]:
+        catalog.poll()
+        return [new is old for new, old in zip(plans(), before, strict=True)]
+
+    first = plans()
+    fewer = replace(REPO.services[0], features=REPO.services[0].features[:-1])
+    registry.change(replace(REPO, services=(fewer, REPO.services[1])))
+    assert kept(first) == [True, True, False, True]
+
+    second = plans()
+    changed = with_feature(MERCHANT_ACTIVITY, windowed("count", None, WEEK, ValueType.INT64))
+    payments.catalog.promote(payments.catalog.register(changed))
+    assert kept(second) == [False, True, False, False]
+
+    third = plans()
+    profile_view = replace(REPO.plain_views[0], ttl_ms=None)
+    registry.change(replace(registry.repo, plain_views=(profile_view,)))
+    assert kept(third) == [True, False, False, True]
+
+    fourth = plans()
+    registry.change(replace(registry.repo, project="another"))
+    assert kept(fourth) == [False] * 4
 
 
 def test_requests_fail_and_recover_with_the_store(

@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import pytest
 
+from featurestore.serving import catalog_source
 from featurestore.serving.client import LookupClient
+from featurestore.serving.plan import ServicePlan, make_plan
 from featurestore.testing.strategies import DAY_MS
 from featurestore.wire.feast_protos import descriptor_pool, message_class
 from tests.serving.payments import NOW_MS, Payments, code_name
@@ -104,6 +108,29 @@ def test_a_list_of_references_is_answered_in_its_order(
     assert list(found.metadata.feature_names.val) == ["merchant_id", "risk_tier", "count_1h"]
     assert found.results[1].values[0].string_val == "high"
     assert found.results[2].values[0].int64_val == 2
+
+
+def test_planning_an_unknown_list_holds_nobody_up(
+    get_online_features: GetOnlineFeatures, client: LookupClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody's new list takes as long to plan as it takes; lookups of others are answered meanwhile."""
+    planning, proceed = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> ServicePlan:
+        planning.set()
+        assert proceed.wait(10)
+        return make_plan(*arguments)
+
+    monkeypatch.setattr(catalog_source, "make_plan", slow)
+    with ThreadPoolExecutor(1) as caller:
+        asked = caller.submit(get_online_features, {"merchant_id": [7]}, ["merchant_activity:count_lifetime"])
+        try:
+            assert planning.wait(5)
+            assert client.lookup("merchant_monitoring", {"merchant_id": 7}, timeout_s=5).row_count == 1
+        finally:
+            proceed.set()
+
+        assert vectors(asked.result(5))["count_lifetime"].values[0].int64_val == 5
 
 
 def test_full_feature_names_tell_equal_names_apart(get_online_features: GetOnlineFeatures, payments: Payments) -> None:

@@ -259,7 +259,7 @@ def test_text_that_is_not_utf8_is_data_loss_with_the_key_named(client: LookupCli
 def test_a_profile_from_behind_the_read_time_is_not_found(client: LookupClient, payments: Payments) -> None:
     """Only the newest value is stored: at an earlier time nobody can know it, and telling it would be a leak."""
     payments.materialize(7, NOW_MS - DAY_MS, {"risk_tier": "high"})
-    entities = {"card_id": "c-1", "merchant_id": 7}
+    entities: dict[str, str | int] = {"card_id": "c-1", "merchant_id": 7}
     [before] = client.lookup("fraud_detection", entities, as_of_ms=NOW_MS - DAY_MS - 1).rows()
     [since] = client.lookup("fraud_detection", entities, as_of_ms=NOW_MS - DAY_MS).rows()
 
