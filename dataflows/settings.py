@@ -10,6 +10,7 @@ the environment because `python -m bytewax.run dataflows.tiles:flow` leaves no r
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ BATCH_RECORDS_DEFAULT = 8_192
 """Records in one read of a partition: large enough that a batch's fixed costs vanish, small enough for the cache."""
 
 BATCH_RECORDS_MAX = 1_000_000
+PORT_MAX = 65_535
 STORE_PATIENCE_SECONDS_DEFAULT = 60.0
 PROGRESS_SECONDS_DEFAULT = 10.0
 
@@ -198,7 +200,7 @@ def _settings(given: Mapping[str, str], environment: Mapping[str, str]) -> Strea
         writers=integer_setting("writers", texts, max(1, len(addresses))),
         batch_records=integer_setting("batch_records", texts, BATCH_RECORDS_DEFAULT),
         until_end=is_set(texts["until_end"]),
-        metrics_port=integer_setting("metrics_port", texts, 0) if texts["metrics_port"] else None,
+        metrics_port=port_setting("metrics_port", texts),
         progress_seconds=seconds_setting("progress_seconds", texts, PROGRESS_SECONDS_DEFAULT),
         store_patience_seconds=seconds_setting("store_patience_seconds", texts, STORE_PATIENCE_SECONDS_DEFAULT),
     )
@@ -228,11 +230,25 @@ def integer_setting(name: str, texts: Mapping[str, str], default: int) -> int:
 
 
 def seconds_setting(name: str, texts: Mapping[str, str], default: float) -> float:
-    """A duration in seconds."""
+    """A time in the unit that its name ends with; neither negative nor endless."""
+    what, unit = name.replace("_", " "), name.rpartition("_")[2]
     try:
-        return float(texts[name]) if texts[name] else default
+        number = float(texts[name]) if texts[name] else default
     except ValueError:
-        raise InvalidRequest(f"{name.replace('_', ' ')} is not a number of seconds: {texts[name]!r}") from None
+        raise InvalidRequest(f"{what} is not a number of {unit}: {texts[name]!r}") from None
+    if not 0 <= number < math.inf:
+        raise InvalidRequest(f"{what} of {texts[name]} is not possible", hint=f"give a number of {unit} from 0")
+    return number
+
+
+def port_setting(name: str, texts: Mapping[str, str]) -> int | None:
+    """A TCP port, None where none is given."""
+    if not texts[name]:
+        return None
+    port = integer_setting(name, texts, 0)
+    if not 0 <= port <= PORT_MAX:
+        raise InvalidRequest(f"{name.replace('_', ' ')} {port} is not within 0 to {PORT_MAX}")
+    return port
 
 
 def kafka_options_setting(config_file: str, option_lines: str) -> dict[str, str]:

@@ -29,6 +29,11 @@ The mapping to gRPC status codes lives in `serving/status.py` alone.
 
 from __future__ import annotations
 
+import os
+
+TRACEBACK_VARIABLE = "FEATURESTORE_TRACEBACK"
+"""Environment variable: set to anything, every error that ends a process comes with its traceback."""
+
 
 class FeatureStoreError(Exception):
     """Base of every error raised on purpose.
@@ -141,3 +146,22 @@ class InternalError(FeatureStoreError):
 
 class InvariantBroken(InternalError):
     """Something that must always hold did not."""
+
+
+def of_system(error: OSError | ValueError) -> FeatureStoreError:
+    """What the operating system or a library refused and nobody foresaw, for the edge of a process.
+
+    Returns:
+        The path if there is one, and what is wrong, in one line.
+    """
+    hint = f"set {TRACEBACK_VARIABLE}=1 to see where it comes from"
+    if not isinstance(error, OSError):
+        return FeatureStoreError(f"{type(error).__name__}: {error}", hint=hint)
+    paths = " and ".join(f'"{path}"' for path in (error.filename, error.filename2) if path is not None)
+    reason = error.strerror or str(error) or type(error).__name__
+    return FeatureStoreError(f"{paths}: {reason}" if paths else reason, hint=hint)
+
+
+def shows_tracebacks() -> bool:
+    """Whether the user wants to see where errors come from."""
+    return bool(os.environ.get(TRACEBACK_VARIABLE))

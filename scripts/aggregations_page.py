@@ -37,8 +37,9 @@ _INTRODUCTION = """\
 Written by `python scripts/aggregations_page.py` from the catalog in `featurestore/core/aggregations/`; do not edit.
 
 A function is the text in `Aggregation(function=...)`, with its parameters. Null values of the column are skipped, and
-NaN is null. "Over nothing" is the answer when no event counts. Every function takes every kind of window, a `where`
-condition, late events and any order of arrival.
+NaN is null. "Over nothing" is the answer when no event counts. Every function takes every kind of window
+([a series](windows.md#series) only where a list can hold its answers), a `where` condition, late events and any order
+of arrival.
 
 **Exact** functions are held against a naive oracle of plain loops: integers to the bit, floats to 1e-9 of what was
 added up. The others state their error; what is "exactly mergeable" gives the same answer online and from history.

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from featurestore.cli.finite_range import FiniteRange
+
 if TYPE_CHECKING:
     from featurestore.serving.result import FeatureValue, LookupResult
     from featurestore.serving.schema import ServiceSchema
 
 DEFAULT_ADDRESS = "127.0.0.1:6566"
+TIMEOUT_S_MAX = 86_400.0
 
 SHOWN_ELEMENTS_MAX = 10
 """Elements of a list or map in the table, one a line; JSON has them all."""
@@ -49,7 +52,14 @@ class MomentType(click.ParamType[int]):
 )
 @click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--address", default=DEFAULT_ADDRESS, envvar="FEATURESTORE_ADDRESS", show_default=True, show_envvar=True)
-@click.option("--timeout", "timeout_s", type=float, default=5.0, show_default=True, help="Seconds, retries included.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=FiniteRange(0, TIMEOUT_S_MAX, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Seconds, retries included.",
+)
 @click.option(
     "--tls-ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Connect by TLS; PEM authority."
 )

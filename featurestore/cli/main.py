@@ -114,7 +114,10 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="featurestore", prog_name="featurestore")
 def command() -> None:
-    """Real-time features for payments: define, stream, look up."""
+    """Real-time features for payments: define, stream, look up.
+
+    With FEATURESTORE_TRACEBACK=1 in the environment every error comes with its traceback.
+    """
 
 
 if __name__ == "__main__":

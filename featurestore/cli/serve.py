@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from featurestore.cli.finite_range import FiniteRange
 from featurestore.cli.settings import load_settings, settings_options
 from featurestore.errors import InvalidRequest
 
@@ -29,6 +30,7 @@ PORT_MAX = 65_535
 
 DEFAULT_LOG_SHARE = 0.01
 DEFAULT_LOG_SECONDS = 300.0
+LOG_SECONDS_MAX = 86_400.0
 
 WRITERS: Mapping[str, str] = {"kafka": "dataflows.feature_log:open_topic"}
 """Scheme of --log-features -> module:function that opens it; imported only when asked for, since it brings its vendor.
@@ -71,7 +73,7 @@ Every other address is a directory on some file system."""
 )
 @click.option(
     "--log-share",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=DEFAULT_LOG_SHARE,
     envvar="FEATURESTORE_LOG_SHARE",
     show_default=True,
@@ -80,7 +82,7 @@ Every other address is a directory on some file system."""
 )
 @click.option(
     "--log-seconds",
-    type=click.FloatRange(min=0.1),
+    type=FiniteRange(0.1, LOG_SECONDS_MAX),
     default=DEFAULT_LOG_SECONDS,
     envvar="FEATURESTORE_LOG_SECONDS",
     show_default=True,

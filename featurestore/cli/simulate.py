@@ -12,6 +12,7 @@ from types import FrameType
 import click
 import numpy as np
 
+from featurestore.cli.finite_range import FiniteRange
 from featurestore.clock import Clock, SystemClock
 from featurestore.definitions.durations import parse_duration_ms
 from featurestore.errors import InvalidRequest
@@ -29,20 +30,27 @@ from featurestore.testing.simulator.rows import Rows
 from featurestore.testing.simulator.sinks import DEFAULT_PARTITIONS, DEFAULT_TOPIC
 
 HOUR_MS = 3_600_000
+DAYS_MAX = 36_500
 PROGRESS_EVERY_NS = 1_000_000_000
 LOG_LINE_EVERY_NS = 10_000_000_000
 _SLICE_S = 0.004
 
 
-@click.command("simulate")
+EXAMPLES = """\b
+Examples:
+  featurestore simulate --to log:data/log --days 21 --labels data/labels.parquet
+  featurestore simulate --to kafka://127.0.0.1:9092/transactions --live --rate 500
+"""
+"""At the end of the help; the backspace keeps click from joining the lines."""
+
+
+@click.command("simulate", epilog=EXAMPLES)
 @click.option("--to", "address", required=True, help="kafka://HOST:PORT/TOPIC, log:DIR or parquet:FILE.")
 @click.option("--duration", help='Event time to cover, such as "21d" or "30s"; --live without it never ends.')
-@click.option("--days", type=click.FloatRange(min=0), help="The same in days.")
+@click.option("--days", type=FiniteRange(0, DAYS_MAX), help="The same in days.")
 @click.option("--start", type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")), help="First event time, UTC.")
 @click.option("--live", is_flag=True, help="Event times are now; otherwise it is history, by default up to now.")
-@click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), help="Transactions per second; default: as it comes."
-)
+@click.option("--rate", type=FiniteRange(min=0, min_open=True), help="Transactions per second; default: as it comes.")
 @click.option("--cards", type=click.IntRange(min=1), default=20_000, show_default=True)
 @click.option("--merchants", type=click.IntRange(min=len(MARKETS)), default=2_000, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True, help="Equal seeds give equal worlds.")
@@ -65,12 +73,7 @@ def command(
     labels: Path | None,
     merchant_table: Path | None,
 ) -> None:
-    r"""Simulate card transactions of several markets: rhythm, refunds, declines, retries, late records, fraud.
-
-    \b
-    featurestore simulate --to log:data/log --days 21 --labels data/labels.parquet
-    featurestore simulate --to kafka://127.0.0.1:9092/transactions --live --rate 500
-    """
+    """Simulate card transactions of several markets: rhythm, refunds, declines, retries, late records, fraud."""
     clock = SystemClock()
     size = PopulationSize(cards=cards, merchants=merchants)
     start_ms, end_ms = _span_ms(clock.now_ms(), start, _duration_ms(duration, days), is_live=live)

@@ -61,7 +61,7 @@ def command(
 
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
     registered = registered_or_empty(settings.registry, settings.project).views
-    store = _connect(settings)
+    store = open_running_store(settings)
     try:
         found = look_over(
             store,
@@ -112,8 +112,12 @@ def bytes_text(count: int) -> str:
     return f"{count} B"
 
 
-def _connect(settings: Settings) -> RedisStore:
-    """The configured store, else the embedded one if it runs."""
+def open_running_store(settings: Settings) -> RedisStore:
+    """The configured store, else the embedded one if it runs; nothing is started.
+
+    Raises:
+        OnlineStoreDown: there is none.
+    """
     from featurestore.online.embedded import EmbeddedStore
     from featurestore.online.redis_store import connect
 

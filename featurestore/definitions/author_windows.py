@@ -7,8 +7,9 @@ Each is the length for Feast's time_window and tags for the Field, see `compile_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from featurestore.core.spec import CalendarUnit
 from featurestore.definitions.compile_window import (
@@ -20,6 +21,12 @@ from featurestore.definitions.compile_window import (
     TIMEZONE_TAG,
     WINDOW_TAG,
 )
+from featurestore.definitions.durations import parse_duration_ms
+from featurestore.definitions.problems import MISTAKE_TAG, mistake_text
+from featurestore.errors import InvalidRequest
+
+DURATION_REMEDY = 'write a whole number and a unit, such as "15m" or "7d"'
+WINDOW_REMEDY = f"{DURATION_REMEDY}, or LIFETIME, today(...), session(...) or series(...)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +71,62 @@ def session(*, gap: str, longest: str = "") -> NamedWindow:
         gap: longest silence within it, such as "30m".
         longest: how far back it is followed; default a hundred gaps, but no more than a day.
     """
-    tags = {WINDOW_TAG: SESSION, GAP_TAG: gap}
-    return NamedWindow(f"{SESSION}_{gap}", "", tags | ({SESSION_MAX_TAG: longest} if longest else {}))
+    # Texts, whatever was given: what is no duration is reported by the plan.
+    tags = {WINDOW_TAG: SESSION, GAP_TAG: str(gap)}
+    return NamedWindow(f"{SESSION}_{gap}", "", tags | ({SESSION_MAX_TAG: str(longest)} if longest else {}))
 
 
 def series(each: str, count: int) -> NamedWindow:
     """The last `count` windows of a length, such as 24 of "1h": the answer is a list, oldest first."""
-    return NamedWindow(f"{count}x{each}", each, {SERIES_TAG: str(count)})
+    return _lengthy(f"{count}x{each}", each, {SERIES_TAG: str(count)})
 
 
-def named(window: str | NamedWindow) -> NamedWindow:
-    """A window given as a duration or LIFETIME, too."""
+def windows_of(over: object) -> list[NamedWindow]:
+    """The windows that `over` names; at least one, so that a mistake has a feature to be reported with."""
+    if isinstance(over, str | NamedWindow) or not isinstance(over, Iterable):
+        return [named(over)]
+    return [named(window) for window in over] or [named([])]
+
+
+def named(window: object) -> NamedWindow:
+    """A window given as a duration or LIFETIME, too; anything else is a window that carries the mistake."""
     if isinstance(window, NamedWindow):
         return window
     if window == LIFETIME:
         return NamedWindow(LIFETIME, "", {WINDOW_TAG: LIFETIME})
-    return NamedWindow(window, window, {})
+    return _lengthy(str(window), window, {})
+
+
+def duration_mistake(what: str, duration: object, remedy: str = DURATION_REMEDY) -> str:
+    """What is wrong with a duration, as the text of a MISTAKE_TAG; "" when nothing is.
+
+    Args:
+        what: it is, such as "window".
+        duration: as the author gave it.
+        remedy: what to write instead.
+    """
+    if not isinstance(duration, str):
+        return mistake_text(f"its {what} is {duration!r}, not a duration", remedy)
+    try:
+        timedelta(milliseconds=parse_duration_ms(duration))
+    except InvalidRequest:
+        return mistake_text(f'its {what} is "{duration}", not a duration', remedy)
+    except OverflowError:
+        return mistake_text(f'its {what} is "{duration}", which is too long', "shorten it")
+    return ""
+
+
+def timedelta_of(duration: str) -> timedelta | None:
+    """A duration for Feast; None for none, and for a mistake, which is in a tag then."""
+    if not duration or duration_mistake("duration", duration):
+        return None
+    return timedelta(milliseconds=parse_duration_ms(duration))
+
+
+def _lengthy(name: str, length: object, tags: Mapping[str, str]) -> NamedWindow:
+    """A window of a length."""
+    mistake = duration_mistake("window", length, WINDOW_REMEDY)
+    return NamedWindow(name, "", {**tags, MISTAKE_TAG: mistake}) if mistake else NamedWindow(name, str(length), tags)
 
 
 def _calendar(unit: CalendarUnit, timezone: str) -> NamedWindow:

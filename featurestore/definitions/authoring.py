@@ -26,7 +26,7 @@ Feast has no field for some things, so they are tags: `compile_view`, `compile_w
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -42,13 +42,15 @@ from featurestore.core.series import LIST_TYPES
 from featurestore.core.spec import Column, ValueType
 from featurestore.definitions.author_windows import (
     NamedWindow,
-    named,
+    duration_mistake,
     series,
     session,
     this_month,
     this_week,
     this_year,
+    timedelta_of,
     today,
+    windows_of,
 )
 from featurestore.definitions.compile_expressions import (
     COMPUTED_TAG_PREFIX,
@@ -61,8 +63,7 @@ from featurestore.definitions.compile_source import DEDUP_HORIZON_TAG, EVENT_ID_
 from featurestore.definitions.compile_topics import TOPIC_COLUMN_TAG, TOPIC_TAG_PREFIX, topic_text
 from featurestore.definitions.compile_view import LOOKBACK_TAG
 from featurestore.definitions.compile_window import LIFETIME, OFFSET_TAG, SERIES_TAG
-from featurestore.definitions.durations import parse_duration_ms
-from featurestore.definitions.problems import Place, ProblemList
+from featurestore.definitions.problems import MISTAKE_TAG, Place, ProblemList, mistake_text
 from featurestore.definitions.source_schema import COLUMN_TYPES, format_source_schema, parse_source_schema
 from featurestore.errors import InvalidRequest
 
@@ -157,10 +158,12 @@ def aggregate(
         Features named "{column}_{function}_{window}", in the order columns, functions, windows.
 
     Raises:
-        InvalidRequest: a name for more than one column or function.
+        InvalidRequest: no column or function at all, or a name for more than one.
     """
     columns, functions = _several(columns), _several(functions)
-    windows = [named(window) for window in ([over] if isinstance(over, str | NamedWindow) else over)]
+    windows = windows_of(over)
+    if not columns or not functions:
+        raise InvalidRequest("aggregate() is given no columns or no functions", hint="name at least one of each")
     if name and (len(columns) > 1 or len(functions) > 1):
         raise InvalidRequest(
             f'one name, "{name}", for several columns or functions', hint="call aggregate() once for each of them"
@@ -210,6 +213,8 @@ def stream_view(
 ) -> StreamFeatureView:
     """A StreamFeatureView with one Aggregation and one typed Field per windowed feature, one Field per derived one.
 
+    What is wrong with the arguments is not raised but reported by the plan, beside the other mistakes of the repo.
+
     Args:
         name: of the view.
         entities: the keys by which its features are looked up.
@@ -225,16 +230,16 @@ def stream_view(
         tags: kept beside those that are set here, as in Feast.
         description: as in Feast.
         owner: as in Feast.
-
-    Raises:
-        InvalidRequest: a window, hop or ttl is not a duration.
     """
     columns = _types_of(source)
-    features = [replace(feature, name=prefix + feature.name) for feature in features]
+    given, mistakes = _usable(features)
+    if ttl and (mistake := duration_mistake("ttl", ttl)):
+        mistakes.append(mistake)
+    features = [replace(feature, name=prefix + feature.name) for feature in given]
     windowed = [feature for feature in features if isinstance(feature, WindowedFeature)]
     types = {feature.name: _output_type(feature, columns) for feature in windowed}
     derived = [_derived_field(feature, types) for feature in features if isinstance(feature, DerivedFeature)]
-    own_tags = {LOOKBACK_TAG: lookback, WHERE_TAG: where, UNDO_TAG: undo}
+    own_tags = {LOOKBACK_TAG: lookback, WHERE_TAG: where, UNDO_TAG: undo, MISTAKE_TAG: "\n".join(mistakes)}
     with warnings.catch_warnings():
         # Feast calls stream views experimental, once a view.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -245,8 +250,8 @@ def stream_view(
             timestamp_field=source.timestamp_field,
             aggregations=[_aggregation(feature) for feature in windowed],
             schema=[*(_field(feature, types[feature.name]) for feature in windowed), *derived],
-            ttl=_timedelta(ttl) if ttl else timedelta(0),
-            tags={**(tags or {}), **{tag: text for tag, text in own_tags.items() if text}},
+            ttl=timedelta_of(ttl) or timedelta(0),
+            tags={**(tags or {}), **{tag: str(text) for tag, text in own_tags.items() if text}},
             description=description,
             owner=owner,
         )
@@ -318,18 +323,20 @@ def _aggregation(feature: WindowedFeature) -> Aggregation:
     return Aggregation(
         column=feature.column,
         function=feature.function,
-        time_window=_timedelta(feature.window.length) if feature.window.length else None,
-        slide_interval=_timedelta(feature.hop) if feature.hop else None,
+        time_window=timedelta_of(feature.window.length),
+        slide_interval=timedelta_of(feature.hop),
         name=feature.name,
     )
 
 
 def _field(feature: WindowedFeature, output_type: ValueType) -> Field:
     tags = dict(feature.window.tags)
+    if feature.hop and (mistake := duration_mistake("hop", feature.hop)):
+        tags[MISTAKE_TAG] = f"{tags[MISTAKE_TAG]}\n{mistake}" if MISTAKE_TAG in tags else mistake
     if feature.offset:
-        tags[OFFSET_TAG] = feature.offset
+        tags[OFFSET_TAG] = str(feature.offset)
     if feature.where:
-        tags[WHERE_TAG] = feature.where
+        tags[WHERE_TAG] = str(feature.where)
     return Field(name=feature.name, dtype=FEAST_TYPES[output_type], tags=tags)
 
 
@@ -372,8 +379,17 @@ def _columns_of(source: KafkaSource) -> tuple[Column, ...]:
     return (*named, *([Column(topic_column, ValueType.STRING)] if topic_column else []))
 
 
-def _timedelta(text: str) -> timedelta:
-    return timedelta(milliseconds=parse_duration_ms(text))
+def _usable(features: object) -> tuple[list[WindowedFeature | DerivedFeature], list[str]]:
+    """The features of a view's list, and what is wrong with the list as a whole."""
+    given = list(features) if isinstance(features, Iterable) else []
+    usable = [one for one in given if isinstance(one, WindowedFeature | DerivedFeature)]
+    others = [one for one in given if one not in usable]
+    if others:
+        what = "a list" if isinstance(others[0], list) else repr(others[0])
+        return usable, [mistake_text(f"one of its features is {what}", "write *count(...), *aggregate(...)")]
+    if not any(isinstance(one, WindowedFeature) for one in usable):
+        return usable, [mistake_text("it has no windowed features", "give at least one count(...) or aggregate(...)")]
+    return usable, []
 
 
 def _several(names: str | Sequence[str]) -> list[str]:

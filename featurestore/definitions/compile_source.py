@@ -25,6 +25,9 @@ DEDUP_HORIZON_TAG = "dedup_horizon"
 MAX_FUTURE_TAG = "max_future"
 """Tag of a source: how far ahead of the clock an event may be dated."""
 
+EVENT_LOG_COLUMNS = frozenset({"topic", "partition", "offset", "ingest_time_ms", "event_time_ms", "event_date"})
+"""Names that every event log has for itself, see `offline.event_log.schema`."""
+
 KAFKA = "STREAM_KAFKA"
 JSON = "json_format"
 TIME_TYPES = frozenset({ValueType.TIMESTAMP, ValueType.INT64})

@@ -27,7 +27,7 @@ from featurestore.definitions.compile_expressions import (
 )
 from featurestore.definitions.compile_source import CompiledSource, compile_source, duration_tag
 from featurestore.definitions.compile_types import EXACT_TYPES, join_keys_of
-from featurestore.definitions.compile_window import NANOSECONDS_PER_MS, compile_window
+from featurestore.definitions.compile_window import NANOSECONDS_PER_MS, SERIES_TAG, compile_window
 from featurestore.definitions.durations import format_duration
 from featurestore.definitions.problems import Place, ProblemList, quoted, suggest
 from featurestore.errors import InvalidRequest
@@ -46,6 +46,7 @@ def compile_stream_view(
     """The spec of a view with aggregations; None when it has a mistake, which is then in `problems`."""
     found_before = len(problems.found)
     place = Place("feature view", view.name)
+    problems.add_mistake(place, view.tags)
     join_keys = join_keys_of(view, entities, place, problems)
     source = compile_source(view, place, problems)
     if source is not None and join_keys is not None:
@@ -283,6 +284,8 @@ class _FeatureCompiler:
             output_type = self._series_type(function, output_type, column, place)
             if output_type is None:
                 return None
+        if window is None and field is not None and SERIES_TAG in field.tags:
+            return output_type  # of one window; the Field is right to be of another type
         registered, written = EXACT_TYPES[output_type]
         if field is not None and field.value_type != registered:
             fact = f"the Field is of type {field.value_type}, but {function.name} of {what} is {registered}"

@@ -63,6 +63,8 @@ def compile_window(
 ) -> Window | None:
     """The window of a feature; None when it has a mistake, which is then in `problems`."""
     found_before = len(problems.found)
+    if problems.add_mistake(place, tags):
+        return None
     kind = tags.get(WINDOW_TAG, "")
     if kind not in _TAGS_OF:
         fact = f'tag "{WINDOW_TAG}" is "{kind}"'
@@ -114,8 +116,11 @@ def _session(tags: Mapping[str, str], place: Place, problems: ProblemList) -> Wi
         remedy = f'add the tag "{GAP_TAG}" with the longest silence within a session, such as "30m"'
         problems.add(place, "a session needs a gap", remedy)
         return None
+    found_before = len(problems.found)
     gap_ms = duration_tag(tags, GAP_TAG, place, problems, default=0, maximum=limits.WINDOW_MS_MAX)
     longest_ms = duration_tag(tags, SESSION_MAX_TAG, place, problems, default=0, maximum=limits.WINDOW_MS_MAX)
+    if len(problems.found) > found_before:
+        return None
     if not gap_ms:
         problems.add(place, f'tag "{GAP_TAG}" is {tags[GAP_TAG]}', "give a gap of at least 1ms")
         return None

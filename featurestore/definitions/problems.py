@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 NEAR_NAMES_MAX = 3
@@ -11,6 +11,14 @@ NEAR_NAMES_MAX = 3
 
 KNOWN_NAMES_MAX = 12
 """Known names listed when none is similar."""
+
+_REMEDY_MARK = "\t"
+"""Between fact and remedy of a mistake."""
+
+
+MISTAKE_TAG = "authoring_mistake"
+"""Tag of a view or Field: what `authoring` was given and cannot write as Feast objects. It is not raised, since that
+would hide every other mistake of the repo and where this one is; the plan reports it in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,20 @@ class ProblemList:
         problem = Problem(place, fact, remedy)
         if problem not in self.found:
             self.found.append(problem)
+
+    def add_mistake(self, place: Place, tags: Mapping[str, str]) -> bool:
+        """Note what the tags of a view or Field say is wrong with it; answers whether anything is."""
+        if MISTAKE_TAG not in tags:
+            return False
+        for line in tags[MISTAKE_TAG].splitlines():
+            fact, _, remedy = line.partition(_REMEDY_MARK)
+            self.add(place, fact, remedy)
+        return True
+
+
+def mistake_text(fact: str, remedy: str) -> str:
+    """One mistake as a line of a MISTAKE_TAG."""
+    return f"{' '.join(fact.split())}{_REMEDY_MARK}{remedy}"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

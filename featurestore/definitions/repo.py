@@ -21,7 +21,7 @@ from pathlib import Path
 from featurestore.definitions.compile import Compilation
 from featurestore.definitions.fast_import import skip_typeguard
 from featurestore.definitions.registry import compile_registry
-from featurestore.errors import DefinitionError
+from featurestore.errors import DefinitionError, InvalidRequest
 
 with skip_typeguard():
     from feast import FeatureService, FeatureStore, FeatureView
@@ -44,6 +44,7 @@ AUTHOR_ERRORS = (
     FeastConfigError,
     FeastError,
     ImportError,
+    InvalidRequest,
     LookupError,
     NameError,
     OSError,
@@ -95,7 +96,7 @@ def load_repo(path: Path, project: str) -> LoadedRepo:
     except AUTHOR_ERRORS as error:
         raise DefinitionError(
             f'the feature repo "{path}" cannot be loaded',
-            problems=(f"{_origin(error, path)}{type(error).__name__}: {error}",),
+            problems=(f"{_origin(error, path)}{_reason(error)}",),
             hint="correct it and run `featurestore plan` again",
         ) from error
     return LoadedRepo(path, project, contents, registry)
@@ -177,6 +178,13 @@ def _origin(error: BaseException, path: Path) -> str:
         return f"{Path(error.filename).name}:{error.lineno}: "
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if path in Path(frame.filename).parents]
     return f"{Path(frames[-1].filename).relative_to(path)}:{frames[-1].lineno}: " if frames else ""
+
+
+def _reason(error: BaseException) -> str:
+    """What an author's module failed of; `authoring` says it in words of its own."""
+    if isinstance(error, InvalidRequest):
+        return f"{error.message}; {error.hint}" if error.hint else error.message
+    return f"{type(error).__name__}: {error}"
 
 
 def _infer_plain_views(contents: RepoContents, path: Path) -> None:

@@ -4,6 +4,7 @@
     begin_bootstrap(definition)   -> bootstrapping  computed from the event log; the stream leaves it alone
     hand_over(bootstrapping)      -> filling        the stream goes on where the event log ended
     promote(it has caught up)     -> serving        the old one becomes retired, and is kept
+    park(filling)                 -> rolled_back    it cannot be brought up to date
     roll_back(view)               -> the retired one serves again; the other is rolled_back: kept, not fed
     drop(retired)                 -> its keys are deleted
 
@@ -263,6 +264,23 @@ class GenerationCatalog:
             if self._write(generation.view.name, raw, [ready if one is found else one for one in known]):
                 return ready
 
+    def park(self, generation: Generation) -> None:
+        """Feed a generation no more that the stream cannot bring up to date; one that is not filling stays as it is.
+
+        It is known as one that was rolled back, so that the stream does not fill its definition anew from what the
+        source still has: that would serve windows with a hole. A bootstrap begins another one.
+        """
+        while True:
+            known, raw = self._read(generation.view.name)
+            parked = [
+                replace(one, state=GenerationState.ROLLED_BACK)
+                if one.number == generation.number and one.state is GenerationState.FILLING
+                else one
+                for one in known
+            ]
+            if self._write(generation.view.name, raw, parked):
+                return
+
     def roll_back(self, view_name: str) -> tuple[Generation, Generation]:
         """Make the generation serve again that served before; the one that serves now is kept, but not fed.
 
@@ -296,13 +314,18 @@ class GenerationCatalog:
         Raises:
             InvalidRequest: it is not retired.
         """
-        known, raw = self._read(generation.view.name)
-        found = next((one for one in known if one.number == generation.number), None)
-        if found is None or found.state is not GenerationState.RETIRED:
-            raise InvalidRequest(
-                f'generation {generation.number} of feature view "{generation.view.name}" is not retired',
-                hint="only what no reader and no writer uses can be dropped",
-            )
+        while True:
+            known, raw = self._read(generation.view.name)
+            found = next((one for one in known if one.number == generation.number), None)
+            if found is None or found.state is not GenerationState.RETIRED:
+                raise InvalidRequest(
+                    f'generation {generation.number} of feature view "{generation.view.name}" is not retired',
+                    hint="only what no reader and no writer uses can be dropped",
+                )
+            # First of all nothing rolls back to it any more, or a generation without keys could come to serve.
+            kept = [replace(one, replaces=None) if one.replaces == found.number else one for one in known]
+            if self._write(generation.view.name, raw, kept):
+                break
         deleted = sum(
             self._store.delete(self._store.scan(found.keys.pattern(lane))) for lane in range(self.lane_count())
         )
