@@ -1,6 +1,7 @@
 """Where records go that could not be folded: a topic beside the source's topic, or a file beside its log.
 
     Kafka      <topic>.dead-letters, value = the original bytes, headers: reason, detail, topic, partition, offset, view
+               (value = their beginning, and a header payload_bytes, where they are more than the broker takes)
     files      DIR/<topic>.dead-letters/<partition>.jsonl, one JSON object a line, the payload in base64
 
 `write` returns when the letters are durable. After a crash the records behind the last commit are read again and their
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,12 @@ from featurestore.wire.events import DeadLetter
 
 TOPIC_SUFFIX = ".dead-letters"
 FLUSH_TIMEOUT_SECONDS = 30.0
+MESSAGE_BYTES_MAX = 1_000_000_000
+"""What librdkafka lets pass at most: how large a letter may be is for the broker to say, as it was for the record."""
+
+CUT_PAYLOAD_BYTES = (100_000, 1_000, 0)
+"""Bytes that are kept of a payload that the broker refuses for its size, each tried until one is taken."""
+
 QUEUE_LETTERS_MAX = 10_000
 """Letters handed to the producer before their delivery is awaited; below librdkafka's own queue of 100,000."""
 
@@ -58,13 +65,12 @@ class FileDeadLetters:
             path = self._directory / f"{letter.topic}{TOPIC_SUFFIX}" / f"{letter.partition}.jsonl"
             by_file.setdefault(path, []).append(_encode(letter))
         for path, lines in by_file.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Opened for each write: letters are rare, and two stages may append to the same file.
-            with path.open("ab", buffering=0) as file:
-                # A line torn by a crash must not swallow the first letter after it.
-                torn = b"\n" if _lacks_newline(path) else b""
-                file.write(torn + b"".join(lines))
-                os.fsync(file.fileno())
+            try:
+                _append(path, lines)
+            except OSError as error:
+                raise SourceUnavailable(
+                    f'dead letters cannot be written to "{path}"', detail=str(error), hint="check permissions and space"
+                ) from error
 
 
 class KafkaDeadLetters:
@@ -83,26 +89,39 @@ class KafkaDeadLetters:
     def write(self, letters: Sequence[DeadLetter]) -> None:
         """Produce the letters and wait for every acknowledgement."""
         for begin in range(0, len(letters), QUEUE_LETTERS_MAX):
-            part = letters[begin : begin + QUEUE_LETTERS_MAX]
-            failures: list[KafkaError] = []
-            producers = {letter.topic: self._producer(letter.topic) for letter in part}
+            too_large: Sequence[DeadLetter] = letters[begin : begin + QUEUE_LETTERS_MAX]
+            for payload_bytes in (None, *CUT_PAYLOAD_BYTES):
+                too_large = self._write(too_large, payload_bytes)
+            if too_large:
+                raise _not_written(too_large[0].topic, "Kafka refuses even letters without a payload for their size.")
 
-            def on_delivery(error: KafkaError | None, _: Message, failures: list[KafkaError] = failures) -> None:
+    def _write(self, letters: Sequence[DeadLetter], payload_bytes: int | None) -> list[DeadLetter]:
+        """Write letters, with so much of their payloads; returns those that the broker found too large."""
+        too_large: list[DeadLetter] = []
+        failures: list[tuple[str, str]] = []
+        producers: dict[str, Producer] = {}
+        for letter in letters:
+
+            def on_delivery(error: KafkaError | None, _: Message | None, letter: DeadLetter = letter) -> None:
                 """Remember what was not acknowledged."""
-                if error is not None:
-                    failures.append(error)
+                if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                    too_large.append(letter)
+                elif error is not None:
+                    failures.append((letter.topic, str(error)))
 
-            for letter in part:
-                producers[letter.topic].produce(
-                    letter.topic + TOPIC_SUFFIX, value=letter.payload, headers=_headers(letter), on_delivery=on_delivery
-                )
-            for topic, producer in producers.items():
-                if producer.flush(FLUSH_TIMEOUT_SECONDS) or failures:
-                    raise SourceUnavailable(
-                        f'dead letters of topic "{topic}" cannot be written',
-                        detail=str(failures[0]) if failures else "Kafka did not acknowledge them in time.",
-                        hint=f'check that topic "{topic}{TOPIC_SUFFIX}" may be created and written',
-                    )
+            producer = producers[letter.topic] = self._producer(letter.topic)
+            try:
+                _produce(producer, letter, payload_bytes, on_delivery)
+            except KafkaException as error:
+                on_delivery(error.args[0], None)
+            except BufferError as error:
+                raise _not_written(letter.topic, str(error)) from error
+        for topic, producer in producers.items():
+            if producer.flush(FLUSH_TIMEOUT_SECONDS):
+                raise _not_written(topic, "Kafka did not acknowledge them in time.")
+        if failures:
+            raise _not_written(*failures[0])
+        return too_large
 
     def _producer(self, topic: str) -> Producer:
         """The producer for a source topic's letters, made with its topic when the first letter comes."""
@@ -110,8 +129,42 @@ class KafkaDeadLetters:
         if topic not in self._producers:
             settings = {**self._options, "bootstrap.servers": servers}
             _create_topic(topic + TOPIC_SUFFIX, settings)
-            self._producers[topic] = Producer({**settings, "enable.idempotence": True, "linger.ms": 1})
+            ours = {"enable.idempotence": True, "linger.ms": 1}
+            self._producers[topic] = Producer({"message.max.bytes": MESSAGE_BYTES_MAX, **settings, **ours})
         return self._producers[topic]
+
+
+def _produce(
+    producer: Producer,
+    letter: DeadLetter,
+    payload_bytes: int | None,
+    on_delivery: Callable[[KafkaError | None, Message | None], None],
+) -> None:
+    """Hand a letter to the producer; waits once when its queue is full, as large letters can fill it."""
+    is_cut = payload_bytes is not None and payload_bytes < len(letter.payload)
+    headers = [*_headers(letter), ("payload_bytes", str(len(letter.payload)))] if is_cut else _headers(letter)
+    for is_last in (False, True):
+        try:
+            producer.produce(
+                letter.topic + TOPIC_SUFFIX,
+                value=letter.payload[:payload_bytes],
+                headers=headers,
+                on_delivery=on_delivery,
+            )
+            return
+        except BufferError:
+            if is_last:
+                raise
+            producer.flush(FLUSH_TIMEOUT_SECONDS)
+
+
+def _not_written(topic: str, detail: str) -> SourceUnavailable:
+    """What is wrong, and what to do."""
+    return SourceUnavailable(
+        f'dead letters of topic "{topic}" cannot be written',
+        detail=detail,
+        hint=f'check that topic "{topic}{TOPIC_SUFFIX}" may be created and written',
+    )
 
 
 def _create_topic(topic: str, settings: Mapping[str, str]) -> None:
@@ -121,6 +174,8 @@ def _create_topic(topic: str, settings: Mapping[str, str]) -> None:
         # No number of partitions or copies: the broker's own defaults are the operator's wish.
         for future in admin.create_topics([NewTopic(topic)], operation_timeout=10).values():
             future.result(timeout=FLUSH_TIMEOUT_SECONDS)
+    except TimeoutError as error:
+        raise SourceUnavailable(f'topic "{topic}" cannot be created', detail="Kafka did not answer in time.") from error
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS and error.args[0].retriable():
             raise SourceUnavailable(f'topic "{topic}" cannot be created', detail=str(error)) from error
@@ -150,6 +205,17 @@ def _encode(letter: DeadLetter) -> bytes:
         "payload": base64.b64encode(letter.payload).decode("ascii"),
     }
     return msgspec.json.encode(fields) + b"\n"
+
+
+def _append(path: Path, lines: Sequence[bytes]) -> None:
+    """Append lines to a file in one write, durably."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Opened for each write: letters are rare, and two stages may append to the same file.
+    with path.open("ab", buffering=0) as file:
+        # A line torn by a crash must not swallow the first letter after it.
+        torn = b"\n" if _lacks_newline(path) else b""
+        file.write(torn + b"".join(lines))
+        os.fsync(file.fileno())
 
 
 def _lacks_newline(path: Path) -> bool:

@@ -26,7 +26,6 @@ from functools import partial
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.operators import KeyedStream
-from prometheus_client import start_http_server
 
 from dataflows import supervisor
 from dataflows.conductor import Conductor, Outcome, PartitionEnd
@@ -45,8 +44,8 @@ from featurestore.errors import EventsLost, InvalidRequest
 from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.commits import CommitChain
 from featurestore.offline.event_log.files import LogFiles
-from featurestore.offline.event_log.layout import COMMITS, partition_of_name
 from featurestore.offline.event_log.schema import log_schema
+from featurestore.offline.event_log.snapshot import logged_partitions
 from featurestore.offline.event_log.writer import prepare_log
 
 FLOW_NAME = "event_log"
@@ -85,7 +84,9 @@ def build(settings: EventLogSettings, parts: LogParts, partitions: Sequence[Logg
     for number, source in enumerate(parts.sources):
         own = [one for one in partitions if one.source == source]
         starts = [PartitionStart(source, one.partition, one.start) for one in own]
-        events = EventSource(source.name, parts.log, starts, shared, records_max=settings.batch_records)
+        events = EventSource(
+            source.name, parts.log, starts, shared, records_max=settings.batch_records, on_lost=_refuse_gap
+        )
         read = op.input(f"read_{number}", flow, events)
         rows.append(op.flat_map(f"decode_{number}", read, LogRowsStep(source, partitions, parts.dead_letters, shared)))
     op.output("commit", op.merge("with_control", control, *rows), sink)
@@ -106,8 +107,8 @@ def run(settings: EventLogSettings, clock: Clock | None = None) -> None:
         shared, conductor = parts.shared, parts.shared.conductor
         progress = shared.progress
         signals.end(conductor)
-        partitions = patiently(shared, partial(plan, parts))
-        if conductor.is_ending:
+        partitions = supervisor.unless_stopped(conductor, partial(patiently, shared, partial(plan, parts)))
+        if partitions is None or conductor.is_ending:
             return
         _logger.info("logging %s from %d partitions", ", ".join(parts.files), len(partitions))
         if settings.until_end:
@@ -163,7 +164,7 @@ def plan(parts: LogParts) -> list[LoggedPartition]:
         files, schema = parts.files[source.name], log_schema(source)
         prepare_log(files, schema)
         numbers = parts.log.partitions(source)
-        places = map(partition_of_name, files.directories(COMMITS))
+        places = logged_partitions(files)
         vanished = sorted(number for topic, number in places if topic == source.topic and number not in numbers)
         if vanished:
             raise EventsLost(
@@ -184,7 +185,7 @@ def main(arguments: list[str] | None = None, *, program: str = "python -m datafl
     def start() -> None:
         settings = event_log_settings(given, os.environ, program=program)
         if settings.metrics_port is not None:
-            start_http_server(settings.metrics_port)
+            supervisor.serve_metrics(settings.metrics_port)
         run(settings)
 
     return supervisor.exit_code_of(start)
@@ -203,6 +204,16 @@ def _sources(settings: EventLogSettings) -> tuple[SourceSpec, ...]:
         if name not in known:
             raise InvalidRequest(f'no stream feature view reads a source "{name}"', hint=suggest(name, known))
     return tuple(one for name in sorted(settings.sources or known) for one in known[name].per_topic)
+
+
+def _refuse_gap(start: PartitionStart, error: EventsLost) -> bool:
+    """Say what to do about a log that would have a gap."""
+    raise EventsLost(
+        f'the event log of source "{start.source.name}" would have a gap: {error.message}',
+        detail=error.detail,
+        hint="move this log away and write a new one, which begins with the oldest record that there is; keep Kafka's "
+        "retention longer than any stop of `featurestore event-log run`",
+    ) from error
 
 
 def _watches(settings: EventLogSettings, parts: LogParts, partitions: Sequence[LoggedPartition]) -> list[Watch]:

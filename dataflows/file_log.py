@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 
@@ -50,11 +50,19 @@ class FileLog:
             )
         return numbers
 
+    def ends(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, int]:
+        """Numbers of complete lines, counted from the last known place of each file."""
+        return {partition: _count_lines(*self._place(source, partition)) for partition in partitions}
+
     def open(self, source: SourceSpec, partition: int, start: int | None) -> PartitionReader:
         """A reader from record `start` on."""
-        path = self._directory / source.topic / f"{partition}.jsonl"
-        index = self._indexes.setdefault(path, LineIndex())
+        path, index = self._place(source, partition)
         return FilePartition(path, source.topic, partition, start or 0, index)
+
+    def _place(self, source: SourceSpec, partition: int) -> tuple[Path, LineIndex]:
+        """A partition's file and its index."""
+        path = self._directory / source.topic / f"{partition}.jsonl"
+        return path, self._indexes.setdefault(path, LineIndex())
 
 
 class LineIndex:
@@ -74,6 +82,11 @@ class LineIndex:
         """The last known line that is not behind `line`, and its byte."""
         place = bisect_right(self._lines, line) - 1
         return self._lines[place], self._bytes[place]
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """The last known line and its byte."""
+        return self._lines[-1], self._bytes[-1]
 
 
 class FilePartition:
@@ -95,10 +108,7 @@ class FilePartition:
         self._topic = topic
         self._partition = partition
         self._index = index
-        try:
-            self._file = FileIO(path, "rb")
-        except OSError as error:
-            raise SourceUnavailable(f'log file "{path}" cannot be opened', detail=str(error)) from error
+        self._file = _opened(path)
         self._next_offset = start
         self._lines: list[bytes] = []
         self._partial = b""
@@ -177,6 +187,28 @@ class FilePartition:
         self._file.seek(byte)
         self._index.note(start, byte)
         return byte
+
+
+def _opened(path: Path) -> FileIO:
+    """A file to read."""
+    try:
+        return FileIO(path, "rb")
+    except OSError as error:
+        raise SourceUnavailable(f'log file "{path}" cannot be opened', detail=str(error)) from error
+
+
+def _count_lines(path: Path, index: LineIndex) -> int:
+    """Complete lines of a file; what is known of it is not read again."""
+    line, byte = index.last
+    with _opened(path) as file:
+        file.seek(byte)
+        while block := file.read(BLOCK_BYTES):
+            newlines = block.count(b"\n")
+            if newlines:
+                line += newlines
+                index.note(line, byte + block.rindex(b"\n") + 1)
+            byte += len(block)
+    return line
 
 
 def _end_of_line(block: bytes, count: int) -> int:

@@ -10,11 +10,14 @@ Whatever librdkafka needs for TLS and SASL is passed through: `--kafka-option se
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its documentation has OffsetSpec here
+    AdminClient,
+    OffsetSpec,
+)
 
 from dataflows.sources import PartitionReader
 from featurestore.clock import Clock
@@ -85,7 +88,7 @@ class KafkaLog:
     def partitions(self, source: SourceSpec) -> Sequence[int]:
         """All partitions of the source's topic."""
         servers = self.servers(source)
-        admin = AdminClient({**self._options, "bootstrap.servers": servers})
+        admin = self._admin(servers)
         try:
             metadata = admin.list_topics(source.topic, timeout=METADATA_TIMEOUT_SECONDS)
         except KafkaException as error:
@@ -98,6 +101,23 @@ class KafkaLog:
                 hint="create the topic, or give this client the right to read it",
             )
         return sorted(topic.partitions)
+
+    def ends(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, int]:
+        """Offsets behind the last record that a reader would get now: those of open transactions are not waited for."""
+        servers = self.servers(source)
+        admin = self._admin(servers)
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent_kafka has no types there
+        try:
+            asked = admin.list_offsets(
+                {TopicPartition(source.topic, partition): latest for partition in partitions},
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=METADATA_TIMEOUT_SECONDS,
+            )
+            return {place.partition: end.result().offset for place, end in asked.items()}
+        except KafkaException as error:
+            raise SourceUnavailable(
+                f'the ends of topic "{source.topic}" at {servers} are not known', detail=str(error)
+            ) from error
 
     def open(self, source: SourceSpec, partition: int, start: int | None) -> PartitionReader:
         """A reader of one partition, with a consumer of its own."""
@@ -112,12 +132,19 @@ class KafkaLog:
         try:
             consumer = Consumer(settings, logger=_logger)
         except KafkaException as error:
-            raise InvalidRequest("kafka options are not usable", detail=str(error)) from error
+            raise _unusable_options(error) from error
         try:
             return KafkaPartition(consumer, source.topic, partition, start, self._clock, publishes=bool(self._group))
         except (EventsLost, SourceUnavailable):
             consumer.close()
             raise
+
+    def _admin(self, servers: str) -> AdminClient:
+        """A client that asks about topics; the first thing that sees the user's options."""
+        try:
+            return AdminClient({**self._options, "bootstrap.servers": servers}, logger=_logger)
+        except KafkaException as error:
+            raise _unusable_options(error) from error
 
 
 class KafkaPartition:
@@ -230,13 +257,13 @@ class KafkaPartition:
             return
         if start < oldest:
             raise EventsLost(
-                f"{self._name} begins at offset {oldest}, the store has read up to {start}",
+                f"{self._name} begins at offset {oldest}, it was read up to {start}",
                 detail=f"{oldest - start} events were deleted before they were applied.",
                 hint="fill the gap from an archive, or apply the definitions to a new project; keep Kafka's retention "
                 "longer than any stop of the stream",
             )
         raise EventsLost(
-            f"{self._name} ends at offset {end}, the store has read up to {start}",
+            f"{self._name} ends at offset {end}, it was read up to {start}",
             detail="The topic was made anew, or restored from an older copy.",
             hint="use a new topic name, or a new project",
         )
@@ -257,3 +284,11 @@ class KafkaPartition:
                 raise SourceUnavailable(f"{self._name} cannot be read", detail=error.str())
             else:
                 _logger.warning("%s: %s", self._name, error.str())
+
+
+def _unusable_options(error: KafkaException) -> InvalidRequest:
+    """Librdkafka's own words: they name the option, and its values where it takes only some."""
+    reason = error.args[0].str() if error.args and isinstance(error.args[0], KafkaError) else str(error)
+    return InvalidRequest(
+        "kafka options are not usable", detail=reason, hint="correct --kafka-option or the file of --kafka-config"
+    )

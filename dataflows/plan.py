@@ -5,9 +5,11 @@
                 own, so that the live features stay fresh meanwhile
 
 A catch-up generation that has come as far as the live ones were a moment ago is promoted, and the flow is planned
-again: it joins the live stage, and nobody writes the generation it replaces any more. The flow is also planned again
-when somebody else has changed what is to be fed: a generation was bootstrapped from the event log and is handed over,
-or a view was rolled back. One that is still being bootstrapped belongs to whoever does that, and is not in a plan.
+again: it joins the live stage, and nobody writes the generation it replaces any more. Of a partition that no live one
+has read, such as those of a topic that a view has moved to, it must have come as far as the log went when the plan was
+made: a target that moved with the log might never be reached. The flow is also planned again when somebody else has
+changed what is to be fed: a generation was bootstrapped from the event log and is handed over, or a view was rolled
+back. One that is still being bootstrapped belongs to whoever does that, and is not in a plan.
 """
 
 from __future__ import annotations
@@ -65,12 +67,15 @@ class StreamPlan:
         live, catch_up: the stages.
         lane_count: lanes of the store.
         fed: what there was to feed when the plan was made, of all views of the store.
+        ends: where the log ended when the plan was made, of partitions to catch up with that no live generation has
+            read.
     """
 
     live: Stage
     catch_up: Stage
     lane_count: int
     fed: frozenset[FedGeneration]
+    ends: Mapping[tuple[str, int], int]
 
     @property
     def stages(self) -> tuple[Stage, Stage]:
@@ -91,11 +96,13 @@ def make_plan(store: TileStore, log: EventLog, views: Sequence[ViewSpec]) -> Str
     generations = [generation for generation in found if generation.view.name in names]
     positions = {_identity(generation): store.positions(generation) for generation in generations}
     live, catch_up = _divide(generations, positions)
+    catch_up_starts = _starts(catch_up, positions, log)
     return StreamPlan(
         live=Stage("live", live, _starts(live, positions, log)),
-        catch_up=Stage("catch_up", catch_up, _starts(catch_up, positions, log)),
+        catch_up=Stage("catch_up", catch_up, catch_up_starts),
         lane_count=store.lane_count,
         fed=_fed(found),
+        ends=_ends(catch_up_starts, [positions[_identity(generation)] for generation in live], log),
     )
 
 
@@ -165,6 +172,20 @@ def _starts(
     return tuple(starts)
 
 
+def _ends(starts: Iterable[PartitionStart], live: Sequence[Positions], log: EventLog) -> Positions:
+    """Where the log ends now, of those partitions that no live generation has read."""
+    unread: dict[str, list[PartitionStart]] = {}
+    for start in starts:
+        topic = start.source.topic
+        if not any((topic, start.partition) in positions for positions in live):
+            unread.setdefault(topic, []).append(start)
+    return {
+        (topic, partition): end
+        for topic, of_topic in unread.items()
+        for partition, end in log.ends(of_topic[0].source, [start.partition for start in of_topic]).items()
+    }
+
+
 class PlanWatch:
     """Promotes generations that have caught up, and ends the flow when its plan is outdated.
 
@@ -211,7 +232,10 @@ class PlanWatch:
             _logger.warning("%s; looking again later", error.message)
 
     def promote_caught_up(self) -> None:
-        """Promote what has reached the positions that the live generations had at the previous look."""
+        """Promote what has reached the positions that the live generations had at the previous look.
+
+        Of partitions that none of them had read when the plan was made, it must have reached the end of that time.
+        """
         live = [self._store.positions(one) for one in self._plan.live.generations]
         for generation in self._plan.catch_up.generations:
             identity = _identity(generation)
@@ -229,7 +253,9 @@ class PlanWatch:
                 _logger.info('feature view "%s" generation %d has caught up and serves', *identity)
                 if self._may_replan:
                     self._conductor.end(Outcome.REBUILD, f'feature view "{identity[0]}" has caught up')
-            self._targets[identity] = _furthest(live, generation.view.source.topics)
+            topics = generation.view.source.topics
+            # A live generation that has just begun with a topic is behind the end.
+            self._targets[identity] = {**_furthest(live, topics), **_furthest([self._plan.ends], topics)}
 
     def _look_for_generations(self) -> None:
         """Plan again when something else is to be fed than was planned."""
@@ -254,7 +280,7 @@ class PlanWatch:
                         self._conductor.end(Outcome.REBUILD, f'topic "{source.topic}" has new partitions')
 
 
-def _furthest(positions: Iterable[Positions], topics: Collection[str]) -> Positions:
+def _furthest(positions: Iterable[Mapping[tuple[str, int], int]], topics: Collection[str]) -> Positions:
     """The largest next offset of each partition of some topics."""
     furthest: Positions = {}
     for one in positions:

@@ -11,7 +11,7 @@ are noticed by the supervisor, which plans again, or picked up at the next start
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeAlias
@@ -22,7 +22,7 @@ from dataflows.conductor import Conductor, Outcome, PartitionEnd
 from dataflows.progress import Progress
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec
-from featurestore.errors import InvalidRequest, SourceUnavailable
+from featurestore.errors import EventsLost, FeatureStoreError, InvalidRequest, SourceUnavailable
 from featurestore.wire.events import RawBatch
 
 IDLE_POLL_MS = 5
@@ -72,6 +72,14 @@ class EventLog(Protocol):
         """Partition numbers of the source's topic, ascending."""
         ...
 
+    def ends(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, int]:
+        """Offset behind the newest record of some partitions of the source's topic, 0 for an empty one; may take long.
+
+        Raises:
+            SourceUnavailable: the log does not answer.
+        """
+        ...
+
     def open(self, source: SourceSpec, partition: int, start: int | None) -> PartitionReader:
         """A reader from offset `start` on; None begins with the oldest record there is."""
         ...
@@ -86,6 +94,11 @@ class PartitionStart:
     start: int | None
 
 
+OnLost: TypeAlias = Callable[[PartitionStart, EventsLost], bool]
+"""Told that events of a partition are gone; True when those who need them were taken out of the next plan. May raise
+another error, which then ends the flow."""
+
+
 class EventSource(FixedPartitionedSource[SourceItem, None]):
     """The partitions that one stage of a flow reads.
 
@@ -95,10 +108,18 @@ class EventSource(FixedPartitionedSource[SourceItem, None]):
         starts: the partitions and their first offsets.
         shared: what all steps of this process share.
         records_max: records in one read.
+        on_lost: what to do about events that the log does not have any more; by default the flow fails.
     """
 
     def __init__(
-        self, stage: str, log: EventLog, starts: Sequence[PartitionStart], shared: Shared, *, records_max: int
+        self,
+        stage: str,
+        log: EventLog,
+        starts: Sequence[PartitionStart],
+        shared: Shared,
+        *,
+        records_max: int,
+        on_lost: OnLost = lambda start, error: False,
     ) -> None:
         self._stage = stage
         self._log = log
@@ -107,6 +128,7 @@ class EventSource(FixedPartitionedSource[SourceItem, None]):
         }
         self._shared = shared
         self._records_max = records_max
+        self._on_lost = on_lost
 
     def list_parts(self) -> list[str]:
         """Names of all partitions; every process can reach them all."""
@@ -115,7 +137,8 @@ class EventSource(FixedPartitionedSource[SourceItem, None]):
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _EventPartition:
         """One partition; it connects at its first read, where errors are handled."""
         assert resume_state is None, "positions live in the online store, not in Bytewax's recovery"
-        return _EventPartition(self._stage, self._log, self._starts[for_part], self._shared, self._records_max)
+        start = self._starts[for_part]
+        return _EventPartition(self._stage, self._log, start, self._shared, self._records_max, self._on_lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +167,15 @@ class Shared:
 class _EventPartition(StatefulSourcePartition[SourceItem, None]):
     """One partition as Bytewax reads it."""
 
-    def __init__(self, stage: str, log: EventLog, start: PartitionStart, shared: Shared, records_max: int) -> None:
+    def __init__(
+        self, stage: str, log: EventLog, start: PartitionStart, shared: Shared, records_max: int, on_lost: OnLost
+    ) -> None:
         self._stage = stage
         self._log = log
         self._start = start
         self._shared = shared
         self._records_max = records_max
+        self._on_lost = on_lost
         self._reader: PartitionReader | None = None
         self._has_ended = False
         self._unavailable_since_ns: int | None = None
@@ -165,6 +191,8 @@ class _EventPartition(StatefulSourcePartition[SourceItem, None]):
         except SourceUnavailable as error:
             self._awake_at = self._shared.awake_in(RETRY_POLL_MS)
             self._give_up_in_time(error)
+        except EventsLost as error:
+            self._give_up_lost(error)
         except Exception as error:  # noqa: BLE001  # process edge: whatever it is, the flow must end in order
             self._shared.conductor.fail(error)
         return []
@@ -199,6 +227,18 @@ class _EventPartition(StatefulSourcePartition[SourceItem, None]):
             return [PartitionEnd(self._stage, source.topic, partition)]
         self._awake_at = self._shared.awake_in(IDLE_POLL_MS)
         return []
+
+    def _give_up_lost(self, error: EventsLost) -> None:
+        """Plan again without those who need what is lost, or fail."""
+        conductor = self._shared.conductor
+        try:
+            if not self._on_lost(self._start, error):
+                raise error
+        except FeatureStoreError as reason:
+            conductor.fail(reason)
+            return
+        conductor.end(Outcome.REBUILD, error.message)
+        conductor.raise_unless_supervised(error)
 
     def _give_up_in_time(self, error: SourceUnavailable) -> None:
         """Fail once the source has been unreachable for longer than the patience allows."""

@@ -17,8 +17,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 from bytewax._bytewax import cli_main
 from bytewax.dataflow import Dataflow
@@ -37,7 +39,14 @@ from dataflows.tile_store import OnlineTileStore, TileStore
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import RepoSpec, SourceSpec
 from featurestore.definitions.registry import read_registry
-from featurestore.errors import FeatureStoreError, InvalidRequest, WriterFenced
+from featurestore.errors import (
+    FeatureStoreError,
+    InvalidRequest,
+    Unavailable,
+    WriterFenced,
+    of_system,
+    shows_tracebacks,
+)
 from featurestore.online.redis_store import connect as connect_store
 
 EXIT_ERROR = 1
@@ -74,6 +83,7 @@ class Parts:
     is_supervised: bool
 
 
+Result = TypeVar("Result")
 BuildFlow = Callable[[StreamSettings, Parts, StreamPlan], Dataflow]
 
 
@@ -83,10 +93,24 @@ def main(read_settings: Callable[[], StreamSettings], build: BuildFlow) -> int:
     def start() -> None:
         settings = read_settings()
         if settings.metrics_port is not None:
-            start_http_server(settings.metrics_port)
+            serve_metrics(settings.metrics_port)
         run(settings, build)
 
     return exit_code_of(start)
+
+
+def serve_metrics(port: int) -> None:
+    """Serve Prometheus metrics on all addresses, until the process ends.
+
+    Raises:
+        InvalidRequest: the port is taken, or not ours to take.
+    """
+    try:
+        start_http_server(port)
+    except OSError as error:
+        raise InvalidRequest(
+            f"metrics port {port} cannot be bound", detail=str(error), hint="is another stream running there?"
+        ) from error
 
 
 def exit_code_of(start: Callable[[], None]) -> int:
@@ -96,8 +120,10 @@ def exit_code_of(start: Callable[[], None]) -> int:
         start()
     except WriterFenced as error:
         return _explain(error, EXIT_FENCED)
-    except FeatureStoreError as error:
-        return _explain(error, EXIT_ERROR)
+    except (FeatureStoreError, OSError) as error:
+        if shows_tracebacks():
+            _logger.exception("where it comes from")
+        return _explain(error if isinstance(error, FeatureStoreError) else of_system(error), EXIT_ERROR)
     except PeerGone as error:
         _logger.error("%s", error)
         return EXIT_PEER_GONE
@@ -114,9 +140,14 @@ def run(settings: StreamSettings, build: BuildFlow, clock: Clock | None = None) 
     signals = Signals()
     progress: Progress | None = None
     while True:
-        parts = connect(settings, clock=clock, progress=progress)
+        conductor = Conductor()
+        # Before anything is waited for: a signal ends the waiting too.
+        signals.end(conductor)
+        connected = partial(connect, settings, conductor=conductor, clock=clock, progress=progress)
+        parts = unless_stopped(conductor, connected)
+        if parts is None:
+            return
         progress = parts.shared.progress
-        signals.end(parts.shared.conductor)
         try:
             outcome = _run_once(settings, parts, build)
         finally:
@@ -128,9 +159,12 @@ def run(settings: StreamSettings, build: BuildFlow, clock: Clock | None = None) 
 def _run_once(settings: StreamSettings, parts: Parts, build: BuildFlow) -> Outcome:
     """One plan, one flow."""
     conductor = parts.shared.conductor
-    current = plan(settings, parts)
+    current = unless_stopped(conductor, lambda: plan(settings, parts))
     if conductor.is_ending:
         return conductor.outcome
+    if current is None:
+        _logger.info("planning again: other definitions were registered meanwhile")
+        return Outcome.REBUILD
     _logger.info("%s", _describe(current))
     run_flow(build(settings, parts, current), settings.addresses, settings.process_id)
     parts.shared.progress.show(is_last=True)
@@ -149,6 +183,7 @@ def connect(
     settings: StreamSettings,
     *,
     is_supervised: bool = True,
+    conductor: Conductor | None = None,
     clock: Clock | None = None,
     progress: Progress | None = None,
 ) -> Parts:
@@ -159,7 +194,7 @@ def connect(
     """
     clock = clock or SystemClock()
     shared = Shared(
-        conductor=Conductor(raises=not is_supervised),
+        conductor=conductor or Conductor(raises=not is_supervised),
         progress=progress or Progress(clock, interval_seconds=settings.progress_seconds),
         clock=clock,
         until_end=settings.until_end,
@@ -191,10 +226,36 @@ def connect(
     )
 
 
-def plan(settings: StreamSettings, parts: Parts) -> StreamPlan:
-    """What to write and from where; tells the conductor which ends to wait for."""
-    made = patiently(parts.shared, lambda: make_plan(parts.store, parts.log, parts.repo.views))
-    if settings.until_end:
+def unless_stopped(conductor: Conductor, action: Callable[[], Result]) -> Result | None:
+    """Do something that waits for other parts; None when a signal ended the waiting: nothing was begun yet."""
+    try:
+        return action()
+    except Unavailable as error:
+        if conductor.outcome is not Outcome.STOPPED:
+            raise
+        _logger.info("stream ended: %s while it waited: %s", conductor.cause, error.message)
+        return None
+
+
+def plan(settings: StreamSettings, parts: Parts) -> StreamPlan | None:
+    """What to write and from where; tells the conductor which ends to wait for.
+
+    Returns:
+        None when other definitions have been registered since the parts were made: connect again.
+    """
+
+    def attempt() -> StreamPlan | None:
+        # The wait may be long. A definition that is outdated by now must not be registered: it would retire what was
+        # begun for the newer one. Nor is one that cannot be read yet.
+        if read_registry(settings.registry, project=settings.project).views != parts.repo.views:
+            return None
+        for view in parts.repo.views:
+            for source in view.source.per_topic:
+                parts.log.partitions(source)
+        return make_plan(parts.store, parts.log, parts.repo.views)
+
+    made = patiently(parts.shared, attempt)
+    if made is not None and settings.until_end:
         parts.shared.conductor.await_ends(
             PartitionEnd(stage.name, start.source.topic, start.partition)
             for stage in made.stages

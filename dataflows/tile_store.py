@@ -57,6 +57,10 @@ class TileStore(Protocol):
         """Make a generation the serving one."""
         ...
 
+    def park(self, generation: Generation) -> None:
+        """Feed a filling generation no more, and fill its definition not anew either."""
+        ...
+
     def writer(self, generation: Generation, lanes: Sequence[int]) -> LaneWriter:
         """A writer for some lanes of a generation; not opened yet."""
         ...
@@ -111,6 +115,10 @@ class OnlineTileStore:
     def promote(self, generation: Generation) -> None:
         """Make a generation the serving one."""
         self._catalog.promote(generation)
+
+    def park(self, generation: Generation) -> None:
+        """Feed a filling generation no more, and fill its definition not anew either."""
+        self._catalog.park(generation)
 
     def writer(self, generation: Generation, lanes: Sequence[int]) -> ViewWriter:
         """A writer for some lanes of a generation; not opened yet."""

@@ -25,11 +25,13 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from dataflows import supervisor
+from dataflows.parking import park_lost
 from dataflows.plan import PlanWatch, Stage, StreamPlan
 from dataflows.routing import DecodeStep, KeyStep, writer_keys
 from dataflows.settings import StreamSettings, from_command_line, from_environment
@@ -50,7 +52,7 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
     watch = PlanWatch(plan, parts.store, parts.log, shared.conductor, shared.clock, may_replan=parts.is_supervised)
     control = op.input("control", flow, ControlSource(writer_keys(settings.writers), shared, [watch]))
     for stage, other in (plan.stages, plan.stages[::-1]):
-        source = EventSource(stage.name, parts.log, stage.starts, shared, records_max=settings.batch_records)
+        source = _source(settings, parts, stage)
         read = op.input(f"{stage.name}_read", flow, source)
         decoded = op.flat_map(f"{stage.name}_decode", read, _decode_step(parts, stage, other))
         keyed = op.flat_map(
@@ -73,14 +75,28 @@ def flow() -> Dataflow:
     settings = from_environment(os.environ)
     supervisor.configure_logging()
     parts = supervisor.connect(settings, is_supervised=False)
-    supervisor.Signals().end(parts.shared.conductor)
-    return build(settings, parts, supervisor.plan(settings, parts))
+    signals = supervisor.Signals()
+    signals.end(parts.shared.conductor)
+    while (plan := supervisor.plan(settings, parts)) is None:
+        parts.store.close()
+        parts = supervisor.connect(settings, is_supervised=False)
+        signals.end(parts.shared.conductor)
+    return build(settings, parts, plan)
 
 
 def main(arguments: list[str] | None = None, *, program: str = "python -m dataflows.tiles") -> int:
     """Run the stream until it is stopped; returns the process's exit code (see supervisor.py)."""
     given = sys.argv[1:] if arguments is None else arguments
     return supervisor.main(lambda: from_command_line(given, os.environ, program=program), build)
+
+
+def _source(settings: StreamSettings, parts: Parts, stage: Stage) -> EventSource:
+    """The source of a stage; where nobody reads what it writes yet, lost events are no reason to stop everything."""
+    records_max, log, shared = settings.batch_records, parts.log, parts.shared
+    if stage.name == "live":
+        return EventSource(stage.name, log, stage.starts, shared, records_max=records_max)
+    on_lost = partial(park_lost, parts.store, stage)
+    return EventSource(stage.name, log, stage.starts, shared, records_max=records_max, on_lost=on_lost)
 
 
 def _decode_step(parts: Parts, stage: Stage, other: Stage) -> DecodeStep:

@@ -23,7 +23,7 @@ from featurestore.errors import InvalidRequest
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.snapshot import Snapshot
 from featurestore.offline.log_events import LogEvents
-from featurestore.online.bootstrap import LaneReport, fill_lanes, missing_lanes
+from featurestore.online.bootstrap import LaneReport, fill_lanes, hand_over, missing_lanes
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
 from featurestore.online.redis_store import connect
@@ -73,7 +73,7 @@ def command(
             return
         with tempfile.TemporaryDirectory(prefix="featurestore-bootstrap-", dir=temp_dir) as directory:
             _fill(store, catalog, generation, log, clock, Path(directory))
-        catalog.hand_over(generation)
+        hand_over(store, generation, catalog.lane_count())
         click.echo(f"{_name(generation)} is complete; the stream brings it up to date, and then it serves")
     finally:
         store.close()

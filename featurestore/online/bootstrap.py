@@ -5,16 +5,17 @@
 
 A lane whose checkpoint has positions is complete; one without is not, and is computed anew after a crash. Each commit
 compares the checkpoint, whose epoch was raised when the lane was begun: a second bootstrap, or one that wakes up after
-the generation was handed over, cannot write into it. Lanes may end at different positions, when some were computed by
-an earlier run: the stream reads from the smallest, and each lane skips what it has.
+the generation was handed over, cannot write into it, nor delete anything of it. Lanes may end at different positions,
+when some were computed by an earlier run: the stream reads from the smallest, and each lane skips what it has.
 
 Nobody reads the generation meanwhile (it is BOOTSTRAPPING), so unlike the stream's its commits may be many to a lane.
 """
 
 from __future__ import annotations
 
+import itertools
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -25,7 +26,7 @@ from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.point_in_time_rows import EntityEvents
 from featurestore.errors import StoreRolledBack, WriterFenced
 from featurestore.online.bootstrap_fold import EntityFolder, StoredEntity
-from featurestore.online.generations import Generation
+from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
 from featurestore.online.new_rows import hash_ids
 from featurestore.online.store import LaneCommit, OnlineStore
 from featurestore.online.writer import TOKEN_BYTES
@@ -34,6 +35,9 @@ from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode
 COMMIT_ENTITIES = 512
 COMMIT_BYTES = 1 << 20
 """Most entities and, about, bytes of one commit: while it applies one, the server answers nobody else."""
+
+TOKEN_MARK = "bootstrap-"
+"""What the tokens of a bootstrap begin with, and those of a stream do not."""
 
 ID_BUCKET = 0
 """Where the recent ids go: the stream's own clock goes on from there."""
@@ -108,8 +112,29 @@ def missing_lanes(store: OnlineStore, generation: Generation, lane_count: int, p
         lane_count: lanes of the store.
         positions: of the events; a lane that knows other partitions is computed anew.
     """
-    stored = store.read_groups([[generation.keys.checkpoint(lane)] for lane in range(lane_count)])
+    stored = _read_checkpoints(store, generation, lane_count)
     return [lane for lane, data in enumerate(stored) if not _is_complete(decode_checkpoint(data), positions)]
+
+
+def hand_over(store: OnlineStore, generation: Generation, lane_count: int) -> Generation:
+    """Give a generation to the stream, which brings it up to date.
+
+    Raises:
+        WriterFenced: a lane is not complete (any more), or was computed from other partitions than the rest.
+        InvalidRequest: it is not being bootstrapped any more.
+    """
+    checkpoints = [decode_checkpoint(data) for data in _read_checkpoints(store, generation, lane_count)]
+    partitions = {(topic, number) for topic, number, _ in checkpoints[0].positions}
+    unlike = [lane for lane, one in enumerate(checkpoints) if not _is_complete(one, partitions)]
+    catalog = GenerationCatalog(store, generation.project)
+    # A generation that is not being bootstrapped any more says so itself.
+    if unlike and _is_bootstrapping(catalog, generation):
+        raise WriterFenced(
+            f'lane {unlike[0]} of feature view "{generation.view.name}" is not complete',
+            detail="Another bootstrap is at work on it, or was.",
+            hint="let the other one finish, or run the bootstrap again",
+        )
+    return catalog.hand_over(generation)
 
 
 def fill_lanes(
@@ -131,7 +156,7 @@ def fill_lanes(
         on_lane: told of each lane that is complete.
 
     Raises:
-        WriterFenced: another bootstrap of the generation was begun.
+        WriterFenced: another bootstrap of the generation was begun, or completed and handed over.
         StoreRolledBack: the store lost what was committed; begin again.
         OnlineStoreDown: the store does not answer; begin again, complete lanes are kept.
     """
@@ -143,9 +168,20 @@ def fill_lanes(
             on_lane(LaneReport(lane))
 
 
-def _is_complete(checkpoint: Checkpoint, positions: Positions) -> bool:
+def _read_checkpoints(store: OnlineStore, generation: Generation, lane_count: int) -> Sequence[bytes | None]:
+    """Checkpoints of all lanes, as they are stored."""
+    return store.read_groups([[generation.keys.checkpoint(lane)] for lane in range(lane_count)])
+
+
+def _is_complete(checkpoint: Checkpoint, partitions: Collection[tuple[str, int]]) -> bool:
     """Whether a lane was bootstrapped to its end, from these partitions."""
-    return bool(positions) and {(topic, number) for topic, number, _ in checkpoint.positions} == set(positions)
+    return bool(partitions) and {(topic, number) for topic, number, _ in checkpoint.positions} == set(partitions)
+
+
+def _is_bootstrapping(catalog: GenerationCatalog, generation: Generation) -> bool:
+    """Whether the generation is still a bootstrap's to fill."""
+    found = (one for one in catalog.generations(generation.view.name) if one.number == generation.number)
+    return any(one.state is GenerationState.BOOTSTRAPPING for one in found)
 
 
 class _LaneFiller:
@@ -157,15 +193,25 @@ class _LaneFiller:
         self._keys = generation.keys
         self._lane = lane
         self._clock = clock
+        self._catalog = GenerationCatalog(store, generation.project)
         self._checkpoint = Checkpoint()
         self._watermark_ms = 0
 
     def open(self, positions: Positions) -> bool:
-        """Take the lane and delete what an unfinished run left; False when it is complete meanwhile."""
-        token, key = secrets.token_hex(TOKEN_BYTES), self._keys.checkpoint(self._lane)
+        """Take the lane and delete what an unfinished run left; False when it is complete meanwhile.
+
+        Raises:
+            WriterFenced: the generation is the stream's by now.
+        """
+        token, key = TOKEN_MARK + secrets.token_hex(TOKEN_BYTES), self._keys.checkpoint(self._lane)
         [stored] = self._store.read_groups([[key]])
         while True:
             old = decode_checkpoint(stored)
+            # Asked after the checkpoint was read: a stream that takes the lane from now on changes the checkpoint, and
+            # the comparison fails.
+            is_streams = bool(old.writer) and not old.writer.startswith(TOKEN_MARK)
+            if is_streams or not _is_bootstrapping(self._catalog, self._generation):
+                self._refuse_late()
             if _is_complete(old, positions):
                 return False
             self._checkpoint = Checkpoint(epoch=old.epoch + 1, writer=token)
@@ -175,9 +221,16 @@ class _LaneFiller:
                 break
             stored = outcome.found
         if old.epoch > 0:
-            leftovers = self._store.scan(self._keys.pattern(self._lane))
-            self._store.delete(name for name in leftovers if name != key)
+            self._delete_leftovers()
         return True
+
+    def _delete_leftovers(self) -> None:
+        """Delete all keys of the lane, by commits that compare the checkpoint: another one's keys are not ours."""
+        key, prefix = self._keys.checkpoint(self._lane), self._keys.body_prefix(self._lane)
+        names = (name for name in self._store.scan(self._keys.pattern(self._lane)) if name != key)
+        while chunk := list(itertools.islice(names, COMMIT_ENTITIES)):
+            stored = encode_checkpoint(self._checkpoint)
+            self._send(LaneCommit(key, stored, stored, body_prefix=prefix, deletions=chunk))
 
     def fill(self, events: RecordedEvents) -> LaneReport:
         """Write all entities, then the checkpoint that makes the lane complete."""
@@ -228,10 +281,23 @@ class _LaneFiller:
             expire_ms=self._generation.expire_ms(max(self._watermark_ms - self._clock.now_ms(), 0)),
             report_bytes_min=_REPORT_NOTHING_BYTES,
         )
+        self._send(commit)
+        self._checkpoint = checkpoint
+
+    def _send(self, commit: LaneCommit) -> None:
+        """Apply a commit, or say who was there before."""
         [outcome] = self._store.commit([commit])
         if not outcome.applied and outcome.found != commit.replacement:
             self._refuse(decode_checkpoint(outcome.found))
-        self._checkpoint = checkpoint
+
+    def _refuse_late(self) -> None:
+        """The generation was handed over, or retired, meanwhile: nothing of it may be changed."""
+        raise WriterFenced(
+            f'generation {self._generation.number} of feature view "{self._generation.view.name}" is not being '
+            "bootstrapped any more",
+            detail="Another bootstrap completed it, or a newer definition was registered, meanwhile.",
+            hint="see `featurestore status`; run the bootstrap again if the view still needs it",
+        )
 
     def _refuse(self, found: Checkpoint) -> None:
         """Tell a successor from a store that went back in time."""

@@ -166,6 +166,18 @@ def test_an_unknown_source_or_column_clash_ends_the_stream_with_an_explanation(
     assert not (tmp_path / "event_log").exists()
 
 
+def test_a_source_that_lost_records_gets_no_log_with_a_gap(start_log: StartLog, tmp_path: Path) -> None:
+    """The remedy is the event log's own, not the online store's."""
+    make_payments(200, seed=46, partitions=1).append_to(tmp_path / "events")
+    assert start_log("--until-end").wait() == 0
+    (tmp_path / "events" / TOPIC / "0.jsonl").write_bytes(b"{}\n")
+    process = start_log("--until-end")
+
+    assert process.wait() == 1, process.output
+    assert f'the event log of source "{TOPIC}" would have a gap' in process.output
+    assert "move this log away and write a new one" in process.output
+
+
 def _command(directory: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
     """One `featurestore event-log` command."""
     always = [sys.executable, "-m", "featurestore.cli", "event-log", name, "--event-log", str(directory / "event_log")]

@@ -126,3 +126,23 @@ def test_partitions_are_the_numbered_files(tmp_path: Path) -> None:
         (tmp_path / "topic" / name).touch()
 
     assert log.partitions(SOURCE) == [2, 10]
+
+
+def test_the_end_of_a_file_is_its_number_of_complete_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the blocks, and wherever counting left off before; a line without its newline is not there yet."""
+    monkeypatch.setattr(file_log, "INDEX_RECORDS", 2)
+    (tmp_path / "topic").mkdir()
+    path = tmp_path / "topic" / "0.jsonl"
+    path.touch()
+    for block_bytes in (1, 2, 3, 100):
+        monkeypatch.setattr(file_log, "BLOCK_BYTES", block_bytes)
+        log = FileLog(tmp_path)
+        path.write_bytes(b"")
+        for count, more in ((0, b""), (0, b"on"), (2, b"e\n\n"), (5, b"two\n\nthree\n"), (5, b"fo"), (6, b"ur\n")):
+            with path.open("ab") as file:
+                file.write(more)
+
+            assert log.ends(SOURCE, [0]) == {0: count}
+        assert collect(log, 4, 10) == [(4, b"three"), (5, b"four")]
+    with pytest.raises(SourceUnavailable, match="cannot be opened"):
+        FileLog(tmp_path).ends(SOURCE, [1])

@@ -11,6 +11,11 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 
+from dataflows import kafka_log
+from dataflows.kafka_log import KafkaLog
+from featurestore.clock import SystemClock
+from featurestore.core.spec import Column, SourceSpec, ValueType
+from featurestore.errors import SourceUnavailable
 from featurestore.testing.servers import KafkaBroker
 from tests.dataflows.conftest import StartStream
 from tests.dataflows.payments import TOPIC, Payments, assert_every_value_is_exact, make_payments
@@ -19,6 +24,8 @@ pytestmark = pytest.mark.kafka
 
 
 Fill = Callable[[Payments], None]
+
+SOURCE = SourceSpec("payments", TOPIC, (Column("paid_at", ValueType.INT64),), "paid_at")
 
 
 @pytest.fixture
@@ -109,6 +116,22 @@ def test_live_events_are_followed_and_positions_published(
     assert again.wait() == 0, again.output
     assert " 0 read" in again.output
     assert_every_value_is_exact(redis_url, first, second)
+
+
+def test_the_ends_of_a_topic_are_asked_of_the_broker(
+    kafka: KafkaBroker, fill: Fill, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the partitions asked for, 0 where nothing was written; no broker is no answer."""
+    payments = make_payments(50, seed=36, partitions=2)
+    payments.records.append([])
+    fill(payments)
+    log = KafkaLog(bootstrap_servers=kafka.bootstrap_servers, options={}, group="", clock=SystemClock())
+
+    assert log.ends(SOURCE, [0, 2]) == {0: len(payments.records[0]), 2: 0}
+    monkeypatch.setattr(kafka_log, "METADATA_TIMEOUT_SECONDS", 0.5)
+    nowhere = KafkaLog(bootstrap_servers=f"127.0.0.1:{port}", options={}, group="", clock=SystemClock())
+    with pytest.raises(SourceUnavailable, match="not known"):
+        nowhere.ends(SOURCE, [0])
 
 
 def test_events_that_kafka_deleted_before_they_were_applied_are_an_error(

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from featurestore.clock import Clock
 from featurestore.errors import InvalidRequest, InvariantBroken
-from featurestore.offline.event_log.files import DirectoryExchange, LogFiles
+from featurestore.offline.event_log.files import DirectoryExchange, LogFiles, mapped_parquet_errors
 from featurestore.offline.event_log.layout import PREPARED, REPLACED, SCHEMA_PATH, DataFile, date_directory
 from featurestore.offline.event_log.schema import decode_schema
 from featurestore.offline.event_log.snapshot import list_data, take_snapshot, without_replaced
@@ -159,7 +159,9 @@ def place_for_replaced(clock: Clock) -> str:
 def purge_replaced(files: LogFiles, clock: Clock) -> None:
     """Delete what was taken out of sight long enough ago."""
     for name in files.directories(REPLACED):
-        if int(name.partition("-")[0]) <= clock.now_ms() - REPLACED_KEPT_MS:
+        moment = name.partition("-")[0]
+        # What is not ours stays.
+        if moment.isdecimal() and int(moment) <= clock.now_ms() - REPLACED_KEPT_MS:
             files.delete_directory(f"{REPLACED}/{name}")
 
 
@@ -180,7 +182,7 @@ def _write_merged(files: LogFiles, merge: Merge, schema: pa.Schema) -> int:
         with pq.ParquetWriter(stream, schema, **options) as writer:
             waiting: list[pa.Table] = []
             for file in merge.inputs:
-                with files.arrow.open_input_file(file.path) as source:
+                with mapped_parquet_errors(file.path), files.arrow.open_input_file(file.path) as source:
                     parquet = pq.ParquetFile(source)
                     rows_read += parquet.metadata.num_rows
                     for batch in parquet.iter_batches(_BATCH_ROWS):

@@ -20,7 +20,10 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from featurestore.errors import Unavailable
+from featurestore.errors import CorruptData, Unavailable
+
+_DAMAGE_WORDS = ("thrift", "decompression", "end of stream", "flatbuffers", "level")
+"""Arrow raises OSError also for bytes of a Parquet file that are wrong; its message then has one of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,23 @@ def mapped_errors(uri: str) -> Iterator[None]:
     except OSError as error:
         raise Unavailable(
             f'event log "{uri}" does not answer', detail=str(error), hint="check address, credentials and free space"
+        ) from error
+
+
+@contextmanager
+def mapped_parquet_errors(path: str) -> Iterator[None]:
+    """Map what Arrow raises while it reads a data file: a file system that fails from bytes that are wrong."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and not any(word in str(error) for word in _DAMAGE_WORDS):
+            raise Unavailable(f'"{path}" of the event log cannot be read', detail=str(error)) from error
+        raise CorruptData(
+            f'"{path}" of the event log is damaged',
+            detail=str(error),
+            hint="restore the file from a copy, or from Kafka: move the log away and write it anew",
         ) from error
 
 

@@ -33,6 +33,7 @@ DATE_PREFIX = "event_date="
 
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
+_PARTITION_NAME = re.compile(r"(?P<topic>.+)-(?P<partition>[0-9]{5,})")
 _DATE_DIRECTORY = re.compile(re.escape(DATE_PREFIX) + r"(\d{4}-\d\d-\d\d)")
 _DATA_NAME = re.compile(r"part-(?P<topic>.+)-(?P<partition>\d{5,})-(?P<begin>\d{20})-(?P<end>\d{20})\.parquet")
 _STAGED_NAME = re.compile(r"(?P<sequence>\d{20})-(?P<token>[0-9a-f]+)-(?P<date>\d{4}-\d\d-\d\d)\.parquet")
@@ -106,14 +107,14 @@ def partition_name(topic: str, partition: int) -> str:
     return f"{quote(topic, safe='')}-{partition:05d}"
 
 
-def partition_of_name(name: str) -> tuple[str, int]:
-    """Topic and partition of a `partition_name`.
+def partition_of_name(name: str) -> tuple[str, int] | None:
+    """Topic and partition of a `partition_name`; None when it is something else.
 
     >>> partition_of_name("card%2Fpayments-00003")
     ('card/payments', 3)
     """
-    topic, _, partition = name.rpartition("-")
-    return unquote(topic), int(partition)
+    parts = _PARTITION_NAME.fullmatch(name)
+    return None if parts is None else (unquote(parts["topic"]), int(parts["partition"]))
 
 
 def date_directory(event_date: date) -> str:
@@ -128,7 +129,7 @@ def date_directory(event_date: date) -> str:
 def date_of_directory(name: str) -> date | None:
     """The event date of a directory; None when it is something else."""
     parts = _DATE_DIRECTORY.fullmatch(name)
-    return None if parts is None else date.fromisoformat(parts[1])
+    return None if parts is None else _date_of(parts[1])
 
 
 def event_date_of(time_ms: int) -> date:
@@ -161,7 +162,16 @@ def parse_staged_path(path: str) -> StagedFile | None:
     """The staged file of a path within the log; None when it is something else."""
     directory, _, name = path.rpartition("/")
     parts = _STAGED_NAME.fullmatch(name)
-    if parts is None:
+    event_date = None if parts is None else _date_of(parts["date"])
+    if parts is None or event_date is None:
         return None
     place = directory.removeprefix(STAGING + "/")
-    return StagedFile(place, int(parts["sequence"]), parts["token"], date.fromisoformat(parts["date"]))
+    return StagedFile(place, int(parts["sequence"]), parts["token"], event_date)
+
+
+def _date_of(text: str) -> date | None:
+    """A date; None for digits that are none, such as 2026-13-45."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None

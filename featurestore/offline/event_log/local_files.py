@@ -46,34 +46,30 @@ class LocalFiles:
 
     @property
     def exchanger(self) -> DirectoryExchange | None:
-        """Linux, on a file system that can exchange directories; it is asked itself, once."""
+        """Linux, on a file system that can exchange directories; it is asked itself, once, by writing to it."""
         if self._exchanges is None:
             self._exchanges = self._try_exchange()
         return self if self._exchanges else None
 
     def find(self, directory: str = "") -> list[FoundFile]:
         """All files below a directory, by path."""
-        found: list[FoundFile] = []
-        with mapped_errors(self.uri), suppress(FileNotFoundError):
-            # By directory descriptor, so that a directory that changes places meanwhile is listed as it was, whole.
-            for folder, _, names, descriptor in os.fwalk(self._root / directory):
-                for name in names:
-                    with suppress(FileNotFoundError):
-                        size_bytes = os.stat(name, dir_fd=descriptor).st_size
-                        found.append(FoundFile(Path(folder, name).relative_to(self._root).as_posix(), size_bytes))
-        return sorted((file for file in found if not is_hidden(file.path)), key=lambda file: file.path)
+        with mapped_errors(self.uri):
+            found = _files_below(str(self._root / directory), None, directory, frozenset())
+            return sorted((file for file in found if not is_hidden(file.path)), key=lambda file: file.path)
 
     def directories(self, directory: str = "") -> list[str]:
         """Names of the directories directly in a directory."""
         with mapped_errors(self.uri):
             try:
-                return sorted(entry.name for entry in os.scandir(self._root / directory) if entry.is_dir())
+                with os.scandir(self._root / directory) as entries:
+                    return sorted(entry.name for entry in entries if entry.is_dir())
             except FileNotFoundError:
                 return []
 
     def exists(self, path: str) -> bool:
         """There is a file of that name."""
-        return (self._root / path).is_file()
+        with mapped_errors(self.uri):
+            return (self._root / path).is_file()
 
     def read(self, path: str) -> bytes:
         """A whole file."""
@@ -130,10 +126,11 @@ class LocalFiles:
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold flock(2) on a file; the kernel lets go when the process ends, however it ends."""
-        self._root.mkdir(parents=True, exist_ok=True)
-        with mapped_errors(self.uri), open(self._root / f"_{name}.lock", "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        with mapped_errors(self.uri):
+            self._root.mkdir(parents=True, exist_ok=True)
+            with open(self._root / f"_{name}.lock", "ab") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
 
     def link(self, source: str, target: str) -> None:
         """Give a file a second name."""
@@ -159,8 +156,9 @@ class LocalFiles:
             return False
         names = [f"_exchange-{secrets.token_hex(4)}" for _ in range(2)]
         try:
-            for name in names:
-                (self._root / name).mkdir(parents=True)
+            with mapped_errors(self.uri):
+                for name in names:
+                    (self._root / name).mkdir(parents=True)
             self.exchange(*names)
         except Unavailable as error:
             cause = error.__cause__
@@ -182,6 +180,39 @@ class LocalFiles:
             file.flush()
             os.fsync(file.fileno())
         return aside
+
+
+def _files_below(name: str, parent: int | None, path: str, above: frozenset[tuple[int, int]]) -> Iterator[FoundFile]:
+    """All files below a directory; none when it does not exist.
+
+    A directory is opened once, and looked into only by its descriptor: one that changes places meanwhile is listed as
+    it was or as it is, whole. (os.fwalk passes over one that is exchanged between its two looks at the name.)
+
+    Args:
+        name: of the directory, within `parent`.
+        parent: descriptor of the directory above; None for a path of its own.
+        path: of the directory, within the log.
+        above: device and inode of all directories above, so that a symbolic link to one of them is not followed.
+    """
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+    except FileNotFoundError:
+        return
+    try:
+        status = os.fstat(descriptor)
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            return
+        with os.scandir(descriptor) as entries:
+            for entry in entries:
+                below = f"{path}/{entry.name}" if path else entry.name
+                if entry.is_dir():
+                    yield from _files_below(entry.name, descriptor, below, above | {identity})
+                    continue
+                with suppress(FileNotFoundError):
+                    yield FoundFile(below, entry.stat().st_size)
+    finally:
+        os.close(descriptor)
 
 
 def _make_directory(path: Path) -> None:

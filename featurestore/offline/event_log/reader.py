@@ -23,7 +23,7 @@ from featurestore.definitions.limits import DAY_MS
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.event_log.address import open_files
-from featurestore.offline.event_log.files import LogFiles
+from featurestore.offline.event_log.files import LogFiles, mapped_parquet_errors
 from featurestore.offline.event_log.layout import EPOCH_ORDINAL, PREPARED, REPLACED, SCHEMA_PATH, DataFile
 from featurestore.offline.event_log.schema import decode_schema
 from featurestore.offline.event_log.snapshot import Positions, Snapshot, take_snapshot
@@ -93,7 +93,7 @@ class EventLog:
             DateSize(
                 event_date,
                 len(files),
-                sum(self._open(file).count_rows() for file in files),
+                sum(self._count_rows(file) for file in files),
                 sum(file.size_bytes for file in files),
             )
             for event_date in snapshot.dates
@@ -125,8 +125,9 @@ class EventLog:
             Batches of 1 to BATCH_ROWS rows.
 
         Raises:
-            InvalidRequest: the log has no such column.
+            InvalidRequest: the log has no such column, or nothing was ever committed to it.
             Unavailable: the file system does not answer, or compaction has taken a file away for good; scan again.
+            CorruptData: a file is damaged.
         """
         for name in columns:
             if name not in self._schema.names:
@@ -134,6 +135,12 @@ class EventLog:
                     f'event log "{self.uri}" has no column "{name}"', hint=suggest(name, self._schema.names)
                 )
         snapshot = snapshot or self.snapshot()
+        if not snapshot.positions:
+            raise InvalidRequest(
+                f'event log "{self.uri}" has no commits yet',
+                detail="What is computed from it would be the same as if nothing had ever happened.",
+                hint="wait for the first commit of `featurestore event-log run`",
+            )
         bounds = dict(snapshot.positions)
         if positions is not None:
             bounds = {partition: min(end, positions.get(partition, 0)) for partition, end in bounds.items()}
@@ -147,13 +154,16 @@ class EventLog:
             condition = span.condition(file.event_date)
             if file.next_offset > bounds[file.topic, file.partition]:
                 condition = _and(condition, pc.field("offset") < bounds[file.topic, file.partition])
-            scanner = self._open(file).scanner(
-                schema=self._schema, columns=columns, filter=condition, batch_size=BATCH_ROWS
-            )
-            try:
+            with mapped_parquet_errors(file.path):
+                scanner = self._open(file).scanner(
+                    schema=self._schema, columns=columns, filter=condition, batch_size=BATCH_ROWS
+                )
                 yield from (batch for batch in scanner.to_batches() if batch.num_rows)
-            except OSError as error:
-                raise Unavailable(f'"{file.path}" of the event log cannot be read', detail=str(error)) from error
+
+    def _count_rows(self, file: DataFile) -> int:
+        """Rows of a file, from its footer."""
+        with mapped_parquet_errors(file.path):
+            return int(self._open(file).count_rows())
 
     def _open(self, file: DataFile) -> pads.ParquetFileFragment:
         """A file by its name, or where compaction has put it since the snapshot."""

@@ -64,16 +64,24 @@ def take_snapshot(files: LogFiles) -> Snapshot:
         Unavailable: the file system does not answer.
     """
     last = {}
-    for name in files.directories(COMMITS):
-        partition = partition_of_name(name)
+    for partition in logged_partitions(files):
         commit = _last_commit(files, *partition)
         if commit is not None and commit.next_offset is not None:
             last[partition] = commit
     staged = _staged_files(files)
     positions = {partition: _settled(files, partition, commit, staged) for partition, commit in last.items()}
+    listed = _list_below(files, positions)
+    # After the listing: the first kept date is written down before anything is deleted, so that a date which the
+    # listing missed, or caught half deleted, is known to be dropped.
     kept_from = read_retention(files)
-    found = [file for file in _list_below(files, positions) if kept_from is None or file.event_date >= kept_from]
+    found = [file for file in listed if kept_from is None or file.event_date >= kept_from]
     return Snapshot(positions, tuple(without_replaced(found)), kept_from)
+
+
+def logged_partitions(files: LogFiles) -> list[tuple[str, int]]:
+    """(topic, partition) of all partitions that a writer has ever opened."""
+    places = map(partition_of_name, files.directories(COMMITS))
+    return [place for place in places if place is not None]
 
 
 def list_data(files: LogFiles) -> list[DataFile]:
@@ -89,13 +97,14 @@ def list_data(files: LogFiles) -> list[DataFile]:
 def _list_below(files: LogFiles, positions: Positions) -> list[DataFile]:
     """The published files that begin below the positions, as they are at some moment between two compactions.
 
-    The listing of an object store is made of pages, and a compaction can move rows from a page to come to one that has
-    been read; two equal listings prove that none did. A date directory of a local disk is listed as it was, whole.
+    A listing takes a while, on an object store many pages, and a compaction can move rows from what is to come to what
+    has been read; two equal listings prove that none did. (Where directories are exchanged in one step one would do.
+    Whether they are, only who may write can find out.)
     """
     before: list[DataFile] | None = None
     while True:
         found = [file for file in list_data(files) if file.from_offset < positions.get((file.topic, file.partition), 0)]
-        if files.exchanger is not None or found == before:
+        if found == before:
             return found
         before = found
 

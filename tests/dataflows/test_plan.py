@@ -1,0 +1,133 @@
+"""When a changed definition takes over: not before it has read what it is to answer from, on a real store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dataflows.conductor import Conductor
+from dataflows.file_log import FileLog
+from dataflows.plan import PlanWatch, StreamPlan, make_plan
+from dataflows.tile_store import OnlineTileStore
+from featurestore.core.spec import SourceSpec, TopicSpec, ViewSpec
+from featurestore.online.generations import Generation
+from featurestore.online.redis_store import RedisStore, connect
+from featurestore.testing.batches import keyed_batch
+from featurestore.testing.clock import ManualClock
+from featurestore.testing.naive import NaiveEvent
+from featurestore.testing.strategies import SOURCE
+from tests.serving.payments import LANES, MERCHANT_ACTIVITY, NOW_MS, PROJECT, Payments, event_of
+
+RECORD_COUNT = 3
+"""Records of the topic that the changed view reads and the serving one does not."""
+
+NEW_TOPIC = "payments_2"
+
+CHANGES = {
+    "moved": replace(SOURCE, topic=NEW_TOPIC),
+    "added": replace(SOURCE, more_topics=(TopicSpec(NEW_TOPIC),)),
+}
+
+
+class Changing:
+    """A view that serves, its changed definition that fills, and the log both read."""
+
+    def __init__(self, store: RedisStore, directory: Path, source: SourceSpec) -> None:
+        self.clock = ManualClock(now_ms=NOW_MS)
+        self.directory = directory
+        self.payments = Payments(store, self.clock)
+        self.tiles = OnlineTileStore(store, PROJECT, self.clock)
+        self.changed: ViewSpec = replace(MERCHANT_ACTIVITY, source=source)
+        self.grow(SOURCE.topic, 1)
+        self.grow(NEW_TOPIC, RECORD_COUNT)
+        self.serving = self.payments.write(MERCHANT_ACTIVITY, events(1))
+
+    def grow(self, topic: str, count: int) -> None:
+        """Append records."""
+        (self.directory / topic).mkdir(exist_ok=True)
+        with (self.directory / topic / "0.jsonl").open("ab") as file:
+            file.write(b"{}\n" * count)
+
+    def plan(self) -> StreamPlan:
+        """As the flow plans."""
+        return make_plan(self.tiles, FileLog(self.directory), [self.changed])
+
+    def watch(self, plan: StreamPlan) -> PlanWatch:
+        """As the flow watches."""
+        return PlanWatch(plan, self.tiles, FileLog(self.directory), Conductor(), self.clock, may_replan=True)
+
+    def fill(self, generation: Generation, topic: str, count: int, *, first: int = 0) -> None:
+        """The filling generation reads records of a topic."""
+        source = replace(SOURCE, topic=topic)
+        writer = self.tiles.writer(generation, range(LANES))
+        writer.open()
+        view = replace(self.changed, source=source)
+        writer.write([keyed_batch(view, events(count), from_offset=first, lane_count=LANES)])
+        writer.close()
+
+    def serves(self, watch: PlanWatch) -> int:
+        """Number of the generation that serves after two looks: one notes the target, one compares."""
+        watch.promote_caught_up()
+        watch.promote_caught_up()
+        serving = self.payments.catalog.serving(MERCHANT_ACTIVITY.name)
+        assert serving is not None
+        return serving.number
+
+
+def events(count: int) -> list[NaiveEvent]:
+    """Some events of one merchant."""
+    return [event_of(b"7", NOW_MS - 1 - number) for number in range(count)]
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[RedisStore]:
+    """An empty store."""
+    connected = connect(redis_url)
+    yield connected
+    connected.close()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_definition_serves_only_after_it_has_read_its_new_topic(
+    store: RedisStore, tmp_path: Path, change: str
+) -> None:
+    """Nothing that serves has read that topic, so it must be read as far as it went when the flow was planned."""
+    changing = Changing(store, tmp_path, CHANGES[change])
+    plan = changing.plan()
+    [filling] = plan.catch_up.generations
+    watch = changing.watch(plan)
+    old = changing.serving.number
+
+    if change == "added":
+        changing.fill(filling, SOURCE.topic, 1)
+    assert changing.serves(watch) == old, "nothing of the new topic was read"
+    changing.fill(filling, NEW_TOPIC, RECORD_COUNT - 1)
+    assert changing.serves(watch) == old, "a record is missing"
+    changing.fill(filling, NEW_TOPIC, 1, first=RECORD_COUNT - 1)
+    assert changing.serves(watch) == filling.number
+
+
+def test_a_topic_that_grows_faster_than_it_is_read_is_caught_up_with(store: RedisStore, tmp_path: Path) -> None:
+    """What was there when the flow was planned is the target; it does not move with the log."""
+    changing = Changing(store, tmp_path, CHANGES["moved"])
+    plan = changing.plan()
+    [filling] = plan.catch_up.generations
+    watch = changing.watch(plan)
+    changing.grow(NEW_TOPIC, 100)
+    changing.fill(filling, NEW_TOPIC, RECORD_COUNT)
+
+    assert changing.serves(watch) == filling.number
+
+
+def test_a_topic_without_records_keeps_nobody_waiting(store: RedisStore, tmp_path: Path) -> None:
+    """Its end is its beginning."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "0.jsonl").touch()
+    changing = Changing(store, tmp_path, replace(SOURCE, topic="empty"))
+    plan = changing.plan()
+    [filling] = plan.catch_up.generations
+
+    assert changing.serves(changing.watch(plan)) == filling.number
