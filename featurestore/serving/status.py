@@ -46,6 +46,8 @@ _KINDS_WITHOUT_METADATA: dict[grpc.StatusCode, type[FeatureStoreError]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.LimitExceeded,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineSpent,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    # Nobody but a server that stops, or a proxy, cancels a call that its caller still waits for.
+    grpc.StatusCode.CANCELLED: Unavailable,
     grpc.StatusCode.DATA_LOSS: CorruptData,
 }
 """What a status means that gRPC itself, or a proxy, answered."""

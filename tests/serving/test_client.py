@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+import grpc
 import pytest
 
 from featurestore.errors import DeadlineSpent, InvalidRequest, Unavailable, UnknownFeatureService
@@ -13,6 +14,7 @@ from featurestore.serving.client_messages import parse_schema
 from featurestore.serving.listening import ServerSettings
 from featurestore.serving.schema import ServiceSchema
 from featurestore.serving.server import FeatureServer
+from featurestore.serving.status import error_of, is_transient
 from featurestore.testing.clock import ManualClock
 from tests.serving.payments import Payments, RegistryInMemory
 
@@ -75,6 +77,14 @@ def test_mixed_or_foreign_key_values_are_refused_before_the_call(values: list[st
     """A column of keys is all text or all 64-bit integers."""
     with pytest.raises(InvalidRequest, match="neither text nor"):
         client.lookup("merchant_monitoring", {"merchant_id": values})  # type: ignore[dict-item]  # wrong on purpose
+
+
+def test_a_call_that_somebody_else_cancelled_may_be_tried_again() -> None:
+    """A server that stops cancels what has just arrived: for the caller that is an outage, not a bug."""
+    error = error_of(grpc.StatusCode.CANCELLED, "CANCELLED", None)
+
+    assert isinstance(error, Unavailable)
+    assert is_transient(error)
 
 
 def test_pauses_grow_and_are_bounded() -> None:
