@@ -1,8 +1,9 @@
 """The scripts of the online store, each run on the server that holds its keys.
 
-Redis takes nothing back of a script that errs in the middle. Whatever can fail (a key of another type, a command that
-the user may not run, a key that is moving to another node) is therefore tried before the first byte is appended, by
-commands that change nothing, or nothing that matters: an error applies nothing.
+Redis takes nothing back of a script that errs in the middle: a key of another type, a command that the user may not
+run, a key that is moving to another node. COMMIT therefore cuts off what it has appended when anything fails, so that
+an error applies nothing that counts. (Bodies may have been set and their heads deleted by then: that is a compaction
+of what was there, and changes no value.)
 
 What stands in ARGV and KEYS is laid out beside the Python that fills it, in `redis_store`.
 """
@@ -18,13 +19,6 @@ local expire = tonumber(ARGV[3])
 local report = tonumber(ARGV[4])
 local bodies, appends, ids, deletions = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local k, a = 2, 11
-local heads = k + 2 * bodies
-for i = heads, heads + appends + ids - 1 do redis.call('STRLEN', KEYS[i]) end
-if expire > 0 then
-  for i = heads, heads + appends - 1 do
-    redis.call('PEXPIRE', ARGV[10] .. string.sub(KEYS[i], tonumber(ARGV[9]) + 1), expire)
-  end
-end
 for _ = 1, bodies do
   if #ARGV[a] == 0 then
     redis.call('DEL', KEYS[k], KEYS[k + 1])
@@ -34,21 +28,44 @@ for _ = 1, bodies do
   end
   k, a = k + 2, a + 1
 end
-local long = {}
-for i = 1, appends do
-  if redis.call('APPEND', KEYS[k], ARGV[a]) >= report then long[#long + 1] = i - 1 end
-  if expire > 0 then redis.call('PEXPIRE', KEYS[k], expire) end
-  k, a = k + 1, a + 1
+local first_key, first_argument, sizes, failure = k, a, {}, nil
+local function run(...)
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err then failure = failure or reply end
+  return reply
 end
-for _ = 1, ids do
-  redis.call('APPEND', KEYS[k], ARGV[a])
+local function take_back()
+  for i, size in ipairs(sizes) do
+    local key, before = KEYS[first_key + i - 1], size - #ARGV[first_argument + i - 1]
+    if before == 0 then
+      redis.call('DEL', key)
+    else
+      redis.call('SET', key, redis.call('GETRANGE', key, 0, before - 1), 'KEEPTTL')
+    end
+  end
+  return failure
+end
+local long = {}
+for i = 1, appends + ids do
+  local size = run('APPEND', KEYS[k], ARGV[a])
+  if failure then return take_back() end
+  sizes[i] = size
+  if i <= appends then
+    if size >= report then long[#long + 1] = i - 1 end
+    if expire > 0 then
+      run('PEXPIRE', KEYS[k], expire)
+      run('PEXPIRE', ARGV[10] .. string.sub(KEYS[k], tonumber(ARGV[9]) + 1), expire)
+      if failure then return take_back() end
+    end
+  end
   k, a = k + 1, a + 1
 end
 for _ = 1, deletions do
-  redis.call('DEL', KEYS[k])
+  run('DEL', KEYS[k])
   k = k + 1
 end
-redis.call('SET', KEYS[1], ARGV[2])
+run('SET', KEYS[1], ARGV[2])
+if failure then return take_back() end
 return long
 """
 

@@ -118,22 +118,29 @@ def test_an_id_repeats_an_event_of_its_own_entity_only(store: RedisStore) -> Non
 
 
 def test_a_commit_that_fails_in_the_middle_applies_nothing(store: RedisStore) -> None:
-    """Redis undoes nothing of a script that errs: a key of another type must not let its lane count twice."""
+    """Redis undoes nothing of a script that errs: a key of another type must not let its lane count twice.
+
+    The first card has events already, which stay; the second one's key is spoiled.
+    """
     view, keys = view_of(), [b"card-0", b"card-1"]
     lane_of_first = lane_of(keys[0], LANES)
     keys[1] = next(key for key in (b"other-%d" % n for n in range(10_000)) if lane_of(key, LANES) == lane_of_first)
     events = [NaiveEvent(key, ANCHOR_MS, b"id-%d" % n, {"amount": 7}) for n, key in enumerate(keys)]
-    spoiled = open_writer(store, view).generation.keys.head_prefix(lane_of_first) + keys[1]
+    earlier = [NaiveEvent(keys[0], ANCHOR_MS, b"earlier", {"amount": 5})]
+    writer = open_writer(store, view)
+    writer.write([keyed_batch(view, earlier, lane_count=LANES)])
+    spoiled = writer.generation.keys.head_prefix(lane_of_first) + keys[1]
     store._client().lpush(spoiled, "not a head")
     for _ in range(3):
         with pytest.raises(CorruptData):
-            open_writer(store, view).write([keyed_batch(view, events, lane_count=LANES)])
+            open_writer(store, view).write([keyed_batch(view, events, from_offset=1, lane_count=LANES)])
+    assert [1, 5] == answers(store, writer.generation, keys[0], ANCHOR_MS + 1)
     store._client().delete(spoiled)
     writer = open_writer(store, view)
-    writer.write([keyed_batch(view, events, lane_count=LANES)])
+    writer.write([keyed_batch(view, events, from_offset=1, lane_count=LANES)])
 
-    for key in keys:
-        assert [1, 7] == answers(store, writer.generation, key, ANCHOR_MS + 1)
+    assert [2, 12] == answers(store, writer.generation, keys[0], ANCHOR_MS + 1)
+    assert [1, 7] == answers(store, writer.generation, keys[1], ANCHOR_MS + 1)
 
 
 def test_batches_of_several_partitions_commit_together(store: RedisStore) -> None:
