@@ -28,6 +28,10 @@ DEFAULT_PORT = 6566
 PORT_MAX = 65_535
 """gRPC would take a larger one modulo 65,536."""
 
+GC_THRESHOLDS = (20_000, 20, 20)
+"""A request makes hundreds of objects and no cycle to speak of: with Python's own threshold of 700 every second payment
+would wait for a walk that finds nothing."""
+
 DEFAULT_LOG_SHARE = 0.01
 DEFAULT_LOG_SECONDS = 300.0
 LOG_SECONDS_MAX = 86_400.0
@@ -154,6 +158,7 @@ def command(
     load_all()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     stopping.wait()
     click.echo("draining")
     server.stop()
