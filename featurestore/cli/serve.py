@@ -58,7 +58,11 @@ Every other address is a directory on some file system."""
 )
 @click.option("--workers", type=click.IntRange(1, 256), help="Handler threads.")
 @click.option(
-    "--io", type=click.Choice(["sync", "aio"]), default="aio", show_default=True, help="Thread pool or asyncio."
+    "--io",
+    type=click.Choice(["sync", "aio"]),
+    default="sync",
+    show_default=True,
+    help="A thread pool, quicker for one payment; or asyncio, which takes a fifth more of them.",
 )
 @click.option("--share-port", is_flag=True, help="Let several server processes listen on one port.")
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM certificate.")
@@ -117,10 +121,7 @@ def command(
     New and changed feature services are picked up from the registry without a restart. One line is printed when the
     server is ready.
     """
-    if (tls_cert is None) is not (tls_key is None):
-        raise click.UsageError("--tls-cert and --tls-key go together")
-    if tls_client_ca is not None and tls_cert is None:
-        raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key")
+    check_tls(tls_cert, tls_key, tls_client_ca)
     # gRPC takes longest to load; a wrong option should not have to wait for it.
     from featurestore.clock import SystemClock
     from featurestore.core.compiled import load_all
@@ -153,17 +154,32 @@ def command(
     )
     metrics = "" if server.metrics_port is None else f", metrics on http://{host}:{server.metrics_port}/metrics"
     click.echo(f"serving project {settings.project} on {host}:{server.port}{metrics}")
-    # What lives by now lives until the end: the collector need not walk it in the middle of a request. That goes for
-    # Numba too, whose many objects come with the first loop that is loaded.
     load_all()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    quiet_collector()
     stopping.wait()
     click.echo("draining")
     server.stop()
     store.close()
     return 0
+
+
+def check_tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> None:
+    """Refuse half a TLS set-up: listening in clear text is not what was meant.
+
+    Raises:
+        click.UsageError: a certificate without its key, a key without its certificate, an authority without both.
+    """
+    if (certificate is None) is not (key is None):
+        raise click.UsageError("--tls-cert and --tls-key go together")
+    if client_authority is not None and certificate is None:
+        raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key")
+
+
+def quiet_collector() -> None:
+    """Keep the collector out of requests. What lives by now lives until the end, Numba's many objects included."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def open_feature_log(address: str, share: float, roll_seconds: float, clock: Clock) -> FeatureLog:
