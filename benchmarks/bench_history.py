@@ -134,20 +134,21 @@ def _growth(run: Run, events: pa.Table, labels: pa.Table) -> Iterator[Line]:
     """Time against rows (events that are all labels), features and label rows."""
     view = wide_views()[0]
 
-    def of_rows(share: int) -> pa.Table:
-        rows = len(events) // share
-        return train((view,), events.slice(0, rows), labels_of(events.slice(0, rows)))
+    def of_rows(share: int) -> Callable[[], pa.Table]:
+        some = events.slice(0, len(events) // share)
+        return partial(train, (view,), some, labels_of(some))
 
-    def of_features(share: int) -> pa.Table:
-        return train((replace(view, features=view.features[: len(view.features) // share]),), events, labels)
+    def of_features(share: int) -> Callable[[], pa.Table]:
+        some = replace(view, features=view.features[: len(view.features) // share])
+        return partial(train, (some,), events, labels)
 
-    def of_labels(share: int) -> pa.Table:
-        return train((view,), events, labels.slice(0, len(labels) // share))
+    def of_labels(share: int) -> Callable[[], pa.Table]:
+        return partial(train, (view,), events, labels.slice(0, len(labels) // share))
 
-    for what, work in (("rows", of_rows), ("features", of_features), ("label rows", of_labels)):
+    for what, work_of in (("rows", of_rows), ("features", of_features), ("label rows", of_labels)):
         before_s = 0.0
         for share in SHARES:
-            found, seconds = _timed(partial(work, share))
+            found, seconds = _timed(work_of(share))
             count = len(view.features) // share if what == "features" else len(found)
             ratio = seconds / before_s if before_s else None
             yield Line(f"20 features of cards: {count:,} {what}", seconds, "s", ratio, f"half the {what}")

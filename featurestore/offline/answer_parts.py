@@ -13,31 +13,26 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from featurestore.core.compiled import INT, INT_MATRIX, INTS, TRUTH_MATRIX, compiled_for_bulk
-from featurestore.core.events import BoolArray, Int64Array, ObjectArray
+from featurestore.core.events import Int64Array, ObjectArray
 from featurestore.core.lowering import INT_TYPES, LoweredFeatures
+from featurestore.core.parts import Array
 from featurestore.core.point_in_time_rows import Chunk
 from featurestore.core.spec import Column, ValueType
 from featurestore.offline.arrow_columns import ARROW_TYPES
 
 _ROW = "row"
 
-_WORD_BITS = 64
-
-_TURNED_ROWS = 1 << 16
-"""Rows that a thread turns into columns at once."""
-
 
 class PartAnswers:
     """Room for the answers of R rows, filled by chunks in any order and from several threads.
 
-    Chunks come by entity, rows are in the labels' order: each value has a random place. So all numbers of a row and a
-    bit for each, set where it is null, lie side by side until the last one is there, and one visit to memory places
-    them all; then they become columns.
+    Chunks come by entity, rows are in the labels' order: each value has a random place. So answers are stored as they
+    come, and when the last one is there column after column is put in order: one column fits in the cache, all do not.
 
     Args:
         columns: name and type of each feature.
@@ -46,94 +41,49 @@ class PartAnswers:
 
     def __init__(self, columns: Sequence[Column], row_count: int) -> None:
         self._columns = columns
-        self._objects: dict[int, ObjectArray] = {
-            index: np.empty(row_count, dtype=np.object_)
-            for index, column in enumerate(columns)
-            if column.type is not ValueType.FLOAT64 and column.type not in INT_TYPES
-        }
-        self._numeric = np.array([at for at in range(len(columns)) if at not in self._objects], dtype=np.int64)
-        self._is_float = np.array([column.type is ValueType.FLOAT64 for column in columns], dtype=np.int64)
-        null_words = -(-len(self._numeric) // _WORD_BITS)
-        self._rows = np.empty((row_count, len(self._numeric) + null_words), dtype=np.int64)
+        self._is_object = [column.type is not ValueType.FLOAT64 and column.type not in INT_TYPES for column in columns]
+        self._values: list[Array] = [np.empty(row_count, dtype=_stored_type(column.type)) for column in columns]
+        self._null = [np.empty(0 if is_object else row_count, dtype=np.bool_) for is_object in self._is_object]
+        self._places = np.empty(row_count, dtype=np.int64)
 
     def put(self, chunk: Chunk, answers: LoweredFeatures) -> None:
         """Store the answers of a chunk."""
-        ints, floats = np.ascontiguousarray(answers.ints), np.ascontiguousarray(answers.floats).view(np.int64)
-        null = np.ascontiguousarray(answers.null)
-        _place(ints, floats, null, self._numeric, self._is_float, chunk.moment_rows, self._rows)
-        for index, values in self._objects.items():
-            values[chunk.moment_rows] = _as_objects(answers.objects[index])
+        begin, end = chunk.moments_before, chunk.moments_before + chunk.moments.count
+        self._places[chunk.moment_rows] = np.arange(begin, end)
+        for index, column in enumerate(self._columns):
+            values = self._values[index]
+            if self._is_object[index]:
+                values[begin:end] = _as_objects(answers.objects[index])
+                continue
+            values[begin:end] = (answers.floats if column.type is ValueType.FLOAT64 else answers.ints)[index]
+            self._null[index][begin:end] = answers.null[index]
 
     def table(self, threads: Executor) -> pa.Table:
         """All rows in their order; to be called once, as it lets go of what was stored."""
-        row_count, count = len(self._rows), len(self._numeric)
-        numbers = np.empty((count, row_count), dtype=np.int64)
-        null = np.empty((count, row_count), dtype=np.bool_)
-
-        def turn(begin: int) -> None:
-            _turn(self._rows, begin, min(begin + _TURNED_ROWS, row_count), numbers, null)
-
-        for _ in threads.map(turn, range(0, row_count, _TURNED_ROWS)):
-            pass
-        del self._rows
-        place = {index: at for at, index in enumerate(self._numeric.tolist())}
-
-        def array(index: int) -> pa.Array:
-            kind = self._columns[index].type
-            if index in self._objects:
-                return object_array(self._objects[index].tolist(), kind)
-            return _number_array(numbers[place[index]], null[place[index]], kind)
-
-        arrays = threads.map(array, range(len(self._columns)))
+        arrays = threads.map(self._array, range(len(self._columns)))
         return pa.table(list(arrays), names=[column.name for column in self._columns])
 
-
-def _number_array(values: Int64Array, null: BoolArray, kind: ValueType) -> pa.Array:
-    """A column of numbers; the bits of floats are given as integers. Takes the memory over."""
-    valid = None
-    if null.any():
-        valid = pa.py_buffer(np.packbits(~null, bitorder="little"))
-    stored = pa.float64() if kind is ValueType.FLOAT64 else pa.int64()
-    array = pa.Array.from_buffers(stored, len(values), [valid, pa.py_buffer(values)])
-    return array if array.type == ARROW_TYPES[kind] else array.cast(ARROW_TYPES[kind])
-
-
-@compiled_for_bulk(INT, INT_MATRIX, INT_MATRIX, TRUTH_MATRIX, INTS, INTS, INTS, INT_MATRIX)
-def _place(
-    ints: Int64Array,
-    floats: Int64Array,
-    null: BoolArray,
-    numeric: Int64Array,
-    is_float: Int64Array,
-    places: Int64Array,
-    rows: Int64Array,
-) -> int:
-    """Answers (F, r) to their places among rows (R, numbers and words of null bits)."""
-    count = len(numeric)
-    for index in range(len(places)):
-        place = places[index]
-        for word in range(rows.shape[1] - count):
-            null_bits = np.int64(0)
-            first = word * _WORD_BITS
-            for at in range(first, min(first + _WORD_BITS, count)):
-                feature = numeric[at]
-                rows[place, at] = floats[feature, index] if is_float[feature] else ints[feature, index]
-                null_bits |= np.int64(null[feature, index]) << (at - first)
-            rows[place, count + word] = null_bits
-    return 0
+    def _array(self, index: int) -> pa.Array:
+        """A column in order."""
+        kind = self._columns[index].type
+        # Clipping never happens; numpy copies once more where it has to look for places that do not exist.
+        values = self._values[index].take(self._places, mode="clip")
+        self._values[index] = values[:0].copy()
+        if self._is_object[index]:
+            return object_array(values.tolist(), kind)
+        valid = None
+        if self._null[index].any():
+            valid = pa.py_buffer(np.packbits(~self._null[index].take(self._places, mode="clip"), bitorder="little"))
+        stored = pa.float64() if kind is ValueType.FLOAT64 else pa.int64()
+        array = pa.Array.from_buffers(stored, len(values), [valid, pa.py_buffer(values)])
+        return array if array.type == ARROW_TYPES[kind] else array.cast(ARROW_TYPES[kind])
 
 
-@compiled_for_bulk(INT, INT_MATRIX, INT, INT, INT_MATRIX, TRUTH_MATRIX)
-def _turn(rows: Int64Array, begin: int, end: int, columns: Int64Array, null: BoolArray) -> int:
-    """Rows [begin, end) into columns, a few rows at a time so that what is read twice is still in the cache."""
-    count = columns.shape[0]
-    for low in range(begin, end, 64):
-        high = min(low + 64, end)
-        for at in range(count):
-            for row in range(low, high):
-                columns[at, row] = rows[row, at]
-                null[at, row] = (rows[row, count + at // _WORD_BITS] >> (at % _WORD_BITS)) & 1
-    return 0
+def _stored_type(kind: ValueType) -> np.dtype[Any]:
+    """How answers of a type are stored before they are in order."""
+    if kind is ValueType.FLOAT64:
+        return np.dtype(np.float64)
+    return np.dtype(np.int64) if kind in INT_TYPES else np.dtype(np.object_)
 
 
 def _as_objects(values: Sequence[object]) -> ObjectArray:
