@@ -1,8 +1,8 @@
-"""Building rows of byte strings in bulk: fixed-width records with strings of any length behind them."""
+"""Building rows of byte strings in bulk: fixed-width records with strings of any length, and merged states."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -37,7 +37,32 @@ def interleave(fixed: Array, strings: Sequence[BlobRow], valid: BoolArray | None
     ends = np.cumsum((end - begin).sum(axis=0))
     out = np.empty(int(ends[-1]) if count else 0, dtype=np.uint8)
     _copy(np.frombuffer(b"".join(buffers.values()), dtype=np.uint8), begin, end, out)
-    return BlobRow(out.tobytes(), np.append(0, ends[:-1])[:count], ends)
+    return BlobRow.consecutive(out.tobytes(), ends)
+
+
+def merge_states(
+    states: BlobRow,
+    lows: Int64Array,
+    highs: Int64Array,
+    merge: Callable[[Array, Int64Array, Int64Array, Array, Int64Array], int],
+) -> BlobRow:
+    """Merge ranges of states, none of which grows by it.
+
+    Args:
+        states: N states.
+        lows: (W,) first state of each range.
+        highs: (W,) the state behind its last; a range may be empty.
+        merge: given the buffer of the states, where they begin and end, room for the results and for where each of them
+            ends; writes the results one after another, and returns their size.
+
+    Returns:
+        (W,) merged states.
+    """
+    size = np.append(0, np.cumsum(states.ends - states.begins))
+    out = np.empty(int((size[highs] - size[lows]).clip(0).sum()), dtype=np.uint8)
+    out_ends = np.empty(len(lows), dtype=np.int64)
+    used = merge(np.frombuffer(states.buffer, dtype=np.uint8), states.begins, states.ends, out, out_ends)
+    return BlobRow.consecutive(out[:used].tobytes(), out_ends)
 
 
 @compiled(INT, BYTES, INT_MATRIX, INT_MATRIX, FLAGS)

@@ -41,6 +41,13 @@ class BlobRow:
         ends = np.cumsum(lengths)
         return BlobRow(b"".join(values), ends - lengths, ends)
 
+    @staticmethod
+    def consecutive(buffer: bytes, ends: Int64Array) -> BlobRow:
+        """Byte strings that were written one after another, by where each ends."""
+        begins = np.zeros(len(ends), dtype=np.int64)
+        begins[1:] = ends[:-1]
+        return BlobRow(buffer, begins, ends)
+
     def __len__(self) -> int:
         return len(self.begins)
 

@@ -24,7 +24,7 @@ from fractions import Fraction
 import numpy as np
 
 from featurestore.core.aggregations.base import AggregationBase, Lowered
-from featurestore.core.aggregations.keyed import INT_TAG, KeyedPart, StateLayout, read_state
+from featurestore.core.aggregations.keyed import INT_TAG, ONCE, KeyedPart, StateLayout, read_state
 from featurestore.core.aggregations.keyed_kernels import ADD
 from featurestore.core.aggregations.multiset import no_answers
 from featurestore.core.aggregations.parameters import number_text
@@ -42,7 +42,6 @@ _EXPONENT_SHIFT = 1_100
 """Makes the bucket number of every positive double positive; negative values have it negated, zero is 0."""
 
 _LARGEST = float(np.finfo(np.float64).max)
-_ONE = np.ones(1, dtype=np.int64)
 
 
 class LogBuckets(KeyedPart):
@@ -56,7 +55,7 @@ class LogBuckets(KeyedPart):
         """Each value's bucket once."""
         values = rows.columns[self.column.name]
         buckets = buckets_of(np.asarray(values.values).astype(np.float64))
-        return {"state": self.lift_entries(ColumnValues(buckets), values.valid, [_ONE])}
+        return {"state": self.lift_entries(ColumnValues(buckets), values.valid, [ONCE])}
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from featurestore.core.aggregations.base import ANY_TYPE, AggregationBase, Lowered
-from featurestore.core.blob_rows import interleave
+from featurestore.core.aggregations.keyed import floats_of_bits, ordered_bits
+from featurestore.core.blob_rows import interleave, merge_states
 from featurestore.core.compiled import BYTES, FLAGS, INT, INTS, compiled, inlined
 from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.parts import (
@@ -47,7 +48,6 @@ ENTRIES_MAX = 100
 _INTEGER, _FLOAT, _TEXT = 0, 1, 2
 _KIND_OF = {ValueType.FLOAT64: _FLOAT, ValueType.STRING: _TEXT}
 _LIST_OF = {ValueType.FLOAT64: ValueType.FLOAT64_LIST, ValueType.STRING: ValueType.STRING_LIST}
-_SIGN_BITS = np.int64((1 << 63) - 1)
 _FIXED = np.dtype([("kind", "u1"), ("time_ms", "<i8"), ("id_bytes", "<u2"), ("value", "<i8")])
 _FIXED_TEXT = np.dtype([("kind", "u1"), ("time_ms", "<i8"), ("id_bytes", "<u2"), ("text_bytes", "<u2")])
 _NUMBER_ENTRY = struct.Struct("<qHq")
@@ -92,7 +92,7 @@ class EventList(PartBase):
             fixed["text_bytes"] = texts.ends - texts.begins
             pieces.append(texts)
         elif kind == _FLOAT:
-            fixed["value"] = _sortable(np.asarray(column.values))
+            fixed["value"] = ordered_bits(np.asarray(column.values))
         else:
             fixed["value"] = np.asarray(column.values)
         return {"entries": interleave(fixed, pieces, column.valid)}
@@ -112,13 +112,15 @@ class EventList(PartBase):
     def _best(self, states: FieldValues, lows: Int64Array, highs: Int64Array) -> BlobRow:
         """The merged states of ranges of rows."""
         assert isinstance(states, BlobRow)
-        size = np.append(0, np.cumsum(states.ends - states.begins))
-        out = np.empty(int((size[highs] - size[lows]).clip(0).sum()), dtype=np.uint8)
-        out_ends = np.empty(len(lows), dtype=np.int64)
         rule = np.array([self.limit, self.is_newest, self.is_distinct], dtype=np.int64)
-        buffer = np.frombuffer(states.buffer, dtype=np.uint8)
-        used = _keep_best(buffer, states.begins, states.ends, lows, highs, rule, out, out_ends)
-        return BlobRow(out[:used].tobytes(), np.append(0, out_ends[:-1])[: len(lows)], out_ends)
+        return merge_states(
+            states,
+            lows,
+            highs,
+            lambda buffer, begins, ends, out, out_ends: _keep_best(
+                buffer, begins, ends, lows, highs, rule, out, out_ends
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +178,8 @@ def _values_of(state: bytes) -> list[int] | list[float] | list[str]:
         numbers.append(number)
     if kind == _INTEGER:
         return numbers
-    bits = np.array(numbers, dtype=np.int64)
-    floats: list[float] = (bits ^ ((bits >> 63) & _SIGN_BITS)).view(np.float64).tolist()
+    floats: list[float] = floats_of_bits(np.array(numbers, dtype=np.int64)).tolist()
     return floats
-
-
-def _sortable(values: Array) -> Int64Array:
-    """(N,) floats as integers that sort alike: negative ones have their other bits turned around. -0.0 becomes 0.0."""
-    bits = (values + 0.0).view(np.int64)
-    return bits ^ ((bits >> 63) & _SIGN_BITS)
 
 
 @inlined

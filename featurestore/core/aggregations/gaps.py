@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from featurestore.core.aggregations.base import ANY_TYPE, AggregationBase, Lowered
-from featurestore.core.blob_rows import interleave
+from featurestore.core.blob_rows import interleave, merge_states
 from featurestore.core.compiled import BYTES, FLAGS, INT, INT_MATRIX, INTS, compiled, inlined
 from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.parts import (
@@ -84,13 +84,15 @@ class EventTimes(PartBase):
     def _united(self, states: FieldValues, lows: Int64Array, highs: Int64Array) -> BlobRow:
         """The merged states of ranges of rows."""
         assert isinstance(states, BlobRow)
-        size = np.append(0, np.cumsum(states.ends - states.begins))
         # Merging never grows: a time is no further from its neighbour in the union than from the one in its own tile.
-        out = np.empty(int((size[highs] - size[lows]).clip(0).sum()), dtype=np.uint8)
-        out_ends = np.empty(len(lows), dtype=np.int64)
-        buffer = np.frombuffer(states.buffer, dtype=np.uint8)
-        used = _unite(buffer, states.begins, states.ends, lows, highs, self.bound, out, out_ends)
-        return BlobRow(out[:used].tobytes(), np.append(0, out_ends[:-1])[: len(lows)], out_ends)
+        return merge_states(
+            states,
+            lows,
+            highs,
+            lambda buffer, begins, ends, out, out_ends: _unite(
+                buffer, begins, ends, lows, highs, self.bound, out, out_ends
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,17 +15,17 @@ summaries", PODS 2012, section 3 (the merge, and that its error bound survives a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from featurestore.core.aggregations.base import ANY_TYPE, AggregationBase, Lowered
-from featurestore.core.aggregations.keyed import TAG_OF_TYPE, KeyedPart, StateLayout, keys_of, read_state
-from featurestore.core.aggregations.keyed_kernels import ADD, HEAVIEST
+from featurestore.core.aggregations.keyed import ValueCounts, read_state
+from featurestore.core.aggregations.keyed_kernels import HEAVIEST
 from featurestore.core.aggregations.multiset import no_answers
 from featurestore.core.events import Int64Array
-from featurestore.core.parts import Array, EventRows, FieldValues, Part
+from featurestore.core.parts import Array, Part
 from featurestore.core.spec import Column, ValueType
 
 COUNTERS_PER_ANSWER = 10
@@ -34,21 +34,12 @@ COUNTERS_PER_ANSWER = 10
 LENGTH_MAX = 1_000
 """Most values in an answer."""
 
-_ONE = np.ones(1, dtype=np.int64)
 
-
-class HeavyCounters(KeyedPart):
+class HeavyCounters(ValueCounts):
     """Up to m values with counts that are too low by at most N / (m + 1)."""
 
     def __init__(self, column: Column, counters: int) -> None:
-        layout = StateLayout(TAG_OF_TYPE[column.type], (ADD,), policy=HEAVIEST, limit=counters)
-        super().__init__(f"heaviest({column.name},{counters})", layout)
-        self.column = column
-
-    def lift(self, rows: EventRows) -> Mapping[str, FieldValues]:
-        """Each value once."""
-        values = rows.columns[self.column.name]
-        return {"state": self.lift_entries(keys_of(values, self.column.type), values.valid, [_ONE])}
+        super().__init__(f"heaviest({column.name},{counters})", column, policy=HEAVIEST, limit=counters)
 
 
 @dataclass(frozen=True, slots=True)

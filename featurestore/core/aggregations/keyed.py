@@ -15,7 +15,7 @@ differ in what the key is, which numbers it has, and what happens when there are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,7 @@ from featurestore.core.aggregations.keyed_kernels import (
 from featurestore.core.events import BlobRow, BoolArray, ColumnValues, Float64Array, Int64Array
 from featurestore.core.parts import (
     Array,
+    EventRows,
     Field,
     FieldValues,
     Lift,
@@ -42,7 +43,7 @@ from featurestore.core.parts import (
     RangeFamily,
     Storage,
 )
-from featurestore.core.spec import ValueType
+from featurestore.core.spec import Column, ValueType
 
 INT_TAG, FLOAT_TAG, TEXT_TAG, BOOL_TAG = 1, 2, 3, 4
 """First byte of a state: what its keys are, so that an answer can be read without knowing the column."""
@@ -59,6 +60,9 @@ TAG_OF_TYPE = {
 }
 
 UNLIMITED = 1 << 62
+
+ONCE = np.ones(1, dtype=np.int64)
+"""The count of a key that was just lifted."""
 
 _SHARED_WINDOWS_MAX = 64
 """Each window passes over all keys of the rows that it shares with others: worth it for a lookup, not for history."""
@@ -197,7 +201,7 @@ class KeyedPart(PartBase):
         data = np.frombuffer(b"" if spans is None else spans.buffer, np.uint8)
         out, out_ends = np.empty(room, np.uint8), np.empty(count, np.int64)
         size = lift_keyed(data, begins, ends, flags, bits, self._shape, out, out_ends)
-        return _spans(out, size, out_ends)
+        return BlobRow.consecutive(out[:size].tobytes(), out_ends)
 
     def merge_groups(
         self, mine: Sequence[FieldValues], required: Sequence[FieldValues], starts: Int64Array
@@ -228,7 +232,27 @@ class KeyedPart(PartBase):
         out, out_ends = np.empty(room, np.uint8), np.empty(len(lows), np.int64)
         data = np.frombuffer(states.buffer, np.uint8)
         size = merge_keyed(data, begins, ends, lows, highs, windows_a_span, self._shape, self._merges, out, out_ends)
-        return _spans(out, size, out_ends)
+        return BlobRow.consecutive(out[:size].tobytes(), out_ends)
+
+
+class ValueCounts(KeyedPart):
+    """Base of parts that count the non-null values of a column, each under itself as the key.
+
+    Args:
+        key: canonical text of the part.
+        column: whose values.
+        policy: what happens beyond the limit.
+        limit: number of distinct values that a state may hold.
+    """
+
+    def __init__(self, key: str, column: Column, *, policy: int = BOUNDED, limit: int) -> None:
+        super().__init__(key, StateLayout(TAG_OF_TYPE[column.type], (ADD,), policy=policy, limit=limit))
+        self.column = column
+
+    def lift(self, rows: EventRows) -> Mapping[str, FieldValues]:
+        """Each value once."""
+        values = rows.columns[self.column.name]
+        return {"state": self.lift_entries(keys_of(values, self.column.type), values.valid, [ONCE])}
 
 
 def is_too_many(state: bytes) -> bool:
@@ -275,10 +299,3 @@ def ordered_bits(values: Float64Array) -> Int64Array:
 def floats_of_bits(bits: Int64Array) -> Float64Array:
     """The floats of `ordered_bits`."""
     return (bits ^ ((bits >> 63) & _ALL_BUT_SIGN)).view(np.float64)
-
-
-def _spans(out: Array, size: int, ends: Int64Array) -> BlobRow:
-    """States written one after another."""
-    begins = np.zeros(len(ends), dtype=np.int64)
-    begins[1:] = ends[:-1]
-    return BlobRow(out[:size].tobytes(), begins, ends)

@@ -9,22 +9,13 @@ else. All bounds up to SHARED_BOUND share one part, so a column's values are sto
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from featurestore.core.aggregations.keyed import (
-    TAG_OF_TYPE,
-    Entries,
-    KeyedPart,
-    StateLayout,
-    is_too_many,
-    keys_of,
-    read_state,
-)
-from featurestore.core.aggregations.keyed_kernels import ADD
+from featurestore.core.aggregations.keyed import Entries, ValueCounts, is_too_many, read_state
 from featurestore.core.events import ObjectArray
-from featurestore.core.parts import Array, EventRows, FieldValues
+from featurestore.core.parts import Array
 from featurestore.core.spec import Column
 
 SHARED_BOUND = 1_000
@@ -33,10 +24,8 @@ SHARED_BOUND = 1_000
 DISTINCT_MAX = 10_000
 """Highest bound: some 100 KB a tile of numbers."""
 
-_ONE = np.ones(1, dtype=np.int64)
 
-
-class Multiset(KeyedPart):
+class Multiset(ValueCounts):
     """Non-null values of a column with their counts.
 
     Args:
@@ -46,13 +35,7 @@ class Multiset(KeyedPart):
 
     def __init__(self, column: Column, bound: int) -> None:
         held = max(bound, SHARED_BOUND)
-        super().__init__(f"multiset({column.name},{held})", StateLayout(TAG_OF_TYPE[column.type], (ADD,), limit=held))
-        self.column = column
-
-    def lift(self, rows: EventRows) -> Mapping[str, FieldValues]:
-        """Each value once."""
-        values = rows.columns[self.column.name]
-        return {"state": self.lift_entries(keys_of(values, self.column.type), values.valid, [_ONE])}
+        super().__init__(f"multiset({column.name},{held})", column, limit=held)
 
 
 def each_multiset(states: Array, bound: int) -> Iterator[tuple[tuple[int, int], Entries]]:

@@ -41,12 +41,7 @@ class EventTime(PartBase):
     def fields(self) -> tuple[Field, ...]:
         """One integer, ms."""
         merge = Merge.MAX if self.is_newest else Merge.MIN
-        return (Field("time_ms", Storage.INT, merge, self.nothing_ms, Lift.TIME, self.column),)
-
-    @property
-    def nothing_ms(self) -> int:
-        """The time of no event."""
-        return INT64_MIN if self.is_newest else INT64_MAX
+        return (Field("time_ms", Storage.INT, merge, _nothing_ms(self.is_newest), Lift.TIME, self.column),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +68,7 @@ class EdgeTime(AggregationBase):
     def lower(self, fields: Sequence[Array], as_of_ms: Int64Array) -> Lowered:
         """The time."""
         (times,) = fields
-        return Lowered(times, times == (INT64_MIN if self.is_newest else INT64_MAX))
+        return Lowered(times, times == _nothing_ms(self.is_newest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +95,7 @@ class TimeSince(AggregationBase):
     def lower(self, fields: Sequence[Array], as_of_ms: Int64Array) -> Lowered:
         """Read time less event time; wraps where there is no event, which is null."""
         (times,) = fields
-        return Lowered(as_of_ms - times, times == (INT64_MIN if self.is_newest else INT64_MAX))
+        return Lowered(as_of_ms - times, times == _nothing_ms(self.is_newest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +121,8 @@ class MeanGap(AggregationBase):
         count, oldest, newest = fields
         null = count < 2
         return Lowered(np.where(null, 0, newest - oldest) / np.maximum(count - 1, 1), null)
+
+
+def _nothing_ms(is_newest: bool) -> int:
+    """The newest, or oldest, time of no event."""
+    return INT64_MIN if is_newest else INT64_MAX

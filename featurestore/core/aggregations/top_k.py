@@ -7,38 +7,29 @@ what is not among the n of a part cannot be among the n of the whole.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from featurestore.core.aggregations.base import ORDERED, AggregationBase, Lowered
-from featurestore.core.aggregations.keyed import TAG_OF_TYPE, KeyedPart, StateLayout, keys_of, read_state
-from featurestore.core.aggregations.keyed_kernels import ADD, LARGEST, SMALLEST
+from featurestore.core.aggregations.keyed import ValueCounts, read_state
+from featurestore.core.aggregations.keyed_kernels import LARGEST, SMALLEST
 from featurestore.core.aggregations.multiset import no_answers
 from featurestore.core.events import Int64Array
-from featurestore.core.parts import Array, EventRows, FieldValues, Part
+from featurestore.core.parts import Array, Part
 from featurestore.core.spec import Column, ValueType
 
 LENGTH_MAX = 1_000
 """Longest list."""
 
-_ONE = np.ones(1, dtype=np.int64)
 
-
-class ExtremeValues(KeyedPart):
+class ExtremeValues(ValueCounts):
     """The n largest or smallest values of a column, duplicates included."""
 
     def __init__(self, column: Column, length: int, is_top: bool) -> None:
-        policy = LARGEST if is_top else SMALLEST
-        layout = StateLayout(TAG_OF_TYPE[column.type], (ADD,), policy=policy, limit=length)
-        super().__init__(f"{'largest' if is_top else 'smallest'}({column.name},{length})", layout)
-        self.column = column
-
-    def lift(self, rows: EventRows) -> Mapping[str, FieldValues]:
-        """Each value once."""
-        values = rows.columns[self.column.name]
-        return {"state": self.lift_entries(keys_of(values, self.column.type), values.valid, [_ONE])}
+        key = f"{'largest' if is_top else 'smallest'}({column.name},{length})"
+        super().__init__(key, column, policy=LARGEST if is_top else SMALLEST, limit=length)
 
 
 @dataclass(frozen=True, slots=True)

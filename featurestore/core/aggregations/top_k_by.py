@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.aggregations.base import ANY_TYPE, Lowered
-from featurestore.core.aggregations.keyed import KeyedPart, StateLayout, floats_of_bits, keys_of, read_state
+from featurestore.core.aggregations.keyed import ONCE, KeyedPart, StateLayout, floats_of_bits, keys_of, read_state
 from featurestore.core.aggregations.keyed_kernels import ADD, LARGEST, SMALLEST
 from featurestore.core.aggregations.multiset import no_answers
 from featurestore.core.compiled import BYTES, FLAGS, INT, INTS, compiled
@@ -35,7 +35,6 @@ _TAG_OF_TYPE = {ValueType.FLOAT64: _FLOAT_TAG, ValueType.STRING: _TEXT_TAG}
 _LIST_OF_TYPE = {ValueType.FLOAT64: ValueType.FLOAT64_LIST, ValueType.STRING: ValueType.STRING_LIST}
 _HEAD_BYTES = 16
 _SIGN = -(1 << 63)
-_ONE = np.ones(1, dtype=np.int64)
 
 
 class RankedValues(KeyedPart):
@@ -66,7 +65,7 @@ class RankedValues(KeyedPart):
         assert isinstance(ranked, ColumnValues), "texts do not rank"
         ids = BlobRow.of([b""] * rows.count if rows.event_ids is None else rows.event_ids)
         return {
-            "state": self.lift_entries(_pack(np.asarray(ranked.values), rows.event_time_ms, ids, keys), valid, [_ONE])
+            "state": self.lift_entries(_pack(np.asarray(ranked.values), rows.event_time_ms, ids, keys), valid, [ONCE])
         }
 
 
@@ -155,9 +154,7 @@ def _pack(ranks: Int64Array, times: Int64Array, ids: BlobRow, values: BlobRow) -
     out, out_ends = np.empty(room, np.uint8), np.empty(count, np.int64)
     fixed, id_bytes, value_bytes = (np.frombuffer(one, np.uint8) for one in (heads, ids.buffer, values.buffer))
     size = _write_keys(fixed, id_bytes, value_bytes, begins, ends, out, out_ends)
-    out_begins = np.zeros(count, dtype=np.int64)
-    out_begins[1:] = out_ends[:-1]
-    return BlobRow(out[:size].tobytes(), out_begins, out_ends)
+    return BlobRow.consecutive(out[:size].tobytes(), out_ends)
 
 
 @compiled(INT, BYTES, BYTES, BYTES, INTS, INTS, FLAGS, INTS)
