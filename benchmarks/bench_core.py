@@ -12,13 +12,14 @@ import numpy as np
 from benchmarks.filling import raw_batch
 from benchmarks.parts import applied_repo
 from benchmarks.scenario import Line, Result, Run, digest, require
-from benchmarks.workload import Workload, answer_text, answer_values, make_workload
+from benchmarks.workload import Workload, answer_text, make_workload
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array, KeyedBatch
 from featurestore.core.parts import EventRows, RowCount
 from featurestore.core.spec import FeatureSpec, ViewSpec
 from featurestore.core.tiles import TileTable
 from featurestore.core.view import CompiledView
 from featurestore.testing.agreement import agrees, magnitude
+from featurestore.testing.answers import answer_values
 from featurestore.testing.naive import NaiveEvent, NaiveValue, window_edges
 from featurestore.wire.events import EventDecoder
 from featurestore.wire.head_codec import head_codec
@@ -59,7 +60,7 @@ def run(run: Run) -> Result:
     decoded, decode_s = _timed(lambda: decode_entity(compiled, table, None), run.choose(smoke=5, full=2_000))
     answer, answer_s = _timed(lambda: compiled.answer(decoded, as_of_ms), run.choose(smoke=5, full=2_000))
     naive, naive_s = _timed(lambda: _loop_answers(view, events, as_of_ms), run.choose(smoke=2, full=100))
-    answered = answer_values(compiled, answer)
+    answered = answer_values(view, answer)
     for feature in view.features:
         pair = naive[feature.name], answered[feature.name]
         require(agrees(*pair, scale=magnitude(feature, events)), f"{feature.name}: loop and core say {pair}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.parts import applied_repo
 from benchmarks.scenario import Line, Result, Run, digest, require
-from benchmarks.workload import BEGIN_MS, DAY_MS, answer_text, answers
+from benchmarks.workload import BEGIN_MS, DAY_MS, answer_text
 from featurestore.clock import SystemClock
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array, KeyedBatch
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window, default_hop_ms
@@ -18,6 +18,7 @@ from featurestore.online.generations import GenerationCatalog
 from featurestore.online.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis_store import RedisStore, connect
 from featurestore.online.writer import ViewWriter
+from featurestore.testing.answers import stored_answers
 from featurestore.testing.servers import RedisServer, redis_server
 from featurestore.wire.entity_key import lanes_of
 
@@ -76,7 +77,7 @@ def _grow_history(run: Run, redis: RedisServer, view: ViewSpec) -> tuple[list[Li
         writer.close()
         as_of_ms = int(times_ms[-1]) + 1
         reader = Reader(store, LANES)
-        found = answers(reader, writer.generation, KEY, as_of_ms)
+        [found] = stored_answers(reader, writer.generation, [KEY], as_of_ms)
         expected = (count, int(amounts.sum()))
         require(
             (found["card_count_lifetime"], found["card_amount_sum_lifetime"]) == expected, f"{count} events: {found}"
@@ -100,7 +101,7 @@ def _lookup_us(run: Run, reader: Reader, writer: ViewWriter, as_of_ms: int) -> f
     taken_s = []
     for _ in range(run.choose(smoke=20, full=1_000)):
         begun_s = time.perf_counter()
-        answers(reader, writer.generation, KEY, as_of_ms)
+        stored_answers(reader, writer.generation, [KEY], as_of_ms)
         taken_s.append(time.perf_counter() - begun_s)
     return float(np.median(taken_s)) * 1e6
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -12,18 +11,17 @@ import numpy as np
 
 from benchmarks.scenario import digest, require
 from featurestore.core.events import Int64Array
-from featurestore.core.spec import RepoSpec, ValueType, ViewSpec
-from featurestore.core.view import CompiledView, ViewAnswer
-from featurestore.online.generations import Generation, GenerationCatalog
-from featurestore.online.reader import EntityBytes, EntityRead, Reader
+from featurestore.core.spec import RepoSpec, ViewSpec
+from featurestore.online.generations import GenerationCatalog
+from featurestore.online.reader import Reader
 from featurestore.online.redis_store import RedisStore
 from featurestore.testing.agreement import agrees, magnitude
+from featurestore.testing.answers import AnswerValues, stored_answers
 from featurestore.testing.naive import NaiveEvent, NaiveValue, naive_values
 from featurestore.testing.simulator import PayloadEncoder, Population, PopulationSize, Scenario, Simulation
 from featurestore.testing.simulator.payload import card_id
 from featurestore.testing.simulator.population import FIRST_MERCHANT_ID, FIRST_TERMINAL_ID
 from featurestore.testing.simulator.rows import Rows
-from featurestore.wire.tile_codec import decode_entity
 
 SEED = 20_260_101
 BEGIN_MS = 1_767_571_200_000
@@ -123,7 +121,8 @@ def check_against_oracle(store: RedisStore, repo: RepoSpec, workload: Workload, 
         for entity in workload.sample(view.name, sample):
             events = workload.naive_events(view.name, entity)
             expected = naive_values(view, events, workload.as_of_ms)
-            actual = answers(reader, generation, str(workload.key(view.name, entity)).encode(), workload.as_of_ms)
+            key = str(workload.key(view.name, entity)).encode()
+            [actual] = stored_answers(reader, generation, [key], workload.as_of_ms)
             for feature in view.features:
                 pair = expected[feature.name], actual[feature.name]
                 is_right = agrees(*pair, scale=magnitude(feature, events))
@@ -133,32 +132,9 @@ def check_against_oracle(store: RedisStore, repo: RepoSpec, workload: Workload, 
     return digest(texts), compared
 
 
-def answers(reader: Reader, generation: Generation, key: bytes, as_of_ms: int) -> dict[str, NaiveValue | None]:
-    """Every feature of one entity, by name."""
-    [found] = reader.read([EntityRead(generation, key)])
-    assert isinstance(found, EntityBytes)
-    compiled = generation.compiled
-    return answer_values(compiled, compiled.answer(decode_entity(compiled, found.body, found.head), as_of_ms))
-
-
-def answer_values(compiled: CompiledView, answer: ViewAnswer) -> dict[str, NaiveValue | None]:
-    """An answer's values by feature name."""
-    values: dict[str, NaiveValue | None] = {}
-    for index, feature in enumerate(compiled.spec.features):
-        if answer.null[index]:
-            values[feature.name] = None
-        elif feature.type is ValueType.STRING:
-            values[feature.name] = str(answer.objects[index])
-        elif feature.type is ValueType.FLOAT64:
-            values[feature.name] = float(answer.floats[index])
-        else:
-            values[feature.name] = int(answer.ints[index])
-    return values
-
-
-def answer_text(view: ViewSpec, values: dict[str, NaiveValue | None]) -> str:
+def answer_text(view: ViewSpec, values: AnswerValues) -> str:
     """Canonical text of answers; floats to nine digits, since the order of merging decides about the last ones."""
-    found: Sequence[NaiveValue | None] = [values[feature.name] for feature in view.features]
+    found = [values[feature.name] for feature in view.features]
     return "|".join(f"{value:.9g}" if isinstance(value, float) else str(value) for value in found)
 
 

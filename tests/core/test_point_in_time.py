@@ -15,10 +15,11 @@ from featurestore.core.point_in_time_rows import EntityEvents, Moments, chunks, 
 from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.core.view import CompiledView
 from featurestore.testing.agreement import agrees, magnitude
+from featurestore.testing.answers import answer_values
 from featurestore.testing.batches import keyed_batch
-from featurestore.testing.naive import NaiveAnswer, NaiveEvent, naive_found, naive_value
+from featurestore.testing.naive import NaiveAnswer, NaiveEvent, naive_value
 from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, stream_cases
-from tests.core.test_tiles_against_naive import by_start, distinct, fold, value_of
+from tests.core.test_tiles_against_naive import by_start, distinct, fold
 
 Ask = tuple[bytes, int]
 """Entity key and read time."""
@@ -26,8 +27,8 @@ Ask = tuple[bytes, int]
 
 def point_in_time(
     view: ViewSpec, events: Sequence[NaiveEvent], asks: Sequence[Ask], *, rows_max: int = 1 << 17
-) -> list[tuple[bool, list[NaiveAnswer | None]]]:
-    """Whether found, and the answers of all features, for each ask in its order."""
+) -> list[list[NaiveAnswer | None]]:
+    """The answers of all features for each ask, in its order."""
     batch = keyed_batch(view, events)
     keys = [*batch.keys, *sorted({key for key, _ in asks} - set(batch.keys))]
     moments = Moments(
@@ -38,9 +39,9 @@ def point_in_time(
     hashes = hash_ids(BlobRow.of(batch.event_ids))
     rows = EntityEvents(batch.key_index, batch.event_time_ms, hashes, batch.event_ids, batch.columns)
     engine = PointInTime(CompiledView(view))
-    found: list[tuple[bool, list[NaiveAnswer | None]]] = [(False, [])] * len(asks)
+    found: list[list[NaiveAnswer | None]] = [[]] * len(asks)
     for chunk in chunks(rows, moments, len(keys), rows_max):
-        answers, presence = engine.answer(chunk), engine.presence(chunk)
+        answers = engine.answer(chunk)
         for index, row in enumerate(chunk.moment_rows.tolist()):
             values: list[NaiveAnswer | None] = []
             for at, column in enumerate(view.answers):
@@ -52,7 +53,7 @@ def point_in_time(
                     values.append(float(answers.floats[at, index]))
                 else:
                     values.append(answers.objects[at][index])  # type: ignore[arg-type]  # as lowered
-            found[row] = (bool(presence.found[index]), values)
+            found[row] = values
     return found
 
 
@@ -75,15 +76,15 @@ def test_every_moment_has_the_oracles_answer(function: str, data: st.DataObject)
     asks = asks_of(case, data)
     compiled = CompiledView(case.view)
     answers = point_in_time(case.view, case.events, asks, rows_max=data.draw(st.sampled_from((1, 5, 1 << 17))))
-    for (key, as_of_ms), (found, values) in zip(asks, answers, strict=True):
+    for (key, as_of_ms), values in zip(asks, answers, strict=True):
         mine = distinct([event for event in case.events if event.key == key])
         looked_up = compiled.answer(by_start(fold(compiled, mine)), as_of_ms)
-        assert naive_found(case.view, mine, as_of_ms) == found == looked_up.found
+        same_of = answer_values(case.view, looked_up)
         for index, feature in enumerate(case.view.features):
             scale = magnitude(feature, mine, as_of_ms)
             expected = naive_value(feature, mine, as_of_ms)
             assert agrees(expected, values[index], scale=scale), (feature, expected, values[index], as_of_ms)
-            same = value_of(case.view, looked_up, index)
+            same = same_of[feature.name]
             assert agrees(same, values[index], scale=scale), (feature, same, values[index], as_of_ms)
 
 
@@ -95,12 +96,12 @@ def test_any_mixture_of_features_is_answered_like_a_lookup(data: st.DataObject) 
     asks = asks_of(case, data)
     compiled = CompiledView(case.view)
     answers = point_in_time(case.view, case.events, asks, rows_max=data.draw(st.sampled_from((1, 5, 1 << 17))))
-    for (key, as_of_ms), (found, values) in zip(asks, answers, strict=True):
+    for (key, as_of_ms), values in zip(asks, answers, strict=True):
         mine = distinct([event for event in case.events if event.key == key])
         looked_up = compiled.answer(by_start(fold(compiled, mine)), as_of_ms)
-        assert looked_up.found == found
+        same_of = answer_values(case.view, looked_up)
         for index, feature in enumerate(case.view.features):
-            same = value_of(case.view, looked_up, index)
+            same = same_of[feature.name]
             scale = magnitude(feature, mine, as_of_ms)
             assert agrees(same, values[index], scale=scale), (feature, same, values[index], as_of_ms)
 
@@ -116,7 +117,7 @@ def test_float_sums_keep_their_digits_behind_large_numbers() -> None:
     moments = [ANCHOR_MS + number for number in range(150, 200)]
     answers = point_in_time(view, events, [(b"c", moment) for moment in moments])
 
-    for moment, (_, (value,)) in zip(moments, answers, strict=True):
+    for moment, (value,) in zip(moments, answers, strict=True):
         assert agrees(naive_value(feature, events, moment), value), moment
 
 
@@ -129,7 +130,7 @@ def test_many_events_of_one_entity_in_any_order() -> None:
     events = [NaiveEvent(b"c", ANCHOR_MS + at, b"%d" % at, {"amount": at}) for at in times]
     asks = [(b"c", ANCHOR_MS + at) for at in range(0, 2_100, 70)]
 
-    answers = [values for _, values in point_in_time(view, events, asks)]
+    answers = point_in_time(view, events, asks)
 
     expected = [[at - 1 if at else None, min(at, 500)] for at in range(0, 2_001, 70)]
     assert expected == answers[: len(expected)]

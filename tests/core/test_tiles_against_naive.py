@@ -7,7 +7,6 @@ read                                 t t     at lookback or later
 
 import dataclasses
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import pytest
@@ -16,28 +15,16 @@ from hypothesis import strategies as st
 
 from featurestore.core.aggregations.catalog import names
 from featurestore.core.events import Int64Array
-from featurestore.core.lowering import INT_TYPES
 from featurestore.core.parts import EventRows
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.core.tiles import TileTable, concatenate
-from featurestore.core.view import CompiledView, ViewAnswer
+from featurestore.core.view import CompiledView
 from featurestore.errors import AsOfTooOld
 from featurestore.testing.agreement import agrees, magnitude
+from featurestore.testing.answers import answer_values
 from featurestore.testing.batches import keyed_batch
-from featurestore.testing.naive import NaiveAnswer, NaiveEvent, naive_found, naive_value
+from featurestore.testing.naive import NaiveEvent, naive_found, naive_value
 from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, stream_cases
-
-
-def value_of(view: ViewSpec, answer: ViewAnswer, index: int) -> NaiveAnswer | None:
-    """A feature's answer as the oracle would give it."""
-    if answer.null[index]:
-        return None
-    feature_type = view.features[index].type
-    if feature_type in INT_TYPES:
-        return int(answer.ints[index])
-    if feature_type is ValueType.FLOAT64:
-        return float(answer.floats[index])
-    return cast(NaiveAnswer, answer.objects[index])
 
 
 def distinct(events: Sequence[NaiveEvent]) -> list[NaiveEvent]:
@@ -68,9 +55,10 @@ def assert_answers(compiled: CompiledView, table: TileTable, events: Sequence[Na
     answer = compiled.answer(by_start(table), as_of_ms)
     found = naive_found(compiled.spec, events, as_of_ms)
     assert answer.found == found
-    for index, feature in enumerate(compiled.spec.features):
+    actual_of = answer_values(compiled.spec, answer)
+    for feature in compiled.spec.features:
         expected = naive_value(feature, events, as_of_ms) if found else naive_value(feature, (), as_of_ms)
-        actual = value_of(compiled.spec, answer, index)
+        actual = actual_of[feature.name]
         assert agrees(expected, actual, scale=magnitude(feature, events, as_of_ms)), (
             feature,
             expected,

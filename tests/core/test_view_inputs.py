@@ -14,6 +14,7 @@ from featurestore.core.parts import EventRows
 from featurestore.core.spec import Column, ComputedColumn, FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.core.view import CompiledView, ViewAnswer
 from featurestore.testing.agreement import agrees, magnitude
+from featurestore.testing.answers import answer_values
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.naive import NaiveEvent, naive_value
 from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, stream_cases
@@ -83,11 +84,12 @@ def test_only_events_for_which_the_condition_is_true_count(data: st.DataObject, 
         mine = [event for event in selected if event.key == key]
         for as_of_ms in case.as_of_ms:
             answer = answer_of(view, [event for event in distinct(case.events) if event.key == key], as_of_ms)
-            for index, feature in enumerate(features):
+            actual_of = answer_values(view, answer)
+            for feature in features:
                 counted = [event for event in mine if not feature.where or CONDITIONS[feature.where](event.columns)]
                 plain = replace(feature, where="")
                 expected = naive_value(plain, counted, as_of_ms)
-                actual = value_of(feature, answer, index)
+                actual = actual_of[feature.name]
                 assert agrees(expected, actual, scale=magnitude(plain, counted)), (feature, expected, actual)
 
 
@@ -109,10 +111,11 @@ def test_computed_columns_are_columns_like_any_other(case: StreamCase, feature: 
     for as_of_ms in case.as_of_ms:
         for key in {event.key for event in events}:
             answer = answer_of(view, [event for event in events if event.key == key], as_of_ms)
+            actual_of = answer_values(view, answer)
             mine = [event for event in by_hand if event.key == key]
-            for index, spec in enumerate(features):
+            for spec in features:
                 expected = naive_value(spec, mine, as_of_ms)
-                assert agrees(expected, value_of(spec, answer, index), scale=magnitude(spec, mine))
+                assert agrees(expected, actual_of[spec.name], scale=magnitude(spec, mine))
     assert {ValueType.FLOAT64, ValueType.BOOL, ValueType.STRING} == set(types.values())
 
 
@@ -163,15 +166,6 @@ def answer_of(view: ViewSpec, events: Sequence[NaiveEvent], as_of_ms: int) -> Vi
     assert np.array_equal(lifted.ints, table.ints)
     assert lifted.floats.tobytes() == table.floats.tobytes()
     return compiled.answer(table, as_of_ms)
-
-
-def value_of(feature: FeatureSpec, answer: ViewAnswer, index: int) -> Any:
-    """One answer as the oracle gives it."""
-    if answer.null[index]:
-        return None
-    if index in answer.objects:
-        return answer.objects[index]
-    return float(answer.floats[index]) if feature.type is ValueType.FLOAT64 else int(answer.ints[index])
 
 
 def distinct(events: Sequence[NaiveEvent]) -> list[NaiveEvent]:

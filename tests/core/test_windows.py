@@ -17,6 +17,7 @@ from featurestore.core.time_zones import zone_names, zone_rules
 from featurestore.core.view import CompiledView
 from featurestore.core.windows import element_windows, session_window
 from featurestore.errors import AsOfTooOld, InvalidRequest
+from featurestore.testing.answers import answer_values
 from featurestore.testing.naive import NaiveEvent, window_edges
 from featurestore.testing.strategies import (
     ANCHOR_MS,
@@ -29,7 +30,7 @@ from featurestore.testing.strategies import (
     session_windows,
     sliding_windows,
 )
-from tests.core.test_tiles_against_naive import assert_answers, by_start, distinct, fold, roll_up, value_of
+from tests.core.test_tiles_against_naive import assert_answers, by_start, distinct, fold, roll_up
 
 HOUR_MS = 3_600_000
 MINUTE_MS = 60_000
@@ -71,7 +72,7 @@ def answers(feature: FeatureSpec, times_ms: Sequence[int], reads_ms: Sequence[in
         for number, time_ms in enumerate(times_ms)
     ]
     table = by_start(fold(compiled, events))
-    return [value_of(compiled.spec, compiled.answer(table, as_of_ms), 0) for as_of_ms in reads_ms]
+    return [answer_values(compiled.spec, compiled.answer(table, as_of_ms))[feature.name] for as_of_ms in reads_ms]
 
 
 def test_today_begins_at_local_midnight_on_days_of_23_and_25_hours() -> None:
@@ -270,8 +271,8 @@ def test_a_series_with_a_sum_that_does_not_fit_is_null() -> None:
     events = [NaiveEvent(b"k", ANCHOR_MS + n, b"%d" % n, {"amount": (1 << 63) - 1}) for n in range(2)]
     table = fold(compiled, events)
 
-    assert None is value_of(compiled.spec, compiled.answer(table, ANCHOR_MS + 10), 0)
-    assert [0, 0] == value_of(compiled.spec, compiled.answer(table, ANCHOR_MS + 10_000), 0)
+    assert {"sum": None} == answer_values(compiled.spec, compiled.answer(table, ANCHOR_MS + 10))
+    assert {"sum": [0, 0]} == answer_values(compiled.spec, compiled.answer(table, ANCHOR_MS + 10_000))
 
 
 @st.composite

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from featurestore.core.spec import ValueType
 from featurestore.online.generations import Generation, GenerationCatalog
-from featurestore.online.reader import EntityBytes, EntityRead, Reader
+from featurestore.online.reader import Reader
 from featurestore.online.redis_store import connect
+from featurestore.testing.answers import AnswerValues, stored_answers
 from featurestore.testing.naive import NaiveEvent, NaiveValue, naive_values
 from featurestore.wire.entity_key import encode_key
-from featurestore.wire.tile_codec import decode_entity
 
 PROJECT = "streamtest"
 TOPIC = "payments"
@@ -142,27 +141,12 @@ def iso(time_ms: int) -> str:
 
 def stored_values(
     url: str, generation: Generation, keys: Sequence[bytes], as_of_ms: int, *, cluster: bool = False
-) -> list[dict[str, int | float | None]]:
+) -> list[AnswerValues]:
     """What a lookup at `as_of_ms` says of entities, by feature name."""
     store = connect(url, cluster=cluster)
-    lanes = GenerationCatalog(store, PROJECT).lane_count()
-    found = Reader(store, lanes).read([EntityRead(generation, key) for key in keys])
+    found = stored_answers(Reader(store, GenerationCatalog(store, PROJECT).lane_count()), generation, keys, as_of_ms)
     store.close()
-    values: list[dict[str, int | float | None]] = []
-    for read in found:
-        assert isinstance(read, EntityBytes)
-        answer = generation.compiled.answer(decode_entity(generation.compiled, read.body, read.head), as_of_ms)
-        values.append(
-            {
-                feature.name: None
-                if answer.null[index]
-                else float(answer.floats[index])
-                if feature.type is ValueType.FLOAT64
-                else int(answer.ints[index])
-                for index, feature in enumerate(generation.view.features)
-            }
-        )
-    return values
+    return found
 
 
 def assert_every_value_is_exact(url: str, *parts: Payments, sample: int = 100, cluster: bool = False) -> None:

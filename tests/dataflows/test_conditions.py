@@ -11,10 +11,10 @@ import pytest
 
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.online.generations import GenerationCatalog
-from featurestore.online.reader import EntityBytes, EntityRead, Reader
+from featurestore.online.reader import Reader
 from featurestore.online.redis_store import connect
+from featurestore.testing.answers import AnswerValues, stored_answers
 from featurestore.wire.entity_key import encode_key
-from featurestore.wire.tile_codec import decode_entity
 from tests.dataflows.conftest import StartStream
 from tests.dataflows.payments import BEGIN_MS, CONFIG, PROJECT, iso
 from tests.dataflows.stream_process import ROOT, StreamProcess
@@ -150,20 +150,13 @@ def _times(record: dict[str, object]) -> dict[str, str]:
     return {name: iso(int(str(record[name]))) for name in ("paid_at", "filed_at") if name in record}
 
 
-def _stored(url: str, view: str, card: str) -> dict[str, object]:
+def _stored(url: str, view: str, card: str) -> AnswerValues:
     """What a lookup a minute later says of a card, by feature name; derived features included."""
     store = connect(url)
     catalog = GenerationCatalog(store, PROJECT)
     generation = catalog.serving(view)
     assert generation is not None
-    (read,) = Reader(store, catalog.lane_count()).read([EntityRead(generation, encode_key([card]))])
+    reader = Reader(store, catalog.lane_count())
+    [found] = stored_answers(reader, generation, [encode_key([card])], BEGIN_MS + 60_000)
     store.close()
-    assert isinstance(read, EntityBytes)
-    compiled = generation.compiled
-    answer = compiled.answer(decode_entity(compiled, read.body, read.head), BEGIN_MS + 60_000)
-    return {
-        column.name: None
-        if answer.null[index]
-        else answer.objects.get(index, float(answer.floats[index]) or int(answer.ints[index]))
-        for index, column in enumerate(generation.view.answers)
-    }
+    return found

@@ -15,6 +15,7 @@ from featurestore.core.view import CompiledView
 from featurestore.offline.histories import FileHistory
 from featurestore.offline.training_set import build_training_set
 from featurestore.testing.agreement import agrees, magnitude
+from featurestore.testing.answers import answer_values
 from featurestore.testing.naive import NaiveEvent, naive_value
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, event_streams, stream_cases
 from featurestore.wire.entity_key import decode_key, encode_key
@@ -189,13 +190,4 @@ def answers_of(
 
 def looked_up_values(view: ViewSpec, compiled: CompiledView, table: Any, as_of_ms: int) -> dict[str, object]:
     """What a lookup says."""
-    answer = compiled.answer(table, as_of_ms)
-    values: dict[str, object] = {}
-    for index, column in enumerate(view.answers):
-        if answer.null[index]:
-            values[column.name] = None
-        elif column.type is ValueType.FLOAT64:
-            values[column.name] = float(answer.floats[index])
-        else:
-            values[column.name] = answer.objects.get(index, int(answer.ints[index]))
-    return values
+    return {**answer_values(view, compiled.answer(table, as_of_ms))}

@@ -13,9 +13,8 @@ from hypothesis import given, settings
 import featurestore.online.bootstrap as bootstrap
 import featurestore.online.bootstrap_fold as bootstrap_fold
 from featurestore.core.events import BlobRow, Int64Array
-from featurestore.core.lowering import INT_TYPES
 from featurestore.core.point_in_time_rows import EntityEvents, hash_ids
-from featurestore.core.spec import ValueType, ViewSpec
+from featurestore.core.spec import ViewSpec
 from featurestore.errors import InvalidRequest, OnlineStoreDown, WriterFenced
 from featurestore.online.bootstrap import fill_lanes, missing_lanes
 from featurestore.online.bootstrap_fold import EntityFolder
@@ -24,6 +23,7 @@ from featurestore.online.redis_store import RedisStore
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
 from featurestore.online.writer import ViewWriter
 from featurestore.testing.agreement import agrees, magnitude
+from featurestore.testing.answers import answer_values
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.naive import NaiveEvent, naive_found, naive_value
@@ -141,18 +141,13 @@ def test_folded_events_answer_as_the_oracle_does(head_rows: int, case: StreamCas
         for as_of_ms in case.as_of_ms:
             answer = compiled.answer(table, as_of_ms)
             assert naive_found(case.view, distinct, as_of_ms) == answer.found
-            for index, feature in enumerate(case.view.features):
-                actual = (
-                    None
-                    if answer.null[index]
-                    else int(answer.ints[index])
-                    if feature.type in INT_TYPES
-                    else float(answer.floats[index])
-                    if feature.type is ValueType.FLOAT64
-                    else answer.objects[index]
-                )
+            actual = answer_values(case.view, answer)
+            for feature in case.view.features:
                 expected = naive_value(feature, distinct if answer.found else (), as_of_ms)
-                assert agrees(expected, actual, scale=magnitude(feature, distinct, as_of_ms)), (feature, expected)
+                assert agrees(expected, actual[feature.name], scale=magnitude(feature, distinct, as_of_ms)), (
+                    feature,
+                    expected,
+                )
 
 
 def test_the_stream_goes_on_where_the_recorded_events_end(store: RedisStore) -> None:
@@ -259,12 +254,11 @@ def test_keys_expire_as_the_streams_do(store: RedisStore) -> None:
     generation = begin(store, view)
     fill_lanes(store, generation, recorded(view, events_of(300, keys=5)), range(LANES), clock())
 
-    for key in copy_of(store):
-        lives_ms = store._client().pttl(key)
-        if b"/h/" in key or b"/b/" in key:
-            assert DAY_MS < lives_ms <= generation.expire_ms(0)
-        else:
-            assert -1 == lives_ms
+    lives_ms = {key: store._client().pttl(key) for key in copy_of(store)}
+    entities = {key for key in lives_ms if b"/h/" in key or b"/b/" in key}
+    assert 5 == len(entities)
+    assert all(DAY_MS < lives_ms[key] <= generation.expire_ms(0) for key in entities)
+    assert {-1} == {lives_ms[key] for key in lives_ms.keys() - entities}
 
 
 def test_the_stream_leaves_a_bootstrapping_generation_alone(store: RedisStore) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from featurestore.core.lowering import INT_TYPES
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.online.generations import Generation, GenerationCatalog
-from featurestore.online.reader import EntityBytes, EntityRead, Reader
+from featurestore.online.reader import Reader
 from featurestore.online.redis_store import RedisStore
 from featurestore.online.writer import ViewWriter
 from featurestore.testing.agreement import agrees, magnitude
+from featurestore.testing.answers import stored_answers
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.naive import NaiveEvent, naive_found, naive_value
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
-from featurestore.wire.tile_codec import decode_entity
 
 PROJECT = "tests"
 LANES = 4
@@ -33,12 +32,18 @@ def view_of(*windows_ms: int, retention_ms: int | None = 90 * DAY_MS, functions:
     return ViewSpec("card_activity", (), SOURCE, tuple(features), retention_ms)
 
 
-def open_writer(store: RedisStore, view: ViewSpec, clock: ManualClock | None = None) -> ViewWriter:
+def open_writer(
+    store: RedisStore, view: ViewSpec, clock: ManualClock | None = None, *, compaction_pause_ms: int = 0
+) -> ViewWriter:
     """A writer of all lanes of the view's generation."""
     catalog = GenerationCatalog(store, PROJECT)
     catalog.lane_count(LANES)
     writer = ViewWriter(
-        store, catalog.register(view), lanes=range(LANES), clock=clock or ManualClock(now_ms=ANCHOR_MS + 1_000 * DAY_MS)
+        store,
+        catalog.register(view),
+        lanes=range(LANES),
+        clock=clock or ManualClock(now_ms=ANCHOR_MS + 1_000 * DAY_MS),
+        compaction_pause_ms=compaction_pause_ms,
     )
     writer.open()
     return writer
@@ -54,20 +59,8 @@ def events_of(count: int, *, keys: int = 5, step_ms: int = 1_000, first: int = 0
 
 def answers(store: RedisStore, generation: Generation, key: bytes, as_of_ms: int) -> list[object]:
     """What a lookup would say, feature by feature."""
-    [read] = Reader(store, LANES).read([EntityRead(generation, key)])
-    assert isinstance(read, EntityBytes)
-    compiled = generation.compiled
-    answer = compiled.answer(decode_entity(compiled, read.body, read.head), as_of_ms)
-    return [
-        None
-        if answer.null[index]
-        else float(answer.floats[index])
-        if feature.type is ValueType.FLOAT64
-        else int(answer.ints[index])
-        if feature.type in INT_TYPES
-        else answer.objects[index]
-        for index, feature in enumerate(compiled.spec.features)
-    ]
+    [found] = stored_answers(Reader(store, LANES), generation, [key], as_of_ms)
+    return list(found.values())
 
 
 def assert_equals_oracle(store: RedisStore, writer: ViewWriter, events: Sequence[NaiveEvent], as_of_ms: int) -> None:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featurestore.core.spec import ValueType
-from featurestore.core.view import ViewAnswer
 from featurestore.errors import AsOfTooOld, Unavailable
 from featurestore.online.generations import Generation, GenerationCatalog
 from featurestore.online.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis_store import RedisStore, connect
 from featurestore.testing.agreement import agrees, magnitude
-from featurestore.testing.naive import NaiveValue, naive_found
+from featurestore.testing.answers import answer_values
+from featurestore.testing.naive import naive_found
 from featurestore.wire.entity_key import encode_key
 from featurestore.wire.store_layout import decode_checkpoint
 from featurestore.wire.tile_codec import decode_entity
@@ -129,7 +128,7 @@ def _compare_sample(reader: Reader, generation: Generation, load: Load) -> tuple
             assert as_of_ms < max(event.event_time_ms for event in events)
             refused += 1
             continue
-        actual = _values(generation, answer)
+        actual = answer_values(view, answer)
         assert answer.found == naive_found(view, events, as_of_ms), (view.name, value, as_of_ms)
         for feature in view.features:
             compared += 1
@@ -174,18 +173,3 @@ def _read(reader: Reader, generation: Generation, values: Sequence[str | int]) -
         part = [EntityRead(generation, encode_key([value])) for value in values[begin : begin + READS_PER_CALL]]
         found += [read for read in reader.read(part) if isinstance(read, EntityBytes)]
     return found
-
-
-def _values(generation: Generation, answer: ViewAnswer) -> dict[str, NaiveValue | None]:
-    """An answer by feature name, typed as the oracle's."""
-    values: dict[str, NaiveValue | None] = {}
-    for index, feature in enumerate(generation.view.features):
-        if answer.null[index]:
-            values[feature.name] = None
-        elif feature.type is ValueType.STRING:
-            values[feature.name] = str(answer.objects[index])
-        elif feature.type is ValueType.FLOAT64:
-            values[feature.name] = float(answer.floats[index])
-        else:
-            values[feature.name] = int(answer.ints[index])
-    return values
