@@ -113,13 +113,12 @@ def _compile_helpers(function: Callable[..., Any]) -> None:
 
     namespace = function.__globals__
     helpers = {name: value for name, value in namespace.items() if isinstance(value, _Helper)}
+    are_at_home = all(helper.function.__globals__ is namespace for helper in helpers.values())
+    assert are_at_home, f"a cached loop of {function.__module__} would not notice changes of a helper in another file"
     # Helpers call each other by name, so that all names must hold what Numba can call before anything is compiled.
     namespace.update(
         {name: numba.njit(forceinline=True, **_OPTIONS)(helper.function) for name, helper in helpers.items()}
     )
-    for helper in helpers.values():
-        if helper.function.__globals__ is not namespace:
-            _compile_helpers(helper.function)
 
 
 def _type_of(text: str) -> Any:

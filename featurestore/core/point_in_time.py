@@ -18,13 +18,9 @@ threads: nearly all of the time is spent in compiled loops and numpy, which let 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
 
 from featurestore.core.aggregations.edges import EdgeValue
 from featurestore.core.aggregations.moments import Moment
-from featurestore.core.events import BoolArray, Int64Array
 from featurestore.core.inputs import view_inputs
 from featurestore.core.lowering import LoweredFeatures, Lowering
 from featurestore.core.parts import EventRows, Merge
@@ -87,29 +83,6 @@ class PointInTime:
         if self._tree.is_asked:
             self._tree.merge(self._tree_layout.lift(rows), windows, merged)
         return self._lowering.lower(merged, moments.as_of_ms)
-
-    def presence(self, chunk: Chunk) -> Presence:
-        """Whether there is anything to answer from, at all moments of a chunk."""
-        events, number = chunk.sorted_events(self._horizon_ms), len(self._windows) - 1
-        windows = find_windows(events, chunk.moments, self._windows, self._edges, [number])
-        low, high = windows.lows[number], windows.highs[number]
-        found = high > low
-        newest_ms = np.zeros(len(found), dtype=np.int64)
-        newest_ms[found] = events.event_time_ms[high[found] - 1]
-        return Presence(found, newest_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class Presence:
-    """Freshness at R moments.
-
-    Attributes:
-        found: (R,) whether the entity has an event within the view's retention.
-        newest_event_time_ms: (R,) event time of the newest event before the moment within retention, 0 when not found.
-    """
-
-    found: BoolArray
-    newest_event_time_ms: Int64Array
 
 
 def _by_kind(asks: Sequence[Ask]) -> tuple[list[Ask], list[Ask], list[Ask], list[Ask]]:

@@ -41,11 +41,6 @@ class EdgeMerges:
             assert isinstance(part, EdgeValue)
             self._asks.setdefault(part, []).append((ask.window, ask.slots[0]))
 
-    @property
-    def is_asked(self) -> bool:
-        """Whether there is anything to merge."""
-        return bool(self._asks)
-
     def merge(self, table: TileTable, entity: Int64Array, windows: ChunkWindows, out: Gathered) -> None:
         """Merge all that was asked; arguments as of `BlockMerges.merge`."""
         for part, asks in self._asks.items():

@@ -49,11 +49,6 @@ class MomentMerges:
             of_window = self._asks.setdefault(part.column, {}).setdefault(ask.window, [])
             of_window.append((part.power, ask.slots[0]))
 
-    @property
-    def is_asked(self) -> bool:
-        """Whether there is anything to merge."""
-        return bool(self._asks)
-
     def merge(self, table: TileTable, windows: ChunkWindows, out: Gathered) -> None:
         """Merge all that was asked; arguments as of `BlockMerges.merge`."""
         front = np.empty((table.count, 5), dtype=np.float64)

@@ -51,11 +51,6 @@ class BlockMerges:
                 _, picks = self._fields.setdefault((at.storage, at.row), (field, []))
                 picks.append(_Pick(ask.window, slot))
 
-    @property
-    def is_asked(self) -> bool:
-        """Whether there is anything to merge."""
-        return bool(self._fields)
-
     def merge(self, table: TileTable, entity: Int64Array, windows: ChunkWindows, out: Gathered) -> None:
         """Merge all that was asked.
 

@@ -45,11 +45,6 @@ class Outcome(enum.IntEnum):
         """It differs, and it is known why."""
         return Outcome.EQUAL < self < Outcome.UNEXPLAINED
 
-    @property
-    def is_compared(self) -> bool:
-        """There were two values."""
-        return self <= Outcome.UNEXPLAINED
-
 
 _TEXTS: Mapping[Outcome, str] = {
     Outcome.EQUAL: "equal",

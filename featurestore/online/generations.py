@@ -171,11 +171,6 @@ class GenerationCatalog:
         """The generation that readers use."""
         return next((found for found in self.generations(view_name) if found.state is GenerationState.SERVING), None)
 
-    def filling(self, view_name: str) -> Generation | None:
-        """The generation that is catching up, the newest if there are several."""
-        found = [one for one in self.generations(view_name) if one.state is GenerationState.FILLING]
-        return found[-1] if found else None
-
     def register(self, view: ViewSpec) -> Generation:
         """The generation of this definition, made if there is none: serving for a new view, else filling.
 

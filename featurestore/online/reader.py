@@ -64,18 +64,14 @@ class Reader:
         wanted: Sequence[EntityRead | PlainRead],
         *,
         with_checkpoint: bool = False,
-        timeout_ms: float | None = None,
     ) -> list[EntityBytes | PlainBytes]:
         """All of `wanted`, in its order, in one round trip (one for each node of a cluster).
 
         Raises:
             OnlineStoreDown: the store does not answer.
-            DeadlineSpent: it did not within `timeout_ms`.
         """
-        groups = self.groups(wanted, with_checkpoint=with_checkpoint)
-        return self.found(
-            wanted, self._store.read_groups(groups, timeout_ms=timeout_ms), with_checkpoint=with_checkpoint
-        )
+        values = self._store.read_groups(self.groups(wanted, with_checkpoint=with_checkpoint))
+        return self.found(wanted, values, with_checkpoint=with_checkpoint)
 
     def groups(self, wanted: Sequence[EntityRead | PlainRead], *, with_checkpoint: bool) -> list[tuple[bytes, ...]]:
         """The keys of all of `wanted`, for `OnlineStore.read_groups`."""

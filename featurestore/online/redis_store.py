@@ -45,7 +45,6 @@ class RedisStore:
 
     def __init__(self, url: str, *, cluster: bool = False) -> None:
         self.url = url
-        self.is_cluster = cluster
         self._name = f"online store {_without_password(url)}"
         require_address(url, self._name)
         with self._mapped():
@@ -104,9 +103,8 @@ class RedisStore:
 
     def scan(self, pattern: bytes) -> Iterator[bytes]:
         """See OnlineStore."""
-        client = self._client()
         with self._mapped():
-            yield from client.scan_iter(match=pattern, count=SCAN_COUNT)
+            yield from self._client().scan_iter(match=pattern, count=SCAN_COUNT)
 
     def delete(self, keys: Iterable[bytes]) -> int:
         """See OnlineStore."""
@@ -120,7 +118,7 @@ class RedisStore:
         return int(self._run([("MEMORY", "USAGE", key, "SAMPLES", "0")])[0] or 0)
 
     def ping(self) -> None:
-        """See OnlineStore."""
+        """Raise OnlineStoreDown unless the store answers."""
         self._run([("GET", b"{ping}")])
 
     def close(self) -> None:
@@ -129,7 +127,7 @@ class RedisStore:
 
     def _client(self) -> Any:
         """redis-py's own client, for what is rare."""
-        return self._transport.client  # type: ignore[attr-defined]  # both transports have one
+        return self._transport.client
 
     def _script(self, script: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Any]]]) -> list[Any]:
         """Run one script for several (keys, arguments)."""

@@ -30,7 +30,13 @@ Node = tuple[str, int]
 
 
 class Transport(Protocol):
-    """How commands reach servers: one connection, or a cluster's."""
+    """How commands reach servers: one connection, or a cluster's.
+
+    Attributes:
+        client: redis-py's own, for what is rare.
+    """
+
+    client: Any
 
     def run(self, commands: Sequence[Sequence[Any]], *, timeout_s: float | None = None) -> list[Any]:
         """Send commands in one go; their replies, ResponseError objects included."""

@@ -123,10 +123,6 @@ class OnlineStore(Protocol):
         """Bytes that the key and its value take in the server; 0 when it does not exist."""
         ...
 
-    def ping(self) -> None:
-        """Raise OnlineStoreDown unless the store answers."""
-        ...
-
     def close(self) -> None:
         """Give connections back."""
         ...

@@ -18,9 +18,6 @@ from featurestore.testing.naive_values import NaiveAnswer, NaiveFunction, NaiveR
 
 BUCKETS_PER_OCTAVE = 35
 
-FurtherFunction = Callable[[Sequence[NaiveRow], Sequence[NaiveValue], Sequence[str]], NaiveAnswer | None]
-"""Answer over rows, their values of a further column, and arguments as text."""
-
 
 def lower_with_further(
     function: str,

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore.errors import InvalidRequest, OnlineStoreDown, StoreRolledBack, UnknownJoinKey
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generations import GenerationCatalog, GenerationState
 from featurestore.online.plain_writer import delete_project
 from featurestore.online.redis_store import connect
 from featurestore.online.writer import ViewWriter
@@ -108,8 +108,7 @@ def test_a_promoted_generation_answers_within_a_second(stand: Stand) -> None:
     before = stand.cells(asked, [{"card_id": "c-1"}])
     stand.stream("card_activity", payments(4, key=b"c-1"))
     filling = stand.cells(asked, [{"card_id": "c-1"}])
-    new = catalog.filling("card_activity")
-    assert new is not None
+    [new] = [one for one in catalog.generations("card_activity") if one.state is GenerationState.FILLING]
     catalog.promote(new)
     stand.clock.advance_ms(1_000)
     stand.clock.set_now_ms(NOW_MS)

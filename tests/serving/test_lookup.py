@@ -38,8 +38,6 @@ from tests.serving.payments import (
 )
 from tests.serving.store_reads import before_lookup_reads
 
-VIEWS_IN_ORDER = ("card_activity", "merchant_activity", "merchant_profile", "pair_activity")
-
 Entities = dict[str, str | int | Sequence[str] | Sequence[int]]
 
 PROFILE: dict[str, NaiveValue] = {
