@@ -254,4 +254,16 @@ def _is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended, and only its exit code is kept for a parent that does not ask.
+
+    The daemon's parent is the first process, and in a container that is often a program that waits for no children.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False  # it has gone meanwhile, or this system has no such files and no such containers
+    return fields.rpartition(")")[2].split()[0] == "Z"

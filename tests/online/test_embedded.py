@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -12,16 +13,28 @@ from pathlib import Path
 
 import pytest
 
+import featurestore.online.embedded as embedded
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.online.probe import ask
+
+PR_SET_CHILD_SUBREAPER = 36
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[EmbeddedStore]:
     """A store in an empty directory, stopped in the end."""
-    embedded = EmbeddedStore(tmp_path / "store")
-    yield embedded
-    embedded.stop()
+    made = EmbeddedStore(tmp_path / "store")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def _orphans_are_ours() -> Iterator[None]:
+    """This process gets the daemons that it starts as its children, and does not wait for them: they stay zombies."""
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
+    yield
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 0) == 0
 
 
 def _port(url: str) -> int:
@@ -76,6 +89,20 @@ def test_a_foreign_server_on_the_recorded_port_is_not_taken_over(store: Embedded
 
     assert store.status() is None
     assert _port(store.ensure()) != _port(redis_url)
+
+
+@pytest.mark.usefixtures("_orphans_are_ours")
+def test_a_server_that_nobody_waits_for_counts_as_stopped(
+    store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container whose first process collects no children, an ended server keeps its process id for ever."""
+    monkeypatch.setattr(embedded, "STOP_TIMEOUT_S", 2.0)
+    store.ensure()
+    server = store.status()
+    assert server is not None
+
+    assert store.stop()
+    assert server.pid == os.waitpid(server.pid, 0)[0]
 
 
 def test_stopping_what_does_not_run_says_so(tmp_path: Path) -> None:
