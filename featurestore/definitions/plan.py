@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from featurestore.core.spec import (
     RepoSpec,
     ServiceSpec,
     SourceSpec,
+    TableSpec,
     ViewSpec,
     Window,
 )
@@ -78,10 +79,11 @@ class Plan:
 
 def compare(before: RepoSpec, after: RepoSpec) -> Plan:
     """The changes that lead from one repo to another."""
+    known_plain = _as_written(before.plain_views, after.plain_views)
     groups = (
         _differences("feature view", before.views, after.views, _view_identity, _view_summary, _view_details),
         _differences(
-            "plain feature view", before.plain_views, after.plain_views, _plain_identity, _plain_summary, _plain_details
+            "plain feature view", known_plain, after.plain_views, _plain_identity, _plain_summary, _plain_details
         ),
         _differences("feature service", before.services, after.services, repr, _service_summary, _service_details),
     )
@@ -213,8 +215,17 @@ def _source_differences(before: SourceSpec, after: SourceSpec) -> tuple[tuple[st
     )
 
 
+def _as_written(before: Sequence[PlainViewSpec], after: Sequence[PlainViewSpec]) -> list[PlainViewSpec]:
+    """Registered views without the time columns that no author named: an apply finds them in the table by itself."""
+    unnamed = {view.name for view in after if view.table is not None and not view.table.timestamp_column}
+    return [
+        replace(view, table=replace(view.table, timestamp_column="")) if view.table and view.name in unnamed else view
+        for view in before
+    ]
+
+
 def _plain_identity(view: PlainViewSpec) -> str:
-    return repr((view.join_keys, sorted(view.features, key=lambda feature: feature.name), view.ttl_ms))
+    return repr((view.join_keys, sorted(view.features, key=lambda feature: feature.name), view.ttl_ms, view.table))
 
 
 def _plain_summary(view: PlainViewSpec) -> str:
@@ -228,10 +239,34 @@ def _plain_details(before: PlainViewSpec, after: PlainViewSpec) -> tuple[str, ..
     for what, was, becomes in (
         ("join keys", _typed(before.join_keys), _typed(after.join_keys)),
         ("ttl", _duration(before.ttl_ms), _duration(after.ttl_ms)),
+        *zip(_TABLE_PROPERTIES, _table_texts(before.table), _table_texts(after.table), strict=True),
     ):
         if was != becomes:
             lines.append(f"~ {what}: {was} -> {becomes}")
     return tuple(lines)
+
+
+_TABLE_PROPERTIES = (
+    "source",
+    "kind of source",
+    "path of the table",
+    "format of the table",
+    "time column of the table",
+    "created column of the table",
+    "renamed columns of the table",
+    "endpoint of the table",
+)
+
+
+def _table_texts(table: TableSpec | None) -> tuple[str, ...]:
+    """What a plain view is materialized from, a text for each of _TABLE_PROPERTIES."""
+    if table is None:
+        return ("none",) * len(_TABLE_PROPERTIES)
+    renamed = ", ".join(f"{column} as {name}" for column, name in table.renamed)
+    columns = (table.timestamp_column, table.created_column, renamed)
+    return tuple(
+        text or "none" for text in (table.source, table.kind, table.path, table.format, *columns, table.endpoint)
+    )
 
 
 def _service_summary(service: ServiceSpec) -> str:

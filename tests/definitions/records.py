@@ -12,6 +12,7 @@ from featurestore.wire.feast_registry import (
     RegisteredRepo,
     RegisteredService,
     RegisteredSource,
+    RegisteredTable,
     RegisteredView,
 )
 
@@ -86,9 +87,9 @@ def view(
     )
 
 
-def plain_view(*fields: RegisteredField, name: str = "profile", online: bool = True) -> RegisteredView:
+def plain_view(*fields: RegisteredField, name: str = "profile", table: RegisteredTable | None = None) -> RegisteredView:
     """A view that Feast materializes."""
-    return RegisteredView(name, ("card_entity",), fields, (), 0, {}, None, (), "", False, online)
+    return RegisteredView(name, ("card_entity",), fields, (), 0, {}, None, (), "", False, online=True, table=table)
 
 
 def projection(

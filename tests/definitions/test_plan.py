@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from featurestore.core.spec import RepoSpec
 from featurestore.definitions.compile import compile_repo
 from featurestore.definitions.plan import Action, compare, render
-from featurestore.wire.feast_registry import RegisteredRepo
+from featurestore.wire.feast_registry import RegisteredRepo, RegisteredTable
 from tests.definitions.records import MS_NS, aggregation, field, plain_view, projection, repo, service, source, view
 
 NOTHING = RepoSpec("test", (), (), ())
@@ -96,3 +98,21 @@ def test_a_changed_plain_view_and_service_say_how() -> None:
 
     assert plain.details == ("+ feature age: int64", "~ feature tier: int64 -> string")
     assert changed_service.details == ("+ feature age: profile.age",)
+
+
+def test_another_table_of_a_plain_view_is_a_change() -> None:
+    """Training sets read it. A time column that only Feast has named, when it applied, is none."""
+    table = RegisteredTable("profiles", "BATCH_FILE", "since", "", {}, "data/profiles.parquet", "", "")
+    before = compiled(repo(plain=[plain_view(field("tier"), table=table)]))
+    moved = replace(table, uri="data/new.parquet", timestamp_field="valid_from", field_mapping={"t": "tier"})
+    after = compiled(repo(plain=[plain_view(field("tier"), table=moved)]))
+    unnamed = compiled(repo(plain=[plain_view(field("tier"), table=replace(table, timestamp_field=""))]))
+    (change,) = compare(before, after).changes
+
+    assert change.summary == "stored values stay"
+    assert change.details == (
+        "~ path of the table: data/profiles.parquet -> data/new.parquet",
+        "~ time column of the table: since -> valid_from",
+        "~ renamed columns of the table: none -> t as tier",
+    )
+    assert compare(before, unnamed).is_empty
