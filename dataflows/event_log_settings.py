@@ -8,7 +8,6 @@ from pathlib import Path
 
 from dataflows.settings import (
     BATCH_RECORDS_DEFAULT,
-    BATCH_RECORDS_MAX,
     OPTIONS,
     PROGRESS_SECONDS_DEFAULT,
     STORE_PATIENCE_SECONDS_DEFAULT,
@@ -21,6 +20,8 @@ from dataflows.settings import (
     path_setting,
     port_setting,
     read_options,
+    require_batch,
+    require_place,
     seconds_setting,
 )
 from featurestore.errors import InvalidRequest
@@ -101,17 +102,12 @@ class EventLogSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is connected."""
-        if not 1 <= self.batch_records <= BATCH_RECORDS_MAX:
-            raise InvalidRequest(f"batch of {self.batch_records} records is not within 1 to {BATCH_RECORDS_MAX}")
+        require_batch(self.batch_records)
+        require_place(self.process_id, self.addresses)
         if self.commit_rows < 1 or self.commit_seconds < 0:
             raise InvalidRequest("commits of the event log need at least one row and no negative time")
         if self.compact_minutes < 0:
             raise InvalidRequest(f"compaction every {self.compact_minutes:g} minutes is not possible")
-        if self.addresses and not 0 <= self.process_id < len(self.addresses):
-            raise InvalidRequest(
-                f"process id {self.process_id} is not an index of the {len(self.addresses)} addresses",
-                hint="give each process of the cluster the same --addresses and its own --process-id, from 0",
-            )
 
 
 EVENT_LOG_OPTIONS: tuple[Option, ...] = (

@@ -72,18 +72,36 @@ class StreamSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is connected."""
-        if not 1 <= self.batch_records <= BATCH_RECORDS_MAX:
-            raise InvalidRequest(f"batch of {self.batch_records} records is not within 1 to {BATCH_RECORDS_MAX}")
-        if self.addresses and not 0 <= self.process_id < len(self.addresses):
-            raise InvalidRequest(
-                f"process id {self.process_id} is not an index of the {len(self.addresses)} addresses",
-                hint="give each process of the cluster the same --addresses and its own --process-id, from 0",
-            )
+        require_batch(self.batch_records)
+        require_place(self.process_id, self.addresses)
         if self.writers < max(1, len(self.addresses)):
             raise InvalidRequest(
                 f"{self.writers} writers cannot be shared by {len(self.addresses)} processes",
                 hint="set --writers to the number of processes or a multiple of it, the same in every process",
             )
+
+
+def require_batch(records: int) -> None:
+    """Refuse a size of reads that is out of bounds.
+
+    Raises:
+        InvalidRequest: it is.
+    """
+    if not 1 <= records <= BATCH_RECORDS_MAX:
+        raise InvalidRequest(f"batch of {records} records is not within 1 to {BATCH_RECORDS_MAX}")
+
+
+def require_place(process_id: int, addresses: Sequence[str]) -> None:
+    """Refuse a process that has no place in its cluster.
+
+    Raises:
+        InvalidRequest: there is a cluster, and it has none.
+    """
+    if addresses and not 0 <= process_id < len(addresses):
+        raise InvalidRequest(
+            f"process id {process_id} is not an index of the {len(addresses)} addresses",
+            hint="give each process of the cluster the same --addresses and its own --process-id, from 0",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,12 @@ class ServedViews:
 
     Attributes:
         reader: reads the store as it is laid out.
+        lane_count: number of lanes that it is laid out in.
         generations: the serving generation of each stream view that has one.
     """
 
     reader: Reader
+    lane_count: int
     generations: Mapping[str, Generation]
 
 
@@ -45,7 +47,7 @@ class ServingGenerations:
 
     def __init__(self, store: OnlineStore, project: str, clock: Clock) -> None:
         self._store = store
-        self._catalog = GenerationCatalog(store, project)
+        self._project = project
         self._clock = clock
         self._looked_at_ns = 0
         self._known: ServedViews | None = None
@@ -58,21 +60,31 @@ class ServingGenerations:
         """
         now_ns = self._clock.monotonic_ns()
         if self._known is None or now_ns - self._looked_at_ns >= AGE_MS_MAX * _NS_PER_MS:
-            self._known = self._look(self._known)
+            self._known = look(self._store, self._project, {} if self._known is None else self._known.generations)
             self._looked_at_ns = now_ns
         return self._known
 
-    def _look(self, known: ServedViews | None) -> ServedViews:
-        """Ask the store."""
-        # Asking for the lane count would fix it where nobody has yet, and that is the writer's choice. Before that
-        # the store is empty, and any number finds nothing.
-        is_laid_out = self._store.read_groups([[layout_key(self._catalog.project)]])[0] is not None
-        lane_count = self._catalog.lane_count() if is_laid_out else DEFAULT_LANE_COUNT
-        compiled = {} if known is None else known.generations
-        serving = {}
-        for name, generations in self._catalog.all().items():
-            for found in generations:
-                if found.state is GenerationState.SERVING:
-                    # The known object has its calculator compiled already.
-                    serving[name] = compiled[name] if compiled.get(name) == found else found
-        return ServedViews(Reader(self._store, lane_count), serving)
+
+def look(store: OnlineStore, project: str, known: Mapping[str, Generation]) -> ServedViews:
+    """Ask the store what can be read.
+
+    Args:
+        store: the online store.
+        project: Feast project.
+        known: what served before; those that still do stay the same objects, whose calculators are compiled already.
+
+    Raises:
+        OnlineStoreDown, CorruptData, StoreMismatch: see GenerationCatalog.
+    """
+    catalog = GenerationCatalog(store, project)
+    # Asking for the lane count would fix it where nobody has yet, and that is the writer's choice. Before that the
+    # store is empty, and any number finds nothing.
+    is_laid_out = store.read_groups([[layout_key(project)]])[0] is not None
+    lane_count = catalog.lane_count() if is_laid_out else DEFAULT_LANE_COUNT
+    serving = {
+        name: known[name] if known.get(name) == found else found
+        for name, generations in catalog.all().items()
+        for found in generations
+        if found.state is GenerationState.SERVING
+    }
+    return ServedViews(Reader(store, lane_count), lane_count, serving)

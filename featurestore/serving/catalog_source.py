@@ -26,13 +26,13 @@ from featurestore.errors import (
     OnlineStoreDown,
     UnknownFeatureService,
 )
-from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
+from featurestore.online.generations import Generation
 from featurestore.online.reader import Reader
+from featurestore.online.serving_generations import look
 from featurestore.online.store import OnlineStore
 from featurestore.serving.limits import CACHED_PLANS_MAX, FEATURES_PER_REQUEST_MAX, POLL_SECONDS
 from featurestore.serving.plan import ServicePlan, make_plan
 from featurestore.serving.registry_source import Registry
-from featurestore.wire.store_layout import DEFAULT_LANE_COUNT, layout_key
 
 _log = logging.getLogger(__name__)
 
@@ -295,20 +295,8 @@ class CatalogSource:
 
     def _read_store(self) -> Snapshot:
         """A snapshot of the current registry and store."""
-        project = self._repo.project
-        catalog = GenerationCatalog(self._store, project)
-        # Asking for the lane count would fix it where nobody has yet, and that is the writer's choice. Before that
-        # the store is empty, and any number finds nothing.
-        is_laid_out = self._store.read_groups([[layout_key(project)]])[0] is not None
-        lane_count = catalog.lane_count() if is_laid_out else DEFAULT_LANE_COUNT
-        known = {} if self._snapshot is None else self._snapshot.serving
-        serving = {}
-        for name, generations in catalog.all().items():
-            for generation in generations:
-                if generation.state is GenerationState.SERVING:
-                    # The known object has its calculator compiled already.
-                    serving[name] = known[name] if known.get(name) == generation else generation
-        return Snapshot(self._repo, serving, lane_count, Reader(self._store, lane_count))
+        served = look(self._store, self._repo.project, {} if self._snapshot is None else self._snapshot.serving)
+        return Snapshot(self._repo, served.generations, served.lane_count, served.reader)
 
 
 def _near(name: str, names: Sequence[str]) -> str:

@@ -37,7 +37,11 @@ def encode_key(values: Sequence[EntityValue]) -> bytes:
     >>> encode_key(["c-17"]), encode_key([17]), encode_key(["c-17", "DE"])
     (b'c-17', b'17', b'4:c-172:DE')
     """
-    parts = [encode_value(value) for value in values]
+    return join_parts([encode_value(value) for value in values])
+
+
+def join_parts(parts: Sequence[bytes]) -> bytes:
+    """An entity key from the canonical bytes of each join-key value."""
     if len(parts) == 1:
         return parts[0]
     return b"".join(b"%d:%s" % (len(part), part) for part in parts)

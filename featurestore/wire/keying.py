@@ -8,20 +8,23 @@ view only, the other views still get the row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
+from typing import TypeVar
 
 import numpy as np
 
 from featurestore.core.events import BlobRow, BoolArray, ColumnValues, EventBatch, Int64Array, KeyedBatch
 from featurestore.core.inputs import view_inputs
 from featurestore.core.spec import ViewSpec
-from featurestore.wire.entity_key import KEY_BYTES_MAX, lanes_of
+from featurestore.wire.entity_key import KEY_BYTES_MAX, join_parts, lanes_of
 from featurestore.wire.events import DeadLetterReason
 
 WATERMARK_MS_UNKNOWN = -(2**62)
 """Watermark of a partition of which nothing has been read: nothing is beyond retention yet."""
+
+_Row = TypeVar("_Row")
 
 _INT64_DIGITS_MAX = 20
 _LENGTH_PREFIX_BYTES_MAX = 5
@@ -179,15 +182,17 @@ def _entity_keys(columns: Sequence[ColumnValues]) -> tuple[tuple[bytes, ...], In
     Same bytes as entity_key.encode_key, which a test holds it to; STRING columns are UTF-8 already.
     """
     if len(columns) == 1:
-        values = _list_of(columns[0])
-    else:
-        values = list(zip(*map(_list_of, columns), strict=True))
-    distinct = dict.fromkeys(values)
+        values, key_index = _distinct(_list_of(columns[0]))
+        return tuple(map(_canonical, values)), key_index
+    rows, key_index = _distinct(list(zip(*map(_list_of, columns), strict=True)))
+    return tuple(join_parts([_canonical(value) for value in row]) for row in rows), key_index
+
+
+def _distinct(rows: Sequence[_Row]) -> tuple[Collection[_Row], Int64Array]:
+    """K distinct rows in order of first use, and the (N,) index of each row among them."""
+    distinct = dict.fromkeys(rows)
     index = dict(zip(distinct, range(len(distinct)), strict=True))
-    key_index = np.fromiter(map(index.__getitem__, values), dtype=np.int64, count=len(values))
-    if len(columns) == 1:
-        return tuple(_canonical(value) for value in distinct), key_index
-    return tuple(_canonical_tuple(value) for value in distinct), key_index
+    return distinct, np.fromiter(map(index.__getitem__, rows), dtype=np.int64, count=len(rows))
 
 
 def _list_of(column: ColumnValues) -> list[object]:
@@ -213,13 +218,6 @@ def _canonical(value: object) -> bytes:
         return value
     assert isinstance(value, int), "join keys are STRING or INT64"
     return b"%d" % value
-
-
-def _canonical_tuple(values: object) -> bytes:
-    """Bytes of several join-key values: each preceded by its length."""
-    assert isinstance(values, tuple)
-    parts = [_canonical(value) for value in values]
-    return b"".join(b"%d:%s" % (len(part), part) for part in parts)
 
 
 def _rows_of_long_keys(columns: Sequence[ColumnValues]) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,16 +32,6 @@ VIEW = ViewSpec(
     90 * DAY_MS,
 )
 CLOCK = ManualClock(now_ms=ANCHOR_MS + EVENTS * 1_000 + 5_000)
-
-
-@pytest.fixture(params=["standalone", "cluster"])
-def store(request: pytest.FixtureRequest) -> Iterator[RedisStore]:
-    """An empty online store of either kind."""
-    is_cluster = request.param == "cluster"
-    url = request.getfixturevalue("redis_cluster_url" if is_cluster else "redis_url")
-    connected = connect(url, cluster=is_cluster)
-    yield connected
-    connected.close()
 
 
 def fill(store: RedisStore) -> None:
