@@ -9,6 +9,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+import featurestore.serving.catalog_source as catalog_source
 from featurestore.clock import SystemClock
 from featurestore.core.spec import FeatureReference, ServiceSpec, ValueType
 from featurestore.errors import OnlineStoreDown, UnknownFeatureService
@@ -36,6 +37,14 @@ from tests.serving.payments import (
 
 WAIT_SECONDS = 10.0
 
+POLL_SECONDS = 0.05
+
+
+@pytest.fixture(autouse=True)
+def _polls_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes are noticed at the next poll; how long that takes is no promise of these tests."""
+    monkeypatch.setattr(catalog_source, "POLL_SECONDS", POLL_SECONDS)
+
 
 def eventually(holds: Callable[[], bool]) -> None:
     """Wait until something holds; a test that waits in vain fails."""
@@ -62,7 +71,7 @@ def own_store(own_redis: RedisServer) -> Iterator[RedisStore]:
 
 
 def test_a_new_service_is_served_without_a_restart(client: LookupClient, registry: RegistryInMemory) -> None:
-    """A team applies, and within about a second its service answers."""
+    """A team applies, and at the next poll its service answers."""
     added = ServiceSpec(
         "recommendations", (FeatureReference("merchant_activity", "count_1h", "count_1h"),), (MERCHANT_ID,)
     )
