@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +33,11 @@ if TYPE_CHECKING:
     from featurestore.offline.training_set import Progress
 
 EVENT_LOG_DEFAULT = "data/event_log"
-POSITIONS_FILE = "positions.json"
+
+OTHER_FORMATS = frozenset(
+    {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".arrow", ".feather", ".ipc", ".orc", ".avro", ".xlsx"}
+)
+"""Endings that promise something else than the Parquet that is written."""
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", re.IGNORECASE)
@@ -68,7 +74,8 @@ class BytesType(click.ParamType[int]):
     multiple=True,
     metavar="[SOURCE=]PATH|URI",
     envvar="FEATURESTORE_EVENT_LOG",
-    help=f"Event logs, or Parquet files with a source's columns. Default: {EVENT_LOG_DEFAULT} of the repo.",
+    help="Root of the event logs, or Parquet files with a source's columns; may be repeated."
+    f" Default: {EVENT_LOG_DEFAULT} of the repo.",
 )
 @click.option(
     "--table",
@@ -86,7 +93,12 @@ class BytesType(click.ParamType[int]):
     type=click.Path(file_okay=False, path_type=Path),
     help="Keeps finished parts: the same command goes on after it was killed.",
 )
-@click.option("--ingested-before", "ingested_before_ms", type=MomentType(), help="The event log as it was known then.")
+@click.option(
+    "--ingested-before",
+    "ingested_before_ms",
+    type=MomentType(),
+    help="Events as they were known then: of an event log, or of files with its ingest_time_ms.",
+)
 @spark_options
 def command(
     repo: Path | None,
@@ -119,6 +131,8 @@ def command(
     settings = load_settings(repo=repo, project=project, registry=registry)
     spec = read_registry(settings.registry, project=settings.project)
     wanted: str | list[str] = service or list(features)
+    places, plain = _places(events), _tables(tables, spec)
+    _check_out(out, places, plain)
     if spark is not None:
         write_with_spark(
             spark,
@@ -126,9 +140,9 @@ def command(
             entities,
             lambda path: _read_entities(path, spec, wanted),
             out,
-            events=_places(events) or str(settings.require_repo() / EVENT_LOG_DEFAULT),
+            events=_places_for_spark(places, settings, ingested_before_ms),
             ingested_before_ms=ingested_before_ms,
-            plain=dict(map(parse_table, tables)),
+            plain=plain,
             moments=(timestamp_column, at_ms),
             full_names=full_names,
             repo_path=settings.repo,
@@ -143,20 +157,17 @@ def command(
         at_ms=at_ms,
         full_names=full_names,
     )
-    positions = None if work_dir is None else work_dir / POSITIONS_FILE
-    with _progress() as report:
+    with _sigterm_as_interrupt(), _progress() as report:
         rows = write_training_set(
             plan,
             local_file(out),
-            history=_history(events, settings, positions, ingested_before_ms),
-            plain=dict(map(parse_table, tables)),
+            history=_history(places, settings, ingested_before_ms),
+            plain=plain,
             memory_bytes=memory_bytes,
             work_dir=work_dir,
             progress=report,
             repo_path=settings.repo,
         )
-    if positions is not None:
-        positions.unlink(missing_ok=True)
     click.echo(f"{out}: {rows:,} rows, {len(plan.names)} features")
 
 
@@ -171,15 +182,16 @@ def _read_entities(path: Path, spec: RepoSpec, wanted: str | list[str]) -> pa.Ta
     from featurestore.offline.arrow_columns import ARROW_TYPES
 
     try:
-        if path.suffix == ".csv":
+        ending = path.suffix.lower()
+        if ending == ".csv":
             types = {name: ARROW_TYPES[kind] for name, kind in _join_keys(spec, wanted).items()}
             return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=types))
-        if path.suffix in (".json", ".jsonl", ".ndjson"):
+        if ending in (".json", ".jsonl", ".ndjson"):
             return pa.json.read_json(path)
-        if path.suffix in (".arrow", ".feather", ".ipc"):
+        if ending in (".arrow", ".feather", ".ipc"):
             return pa.feather.read_table(path)
         return pa.parquet.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise InvalidRequest(f'the entities in "{path}" cannot be read', detail=str(error)) from error
 
 
@@ -194,30 +206,68 @@ def _join_keys(spec: RepoSpec, wanted: str | list[str]) -> dict[str, ValueType]:
     return {key.name: key.type for key in keys}
 
 
-def _history(
-    events: tuple[str, ...], settings: Settings, positions: Path | None, ingested_before_ms: int | None
-) -> History:
+def _history(places: Mapping[str, str] | str | None, settings: Settings, ingested_before_ms: int | None) -> History:
     """Event logs below a root, or files; by source where the option says so."""
     from featurestore.offline.histories import EventLogHistory, FileHistory
 
-    places = _places(events)
-    if isinstance(places, dict):
-        return FileHistory(places)
-    if places is not None and is_parquet(places):
-        return FileHistory(places)
+    if places is not None and _are_files(places):
+        return FileHistory(places, ingested_before_ms=ingested_before_ms)
     root = places or str(settings.require_repo() / EVENT_LOG_DEFAULT)
-    return EventLogHistory(root, ingested_before_ms=ingested_before_ms, positions_file=positions)
+    return EventLogHistory(str(root), ingested_before_ms=ingested_before_ms)
 
 
-def _places(events: tuple[str, ...]) -> dict[str, str] | str | None:
+def _places_for_spark(
+    places: Mapping[str, str] | str | None, settings: Settings, ingested_before_ms: int | None
+) -> Mapping[str, str] | str:
+    """The same places as its engine takes them."""
+    if ingested_before_ms is not None and _are_files(places):
+        raise click.UsageError("with --engine spark, --ingested-before needs an event log, not files")
+    return places or str(settings.require_repo() / EVENT_LOG_DEFAULT)
+
+
+def _are_files(places: Mapping[str, str] | str | None) -> bool:
+    """Whether events are in files, and not in event logs."""
+    return places is not None and (not isinstance(places, str) or is_parquet(places))
+
+
+def _places(events: Sequence[str]) -> dict[str, str] | str | None:
     """Files by source, or one place for all; None where nothing was given."""
     given = [text.partition("=") for text in events]
     named = {source: path for source, equals, path in given if equals and "/" not in source}
     if named and len(named) < len(given):
-        raise click.UsageError("give --events as SOURCE=PATH for all sources, or one PATH for all")
+        raise click.UsageError("give --events as SOURCE=PATH once for each source, or one PATH for all")
     if len(events) > 1 and not named:
         raise click.UsageError("give --events as SOURCE=PATH when there are several")
     return named or (events[0] if events else None)
+
+
+def _tables(texts: Sequence[str], spec: RepoSpec) -> dict[str, PlainHistory]:
+    """Tables by view; each must be one of the registry, lest a misspelled one be passed over."""
+    from featurestore.definitions.problems import suggest
+
+    found: dict[str, PlainHistory] = {}
+    for text in texts:
+        view, table = parse_table(text)
+        if view in found:
+            raise click.UsageError(f'there are two --table of view "{view}"')
+        if spec.plain_view(view) is None:
+            known = [one.name for one in spec.plain_views]
+            raise InvalidRequest(f'there is no materialized feature view "{view}"', hint=suggest(view, known))
+        found[view] = table
+    return found
+
+
+def _check_out(out: Path | str, places: Mapping[str, str] | str | None, plain: Mapping[str, PlainHistory]) -> None:
+    """What is written is Parquet, and in nobody's place."""
+    if not isinstance(out, Path):
+        return
+    if out.suffix.lower() in OTHER_FORMATS:
+        raise click.UsageError(f'"{out}" would be a Parquet file: let its name end in .parquet')
+    read = [str(table.data) for table in plain.values()]
+    if places is not None:
+        read += [places] if isinstance(places, str) else places.values()
+    if out.exists() and any(Path(path).exists() and out.samefile(path) for path in read):
+        raise click.UsageError(f'"{out}" is read, and would be written over: name another file')
 
 
 def parse_table(text: str) -> tuple[str, PlainHistory]:
@@ -256,3 +306,20 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
             bars.update(tasks[progress.step], completed=progress.done, total=progress.total)
 
         yield report
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends it as Ctrl-C does: what goes through the disk can be large, and must not stay behind."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

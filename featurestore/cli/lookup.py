@@ -27,21 +27,25 @@ _MS_PER_SECOND = 1_000
 
 
 class MomentType(click.ParamType[int]):
-    """ISO 8601 (without a zone: UTC) or milliseconds since 1970, as integer milliseconds."""
+    """ISO 8601 (without a zone: UTC) or milliseconds since 1970, as integer milliseconds; parts of one are cut off."""
 
     name = "time"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse one moment."""
+        from featurestore.wire.events import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
+        from featurestore.wire.iso8601 import parse_text
+
         text = str(value)
-        if text.lstrip("-").isdigit():
-            return int(text)
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
+        is_number = text.removeprefix("-").isdecimal()
+        moment_ms = int(text) if is_number else parse_text(text)
+        if moment_ms is None:
             self.fail(f'"{text}" is neither ISO 8601 nor milliseconds since 1970', param, ctx)
-        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-        return round(moment.timestamp() * _MS_PER_SECOND)
+        if is_number and abs(moment_ms) < SECONDS_BELOW:
+            self.fail(f"{text} looks like seconds: give milliseconds since 1970, or ISO 8601", param, ctx)
+        if not EVENT_TIME_MS_MIN <= moment_ms <= EVENT_TIME_MS_MAX:
+            self.fail(f"{text} is not a moment of the years 1 to 9999 in milliseconds since 1970", param, ctx)
+        return moment_ms
 
 
 @click.command("lookup")

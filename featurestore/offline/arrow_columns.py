@@ -27,6 +27,8 @@ ARROW_TYPES: Mapping[ValueType, pa.DataType] = {
 }
 """Types of features in a training set."""
 
+_TEXTS = frozenset({pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary()})
+
 
 def column_values(array: pa.Array, column: Column) -> ColumnValues:
     """N values of a column as the calculator takes them; what is no number of the column's kind is null.
@@ -68,8 +70,10 @@ def cast_column(array: pa.Array, column: Column) -> pa.Array:
     kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
     if kind == wanted and array.type == wanted:
         return array
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)
-    if (column.type is ValueType.STRING) == (is_text or pa.types.is_null(kind)) or pa.types.is_null(kind):
+    is_text = kind in _TEXTS
+    # A number of what since when? Arrow would take it as it is stored, in any unit.
+    is_unclear = pa.types.is_temporal(kind) and column.type in (ValueType.INT64, ValueType.FLOAT64)
+    if pa.types.is_null(kind) or ((column.type is ValueType.STRING) == is_text and not is_unclear):
         try:
             if pa.types.is_dictionary(array.type):
                 array = array.cast(kind)
@@ -84,6 +88,11 @@ def cast_column(array: pa.Array, column: Column) -> pa.Array:
         f'column "{column.name}" is of type {kind}, not {column.type}',
         hint="cast it before, so that nothing is guessed",
     )
+
+
+def takeable(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """The same texts as a type of which Arrow can take some rows, which it cannot of views."""
+    return array.cast(pa.string()) if pa.types.is_string_view(array.type) else array
 
 
 def strings(array: pa.Array) -> BlobRow:

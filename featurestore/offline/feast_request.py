@@ -22,7 +22,7 @@ from featurestore.core.spec import PlainViewSpec, ViewSpec
 from featurestore.definitions.problems import suggest
 from featurestore.definitions.registry import compile_registry
 from featurestore.errors import InvalidRequest, UnknownJoinKey
-from featurestore.offline.label_times import moments_ms
+from featurestore.offline.label_times import label_moments_ms
 from featurestore.offline.training_set_plan import Labels
 
 EVENT_TIMESTAMP = "event_timestamp"
@@ -194,7 +194,7 @@ def entity_rows(given: object, views: Sequence[AskedView]) -> EntityRows:
                 f'feature "{clash[0]}" has the name of a column of the entities',
                 hint="rename the column, or ask with full_feature_names=True",
             )
-    as_of_ms, is_timed = moments_ms(table.column(column), column)
+    as_of_ms, is_timed = label_moments_ms(table.column(column), column)
     return EntityRows(table, Labels(table, as_of_ms, is_timed, column), index)
 
 

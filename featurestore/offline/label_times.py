@@ -4,13 +4,22 @@
     timestamp without one      UTC, as everywhere here (and in Feast)
     string                     ISO 8601; without a zone UTC
     date                       its midnight UTC
-    integer                    milliseconds since 1970; numbers that look like seconds or microseconds are refused
+    integer                    milliseconds since 1970
     null                       no moment: the row's features are null
 
-Finer parts than a millisecond are cut off towards the past: a row never sees more than was known.
+Finer parts than a millisecond are cut off towards the past: a row never sees more than was known. Moments outside of
+the years 1 to 9999 are refused.
+
+Integers of another unit are told by their size, and refused. As milliseconds, seconds are of January 1970, and
+microseconds of the year 50,000. In a label table every integer must be a moment from March 1973 on (or as long before
+1970): one row of seconds among others, or 0 for "none", would have the features of a time without events. A column of
+events is refused only when all of its integers are below that, because one odd event is none of its reader's business.
+Who means a moment of those three years gives a timestamp.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -19,14 +28,13 @@ import pyarrow.compute as pc
 from featurestore.core.events import BoolArray, Int64Array
 from featurestore.errors import InvalidRequest
 from featurestore.wire import iso8601
-from featurestore.wire.events import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN
-
-SECONDS_BELOW = 100_000_000_000
-"""Milliseconds below this are before March 1973: such integers are seconds in all but name."""
+from featurestore.wire.events import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
 
 _UNITS_PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 _MS_PER_SECOND = 1_000
 _MS_PER_DAY = 86_400_000
+_INT64_MAX = (1 << 63) - 1
+_SECONDS_MAX = _INT64_MAX // _MS_PER_SECOND
 
 
 def moments_ms(column: pa.ChunkedArray | pa.Array, name: str) -> tuple[Int64Array, BoolArray]:
@@ -42,6 +50,31 @@ def moments_ms(column: pa.ChunkedArray | pa.Array, name: str) -> tuple[Int64Arra
     Raises:
         InvalidRequest: the type is none of times, or a value cannot be meant.
     """
+    return _moments_ms(column, name, refuse=_refuse_other_units)
+
+
+def label_moments_ms(column: pa.ChunkedArray | pa.Array, name: str) -> tuple[Int64Array, BoolArray]:
+    """As `moments_ms`, for the label times themselves: every single integer must be possible."""
+    return _moments_ms(column, name, refuse=_refuse_any_other_unit)
+
+
+def check_moment(moment_ms: int) -> None:
+    """The one moment of all rows must be possible as well.
+
+    Raises:
+        InvalidRequest: it looks like another unit.
+    """
+    unit = "seconds" if abs(moment_ms) < SECONDS_BELOW else "micro- or nanoseconds"
+    if unit == "seconds" or not EVENT_TIME_MS_MIN <= moment_ms <= EVENT_TIME_MS_MAX:
+        raise InvalidRequest(
+            f"the moment {moment_ms} looks like {unit}", hint="give milliseconds since 1970, in the years 1973 to 9999"
+        )
+
+
+def _moments_ms(
+    column: pa.ChunkedArray | pa.Array, name: str, *, refuse: Callable[[Int64Array, BoolArray, str], None]
+) -> tuple[Int64Array, BoolArray]:
+    """Moments; integers are looked at by `refuse` (values, valid, name)."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
@@ -51,14 +84,17 @@ def moments_ms(column: pa.ChunkedArray | pa.Array, name: str) -> tuple[Int64Arra
         return np.zeros(len(column), dtype=np.int64), valid
     if pa.types.is_timestamp(kind):
         times_ms = _scaled(_integers(column.cast(pa.int64())), kind.unit)
-    elif pa.types.is_date(kind):
-        days = _integers(column.cast(pa.date32()).cast(pa.int32()))
-        times_ms = days * _MS_PER_DAY
+    elif pa.types.is_date32(kind):
+        times_ms = _integers(column.cast(pa.int32())) * _MS_PER_DAY
+    elif pa.types.is_date64(kind):
+        times_ms = _integers(column.cast(pa.int64())) // _MS_PER_DAY * _MS_PER_DAY
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
         times_ms = _parsed(column, valid, name)
+    elif pa.types.is_string_view(kind):
+        times_ms = _parsed(column.cast(pa.string()), valid, name)
     elif pa.types.is_integer(kind):
         times_ms = _integers(column)
-        _refuse_other_units(times_ms[valid], name)
+        refuse(times_ms, valid, name)
     else:
         hint = "give timestamps, ISO 8601 texts, dates or integer milliseconds"
         raise InvalidRequest(f'column "{name}" of type {kind} holds no times', hint=hint)
@@ -71,15 +107,18 @@ def moments_ms(column: pa.ChunkedArray | pa.Array, name: str) -> tuple[Int64Arra
 
 
 def _integers(column: pa.ChunkedArray | pa.Array) -> Int64Array:
-    """(N,) integers, 0 where null; a copy."""
+    """(N,) integers, 0 where null, and the largest there is for larger ones; a copy."""
     if pa.types.is_uint64(column.type):
-        column = column.cast(pa.int64())
+        column = pc.min_element_wise(column, pa.scalar(_INT64_MAX, pa.uint64()), skip_nulls=False).cast(pa.int64())
     return np.array(pc.fill_null(column, 0).to_numpy(), dtype=np.int64)
 
 
 def _scaled(values: Int64Array, unit: str) -> Int64Array:
     """Arrow's timestamps of a unit as milliseconds."""
-    return values * _MS_PER_SECOND if unit == "s" else values // _UNITS_PER_MS[unit]
+    if unit != "s":
+        return values // _UNITS_PER_MS[unit]
+    # Seconds may be too many to be milliseconds, and would come round to a moment that nobody meant.
+    return np.clip(values, -_SECONDS_MAX, _SECONDS_MAX) * _MS_PER_SECOND
 
 
 def _parsed(column: pa.ChunkedArray | pa.Array, valid: BoolArray, name: str) -> Int64Array:
@@ -98,13 +137,24 @@ def _parsed(column: pa.ChunkedArray | pa.Array, valid: BoolArray, name: str) -> 
     return times_ms
 
 
-def _refuse_other_units(times: Int64Array, name: str) -> None:
-    """Integers are milliseconds; what would be a moment long before or after all data is another unit."""
-    if not len(times):
-        return
+def _refuse_other_units(times: Int64Array, valid: BoolArray, name: str) -> None:
+    """Integers are milliseconds; what would all be long before any data, or any long after, is another unit."""
     hint = "give milliseconds since 1970, or a column of timestamps"
-    largest = int(np.abs(times).max())
-    if 0 < largest < SECONDS_BELOW:
+    is_large = valid & ((times >= SECONDS_BELOW) | (times <= -SECONDS_BELOW))
+    if (times[valid] != 0).any() and not is_large.any():
         raise InvalidRequest(f'the integers of column "{name}" look like seconds', hint=hint)
-    if largest > EVENT_TIME_MS_MAX:
+    if (valid & ((times > EVENT_TIME_MS_MAX) | (times < -EVENT_TIME_MS_MAX))).any():
         raise InvalidRequest(f'the integers of column "{name}" look like micro- or nanoseconds', hint=hint)
+
+
+def _refuse_any_other_unit(times: Int64Array, valid: BoolArray, name: str) -> None:
+    """The same, and of each row by itself."""
+    _refuse_other_units(times, valid, name)
+    is_small = valid & (times > -SECONDS_BELOW) & (times < SECONDS_BELOW)
+    if is_small.any():
+        row = int(np.flatnonzero(is_small)[0])
+        raise InvalidRequest(
+            f'row {row} of column "{name}" is {times[row]}, which looks like seconds',
+            detail="As milliseconds since 1970, which integers are, it would be before March 1973.",
+            hint="multiply seconds by 1000, let rows that have no time be null, or give a column of timestamps",
+        )

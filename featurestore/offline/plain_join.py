@@ -20,7 +20,7 @@ from featurestore.core.events import BoolArray, Int64Array
 from featurestore.core.spec import PlainViewSpec, TableSpec
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, Unavailable
-from featurestore.offline.arrow_columns import ARROW_TYPES, cast_column
+from featurestore.offline.arrow_columns import ARROW_TYPES, cast_column, takeable
 from featurestore.offline.entity_numbers import EntityNumbers
 from featurestore.offline.histories import open_dataset
 from featurestore.offline.label_times import moments_ms
@@ -202,4 +202,4 @@ def _read(view: PlainViewSpec, features: list[str], history: PlainHistory) -> pa
         table = dataset.to_table(columns=list(names.values()))
     except (OSError, pa.ArrowInvalid) as error:
         raise Unavailable(f'the table of feature view "{view.name}" cannot be read', detail=str(error)) from error
-    return table.rename_columns(list(names))
+    return pa.table([takeable(column) for column in table.columns], names=list(names))

@@ -25,7 +25,7 @@ from featurestore.core.spec import Column, PlainViewSpec
 from featurestore.errors import InvariantBroken
 from featurestore.offline.arrow_columns import cast_column
 from featurestore.offline.histories import FileHistory
-from featurestore.offline.label_times import moments_ms
+from featurestore.offline.label_times import label_moments_ms
 from featurestore.offline.plain_join import PlainHistory, join_plain_view
 from featurestore.offline.training_set_plan import Labels, ViewOutputs
 from featurestore.offline.training_set_stream import StreamLimits, StreamWork
@@ -53,7 +53,7 @@ class LabelMoments:
     def labels(self, table: pa.Table) -> Labels:
         """Rows with their moments."""
         if self.at_ms is None:
-            as_of_ms, is_timed = moments_ms(table.column(self.timestamp_column), self.timestamp_column)
+            as_of_ms, is_timed = label_moments_ms(table.column(self.timestamp_column), self.timestamp_column)
             return Labels(table, as_of_ms, is_timed, self.timestamp_column)
         every = np.full(table.num_rows, self.at_ms, dtype=np.int64)
         return Labels(table, every, np.ones(table.num_rows, dtype=np.bool_), None)

@@ -16,10 +16,11 @@ killed process.
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +29,14 @@ import pyarrow.parquet as pq
 
 from featurestore.core.spec import PlainViewSpec, RepoSpec, ValueType, ViewSpec
 from featurestore.core.view import CompiledView
+from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.answer_parts import AnswerParts
 from featurestore.offline.histories import History
+from featurestore.offline.kept_work import KeptWork
 from featurestore.offline.plain_join import PlainHistory, join_plain_view, registered_table
 from featurestore.offline.training_set_plan import TrainingSetPlan, ViewOutputs, plan_training_set
 from featurestore.offline.training_set_stream import StreamLimits, StreamWork, run_together
-from featurestore.offline.view_events import BLOCK_ROWS, scan_events
+from featurestore.offline.view_events import BLOCK_ROWS, ScannedBlock, scan_events
 
 MEMORY_BYTES_DEFAULT = 2 << 30
 """Memory that events may take; labels and their answers come on top."""
@@ -134,18 +137,19 @@ def write_training_set(
 
     Returns:
         The number of rows.
+
+    Raises:
+        InvalidRequest: the path cannot be written, which is found out before anything is computed. Else as
+            `build_training_set`.
     """
-    unfinished = path.with_name(path.name + ".unfinished")
-    with TrainingSet(
-        plan, history, plain, memory_bytes=memory_bytes, work_dir=work_dir, progress=progress, repo_path=repo_path
-    ) as answers:
-        writer = None
+    with (
+        TrainingSet(
+            plan, history, plain, memory_bytes=memory_bytes, work_dir=work_dir, progress=progress, repo_path=repo_path
+        ) as answers,
+        _parquet_file(path) as write,
+    ):
         for block in answers.blocks():
-            writer = writer or pq.ParquetWriter(unfinished, block.schema, compression="zstd")
-            writer.write_table(block)
-        assert writer is not None, "there is a block, if only an empty one"
-        writer.close()
-    unfinished.replace(path)
+            write(block)
     return plan.labels.count
 
 
@@ -180,24 +184,29 @@ class TrainingSet:
         self._memory_bytes = memory_bytes
         self._work_dir = work_dir
         self._report = progress or (lambda _progress: None)
+        self._kept = None if work_dir is None else KeptWork(work_dir, plan, history, memory_bytes)
         self._directory = Path()
 
     def __enter__(self) -> TrainingSet:
-        if self._work_dir is None:
+        if self._kept is None:
             self._directory = Path(tempfile.mkdtemp(prefix="featurestore-history-"))
         else:
-            self._directory = self._work_dir / self._fingerprint()
-            self._directory.mkdir(parents=True, exist_ok=True)
+            self._directory = self._kept.open()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._work_dir is None or kind is None:
+        if self._kept is None:
             shutil.rmtree(self._directory, ignore_errors=True)
+        else:
+            self._kept.close(is_done=kind is None)
 
     def blocks(self) -> Iterator[pa.Table]:
         """Label rows with their features, in order; at least one block."""
         labels = self._plan.labels
-        parts, tables = self._answers(), self._plain_tables()
+        works = self._works()
+        # Before the long part: what is wrong with a table is found out now. In the end its answers are held anyway.
+        tables = self._plain_tables()
+        parts = self._answers(works)
         for begin in range(0, max(labels.count, 1), OUTPUT_ROWS):
             end = min(begin + OUTPUT_ROWS, labels.count)
             columns: dict[str, pa.ChunkedArray] = {}
@@ -220,33 +229,51 @@ class TrainingSet:
             if isinstance(outputs.view, PlainViewSpec)
         ]
 
-    def _answers(self) -> list[AnswerParts]:
-        """Answers of stream views."""
-        works = [
+    def _works(self) -> list[StreamWork]:
+        """What there is to do for stream views; their histories are there and can be opened."""
+        return [
             StreamWork(outputs, self._plan.labels, self._directory, self._limits(outputs))
             for outputs in self._plan.views
             if isinstance(outputs.view, ViewSpec)
         ]
+
+    def _answers(self, works: Sequence[StreamWork]) -> list[AnswerParts]:
+        """Answers of stream views."""
         sources: dict[str, list[StreamWork]] = {}
         for work in works:
             if not work.events.reopen():
                 sources.setdefault(work.view.source.name, []).append(work)
         read, total = 0, sum(self._history.row_count(mine[0].view.source) for mine in sources.values())
-        for mine in sources.values():
-            block_rows = min(work.limits.block_rows for work in mine)
-            for block in scan_events(self._history, [work.wanted for work in mine], block_rows):
-                for work, events in zip(mine, block.events, strict=True):
-                    work.events.add(events)
+        # All of them are begun before one is read: what is missing is found out now.
+        for mine, blocks in [(mine, self._scan(mine)) for mine in sources.values()]:
+            for block in blocks:
+                with self._disk():
+                    for work, events in zip(mine, block.events, strict=True):
+                        work.events.add(events)
                 read += block.rows
                 self._report(Progress("reading", read, max(read, total)))
-            for work in mine:
-                work.events.finish()
+            with self._disk():
+                for work in mine:
+                    work.events.finish()
         computed, rows = 0, self._plan.labels.count * len(works)
-        for count in run_together(works):
-            computed += count
-            self._report(Progress("computing", min(computed, rows), rows))
+        with self._disk():
+            for count in run_together(works):
+                computed += count
+                self._report(Progress("computing", min(computed, rows), rows))
         self._report(Progress("computing", rows, rows))
         return [work.answers for work in works]
+
+    def _scan(self, mine: Sequence[StreamWork]) -> Iterator[ScannedBlock]:
+        """Events of one source for the views that want them."""
+        block_rows = min(work.limits.block_rows for work in mine)
+        return scan_events(self._history, [work.wanted for work in mine], block_rows)
+
+    def _disk(self) -> AbstractContextManager[None]:
+        """Names the directory where events and answers go."""
+        remedy = "give another disk by TMPDIR or --work-dir (work_dir)"
+        if self._kept is not None:
+            remedy = "run it again: it goes on from there"
+        return _disk_errors(self._directory, f"make room, and {remedy}" if self._kept else f"make room, or {remedy}")
 
     def _limits(self, outputs: ViewOutputs) -> StreamLimits:
         """How to cut the work of a view."""
@@ -264,16 +291,40 @@ class TrainingSet:
             keeps_answers=self._work_dir is not None,
         )
 
-    def _fingerprint(self) -> str:
-        """Name of this very work: other labels, definitions, events or limits are other work."""
-        labels = self._plan.labels
-        digest = hashlib.blake2b(digest_size=12)
-        for outputs in self._plan.views:
-            digest.update(repr((outputs, self._memory_bytes)).encode())
-            if isinstance(outputs.view, ViewSpec):
-                digest.update(self._history.version(outputs.view.source).encode())
-            for key in outputs.view.join_keys:
-                for chunk in labels.table.column(key.name).chunks:
-                    digest.update(repr(chunk.to_pylist()).encode())
-        digest.update(labels.as_of_ms.tobytes() + labels.is_timed.tobytes())
-        return digest.hexdigest()
+
+@contextmanager
+def _parquet_file(path: Path) -> Iterator[Callable[[pa.Table], None]]:
+    """Writes tables of one schema to a file that gets its name when it is complete, and is gone when it never is."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EISDIR, "Is a directory or device")  # which a rename would replace
+        unfinished.touch()
+    except OSError as error:
+        raise InvalidRequest(f'"{path}" cannot be written: {error.strerror}', hint="name another file") from error
+    writer: pq.ParquetWriter | None = None
+    remedy = "make room, or name a file on another disk"
+
+    def write(table: pa.Table) -> None:
+        nonlocal writer
+        with _disk_errors(path, remedy):
+            writer = writer or pq.ParquetWriter(unfinished, table.schema, compression="zstd")
+            writer.write_table(table)
+
+    try:
+        yield write
+        assert writer is not None, "there is a block, if only an empty one"
+        with _disk_errors(path, remedy):
+            writer.close()
+            unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_errors(path: Path, remedy: str) -> Iterator[None]:
+    """What a disk refuses, with the place: Arrow says only that something cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f'"{path}" cannot be written', detail=str(error), hint=remedy) from error

@@ -14,7 +14,7 @@ from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, Repo
 from featurestore.core.view import CompiledView
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, UnknownFeatureService, UnknownJoinKey
-from featurestore.offline.label_times import moments_ms
+from featurestore.offline.label_times import check_moment, label_moments_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def plan_training_set(
         features: name of a feature service, or "view:feature" texts.
         entities: R rows with the join keys of all views, and label times; any other columns.
         timestamp_column: the label times' column; not looked at when `at_ms` is given.
-        at_ms: one moment for all rows instead.
+        at_ms: one moment for all rows instead, milliseconds UTC.
         full_names: call every feature "view__feature", as Feast's full_feature_names.
 
     Raises:
@@ -186,6 +186,7 @@ def _check_join_keys(view: ViewSpec | PlainViewSpec, entities: pa.Table) -> None
 def _labels(entities: pa.Table, timestamp_column: str, at_ms: int | None) -> Labels:
     """The rows with their moments."""
     if at_ms is not None:
+        check_moment(at_ms)
         every = np.full(entities.num_rows, at_ms, dtype=np.int64)
         return Labels(entities, every, np.ones(entities.num_rows, dtype=np.bool_), None)
     if timestamp_column not in entities.column_names:
@@ -193,5 +194,5 @@ def _labels(entities: pa.Table, timestamp_column: str, at_ms: int | None) -> Lab
             f'the entities have no column "{timestamp_column}" with label times',
             hint="name the column, or give one moment for all rows",
         )
-    as_of_ms, is_timed = moments_ms(entities.column(timestamp_column), timestamp_column)
+    as_of_ms, is_timed = label_moments_ms(entities.column(timestamp_column), timestamp_column)
     return Labels(entities, as_of_ms, is_timed, timestamp_column)

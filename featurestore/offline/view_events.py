@@ -84,6 +84,9 @@ def scan_events(history: History, wanted: Sequence[WantedEvents], block_rows: in
         history: where they are.
         wanted: by whom; all of one source.
         block_rows: rows of a block, about.
+
+    Raises:
+        InvalidRequest: the history lacks a column, if it can tell before it is read.
     """
     source = wanted[0].view.source
     id_column = _id_column(source)
@@ -95,8 +98,10 @@ def scan_events(history: History, wanted: Sequence[WantedEvents], block_rows: in
         from_ms=min(one.reach.from_ms for one in wanted),
         to_ms=max(one.reach.to_ms for one in wanted),
     )
-    for block in _blocks(batches, block_rows):
-        yield ScannedBlock(block.num_rows, tuple(_events(block, one, id_column) for one in wanted))
+    return (
+        ScannedBlock(block.num_rows, tuple(_events(block, one, id_column) for one in wanted))
+        for block in _blocks(batches, block_rows)
+    )
 
 
 def joined(blocks: Sequence[EntityEvents], view: ViewSpec) -> EntityEvents:

@@ -47,6 +47,9 @@ EVENT_TIME_MS_MIN = -62_135_596_800_000
 EVENT_TIME_MS_MAX = 253_402_300_799_999
 """Last millisecond of the year 9999."""
 
+SECONDS_BELOW = 100_000_000_000
+"""Milliseconds below this are before March 1973: where a person gives such a number, it is seconds in all but name."""
+
 STRING_CHARACTERS_MAX = TEXT_BYTES_MAX // 4
 """Longest text that fits a head row whatever its characters; a longer one makes its record undecodable."""
 

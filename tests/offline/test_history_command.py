@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from featurestore.cli.lookup import MomentType
 from featurestore.cli.main import main
 from tests.offline.label_tables import NOON_MS
 
@@ -154,3 +159,105 @@ def test_what_is_missing_is_said(repo: Path, events: Path, tmp_path: Path, capsy
     assert 'did you mean "scoring"' in capsys.readouterr().err
     assert main([*words, "--events", str(events)]) == 2
     assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.fixture
+def words(repo: Path, tmp_path: Path) -> list[str]:
+    """A command without --out and without events."""
+    entities = tmp_path / "cards.parquet"
+    pq.write_table(pa.table({"card": ["007"], "event_timestamp": [NOON_MS + 1]}), entities)
+    return ["history", "--repo", str(repo), "--entities", str(entities), "--service", "scoring"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1767268800", "1767268800 looks like seconds: give milliseconds since 1970"),
+        ("20260101", "looks like seconds"),
+        ("0", "looks like seconds"),
+        ("1767268800000000", "not a moment of the years 1 to 9999 in milliseconds since 1970"),
+        ("²", "neither ISO 8601 nor milliseconds"),
+        ("--5", "neither ISO 8601 nor milliseconds"),
+        ("0001-01-01T00:00:00+14:00", "not a moment of the years 1 to 9999"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--at", "--ingested-before"])
+def test_moments_in_another_unit_are_wrong_usage(
+    words: list[str], option: str, text: str, message: str, capsys: Capture
+) -> None:
+    """January 1970 has no features, and nobody would see why."""
+    assert main([*words, "--out", "out.parquet", f"{option}={text}"]) == 2
+    assert f"Invalid value for '{option}'" in (said := capsys.readouterr().err)
+    assert message in said
+
+
+def test_moments_are_cut_off_to_milliseconds() -> None:
+    """Not rounded, which could be into the future."""
+    assert NOON_MS == MomentType().convert("2026-01-01T12:00:00.000999Z", None, None)
+
+
+def test_an_answer_that_nobody_wants_is_refused_before_anything_is_read(
+    words: list[str], events: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """Under the name of another format, in the place of what is read, or in none."""
+    command = [*words, "--events", f"payments={events}"]
+    for out, message in (
+        (tmp_path / "train.CSV", "would be a Parquet file"),
+        (events, "is read, and would be written over"),
+        (tmp_path, "is a directory"),
+    ):
+        assert main([*command, "--out", str(out)]) == 2
+        assert f'"{out}" {message}' in " ".join(capsys.readouterr().err.split())
+    assert main([*command, "--out", str(tmp_path / "none" / "train.parquet")]) == 1
+    assert 'none/train.parquet" cannot be written: No such file or directory' in capsys.readouterr().err
+
+
+def test_misspelled_and_doubled_places_are_refused(words: list[str], events: Path, capsys: Capture) -> None:
+    """One of two would be passed over without a word."""
+    command = [*words, "--out", "out.parquet"]
+    assert main([*command, "--events", f"payments={events}", "--events", f"payments={events}2"]) == 2
+    assert "once for each source" in capsys.readouterr().err
+    assert main([*command, "--table", "profile=a:since", "--table", "profile=b:since"]) == 2
+    assert 'two --table of view "profile"' in capsys.readouterr().err
+    assert main([*command, "--table", "profil=a:since"]) == 1
+    assert 'did you mean "profile"' in capsys.readouterr().err
+
+
+def test_events_of_files_without_their_arrival_cannot_be_asked_for_what_was_known(
+    words: list[str], events: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """With the event log's column they can; Spark takes it from event logs only."""
+    out = tmp_path / "out.parquet"
+    command = [*words, "--out", str(out), "--ingested-before", str(NOON_MS + 5)]
+    assert main([*command, "--events", str(events)]) == 1
+    assert "does not tell when its events arrived" in capsys.readouterr().err
+    assert main([*command, "--events", str(events), "--engine", "spark"]) == 2
+    assert "--ingested-before needs an event log" in capsys.readouterr().err
+    assert not out.exists()
+
+    logged = pq.read_table(events).append_column("ingest_time_ms", [[NOON_MS + 5, NOON_MS + 4]])
+    pq.write_table(logged, events)
+    assert main([*command, "--events", str(events)]) == 0
+    assert [0] == pq.read_table(out)["count_1h"].to_pylist()
+
+
+def test_a_terminated_command_cleans_up(
+    words: list[str], events: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an interrupted one: events that were on the disk are not left there."""
+    (tmp_path / "temporary").mkdir()
+
+    def terminate(_: object) -> Iterator[int]:
+        assert list((tmp_path / "temporary").glob("*/activity/events-*.arrow"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield 0
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr("featurestore.offline.training_set.run_together", terminate)
+    before = signal.getsignal(signal.SIGTERM)
+
+    assert main([*words, "--out", str(tmp_path / "out.parquet"), "--events", str(events), "--memory", "1"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert not list((tmp_path / "temporary").iterdir())
+    assert not list(tmp_path.glob("out*"))
+    assert before is signal.getsignal(signal.SIGTERM)

@@ -209,8 +209,8 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
     with pytest.raises(Killed):
         run(die_midway)
-    finished = sorted(path.name for path in work_dir.glob("*/card/answers-*.arrow"))
-    ages = {path.name: path.stat().st_mtime_ns for path in work_dir.glob("*/card/answers-*.arrow")}
+    finished = sorted(path.name for path in work_dir.glob("*/*/card/answers-*.arrow"))
+    ages = {path.name: path.stat().st_mtime_ns for path in work_dir.glob("*/*/card/answers-*.arrow")}
     resumed = run(steps.append)
 
     assert finished

@@ -66,9 +66,10 @@ ENCODED = pa.dictionary(pa.int32(), pa.string())
         ({"card": pa.large_string()}, {"card": pa.large_string(), "payment_id": pa.large_string()}),
         ({"shop": pa.float64()}, {"amount": pa.int16(), "payment_id": ENCODED}),
         ({"card": pa.binary()}, {"card": pa.binary(), "market": pa.binary()}),
+        ({"card": pa.large_binary()}, {"card": pa.string_view(), "market": pa.large_binary()}),
         ({"event_timestamp": pa.timestamp("ns", tz="Asia/Tokyo")}, {"paid_at": pa.timestamp("us")}),
     ],
-    ids=["as they are", "dictionaries", "large", "narrow and pandas", "binary", "times"],
+    ids=["as they are", "dictionaries", "large", "narrow and pandas", "binary", "views and large binary", "times"],
 )
 def test_types_that_lose_nothing_are_understood(
     of_labels: dict[str, pa.DataType], of_history: dict[str, pa.DataType], memory_bytes: int
@@ -140,6 +141,8 @@ def test_repeated_label_rows_are_answered_each() -> None:
         (lambda: (LABELS.set_column(0, "card", [[b"\xff"] * 5]), HISTORY), '"card" of type binary cannot be read as'),
         (lambda: (LABELS.set_column(0, "card", [[["c-1"]] * 5]), HISTORY), '"card" is of type list<'),
         (lambda: (LABELS, recast(HISTORY, shop=pa.string())), '"shop" is of type string, not int64'),
+        (lambda: (recast(LABELS, shop=pa.timestamp("us")), HISTORY), r'"shop" is of type timestamp\[us\], not int64'),
+        (lambda: (LABELS, recast(HISTORY, amount=pa.duration("s"))), r'"amount" is of type duration\[s\], not int64'),
         (lambda: (LABELS, HISTORY.set_column(4, "amount", [["5"] * 4])), '"amount" is of type string, not int64'),
         (lambda: (LABELS, HISTORY.set_column(1, "paid_at", [[0.5] * 4])), '"paid_at" of type double holds no times'),
         (lambda: (LABELS, HISTORY.drop_columns(["payment_id"])), 'has no column "payment_id"'),
