@@ -134,8 +134,10 @@ class FilePartition:
         known = self._next_offset + len(self._lines)
         bytes_left = os.fstat(self._file.fileno()).st_size - self._bytes_read
         bytes_taken, records_taken = self._bytes_read - self._start_byte, known - self._start_offset
-        if bytes_left <= 0 or records_taken == 0:
+        if bytes_left <= 0:
             return known
+        if records_taken == 0:
+            return known + 1  # how many is not known; that something is there, is
         return known + round(bytes_left * records_taken / bytes_taken)
 
     @property

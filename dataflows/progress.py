@@ -35,7 +35,7 @@ LAG_RECORDS = Gauge("featurestore_stream_lag_records", "Records not committed ye
 FRESHNESS_MS = Gauge("featurestore_stream_freshness_ms", "Clock minus newest committed event time.", ["view"])
 COMMIT_SECONDS = Histogram(
     "featurestore_stream_commit_seconds",
-    "Commit of one view's share of a micro-batch.",
+    "Commit of a micro-batch that holds events of the view.",
     ["view"],
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )
@@ -61,10 +61,17 @@ class Progress:
         self._records_read = 0
         self._records_shown = 0
         self._shown_ns = clock.monotonic_ns()
+        self._starts: dict[tuple[str, int], int] = {}
         self._ends: dict[tuple[str, int], int] = {}
         self._committed: dict[tuple[str, int], dict[str, int]] = {}
         self._newest_ms: dict[str, int] = {}
         self._dead_letters: Tally[str] = Tally()
+
+    def opened(self, topic: str, partition: int, start: int, end_offset: int) -> None:
+        """A partition is read from `start` on, where everything before is committed; it ends at `end_offset` now."""
+        with self._lock:
+            self._starts[topic, partition] = min(start, self._starts.get((topic, partition), start))
+            self._ends.setdefault((topic, partition), end_offset)
 
     def read(self, topic: str, partition: int, records: int, end_offset: int) -> None:
         """Records were read; `end_offset` is where the partition ends now."""
@@ -136,10 +143,12 @@ class Progress:
         return " · ".join(part for part in parts if part)
 
     def _lag(self) -> str:
-        """Records behind the committed positions."""
+        """Records behind the committed positions; nothing while no partition has been opened."""
+        if not self._ends:
+            return ""
         lags: dict[tuple[str, int], int] = {}
         for partition, end_offset in self._ends.items():
-            committed = min(self._committed.get(partition, {}).values(), default=0)
+            committed = min(self._committed.get(partition, {}).values(), default=self._starts.get(partition, 0))
             lags[partition] = max(0, end_offset - committed)
             LAG_RECORDS.labels(partition[0], str(partition[1])).set(lags[partition])
         if not any(lags.values()):

@@ -1,14 +1,18 @@
 """The last step of the flow: writers that fold keyed batches and commit them to the online store.
 
 Writer w of W owns the lanes with lane % W == w of every view, so one call folds all lanes of a view in one go. Bytewax
-deals the writers out to the workers of a cluster in turn. Whatever has arrived while the previous
-commit ran is committed together: under load batches grow by themselves, at rest an event is committed alone, at once.
+deals the writers out to the workers of a cluster in turn.
+
+One commit runs beside the flow: while the store applies it, the next batch is read, decoded and keyed, and then waits.
+So what arrives while a commit runs is committed together, all partitions and views in one round trip: under load
+batches grow by themselves, at rest an event is committed alone, at once. Reading further ahead would only make more
+and smaller batches, and take the processor from the commit that all wait for.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -20,10 +24,11 @@ from dataflows.patience import patiently
 from dataflows.plan import Stage, find_generation
 from dataflows.routing import WriterBatch, writer_keys
 from dataflows.sources import Goodbye, Heartbeat, Shared
-from dataflows.tile_store import LaneWriter, TileStore
+from dataflows.tile_store import TileStore
 from featurestore.core.events import KeyedBatch
 from featurestore.errors import StoreRolledBack
 from featurestore.online.generations import Generation
+from featurestore.online.writer import ViewWriter, write_together
 
 WriterItem: TypeAlias = WriterBatch | PartitionEnd | Heartbeat | Goodbye
 
@@ -69,12 +74,9 @@ class _WriterPart(StatefulSinkPartition[WriterItem, None]):
     def __init__(self, stage: Stage, store: TileStore, shared: Shared, lanes: Sequence[int]) -> None:
         self._stage = stage
         self._shared = shared
-        self._views = {
-            generation.view.name: _ViewLanes(generation, store.writer(generation, lanes), shared)
-            for generation in (stage.generations if lanes else ())
-        }
-        # One commit runs beside the flow: while the store applies it, the next batch is read, decoded and keyed. Never
-        # two, so the order of a partition's batches is kept. A thread for each view would only fight for the
+        generations = stage.generations if lanes else ()
+        self._lanes = _Lanes({each: store.writer(each, lanes) for each in generations}, shared)
+        # Never two, so the order of a partition's batches is kept. A thread for each view would only fight for the
         # interpreter's lock: small commits took twice the CPU.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
         self._running: Future[None] | None = None
@@ -85,7 +87,8 @@ class _WriterPart(StatefulSinkPartition[WriterItem, None]):
         with self._ends_flow_on_errors():
             self._finish_commit()
             if not conductor.drops_batches:
-                self._start_commit([item for item in values if isinstance(item, WriterBatch)])
+                items = [item for item in values if isinstance(item, WriterBatch)]
+                self._running = self._thread.submit(self._commit, items)
             for item in values:
                 if isinstance(item, PartitionEnd) and not conductor.drops_batches:
                     self._finish_commit()
@@ -103,8 +106,7 @@ class _WriterPart(StatefulSinkPartition[WriterItem, None]):
             self._finish_commit()
             self._thread.shutdown()
             if not self._shared.conductor.drops_batches:
-                for view in self._views.values():
-                    view.close()
+                self._lanes.close()
 
     @contextmanager
     def _ends_flow_on_errors(self) -> Iterator[None]:
@@ -119,21 +121,16 @@ class _WriterPart(StatefulSinkPartition[WriterItem, None]):
         except Exception as error:  # noqa: BLE001  # process edge: whatever it is, the flow must end in order
             conductor.fail(error)
 
-    def _start_commit(self, items: Sequence[WriterBatch]) -> None:
-        """One commit for each view, of all its batches; without batches a sign of life."""
-        batches: dict[str, list[KeyedBatch]] = {name: [] for name in self._views}
+    def _commit(self, items: Sequence[WriterBatch]) -> None:
+        """One commit for each view, of all its batches; without batches a sign of life. In the commit thread."""
+        batches = {generation.view.name: list[KeyedBatch]() for generation in self._lanes.generations}
         for item in items:
             for batch in item.batches:
                 if batch.view not in batches:
                     find_generation(self._stage, batch.view)
                     continue  # a writer without lanes: there are more writers than lanes
                 batches[batch.view].append(batch)
-        self._running = self._thread.submit(self._commit, batches)
-
-    def _commit(self, batches: Mapping[str, Sequence[KeyedBatch]]) -> None:
-        """All views, one after the other; in the commit thread."""
-        for name, view in self._views.items():
-            view.commit(batches[name])
+        self._lanes.commit(batches)
 
     def _finish_commit(self) -> None:
         """Wait for the commit that runs, if any; raises its error."""
@@ -142,28 +139,34 @@ class _WriterPart(StatefulSinkPartition[WriterItem, None]):
             running.result()
 
 
-class _ViewLanes:
-    """The lanes of one generation that one writer owns."""
+class _Lanes:
+    """The lanes of every generation that one writer owns."""
 
-    def __init__(self, generation: Generation, writer: LaneWriter, shared: Shared) -> None:
-        self._generation = generation
-        self._writer = writer
+    def __init__(self, writers: Mapping[Generation, ViewWriter], shared: Shared) -> None:
+        self._writers = writers
         self._shared = shared
         self._is_open = False
 
-    def commit(self, batches: Sequence[KeyedBatch]) -> None:
-        """Commit, again and again while the store is down.
+    @property
+    def generations(self) -> Collection[Generation]:
+        """Whose lanes they are."""
+        return self._writers.keys()
+
+    def commit(self, batches: Mapping[str, Sequence[KeyedBatch]]) -> None:
+        """Commit the batches of each view, again and again while the store is down.
 
         Raises:
             OnlineStoreDown: it was down for longer than the patience allows; nothing is lost.
             WriterFenced, StoreRolledBack: see ViewWriter.
         """
-        patiently(
-            self._shared,
-            lambda: self._commit_once(batches),
-            place=f'feature view "{self._generation.view.name}"',
-            on_outage=self._open_again,
-        )
+        if self._writers:
+            patiently(self._shared, lambda: self._commit_once(batches), on_outage=self._open_again)
+
+    def close(self) -> None:
+        """Commit what idle lanes owe."""
+        if self._is_open:
+            for writer in self._writers.values():
+                writer.close()
 
     def _open_again(self) -> None:
         """Whether a commit arrived is unknown after an outage.
@@ -173,18 +176,16 @@ class _ViewLanes:
         """
         self._is_open = False
 
-    def close(self) -> None:
-        """Commit what idle lanes owe."""
-        if self._is_open:
-            self._writer.close()
-
-    def _commit_once(self, batches: Sequence[KeyedBatch]) -> None:
-        """Open if need be, and write."""
+    def _commit_once(self, batches: Mapping[str, Sequence[KeyedBatch]]) -> None:
+        """Open if need be, and write: one round trip for all views."""
         clock, progress = self._shared.clock, self._shared.progress
         if not self._is_open:
-            self._writer.open()
+            for writer in self._writers.values():
+                writer.open()
             self._is_open = True
         started_ns = clock.monotonic_ns()
-        report = self._writer.write(batches)
-        if batches:
-            progress.committed(self._generation, batches, report, clock.monotonic_ns() - started_ns)
+        reports = write_together([(writer, batches[one.view.name]) for one, writer in self._writers.items()])
+        duration_ns = clock.monotonic_ns() - started_ns
+        for generation, report in zip(self._writers, reports, strict=True):
+            if mine := batches[generation.view.name]:
+                progress.committed(generation, mine, report, duration_ns)

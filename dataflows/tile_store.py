@@ -6,31 +6,17 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from featurestore.clock import Clock
-from featurestore.core.events import KeyedBatch
 from featurestore.core.spec import ViewSpec
 from featurestore.online.generations import Generation, GenerationCatalog
 from featurestore.online.store import OnlineStore
-from featurestore.online.writer import ViewWriter, WriteReport, smallest_positions
-from featurestore.wire.store_layout import decode_checkpoint
+from featurestore.online.writer import ViewWriter
+from featurestore.wire.store_layout import decode_checkpoint, smallest_positions
+
+COMPACTION_PAUSE_MS = 500
+"""At thousands of events a second some heads grow long in every commit; folded at once they would be half its cost."""
 
 Positions = dict[tuple[str, int], int]
 """Next offset by (topic, partition); an absent partition has never been read."""
-
-
-class LaneWriter(Protocol):
-    """Folds and commits the batches of one generation's lanes; `ViewWriter` is the real one."""
-
-    def open(self) -> None:
-        """Take the lanes over from any other writer."""
-        ...
-
-    def write(self, batches: Sequence[KeyedBatch]) -> WriteReport:
-        """Commit the batches, one atomic step a lane."""
-        ...
-
-    def close(self) -> None:
-        """Release what it holds; the lanes stay as they are."""
-        ...
 
 
 class TileStore(Protocol):
@@ -61,7 +47,7 @@ class TileStore(Protocol):
         """Feed a filling generation no more, and fill its definition not anew either."""
         ...
 
-    def writer(self, generation: Generation, lanes: Sequence[int]) -> LaneWriter:
+    def writer(self, generation: Generation, lanes: Sequence[int]) -> ViewWriter:
         """A writer for some lanes of a generation; not opened yet."""
         ...
 
@@ -122,7 +108,9 @@ class OnlineTileStore:
 
     def writer(self, generation: Generation, lanes: Sequence[int]) -> ViewWriter:
         """A writer for some lanes of a generation; not opened yet."""
-        return ViewWriter(self._store, generation, lanes=lanes, clock=self._clock)
+        return ViewWriter(
+            self._store, generation, lanes=lanes, clock=self._clock, compaction_pause_ms=COMPACTION_PAUSE_MS
+        )
 
     def close(self) -> None:
         """Give connections back."""

@@ -12,7 +12,7 @@ from featurestore.online.embedded import EmbeddedStore
 from featurestore.online.generations import GenerationCatalog
 from featurestore.online.overview import read_checkpoints
 from featurestore.online.redis_store import connect
-from featurestore.online.writer import smallest_positions
+from featurestore.wire.store_layout import smallest_positions
 
 
 @click.command("rollback")

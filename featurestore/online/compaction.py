@@ -5,7 +5,7 @@
 
 A head is worth folding when reading it costs more than reading tiles: about HEAD_ROWS_MAX events. A read is right
 whether or not that has happened, so it never has to hurry: a limited number of entities for each commit keeps commits
-short.
+short, and a few entities wait for others, as a dozen cost hardly more than one.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ HEAD_ROWS_MAX = 48
 
 ENTITIES_PER_COMMIT_MAX = 1_024
 
+ENTITIES_AT_ONCE = 128
+"""Fewer than those wait for others, if there is to be a pause between compactions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
@@ -50,13 +53,16 @@ class Compactor:
         store: read from only.
         generation: whose tiles.
         clock: no tile is aged beyond it.
+        pause_ms: how long a few entities wait for others.
     """
 
-    def __init__(self, store: OnlineStore, generation: Generation, clock: Clock) -> None:
+    def __init__(self, store: OnlineStore, generation: Generation, clock: Clock, *, pause_ms: int) -> None:
         self._store = store
         self._generation = generation
         self._clock = clock
         self._scheduled: dict[bytes, int] = {}
+        self._pause_ns = pause_ms * 1_000_000
+        self._paused_until_ns = 0
         self.report_bytes_min = HEAD_ROWS_MAX * head_codec(generation.compiled).row_bytes_min
 
     def clear(self) -> None:
@@ -69,7 +75,7 @@ class Compactor:
             self._scheduled[key] = lane
 
     def compact(self) -> Compaction:
-        """Bodies of the entities that were scheduled, oldest first, up to ENTITIES_PER_COMMIT_MAX.
+        """Bodies of the entities that were scheduled, oldest first, up to ENTITIES_PER_COMMIT_MAX; none in a pause.
 
         They must be part of the very next commit of their lanes: the heads that were read here are deleted by it.
 
@@ -77,8 +83,10 @@ class Compactor:
             CorruptTile: an entity's bytes do not decode; its key is named.
         """
         chosen = list(self._scheduled.items())[:ENTITIES_PER_COMMIT_MAX]
-        if not chosen:
+        monotonic_ns = self._clock.monotonic_ns()
+        if not chosen or (len(chosen) < ENTITIES_AT_ONCE and monotonic_ns < self._paused_until_ns):
             return Compaction({}, 0)
+        self._paused_until_ns = monotonic_ns + self._pause_ns
         named = [self._keys(lane, head_key) for head_key, lane in chosen]
         stored = self._store.read_groups(named)
         tables, newest = [], np.empty(len(chosen), dtype=np.int64)

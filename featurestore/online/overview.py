@@ -16,13 +16,13 @@ from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
 from featurestore.online.generations import Generation, GenerationCatalog
 from featurestore.online.store import OnlineStore
-from featurestore.online.writer import smallest_positions
 from featurestore.wire.store_layout import (
     Checkpoint,
     decode_checkpoint,
     is_of_project,
     layout_key,
     project_pattern,
+    smallest_positions,
 )
 from featurestore.wire.view_codec import definition_hash
 

@@ -14,13 +14,14 @@ import itertools
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
 from featurestore.clock import Clock
 from featurestore.core.events import KeyedBatch
 from featurestore.core.id_horizon import HashArray
-from featurestore.errors import FeatureStoreError, InvariantBroken, StoreRolledBack, WriterFenced
+from featurestore.errors import InvariantBroken, StoreRolledBack, WriterFenced
 from featurestore.online.compaction import Compaction, Compactor
 from featurestore.online.generations import Generation
 from featurestore.online.new_rows import (
@@ -35,7 +36,12 @@ from featurestore.online.new_rows import (
 from featurestore.online.seen_ids import SeenIds
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
 from featurestore.wire.head_codec import head_codec
-from featurestore.wire.store_layout import Checkpoint, Position, decode_checkpoint, encode_checkpoint
+from featurestore.wire.store_layout import (
+    Checkpoint,
+    decode_checkpoint,
+    encode_checkpoint,
+    smallest_positions,
+)
 
 TOKEN_BYTES = 6
 IDLE_COMMIT_EVERY_MS = 1_000
@@ -77,6 +83,36 @@ class _Lane:
         self.stored, self.checkpoint = stored, checkpoint
 
 
+_PreparedLane: TypeAlias = tuple[_Lane, Checkpoint, LaneCommit]
+"""A lane, what its checkpoint will be, and the commit that makes it so."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedWrite:
+    """What one writer is about to commit, and its report once that is done."""
+
+    writer: ViewWriter
+    commits: Sequence[_PreparedLane]
+    report: WriteReport
+
+
+def write_together(writes: Sequence[tuple[ViewWriter, Sequence[KeyedBatch]]]) -> list[WriteReport]:
+    """`ViewWriter.write` for several writers of one store, in one round trip.
+
+    Args:
+        writes: writers, each with its batches.
+
+    Raises:
+        as `ViewWriter.write`; then all of the writers must be opened anew.
+    """
+    prepared = [writer.prepare(batches) for writer, batches in writes]
+    commits = [commit for one in prepared for _, _, commit in one.commits]
+    outcomes = iter(writes[0][0].store.commit(commits) if commits else ())
+    for one in prepared:
+        one.writer.settle(one.commits, list(itertools.islice(outcomes, len(one.commits))))
+    return [one.report for one in prepared]
+
+
 class ViewWriter:
     """The only writer of some lanes of one view generation.
 
@@ -85,20 +121,30 @@ class ViewWriter:
         generation: what to write.
         lanes: lanes to own.
         clock: bounds roll-ups, so that an event dated ahead cannot age the tiles of its entity.
+        compaction_pause_ms: how long a few long heads wait for others before they are folded into their bodies.
     """
 
-    def __init__(self, store: OnlineStore, generation: Generation, *, lanes: Sequence[int], clock: Clock) -> None:
+    def __init__(
+        self,
+        store: OnlineStore,
+        generation: Generation,
+        *,
+        lanes: Sequence[int],
+        clock: Clock,
+        compaction_pause_ms: int = 0,
+    ) -> None:
         self.generation = generation
-        self._store = store
+        self.store = store
         self._clock = clock
         self._lane_numbers = tuple(lanes)
         self._lanes: dict[int, _Lane] = {}
         self._tokens: set[str] = set()
         self._is_usable = False
         self._went_back = False
-        view = generation.view
-        self._seen_ids = SeenIds(view.source.dedup_horizon_ms) if _deduplicates(generation) else None
-        self._compactor = Compactor(store, generation, clock)
+        source = generation.view.source
+        deduplicates = source.event_id_column is not None and source.dedup_horizon_ms > 0
+        self._seen_ids = SeenIds(source.dedup_horizon_ms) if deduplicates else None
+        self._compactor = Compactor(store, generation, clock, pause_ms=compaction_pause_ms)
         self._idle_since_ms = 0
 
     def open(self) -> None:
@@ -117,7 +163,7 @@ class ViewWriter:
         self._is_usable = False
         highest_epoch = max((lane.checkpoint.epoch for lane in held.values()), default=0)
         keys = self.generation.keys
-        found = self._store.read_groups([[keys.checkpoint(lane)] for lane in self._lane_numbers])
+        found = self.store.read_groups([[keys.checkpoint(lane)] for lane in self._lane_numbers])
         waiting = {lane: data or b"" for lane, data in zip(self._lane_numbers, found, strict=True)}
         for number, stored in waiting.items():
             if number in held and _is_newer(decode_checkpoint(stored), held[number].checkpoint, self._tokens):
@@ -130,7 +176,7 @@ class ViewWriter:
                 # After a roll-back the store's epoch can be lower than one this process has held already.
                 new = replace(old, epoch=max(old.epoch, highest_epoch) + 1, writer=token)
                 commits.append(LaneCommit(keys.checkpoint(number), stored, encode_checkpoint(new)))
-            outcomes = self._store.commit(commits)
+            outcomes = self.store.commit(commits)
             taken = zip(tuple(waiting), commits, outcomes, strict=True)
             waiting = {}
             for number, commit, outcome in taken:
@@ -140,7 +186,7 @@ class ViewWriter:
                     waiting[number] = outcome.found
         if self._seen_ids is not None:
             checkpoints = {number: lane.checkpoint for number, lane in lanes.items()}
-            self._seen_ids.load(self._store, keys, checkpoints)
+            self._seen_ids.load(self.store, keys, checkpoints)
         self._went_back = any(
             lane.positions.get(partition, -1) < offset
             for number, lane in lanes.items()
@@ -159,11 +205,6 @@ class ViewWriter:
         """
         return smallest_positions([lane.checkpoint.positions for lane in self._lanes.values()])
 
-    @property
-    def watermark_ms(self) -> int:
-        """Newest event time applied to any of the lanes, 0 before the first."""
-        return max((lane.checkpoint.watermark_ms for lane in self._lanes.values()), default=0)
-
     def write(self, batches: Sequence[KeyedBatch]) -> WriteReport:
         """Append and commit; when it returns, the events are servable and will not be applied again.
 
@@ -176,14 +217,8 @@ class ViewWriter:
             OnlineStoreDown: the outcome is unknown; open() again and re-read.
             InvariantBroken: the batches skip offsets, or the writer is not open.
         """
-        if not self._is_usable:
-            raise InvariantBroken(f'writer of feature view "{self.generation.view.name}" is not open')
-        try:
-            reached: dict[tuple[str, int], int] = {}
-            return self._write([self._unseen(batch, reached) for batch in batches])
-        except FeatureStoreError:
-            self._is_usable = False
-            raise
+        (report,) = write_together([(self, batches)])
+        return report
 
     def close(self) -> None:
         """Commit the offsets that idle lanes still owe, so that a restart re-reads nothing."""
@@ -192,9 +227,14 @@ class ViewWriter:
             self.write([])
             self._is_usable = False
 
-    def _write(self, batches: Sequence[UnseenRows]) -> WriteReport:
-        """Append what is new and commit it."""
-        rows = new_rows(batches, [column.name for column in self.generation.compiled.event_columns])
+    def prepare(self, batches: Sequence[KeyedBatch]) -> PreparedWrite:
+        """What `write` is to commit; `settle` comes next, or `open`."""
+        if not self._is_usable:
+            raise InvariantBroken(f'writer of feature view "{self.generation.view.name}" is not open')
+        self._is_usable = False  # until it is settled
+        reached: dict[tuple[str, int], int] = {}
+        unseen = [self._unseen(batch, reached) for batch in batches]
+        rows = new_rows(unseen, [column.name for column in self.generation.compiled.event_columns])
         hashes, duplicates = np.empty(0, dtype=np.uint64), 0
         if self._seen_ids is not None and rows.count:
             assert rows.event_ids is not None, "a source with a horizon declares an id column"
@@ -204,16 +244,31 @@ class ViewWriter:
             if duplicates:
                 rows, hashes = rows.take(is_new), hashes[is_new]
         compaction = self._compactor.compact()
-        commits = self._lane_commits(batches, rows, hashes, compaction)
-        self._commit(commits)
-        return WriteReport(
+        commits = self._lane_commits(unseen, rows, hashes, compaction)
+        report = WriteReport(
             events_applied=rows.count,
             duplicates_dropped=duplicates,
-            replayed_skipped=sum(batch.skipped for batch in batches),
+            replayed_skipped=sum(batch.skipped for batch in unseen),
             newest_event_time_ms=int(rows.event_time_ms.max()) if rows.count else 0,
             lanes_committed=len(commits),
             entities_compacted=compaction.count,
         )
+        return PreparedWrite(self, commits, report)
+
+    def settle(self, commits: Sequence[_PreparedLane], outcomes: Sequence[LaneOutcome]) -> None:
+        """Take note of what the store applied.
+
+        Raises:
+            WriterFenced, StoreRolledBack: see `write`.
+        """
+        for (lane, _, commit), outcome in zip(commits, outcomes, strict=True):
+            # A script sent again, after a connection broke, is answered with what this commit wrote the first time.
+            if not outcome.applied and outcome.found != commit.replacement:
+                self._refuse(lane, outcome)
+        for (lane, checkpoint, commit), outcome in zip(commits, outcomes, strict=True):
+            lane.committed(commit.replacement, checkpoint)
+            self._compactor.schedule(lane.lane, [commit.head_keys[index] for index in outcome.long_heads])
+        self._is_usable = True
 
     def _unseen(self, batch: KeyedBatch, reached: dict[tuple[str, int], int]) -> UnseenRows:
         """The rows of a batch that their lanes have not applied yet; `reached` is where this call's batches end."""
@@ -242,7 +297,7 @@ class ViewWriter:
 
     def _lane_commits(
         self, batches: Sequence[UnseenRows], rows: NewRows, hashes: HashArray, compaction: Compaction
-    ) -> list[tuple[_Lane, Checkpoint, LaneCommit]]:
+    ) -> list[_PreparedLane]:
         """One commit for each lane that has something to say."""
         moved = self._moved_positions(batches)
         bucket, stale_before = self._seen_ids.remember(batches, hashes) if self._seen_ids else (0, 0)
@@ -259,7 +314,7 @@ class ViewWriter:
                 lane.positions[partition] = max(offset, lane.positions.get(partition, offset))
             head_keys, data = appends.get(lane.lane, ((), ()))
             bodies = compaction.bodies.get(lane.lane, ())
-            positions = _sorted_positions(lane.positions)
+            positions = tuple(sorted((*partition, offset) for partition, offset in lane.positions.items()))
             if not head_keys and not bodies and not (idle_is_due and positions != lane.checkpoint.positions):
                 continue
             stale = [old for old in lane.checkpoint.id_buckets if old < stale_before]
@@ -290,20 +345,6 @@ class ViewWriter:
             )
             commits.append((lane, checkpoint, commit))
         return commits
-
-    def _commit(self, commits: Sequence[tuple[_Lane, Checkpoint, LaneCommit]]) -> None:
-        """Send, and take note of what was applied."""
-        if not commits:
-            return
-        outcomes = self._store.commit([commit for _, _, commit in commits])
-        for (lane, _, commit), outcome in zip(commits, outcomes, strict=True):
-            # A connection that broke after the server had applied the script is answered, when the script is sent
-            # again, with the very bytes that this commit wrote.
-            if not outcome.applied and outcome.found != commit.replacement:
-                self._refuse(lane, outcome)
-        for (lane, checkpoint, commit), outcome in zip(commits, outcomes, strict=True):
-            lane.committed(commit.replacement, checkpoint)
-            self._compactor.schedule(lane.lane, [commit.head_keys[index] for index in outcome.long_heads])
 
     def _refuse(self, lane: _Lane, outcome: LaneOutcome) -> None:
         """Tell a successor from a store that went back in time."""
@@ -357,23 +398,3 @@ class ViewWriter:
 def _is_newer(found: Checkpoint, mine: Checkpoint, my_tokens: Collection[str]) -> bool:
     """Whether another writer opened the lane after this one did."""
     return found.writer not in my_tokens and found.epoch >= mine.epoch
-
-
-def smallest_positions(lanes: Sequence[Sequence[Position]]) -> dict[tuple[str, int], int]:
-    """Smallest next offset over lanes for each partition that every lane has seen."""
-    seen: dict[tuple[str, int], list[int]] = {}
-    for positions in lanes:
-        for topic, partition, offset in positions:
-            seen.setdefault((topic, partition), []).append(offset)
-    return {partition: min(offsets) for partition, offsets in seen.items() if len(offsets) == len(lanes)}
-
-
-def _deduplicates(generation: Generation) -> bool:
-    """Whether the source declares ids and a horizon."""
-    source = generation.view.source
-    return source.event_id_column is not None and source.dedup_horizon_ms > 0
-
-
-def _sorted_positions(positions: dict[tuple[str, int], int]) -> tuple[Position, ...]:
-    """Positions as a checkpoint stores them."""
-    return tuple((topic, partition, offset) for (topic, partition), offset in sorted(positions.items()))

@@ -14,6 +14,7 @@ atomic step on a cluster just as on a single server.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -155,3 +156,12 @@ def layout_key(project: str) -> bytes:
 def _glob_escape(text: str) -> str:
     """Names may hold characters that SCAN would take for wildcards."""
     return "".join(f"\\{letter}" if letter in "*?[]^-\\" else letter for letter in text)
+
+
+def smallest_positions(lanes: Sequence[Sequence[Position]]) -> dict[tuple[str, int], int]:
+    """Smallest next offset over lanes for each partition that every lane has seen."""
+    seen: dict[tuple[str, int], list[int]] = {}
+    for positions in lanes:
+        for topic, partition, offset in positions:
+            seen.setdefault((topic, partition), []).append(offset)
+    return {partition: min(offsets) for partition, offsets in seen.items() if len(offsets) == len(lanes)}

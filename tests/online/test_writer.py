@@ -8,6 +8,7 @@ from featurestore.errors import (
     CorruptData,
     CorruptTile,
 )
+from featurestore.online.compaction import ENTITIES_AT_ONCE
 from featurestore.online.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis_store import RedisStore
 from featurestore.testing.batches import keyed_batch
@@ -44,6 +45,27 @@ def test_long_heads_are_folded_into_bodies_without_changing_a_value(store: Redis
     assert isinstance(read, EntityBytes)
     assert read.body is not None
     assert len(read.body) < 30_000
+
+
+def test_a_few_long_heads_wait_for_others_and_many_do_not(store: RedisStore) -> None:
+    """With a pause between compactions: few are folded when it is over, a crowd at once, and no value changes."""
+    view, clock = view_of(60_000, 3_600_000), ManualClock(now_ms=ANCHOR_MS + DAY_MS)
+    writer, events = open_writer(store, view, clock, compaction_pause_ms=500), list[NaiveEvent]()
+
+    def compacted(count: int, keys: int) -> int:
+        chunk = events_of(count, keys=keys, step_ms=50, first=len(events))
+        writer.write([keyed_batch(view, chunk, from_offset=len(events), lane_count=LANES)])
+        events.extend(chunk)
+        return writer.write([]).entities_compacted
+
+    assert compacted(200, keys=2) == 2
+    assert compacted(200, keys=2) == 0
+    clock.advance_ms(499)
+    assert writer.write([]).entities_compacted == 0
+    clock.advance_ms(1)
+    assert writer.write([]).entities_compacted == 2
+    assert compacted(ENTITIES_AT_ONCE * 60, keys=ENTITIES_AT_ONCE) == ENTITIES_AT_ONCE
+    assert_equals_oracle(store, writer, events, events[-1].event_time_ms + 1)
 
 
 def test_entities_of_before_1970_are_compacted_like_others(store: RedisStore) -> None:
