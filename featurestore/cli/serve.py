@@ -62,7 +62,7 @@ Every other address is a directory on some file system."""
     type=click.Choice(["sync", "aio"]),
     default="sync",
     show_default=True,
-    help="A thread pool, quicker for one payment; or asyncio, which takes a fifth more of them.",
+    help="A thread pool, quicker for one payment; or asyncio, which takes more of them at once.",
 )
 @click.option("--share-port", is_flag=True, help="Let several server processes listen on one port.")
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM certificate.")

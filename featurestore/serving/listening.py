@@ -53,7 +53,7 @@ class ServerSettings:
     Attributes:
         host: address to bind.
         port: TCP port; 0 takes a free one.
-        io: "sync" (thread pool) answers a single call a fifth sooner; "aio" (asyncio) saturates a fifth later, and
+        io: "sync" (thread pool) answers a single call sooner; "aio" (asyncio) saturates later, and
             holds no thread while a store hangs. With several clients below saturation they are even.
         workers: threads of the pool.
         tls: None listens in clear text.
