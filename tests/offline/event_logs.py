@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
@@ -111,8 +112,24 @@ def plain_offsets(files: LogFiles) -> list[tuple[int, int]]:
     infos = files.arrow.get_file_info(pafs.FileSelector("", recursive=True, allow_not_found=True))
     paths = [info.path for info in infos if info.type == pafs.FileType.File]
     shown = [path for path in paths if path.startswith("event_date=") and path.endswith(".parquet")]
+    return _offsets_in(files, shown)
+
+
+def globbed_offsets(files: LogFiles, root: Path) -> list[tuple[int, int]]:
+    """The same on a local disk, by names alone as DuckDB and Polars list.
+
+    Arrow's own listing looks at each file once more, and leaves out without a word what was exchanged meanwhile.
+
+    Raises:
+        FileNotFoundError: a file was exchanged after it was listed.
+    """
+    return _offsets_in(files, glob.glob("event_date=*/*.parquet", root_dir=root))
+
+
+def _offsets_in(files: LogFiles, paths: Iterable[str]) -> list[tuple[int, int]]:
+    """(partition, offset) of every row of some files, sorted."""
     rows: list[tuple[int, int]] = []
-    for path in sorted(shown):
+    for path in sorted(paths):
         with files.arrow.open_input_file(path) as source:
             table = pq.ParquetFile(source).read(["partition", "offset"], use_threads=False)
         rows += zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True)
