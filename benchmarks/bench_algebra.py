@@ -12,10 +12,10 @@ import polars
 
 from benchmarks.scenario import Line, Result, Run, digest, require
 from featurestore.core.events import ColumnValues, Int64Array
-from featurestore.core.lowering import Lowering
-from featurestore.core.parts import EventRows, RowCount, ValueCount
+from featurestore.core.lowering.lowering import Lowering
 from featurestore.core.spec import Column, FeatureSpec, SourceSpec, ValueType, ViewSpec, Window
-from featurestore.core.tiles import TileTable
+from featurestore.core.tiles.parts import EventRows, RowCount, ValueCount
+from featurestore.core.tiles.tiles import TileTable
 from featurestore.core.view import CompiledView
 from featurestore.wire.head_codec import head_codec
 from featurestore.wire.tile_codec import decode_entity, encode_body

@@ -14,9 +14,9 @@ from benchmarks.parts import applied_repo
 from benchmarks.scenario import Line, Result, Run, digest, require
 from benchmarks.workload import Workload, answer_text, make_workload
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array, KeyedBatch
-from featurestore.core.parts import EventRows, RowCount
 from featurestore.core.spec import FeatureSpec, ViewSpec
-from featurestore.core.tiles import TileTable
+from featurestore.core.tiles.parts import EventRows, RowCount
+from featurestore.core.tiles.tiles import TileTable
 from featurestore.core.view import CompiledView
 from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import answer_values

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from featurestore.core.aggregations.base import Aggregation
-from featurestore.core.aggregations.by_key import KEYS_DEFAULT
 from featurestore.core.aggregations.catalog import BY_EXAMPLES, CATALOG, CatalogEntry, resolve
+from featurestore.core.aggregations.keyed.by_key import KEYS_DEFAULT
 from featurestore.core.aggregations.parameters import signature
-from featurestore.core.lowered_view import FeatureFields, LoweredView
-from featurestore.core.lowering import Lowering
-from featurestore.core.parts import EventRows
+from featurestore.core.lowering.lowering import Lowering
+from featurestore.core.lowering.lowering_input import FeatureFields, LoweredView
 from featurestore.core.spec import SCALAR_TYPES, Column, FeatureSpec, ValueType, Window
-from featurestore.core.tiles import TileLayout
+from featurestore.core.tiles.parts import EventRows
+from featurestore.core.tiles.tiles import TileLayout
 from featurestore.testing.batches import event_columns
 from featurestore.testing.naive import NaiveEvent, NaiveValue
 from featurestore.wire.tile_codec import encode_body

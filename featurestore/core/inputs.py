@@ -17,8 +17,8 @@ import numpy as np
 from featurestore.core.aggregations.catalog import resolve
 from featurestore.core.events import BoolArray, ColumnValues
 from featurestore.core.expressions import Expression, compile_expression
-from featurestore.core.lifting import Input
 from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec
+from featurestore.core.tiles.lifting import Input
 from featurestore.errors import InvariantBroken
 
 EVENT = "*"

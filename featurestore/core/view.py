@@ -19,18 +19,18 @@ import numpy as np
 
 from featurestore.core.aggregations.base import Aggregation
 from featurestore.core.aggregations.catalog import resolve
-from featurestore.core.derived import derived_feature
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.inputs import view_inputs
-from featurestore.core.lowered_view import FeatureFields, LoweredView
-from featurestore.core.lowering import Lowering
-from featurestore.core.parts import Part
-from featurestore.core.ranges import find_bounds
-from featurestore.core.roll_up import RollUp
-from featurestore.core.sessions import EventSpan, Sessions
+from featurestore.core.lowering.derived import derived_feature
+from featurestore.core.lowering.lowering import Lowering
+from featurestore.core.lowering.lowering_input import FeatureFields, LoweredView
 from featurestore.core.spec import FeatureSpec, ViewSpec, Window
-from featurestore.core.tiles import TileLayout, TileTable
-from featurestore.core.windows import BEGINNING_MS, WindowEdges, element_windows
+from featurestore.core.tiles.parts import Part
+from featurestore.core.tiles.ranges import find_bounds
+from featurestore.core.tiles.roll_up import RollUp
+from featurestore.core.tiles.sessions import EventSpan, Sessions
+from featurestore.core.tiles.tiles import TileLayout, TileTable
+from featurestore.core.windows.windows import BEGINNING_MS, WindowEdges, element_windows
 from featurestore.errors import AsOfTooOld
 
 

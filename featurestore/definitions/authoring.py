@@ -38,7 +38,7 @@ from feast.types import Array, Bool, FeastType, Float64, Int64, Map, String, Uni
 
 from featurestore.core.aggregations import catalog
 from featurestore.core.expressions import compile_expression
-from featurestore.core.series import LIST_TYPES
+from featurestore.core.lowering.series import LIST_TYPES
 from featurestore.core.spec import Column, ValueType
 from featurestore.definitions.author_windows import (
     NamedWindow,

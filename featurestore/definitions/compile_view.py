@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from featurestore.core.aggregations import catalog
 from featurestore.core.aggregations.base import Aggregation
-from featurestore.core.series import series_type
+from featurestore.core.lowering.series import series_type
 from featurestore.core.spec import (
     DEFAULT_LOOKBACK_MS,
     Column,

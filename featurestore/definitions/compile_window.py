@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from featurestore.core.calendar_windows import calendar_window
 from featurestore.core.spec import CalendarUnit, Window, default_hop_ms
-from featurestore.core.windows import session_window
+from featurestore.core.windows.calendar_windows import calendar_window
+from featurestore.core.windows.windows import session_window
 from featurestore.definitions import limits
 from featurestore.definitions.compile_source import duration_tag
 from featurestore.definitions.durations import format_duration

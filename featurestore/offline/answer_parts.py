@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.core.events import Int64Array, ObjectArray
-from featurestore.core.lowering import INT_TYPES, LoweredFeatures
-from featurestore.core.parts import Array
-from featurestore.core.point_in_time_rows import Chunk
+from featurestore.core.lowering.lowering import INT_TYPES, LoweredFeatures
+from featurestore.core.point_in_time.rows import Chunk
 from featurestore.core.spec import Column, ValueType
+from featurestore.core.tiles.parts import Array
 from featurestore.offline.arrow_columns import ARROW_TYPES
 
 _ROW = "row"

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array
 from featurestore.core.inputs import view_inputs
-from featurestore.core.point_in_time_rows import EntityEvents
+from featurestore.core.point_in_time.rows import EntityEvents
 from featurestore.core.spec import ValueType, ViewSpec
 from featurestore.offline.arrow_columns import strings, strings_array
 from featurestore.offline.view_events import joined, size_bytes

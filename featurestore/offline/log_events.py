@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from featurestore.core.events import BlobRow, ColumnValues, EventBatch, Int64Array
 from featurestore.core.inputs import view_inputs
-from featurestore.core.point_in_time_rows import EntityEvents, hash_ids
+from featurestore.core.point_in_time.rows import EntityEvents, hash_ids
 from featurestore.core.spec import Column, SourceSpec, ValueType, ViewSpec
 from featurestore.core.view import CompiledView
 from featurestore.errors import InvalidRequest

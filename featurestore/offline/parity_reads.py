@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.core.agreement import RELATIVE_TOLERANCE, SHAPE_TOLERANCE
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.spec import Column, FeatureSpec, RepoSpec, SourceSpec, ValueType, ViewSpec
+from featurestore.core.tolerance import RELATIVE_TOLERANCE, SHAPE_TOLERANCE
 from featurestore.definitions.limits import DAY_MS
 from featurestore.offline.entity_numbers import EntityNumbers
 from featurestore.offline.event_log.layout import EPOCH_ORDINAL

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.core.agreement import RELATIVE_TOLERANCE, agrees
 from featurestore.core.events import BoolArray, Float64Array
+from featurestore.core.tolerance import RELATIVE_TOLERANCE, agrees
 
 
 def differing(logged: pa.ChunkedArray, recomputed: pa.ChunkedArray, scale: Float64Array | None = None) -> BoolArray:

@@ -12,8 +12,8 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from featurestore.core.point_in_time import PointInTime
-from featurestore.core.point_in_time_rows import CHUNK_ROWS, Chunk, Moments, chunks
+from featurestore.core.point_in_time.answer import PointInTime
+from featurestore.core.point_in_time.rows import CHUNK_ROWS, Chunk, Moments, chunks
 from featurestore.core.spec import ViewSpec
 from featurestore.core.view import CompiledView
 from featurestore.offline.answer_parts import AnswerParts, PartAnswers

@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array
 from featurestore.core.inputs import view_inputs
-from featurestore.core.point_in_time_rows import EntityEvents, hash_ids
+from featurestore.core.point_in_time.rows import EntityEvents, hash_ids
 from featurestore.core.spec import Column, SourceSpec, ValueType, ViewSpec
-from featurestore.core.tiles import Blobs, join_blobs
+from featurestore.core.tiles.tiles import Blobs, join_blobs
 from featurestore.offline.arrow_columns import column_values, strings
 from featurestore.offline.entity_numbers import EntityNumbers
 from featurestore.offline.histories import EVENT_TIME, History

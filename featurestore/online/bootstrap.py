@@ -23,7 +23,7 @@ import numpy as np
 
 from featurestore.clock import Clock
 from featurestore.core.events import BlobRow, Int64Array
-from featurestore.core.point_in_time_rows import EntityEvents
+from featurestore.core.point_in_time.rows import EntityEvents
 from featurestore.errors import StoreRolledBack, WriterFenced
 from featurestore.online.bootstrap_fold import EntityFolder, StoredEntity
 from featurestore.online.generations import Generation, GenerationCatalog, GenerationState

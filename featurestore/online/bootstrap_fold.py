@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from featurestore.core.events import Int64Array
-from featurestore.core.parts import EventRows
-from featurestore.core.point_in_time_rows import EntityEvents, first_of_ids
-from featurestore.core.roll_up import EntityTiles
-from featurestore.core.tiles import concatenate
+from featurestore.core.point_in_time.rows import EntityEvents, first_of_ids
+from featurestore.core.tiles.parts import EventRows
+from featurestore.core.tiles.roll_up import EntityTiles
+from featurestore.core.tiles.tiles import concatenate
 from featurestore.online.compaction import HEAD_ROWS_MAX
 from featurestore.online.generations import Generation
 from featurestore.wire.head_codec import head_codec

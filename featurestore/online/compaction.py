@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from featurestore.clock import Clock
-from featurestore.core.roll_up import EntityTiles
-from featurestore.core.tiles import TileTable, concatenate
+from featurestore.core.tiles.roll_up import EntityTiles
+from featurestore.core.tiles.tiles import TileTable, concatenate
 from featurestore.errors import CorruptTile
 from featurestore.online.generations import Generation
 from featurestore.online.store import OnlineStore

@@ -10,8 +10,8 @@ import numpy as np
 import xxhash
 
 from featurestore.core.events import BoolArray, ColumnValues, Int64Array, KeyedBatch, ObjectArray
-from featurestore.core.id_horizon import HashArray
-from featurestore.core.parts import EventRows
+from featurestore.core.tiles.parts import EventRows
+from featurestore.online.write.id_horizon import HashArray
 from featurestore.wire.head_codec import HeadCodec
 
 _KEY_FACTOR = np.uint64(0x9E3779B97F4A7C15)

@@ -20,7 +20,6 @@ import numpy as np
 
 from featurestore.clock import Clock
 from featurestore.core.events import KeyedBatch
-from featurestore.core.id_horizon import HashArray
 from featurestore.errors import InvariantBroken, StoreRolledBack, WriterFenced
 from featurestore.online.compaction import Compaction, Compactor
 from featurestore.online.generations import Generation
@@ -35,6 +34,7 @@ from featurestore.online.new_rows import (
 )
 from featurestore.online.seen_ids import SeenIds
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
+from featurestore.online.write.id_horizon import HashArray
 from featurestore.wire.head_codec import head_codec
 from featurestore.wire.store_layout import (
     Checkpoint,

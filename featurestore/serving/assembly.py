@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
-from featurestore.core.ranges import Gathered
+from featurestore.core.tiles.ranges import Gathered
 from featurestore.errors import AsOfTooOld, CorruptData, CorruptTile, InvariantBroken, LimitExceeded
 from featurestore.online.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
 from featurestore.serving.deadline import Deadline

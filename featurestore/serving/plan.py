@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.events import Int64Array
-from featurestore.core.lowered_view import LoweredView
-from featurestore.core.lowering import Lowering
+from featurestore.core.lowering.lowering import Lowering
+from featurestore.core.lowering.lowering_input import LoweredView
 from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ValueType
 from featurestore.online.generations import Generation
 from featurestore.serving.placing import DOUBLE, INTEGER, OTHER

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from featurestore.core.agreement import RELATIVE_TOLERANCE, SHAPE_TOLERANCE, agrees
 from featurestore.core.spec import FeatureSpec
+from featurestore.core.tolerance import RELATIVE_TOLERANCE, SHAPE_TOLERANCE, agrees
 from featurestore.testing.naive import NaiveAnswer, NaiveEvent, naive_value
 
 __all__ = ["RELATIVE_TOLERANCE", "agrees", "magnitude"]

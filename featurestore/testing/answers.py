@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from featurestore.core.lowering import INT_TYPES
+from featurestore.core.lowering.lowering import INT_TYPES
 from featurestore.core.spec import ValueType, ViewSpec
 from featurestore.core.view import ViewAnswer
 from featurestore.online.generations import Generation

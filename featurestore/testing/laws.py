@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.aggregations.catalog import resolve
-from featurestore.core.aggregations.keyed import KeyedPart
-from featurestore.core.aggregations.keyed_kernels import ADD
+from featurestore.core.aggregations.keyed.kernels import ADD
+from featurestore.core.aggregations.keyed.states import KeyedPart
 from featurestore.core.events import BlobRow
-from featurestore.core.lowering import INT_TYPES
-from featurestore.core.parts import EventRows, Storage
+from featurestore.core.lowering.lowering import INT_TYPES
 from featurestore.core.spec import Column, ValueType
-from featurestore.core.tiles import TileLayout, TileTable, concatenate
+from featurestore.core.tiles.parts import EventRows, Storage
+from featurestore.core.tiles.tiles import TileLayout, TileTable, concatenate
 from featurestore.testing.batches import event_columns
 from featurestore.testing.naive import NaiveAnswer, NaiveEvent
 

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from featurestore.core.spec import CalendarUnit, Window
-from featurestore.core.time_zones import zone_rules
+from featurestore.core.windows.time_zones import zone_rules
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS, _SECOND, _DAY = timedelta(milliseconds=1), timedelta(seconds=1), timedelta(days=1)

@@ -22,8 +22,7 @@ from dataclasses import dataclass, replace
 from hypothesis import strategies as st
 
 from featurestore.core.aggregations.catalog import names, resolve
-from featurestore.core.calendar_windows import calendar_window
-from featurestore.core.series import series_type
+from featurestore.core.lowering.series import series_type
 from featurestore.core.spec import (
     HOP_LADDER_MS,
     CalendarUnit,
@@ -35,7 +34,8 @@ from featurestore.core.spec import (
     Window,
     default_hop_ms,
 )
-from featurestore.core.windows import session_window
+from featurestore.core.windows.calendar_windows import calendar_window
+from featurestore.core.windows.windows import session_window
 from featurestore.testing.naive import INT64_MAX, INT64_MIN, NaiveEvent, NaiveValue, window_edges
 from featurestore.wire.entity_key import encode_key
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from featurestore.core.compiled import BYTES, FLAGS, FLOAT_MATRIX, INT, INT_MATRIX, INTS, compiled, inlined
 from featurestore.core.events import Float64Array, Int64Array
-from featurestore.core.parts import Array
+from featurestore.core.tiles.parts import Array
 
 CONSTANT = 4
 """Code of a field that has one value in all tiles."""

@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.core.events import TEXT_BYTES_MAX, BlobRow, ColumnValues, Int64Array
-from featurestore.core.lifting import Input
-from featurestore.core.parts import EventRows, Lift, Merge, Storage
 from featurestore.core.spec import Column, ValueType
-from featurestore.core.tiles import TileLayout, TileTable
+from featurestore.core.tiles.lifting import Input
+from featurestore.core.tiles.parts import EventRows, Lift, Merge, Storage
+from featurestore.core.tiles.tiles import TileLayout, TileTable
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, InvariantBroken
 from featurestore.wire.head_kernels import (

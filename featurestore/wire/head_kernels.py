@@ -11,7 +11,7 @@ import numpy as np
 
 from featurestore.core.compiled import BYTES, FLOAT_MATRIX, FLOATS, INT, INT_MATRIX, INTS, compiled, inlined
 from featurestore.core.events import Float64Array, Int64Array
-from featurestore.core.parts import LOW_BITS, Array, Lift
+from featurestore.core.tiles.parts import LOW_BITS, Array, Lift
 
 PROGRAM_COLUMNS = 7
 """Columns of a head's lifting program: storage, field, lift, column of the event, condition, whether it merges by ADD,

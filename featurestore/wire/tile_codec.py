@@ -27,10 +27,10 @@ import numpy as np
 import xxhash
 
 from featurestore.core.events import BlobRow
-from featurestore.core.parts import EventRows, Merge, Storage
-from featurestore.core.ranges import find_bounds
 from featurestore.core.spec import HOP_LADDER_MS
-from featurestore.core.tiles import NOTHING_DROPPED_MS, Blobs, TileLayout, TileTable
+from featurestore.core.tiles.parts import EventRows, Merge, Storage
+from featurestore.core.tiles.ranges import find_bounds
+from featurestore.core.tiles.tiles import NOTHING_DROPPED_MS, Blobs, TileLayout, TileTable
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, InvariantBroken, UnknownTileVersion
 from featurestore.wire.body_kernels import CONSTANT, CONSTANT_BYTES, fill_body, measure_ints, write_ints

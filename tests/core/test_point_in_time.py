@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from featurestore.core.aggregations.catalog import names
 from featurestore.core.events import BlobRow
-from featurestore.core.lowering import INT_TYPES
-from featurestore.core.point_in_time import PointInTime
-from featurestore.core.point_in_time_rows import EntityEvents, Moments, chunks, first_of_ids, hash_ids
+from featurestore.core.lowering.lowering import INT_TYPES
+from featurestore.core.point_in_time.answer import PointInTime
+from featurestore.core.point_in_time.rows import EntityEvents, Moments, chunks, first_of_ids, hash_ids
 from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.core.view import CompiledView
 from featurestore.testing.agreement import agrees, magnitude

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from featurestore.core.aggregations.catalog import names
 from featurestore.core.events import Int64Array
-from featurestore.core.parts import EventRows
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
-from featurestore.core.tiles import TileTable, concatenate
+from featurestore.core.tiles.parts import EventRows
+from featurestore.core.tiles.tiles import TileTable, concatenate
 from featurestore.core.view import CompiledView
 from featurestore.errors import AsOfTooOld
 from featurestore.testing.agreement import agrees, magnitude

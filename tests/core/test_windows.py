@@ -10,12 +10,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from featurestore.core.calendar_windows import begin_ms, calendar_window
 from featurestore.core.spec import CalendarUnit, FeatureSpec, ValueType, ViewSpec, Window
-from featurestore.core.tiles import TileTable, concatenate
-from featurestore.core.time_zones import zone_names, zone_rules
+from featurestore.core.tiles.tiles import TileTable, concatenate
 from featurestore.core.view import CompiledView
-from featurestore.core.windows import element_windows, session_window
+from featurestore.core.windows.calendar_windows import begin_ms, calendar_window
+from featurestore.core.windows.time_zones import zone_names, zone_rules
+from featurestore.core.windows.windows import element_windows, session_window
 from featurestore.errors import AsOfTooOld, InvalidRequest
 from featurestore.testing.answers import answer_values
 from featurestore.testing.naive import NaiveEvent, window_edges

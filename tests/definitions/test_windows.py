@@ -8,9 +8,9 @@ import pytest
 from feast import Entity, KafkaSource, ValueType
 from feast.types import Array, Float64, Int64
 
-from featurestore.core.calendar_windows import calendar_window
 from featurestore.core.spec import CalendarUnit, Window
-from featurestore.core.windows import session_window
+from featurestore.core.windows.calendar_windows import calendar_window
+from featurestore.core.windows.windows import session_window
 from featurestore.definitions.authoring import (
     aggregate,
     count,

@@ -19,8 +19,8 @@ from featurestore.testing.answers import answer_values
 from featurestore.testing.naive import NaiveEvent, naive_value
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, event_streams, stream_cases
 from featurestore.wire.entity_key import decode_key, encode_key
+from tests.core.test_inputs import COMPUTED, CONDITIONS, ascii_markets, computed_row
 from tests.core.test_tiles_against_naive import by_start, distinct, fold
-from tests.core.test_view_inputs import COMPUTED, CONDITIONS, ascii_markets, computed_row
 from tests.offline.label_tables import history_table, plain_values, repo_of
 
 Asks = Sequence[tuple[bytes, int]]

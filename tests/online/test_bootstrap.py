@@ -13,7 +13,7 @@ from hypothesis import given, settings
 import featurestore.online.bootstrap as bootstrap
 import featurestore.online.bootstrap_fold as bootstrap_fold
 from featurestore.core.events import BlobRow, Int64Array
-from featurestore.core.point_in_time_rows import EntityEvents, hash_ids
+from featurestore.core.point_in_time.rows import EntityEvents, hash_ids
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import InvalidRequest, OnlineStoreDown, WriterFenced
 from featurestore.online.bootstrap import fill_lanes, missing_lanes

@@ -5,9 +5,9 @@ import pytest
 import xxhash
 
 from featurestore.core.aggregations.catalog import names, resolve
-from featurestore.core.parts import EventRows
 from featurestore.core.spec import Column, ValueType
-from featurestore.core.tiles import TileLayout
+from featurestore.core.tiles.parts import EventRows
+from featurestore.core.tiles.tiles import TileLayout
 from featurestore.testing.batches import event_columns
 from featurestore.testing.naive import NaiveEvent
 from featurestore.wire.tile_codec import encode_body

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurestore.core.events import BlobRow
-from featurestore.core.parts import EventRows
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
-from featurestore.core.tiles import TileTable
+from featurestore.core.tiles.parts import EventRows
+from featurestore.core.tiles.tiles import TileTable
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptData, CorruptTile, UnknownTileVersion
 from featurestore.testing.batches import keyed_batch

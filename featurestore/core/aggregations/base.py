@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from featurestore.core.aggregations.formulas import Formula
 from featurestore.core.events import BoolArray, Int64Array
-from featurestore.core.formulas import Formula
-from featurestore.core.parts import Array, Part
 from featurestore.core.spec import SCALAR_TYPES, Column, ValueType
+from featurestore.core.tiles.parts import Array, Part
 
 NUMBERS = frozenset({ValueType.INT64, ValueType.FLOAT64, ValueType.BOOL})
 """Types that can be added up; a BOOL counts as 0 or 1."""

@@ -9,27 +9,27 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from featurestore.core.aggregations.approx_count_distinct import LG_K_MAX, LG_K_MIN, ApproximateCountDistinct
-from featurestore.core.aggregations.approx_percentile import Percentile
 from featurestore.core.aggregations.base import Aggregation
-from featurestore.core.aggregations.by_key import KEYS_DEFAULT, by_key
-from featurestore.core.aggregations.count import Count
-from featurestore.core.aggregations.count_distinct import CountDistinct
-from featurestore.core.aggregations.decay import DecayedCount, DecayedMean, DecayedValues
-from featurestore.core.aggregations.edges import Edge
-from featurestore.core.aggregations.event_lists import ENTRIES_MAX, EventValues
-from featurestore.core.aggregations.extremes import Extreme
-from featurestore.core.aggregations.gaps import BOUND_DEFAULT, BOUND_MAX, ExtremeGap
-from featurestore.core.aggregations.heavy_hitters import HeavyHitters
-from featurestore.core.aggregations.histogram import Entropy, Histogram, Mode
-from featurestore.core.aggregations.multiset import DISTINCT_MAX
+from featurestore.core.aggregations.keyed.approx_count_distinct import LG_K_MAX, LG_K_MIN, ApproximateCountDistinct
+from featurestore.core.aggregations.keyed.approx_percentile import Percentile
+from featurestore.core.aggregations.keyed.by_key import KEYS_DEFAULT, by_key
+from featurestore.core.aggregations.keyed.count_distinct import CountDistinct
+from featurestore.core.aggregations.keyed.heavy_hitters import HeavyHitters
+from featurestore.core.aggregations.keyed.histogram import Entropy, Histogram, Mode
+from featurestore.core.aggregations.keyed.multiset import DISTINCT_MAX
+from featurestore.core.aggregations.keyed.top_k import LENGTH_MAX, TopK
+from featurestore.core.aggregations.keyed.top_k_by import TopKBy
+from featurestore.core.aggregations.numbers.count import Count
+from featurestore.core.aggregations.numbers.min_max import Extreme
+from featurestore.core.aggregations.numbers.skew_kurtosis import Shape
+from featurestore.core.aggregations.numbers.sums import Mean, Sum
+from featurestore.core.aggregations.numbers.variance import StandardDeviation, Variance
+from featurestore.core.aggregations.ordered.decay import DecayedCount, DecayedMean, DecayedValues
+from featurestore.core.aggregations.ordered.event_lists import ENTRIES_MAX, EventValues
+from featurestore.core.aggregations.ordered.first_last import Edge
+from featurestore.core.aggregations.ordered.gaps import BOUND_DEFAULT, BOUND_MAX, ExtremeGap
+from featurestore.core.aggregations.ordered.times import EdgeTime, MeanGap, TimeSince
 from featurestore.core.aggregations.parameters import Arguments, Parameter, ParameterKind, parse_by, parse_call
-from featurestore.core.aggregations.shape import Shape
-from featurestore.core.aggregations.sums import Mean, Sum
-from featurestore.core.aggregations.times import EdgeTime, MeanGap, TimeSince
-from featurestore.core.aggregations.top_k import LENGTH_MAX, TopK
-from featurestore.core.aggregations.top_k_by import TopKBy
-from featurestore.core.aggregations.variance import StandardDeviation, Variance
 from featurestore.errors import InvalidRequest
 
 

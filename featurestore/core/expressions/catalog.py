@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from featurestore.core.expressions.arithmetic import OVERLOADS as ARITHMETIC
-from featurestore.core.expressions.calendar import OVERLOADS as CALENDAR
-from featurestore.core.expressions.casts import OVERLOADS as CASTS
-from featurestore.core.expressions.comparison import OVERLOADS as COMPARISON
-from featurestore.core.expressions.distance import OVERLOADS as DISTANCE
-from featurestore.core.expressions.logic import OVERLOADS as LOGIC
+from featurestore.core.expressions.functions.arithmetic import OVERLOADS as ARITHMETIC
+from featurestore.core.expressions.functions.calendar import OVERLOADS as CALENDAR
+from featurestore.core.expressions.functions.casts import OVERLOADS as CASTS
+from featurestore.core.expressions.functions.comparison import OVERLOADS as COMPARISON
+from featurestore.core.expressions.functions.distance import OVERLOADS as DISTANCE
+from featurestore.core.expressions.functions.logic import OVERLOADS as LOGIC
+from featurestore.core.expressions.functions.patterns import OVERLOADS as PATTERNS
+from featurestore.core.expressions.functions.text import OVERLOADS as TEXT
+from featurestore.core.expressions.functions.zones import OVERLOADS as ZONES
 from featurestore.core.expressions.overload import Overloads
-from featurestore.core.expressions.patterns import OVERLOADS as PATTERNS
-from featurestore.core.expressions.text import OVERLOADS as TEXT
-from featurestore.core.expressions.zones import OVERLOADS as ZONES
 
 CATALOG: Overloads = {
     **LOGIC,

@@ -9,9 +9,9 @@ from typing import TypeAlias
 import numpy as np
 
 from featurestore.core.events import BlobRow, ColumnValues, ObjectArray
-from featurestore.core.expressions.casts import integers_to_doubles
+from featurestore.core.expressions.functions.casts import integers_to_doubles
+from featurestore.core.expressions.functions.logic import is_null
 from featurestore.core.expressions.kinds import Kind
-from featurestore.core.expressions.logic import is_null
 from featurestore.core.expressions.tree import Call, Literal, Node, Read, render
 from featurestore.core.expressions.typing import overload_of
 from featurestore.core.expressions.vector import Array, Vector, objects, strict

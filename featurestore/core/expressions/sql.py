@@ -16,13 +16,13 @@ from sqlglot import exp
 from sqlglot.errors import ParseError, SqlglotError
 
 from featurestore.core.expressions import syntax
-from featurestore.core.expressions.calendar import PARTS, TRUNCATIONS
-from featurestore.core.expressions.casts import has_offset, parse_time_ms
+from featurestore.core.expressions.functions.calendar import PARTS, TRUNCATIONS
+from featurestore.core.expressions.functions.casts import has_offset, parse_time_ms
 from featurestore.core.expressions.kinds import KIND_OF_TYPE, TYPE_OF_KIND, Kind
 from featurestore.core.expressions.tree import Call, Literal, Node, Read
 from featurestore.core.expressions.typing import resolve, usages
 from featurestore.core.spec import ValueType
-from featurestore.core.time_zones import zone_names
+from featurestore.core.windows.time_zones import zone_names
 from featurestore.errors import InvalidExpression
 
 CHARACTERS_MAX = 10_000

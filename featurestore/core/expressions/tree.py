@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from featurestore.core.expressions.casts import format_time
+from featurestore.core.expressions.functions.casts import format_time
 from featurestore.core.expressions.kinds import Kind
 
 INFIX = frozenset({"+", "-", "*", "/", "//", "%", "||", "AND", "OR", "=", "<>", "<", "<=", ">", ">="} | {

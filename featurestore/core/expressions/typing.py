@@ -10,8 +10,8 @@ Nothing else converts by itself: 'BIGINT = VARCHAR' is refused, since it hides a
 
 from __future__ import annotations
 
-from featurestore.core.expressions.casts import has_offset, parse_time_ms
 from featurestore.core.expressions.catalog import CATALOG
+from featurestore.core.expressions.functions.casts import has_offset, parse_time_ms
 from featurestore.core.expressions.kinds import Kind
 from featurestore.core.expressions.overload import Overload
 from featurestore.core.expressions.tree import Call, Literal, Node

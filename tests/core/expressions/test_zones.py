@@ -11,7 +11,7 @@ import pytest
 
 from featurestore.core.expressions import compile_expression
 from featurestore.core.spec import ValueType
-from featurestore.core.time_zones import zone_names
+from featurestore.core.windows.time_zones import zone_names
 from tests.core.expressions.columns import column_of, values_of
 
 TYPES = {"t": ValueType.TIMESTAMP, "zone": ValueType.STRING}

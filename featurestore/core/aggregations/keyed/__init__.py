@@ -1,0 +1,1 @@
+"""Aggregations with a state for each distinct key: exact and approximate counts, top lists, maps."""

@@ -1,0 +1,1 @@
+"""Aggregations of numbers whose order does not matter: counts, sums, extremes, moments."""

@@ -1,0 +1,1 @@
+"""Aggregations that look at when events were: first and last, lists, times, gaps, decay."""

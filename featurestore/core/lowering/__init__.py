@@ -1,0 +1,1 @@
+"""Lowering: from merged tiles to the values of features."""
