@@ -17,8 +17,8 @@ from featurestore.core.spec import Column, FeatureSpec, SourceSpec, ValueType, V
 from featurestore.core.tiles.parts import EventRows, RowCount, ValueCount
 from featurestore.core.tiles.tiles import TileTable
 from featurestore.core.view import CompiledView
-from featurestore.wire.head_codec import head_codec
-from featurestore.wire.tile_codec import decode_entity, encode_body
+from featurestore.wire.codecs.body import decode_entity, encode_body
+from featurestore.wire.codecs.head import head_codec
 
 HOUR_MS = 3_600_000
 END_MS = 1_780_000_000_000 // HOUR_MS * HOUR_MS

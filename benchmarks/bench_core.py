@@ -21,10 +21,10 @@ from featurestore.core.view import CompiledView
 from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import answer_values
 from featurestore.testing.naive import NaiveEvent, NaiveValue, window_edges
-from featurestore.wire.events import EventDecoder
-from featurestore.wire.head_codec import head_codec
-from featurestore.wire.keying import columns_read, key_events
-from featurestore.wire.tile_codec import decode_entity, encode_body
+from featurestore.wire.codecs.body import decode_entity, encode_body
+from featurestore.wire.codecs.head import head_codec
+from featurestore.wire.entity_routing import columns_read, key_events
+from featurestore.wire.payloads import EventDecoder
 
 VIEW = "card_activity"
 HOUR_MS = 3_600_000

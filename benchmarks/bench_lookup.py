@@ -31,8 +31,8 @@ from featurestore.serving.client import LookupClient
 from featurestore.serving.client_messages import make_request
 from featurestore.serving.limits import WORKERS_DEFAULT
 from featurestore.testing.servers import RedisServer, redis_server
+from featurestore.wire.codecs.plain_row import encode_values
 from featurestore.wire.entity_key import encode_key, lane_of
-from featurestore.wire.plain_codec import encode_values
 from featurestore.wire.store_layout import plain_key
 
 SERVICE = "fraud_detection"

@@ -17,8 +17,8 @@ from featurestore.core.spec import RepoSpec
 from featurestore.online.generations import Generation, GenerationCatalog
 from featurestore.online.redis_store import RedisStore
 from featurestore.online.writer import ViewWriter
-from featurestore.wire.events import EventDecoder, RawBatch
-from featurestore.wire.keying import columns_read, key_events
+from featurestore.wire.entity_routing import columns_read, key_events
+from featurestore.wire.payloads import EventDecoder, RawBatch
 
 BATCH_RECORDS = 8_192
 """As the stream reads them."""

@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from featurestore.errors import SourceUnavailable
-from featurestore.wire.events import DeadLetter
+from featurestore.wire.payloads import DeadLetter
 
 TOPIC_SUFFIX = ".dead-letters"
 FLUSH_TIMEOUT_SECONDS = 30.0

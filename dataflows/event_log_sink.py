@@ -28,7 +28,7 @@ from featurestore.errors import StoreRolledBack
 from featurestore.offline.event_log.files import LogFiles
 from featurestore.offline.event_log.schema import payload_columns, rows_of
 from featurestore.offline.event_log.writer import PartitionRows, PartitionWriter
-from featurestore.wire.events import EventDecoder, RawBatch
+from featurestore.wire.payloads import EventDecoder, RawBatch
 
 COMMIT_THREADS = 4
 """Commits of different partitions that run at once: they wait for the disk or the network, or compress."""

@@ -19,7 +19,7 @@ import numpy as np
 from dataflows.sources import PartitionReader
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, SourceUnavailable
-from featurestore.wire.events import RawBatch
+from featurestore.wire.payloads import RawBatch
 
 BLOCK_BYTES = 4 * 1024 * 1024
 """Bytes in one read of a file."""

@@ -23,7 +23,7 @@ from dataflows.sources import PartitionReader
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, InvalidRequest, SourceUnavailable
-from featurestore.wire.events import RawBatch
+from featurestore.wire.payloads import RawBatch
 
 METADATA_TIMEOUT_SECONDS = 10.0
 PUBLISH_INTERVAL_MS = 5_000

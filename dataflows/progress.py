@@ -21,7 +21,7 @@ from featurestore.clock import Clock
 from featurestore.core.events import KeyedBatch
 from featurestore.online.generations import Generation
 from featurestore.online.writer import WriteReport
-from featurestore.wire.events import DeadLetter
+from featurestore.wire.payloads import DeadLetter
 
 TERMINAL_SECONDS = 0.5
 """Time between two refreshes of a terminal's line."""

@@ -17,8 +17,7 @@ from dataflows.plan import Stage
 from dataflows.sources import Shared, SourceItem
 from featurestore.core.events import KeyedBatch
 from featurestore.core.spec import SourceSpec, ViewSpec
-from featurestore.wire.events import DeadLetter, DecodedBatch, EventDecoder, RawBatch
-from featurestore.wire.keying import (
+from featurestore.wire.entity_routing import (
     PartitionWatermark,
     columns_read,
     key_events,
@@ -26,6 +25,7 @@ from featurestore.wire.keying import (
     split_by_writer,
     with_computed,
 )
+from featurestore.wire.payloads import DeadLetter, DecodedBatch, EventDecoder, RawBatch
 
 
 @dataclass(frozen=True, slots=True)

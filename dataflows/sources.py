@@ -23,7 +23,7 @@ from dataflows.progress import Progress
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, FeatureStoreError, InvalidRequest, SourceUnavailable
-from featurestore.wire.events import RawBatch
+from featurestore.wire.payloads import RawBatch
 
 IDLE_POLL_MS = 5
 """A partition that has been read empty is looked at again after this long: the source's share of event-to-servable

@@ -1,4 +1,4 @@
-"""Compile proto/feast/**/*.proto into featurestore/wire/feast.binpb.
+"""Compile proto/feast/**/*.proto into featurestore/wire/feast/feast.binpb.
 
 Run `python proto/compile_feast.py` after editing one of them (needs grpcio-tools). The output is one
 FileDescriptorSet, well-known types included, without source positions, so it changes only when a message does.
@@ -13,7 +13,7 @@ from pathlib import Path
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent
-OUTPUT = ROOT.parent / "featurestore" / "wire" / "feast.binpb"
+OUTPUT = ROOT.parent / "featurestore" / "wire" / "feast" / "feast.binpb"
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from featurestore.core.tiles.parts import EventRows
 from featurestore.core.tiles.tiles import TileLayout
 from featurestore.testing.batches import event_columns
 from featurestore.testing.naive import NaiveEvent, NaiveValue
-from featurestore.wire.tile_codec import encode_body
+from featurestore.wire.codecs.body import encode_body
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "aggregations.md"
 

@@ -33,8 +33,8 @@ class MomentType(click.ParamType[int]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse one moment."""
-        from featurestore.wire.events import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
         from featurestore.wire.iso8601 import parse_text
+        from featurestore.wire.payloads import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
 
         text = str(value)
         is_number = text.removeprefix("-").isdecimal()

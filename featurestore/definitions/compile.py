@@ -31,7 +31,7 @@ from featurestore.definitions.compile_types import VALUE_TYPES, join_keys_of
 from featurestore.definitions.compile_view import compile_stream_view
 from featurestore.definitions.problems import Place, Problem, ProblemList
 from featurestore.errors import DefinitionError
-from featurestore.wire.feast_registry import RegisteredEntity, RegisteredRepo, RegisteredTable, RegisteredView
+from featurestore.wire.feast.registry import RegisteredEntity, RegisteredRepo, RegisteredTable, RegisteredView
 
 NANOSECONDS_PER_MS = 1_000_000
 

@@ -9,7 +9,7 @@ from featurestore.core.spec import SCALAR_TYPES, ComputedColumn, FeatureSpec, So
 from featurestore.definitions.compile_types import EXACT_TYPES
 from featurestore.definitions.problems import Place, ProblemList
 from featurestore.errors import InvalidRequest
-from featurestore.wire.feast_registry import RegisteredField
+from featurestore.wire.feast.registry import RegisteredField
 
 COMPUTED_TAG_PREFIX = "computed."
 """Tags of a source: "computed.amount_eur" holds the SQL of the column amount_eur."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, ServiceSpec, ViewSpec
 from featurestore.definitions import limits
 from featurestore.definitions.problems import Place, ProblemList, suggest
-from featurestore.wire.feast_registry import RegisteredProjection, RegisteredService
+from featurestore.wire.feast.registry import RegisteredProjection, RegisteredService
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from featurestore.definitions.durations import format_duration, parse_duration_m
 from featurestore.definitions.problems import Place, ProblemList, suggest
 from featurestore.definitions.source_schema import SourceSchema, parse_source_schema
 from featurestore.errors import InvalidRequest
-from featurestore.wire.feast_registry import RegisteredSource, RegisteredView
+from featurestore.wire.feast.registry import RegisteredSource, RegisteredView
 
 EVENT_ID_TAG = "event_id"
 """Tag of a source: the column whose value is unique per event."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from featurestore.core.spec import Column, ValueType
 from featurestore.definitions import limits
 from featurestore.definitions.problems import Place, ProblemList, suggest
-from featurestore.wire.feast_registry import RegisteredEntity, RegisteredView
+from featurestore.wire.feast.registry import RegisteredEntity, RegisteredView
 
 VALUE_TYPES: Mapping[str, ValueType] = {
     "INT64": ValueType.INT64,

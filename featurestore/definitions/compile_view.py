@@ -31,7 +31,7 @@ from featurestore.definitions.compile_window import NANOSECONDS_PER_MS, SERIES_T
 from featurestore.definitions.durations import format_duration
 from featurestore.definitions.problems import Place, ProblemList, quoted, suggest
 from featurestore.errors import InvalidRequest
-from featurestore.wire.feast_registry import RegisteredAggregation, RegisteredEntity, RegisteredField, RegisteredView
+from featurestore.wire.feast.registry import RegisteredAggregation, RegisteredEntity, RegisteredField, RegisteredView
 
 LOOKBACK_TAG = "lookback"
 """Tag of a view: how far before an entity's newest event a read stays exact."""

@@ -23,7 +23,7 @@ from featurestore.definitions.compile_source import duration_tag
 from featurestore.definitions.durations import format_duration
 from featurestore.definitions.problems import Place, ProblemList, quoted
 from featurestore.errors import InvalidRequest
-from featurestore.wire.feast_registry import RegisteredAggregation
+from featurestore.wire.feast.registry import RegisteredAggregation
 
 WINDOW_TAG = "window"
 """Tag of a Field: a window that time_window cannot say."""

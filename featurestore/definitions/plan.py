@@ -27,8 +27,8 @@ from featurestore.core.spec import (
 from featurestore.definitions.compile import Compilation
 from featurestore.definitions.durations import format_duration
 from featurestore.definitions.registry import compile_registry, read_registry_bytes
-from featurestore.wire.feast_registry import projects_of
-from featurestore.wire.view_codec import definition_hash
+from featurestore.wire.codecs.view_json import definition_hash
+from featurestore.wire.feast.registry import projects_of
 
 SHORT_HASH_LENGTH = 8
 

@@ -17,7 +17,7 @@ from featurestore.definitions import limits
 from featurestore.definitions.compile import Compilation, compile_repo
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, LimitExceeded, SourceUnavailable
-from featurestore.wire.feast_registry import ROW_LISTS, decode_registry, projects_of, registry_from_rows
+from featurestore.wire.feast.registry import ROW_LISTS, decode_registry, projects_of, registry_from_rows
 
 
 def read_registry(path_or_url: str | Path, *, project: str | None = None) -> RepoSpec:

@@ -27,7 +27,7 @@ from featurestore.offline.plain_join import PlainHistory, newest_rows
 from featurestore.offline.training_set import OUTPUT_ROWS, ProgressReport, TrainingSet
 from featurestore.offline.training_set_plan import TrainingSetPlan, plan_training_set
 from featurestore.offline.view_events import reach_of
-from featurestore.wire.events import EVENT_TIME_MS_MIN
+from featurestore.wire.payloads import EVENT_TIME_MS_MIN
 
 
 @dataclass(frozen=True, slots=True)

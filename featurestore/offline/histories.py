@@ -28,7 +28,7 @@ from featurestore.offline.content_digest import content_digest
 from featurestore.offline.event_log.layout import EPOCH_ORDINAL
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.label_times import moments_ms
-from featurestore.wire.events import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN
+from featurestore.wire.payloads import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN
 
 EVENT_TIME = "event_time_ms"
 """Column of every batch of a history: the event time, integer milliseconds UTC."""

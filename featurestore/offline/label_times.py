@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 from featurestore.core.events import BoolArray, Int64Array
 from featurestore.errors import InvalidRequest
 from featurestore.wire import iso8601
-from featurestore.wire.events import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
+from featurestore.wire.payloads import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
 
 _UNITS_PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 _MS_PER_SECOND = 1_000

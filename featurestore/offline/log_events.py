@@ -29,7 +29,7 @@ from featurestore.errors import InvalidRequest
 from featurestore.offline.arrow_columns import column_values, strings, strings_array
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.snapshot import Positions, Snapshot
-from featurestore.wire.keying import key_events, with_computed
+from featurestore.wire.entity_routing import key_events, with_computed
 
 PART_ROWS = 1 << 19
 """Rows of a file, about, if no single entity has more."""

@@ -43,7 +43,7 @@ from featurestore.offline.parity_report import EXAMPLES_PER_FEATURE_MAX, Example
 from featurestore.offline.parity_values import differing, value_at
 from featurestore.offline.plain_join import PlainHistory
 from featurestore.offline.training_set import MEMORY_BYTES_DEFAULT, build_training_set
-from featurestore.wire.view_codec import definition_hash
+from featurestore.wire.codecs.view_json import definition_hash
 
 BATCH_ROWS = 1 << 18
 """Logged rows that are recomputed together: one pass over the event log each."""

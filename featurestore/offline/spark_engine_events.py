@@ -31,7 +31,7 @@ from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.snapshot import Snapshot
 from featurestore.offline.histories import EVENT_TIME
 from featurestore.offline.view_events import Reach
-from featurestore.wire.events import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
+from featurestore.wire.payloads import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
 
 _FILE, _ROW, _PATH = "__featurestore_file", "__featurestore_row", "__featurestore_path"
 _SCHEME = "^([a-z0-9]+):/+"

@@ -22,8 +22,8 @@ from featurestore.core.tiles.roll_up import EntityTiles
 from featurestore.core.tiles.tiles import concatenate
 from featurestore.online.compaction import HEAD_ROWS_MAX
 from featurestore.online.generations import Generation
-from featurestore.wire.head_codec import head_codec
-from featurestore.wire.tile_codec import encode_body
+from featurestore.wire.codecs.body import encode_body
+from featurestore.wire.codecs.head import head_codec
 
 FOLD_ROWS = 1 << 16
 """Events that are lifted at once: with a hundred fields their tiles take 50 MB."""

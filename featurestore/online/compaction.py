@@ -21,8 +21,8 @@ from featurestore.core.tiles.tiles import TileTable, concatenate
 from featurestore.errors import CorruptTile
 from featurestore.online.generations import Generation
 from featurestore.online.store import OnlineStore
-from featurestore.wire.head_codec import head_codec
-from featurestore.wire.tile_codec import decode_entity, encode_body
+from featurestore.wire.codecs.body import decode_entity, encode_body
+from featurestore.wire.codecs.head import head_codec
 
 HEAD_ROWS_MAX = 48
 """A head as long as this many rows with empty strings is folded into the body."""

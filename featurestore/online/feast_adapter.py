@@ -32,7 +32,7 @@ from featurestore.online.plain_writer import PlainValues, PlainWriter, delete_pl
 from featurestore.online.reader import EntityRead, PlainRead
 from featurestore.online.redis_store import RedisStore, connect
 from featurestore.online.serving_generations import ServingGenerations
-from featurestore.wire.plain_codec import stored_value
+from featurestore.wire.codecs.plain_row import stored_value
 from featurestore.wire.store_layout import DEFAULT_LANE_COUNT
 
 with skip_typeguard():

@@ -26,6 +26,7 @@ from featurestore.core.spec import ViewSpec
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptData, InvalidRequest, StoreMismatch
 from featurestore.online.store import OnlineStore
+from featurestore.wire.codecs.view_json import LAYOUT_VERSION, definition_hash
 from featurestore.wire.store_layout import (
     DEFAULT_LANE_COUNT,
     LANE_COUNT_MAX,
@@ -33,7 +34,6 @@ from featurestore.wire.store_layout import (
     generations_key,
     layout_key,
 )
-from featurestore.wire.view_codec import LAYOUT_VERSION, definition_hash
 
 
 class GenerationState(enum.StrEnum):

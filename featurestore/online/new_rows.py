@@ -12,7 +12,7 @@ import xxhash
 from featurestore.core.events import BoolArray, ColumnValues, Int64Array, KeyedBatch, ObjectArray
 from featurestore.core.tiles.parts import EventRows
 from featurestore.online.write.id_horizon import HashArray
-from featurestore.wire.head_codec import HeadCodec
+from featurestore.wire.codecs.head import HeadCodec
 
 _KEY_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 """2**64 over the golden ratio, odd."""

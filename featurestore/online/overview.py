@@ -16,6 +16,7 @@ from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
 from featurestore.online.generations import Generation, GenerationCatalog
 from featurestore.online.store import OnlineStore
+from featurestore.wire.codecs.view_json import definition_hash
 from featurestore.wire.store_layout import (
     Checkpoint,
     decode_checkpoint,
@@ -24,7 +25,6 @@ from featurestore.wire.store_layout import (
     project_pattern,
     smallest_positions,
 )
-from featurestore.wire.view_codec import definition_hash
 
 KEYS_LISTED_MAX = 200_000
 """Keys that are listed to count entities; what a larger store holds beyond them is not guessed at."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from featurestore.clock import Clock
 from featurestore.errors import LimitExceeded
 from featurestore.online.store import OnlineStore
+from featurestore.wire.codecs.plain_row import StoredValue, encode_values
 from featurestore.wire.entity_key import KEY_BYTES_MAX, lane_of
-from featurestore.wire.plain_codec import StoredValue, encode_values
 from featurestore.wire.store_layout import is_of_project, plain_key, plain_pattern, project_pattern
 
 ROWS_PER_ROUND_TRIP = 1_000

@@ -17,8 +17,8 @@ from featurestore.core.view import ViewAnswer
 from featurestore.errors import AsOfTooOld, CorruptData
 from featurestore.online.generations import Generation
 from featurestore.online.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
-from featurestore.wire.plain_codec import StoredValue, decode_values
-from featurestore.wire.tile_codec import decode_entity
+from featurestore.wire.codecs.body import decode_entity
+from featurestore.wire.codecs.plain_row import StoredValue, decode_values
 
 _MS_PER_SECOND = 1_000
 _NEVER_MS = 0

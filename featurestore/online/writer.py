@@ -35,7 +35,7 @@ from featurestore.online.new_rows import (
 from featurestore.online.seen_ids import SeenIds
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
 from featurestore.online.write.id_horizon import HashArray
-from featurestore.wire.head_codec import head_codec
+from featurestore.wire.codecs.head import head_codec
 from featurestore.wire.store_layout import (
     Checkpoint,
     decode_checkpoint,

@@ -30,9 +30,9 @@ from featurestore.serving.packed_collections import Collection
 from featurestore.serving.placing import give_statuses, place_numbers
 from featurestore.serving.plan import PlainPart, ServicePlan, StreamPart
 from featurestore.serving.schema import FeatureStatus, Matrix
+from featurestore.wire.codecs.body import decode_entity
+from featurestore.wire.codecs.plain_row import decode_plain
 from featurestore.wire.entity_key import KEY_BYTES_MAX, encode_key, encode_value
-from featurestore.wire.plain_codec import decode_plain
-from featurestore.wire.tile_codec import decode_entity
 
 KeyColumns = Sequence[Sequence[str] | Sequence[int]]
 """For each join key of the schema, one value for each row."""

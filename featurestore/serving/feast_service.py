@@ -30,7 +30,7 @@ from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.plan import ServicePlan
 from featurestore.serving.schema import FeatureStatus, Matrix
 from featurestore.serving.steps import LongWork, Steps
-from featurestore.wire.feast_protos import message_class
+from featurestore.wire.feast.protos import message_class
 
 SERVICE_NAME = "feast.serving.ServingService"
 

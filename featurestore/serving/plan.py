@@ -30,7 +30,7 @@ from featurestore.serving.schema import (
     ServiceSchema,
     make_schema,
 )
-from featurestore.wire.tile_codec import prepare
+from featurestore.wire.codecs.body import prepare
 
 BEFORE_EVERYTHING_MS = 0
 """Read time at which a view is asked for its answer over no events; any would do."""

@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from featurestore.serving._generated import lookup_pb2
-from featurestore.wire.feast_protos import descriptor_pool as feast_pool
+from featurestore.wire.feast.protos import descriptor_pool as feast_pool
 
 REFLECTION_SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 

@@ -11,7 +11,7 @@ from featurestore.core.view import ViewAnswer
 from featurestore.online.generations import Generation
 from featurestore.online.reader import EntityBytes, EntityRead, Reader
 from featurestore.testing.naive import NaiveAnswer
-from featurestore.wire.tile_codec import decode_entity
+from featurestore.wire.codecs.body import decode_entity
 
 AnswerValues = dict[str, NaiveAnswer | None]
 """Feature name -> value; moments are milliseconds, flags 0 and 1."""

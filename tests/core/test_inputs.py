@@ -18,8 +18,8 @@ from featurestore.testing.answers import answer_values
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.naive import NaiveEvent, naive_value
 from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, stream_cases
-from featurestore.wire.head_codec import HeadCodec
-from featurestore.wire.tile_codec import decode_entity
+from featurestore.wire.codecs.body import decode_entity
+from featurestore.wire.codecs.head import HeadCodec
 
 Columns = Mapping[str, Any]
 

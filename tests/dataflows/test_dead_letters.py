@@ -15,7 +15,7 @@ from confluent_kafka.cimpl import NewTopic
 from dataflows.dead_letters import CUT_PAYLOAD_BYTES, TOPIC_SUFFIX, FileDeadLetters, KafkaDeadLetters
 from featurestore.errors import SourceUnavailable
 from featurestore.testing.servers import KafkaBroker
-from featurestore.wire.events import DeadLetter, DeadLetterReason
+from featurestore.wire.payloads import DeadLetter, DeadLetterReason
 
 LARGE = bytes(range(256)) * 8_000
 """2 MB: a broker takes 1 MB unless its topic says otherwise."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from featurestore.wire.feast_registry import (
+from featurestore.wire.feast.registry import (
     RegisteredAggregation,
     RegisteredEntity,
     RegisteredField,

@@ -10,7 +10,7 @@ import pytest
 from featurestore.core.spec import Column, FeatureSpec, RepoSpec, ValueType, Window
 from featurestore.definitions.registry import read_compilation, read_registry
 from featurestore.definitions.repo import load_repo
-from featurestore.wire.view_codec import definition_hash
+from featurestore.wire.codecs.view_json import definition_hash
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
 

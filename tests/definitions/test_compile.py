@@ -9,8 +9,8 @@ import pytest
 
 from featurestore.core.spec import Column, ComputedColumn, TableSpec, ValueType, Window
 from featurestore.definitions.compile import compile_repo
-from featurestore.wire.feast_registry import RegisteredTable, RegisteredView
-from featurestore.wire.view_codec import definition_hash
+from featurestore.wire.codecs.view_json import definition_hash
+from featurestore.wire.feast.registry import RegisteredTable, RegisteredView
 from tests.definitions.records import (
     HOUR_NS,
     MS_NS,
@@ -224,7 +224,7 @@ def test_join_keys_of_a_service_are_the_union_in_order_of_first_use() -> None:
 )
 def test_what_only_the_feast_sdk_serves_is_a_note_and_not_a_problem(taken: object, reason: str) -> None:
     """The repo is right; the service is left out, with the reason at hand, rather than answered in part."""
-    from featurestore.wire.feast_registry import RegisteredProjection
+    from featurestore.wire.feast.registry import RegisteredProjection
 
     assert isinstance(taken, RegisteredProjection)
     compilation = compile_repo(

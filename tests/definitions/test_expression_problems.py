@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from featurestore.definitions.compile import compile_repo
-from featurestore.wire.feast_registry import RegisteredRepo
+from featurestore.wire.feast.registry import RegisteredRepo
 from tests.definitions.records import aggregation, field, repo, source, view
 
 FEATURE = 'feature view "activity", feature "total": '

@@ -7,7 +7,7 @@ from dataclasses import replace
 from featurestore.core.spec import RepoSpec
 from featurestore.definitions.compile import compile_repo
 from featurestore.definitions.plan import Action, compare, render
-from featurestore.wire.feast_registry import RegisteredRepo, RegisteredTable
+from featurestore.wire.feast.registry import RegisteredRepo, RegisteredTable
 from tests.definitions.records import MS_NS, aggregation, field, plain_view, projection, repo, service, source, view
 
 NOTHING = RepoSpec("test", (), (), ())

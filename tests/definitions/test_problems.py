@@ -6,7 +6,7 @@ import pytest
 
 from featurestore.definitions.compile import compile_repo
 from featurestore.errors import DefinitionError
-from featurestore.wire.feast_registry import RegisteredEntity, RegisteredField, RegisteredRepo
+from featurestore.wire.feast.registry import RegisteredEntity, RegisteredField, RegisteredRepo
 from tests.definitions.records import (
     CARD,
     HOUR_NS,

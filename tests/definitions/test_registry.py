@@ -14,7 +14,7 @@ import pytest
 
 from featurestore.definitions.registry import compile_registry, read_registry, read_registry_bytes
 from featurestore.errors import CorruptData, DefinitionError, InvalidRequest, SourceUnavailable
-from featurestore.wire.feast_protos import message_class
+from featurestore.wire.feast.protos import message_class
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
 
@@ -218,7 +218,7 @@ def test_the_descriptor_set_is_compiled_from_the_proto_files(tmp_path: Path) -> 
     code = protoc.main(["protoc", *options, f"--descriptor_set_out={output}", *sources])
 
     assert code == 0
-    assert output.read_bytes() == (resources.files("featurestore.wire") / "feast.binpb").read_bytes()
+    assert output.read_bytes() == (resources.files("featurestore.wire.feast") / "feast.binpb").read_bytes()
 
 
 def test_a_registry_that_is_cut_short_is_never_taken_for_a_smaller_one(

@@ -25,8 +25,8 @@ from featurestore.definitions.authoring import (
 )
 from featurestore.definitions.compile import compile_repo
 from featurestore.definitions.plan import compare
-from featurestore.wire.feast_registry import RegisteredView
-from featurestore.wire.view_codec import decode_view, definition_hash, encode_view
+from featurestore.wire.codecs.view_json import decode_view, definition_hash, encode_view
+from featurestore.wire.feast.registry import RegisteredView
 from tests.definitions.records import HOUR_NS, MS_NS, aggregation, field, repo, view
 
 HOUR_MS = 3_600_000

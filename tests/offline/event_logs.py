@@ -23,7 +23,7 @@ from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.files import DirectoryExchange, FoundFile, LogFiles
 from featurestore.offline.event_log.schema import log_schema, payload_columns, rows_of
 from featurestore.offline.event_log.writer import PartitionRows, PartitionWriter, prepare_log
-from featurestore.wire.events import EventDecoder, RawBatch
+from featurestore.wire.payloads import EventDecoder, RawBatch
 
 TOPIC = "payments"
 DAY_MS = 86_400_000

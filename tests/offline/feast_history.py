@@ -32,7 +32,7 @@ from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.naive import NaiveEvent, naive_value
 from featurestore.wire.entity_key import encode_key
-from featurestore.wire.events import EventDecoder, RawBatch
+from featurestore.wire.payloads import EventDecoder, RawBatch
 
 from feast import FeatureStore  # isort: skip  # after featurestore.definitions, which makes its import fast
 

@@ -34,8 +34,8 @@ from featurestore.serving.feature_log import FeatureLog
 from featurestore.serving.listening import ServerSettings
 from featurestore.serving.registry_source import open_registry
 from featurestore.serving.server import FeatureServer
+from featurestore.wire.codecs.plain_row import encode_values
 from featurestore.wire.entity_key import lane_of
-from featurestore.wire.plain_codec import encode_values
 from featurestore.wire.store_layout import plain_key
 from tests.dataflows.payments import CONFIG, PROJECT, Payments
 from tests.dataflows.payments import REPO as TWO_VIEWS

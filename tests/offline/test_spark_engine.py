@@ -32,7 +32,7 @@ from featurestore.offline.training_set import build_training_set, write_training
 from featurestore.offline.training_set_plan import plan_training_set
 from featurestore.offline.view_events import Reach, reach_of
 from featurestore.testing.strategies import StreamCase, stream_cases
-from featurestore.wire.events import EVENT_TIME_MS_MAX
+from featurestore.wire.payloads import EVENT_TIME_MS_MAX
 from tests.offline.event_logs import PAYMENTS, Crash, FaultyFiles, offsets_of, write_commits
 from tests.offline.label_tables import CARD, NOON_MS, PAIR, history_table, payments, repo_of
 from tests.offline.spark_tables import Past, differing, make_past

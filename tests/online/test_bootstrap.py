@@ -28,8 +28,8 @@ from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.naive import NaiveEvent, naive_found, naive_value
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases
+from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.entity_key import lane_of
-from featurestore.wire.tile_codec import decode_entity
 from tests.online.writing import LANES, PROJECT, assert_equals_oracle, copy_of, events_of, view_of
 
 TOPIC = SOURCE.topic

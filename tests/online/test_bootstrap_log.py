@@ -19,7 +19,7 @@ from featurestore.offline.event_log.schema import log_schema, payload_columns, r
 from featurestore.offline.event_log.writer import PartitionRows, PartitionWriter, prepare_log
 from featurestore.offline.log_events import LogEvents
 from featurestore.wire.entity_key import encode_key, lane_of
-from featurestore.wire.events import EventDecoder, RawBatch
+from featurestore.wire.payloads import EventDecoder, RawBatch
 
 LANES = 4
 SECOND_MS, DAY_MS = 1_000, 86_400_000

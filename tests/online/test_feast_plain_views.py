@@ -14,7 +14,7 @@ from featurestore.definitions.registry import read_compilation
 from featurestore.online.redis_store import connect
 from featurestore.testing.naive import naive_value
 from featurestore.testing.strategies import DAY_MS
-from featurestore.wire.view_codec import definition_hash
+from featurestore.wire.codecs.view_json import definition_hash
 from tests.online.feast_stand import (
     HOUR,
     NOT_FOUND,

@@ -17,9 +17,9 @@ from featurestore.core.spec import (
 )
 from featurestore.testing.naive import NaiveEvent
 from featurestore.testing.strategies import DAY_MS, SOURCE
+from featurestore.wire.codecs.plain_row import encode_values, stored_value
 from featurestore.wire.entity_key import lane_of
-from featurestore.wire.feast_protos import message_class
-from featurestore.wire.plain_codec import encode_values, stored_value
+from featurestore.wire.feast.protos import message_class
 from featurestore.wire.store_layout import plain_key
 from tests.serving.payments import (
     CARD_ID,

@@ -26,9 +26,9 @@ from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
+from featurestore.wire.codecs.plain_row import StoredValue, encode_values, stored_value
 from featurestore.wire.entity_key import lane_of
-from featurestore.wire.feast_protos import message_class
-from featurestore.wire.plain_codec import StoredValue, encode_values, stored_value
+from featurestore.wire.feast.protos import message_class
 from featurestore.wire.store_layout import plain_key
 
 PROJECT = "payments"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from google.protobuf import json_format
 
-from featurestore.wire.feast_protos import message_class
+from featurestore.wire.feast.protos import message_class
 
 _AMOUNT_SUM = {"name": "amount_sum_1d", "valueType": "INT64"}
 

@@ -15,7 +15,7 @@ from featurestore.serving import catalog_source
 from featurestore.serving.client import LookupClient
 from featurestore.serving.plan import ServicePlan, make_plan
 from featurestore.testing.strategies import DAY_MS
-from featurestore.wire.feast_protos import descriptor_pool, message_class
+from featurestore.wire.feast.protos import descriptor_pool, message_class
 from tests.serving.payments import NOW_MS, Payments, code_name
 
 PRESENT, NULL_VALUE, NOT_FOUND, OUTSIDE_MAX_AGE = 1, 2, 3, 4

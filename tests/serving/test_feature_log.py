@@ -20,8 +20,8 @@ from featurestore.serving.result import LookupResult
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.agreement import agrees
 from featurestore.testing.clock import ManualClock
-from featurestore.wire.feast_protos import message_class
-from featurestore.wire.view_codec import definition_hash
+from featurestore.wire.codecs.view_json import definition_hash
+from featurestore.wire.feast.protos import message_class
 from tests.serving import habits
 from tests.serving.feature_logs import ENTITIES, Counts, Row, Table, logging_server, one_answer, wait_for
 from tests.serving.payments import CARD_ACTIVITY, NOW_MS, Payments, RegistryInMemory

@@ -17,7 +17,7 @@ from featurestore.serving.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.servers import KafkaBroker
-from featurestore.wire.view_codec import definition_hash
+from featurestore.wire.codecs.view_json import definition_hash
 from tests.serving.payments import CARD_ACTIVITY, NOW_MS, Payments, RegistryInMemory
 
 

@@ -28,7 +28,7 @@ from featurestore.serving.server import FeatureServer
 from featurestore.testing.agreement import agrees
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.naive import NaiveEvent, naive_found, naive_value
-from featurestore.wire.feast_protos import message_class
+from featurestore.wire.feast.protos import message_class
 from tests.serving.habits import CARDS, HABITS, REPO, write_habits
 from tests.serving.payments import NOW_MS, Payments, RegistryInMemory
 

@@ -7,8 +7,8 @@ import sqlalchemy
 
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.serving.registry_source import POLLS_PER_DATABASE_READ, open_registry
-from featurestore.wire.feast_protos import message_class
-from featurestore.wire.feast_registry import ROW_LISTS
+from featurestore.wire.feast.protos import message_class
+from featurestore.wire.feast.registry import ROW_LISTS
 from tests.serving.registries import write_registry
 
 

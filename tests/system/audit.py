@@ -16,9 +16,9 @@ from featurestore.online.redis_store import RedisStore, connect
 from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import answer_values
 from featurestore.testing.naive import naive_found
+from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.entity_key import encode_key
 from featurestore.wire.store_layout import decode_checkpoint
-from featurestore.wire.tile_codec import decode_entity
 from tests.dataflows.stream_process import StreamProcess
 from tests.system.load import PROJECT, Load
 

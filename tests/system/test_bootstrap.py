@@ -29,7 +29,7 @@ from featurestore.online.reader import EntityBytes, EntityRead
 from featurestore.online.redis_store import RedisStore
 from featurestore.online.serving_generations import ServingGenerations
 from featurestore.testing.servers import KafkaBroker
-from featurestore.wire.tile_codec import decode_entity
+from featurestore.wire.codecs.body import decode_entity
 from tests.dataflows.payments import CONFIG, PROJECT, REPO, Payments, assert_every_value_is_exact, make_payments
 from tests.dataflows.stream_process import ROOT, StreamProcess
 from tests.system.audit import connected

@@ -26,7 +26,7 @@ from msgspec.msgpack import Ext
 
 from featurestore.core.spec import PlainViewSpec, ValueType
 from featurestore.errors import CorruptData, UnknownTileVersion
-from featurestore.wire.feast_protos import message_class
+from featurestore.wire.feast.protos import message_class
 
 VERSION = 1
 MESSAGE_CODE = 1

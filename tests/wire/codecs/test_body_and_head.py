@@ -17,8 +17,8 @@ from featurestore.errors import CorruptData, CorruptTile, UnknownTileVersion
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases
-from featurestore.wire.head_codec import HeadCodec
-from featurestore.wire.tile_codec import decode_body, decode_entity, encode_body
+from featurestore.wire.codecs.body import decode_body, decode_entity, encode_body
+from featurestore.wire.codecs.head import HeadCodec
 
 GOLDEN_BODY = (
     "fb03000000000000020000001800000000a8da769b0100000000000000000080000000000000008000000000000000000000"

@@ -19,7 +19,7 @@ from featurestore.core.events import BlobRow, BoolArray, ColumnValues, EventBatc
 from featurestore.core.inputs import view_inputs
 from featurestore.core.spec import ViewSpec
 from featurestore.wire.entity_key import KEY_BYTES_MAX, join_parts, lanes_of
-from featurestore.wire.events import DeadLetterReason
+from featurestore.wire.payloads import DeadLetterReason
 
 WATERMARK_MS_UNKNOWN = -(2**62)
 """Watermark of a partition of which nothing has been read: nothing is beyond retention yet."""

@@ -11,8 +11,8 @@ from msgspec.msgpack import Ext
 
 from featurestore.core.spec import Column, PlainViewSpec, ValueType
 from featurestore.errors import CorruptData, UnknownTileVersion
-from featurestore.wire.feast_protos import message_class
-from featurestore.wire.plain_codec import decode_plain, decode_values, encode_values, stored_value
+from featurestore.wire.codecs.plain_row import decode_plain, decode_values, encode_values, stored_value
+from featurestore.wire.feast.protos import message_class
 
 Value: Any = message_class("feast.types.Value")
 

@@ -29,7 +29,7 @@ from featurestore.core.tiles.parts import EventRows, Lift, Merge, Storage
 from featurestore.core.tiles.tiles import TileLayout, TileTable
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, InvariantBroken
-from featurestore.wire.head_kernels import (
+from featurestore.wire.codecs.head_kernels import (
     NO_COLUMN,
     PROGRAM_COLUMNS,
     STORED_BLOB,

@@ -10,7 +10,7 @@ from featurestore.core.tiles.parts import EventRows
 from featurestore.core.tiles.tiles import TileLayout
 from featurestore.testing.batches import event_columns
 from featurestore.testing.naive import NaiveEvent
-from featurestore.wire.tile_codec import encode_body
+from featurestore.wire.codecs.body import encode_body
 
 BEGIN_MS = 1_780_000_000_000
 HOUR_MS = 3_600_000

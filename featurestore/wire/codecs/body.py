@@ -33,8 +33,8 @@ from featurestore.core.tiles.ranges import find_bounds
 from featurestore.core.tiles.tiles import NOTHING_DROPPED_MS, Blobs, TileLayout, TileTable
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, InvariantBroken, UnknownTileVersion
-from featurestore.wire.body_kernels import CONSTANT, CONSTANT_BYTES, fill_body, measure_ints, write_ints
-from featurestore.wire.head_codec import HeadCodec, head_codec
+from featurestore.wire.codecs.body_kernels import CONSTANT, CONSTANT_BYTES, fill_body, measure_ints, write_ints
+from featurestore.wire.codecs.head import HeadCodec, head_codec
 
 MAGIC = 0xFB
 VERSION = 3

@@ -13,7 +13,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from featurestore.errors import CorruptData
-from featurestore.wire.feast_protos import message_class
+from featurestore.wire.feast.protos import message_class
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
 

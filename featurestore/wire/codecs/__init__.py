@@ -1,0 +1,1 @@
+"""The bytes of the online store: bodies, heads, plain rows, and view definitions as canonical JSON."""

@@ -1,0 +1,1 @@
+"""Feast's messages and registry without importing Feast."""
