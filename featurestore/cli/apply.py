@@ -16,7 +16,7 @@ def command(repo: Path | None) -> None:
 
     The stream picks changed views up as new generations: the old values are served until the new ones have caught up.
     """
-    from featurestore.definitions.plan import compare, registered_or_empty, render
+    from featurestore.definitions.changes import compare, registered_or_empty, render
     from featurestore.definitions.repo import apply_repo, load_repo
 
     settings = load_settings(repo=repo)

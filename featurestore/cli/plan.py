@@ -21,7 +21,7 @@ def command(repo: Path | None, exit_code: bool) -> int:
     Definitions count as changed when their hash differs, so that an apply without changes shows none. Every mistake in
     the repo is reported at once.
     """
-    from featurestore.definitions.plan import compare, registered_or_empty, render
+    from featurestore.definitions.changes import compare, registered_or_empty, render
     from featurestore.definitions.repo import load_repo
 
     settings = load_settings(repo=repo)

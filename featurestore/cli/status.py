@@ -56,7 +56,7 @@ def command(
     The lag of a stream that reads Kafka is in its own metrics, and in the consumer group that it publishes to.
     """
     from featurestore.clock import SystemClock
-    from featurestore.definitions.plan import registered_or_empty
+    from featurestore.definitions.changes import registered_or_empty
     from featurestore.online.overview import look_over
 
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from featurestore.core.spec import CalendarUnit
-from featurestore.definitions.compile_window import (
+from featurestore.definitions.compile.window import (
     GAP_TAG,
     LIFETIME,
     SERIES_TAG,

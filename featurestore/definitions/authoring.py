@@ -52,17 +52,17 @@ from featurestore.definitions.author_windows import (
     today,
     windows_of,
 )
-from featurestore.definitions.compile_expressions import (
+from featurestore.definitions.compile.expressions import (
     COMPUTED_TAG_PREFIX,
     EXPRESSION_TAG,
     UNDO_TAG,
     WHERE_TAG,
     computed_columns,
 )
-from featurestore.definitions.compile_source import DEDUP_HORIZON_TAG, EVENT_ID_TAG, MAX_FUTURE_TAG
-from featurestore.definitions.compile_topics import TOPIC_COLUMN_TAG, TOPIC_TAG_PREFIX, topic_text
-from featurestore.definitions.compile_view import LOOKBACK_TAG
-from featurestore.definitions.compile_window import LIFETIME, OFFSET_TAG, SERIES_TAG
+from featurestore.definitions.compile.source import DEDUP_HORIZON_TAG, EVENT_ID_TAG, MAX_FUTURE_TAG
+from featurestore.definitions.compile.topics import TOPIC_COLUMN_TAG, TOPIC_TAG_PREFIX, topic_text
+from featurestore.definitions.compile.view import LOOKBACK_TAG
+from featurestore.definitions.compile.window import LIFETIME, OFFSET_TAG, SERIES_TAG
 from featurestore.definitions.problems import MISTAKE_TAG, Place, ProblemList, mistake_text
 from featurestore.definitions.source_schema import COLUMN_TYPES, format_source_schema, parse_source_schema
 from featurestore.errors import InvalidRequest

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from featurestore.core.spec import RepoSpec
 from featurestore.definitions import limits
-from featurestore.definitions.compile import Compilation, compile_repo
+from featurestore.definitions.compile.repo import Compilation, compile_repo
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, LimitExceeded, SourceUnavailable
 from featurestore.wire.feast.registry import ROW_LISTS, decode_registry, projects_of, registry_from_rows

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurestore.definitions.compile import Compilation
+from featurestore.definitions.compile.repo import Compilation
 from featurestore.definitions.fast_import import skip_typeguard
 from featurestore.definitions.registry import compile_registry
 from featurestore.errors import DefinitionError, InvalidRequest

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.cli.main import main
-from featurestore.definitions.compile_source import EVENT_LOG_COLUMNS
+from featurestore.definitions.compile.source import EVENT_LOG_COLUMNS
 from featurestore.offline.event_log.schema import RESERVED
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")

@@ -22,7 +22,7 @@ StockApply = Callable[[Path], Path]
 
 READ_WITHOUT_FEAST = """
 import sys
-from featurestore.definitions.plan import compare, render
+from featurestore.definitions.changes import compare, render
 from featurestore.definitions.registry import read_registry
 repo = read_registry(sys.argv[1])
 unwanted = {"feast", "pandas", "pyarrow", "grpc", "bytewax", "redis", "sqlalchemy"}

@@ -25,10 +25,10 @@ from featurestore.core.spec import (
     ViewSpec,
 )
 from featurestore.definitions import limits
-from featurestore.definitions.compile_service import Servable, ServiceCompiler
-from featurestore.definitions.compile_source import EVENT_LOG_COLUMNS
-from featurestore.definitions.compile_types import VALUE_TYPES, join_keys_of
-from featurestore.definitions.compile_view import compile_stream_view
+from featurestore.definitions.compile.service import Servable, ServiceCompiler
+from featurestore.definitions.compile.source import EVENT_LOG_COLUMNS
+from featurestore.definitions.compile.types import VALUE_TYPES, join_keys_of
+from featurestore.definitions.compile.view import compile_stream_view
 from featurestore.definitions.problems import Place, Problem, ProblemList
 from featurestore.errors import DefinitionError
 from featurestore.wire.feast.registry import RegisteredEntity, RegisteredRepo, RegisteredTable, RegisteredView

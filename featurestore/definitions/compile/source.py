@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from featurestore.core.spec import DEFAULT_MAX_FUTURE_MS, Column, SourceSpec, ValueType
 from featurestore.definitions import limits
-from featurestore.definitions.compile_expressions import computed_columns
-from featurestore.definitions.compile_topics import TOPIC_COLUMN_TAG, renamed_columns, topics_of
+from featurestore.definitions.compile.expressions import computed_columns
+from featurestore.definitions.compile.topics import TOPIC_COLUMN_TAG, renamed_columns, topics_of
 from featurestore.definitions.durations import format_duration, parse_duration_ms
 from featurestore.definitions.problems import Place, ProblemList, suggest
 from featurestore.definitions.source_schema import SourceSchema, parse_source_schema

@@ -18,16 +18,16 @@ from featurestore.core.spec import (
     Window,
 )
 from featurestore.definitions import limits
-from featurestore.definitions.compile_expressions import (
+from featurestore.definitions.compile.expressions import (
     EXPRESSION_TAG,
     UNDO_TAG,
     WHERE_TAG,
     condition,
     derived_features,
 )
-from featurestore.definitions.compile_source import CompiledSource, compile_source, duration_tag
-from featurestore.definitions.compile_types import EXACT_TYPES, join_keys_of
-from featurestore.definitions.compile_window import NANOSECONDS_PER_MS, SERIES_TAG, compile_window
+from featurestore.definitions.compile.source import CompiledSource, compile_source, duration_tag
+from featurestore.definitions.compile.types import EXACT_TYPES, join_keys_of
+from featurestore.definitions.compile.window import NANOSECONDS_PER_MS, SERIES_TAG, compile_window
 from featurestore.definitions.durations import format_duration
 from featurestore.definitions.problems import Place, ProblemList, quoted, suggest
 from featurestore.errors import InvalidRequest

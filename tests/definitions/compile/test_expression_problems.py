@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from featurestore.definitions.compile import compile_repo
+from featurestore.definitions.compile.repo import compile_repo
 from featurestore.wire.feast.registry import RegisteredRepo
 from tests.definitions.records import aggregation, field, repo, source, view
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from featurestore.core.spec import Column, ComputedColumn, TableSpec, ValueType, Window
-from featurestore.definitions.compile import compile_repo
+from featurestore.definitions.compile.repo import compile_repo
 from featurestore.wire.codecs.view_json import definition_hash
 from featurestore.wire.feast.registry import RegisteredTable, RegisteredView
 from tests.definitions.records import (

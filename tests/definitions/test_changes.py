@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from featurestore.core.spec import RepoSpec
-from featurestore.definitions.compile import compile_repo
-from featurestore.definitions.plan import Action, compare, render
+from featurestore.definitions.changes import Action, compare, render
+from featurestore.definitions.compile.repo import compile_repo
 from featurestore.wire.feast.registry import RegisteredRepo, RegisteredTable
 from tests.definitions.records import MS_NS, aggregation, field, plain_view, projection, repo, service, source, view
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from featurestore.core.expressions import Expression, compile_expression
 from featurestore.core.spec import SCALAR_TYPES, ComputedColumn, FeatureSpec, SourceSpec, ValueType
-from featurestore.definitions.compile_types import EXACT_TYPES
+from featurestore.definitions.compile.types import EXACT_TYPES
 from featurestore.definitions.problems import Place, ProblemList
 from featurestore.errors import InvalidRequest
 from featurestore.wire.feast.registry import RegisteredField

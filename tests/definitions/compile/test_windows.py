@@ -23,8 +23,8 @@ from featurestore.definitions.authoring import (
     this_year,
     today,
 )
-from featurestore.definitions.compile import compile_repo
-from featurestore.definitions.plan import compare
+from featurestore.definitions.changes import compare
+from featurestore.definitions.compile.repo import compile_repo
 from featurestore.wire.codecs.view_json import decode_view, definition_hash, encode_view
 from featurestore.wire.feast.registry import RegisteredView
 from tests.definitions.records import HOUR_NS, MS_NS, aggregation, field, repo, view

@@ -1,0 +1,1 @@
+"""From a Feast registry's records to frozen specs, every mistake at once."""
