@@ -15,9 +15,9 @@ from featurestore.clock import SystemClock
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array, KeyedBatch
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window, default_hop_ms
 from featurestore.online.generations import GenerationCatalog
-from featurestore.online.reader import EntityBytes, EntityRead, Reader
-from featurestore.online.redis_store import RedisStore, connect
-from featurestore.online.writer import ViewWriter
+from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
+from featurestore.online.redis.store import RedisStore, connect
+from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.answers import stored_answers
 from featurestore.testing.servers import RedisServer, redis_server
 from featurestore.wire.entity_key import lanes_of

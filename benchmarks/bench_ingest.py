@@ -13,7 +13,7 @@ from benchmarks.parts import AppliedRepo, applied_repo, cpu_seconds, run_to_end,
 from benchmarks.peers import bytewax_windows
 from benchmarks.scenario import Line, Result, Run, require
 from benchmarks.workload import Workload, check_against_oracle, make_workload
-from featurestore.online.redis_store import connect
+from featurestore.online.redis.store import connect
 from featurestore.testing.servers import KafkaBroker, RedisServer, kafka_broker, redis_server
 from featurestore.testing.simulator import KafkaSink
 

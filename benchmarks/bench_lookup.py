@@ -26,7 +26,7 @@ from benchmarks.peers import echo_server, feast_peer
 from benchmarks.scenario import Line, Result, Run, digest, require
 from benchmarks.workload import DAY_MS, Workload, check_against_oracle, make_workload
 from featurestore.online.probe import free_port
-from featurestore.online.redis_store import RedisStore, connect
+from featurestore.online.redis.store import RedisStore, connect
 from featurestore.serving.client import LookupClient
 from featurestore.serving.client_messages import make_request
 from featurestore.serving.limits import WORKERS_DEFAULT

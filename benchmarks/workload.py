@@ -13,8 +13,8 @@ from benchmarks.scenario import digest, require
 from featurestore.core.events import Int64Array
 from featurestore.core.spec import RepoSpec, ViewSpec
 from featurestore.online.generations import GenerationCatalog
-from featurestore.online.reader import Reader
-from featurestore.online.redis_store import RedisStore
+from featurestore.online.read.reader import Reader
+from featurestore.online.redis.store import RedisStore
 from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import AnswerValues, stored_answers
 from featurestore.testing.naive import NaiveEvent, NaiveValue, naive_values

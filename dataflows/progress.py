@@ -20,7 +20,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from featurestore.clock import Clock
 from featurestore.core.events import KeyedBatch
 from featurestore.online.generations import Generation
-from featurestore.online.writer import WriteReport
+from featurestore.online.write.writer import WriteReport
 from featurestore.wire.payloads import DeadLetter
 
 TERMINAL_SECONDS = 0.5

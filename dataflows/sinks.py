@@ -28,7 +28,7 @@ from dataflows.tile_store import TileStore
 from featurestore.core.events import KeyedBatch
 from featurestore.errors import StoreRolledBack
 from featurestore.online.generations import Generation
-from featurestore.online.writer import ViewWriter, write_together
+from featurestore.online.write.writer import ViewWriter, write_together
 
 WriterItem: TypeAlias = WriterBatch | PartitionEnd | Heartbeat | Goodbye
 

@@ -47,7 +47,7 @@ from featurestore.errors import (
     of_system,
     shows_tracebacks,
 )
-from featurestore.online.redis_store import connect as connect_store
+from featurestore.online.redis.store import connect as connect_store
 
 EXIT_ERROR = 1
 EXIT_FENCED = 3

@@ -9,7 +9,7 @@ from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
 from featurestore.online.generations import Generation, GenerationCatalog
 from featurestore.online.store import OnlineStore
-from featurestore.online.writer import ViewWriter
+from featurestore.online.write.writer import ViewWriter
 from featurestore.wire.store_layout import decode_checkpoint, smallest_positions
 
 COMPACTION_PAUSE_MS = 500

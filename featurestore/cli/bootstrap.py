@@ -23,11 +23,11 @@ from featurestore.errors import InvalidRequest
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.snapshot import Snapshot
 from featurestore.offline.log_events import LogEvents
-from featurestore.online.bootstrap import LaneReport, fill_lanes, hand_over, missing_lanes
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
-from featurestore.online.redis_store import connect
+from featurestore.online.redis.store import connect
 from featurestore.online.store import OnlineStore
+from featurestore.online.write.bootstrap import LaneReport, fill_lanes, hand_over, missing_lanes
 
 _NS_PER_S = 1_000_000_000
 

@@ -22,8 +22,8 @@ from featurestore.cli.demo_summary import Line, Summary
 from featurestore.cli.settings import load_settings
 from featurestore.cli.status import log_ends
 from featurestore.clock import Clock, SystemClock
-from featurestore.online.overview import StoreOverview, look_over
-from featurestore.online.redis_store import connect
+from featurestore.online.read.store_status import StoreOverview, look_over
+from featurestore.online.redis.store import connect
 from featurestore.online.store import OnlineStore
 from featurestore.serving.client import LookupClient
 from featurestore.serving.client_messages import EntityValues

@@ -10,8 +10,8 @@ from featurestore.cli.settings import load_settings, settings_options
 from featurestore.errors import OnlineStoreDown
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.online.generations import GenerationCatalog
-from featurestore.online.overview import read_checkpoints
-from featurestore.online.redis_store import connect
+from featurestore.online.read.store_status import read_checkpoints
+from featurestore.online.redis.store import connect
 from featurestore.wire.store_layout import smallest_positions
 
 

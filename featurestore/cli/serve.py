@@ -126,7 +126,7 @@ def command(
     from featurestore.clock import SystemClock
     from featurestore.core.compiled import load_all
     from featurestore.online.embedded import EmbeddedStore
-    from featurestore.online.redis_store import RedisStore
+    from featurestore.online.redis.store import RedisStore
     from featurestore.serving.limits import WORKERS_DEFAULT
     from featurestore.serving.listening import ServerSettings, Tls
     from featurestore.serving.registry_source import open_registry

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from featurestore.online.overview import GenerationOverview, MemoryOverview, StoreOverview
-    from featurestore.online.redis_store import RedisStore
+    from featurestore.online.read.store_status import GenerationOverview, MemoryOverview, StoreOverview
+    from featurestore.online.redis.store import RedisStore
 
 HASH_DIGITS_SHOWN = 8
 UNKNOWN = "-"
@@ -57,7 +57,7 @@ def command(
     """
     from featurestore.clock import SystemClock
     from featurestore.definitions.changes import registered_or_empty
-    from featurestore.online.overview import look_over
+    from featurestore.online.read.store_status import look_over
 
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
     registered = registered_or_empty(settings.registry, settings.project).views
@@ -119,7 +119,7 @@ def open_running_store(settings: Settings) -> RedisStore:
         OnlineStoreDown: there is none.
     """
     from featurestore.online.embedded import EmbeddedStore
-    from featurestore.online.redis_store import connect
+    from featurestore.online.redis.store import connect
 
     if settings.store.url is not None:
         return connect(settings.store.url, cluster=settings.store.cluster)

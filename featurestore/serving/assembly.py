@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.tiles.ranges import Gathered
 from featurestore.errors import AsOfTooOld, CorruptData, CorruptTile, InvariantBroken, LimitExceeded
-from featurestore.online.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
+from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
 from featurestore.serving.deadline import Deadline
 from featurestore.serving.limits import (
     ELEMENTS_PER_ANSWER_MAX,

@@ -27,8 +27,8 @@ from featurestore.errors import (
     UnknownFeatureService,
 )
 from featurestore.online.generations import Generation
-from featurestore.online.reader import Reader
-from featurestore.online.serving_generations import look
+from featurestore.online.read.reader import Reader
+from featurestore.online.read.serving_generations import look
 from featurestore.online.store import OnlineStore
 from featurestore.serving.limits import CACHED_PLANS_MAX, FEATURES_PER_REQUEST_MAX, POLL_SECONDS
 from featurestore.serving.plan import ServicePlan, make_plan

@@ -20,7 +20,7 @@ from featurestore.errors import (
     OnlineStoreDown,
     UnknownJoinKey,
 )
-from featurestore.online.reader import EntityBytes, PlainBytes, Reader
+from featurestore.online.read.reader import EntityBytes, PlainBytes, Reader
 from featurestore.serving.assembly import Answer, Assembly, Reads
 from featurestore.serving.deadline import Deadline
 from featurestore.serving.limits import ROWS_PER_REQUEST_MAX, STORE_TIMEOUT_MAX_MS

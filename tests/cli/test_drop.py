@@ -11,9 +11,9 @@ import pytest
 from featurestore.cli.main import main
 from featurestore.errors import InvalidRequest
 from featurestore.online.generations import GenerationCatalog, GenerationState
-from featurestore.online.redis_store import connect
+from featurestore.online.redis.store import connect
 from featurestore.testing.batches import keyed_batch
-from tests.online.writing import LANES, PROJECT, events_of, open_writer, view_of
+from tests.online.write.writing import LANES, PROJECT, events_of, open_writer, view_of
 
 Capture = pytest.CaptureFixture[str]
 

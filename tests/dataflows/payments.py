@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from featurestore.online.generations import Generation, GenerationCatalog
-from featurestore.online.reader import Reader
-from featurestore.online.redis_store import connect
+from featurestore.online.read.reader import Reader
+from featurestore.online.redis.store import connect
 from featurestore.testing.answers import AnswerValues, stored_answers
 from featurestore.testing.naive import NaiveEvent, NaiveValue, naive_values
 from featurestore.wire.entity_key import encode_key

@@ -10,7 +10,7 @@ import pytest
 
 from featurestore.cli.main import main
 from featurestore.online.generations import GenerationCatalog, GenerationState
-from featurestore.online.redis_store import connect
+from featurestore.online.redis.store import connect
 from tests.dataflows.payments import PROJECT, TOPIC, Payments, assert_every_value_is_exact, make_payments
 from tests.dataflows.stream_process import StreamProcess
 

@@ -11,8 +11,8 @@ import pytest
 
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.online.generations import GenerationCatalog
-from featurestore.online.reader import Reader
-from featurestore.online.redis_store import connect
+from featurestore.online.read.reader import Reader
+from featurestore.online.redis.store import connect
 from featurestore.testing.answers import AnswerValues, stored_answers
 from featurestore.wire.entity_key import encode_key
 from tests.dataflows.conftest import StartStream

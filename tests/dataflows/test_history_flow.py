@@ -18,7 +18,7 @@ from featurestore.offline.event_log.retention import retain
 from featurestore.offline.histories import EventLogHistory
 from featurestore.offline.training_set import build_training_set
 from featurestore.online.generations import GenerationCatalog
-from featurestore.online.redis_store import connect
+from featurestore.online.redis.store import connect
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.naive import NaiveEvent, naive_values
 from featurestore.wire.entity_key import encode_key

@@ -14,7 +14,7 @@ from dataflows.plan import PlanWatch, StreamPlan, make_plan
 from dataflows.tile_store import OnlineTileStore
 from featurestore.core.spec import SourceSpec, TopicSpec, ViewSpec
 from featurestore.online.generations import Generation
-from featurestore.online.redis_store import RedisStore, connect
+from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.naive import NaiveEvent

@@ -12,7 +12,7 @@ import pytest
 
 from featurestore.online.generations import GenerationCatalog
 from featurestore.online.probe import free_port
-from featurestore.online.redis_store import connect
+from featurestore.online.redis.store import connect
 from featurestore.testing.servers import redis_server
 from tests.dataflows.conftest import StartStream, start_cluster
 from tests.dataflows.payments import PROJECT, TOPIC, assert_every_value_is_exact, make_payments

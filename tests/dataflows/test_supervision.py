@@ -15,9 +15,9 @@ from featurestore.clock import SystemClock
 from featurestore.core.spec import ViewSpec
 from featurestore.definitions.registry import read_registry
 from featurestore.errors import SourceUnavailable
-from featurestore.online.bootstrap import EventPart, fill_lanes, hand_over
 from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
-from featurestore.online.redis_store import RedisStore, connect
+from featurestore.online.redis.store import RedisStore, connect
+from featurestore.online.write.bootstrap import EventPart, fill_lanes, hand_over
 from tests.dataflows.conftest import StartStream
 from tests.dataflows.payments import PROJECT, TOPIC, assert_every_value_is_exact, make_payments
 from tests.dataflows.stream_process import StreamProcess

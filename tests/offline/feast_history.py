@@ -25,8 +25,8 @@ from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.schema import log_schema, payload_columns, rows_of
 from featurestore.offline.event_log.writer import PartitionRows, PartitionWriter, prepare_log
 from featurestore.online.generations import GenerationCatalog
-from featurestore.online.redis_store import connect
-from featurestore.online.writer import ViewWriter
+from featurestore.online.redis.store import connect
+from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock

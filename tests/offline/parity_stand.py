@@ -28,7 +28,7 @@ from featurestore.offline.parity_reads import PinnedEventLogs
 from featurestore.offline.parity_report import Outcome, ParityReport
 from featurestore.offline.plain_join import PlainHistory
 from featurestore.online.generations import GenerationCatalog
-from featurestore.online.redis_store import connect
+from featurestore.online.redis.store import connect
 from featurestore.serving.client import LookupClient
 from featurestore.serving.feature_log import FeatureLog
 from featurestore.serving.listening import ServerSettings

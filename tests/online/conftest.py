@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from featurestore.definitions.repo import apply_repo, load_repo
-from featurestore.online.redis_store import RedisStore, connect
-from tests.online.feast_stand import PROJECT, Stand, stand_on
+from featurestore.online.redis.store import RedisStore, connect
+from tests.online.feast.stand import PROJECT, Stand, stand_on
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
-collect_ignore = ["feast_extras"]  # modules of a feature repo, importable only from inside one
+collect_ignore = ["feast/extras"]  # modules of a feature repo, importable only from inside one
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def applied_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The payments example and what a team adds to it, applied; apply needs no store."""
     repo = tmp_path_factory.mktemp("feast") / "feature_repo"
     shutil.copytree(PROJECT_ROOT / "feature_repo", repo, ignore=shutil.ignore_patterns("data", "__pycache__"))
-    shutil.copy(Path(__file__).parent / "feast_extras" / "extras.py", repo)
+    shutil.copy(Path(__file__).parent / "feast" / "extras" / "extras.py", repo)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEATURESTORE_STORE_URL", "redis://127.0.0.1:1/0")
         apply_repo(load_repo(repo, PROJECT))

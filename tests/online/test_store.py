@@ -9,12 +9,12 @@ from featurestore.errors import (
     InvalidRequest,
 )
 from featurestore.online.generations import GenerationCatalog, GenerationState
-from featurestore.online.reader import EntityBytes, EntityRead, Reader
-from featurestore.online.redis_store import RedisStore, connect
+from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
+from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
 from featurestore.wire.store_layout import decode_checkpoint
-from tests.online.writing import (
+from tests.online.write.writing import (
     LANES,
     PROJECT,
     assert_equals_oracle,

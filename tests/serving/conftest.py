@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from featurestore.online.redis_store import RedisStore, connect
+from featurestore.online.redis.store import RedisStore, connect
 from featurestore.serving.client import LookupClient
 from featurestore.serving.listening import ServerSettings
 from featurestore.serving.server import FeatureServer

@@ -20,8 +20,8 @@ from featurestore.core.spec import (
 )
 from featurestore.errors import InvalidRequest
 from featurestore.online.generations import Generation, GenerationCatalog
-from featurestore.online.redis_store import RedisStore
-from featurestore.online.writer import ViewWriter
+from featurestore.online.redis.store import RedisStore
+from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.naive import NaiveEvent

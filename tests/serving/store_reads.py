@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from featurestore.online.redis_pipeline import RedisPipeline
-from featurestore.online.redis_store import RedisStore
+from featurestore.online.redis.pipeline import RedisPipeline
+from featurestore.online.redis.store import RedisStore
 
 Groups = Sequence[Sequence[bytes]]
 

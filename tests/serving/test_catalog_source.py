@@ -13,7 +13,7 @@ import featurestore.serving.catalog_source as catalog_source
 from featurestore.clock import SystemClock
 from featurestore.core.spec import FeatureReference, ServiceSpec, ValueType
 from featurestore.errors import OnlineStoreDown, UnknownFeatureService
-from featurestore.online.redis_store import RedisStore, connect
+from featurestore.online.redis.store import RedisStore, connect
 from featurestore.serving.catalog_source import CatalogSource
 from featurestore.serving.client import LookupClient
 from featurestore.serving.listening import ServerSettings

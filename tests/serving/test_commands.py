@@ -15,8 +15,8 @@ import pytest
 from featurestore.clock import SystemClock
 from featurestore.definitions.registry import read_registry
 from featurestore.online.generations import GenerationCatalog
-from featurestore.online.redis_store import connect
-from featurestore.online.writer import ViewWriter
+from featurestore.online.redis.store import connect
+from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.naive import NaiveEvent
 from featurestore.testing.strategies import DAY_MS

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from featurestore.cli.lookup import command
 from featurestore.core.spec import ValueType
 from featurestore.errors import CorruptData, InvalidRequest, LimitExceeded
-from featurestore.online.redis_store import RedisStore
+from featurestore.online.redis.store import RedisStore
 from featurestore.serving import assembly, methods
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.client import LookupClient

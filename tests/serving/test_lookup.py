@@ -14,8 +14,8 @@ from featurestore.errors import (
     UnknownFeatureService,
     UnknownJoinKey,
 )
-from featurestore.online.reader import EntityRead
-from featurestore.online.redis_store import connect
+from featurestore.online.read.reader import EntityRead
+from featurestore.online.redis.store import connect
 from featurestore.serving.client import LookupClient
 from featurestore.serving.limits import ROWS_PER_REQUEST_MAX
 from featurestore.serving.listening import ServerSettings

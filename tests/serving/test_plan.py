@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from featurestore.core.spec import FeatureReference, ServiceSpec, ValueType
-from featurestore.online.redis_store import RedisStore
+from featurestore.online.redis.store import RedisStore
 from featurestore.serving.assembly import Answer
 from featurestore.serving.catalog_source import CatalogSource
 from featurestore.serving.client_messages import parse_schema

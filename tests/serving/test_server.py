@@ -24,7 +24,7 @@ from featurestore.errors import (
     Unavailable,
     UnknownFeatureService,
 )
-from featurestore.online.redis_store import connect
+from featurestore.online.redis.store import connect
 from featurestore.serving.client import ClientTls, LookupClient
 from featurestore.serving.limits import REQUEST_BYTES_MAX
 from featurestore.serving.listening import ServerSettings, Tls
@@ -293,7 +293,7 @@ def test_the_server_process_loads_no_heavy_package() -> None:
     """Starting takes about a second because Feast, pandas, pyarrow and Bytewax stay outside."""
     program = (
         "import sys, featurestore.cli.serve, featurestore.serving.server, featurestore.serving.registry_source,"
-        " featurestore.online.redis_store, featurestore.online.embedded, featurestore.serving.client\n"
+        " featurestore.online.redis.store, featurestore.online.embedded, featurestore.serving.client\n"
         "print(sorted({'feast', 'pandas', 'pyarrow', 'bytewax', 'confluent_kafka'} & set(sys.modules)))"
     )
 

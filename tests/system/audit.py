@@ -11,8 +11,8 @@ import numpy as np
 
 from featurestore.errors import AsOfTooOld, Unavailable
 from featurestore.online.generations import Generation, GenerationCatalog
-from featurestore.online.reader import EntityBytes, EntityRead, Reader
-from featurestore.online.redis_store import RedisStore, connect
+from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
+from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import answer_values
 from featurestore.testing.naive import naive_found

@@ -25,9 +25,9 @@ from featurestore.clock import SystemClock
 from featurestore.errors import FeatureStoreError
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.online.generations import GenerationCatalog, GenerationState
-from featurestore.online.reader import EntityBytes, EntityRead
-from featurestore.online.redis_store import RedisStore
-from featurestore.online.serving_generations import ServingGenerations
+from featurestore.online.read.reader import EntityBytes, EntityRead
+from featurestore.online.read.serving_generations import ServingGenerations
+from featurestore.online.redis.store import RedisStore
 from featurestore.testing.servers import KafkaBroker
 from featurestore.wire.codecs.body import decode_entity
 from tests.dataflows.payments import CONFIG, PROJECT, REPO, Payments, assert_every_value_is_exact, make_payments

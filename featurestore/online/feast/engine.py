@@ -1,7 +1,7 @@
 """Let Feast materialize a whole repo: plain views by its local engine, windowed views not at all.
 
     batch_engine:
-      type: featurestore.online.feast_engine.PlainViewEngine
+      type: featurestore.online.feast.engine.PlainViewEngine
 
 `materialize` and `materialize_incremental` without view names take every online view. Windowed views are filled by
 their stream; Feast's engine would read their history, aggregate it its own way, and be refused by the online store.
@@ -22,7 +22,7 @@ with skip_typeguard():
     from feast.infra.registry.base_registry import BaseRegistry
     from feast.repo_config import FeastConfigBaseModel
 
-    from featurestore.online.feast_views import is_windowed
+    from featurestore.online.feast.views import is_windowed
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ class PlainViewEngineConfig(FeastConfigBaseModel):
         backend: as of Feast's local engine: "pandas", "polars", or None to choose by the data.
     """
 
-    type: Literal["featurestore.online.feast_engine.PlainViewEngine"] = (
-        "featurestore.online.feast_engine.PlainViewEngine"
+    type: Literal["featurestore.online.feast.engine.PlainViewEngine"] = (
+        "featurestore.online.feast.engine.PlainViewEngine"
     )
     backend: str | None = None
 

@@ -7,18 +7,18 @@ from typing import Any, cast
 
 import pytest
 
-import featurestore.online.bootstrap_fold as bootstrap_fold
+import featurestore.online.write.bootstrap_fold as bootstrap_fold
 from featurestore.errors import WriterFenced
-from featurestore.online.bootstrap import fill_lanes, hand_over, missing_lanes
 from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
-from featurestore.online.redis_store import RedisStore
+from featurestore.online.redis.store import RedisStore
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
-from featurestore.online.writer import ViewWriter
+from featurestore.online.write.bootstrap import fill_lanes, hand_over, missing_lanes
+from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS
-from tests.online.test_bootstrap import TOPIC, Recorded, begin, clock, recorded, writer_of
-from tests.online.writing import LANES, PROJECT, assert_equals_oracle, copy_of, events_of, view_of
+from tests.online.write.test_bootstrap import TOPIC, Recorded, begin, clock, recorded, writer_of
+from tests.online.write.writing import LANES, PROJECT, assert_equals_oracle, copy_of, events_of, view_of
 
 VIEW = view_of(60_000, DAY_MS)
 EVENTS = events_of(300, keys=9)

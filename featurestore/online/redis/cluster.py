@@ -24,10 +24,10 @@ import redis
 from redis.cluster import RedisCluster
 from redis.crc import key_slot
 
-from featurestore.online.redis_cluster_nodes import ClusterNodes, end_ns, left_s
-from featurestore.online.redis_errors import mapped_errors
-from featurestore.online.redis_pipeline import STALLED_SECONDS, RedisPipeline, packed_read
-from featurestore.online.redis_transport import (
+from featurestore.online.redis.cluster_nodes import ClusterNodes, end_ns, left_s
+from featurestore.online.redis.errors import mapped_errors
+from featurestore.online.redis.pipeline import STALLED_SECONDS, RedisPipeline, packed_read
+from featurestore.online.redis.transport import (
     COMMAND_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
     Node,

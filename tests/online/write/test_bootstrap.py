@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-import featurestore.online.bootstrap as bootstrap
-import featurestore.online.bootstrap_fold as bootstrap_fold
+import featurestore.online.write.bootstrap as bootstrap
+import featurestore.online.write.bootstrap_fold as bootstrap_fold
 from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.point_in_time.rows import EntityEvents, hash_ids
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import InvalidRequest, OnlineStoreDown, WriterFenced
-from featurestore.online.bootstrap import fill_lanes, missing_lanes
-from featurestore.online.bootstrap_fold import EntityFolder
 from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
-from featurestore.online.redis_store import RedisStore
+from featurestore.online.redis.store import RedisStore
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
-from featurestore.online.writer import ViewWriter
+from featurestore.online.write.bootstrap import fill_lanes, missing_lanes
+from featurestore.online.write.bootstrap_fold import EntityFolder
+from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import answer_values
 from featurestore.testing.batches import keyed_batch
@@ -30,7 +30,7 @@ from featurestore.testing.naive import NaiveEvent, naive_found, naive_value
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases
 from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.entity_key import lane_of
-from tests.online.writing import LANES, PROJECT, assert_equals_oracle, copy_of, events_of, view_of
+from tests.online.write.writing import LANES, PROJECT, assert_equals_oracle, copy_of, events_of, view_of
 
 TOPIC = SOURCE.topic
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from featurestore.errors import DeadlineSpent, OnlineStoreDown
-from featurestore.online import redis_pipeline
-from featurestore.online.redis_store import RedisStore, connect
+from featurestore.online.redis import pipeline
+from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.servers import RedisServer, redis_server
 
 KEYS = [b"{k%d}" % number for number in range(60)]
@@ -71,7 +71,7 @@ def test_an_impatient_reader_costs_nobody_his_answer(own_redis: RedisServer) -> 
 
 def test_a_silent_connection_is_replaced(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """When nothing at all comes back, the connection is given up, and the next read has a new one."""
-    monkeypatch.setattr(redis_pipeline, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(pipeline, "STALLED_SECONDS", 0.2)
     store = connect(own_redis.url)
     fill(store)
 

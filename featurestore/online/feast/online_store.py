@@ -28,10 +28,10 @@ from featurestore.definitions.fast_import import skip_typeguard
 from featurestore.errors import InvalidRequest
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.online.generations import Generation, GenerationCatalog
-from featurestore.online.plain_writer import PlainValues, PlainWriter, delete_plain_view, delete_project
-from featurestore.online.reader import EntityRead, PlainRead
-from featurestore.online.redis_store import RedisStore, connect
-from featurestore.online.serving_generations import ServingGenerations
+from featurestore.online.read.reader import EntityRead, PlainRead
+from featurestore.online.read.serving_generations import ServingGenerations
+from featurestore.online.redis.store import RedisStore, connect
+from featurestore.online.write.plain_writer import PlainValues, PlainWriter, delete_plain_view, delete_project
 from featurestore.wire.codecs.plain_row import stored_value
 from featurestore.wire.store_layout import DEFAULT_LANE_COUNT
 
@@ -43,7 +43,7 @@ with skip_typeguard():
     from feast.protos.feast.types.Value_pb2 import Value as ValueProto
     from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
-    from featurestore.online.feast_views import (
+    from featurestore.online.feast.views import (
         AnsweringView,
         ReadRow,
         ViewRead,
@@ -81,8 +81,8 @@ class TileOnlineStoreConfig(FeastConfigBaseModel):
         lanes: number of lanes of a store that is still empty; one that is not keeps its own.
     """
 
-    type: Literal["featurestore.online.feast_adapter.TileOnlineStore"] = (
-        "featurestore.online.feast_adapter.TileOnlineStore"
+    type: Literal["featurestore.online.feast.online_store.TileOnlineStore"] = (
+        "featurestore.online.feast.online_store.TileOnlineStore"
     )
     connection_string: str | None = None
     cluster: bool = False

@@ -14,11 +14,11 @@ from typing import Any
 
 import redis
 
-from featurestore.online.redis_cluster import ClusterPipelines, ClusterTransport
-from featurestore.online.redis_errors import mapped_errors, require_address
-from featurestore.online.redis_pipeline import RedisPipeline
-from featurestore.online.redis_scripts import COMMIT, COMPARE_AND_SET, COMPARE_AND_SET_FIELD, SHA1, WRITE_NEWER
-from featurestore.online.redis_transport import SingleTransport, Transport, raise_first
+from featurestore.online.redis.cluster import ClusterPipelines, ClusterTransport
+from featurestore.online.redis.errors import mapped_errors, require_address
+from featurestore.online.redis.pipeline import RedisPipeline
+from featurestore.online.redis.scripts import COMMIT, COMPARE_AND_SET, COMPARE_AND_SET_FIELD, SHA1, WRITE_NEWER
+from featurestore.online.redis.transport import SingleTransport, Transport, raise_first
 from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome, ThreadedReads
 
 SCAN_COUNT = 1_000

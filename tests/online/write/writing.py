@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.online.generations import Generation, GenerationCatalog
-from featurestore.online.reader import Reader
-from featurestore.online.redis_store import RedisStore
-from featurestore.online.writer import ViewWriter
+from featurestore.online.read.reader import Reader
+from featurestore.online.redis.store import RedisStore
+from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import stored_answers
 from featurestore.testing.clock import ManualClock

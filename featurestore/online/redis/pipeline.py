@@ -24,7 +24,7 @@ from typing import Any
 import hiredis
 import redis
 
-from featurestore.online.redis_errors import mapped_errors
+from featurestore.online.redis.errors import mapped_errors
 
 STALLED_SECONDS = 2.0
 """Without a single reply for so long while somebody waits, the connection is taken for dead."""

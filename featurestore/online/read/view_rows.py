@@ -16,7 +16,7 @@ from featurestore.core.spec import SCALAR_TYPES, PlainViewSpec, ValueType, ViewS
 from featurestore.core.view import ViewAnswer
 from featurestore.errors import AsOfTooOld, CorruptData
 from featurestore.online.generations import Generation
-from featurestore.online.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
+from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
 from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.codecs.plain_row import StoredValue, decode_values
 

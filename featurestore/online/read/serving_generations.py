@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from featurestore.clock import Clock
 from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
-from featurestore.online.reader import Reader
+from featurestore.online.read.reader import Reader
 from featurestore.online.store import OnlineStore
 from featurestore.wire.store_layout import DEFAULT_LANE_COUNT, layout_key
 

@@ -29,8 +29,8 @@ from featurestore.definitions.authoring import FEAST_TYPES
 from featurestore.definitions.registry import compile_registry
 from featurestore.errors import InvalidRequest, UnknownJoinKey
 from featurestore.online.generations import Generation
-from featurestore.online.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
-from featurestore.online.view_rows import (
+from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
+from featurestore.online.read.view_rows import (
     Collection,
     FieldStatus,
     PlainRows,

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from featurestore.errors import InvalidRequest, OnlineStoreDown, StoreRolledBack, UnknownJoinKey
 from featurestore.online.generations import GenerationCatalog, GenerationState
-from featurestore.online.plain_writer import delete_project
-from featurestore.online.redis_store import connect
-from featurestore.online.writer import ViewWriter
+from featurestore.online.redis.store import connect
+from featurestore.online.write.plain_writer import delete_project
+from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.servers import RedisServer, redis_server
 from featurestore.testing.strategies import event_streams, read_times
-from tests.online.feast_stand import (
+from tests.online.feast.stand import (
     LANES,
     NOT_FOUND,
     NOW,

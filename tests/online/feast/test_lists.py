@@ -18,7 +18,7 @@ from featurestore.serving.registry_source import RegistryFile
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.agreement import agrees
 from featurestore.testing.naive import naive_value
-from tests.online.feast_stand import NOT_FOUND, NOW, NOW_MS, NULL_VALUE, PRESENT, PROJECT, Stand, payments
+from tests.online.feast.stand import NOT_FOUND, NOW, NOW_MS, NULL_VALUE, PRESENT, PROJECT, Stand, payments
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

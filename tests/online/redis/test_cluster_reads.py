@@ -15,11 +15,11 @@ from redis.crc import key_slot
 
 from featurestore.errors import DeadlineSpent, OnlineStoreDown
 from featurestore.online.probe import ask
-from featurestore.online.redis_store import RedisStore, connect
+from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.servers import RedisCluster, RedisServer, redis_cluster
 from featurestore.wire.entity_key import lane_of
-from tests.online.writing import LANES, events_of, open_writer, view_of
+from tests.online.write.writing import LANES, events_of, open_writer, view_of
 
 KEYS = [b"{k%d}" % number for number in range(60)]
 

@@ -8,15 +8,15 @@ from featurestore.errors import (
     CorruptData,
     CorruptTile,
 )
-from featurestore.online.compaction import ENTITIES_AT_ONCE
-from featurestore.online.reader import EntityBytes, EntityRead, Reader
-from featurestore.online.redis_store import RedisStore
+from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
+from featurestore.online.redis.store import RedisStore
+from featurestore.online.write.compaction import ENTITIES_AT_ONCE
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
 from featurestore.wire.entity_key import lane_of
-from tests.online.writing import LANES, answers, assert_equals_oracle, events_of, open_writer, view_of
+from tests.online.write.writing import LANES, answers, assert_equals_oracle, events_of, open_writer, view_of
 
 
 def test_written_events_are_servable_and_counted(store: RedisStore) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from featurestore.core.events import BoolArray
-from featurestore.online.new_rows import UnseenRows
 from featurestore.online.store import OnlineStore
 from featurestore.online.write.horizon_clock import HorizonClock
 from featurestore.online.write.id_horizon import HashArray, IdHorizon
+from featurestore.online.write.new_rows import UnseenRows
 from featurestore.wire.store_layout import Checkpoint, GenerationKeys
 
 NO_EVENT_MS = -(1 << 62)

@@ -13,8 +13,8 @@ import pandas as pd
 from featurestore.core.spec import RepoSpec, ValueType, ViewSpec
 from featurestore.definitions.registry import read_compilation
 from featurestore.online.generations import GenerationCatalog
-from featurestore.online.redis_store import RedisStore
-from featurestore.online.writer import ViewWriter
+from featurestore.online.redis.store import RedisStore
+from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock

@@ -25,11 +25,11 @@ from featurestore.clock import Clock
 from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.point_in_time.rows import EntityEvents
 from featurestore.errors import StoreRolledBack, WriterFenced
-from featurestore.online.bootstrap_fold import EntityFolder, StoredEntity
 from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
-from featurestore.online.new_rows import hash_ids
 from featurestore.online.store import LaneCommit, OnlineStore
-from featurestore.online.writer import TOKEN_BYTES
+from featurestore.online.write.bootstrap_fold import EntityFolder, StoredEntity
+from featurestore.online.write.new_rows import hash_ids
+from featurestore.online.write.writer import TOKEN_BYTES
 from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode_checkpoint
 
 COMMIT_ENTITIES = 512

@@ -15,7 +15,7 @@ import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 
 from featurestore.clock import SystemClock
-from featurestore.online.redis_transport import CONNECT_TIMEOUT_S, TIMEOUT_MIN_S, Node, SingleTransport, raise_first
+from featurestore.online.redis.transport import CONNECT_TIMEOUT_S, TIMEOUT_MIN_S, Node, SingleTransport, raise_first
 
 MAP_TIMEOUT_S = 1.0
 """How long a node may take to say which node has which slot; then another is asked."""

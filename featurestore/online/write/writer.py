@@ -21,9 +21,11 @@ import numpy as np
 from featurestore.clock import Clock
 from featurestore.core.events import KeyedBatch
 from featurestore.errors import InvariantBroken, StoreRolledBack, WriterFenced
-from featurestore.online.compaction import Compaction, Compactor
 from featurestore.online.generations import Generation
-from featurestore.online.new_rows import (
+from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
+from featurestore.online.write.compaction import Compaction, Compactor
+from featurestore.online.write.id_horizon import HashArray
+from featurestore.online.write.new_rows import (
     NewRows,
     UnseenRows,
     encode_entities,
@@ -32,9 +34,7 @@ from featurestore.online.new_rows import (
     new_rows,
     newest_by_lane,
 )
-from featurestore.online.seen_ids import SeenIds
-from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
-from featurestore.online.write.id_horizon import HashArray
+from featurestore.online.write.seen_ids import SeenIds
 from featurestore.wire.codecs.head import head_codec
 from featurestore.wire.store_layout import (
     Checkpoint,

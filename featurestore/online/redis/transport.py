@@ -17,7 +17,7 @@ from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from featurestore.online.redis_pipeline import packed_read
+from featurestore.online.redis.pipeline import packed_read
 
 CONNECT_TIMEOUT_S = 2.0
 COMMAND_TIMEOUT_S = 10.0

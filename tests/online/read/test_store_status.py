@@ -12,9 +12,9 @@ from featurestore.cli.main import main
 from featurestore.cli.status import log_ends
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.online.generations import GenerationCatalog
-from featurestore.online.overview import look_over
-from featurestore.online.redis_store import RedisStore, connect
-from featurestore.online.writer import ViewWriter
+from featurestore.online.read.store_status import look_over
+from featurestore.online.redis.store import RedisStore, connect
+from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.naive import NaiveEvent

@@ -13,11 +13,11 @@ from featurestore.errors import (
     StoreRolledBack,
     WriterFenced,
 )
-from featurestore.online.redis_store import RedisStore, connect
+from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases
 from featurestore.wire.entity_key import lanes_of
-from tests.online.writing import LANES, assert_equals_oracle, copy_of, events_of, open_writer, restore, view_of
+from tests.online.write.writing import LANES, assert_equals_oracle, copy_of, events_of, open_writer, restore, view_of
 
 
 def test_replayed_offsets_are_skipped_by_the_lanes_that_have_them(store: RedisStore) -> None:

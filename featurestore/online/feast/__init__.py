@@ -1,0 +1,1 @@
+"""Feast's interfaces on the online store."""

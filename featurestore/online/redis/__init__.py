@@ -1,0 +1,1 @@
+"""Redis, Valkey and clusters of them: the one vendor behind `online/store.py`."""
