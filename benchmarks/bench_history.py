@@ -18,9 +18,9 @@ from benchmarks.peers import duckdb_history, feast_history, polars_history
 from benchmarks.scenario import Line, Result, Run, Size, digest, require
 from benchmarks.workload import make_workload
 from featurestore.core.spec import Column, PlainViewSpec, RepoSpec, ValueType, ViewSpec
-from featurestore.offline.histories import FileHistory
-from featurestore.offline.plain_join import PlainHistory
-from featurestore.offline.training_set import build_training_set
+from featurestore.offline.training_set.build import build_training_set
+from featurestore.offline.training_set.histories import FileHistory
+from featurestore.offline.training_set.plain_join import PlainHistory
 from featurestore.testing.simulator.tables import transaction_table
 
 SHARES = (8, 4, 2, 1)

@@ -18,8 +18,8 @@ from featurestore.core.spec import (
     ViewSpec,
     Window,
 )
-from featurestore.offline.histories import FileHistory
-from featurestore.offline.training_set import MEMORY_BYTES_DEFAULT, build_training_set
+from featurestore.offline.training_set.build import MEMORY_BYTES_DEFAULT, build_training_set
+from featurestore.offline.training_set.histories import FileHistory
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 EXACT_HOP_MS = 1

@@ -2,7 +2,7 @@
 
     kafka://127.0.0.1:9092/served_features        or kafka:///served_features, with the servers of the environment
 
-What a message holds is said in `featurestore.offline.feature_log_json`.
+What a message holds is said in `featurestore.offline.parity.feature_log_json`.
 Logging is at most once: what the broker does not take within librdkafka's patience is counted and dropped.
 """
 
@@ -17,8 +17,8 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from dataflows.settings import kafka_options_setting
 from featurestore.errors import InvalidRequest, SourceUnavailable
-from featurestore.offline.feature_log import LogLayout
-from featurestore.offline.feature_log_json import encode_messages
+from featurestore.offline.parity.feature_log import LogLayout
+from featurestore.offline.parity.feature_log_json import encode_messages
 
 FLUSH_TIMEOUT_SECONDS = 10.0
 

@@ -30,8 +30,8 @@ from featurestore.core.spec import (
     ViewSpec,
     Window,
 )
-from featurestore.offline.histories import FileHistory
-from featurestore.offline.training_set import build_training_set
+from featurestore.offline.training_set.build import build_training_set
+from featurestore.offline.training_set.histories import FileHistory
 
 DAY_MS = 86_400_000
 WINDOW_DAYS = (1, 7, 30)

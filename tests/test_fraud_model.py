@@ -21,8 +21,8 @@ import pytest
 
 from featurestore.core.spec import RepoSpec
 from featurestore.definitions.registry import read_registry
-from featurestore.offline.histories import FileHistory
-from featurestore.offline.training_set import build_training_set
+from featurestore.offline.training_set.build import build_training_set
+from featurestore.offline.training_set.histories import FileHistory
 from featurestore.online.embedded import EmbeddedStore
 from scripts.fraud_model_page import IMAGES, PAGE_NAME, ROOT, cells
 

@@ -20,9 +20,9 @@ from featurestore.core.spec import ViewSpec
 from featurestore.definitions.problems import suggest
 from featurestore.definitions.registry import read_registry
 from featurestore.errors import InvalidRequest
+from featurestore.offline.bootstrap_events import LogEvents
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.snapshot import Snapshot
-from featurestore.offline.log_events import LogEvents
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
 from featurestore.online.redis.store import connect

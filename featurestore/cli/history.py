@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from featurestore.core.spec import RepoSpec, ValueType
-    from featurestore.offline.histories import History
-    from featurestore.offline.plain_join import PlainHistory
-    from featurestore.offline.training_set import Progress
+    from featurestore.offline.training_set.build import Progress
+    from featurestore.offline.training_set.histories import History
+    from featurestore.offline.training_set.plain_join import PlainHistory
 
 EVENT_LOG_DEFAULT = "data/event_log"
 
@@ -123,8 +123,8 @@ def command(
     Example: featurestore history --entities labels.parquet --service fraud_detection --out train.parquet
     """
     from featurestore.definitions.registry import read_registry
-    from featurestore.offline.training_set import write_training_set
-    from featurestore.offline.training_set_plan import plan_training_set
+    from featurestore.offline.training_set.build import write_training_set
+    from featurestore.offline.training_set.plan import plan_training_set
 
     if bool(service) == bool(features):
         raise click.UsageError("give --service, or --feature once or more")
@@ -179,7 +179,7 @@ def _read_entities(path: Path, spec: RepoSpec, wanted: str | list[str]) -> pa.Ta
     import pyarrow.json
     import pyarrow.parquet
 
-    from featurestore.offline.arrow_columns import ARROW_TYPES
+    from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
 
     try:
         ending = path.suffix.lower()
@@ -208,7 +208,7 @@ def _join_keys(spec: RepoSpec, wanted: str | list[str]) -> dict[str, ValueType]:
 
 def _history(places: Mapping[str, str] | str | None, settings: Settings, ingested_before_ms: int | None) -> History:
     """Event logs below a root, or files; by source where the option says so."""
-    from featurestore.offline.histories import EventLogHistory, FileHistory
+    from featurestore.offline.training_set.histories import EventLogHistory, FileHistory
 
     if places is not None and _are_files(places):
         return FileHistory(places, ingested_before_ms=ingested_before_ms)
@@ -272,7 +272,7 @@ def _check_out(out: Path | str, places: Mapping[str, str] | str | None, plain: M
 
 def parse_table(text: str) -> tuple[str, PlainHistory]:
     """A materialized view's table."""
-    from featurestore.offline.plain_join import PlainHistory
+    from featurestore.offline.training_set.plain_join import PlainHistory
 
     view, _, rest = text.partition("=")
     path, *columns = rest.rsplit(":", 2) if rest.count(":") > 1 else rest.rsplit(":", 1)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from featurestore.core.spec import RepoSpec
-    from featurestore.offline.plain_join import PlainHistory
-    from featurestore.offline.spark_engine_events import SparkHistory
+    from featurestore.offline.spark.events import SparkHistory
+    from featurestore.offline.training_set.plain_join import PlainHistory
 
 
 class PlaceType(click.ParamType[Path | str]):
@@ -114,7 +114,7 @@ def write_with_spark(
     if work_dir is not None:
         raise click.UsageError("--work-dir is for --engine local: Spark repeats only the tasks that failed")
     try:
-        from featurestore.offline.spark_engine_files import (
+        from featurestore.offline.spark.files import (
             SparkRequest,
             open_session,
             write_spark_directory,
@@ -165,7 +165,7 @@ def is_parquet(address: str) -> bool:
 
 def _history(events: Mapping[str, str] | str, ingested_before_ms: int | None) -> SparkHistory:
     """Event logs below a root, or files; by source where the option says so."""
-    from featurestore.offline.spark_engine_events import SparkEventLog, SparkFiles
+    from featurestore.offline.spark.events import SparkEventLog, SparkFiles
 
     if not isinstance(events, str) or is_parquet(events):
         return SparkFiles(events)

@@ -16,8 +16,8 @@ from featurestore.errors import InvalidRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from featurestore.offline.parity import LoggedRows
-    from featurestore.offline.parity_report import ParityReport
+    from featurestore.offline.parity.check import LoggedRows
+    from featurestore.offline.parity.report import ParityReport
 
 EXIT_UNEXPLAINED = 1
 MESSAGES_SUFFIX = ".jsonl"
@@ -86,9 +86,9 @@ def command(
 
     from featurestore.definitions.registry import read_registry
     from featurestore.offline.event_log.address import open_files
-    from featurestore.offline.feature_log import find_logged_files
-    from featurestore.offline.parity import ParityOptions, check_parity
-    from featurestore.offline.parity_reads import PinnedEventLogs
+    from featurestore.offline.parity.check import ParityOptions, check_parity
+    from featurestore.offline.parity.feature_log import find_logged_files
+    from featurestore.offline.parity.reads import PinnedEventLogs
 
     plain = dict(map(parse_table, tables))
     settings = load_settings(repo=repo, project=project, registry=registry)
@@ -115,7 +115,7 @@ def command(
         )
     _show(Console(soft_wrap=True), report)
     if html is not None:
-        from featurestore.offline.parity_page import render_page
+        from featurestore.offline.parity.page import render_page
 
         html.write_text(render_page(report, settings.project), encoding="utf-8")
         click.echo(f"report: {html}")
@@ -124,7 +124,7 @@ def command(
 
 def _read_messages(path: Path, service: str | None) -> Sequence[LoggedRows]:
     """Messages that were consumed from a topic."""
-    from featurestore.offline.feature_log_json import decode_messages
+    from featurestore.offline.parity.feature_log_json import decode_messages
 
     try:
         with path.open("rb") as lines:
@@ -137,7 +137,7 @@ def _show(console: Console, report: ParityReport) -> None:
     """A row for each feature, the causes, and examples of what nothing explains."""
     from rich.table import Table
 
-    from featurestore.offline.parity_report import Outcome, kinds_of
+    from featurestore.offline.parity.report import Outcome, kinds_of
 
     table = Table(title=f"{report.row_count:,} logged rows", title_justify="left")
     for heading in ("service", "feature"):

@@ -196,7 +196,7 @@ def open_feature_log(address: str, share: float, roll_seconds: float, clock: Clo
     """
     try:
         from featurestore.offline.event_log.address import open_files
-        from featurestore.offline.feature_log import FeatureLogWriter
+        from featurestore.offline.parity.feature_log import FeatureLogWriter
         from featurestore.serving.feature_log import FeatureLog
 
         scheme = address.partition("://")[0]

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from featurestore.clock import Clock
 from featurestore.errors import FeatureStoreError, InvalidRequest
-from featurestore.offline.feature_log import LogLayout
+from featurestore.offline.parity.feature_log import LogLayout
 from featurestore.serving.assembly import Answer, KeyColumns
 from featurestore.serving.feature_log_rows import SampledAnswer, encode_rows, grouped, layout_of
 from featurestore.serving.plan import ServicePlan

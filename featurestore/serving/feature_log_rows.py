@@ -16,9 +16,7 @@ import pyarrow as pa
 
 from featurestore.core.events import BoolArray, Int64Array
 from featurestore.core.spec import ValueType
-from featurestore.offline.answer_parts import object_array
-from featurestore.offline.arrow_columns import ARROW_TYPES
-from featurestore.offline.feature_log import (
+from featurestore.offline.parity.feature_log import (
     POSITIONS_TYPE,
     STAMP_TYPE,
     LoggedFeature,
@@ -26,6 +24,8 @@ from featurestore.offline.feature_log import (
     LogLayout,
     date_of_ms,
 )
+from featurestore.offline.training_set.answer_parts import object_array
+from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
 from featurestore.serving.assembly import Answer, KeyColumns
 from featurestore.serving.plan import ServicePlan
 from featurestore.serving.schema import FeatureSlot, Matrix

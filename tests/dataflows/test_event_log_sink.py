@@ -21,7 +21,17 @@ from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.writer import PartitionRows, prepare_log
 from featurestore.testing.clock import ManualClock
 from featurestore.wire.payloads import RawBatch
-from tests.offline.event_logs import BEGIN_MS, DAY_MS, PAYMENTS, SCHEMA, TOPIC, make_files, offsets_of, payload, read_of
+from tests.offline.event_log.event_logs import (
+    BEGIN_MS,
+    DAY_MS,
+    PAYMENTS,
+    SCHEMA,
+    TOPIC,
+    make_files,
+    offsets_of,
+    payload,
+    read_of,
+)
 
 NOW_MS = BEGIN_MS + 10 * DAY_MS
 

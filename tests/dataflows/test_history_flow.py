@@ -15,8 +15,8 @@ from featurestore.core.spec import RepoSpec
 from featurestore.definitions.registry import read_registry
 from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.retention import retain
-from featurestore.offline.histories import EventLogHistory
-from featurestore.offline.training_set import build_training_set
+from featurestore.offline.training_set.build import build_training_set
+from featurestore.offline.training_set.histories import EventLogHistory
 from featurestore.online.generations import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.testing.clock import ManualClock

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from featurestore.errors import Unavailable
-from featurestore.offline.feature_log import LogLayout
+from featurestore.offline.parity.feature_log import LogLayout
 from featurestore.serving.client import LookupClient
 from featurestore.serving.feature_log import FeatureLog, FeatureRowsWriter
 from featurestore.serving.listening import ServerSettings

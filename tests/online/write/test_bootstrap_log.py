@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import featurestore.offline.log_events as log_events
+import featurestore.offline.bootstrap_events as log_events
 from featurestore.core.events import BlobRow
 from featurestore.core.spec import Column, FeatureSpec, SourceSpec, ValueType, ViewSpec, Window
 from featurestore.errors import InvalidRequest
+from featurestore.offline.bootstrap_events import LogEvents
 from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.schema import log_schema, payload_columns, rows_of
 from featurestore.offline.event_log.writer import PartitionRows, PartitionWriter, prepare_log
-from featurestore.offline.log_events import LogEvents
 from featurestore.wire.entity_key import encode_key, lane_of
 from featurestore.wire.payloads import EventDecoder, RawBatch
 

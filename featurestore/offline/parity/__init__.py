@@ -1,0 +1,1 @@
+"""Parity: what was served, logged and recomputed."""

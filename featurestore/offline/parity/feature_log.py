@@ -1,0 +1,290 @@
+"""The feature log: what the server answered, as Parquet, a row for each logged request row.
+
+    LOG/service=fraud_detection/log_date=2026-11-22/part-<first row's ms>-<token>-<number>.parquet
+
+    card_id, merchant_id ...                        the join keys
+    card_activity__count_1h                         the value that was answered, null where none was
+    card_activity__count_1h__timestamp, __status    newest event behind it; FeatureStatus as in proto/featurestore/v1
+    __log_timestamp, __log_date, __request_id       when, and by which request; up to here as Feast's feature logging
+    __request_row, __as_of_ms                       row of the request, and the read time
+    __definition__card_activity                     hash of the definition that answered; empty for plain views
+    __positions__card_activity                      next offset of each (topic, partition) when the entity was read
+
+A file appears under its name when it is complete. Files of one service have different columns when its definition
+changed; each says in its metadata what it holds, so that nobody has to take column names apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from urllib.parse import quote, unquote
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from featurestore.core.spec import Column, ValueType
+from featurestore.errors import CorruptData, FeatureStoreError, Unavailable
+from featurestore.offline.event_log.files import LogFiles
+from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
+
+REQUEST_ID, LOG_TIMESTAMP, LOG_DATE = "__request_id", "__log_timestamp", "__log_date"
+"""Feast's names."""
+
+REQUEST_ROW, AS_OF_MS = "__request_row", "__as_of_ms"
+
+FILE_ROWS_MAX = 1 << 16
+FILE_BYTES_MAX = 64 << 20
+HELD_BYTES_MAX = 4 * FILE_BYTES_MAX
+"""Rows that cannot be written wait for the next try up to here; then they are lost, and said to be."""
+
+POSITIONS_TYPE = pa.list_(pa.struct([("topic", pa.string()), ("partition", pa.int32()), ("next_offset", pa.int64())]))
+STAMP_TYPE = pa.timestamp("us", tz="UTC")
+
+_METADATA_KEY = b"featurestore.feature_log"
+_NAME = re.compile(r"service=(?P<service>[^/]*)/log_date=(?P<date>\d{4}-\d\d-\d\d)/part-[^/]+\.parquet")
+_MS_PER_SECOND = 1_000
+_US_PER_MS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedFeature:
+    """One feature of a log.
+
+    Attributes:
+        view, name: which.
+        type: of its values.
+    """
+
+    view: str
+    name: str
+    type: ValueType
+
+    @property
+    def column(self) -> str:
+        """Column with the values."""
+        return f"{self.view}__{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedView:
+    """A view behind the features.
+
+    Attributes:
+        name: the Feast view's name.
+        definition_hash: of the definition that answered; empty for plain views, and for views not filled yet.
+    """
+
+    name: str
+    definition_hash: str
+
+    @property
+    def positions_column(self) -> str:
+        """Column with the source positions of each row."""
+        return f"__positions__{self.name}"
+
+    @property
+    def definition_column(self) -> str:
+        """Column with the definition hash."""
+        return f"__definition__{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogLayout:
+    """What a file holds.
+
+    Attributes:
+        service: the feature service, empty for requests that listed features.
+        join_keys: in the service's order.
+        features: in answer order.
+        views: in order of first use.
+    """
+
+    service: str
+    join_keys: tuple[Column, ...]
+    features: tuple[LoggedFeature, ...]
+    views: tuple[LoggedView, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the file."""
+        fields = [(key.name, ARROW_TYPES[key.type]) for key in self.join_keys]
+        for feature in self.features:
+            fields.append((feature.column, ARROW_TYPES[feature.type]))
+            fields.append((timestamp_column(feature), STAMP_TYPE))
+            fields.append((status_column(feature), pa.int32()))
+        fields += [(LOG_TIMESTAMP, STAMP_TYPE), (LOG_DATE, pa.date32()), (REQUEST_ID, pa.string())]
+        fields += [(REQUEST_ROW, pa.int32()), (AS_OF_MS, pa.int64())]
+        fields += [(view.definition_column, pa.string()) for view in self.views]
+        fields += [(view.positions_column, POSITIONS_TYPE) for view in self.views]
+        return pa.schema(fields)
+
+
+def timestamp_column(feature: LoggedFeature) -> str:
+    """Column with the newest event time behind each value; null where there is none."""
+    return f"{feature.column}__timestamp"
+
+
+def status_column(feature: LoggedFeature) -> str:
+    """Column with the statuses."""
+    return f"{feature.column}__status"
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """Rows that wait to become a file."""
+
+    begun_ms: int
+    tables: list[pa.Table] = field(default_factory=list)
+    rows: int = 0
+    size_bytes: int = 0
+
+
+class FeatureLogWriter:
+    """Writes feature logs; used by one thread.
+
+    Args:
+        files: the log's directory, on any file system that the event log can have.
+        token: tells this process's files from those of others.
+        roll_seconds: how long a row may wait in memory: what a kill -9 can take away.
+    """
+
+    def __init__(self, files: LogFiles, token: str, *, roll_seconds: float) -> None:
+        self._files = files
+        self._token = token
+        self._roll_ms = round(roll_seconds * _MS_PER_SECOND)
+        self._open: dict[tuple[LogLayout, date], _OpenFile] = {}
+        self._number = 0
+
+    def write(self, layout: LogLayout, table: pa.Table, now_ms: int) -> int:
+        """Take rows of one log date.
+
+        Returns:
+            How many rows became durable, of these and earlier ones.
+
+        Raises:
+            Unavailable: a file cannot be written; its rows are kept for the next try, unless there are too many.
+        """
+        key = (layout, table.column(LOG_DATE)[0].as_py())
+        waiting = self._open.setdefault(key, _OpenFile(now_ms))
+        waiting.tables.append(table)
+        waiting.rows += table.num_rows
+        waiting.size_bytes += table.nbytes
+        is_full = waiting.rows >= FILE_ROWS_MAX or waiting.size_bytes >= FILE_BYTES_MAX
+        return self._roll(key, now_ms) if is_full else 0
+
+    def advance(self, now_ms: int) -> int:
+        """Write what has waited long enough; returns and raises as `write`."""
+        due = [key for key, file in self._open.items() if now_ms - file.begun_ms >= self._roll_ms]
+        return sum(self._roll(key, now_ms) for key in due)
+
+    def close(self, now_ms: int) -> int:
+        """Write all that waits; returns and raises as `write`."""
+        return sum(self._roll(key, now_ms) for key in list(self._open))
+
+    def _roll(self, key: tuple[LogLayout, date], now_ms: int) -> int:
+        """Waiting rows become a file."""
+        layout, log_date = key
+        waiting = self._open.pop(key)
+        table = pa.concat_tables(waiting.tables).cast(layout.schema)
+        self._number += 1
+        directory = f"service={quote(layout.service, safe='')}/log_date={log_date.isoformat()}"
+        name = f"part-{waiting.begun_ms}-{self._token}-{self._number:06d}.parquet"
+        unfinished = f"{directory}/.{name}.unfinished"
+        try:
+            with self._files.write(unfinished) as stream, _parquet_writer(stream, table.schema) as writer:
+                writer.write_table(table)
+                writer.add_key_value_metadata({_METADATA_KEY: msgspec.json.encode(layout)})
+            self._files.move(unfinished, f"{directory}/{name}")
+        except (FeatureStoreError, OSError) as error:
+            is_kept = waiting.size_bytes + sum(file.size_bytes for file in self._open.values()) < HELD_BYTES_MAX
+            if is_kept:
+                waiting.begun_ms = now_ms
+                self._open[key] = waiting
+            fate = "are kept for another try" if is_kept else "are lost"
+            raise Unavailable(
+                f'feature log "{self._files.uri}" cannot be written',
+                detail=f"{waiting.rows} rows {fate}: {error}",
+                hint="check address, credentials and free space",
+            ) from error
+        return waiting.rows
+
+
+def _parquet_writer(stream: pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer that says little: by default a file's footer is larger than the rows of some minutes."""
+    return pq.ParquetWriter(
+        stream, schema, compression="zstd", store_schema=False, write_statistics=[LOG_TIMESTAMP, AS_OF_MS]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedFile:
+    """One file of a log.
+
+    Attributes:
+        layout: what it holds.
+        path: its path within the log.
+        files: the log's directory.
+    """
+
+    layout: LogLayout
+    path: str
+    files: LogFiles = field(compare=False)
+
+    def read(self, columns: Sequence[str], *, since_ms: int | None = None, until_ms: int | None = None) -> pa.Table:
+        """Some columns of the rows that were logged in [since_ms, until_ms).
+
+        Raises:
+            Unavailable: the file cannot be read.
+        """
+        wanted = list(dict.fromkeys([*columns, LOG_TIMESTAMP]))
+        try:
+            with self.files.arrow.open_input_file(self.path) as source:
+                table = pq.ParquetFile(source).read(wanted)
+            table = table.cast(pa.schema([self.layout.schema.field(name) for name in table.schema.names]))
+        except OSError as error:
+            raise Unavailable(f'"{self.path}" of the feature log cannot be read', detail=str(error)) from error
+        for bound_ms, compare in ((since_ms, pc.greater_equal), (until_ms, pc.less)):
+            if bound_ms is not None:
+                bound = pa.scalar(bound_ms * _US_PER_MS, pa.int64()).cast(STAMP_TYPE)
+                table = table.filter(compare(table.column(LOG_TIMESTAMP), bound))
+        return table
+
+
+def find_logged_files(
+    files: LogFiles, *, service: str | None = None, since_ms: int | None = None, until_ms: int | None = None
+) -> Iterator[LoggedFile]:
+    """Files that can have rows of a service logged in [since_ms, until_ms), by service and date.
+
+    Raises:
+        CorruptData: a file is not one of a feature log.
+        Unavailable: the file system does not answer.
+    """
+    for found in files.find():
+        match = _NAME.fullmatch(found.path)
+        if match is None or (service is not None and unquote(match["service"]) != service):
+            continue
+        log_date = date.fromisoformat(match["date"])
+        is_before = since_ms is not None and log_date < date_of_ms(since_ms)
+        if is_before or (until_ms is not None and log_date > date_of_ms(until_ms)):
+            continue
+        yield LoggedFile(_read_layout(files, found.path), found.path, files)
+
+
+def date_of_ms(moment_ms: int) -> date:
+    """UTC date of a moment."""
+    return datetime.fromtimestamp(moment_ms // _MS_PER_SECOND, UTC).date()
+
+
+def _read_layout(files: LogFiles, path: str) -> LogLayout:
+    """What a file says that it holds."""
+    try:
+        with files.arrow.open_input_file(path) as source:
+            metadata = pq.ParquetFile(source).metadata.metadata or {}
+        return msgspec.json.decode(metadata[_METADATA_KEY], type=LogLayout)
+    except (OSError, KeyError, pa.ArrowInvalid, msgspec.MsgspecError) as error:
+        raise CorruptData(f'"{path}" is not a file of a feature log', detail=str(error)) from error

@@ -1,0 +1,1 @@
+"""Training sets under Spark, by the same engine."""

@@ -1,0 +1,268 @@
+"""Histories as Spark reads them: event logs, Parquet files, DataFrames; each row with its place in order of arrival.
+
+    event log      positions and files of one moment, listed by the driver    arrival: topic, partition, offset
+    Parquet files  listed by Spark                                            arrival: file, row in the file
+    DataFrame      the caller's                                               arrival: columns that the caller names
+
+Executors read exactly the files of the driver's snapshot. A file that compaction takes away meanwhile ends the job with
+an error: nothing is left out in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import DataType, IntegralType, TimestampNTZType, TimestampType
+
+from featurestore.core.spec import SourceSpec
+from featurestore.definitions.problems import suggest
+from featurestore.errors import InvalidRequest
+from featurestore.offline.event_log.layout import DataFile, event_date_of
+from featurestore.offline.event_log.reader import EventLog
+from featurestore.offline.event_log.snapshot import Snapshot
+from featurestore.offline.training_set.histories import EVENT_TIME
+from featurestore.offline.training_set.view_events import Reach
+from featurestore.wire.payloads import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
+
+_FILE, _ROW, _PATH = "__featurestore_file", "__featurestore_row", "__featurestore_path"
+_SCHEME = "^([a-z0-9]+):/+"
+
+
+@dataclass(frozen=True, slots=True)
+class SparkRows:
+    """Rows of a history.
+
+    Attributes:
+        frame: columns that were asked for, the event time under a name that `FileHistory` knows, and `arrival`.
+        arrival: columns that are ascending in order of arrival; no nulls.
+    """
+
+    frame: DataFrame
+    arrival: tuple[str, ...]
+
+
+class SparkHistory(Protocol):
+    """Events at rest, for Spark."""
+
+    def rows(self, spark: SparkSession, source: SourceSpec, columns: Sequence[str], reach: Reach) -> SparkRows:
+        """Rows of a source.
+
+        Args:
+            spark: reads them.
+            source: whose events.
+            columns: names of payload columns.
+            reach: event times wanted; others may come too.
+
+        Raises:
+            InvalidRequest: there is no history of that source, or it lacks a column.
+            Unavailable: it cannot be read now.
+        """
+        ...
+
+
+class SparkEventLog:
+    """The event logs below a directory or URI, one a source; each as it was when it was first asked for.
+
+    The driver reads commit records through Arrow, executors read Parquet through Hadoop: both must reach the same
+    place. s3:// is Hadoop's s3a://, whose credentials and endpoint are Spark settings.
+
+    Args:
+        root: as `featurestore event-log run` was given.
+        ingested_before_ms: only events that had been read from the source before that moment.
+    """
+
+    def __init__(self, root: str | Path, *, ingested_before_ms: int | None = None) -> None:
+        self._root = str(root)
+        self._ingested_before_ms = ingested_before_ms
+        self._logs: dict[str, tuple[EventLog, Snapshot]] = {}
+
+    def rows(self, spark: SparkSession, source: SourceSpec, columns: Sequence[str], reach: Reach) -> SparkRows:
+        """See `SparkHistory`."""
+        log, snapshot = self._log(source)
+        wanted = list(dict.fromkeys([*columns, EVENT_TIME]))
+        _check_columns(wanted, log.schema.names, f'event log "{log.uri}"')
+        first, last = event_date_of(reach.from_ms), event_date_of(reach.to_ms)
+        files = [file for file in snapshot.files if first <= file.event_date <= last]
+        schema = from_arrow_schema(log.schema, prefer_timestamp_ntz=True)
+        if not files:
+            frame = spark.createDataFrame([], schema)
+        else:
+            # Looked up recursively, a path is a path: Spark takes no column out of a directory's name.
+            reader = (
+                spark.read.schema(schema).option("recursiveFileLookup", "true").option("ignoreMissingFiles", "false")
+            )
+            frame = reader.parquet(*(f"{hadoop_uri(self._root)}/{source.name}/{one.path}" for one in files))
+        for condition in _bounds(snapshot, files):
+            frame = frame.where(condition)
+        if self._ingested_before_ms is not None:
+            frame = frame.where(F.col("ingest_time_ms") < self._ingested_before_ms)
+        frame = frame.where((F.col(EVENT_TIME) >= reach.from_ms) & (F.col(EVENT_TIME) < reach.to_ms))
+        arrival = ("partition", "offset") if len({one.topic for one in files}) < 2 else ("topic", "partition", "offset")
+        return SparkRows(frame.select(*map(quoted, [*wanted, *arrival])), arrival)
+
+    def _log(self, source: SourceSpec) -> tuple[EventLog, Snapshot]:
+        """The source's log as it was when it was first asked for."""
+        if source.name not in self._logs:
+            path, question, query = arrow_uri(self._root).partition("?")
+            log = EventLog(f"{path.rstrip('/')}/{source.name}{question}{query}")
+            self._logs[source.name] = (log, log.snapshot())
+        return self._logs[source.name]
+
+
+class SparkFiles:
+    """Events of one or more sources in Parquet files, or in DataFrames.
+
+    Rows of files are in order of arrival as they stand, files in the order of their names. Rows of a DataFrame are in
+    the order of `arrival`; without it, which of two events of an entity and of one moment came first is undefined.
+
+    Args:
+        events: path or URI of a Parquet file or directory, or a DataFrame; or one of these for each source, by name.
+        arrival: columns of DataFrames that order their rows by arrival.
+    """
+
+    def __init__(
+        self, events: str | Path | DataFrame | Mapping[str, str | Path | DataFrame], *, arrival: Sequence[str] = ()
+    ) -> None:
+        self._events = events
+        self._arrival = tuple(arrival)
+
+    def rows(self, spark: SparkSession, source: SourceSpec, columns: Sequence[str], reach: Reach) -> SparkRows:
+        """See `SparkHistory`."""
+        given = self._events
+        if isinstance(given, Mapping):
+            if source.name not in given:
+                raise InvalidRequest(
+                    f'there is no history of source "{source.name}"', hint=suggest(source.name, list(given))
+                )
+            given = given[source.name]
+        return read_rows(spark, given, self._arrival, f'the history of source "{source.name}"').select(
+            columns, source.event_time_column, reach
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Everything of a history, before columns are chosen."""
+
+    frame: DataFrame
+    names: tuple[str, ...]
+    arrival: tuple[str, ...]
+    what: str
+
+    def select(self, columns: Sequence[str], event_time_column: str, reach: Reach) -> SparkRows:
+        """The wanted columns of rows that may be in reach."""
+        time_column = EVENT_TIME if EVENT_TIME in self.names else event_time_column
+        wanted = self.choose([*columns, time_column])
+        for condition in _in_reach(time_column, wanted.frame.schema[time_column].dataType, reach):
+            wanted = SparkRows(wanted.frame.where(condition), wanted.arrival)
+        return wanted
+
+    def choose(self, columns: Sequence[str]) -> SparkRows:
+        """The wanted columns."""
+        wanted = list(dict.fromkeys(columns))
+        _check_columns([*wanted, *(name for name in self.arrival if name not in (_FILE, _ROW))], self.names, self.what)
+        chosen = self.frame.select(*map(quoted, dict.fromkeys([*wanted, *self.arrival])))
+        return SparkRows(chosen, self.arrival)
+
+
+def read_rows(spark: SparkSession, given: object, arrival: Sequence[str], what: str) -> _Table:
+    """A table for a history.
+
+    Args:
+        spark: reads it.
+        given: a path or URI of Parquet, or a DataFrame.
+        arrival: of a DataFrame, the columns that order it.
+        what: names it in messages.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
+    if isinstance(given, DataFrame):
+        return _Table(given, tuple(given.columns), tuple(arrival), what)
+    if not isinstance(given, str | Path):
+        raise InvalidRequest(f"{what} is not a path or a DataFrame", hint="Spark reads Parquet files and DataFrames")
+    # A text without a scheme is a path of Spark's default file system, which need not be the local disk.
+    address = given if isinstance(given, str) and "://" not in given else hadoop_uri(str(given))
+    read = spark.read.option("ignoreMissingFiles", "false").parquet(address)
+    names = tuple(read.columns)
+    files = sorted(read.inputFiles(), key=unquote)
+    numbered = read.select("*", F.col("_metadata.row_index").alias(_ROW))
+    if len(files) == 1:
+        return _Table(numbered, names, (_ROW,), what)
+    # The path of a file as a column of every row would be most of what is shuffled; its number is not.
+    pairs = [(_bare(path), number) for number, path in enumerate(files)]
+    numbers = spark.createDataFrame(pairs, f"{_PATH} string, {_FILE} int")
+    numbered = numbered.withColumn(_PATH, F.regexp_replace(F.col("_metadata.file_path"), _SCHEME, "$1:/"))
+    return _Table(numbered.join(F.broadcast(numbers), _PATH, "left").drop(_PATH), names, (_FILE, _ROW), what)
+
+
+def quoted(name: str) -> Column:
+    """The column of that very name, whatever characters it has."""
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def arrow_uri(address: str) -> str:
+    """An address of Hadoop's as Arrow knows it."""
+    return "s3://" + address.removeprefix("s3a://") if address.startswith("s3a://") else address
+
+
+def hadoop_uri(address: str) -> str:
+    """An address of Arrow's as Hadoop knows it: without Arrow's options; a path is of the local disk."""
+    if "://" not in address:
+        return f"file://{Path(address).absolute()}"
+    address = address.partition("?")[0].rstrip("/")
+    return "s3a://" + address.removeprefix("s3://") if address.startswith("s3://") else address
+
+
+def _bounds(snapshot: Snapshot, files: Sequence[DataFile]) -> list[Column]:
+    """Leave out rows at and behind the positions, in the partitions whose files have such."""
+    partitions = {(one.topic, one.partition) for one in files}
+    found = []
+    for topic, partition in sorted(partitions):
+        bound = snapshot.positions[topic, partition]
+        if any(one.next_offset > bound for one in files if (one.topic, one.partition) == (topic, partition)):
+            is_its = (F.col("topic") == topic) & (F.col("partition") == partition)
+            found.append(~(is_its & (F.col("offset") >= bound)))
+    return found
+
+
+def _in_reach(time_column: str, kind: DataType, reach: Reach) -> list[Column]:
+    """What Spark can tell of rows out of reach by itself; the rest is told in the buckets."""
+    time = quoted(time_column)
+    if isinstance(kind, TimestampType):
+        first, last = (F.expr(f"timestamp_millis({ms})") for ms in (reach.from_ms, reach.to_ms))
+        return [(time >= first) & (time < last)]
+    if isinstance(kind, TimestampNTZType):
+        first, last = (F.expr(f"TIMESTAMP_NTZ '{_as_text(ms)}'") for ms in (reach.from_ms, reach.to_ms))
+        return [(time >= first) & (time < last)]
+    if isinstance(kind, IntegralType):
+        # What is no moment in milliseconds is kept, for the bucket to refuse it instead of finding no events.
+        is_no_moment = (F.abs(time) < SECONDS_BELOW) | (F.abs(time) > EVENT_TIME_MS_MAX)
+        return [is_no_moment | ((time >= reach.from_ms) & (time < reach.to_ms))]
+    return []
+
+
+def _as_text(time_ms: int) -> str:
+    """A moment as SQL writes it, UTC."""
+    return (datetime(1, 1, 1) + timedelta(milliseconds=time_ms - EVENT_TIME_MS_MIN)).isoformat(sep=" ")
+
+
+def _bare(uri: str) -> str:
+    """Hadoop writes file:/x and file:///x for one file."""
+    return re.sub(_SCHEME, r"\1:/", uri)
+
+
+def _check_columns(wanted: Sequence[str], known: Sequence[str], what: str) -> None:
+    """Every wanted column must be there."""
+    for name in wanted:
+        if name not in known:
+            raise InvalidRequest(f'{what} has no column "{name}"', hint=suggest(name, list(known)))

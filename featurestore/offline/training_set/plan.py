@@ -1,0 +1,198 @@
+"""What a training set asks for: features by view, their names in the output, and label rows as moments."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from featurestore.core.events import BoolArray, Int64Array
+from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ViewSpec
+from featurestore.core.view import CompiledView
+from featurestore.definitions.problems import suggest
+from featurestore.errors import InvalidRequest, UnknownFeatureService, UnknownJoinKey
+from featurestore.offline.training_set.label_times import check_moment, label_moments_ms
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOutputs:
+    """Features of one view.
+
+    Attributes:
+        view: the view; a stream view has only the features that are asked for, and those that they are derived from.
+        features: index of each feature among the view's answers (a stream view) or features (a plain one).
+        columns: name in the output and type of each.
+    """
+
+    view: ViewSpec | PlainViewSpec
+    features: tuple[int, ...]
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The rows to compute features for.
+
+    Attributes:
+        table: as given; its rows and columns come back as they are.
+        as_of_ms: (R,) read time of each row.
+        is_timed: (R,) False where the label time is null.
+        timestamp_column: where the times came from; None for a single moment.
+    """
+
+    table: pa.Table
+    as_of_ms: Int64Array
+    is_timed: BoolArray
+    timestamp_column: str | None
+
+    @property
+    def count(self) -> int:
+        """R."""
+        return int(self.table.num_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSetPlan:
+    """Everything that is asked.
+
+    Attributes:
+        views: in order of first use.
+        names: of all output columns, in answer order.
+        labels: the rows.
+    """
+
+    views: tuple[ViewOutputs, ...]
+    names: tuple[str, ...]
+    labels: Labels
+
+
+def plan_training_set(
+    repo: RepoSpec,
+    features: str | Sequence[str],
+    entities: pa.Table,
+    *,
+    timestamp_column: str = "event_timestamp",
+    at_ms: int | None = None,
+    full_names: bool = False,
+) -> TrainingSetPlan:
+    """Resolve names, check columns, read label times.
+
+    Args:
+        repo: the definitions.
+        features: name of a feature service, or "view:feature" texts.
+        entities: R rows with the join keys of all views, and label times; any other columns.
+        timestamp_column: the label times' column; not looked at when `at_ms` is given.
+        at_ms: one moment for all rows instead, milliseconds UTC.
+        full_names: call every feature "view__feature", as Feast's full_feature_names.
+
+    Raises:
+        UnknownFeatureService: no service or view of that name.
+        UnknownJoinKey: the entities lack a join key.
+        InvalidRequest: anything else that is wrong with the request.
+    """
+    references = _references(repo, features)
+    names = [f"{one.view}__{one.feature}" if full_names else one.output_name for one in references]
+    clash = sorted(set(names) & set(entities.column_names))
+    if clash:
+        raise InvalidRequest(
+            f'feature "{clash[0]}" has the name of a column of the entities',
+            hint="rename the column, or ask for full names",
+        )
+    twice = [name for name, count in Counter(entities.column_names).items() if count > 1]
+    if twice:
+        uses = entities.column_names.count(twice[0])
+        raise InvalidRequest(f'the entities have {uses} columns "{twice[0]}"', hint="rename all but one")
+    views = []
+    for view_name in dict.fromkeys(reference.view for reference in references):
+        view = repo.view(view_name) or repo.plain_view(view_name)
+        assert view is not None, "references are resolved"
+        answers = view.answers if isinstance(view, ViewSpec) else view.features
+        index = {column.name: at for at, column in enumerate(answers)}
+        chosen = [pair for pair in zip(references, names, strict=True) if pair[0].view == view_name]
+        places = tuple(index[reference.feature] for reference, _ in chosen)
+        columns = tuple(Column(name, answers[at].type) for (_, name), at in zip(chosen, places, strict=True))
+        _check_join_keys(view, entities)
+        views.append(_asked_part(ViewOutputs(view, places, columns)))
+    return TrainingSetPlan(tuple(views), tuple(names), _labels(entities, timestamp_column, at_ms))
+
+
+def _asked_part(outputs: ViewOutputs) -> ViewOutputs:
+    """Without what nobody asks for: its columns need not be read, nor events as old as its windows."""
+    view = outputs.view
+    if not isinstance(view, ViewSpec):
+        return outputs
+    chosen = CompiledView(view).lowered.choose(outputs.features)
+    if not chosen.features:
+        return outputs
+    derived = sorted({at - len(view.features) for at in outputs.features if at >= len(view.features)})
+    part = replace(
+        view,
+        features=tuple(fields.feature for fields in chosen.features),
+        derived=tuple(view.derived[at] for at in derived),
+    )
+    return ViewOutputs(part, tuple(chosen.outputs), outputs.columns)
+
+
+def _references(repo: RepoSpec, features: str | Sequence[str]) -> list[FeatureReference]:
+    """The features in answer order."""
+    if isinstance(features, str):
+        service = repo.service(features)
+        if service is None:
+            known = [one.name for one in repo.services]
+            raise UnknownFeatureService(
+                f'feature service "{features}" is not registered', hint=suggest(features, known)
+            )
+        return list(service.features)
+    pairs = [_parse_reference(repo, text) for text in features]
+    uses = Counter(feature for _, feature in pairs)
+    for (view, feature), count in Counter(pairs).items():
+        if count > 1:
+            raise InvalidRequest(f'feature "{view}:{feature}" is asked for {count} times', hint="ask for it once")
+    return [
+        FeatureReference(view, feature, feature if uses[feature] == 1 else f"{view}__{feature}")
+        for view, feature in pairs
+    ]
+
+
+def _parse_reference(repo: RepoSpec, text: str) -> tuple[str, str]:
+    """View and feature of "view:feature"."""
+    view_name, colon, feature = text.partition(":")
+    if not colon:
+        raise InvalidRequest(f'"{text}" is not "view:feature"')
+    view = repo.view(view_name) or repo.plain_view(view_name)
+    if view is None:
+        known = [*(one.name for one in repo.views), *(one.name for one in repo.plain_views)]
+        raise UnknownFeatureService(f'feature view "{view_name}" is not registered', hint=suggest(view_name, known))
+    answers = view.answers if isinstance(view, ViewSpec) else view.features
+    names = [column.name for column in answers]
+    if feature not in names:
+        raise InvalidRequest(f'feature view "{view_name}" has no feature "{feature}"', hint=suggest(feature, names))
+    return view_name, feature
+
+
+def _check_join_keys(view: ViewSpec | PlainViewSpec, entities: pa.Table) -> None:
+    """Every join key must be a column."""
+    for key in view.join_keys:
+        if key.name not in entities.column_names:
+            raise UnknownJoinKey(
+                f'the entities have no column "{key.name}", a join key of feature view "{view.name}"',
+                hint=suggest(key.name, entities.column_names),
+            )
+
+
+def _labels(entities: pa.Table, timestamp_column: str, at_ms: int | None) -> Labels:
+    """The rows with their moments."""
+    if at_ms is not None:
+        check_moment(at_ms)
+        every = np.full(entities.num_rows, at_ms, dtype=np.int64)
+        return Labels(entities, every, np.ones(entities.num_rows, dtype=np.bool_), None)
+    if timestamp_column not in entities.column_names:
+        raise InvalidRequest(
+            f'the entities have no column "{timestamp_column}" with label times',
+            hint="name the column, or give one moment for all rows",
+        )
+    as_of_ms, is_timed = label_moments_ms(entities.column(timestamp_column), timestamp_column)
+    return Labels(entities, as_of_ms, is_timed, timestamp_column)

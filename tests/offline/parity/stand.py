@@ -1,0 +1,282 @@
+"""All parts that parity is about, as users run them: a log of events, the stream, Redis, a server, the event log."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from featurestore.clock import SystemClock
+from featurestore.core.spec import RepoSpec, SourceSpec
+from featurestore.definitions.registry import read_registry
+from featurestore.offline.event_log.address import open_files
+from featurestore.offline.event_log.reader import EventLog
+from featurestore.offline.event_log.snapshot import Snapshot
+from featurestore.offline.parity.check import ParityOptions, check_parity
+from featurestore.offline.parity.feature_log import FeatureLogWriter, find_logged_files
+from featurestore.offline.parity.reads import PinnedEventLogs
+from featurestore.offline.parity.report import Outcome, ParityReport
+from featurestore.offline.training_set.plain_join import PlainHistory
+from featurestore.online.generations import GenerationCatalog
+from featurestore.online.redis.store import connect
+from featurestore.serving.client import LookupClient
+from featurestore.serving.feature_log import FeatureLog
+from featurestore.serving.listening import ServerSettings
+from featurestore.serving.registry_source import open_registry
+from featurestore.serving.server import FeatureServer
+from featurestore.wire.codecs.plain_row import encode_values
+from featurestore.wire.entity_key import lane_of
+from featurestore.wire.store_layout import plain_key
+from tests.dataflows.payments import CONFIG, PROJECT, Payments
+from tests.dataflows.payments import REPO as TWO_VIEWS
+from tests.dataflows.stream_process import ROOT, StreamProcess
+
+SERVICE = "scoring"
+CARDS, MERCHANTS = 60, 12
+PAYMENTS = 4_000
+
+REPO = (
+    (TWO_VIEWS % {"card_window": "1d"})
+    + """
+from datetime import timedelta
+
+from feast import FeatureService, FeatureView, Field
+from feast.types import Float64, String
+from featurestore.definitions.authoring import derive
+
+habits = stream_view(
+    name="habits",
+    entities=[card],
+    source=payments,
+    features=[
+        *aggregate("amount", ["mean", "stddev_pop", "last_n(3)"], over="1d"),
+        *aggregate("amount", "sum by merchant_id(5)", over="1d", name="amount_by_merchant"),
+        *count(over="6h", where="is_declined", name="declines"),
+        *derive("decline_share", "declines_6h / nullif(amount_mean_1d, 0)"),
+    ],
+)
+profile = FeatureView(
+    name="profile",
+    entities=[merchant],
+    ttl=timedelta(days=30),
+    schema=[Field(name="tier", dtype=String), Field(name="risk", dtype=Float64)],
+    source=FileSource(name="profiles", path="data/profiles.parquet", timestamp_field="updated_at"),
+)
+scoring = FeatureService(name="scoring", features=[cards, merchants, habits, profile])
+"""
+)
+
+
+class EventLogsUpTo(PinnedEventLogs):
+    """The event logs as they were when their partitions ended earlier.
+
+    Args:
+        root: where they are.
+        ends: next offset of each partition; None is today's.
+    """
+
+    def __init__(self, root: str, ends: Sequence[int] | None) -> None:
+        super().__init__(root)
+        self._ends = ends
+
+    def _log(self, source: SourceSpec) -> tuple[EventLog, Snapshot]:
+        """The log with earlier positions."""
+        log, snapshot = super()._log(source)
+        if self._ends is None:
+            return log, snapshot
+        positions = {(source.topic, partition): end for partition, end in enumerate(self._ends)}
+        return log, replace(snapshot, positions=positions)
+
+
+@dataclass
+class Stand:
+    """One directory with everything in it.
+
+    Attributes:
+        directory: of the test.
+        redis_url: an empty Redis.
+        repo: the definitions.
+        records: of each partition, all that has arrived.
+    """
+
+    directory: Path
+    redis_url: str
+    repo: RepoSpec
+    records: list[list[bytes]] = field(default_factory=list)
+
+    @property
+    def registry(self) -> Path:
+        """The applied registry."""
+        return self.directory / "data" / "registry.db"
+
+    def append(self, payments: Payments) -> None:
+        """Let payments arrive."""
+        payments.append_to(self.directory / "events")
+        self.records = [
+            [*before, *more] for before, more in zip(self.records or [[]] * 2, payments.records, strict=True)
+        ]
+
+    def run_stream(self) -> None:
+        """`featurestore stream --until-end`."""
+        self._run("dataflows.tiles")
+
+    @contextmanager
+    def live_stream(self, payments: Payments) -> Iterator[None]:
+        """`featurestore stream` at work while payments trickle in; at the end of the block it stops, all applied."""
+        options = ("--log-dir", str(self.directory / "events"))
+        pieces = list(_pieces(payments, count=40))
+        self.append(pieces[0])
+        process = StreamProcess(self.directory, self.registry, self.redis_url, *options)
+        try:
+            process.wait_for(" live: ")
+            trickle = threading.Thread(target=self._trickle, args=(pieces[1:],))
+            trickle.start()
+            yield
+            trickle.join()
+            process.wait_for(f"{sum(map(len, payments.records)):,} read")
+            process.terminate()
+            assert process.wait() == 0, process.output
+        finally:
+            process.kill()
+
+    def _trickle(self, pieces: Iterable[Payments]) -> None:
+        """Append some payments now and then."""
+        pause = threading.Event()
+        for piece in pieces:
+            self.append(piece)
+            pause.wait(0.03)
+
+    def run_event_log(self) -> None:
+        """`featurestore event-log run --until-end`."""
+        self._run("dataflows.event_log", "--event-log", str(self.directory / "event_log"))
+
+    def ask(self, log: Path, rows: Iterable[tuple[str, int, int]]) -> None:
+        """Look rows up at a server that logs all of them.
+
+        Args:
+            log: the feature log.
+            rows: card, merchant and read time of each; a request each.
+        """
+        store, clock = connect(self.redis_url), SystemClock()
+        writer = FeatureLogWriter(open_files(log), secrets.token_hex(4), roll_seconds=60.0)
+        server = FeatureServer(
+            open_registry(str(self.registry), PROJECT),
+            store,
+            clock,
+            ServerSettings(port=0),
+            feature_log=FeatureLog(writer, clock, share=1.0),
+        )
+        with LookupClient(f"127.0.0.1:{server.port}", timeout_s=10.0) as client:
+            for card, merchant, as_of_ms in rows:
+                client.lookup(SERVICE, {"card_id": card, "merchant_id": merchant}, as_of_ms=as_of_ms)
+        server.stop(drain_seconds=5.0)
+        store.close()
+
+    def check(
+        self,
+        *logs: Path,
+        repo: RepoSpec | None = None,
+        event_log: Path | None = None,
+        ends: Sequence[int] | None = None,
+        plain: dict[str, PlainHistory] | None = None,
+        options: ParityOptions | None = None,
+    ) -> ParityReport:
+        """The report on some feature logs; as if the event log's partitions had only come to `ends`."""
+        events = EventLogsUpTo(str(event_log or self.directory / "event_log"), ends)
+        logged = [file for log in logs for file in find_logged_files(open_files(log))]
+        return check_parity(repo or self.repo, logged, events, plain=plain, options=options)
+
+    def materialize(self, merchant_id: int, tier: str, risk: float, event_time_ms: int) -> None:
+        """Store one merchant's profile, as Feast's materialize does through our store."""
+        store = connect(self.redis_url)
+        key = b"%d" % merchant_id
+        lane = lane_of(key, GenerationCatalog(store, PROJECT).lane_count())
+        values = encode_values({"tier": tier, "risk": risk})
+        store.write_newer([(plain_key(PROJECT, lane, "profile", key), event_time_ms, values, 0)])
+        store.close()
+
+    def double_events(self, view: str, key: str) -> None:
+        """Let the store hold an entity's recent events twice."""
+        client: Any = redis.Redis.from_url(self.redis_url)
+        [head] = client.scan_iter(match=f"*{view}@*/h/{key}")
+        client.append(head, client.get(head))
+        client.close()
+
+    def forget(self, view: str, key: int) -> None:
+        """Let the store hold nothing of an entity."""
+        client = redis.Redis.from_url(self.redis_url)
+        assert client.delete(*client.scan_iter(match=f"*{view}@*/[hb]/{key}"))
+        client.close()
+
+    def _run(self, module: str, *options: str) -> None:
+        """One of the programs, over all that has arrived."""
+        process = StreamProcess(
+            self.directory,
+            self.registry,
+            self.redis_url,
+            *("--log-dir", str(self.directory / "events"), "--until-end", *options),
+            program=("-m", module),
+        )
+        assert process.wait() == 0, process.output
+
+
+def make_stand(directory: Path, redis_url: str) -> Stand:
+    """Apply the repo; no payment has arrived."""
+    (directory / "data").mkdir(parents=True)
+    (directory / "feature_store.yaml").write_text(CONFIG)
+    (directory / "definitions.py").write_text(REPO)
+    command = [sys.executable, "-m", "featurestore.cli", "apply", "--repo", str(directory)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return Stand(directory, redis_url, read_registry(str(directory / "data" / "registry.db"), project=PROJECT))
+
+
+def _pieces(payments: Payments, *, count: int) -> Iterator[Payments]:
+    """The records in so many arrivals."""
+    for piece in range(count):
+        cut = [
+            records[len(records) * piece // count : len(records) * (piece + 1) // count] for records in payments.records
+        ]
+        yield replace(payments, records=cut)
+
+
+def split(payments: Payments, *, late: float, seed: int) -> tuple[Payments, Payments]:
+    """The same records as two arrivals: a share of them, drawn at random, comes late.
+
+    A producer's repeat comes with its original: one that came long after it would count again in the stream, and not
+    in history (see the page on training sets).
+    """
+    draw = random.Random(seed)
+    first: list[list[bytes]] = [[] for _ in payments.records]
+    second: list[list[bytes]] = [[] for _ in payments.records]
+    for partition, records in enumerate(payments.records):
+        for _, same in groupby(records, key=lambda record: record.split(b'"', 4)[3]):
+            (second if draw.random() < late else first)[partition] += same
+    return replace(payments, records=first), replace(payments, records=second)
+
+
+def questions(count: int, *, seed: int, newest_ms: int) -> list[tuple[str, int, int]]:
+    """Cards and merchants, unknown ones too, at moments near the newest event: the store answers a minute back."""
+    draw = random.Random(seed)
+    return [
+        (
+            f"card-{draw.randrange(CARDS + 3)}",
+            draw.randrange(MERCHANTS + 2),
+            newest_ms + draw.randrange(-50_000, 10_000),
+        )
+        for _ in range(count)
+    ]
+
+
+def outcomes_of(report: ParityReport) -> dict[Outcome, int]:
+    """All features together."""
+    return {outcome: count for outcome, count in sorted(report.total.items()) if count}

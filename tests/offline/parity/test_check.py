@@ -1,0 +1,280 @@
+"""Parity on real parts: what a server logged against the event log, and each difference with its cause."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from featurestore.cli.main import main
+from featurestore.core.spec import RepoSpec, ViewSpec
+from featurestore.offline.event_log.address import open_files
+from featurestore.offline.event_log.retention import retain
+from featurestore.offline.parity.check import ParityOptions, check_parity
+from featurestore.offline.parity.feature_log import find_logged_files
+from featurestore.offline.parity.feature_log_json import decode_messages, encode_messages
+from featurestore.offline.parity.reads import PinnedEventLogs
+from featurestore.offline.parity.report import FeatureName, Outcome
+from featurestore.offline.training_set.plain_join import PlainHistory
+from featurestore.testing.clock import ManualClock
+from featurestore.testing.servers import redis_server
+from featurestore.testing.strategies import DAY_MS
+from tests.dataflows.payments import TOPIC, make_payments
+from tests.offline.parity.stand import CARDS, Stand, make_stand, outcomes_of, questions, split
+
+READS = 60
+
+
+@dataclass(frozen=True)
+class Story:
+    """What happened: reads beside a live stream, early reads, late events, late reads; then all is in the event log.
+
+    Attributes:
+        stand: the parts.
+        live: feature log of reads while events came in.
+        early, late: of the reads before and after the late events arrived.
+        on_time: offsets of each partition before the late events.
+        newest_ms: newest event time.
+    """
+
+    stand: Stand
+    live: Path
+    early: Path
+    late: Path
+    on_time: list[int]
+    newest_ms: int
+
+    def with_view(self, view: ViewSpec) -> RepoSpec:
+        """The definitions with another version of a view."""
+        repo = self.stand.repo
+        return replace(repo, views=tuple(view if one.name == view.name else one for one in repo.views))
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """Played once: the checks only read."""
+    directory = tmp_path_factory.mktemp("parity")
+    with redis_server() as redis:
+        stand = make_stand(directory, redis.url)
+        payments = make_payments(4_000, seed=71, partitions=2, entities=CARDS)
+        on_time, late = split(payments, late=0.1, seed=72)
+        with stand.live_stream(on_time):
+            stand.ask(directory / "live", questions(READS, seed=74, newest_ms=payments.newest_ms))
+        stand.ask(directory / "early", questions(READS, seed=73, newest_ms=payments.newest_ms))
+        stand.append(late)
+        stand.run_stream()
+        stand.ask(directory / "late", questions(READS, seed=73, newest_ms=payments.newest_ms))
+        stand.run_event_log()
+        ends = [len(records) for records in on_time.records]
+        live, early, after = (directory / name for name in ("live", "early", "late"))
+        yield Story(stand, live, early, after, ends, payments.newest_ms)
+
+
+def test_answers_are_equal_or_an_event_arrived_after_them(story: Story) -> None:
+    """Reads from before the late events differ and are explained by positions; those from after are all equal."""
+    early, late = (outcomes_of(story.stand.check(log)) for log in (story.early, story.late))
+    plain_values = 2 * READS
+
+    assert {Outcome.EQUAL, Outcome.ARRIVED_LATER, Outcome.NO_TABLE} == set(early)
+    assert early[Outcome.ARRIVED_LATER] > READS
+    assert early[Outcome.EQUAL] > READS
+    assert {Outcome.EQUAL, Outcome.NO_TABLE} == set(late)
+    assert plain_values == early[Outcome.NO_TABLE] == late[Outcome.NO_TABLE]
+
+
+def test_answers_beside_a_live_stream_are_explained_by_the_positions_at_which_they_were_read(story: Story) -> None:
+    """Values and positions were read in one step: not one value was of another moment than its positions."""
+    live = outcomes_of(story.stand.check(story.live))
+
+    assert {Outcome.EQUAL, Outcome.ARRIVED_LATER, Outcome.NO_TABLE} == set(live)
+    assert live[Outcome.ARRIVED_LATER] > READS
+
+
+def test_an_event_log_that_is_behind_is_the_cause_and_no_bug(story: Story) -> None:
+    """While the late events are in the store and not yet in the log; answers from before them are equal."""
+    early, late = (outcomes_of(story.stand.check(log, ends=story.on_time)) for log in (story.early, story.late))
+
+    assert {Outcome.EQUAL, Outcome.NO_TABLE} == set(early)
+    assert {Outcome.EQUAL, Outcome.LOG_BEHIND, Outcome.NO_TABLE} == set(late)
+    assert late[Outcome.LOG_BEHIND] > READS
+
+
+def test_another_definition_is_the_cause_where_values_differ(story: Story) -> None:
+    """A longer window, registered since: features that it does not touch are equal, and so is the other view."""
+    cards = story.stand.repo.view("cards")
+    assert cards is not None
+    longer = [
+        replace(feature, window=replace(feature.window, length_ms=2 * DAY_MS))
+        if feature.name == "amount_sum_1d"
+        else feature
+        for feature in cards.features
+        if feature.name != "count_10m"
+    ]
+    report = story.stand.check(story.late, repo=story.with_view(replace(cards, features=tuple(longer))))
+
+    by_feature = {(name.view, name.feature): outcomes for name, outcomes in report.outcomes.items()}
+    changed = by_feature["cards", "amount_sum_1d"]
+    assert {Outcome.EQUAL, Outcome.DEFINITION_CHANGED} == set(changed)
+    assert changed[Outcome.DEFINITION_CHANGED] > READS / 2
+    assert {Outcome.NOT_DEFINED: READS} == by_feature["cards", "count_10m"]
+    assert {Outcome.EQUAL: READS} == by_feature["cards", "amount_sum_1h"]
+    assert {Outcome.EQUAL: READS} == by_feature["merchants", "amount_sum_1d"]
+
+
+def test_a_log_that_retention_has_cut_explains_windows_that_reach_back_further(story: Story, tmp_path: Path) -> None:
+    """Windows of hours are equal still; those of days and for ever have a cause, and nothing is unexplained."""
+    shutil.copytree(story.stand.directory / "event_log", tmp_path / "event_log")
+    clock = ManualClock(now_ms=story.newest_ms)
+    retain(open_files(tmp_path / "event_log" / TOPIC), clock, days=1)
+    report = story.stand.check(story.late, event_log=tmp_path / "event_log")
+
+    by_feature = {(name.view, name.feature): outcomes for name, outcomes in report.outcomes.items()}
+    assert {Outcome.EQUAL, Outcome.HISTORY_BEGINS_LATER, Outcome.NO_TABLE} == set(report.total)
+    assert by_feature["cards", "count_lifetime"][Outcome.HISTORY_BEGINS_LATER] > READS / 2
+    assert by_feature["merchants", "count_2d"][Outcome.HISTORY_BEGINS_LATER] > READS / 2
+    assert {Outcome.EQUAL: READS} == by_feature["cards", "count_10m"]
+    assert {Outcome.EQUAL: READS} == by_feature["habits", "declines_6h"]
+
+
+def test_plain_views_are_compared_when_their_table_is_given(story: Story, tmp_path: Path) -> None:
+    """Equal, or the row was materialized after the read; a value that never was in the table is unexplained."""
+    stand, at_ms = story.stand, story.newest_ms - 3 * 3_600_000
+    old, new = ("low", 0.25, at_ms), ("high", 0.5, at_ms + 3_600_000)
+    table = pa.table(
+        {
+            "merchant_id": [1, 1, 2],
+            "tier": [old[0], new[0], old[0]],
+            "risk": [old[1], new[1], old[1]],
+            "updated_at": pa.array([old[2], new[2], old[2]], pa.timestamp("ms", tz="UTC")),
+        }
+    )
+    stand.materialize(1, *old)
+    stand.materialize(2, "never", 0.25, at_ms)
+    stand.ask(tmp_path / "served", [("card-1", merchant, story.newest_ms + 1) for merchant in (1, 2, 3)])
+    report = stand.check(tmp_path / "served", plain={"profile": PlainHistory(table, "updated_at")})
+
+    by_feature = {name.feature: outcomes for name, outcomes in report.outcomes.items() if name.view == "profile"}
+    assert {Outcome.EQUAL: 1, Outcome.MATERIALIZED_LATER: 1, Outcome.UNEXPLAINED: 1} == by_feature["tier"]
+    assert {Outcome.EQUAL: 2, Outcome.MATERIALIZED_LATER: 1} == by_feature["risk"]
+    [example] = report.examples
+    assert ({"merchant_id": 2}, "never", "low") == (example.entity, example.logged, example.recomputed)
+
+
+def test_a_value_that_was_changed_in_the_log_is_found_exactly(story: Story, tmp_path: Path) -> None:
+    """One cell of one file: one unexplained value, shown with what it should have been and with its positions."""
+    shutil.copytree(story.late, tmp_path / "served")
+    [path] = (tmp_path / "served").rglob("*.parquet")
+    table = pq.read_table(path, partitioning=None)
+    column = table.schema.get_field_index("merchants__count_1h")
+    values = table.column(column).to_pylist()
+    values[17] += 1
+    pq.write_table(table.set_column(column, "merchants__count_1h", pa.array(values)), path)
+    report = story.stand.check(tmp_path / "served")
+
+    assert {Outcome.EQUAL, Outcome.UNEXPLAINED, Outcome.NO_TABLE} == set(report.total)
+    assert report.total[Outcome.UNEXPLAINED] == 1
+    [example] = report.examples
+    assert FeatureName("scoring", "merchants", "count_1h") == example.name
+    assert (values[17], values[17] - 1, values[17] - 1) == (example.logged, example.recomputed, example.at_positions)
+    assert table.column("__request_id")[17].as_py() == example.request_id
+    ends = [len(records) for records in story.stand.records]
+    assert tuple((TOPIC, partition, end) for partition, end in enumerate(ends)) == example.positions
+
+
+def test_a_store_that_lies_about_a_card_is_found_and_the_command_says_so(
+    story: Story, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its events doubled in Redis: just that card, exit code 1, on the terminal and on the page; the rest is equal."""
+    stand = story.stand
+    stand.double_events("cards", "card-5")
+    stand.ask(tmp_path / "served", [(f"card-{card}", 3, story.newest_ms + 1) for card in range(10)])
+    options = ["--repo", str(stand.directory), "--events", str(stand.directory / "event_log")]
+    page = tmp_path / "parity.html"
+    code = main(["parity", "--log", str(tmp_path / "served"), *options, "--html", str(page)])
+    shown = capsys.readouterr().out
+    report = stand.check(tmp_path / "served")
+
+    assert code == 1
+    assert "card_id=card-5" in shown
+    assert "unexplained" in shown
+    wrong = {name for name, outcomes in report.outcomes.items() if outcomes[Outcome.UNEXPLAINED]}
+    assert {"cards"} == {name.view for name in wrong}
+    assert FeatureName("scoring", "cards", "count_1d") in wrong
+    assert {"card-5"} == {example.entity["card_id"] for example in report.examples}
+    html = page.read_text()
+    assert html.count("<svg") == html.count("</svg>") == 3
+    assert "card_id=card-5" in html
+    assert "values are unexplained" in html
+    assert not re.findall(r'(?:src|href)="(?!#)', html.replace("http://www.w3.org", "")), "it needs nothing else"
+
+
+def test_values_of_an_incomplete_store_have_a_cause_once_it_is_told(story: Story, tmp_path: Path) -> None:
+    """A stream that began later than the event log: the operator knows, and windows that reach back are explained."""
+    stand = story.stand
+    stand.forget("merchants", 4)
+    stand.ask(tmp_path / "served", [("card-1", 4, story.newest_ms + 1)])
+    unaware = stand.check(tmp_path / "served")
+    since = ParityOptions(stream_since_ms=story.newest_ms - 7_200_000)
+    aware = stand.check(tmp_path / "served", options=since)
+
+    assert unaware.total[Outcome.UNEXPLAINED] >= 2
+    merchants = {name.feature: outcomes for name, outcomes in aware.outcomes.items() if name.view == "merchants"}
+    assert {Outcome.STREAM_BEGAN_LATER: 1} == merchants["count_2d"]
+    assert Outcome.STREAM_BEGAN_LATER not in merchants["count_1h"]
+
+
+def test_the_command_ends_with_zero_and_takes_service_and_times(
+    story: Story, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All rows, and none: which is an error that says what to look at."""
+    options = ["--repo", str(story.stand.directory), "--events", str(story.stand.directory / "event_log")]
+    everything = main(["parity", "--log", str(story.early), *options, "--service", "scoring"])
+    shown = capsys.readouterr().out
+    nothing = main(["parity", "--log", str(story.early), *options, "--until", "2020-01-01"])
+    failed = capsys.readouterr().err
+
+    assert (0, 1) == (everything, nothing)
+    assert f"{READS} logged rows" in shown
+    assert "an event arrived after the read" in shown
+    assert "has no rows to compare" in failed
+    assert "--log-features" in failed
+
+
+def test_parity_without_an_event_log_says_where_to_get_one(
+    story: Story, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The usual message of the event log's reader."""
+    code = main(
+        ["parity", "--log", str(story.early), "--repo", str(story.stand.directory), "--events", str(tmp_path / "none")]
+    )
+
+    assert code == 1
+    assert "featurestore event-log run" in capsys.readouterr().err
+
+
+def test_messages_of_a_topic_are_checked_like_files(
+    story: Story, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same rows as JSON lines, as a consumer of the topic has them: the same outcomes."""
+    path = tmp_path / "served.jsonl"
+    with path.open("wb") as lines:
+        for file in find_logged_files(open_files(story.early)):
+            for _, message in encode_messages(file.layout, file.read(file.layout.schema.names)):
+                lines.write(message + b"\n")
+    with path.open("rb") as lines:
+        logged = decode_messages(lines, service="scoring")
+    report = check_parity(story.stand.repo, logged, PinnedEventLogs(str(story.stand.directory / "event_log")))
+    options = ["--repo", str(story.stand.directory), "--events", str(story.stand.directory / "event_log")]
+    path.write_bytes(path.read_bytes() + b'{"request_id": 7}\n')
+    code = main(["parity", "--log", str(path), *options])
+
+    assert outcomes_of(story.stand.check(story.early)) == outcomes_of(report)
+    assert decode_messages([], service="scoring") == []
+    assert code == 1
+    assert f"line {READS + 1} is no message of a feature log" in capsys.readouterr().err

@@ -1,0 +1,286 @@
+"""Training sets under Spark are those of the local engine: values, rows, order, columns, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+
+from featurestore.cli.main import main
+from featurestore.errors import InvalidRequest
+from featurestore.offline.event_log.address import open_files
+from featurestore.offline.event_log.reader import EventLog
+from featurestore.offline.event_log.snapshot import list_data
+from featurestore.offline.spark.bucket import BUCKET, Bucket, LabelMoments
+from featurestore.offline.spark.engine import spark_training_set
+from featurestore.offline.spark.events import SparkEventLog, SparkFiles
+from featurestore.offline.spark.files import (
+    SparkRequest,
+    open_session,
+    write_spark_directory,
+    write_spark_file,
+)
+from featurestore.offline.training_set.build import build_training_set, write_training_set
+from featurestore.offline.training_set.histories import EventLogHistory, FileHistory
+from featurestore.offline.training_set.plan import plan_training_set
+from featurestore.offline.training_set.view_events import Reach, reach_of
+from featurestore.testing.strategies import StreamCase, stream_cases
+from featurestore.wire.payloads import EVENT_TIME_MS_MAX
+from tests.offline.event_log.event_logs import PAYMENTS, Crash, FaultyFiles, offsets_of, write_commits
+from tests.offline.spark.tables import Past, differing, make_past
+from tests.offline.training_set.label_tables import CARD, NOON_MS, PAIR, history_table, payments, repo_of
+
+SETTINGS = {
+    "spark.driver.memory": "768m",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.ui.showConsoleProgress": "false",
+}
+"""A small session: these jobs are over before a compiler pays."""
+
+
+@pytest.fixture
+def spark() -> SparkSession:
+    """The session of this process; begun again where a command has ended it."""
+    return open_session("local[2]", SETTINGS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ends() -> Iterator[None]:
+    """No session is left behind."""
+    yield
+    session = SparkSession.getActiveSession()
+    if session is not None:
+        session.stop()
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Past:
+    """Two days of the payments example."""
+    return make_past(tmp_path_factory.mktemp("past"), days=2)
+
+
+def test_the_file_is_that_of_the_local_engine(spark: SparkSession, past: Past, tmp_path: Path) -> None:
+    """Three stream views and a table, from an event log: the same bits in the same order, types and columns."""
+    entities = past.labels(every=3)
+    plan = plan_training_set(past.spec, "fraud_detection", entities)
+    write_training_set(plan, tmp_path / "local.parquet", history=EventLogHistory(past.event_log), repo_path=past.repo)
+    request = SparkRequest(past.spec, "fraud_detection", SparkEventLog(past.event_log), {}, repo_path=past.repo)
+
+    written = write_spark_file(spark, request, entities, tmp_path / "spark.parquet")
+
+    expected, actual = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("local", "spark"))
+    assert (entities.num_rows, len(plan.names)) == (written.rows, written.features)
+    assert len(plan.names) > 60
+    assert expected.schema.equals(actual.schema)
+    assert {} == differing(expected, actual)
+    assert expected["card_count_7d"].null_count == 2
+    assert ["local.parquet", "spark.parquet"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_a_log_is_read_as_it_was(spark: SparkSession, past: Past) -> None:
+    """Events that had not been ingested by a moment are not there: the row's count is that of the local engine."""
+    entities = past.labels(every=40).select(["card_id", "event_timestamp"])
+    middle = past.events.num_rows // 2
+    wanted = ["card_activity:card_count_7d"]
+    local = EventLogHistory(past.event_log, ingested_before_ms=middle)
+    expected = build_training_set(past.spec, wanted, entities, history=local)
+    everything = build_training_set(past.spec, wanted, entities, history=EventLogHistory(past.event_log))
+    numbered = entities.append_column("n", pa.array(range(entities.num_rows)))
+
+    history = SparkEventLog(f"{past.event_log}/", ingested_before_ms=middle)
+    found = spark_training_set(spark, past.spec, wanted, spark.createDataFrame(numbered), history=history)
+
+    actual = found.toArrow().sort_by("n")
+    assert expected["card_count_7d"].equals(actual["card_count_7d"])
+    assert not everything["card_count_7d"].equals(actual["card_count_7d"])
+
+
+def test_rows_of_an_unfinished_commit_are_not_there(spark: SparkSession, tmp_path: Path) -> None:
+    """Some of its files have their names already, others do not: all of its rows are left out, as our reader does."""
+    for crash_at in range(100):
+        root = tmp_path / str(crash_at)
+        files = open_files(root / PAYMENTS.name)
+        write_commits(files, [30], partition=1)
+        with contextlib.suppress(Crash):
+            write_commits(FaultyFiles(files, crash_at, is_done=True), [40, 80])
+        if len(list_data(files)) > len(EventLog(root / PAYMENTS.name).snapshot().files):
+            break
+    else:
+        pytest.fail("no crash leaves a commit half published")
+
+    read = SparkEventLog(root).rows(spark, PAYMENTS, ["card"], Reach(0, EVENT_TIME_MS_MAX))
+
+    expected = EventLog(root / PAYMENTS.name).scan(["partition", "offset"])
+    rows = [(row["partition"], row["offset"]) for row in read.frame.collect()]
+    assert offsets_of(expected) == sorted(rows)
+    assert 30 == len(rows)
+
+
+ROWS = payments(
+    ("p1", 0, "c-1", 1, 50, "DE"),
+    ("p2", 1_000, "c-1", 2, 150, "SE"),
+    ("p3", 1_000, "c-2", 1, 70, None),
+    ("p2", 1_000, "c-1", 2, 150, "SE"),
+    ("p4", 2_000, "c-1", 1, None, "FI"),
+    ("p5", 500, "c-1", 1, 7, "NO"),
+    ("p6", 700, None, 1, 7, "NO"),
+    ("p4", 2_000, "c-1", 1, 9, "DK"),
+)
+"""p2 comes twice, p5 is late, p6 is nobody's; p4 comes again with other values, which do not count."""
+
+
+def test_frames_of_every_kind_of_label_time(spark: SparkSession, tmp_path: Path) -> None:
+    """Session zones do not matter; integers stand for texts' shops; each row comes back; files are in their order.
+
+    c-1      0: 50 DE   500: 7 NO   1000: 150 SE   2000: - FI (9 DK)
+    """
+    (tmp_path / "a b%").mkdir()
+    for number, begin in enumerate(range(0, ROWS.num_rows, 3)):
+        pq.write_table(ROWS.slice(begin, 3), tmp_path / "a b%" / f"{number}.parquet")
+    moments = ["2026-01-01T12:00:02.001Z", "2026-01-01T13:00:01.001+01:00", None, "2026-01-01", "2026-01-01T12:00:05"]
+    labels = pa.table(
+        {
+            "note": ["x", "y", "z", "x", "null key"],
+            "paid": moments,
+            "card": ["c-1", "c-1", "c-1", "c-9", None],
+            "shop": pa.array([1.0, 2.0, 1.0, None, 1.0]),
+        }
+    )
+    repo = repo_of(CARD, PAIR)
+    expected = build_training_set(repo, "all", labels, history=FileHistory(ROWS), timestamp_column="paid")
+    spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
+    try:
+        found = spark_training_set(
+            spark,
+            repo,
+            "all",
+            spark.createDataFrame(labels.to_pylist(), "note string, paid string, card string, shop double"),
+            history=SparkFiles({"payments": tmp_path / "a b%"}),
+            timestamp_column="paid",
+        ).toArrow()
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
+
+    assert expected.column_names == found.column_names
+    assert sorted(map(repr, expected.to_pylist())) == sorted(map(repr, found.to_pylist()))
+    assert [4, 3, None, 0, None] == expected["count_1h"].to_pylist()
+    assert "FI" == expected["market_last"][0].as_py()
+
+
+def test_a_bucket_puts_its_events_in_order_of_arrival() -> None:
+    """A shuffle may turn them round: of two records of one id and one moment, the one that arrived first counts."""
+    labels = pa.table({"card": ["c-1"], "event_timestamp": [NOON_MS + 2_001]})
+    plan = plan_training_set(repo_of(CARD), "all", labels)
+    expected = build_training_set(repo_of(CARD), "all", labels, history=FileHistory(ROWS))
+    reach = reach_of(CARD, NOON_MS + 2_001, NOON_MS + 2_001)
+    bucket = Bucket(plan.views[0], LabelMoments("event_timestamp", None), reach, None, ("file", "row"), expected.schema)
+    count = ROWS.num_rows
+    rows = ROWS.append_column("file", pa.array([number // 3 for number in range(count)]))
+    rows = rows.append_column("row", pa.array([number % 3 for number in range(count)]))
+    rows, labels = (table.append_column(BUCKET, pa.array([0] * table.num_rows)) for table in (rows, labels))
+
+    answers = bucket.answer(labels, rows.take(pa.array(range(count - 1, -1, -1))))
+
+    assert expected.equals(answers)
+    assert ["FI"] == answers["market_last"].to_pylist()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_buckets_have_the_local_engines_values(data: st.DataObject) -> None:
+    """Random definitions and streams; events in the order in which a shuffle may leave them; to the last bit."""
+    case: StreamCase = data.draw(stream_cases(functions=("count", "sum", "mean", "max", "stddev_pop", "first", "last")))
+    events = history_table(case.view, case.events)
+    times = sorted({event.event_time_ms + beside for event in case.events for beside in (0, 1)}) or [NOON_MS]
+    cards = sorted({card for card in events["card_id"].to_pylist() if card is not None} | {"nobody"})
+    asks = data.draw(st.lists(st.tuples(st.sampled_from(cards), st.sampled_from(times)), min_size=1, max_size=12))
+    labels = pa.table({"card_id": [card for card, _ in asks], "event_timestamp": [time for _, time in asks]})
+    expected = build_training_set(repo_of(case.view), "all", labels, history=FileHistory(events))
+    (outputs,) = plan_training_set(repo_of(case.view), "all", labels).views
+    bucket = Bucket(
+        outputs,
+        LabelMoments("event_timestamp", None),
+        reach_of(case.view, min(time for _, time in asks), max(time for _, time in asks)),
+        None,
+        ("arrival",),
+        expected.schema,
+    )
+    shuffled = events.append_column("arrival", pa.array(range(events.num_rows)))
+    shuffled = shuffled.take(pa.array(data.draw(st.permutations(range(events.num_rows))), pa.int64()))
+
+    for number in range(2):
+        mine = [row for row, (card, _) in enumerate(asks) if cards.index(card) % 2 == number]
+        theirs = [row for row, card in enumerate(shuffled["card_id"].to_pylist()) if card in cards[number::2]]
+        answers = bucket.answer(
+            *(
+                table.take(pa.array(rows, pa.int64())).append_column(BUCKET, pa.array([number] * len(rows), pa.int64()))
+                for table, rows in ((labels, mine), (shuffled, theirs))
+            )
+        )
+        assert {} == differing(expected.take(pa.array(mine, pa.int64())), answers)
+
+
+def test_the_command_writes_what_it_writes_without_spark(
+    past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A CSV of labels becomes the same file; a directory of labels becomes a directory with the same rows."""
+    labels = tmp_path / "labels.csv"
+    labels.write_text("card_id,event_timestamp,is_fraud\n007,2026-09-23T12:00:00Z,0\n,2026-09-23T12:00:00Z,1\n")
+    (tmp_path / "labels").mkdir()
+    pq.write_table(past.labels(every=50).drop_columns(["at_ns"]), tmp_path / "labels" / "0.parquet")
+    words = ["history", "--repo", str(past.repo), "--feature", "card_activity:card_count_1d"]
+    engine = ["--engine", "spark", "--spark-master", "local[2]"]
+    engine += [f"--spark-conf={name}={value}" for name, value in SETTINGS.items()]
+
+    assert 0 == main([*words, "--entities", str(labels), "--out", str(tmp_path / "local.parquet")])
+    assert 0 == main([*words, "--entities", str(labels), "--out", str(tmp_path / "spark.parquet"), *engine])
+    assert "spark.parquet: 2 rows, 1 features" in capsys.readouterr().out
+    assert pq.read_table(tmp_path / "local.parquet").equals(pq.read_table(tmp_path / "spark.parquet"))
+
+    assert 0 == main([*words, "--entities", str(tmp_path / "labels"), "--out", f"{tmp_path}/written/", *engine])
+    assert 0 == main([*words, "--entities", str(tmp_path / "labels"), "--out", str(tmp_path / "all.parquet")])
+    expected, actual = pq.read_table(tmp_path / "all.parquet"), pq.read_table(tmp_path / "written")
+    assert expected.column_names == actual.column_names
+    assert expected.sort_by("row number")["card_count_1d"].equals(actual.sort_by("row number")["card_count_1d"])
+
+
+def test_what_cannot_be_is_said(
+    spark: SparkSession, past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Errors of executors are ours again, with their hints; what Spark cannot read names its remedy."""
+    labels = pa.table({"card": ["c-1"], "event_timestamp": ["yesterday"]})
+    pq.write_table(ROWS, tmp_path / "events.parquet")
+    pq.write_table(ROWS.set_column(1, "paid_at", ROWS["paid_at"].cast(pa.timestamp("ns"))), tmp_path / "finer.parquet")
+    finer = spark_request(tmp_path / "finer.parquet")
+
+    with pytest.raises(InvalidRequest, match='is "yesterday", which is no time') as caught:
+        write_spark_file(spark, spark_request(tmp_path / "events.parquet"), labels, tmp_path / "out.parquet")
+    assert "write ISO 8601" in caught.value.hint
+    labels = pa.table({"card": ["c-1"], "event_timestamp": ["2026-01-01"]})
+    with pytest.raises(InvalidRequest, match="nanoseconds"):
+        write_spark_file(spark, finer, labels, tmp_path / "out.parquet")
+    with pytest.raises(InvalidRequest, match="Spark cannot do this"):
+        write_spark_directory(spark, spark_request(tmp_path / "nothing"), labels, str(tmp_path / "out"))
+    frame = spark.createDataFrame([(1, 0)], "card bigint, event_timestamp bigint")
+    with pytest.raises(InvalidRequest, match='"card" is of type int64, not string'):
+        spark_training_set(spark, repo_of(CARD), "all", frame, history=SparkFiles(tmp_path / "events.parquet"))
+    words = ["history", "--repo", str(past.repo), "--feature", "card_activity:card_count_1d", "--engine", "spark"]
+    (tmp_path / "labels").mkdir()
+    words += ["--entities", str(tmp_path / "labels"), "--out", str(tmp_path / "out.parquet")]
+    assert 2 == main(words)
+    assert "have no order" in capsys.readouterr().err
+    assert [] == list(tmp_path.glob("out*"))
+
+
+def spark_request(path: Path) -> SparkRequest:
+    """All of CARD over some files."""
+    return SparkRequest(repo_of(CARD), "all", SparkFiles(path), {})
