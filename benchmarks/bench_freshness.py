@@ -13,7 +13,7 @@ from benchmarks.machine import environment
 from benchmarks.parts import applied_repo, grpc_server, running, stream_process
 from benchmarks.scenario import Line, Result, Run, digest, percentile, require
 from featurestore.clock import SystemClock
-from featurestore.serving.client import LookupClient
+from featurestore.serving.client.clients import LookupClient
 from featurestore.testing.batches import iso_time
 from featurestore.testing.servers import KafkaBroker, kafka_broker, redis_server
 from featurestore.testing.servers.process import ServerProcess

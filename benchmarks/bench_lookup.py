@@ -27,9 +27,9 @@ from benchmarks.scenario import Line, Result, Run, digest, require
 from benchmarks.workload import DAY_MS, Workload, check_against_oracle, make_workload
 from featurestore.online.probe import free_port
 from featurestore.online.redis.store import RedisStore, connect
-from featurestore.serving.client import LookupClient
-from featurestore.serving.client_messages import make_request
-from featurestore.serving.limits import WORKERS_DEFAULT
+from featurestore.serving.client.clients import LookupClient
+from featurestore.serving.client.messages import make_request
+from featurestore.serving.request.limits import WORKERS_DEFAULT
 from featurestore.testing.servers import RedisServer, redis_server
 from featurestore.wire.codecs.plain_row import encode_values
 from featurestore.wire.entity_key import encode_key, lane_of

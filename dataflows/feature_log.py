@@ -51,7 +51,7 @@ def open_topic(address: str) -> KafkaFeatureLog:
 
 
 class KafkaFeatureLog:
-    """Produces rows; a `featurestore.serving.feature_log.FeatureRowsWriter`.
+    """Produces rows; a `featurestore.serving.sampling.sample.FeatureRowsWriter`.
 
     Args:
         topic: made by the broker or by its operator.

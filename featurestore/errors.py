@@ -24,7 +24,7 @@
        └─ InvariantBroken
 
 Messages are lowercase facts that name the object; `detail` is a sentence; `hint` says what to do next.
-The mapping to gRPC status codes lives in `serving/status.py` alone.
+The mapping to gRPC status codes lives in `serving/request/grpc_status.py` alone.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ from featurestore.core.events import Float64Array, Int64Array
 from featurestore.online.generations import GenerationCatalog
 from featurestore.online.probe import ask
 from featurestore.online.redis.store import connect
-from featurestore.serving.client import LookupClient
+from featurestore.serving.client.clients import LookupClient
 from featurestore.testing.servers import KafkaBroker, RedisServer, ServerProcess, kafka_broker, redis_server
 from featurestore.wire.store_layout import decode_checkpoint
 

@@ -25,8 +25,8 @@ from featurestore.clock import Clock, SystemClock
 from featurestore.online.read.store_status import StoreOverview, look_over
 from featurestore.online.redis.store import connect
 from featurestore.online.store import OnlineStore
-from featurestore.serving.client import LookupClient
-from featurestore.serving.client_messages import EntityValues
+from featurestore.serving.client.clients import LookupClient
+from featurestore.serving.client.messages import EntityValues
 from featurestore.testing.servers.process import ServerProcess
 from featurestore.testing.simulator.payload import card_id
 from featurestore.testing.simulator.population import FIRST_MERCHANT_ID, FIRST_TERMINAL_ID

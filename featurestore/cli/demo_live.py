@@ -21,8 +21,8 @@ from featurestore.cli.demo_payments import DemoPayments, Payment, asks_the_model
 from featurestore.cli.demo_score import Assessment, Features, assess
 from featurestore.clock import Clock
 from featurestore.errors import FeatureStoreError
-from featurestore.serving.client import LookupClient
-from featurestore.serving.client_messages import EntityValues
+from featurestore.serving.client.clients import LookupClient
+from featurestore.serving.client.messages import EntityValues
 from featurestore.testing.simulator.rows import FraudPattern, Rows
 
 FEATURE_SERVICE = "fraud_detection"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from featurestore.serving.result import FeatureValue
+    from featurestore.serving.client.result import FeatureValue
 
 FLAG_POINTS = 5
 """From here on a payment is suspicious."""

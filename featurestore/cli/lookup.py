@@ -14,8 +14,8 @@ import click
 from featurestore.cli.finite_range import FiniteRange
 
 if TYPE_CHECKING:
-    from featurestore.serving.result import FeatureValue, LookupResult
-    from featurestore.serving.schema import ServiceSchema
+    from featurestore.serving.answer.schema import ServiceSchema
+    from featurestore.serving.client.result import FeatureValue, LookupResult
 
 DEFAULT_ADDRESS = "127.0.0.1:6566"
 TIMEOUT_S_MAX = 86_400.0
@@ -80,7 +80,7 @@ def command(
 
     Example: featurestore lookup fraud_detection card_id=c-1 merchant_id=7 terminal_id=12
     """
-    from featurestore.serving.client import ClientTls, LookupClient
+    from featurestore.serving.client.clients import ClientTls, LookupClient
 
     tls = None if tls_ca is None else ClientTls(tls_ca)
     with LookupClient(address, timeout_s=timeout_s, tls=tls) as client:

@@ -20,7 +20,7 @@ from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from featurestore.clock import Clock
-    from featurestore.serving.feature_log import FeatureLog, FeatureRowsWriter
+    from featurestore.serving.sampling.sample import FeatureLog, FeatureRowsWriter
 
 DEFAULT_PORT = 6566
 """Where Feast's own clients look for a feature server."""
@@ -127,9 +127,9 @@ def command(
     from featurestore.core.compiled import load_all
     from featurestore.online.embedded import EmbeddedStore
     from featurestore.online.redis.store import RedisStore
-    from featurestore.serving.limits import WORKERS_DEFAULT
-    from featurestore.serving.listening import ServerSettings, Tls
-    from featurestore.serving.registry_source import open_registry
+    from featurestore.serving.catalog.registry import open_registry
+    from featurestore.serving.request.limits import WORKERS_DEFAULT
+    from featurestore.serving.rpc.listening import ServerSettings, Tls
     from featurestore.serving.server import FeatureServer
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -197,7 +197,7 @@ def open_feature_log(address: str, share: float, roll_seconds: float, clock: Clo
     try:
         from featurestore.offline.event_log.address import open_files
         from featurestore.offline.parity.feature_log import FeatureLogWriter
-        from featurestore.serving.feature_log import FeatureLog
+        from featurestore.serving.sampling.sample import FeatureLog
 
         scheme = address.partition("://")[0]
         writer: FeatureRowsWriter

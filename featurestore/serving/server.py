@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Protocol
 from featurestore.clock import Clock
 from featurestore.errors import InvalidRequest
 from featurestore.online.store import OnlineStore
-from featurestore.serving.async_server import AsyncServer
-from featurestore.serving.catalog_source import CatalogSource
-from featurestore.serving.feast_service import FeastService
-from featurestore.serving.limits import DRAIN_SECONDS
-from featurestore.serving.listening import ServerSettings
-from featurestore.serving.lookup import FeatureLookup
-from featurestore.serving.methods import Method, all_methods
-from featurestore.serving.metrics import ServerMetrics
-from featurestore.serving.packed_service import PackedService
-from featurestore.serving.registry_source import Registry
-from featurestore.serving.threaded_server import ThreadedServer
+from featurestore.serving.answer.lookup import FeatureLookup
+from featurestore.serving.catalog.catalog import CatalogSource
+from featurestore.serving.catalog.registry import Registry
+from featurestore.serving.request.limits import DRAIN_SECONDS
+from featurestore.serving.rpc.event_loop import AsyncServer
+from featurestore.serving.rpc.listening import ServerSettings
+from featurestore.serving.rpc.methods import Method, all_methods
+from featurestore.serving.rpc.metrics import ServerMetrics
+from featurestore.serving.rpc.threads import ThreadedServer
+from featurestore.serving.services.feast import FeastService
+from featurestore.serving.services.packed import PackedService
 
 if TYPE_CHECKING:
     # Knows Arrow, which a server that logs nothing does without.
-    from featurestore.serving.feature_log import FeatureLog
+    from featurestore.serving.sampling.sample import FeatureLog
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class FeatureServer:
             # Before anything that would have to be stopped again if the port is taken.
             self.metrics_port, self._stop_metrics = self._metrics.listen(settings.host, metrics_port)
         self._catalog = CatalogSource(registry, store)
-        lookup = FeatureLookup(clock, count_rows=self._metrics.count_rows, feature_log=feature_log)
+        lookup = FeatureLookup(clock, count_rows=self._metrics.count_rows, sink=feature_log)
         methods = all_methods(PackedService(self._catalog, lookup), FeastService(self._catalog, lookup))
         try:
             self._server = start_server(methods, store, clock, self._metrics, settings)

@@ -6,8 +6,8 @@ import grpc
 import pytest
 
 from featurestore.online.redis.store import RedisStore, connect
-from featurestore.serving.client import LookupClient
-from featurestore.serving.listening import ServerSettings
+from featurestore.serving.client.clients import LookupClient
+from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.strategies import DAY_MS

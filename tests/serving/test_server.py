@@ -25,9 +25,9 @@ from featurestore.errors import (
     UnknownFeatureService,
 )
 from featurestore.online.redis.store import connect
-from featurestore.serving.client import ClientTls, LookupClient
-from featurestore.serving.limits import REQUEST_BYTES_MAX
-from featurestore.serving.listening import ServerSettings, Tls
+from featurestore.serving.client.clients import ClientTls, LookupClient
+from featurestore.serving.request.limits import REQUEST_BYTES_MAX
+from featurestore.serving.rpc.listening import ServerSettings, Tls
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.servers import redis_server
@@ -145,7 +145,7 @@ def test_work_is_given_up_when_the_deadline_has_passed(
     """A request whose time is over stops before the next expensive step, with DEADLINE_EXCEEDED."""
     computed: list[str] = []
     before_lookup_reads(monkeypatch, lambda _groups, _timeout_ms: clock.advance_ms(10_000))
-    monkeypatch.setattr("featurestore.serving.assembly.decode_entity", lambda *_: computed.append("decoded"))
+    monkeypatch.setattr("featurestore.serving.answer.assembly.decode_entity", lambda *_: computed.append("decoded"))
 
     with pytest.raises(DeadlineSpent, match="before computing the answer"):
         client.lookup("merchant_monitoring", {"merchant_id": 7})
@@ -171,7 +171,7 @@ def test_a_bug_in_a_handler_is_internal_and_leaves_the_server_up(
 ) -> None:
     """An unexpected exception is logged and answered, and the next request is served."""
     with monkeypatch.context() as broken:
-        broken.setattr("featurestore.serving.assembly.decode_entity", lambda *_: 1 // 0)
+        broken.setattr("featurestore.serving.answer.assembly.decode_entity", lambda *_: 1 // 0)
         with pytest.raises(Exception, match="Lookup failed"):
             client.lookup("merchant_monitoring", {"merchant_id": 7})
 
@@ -292,8 +292,8 @@ def test_tls_with_client_certificates(
 def test_the_server_process_loads_no_heavy_package() -> None:
     """Starting takes about a second because Feast, pandas, pyarrow and Bytewax stay outside."""
     program = (
-        "import sys, featurestore.cli.serve, featurestore.serving.server, featurestore.serving.registry_source,"
-        " featurestore.online.redis.store, featurestore.online.embedded, featurestore.serving.client\n"
+        "import sys, featurestore.cli.serve, featurestore.serving.server, featurestore.serving.catalog.registry,"
+        " featurestore.online.redis.store, featurestore.online.embedded, featurestore.serving.client.clients\n"
         "print(sorted({'feast', 'pandas', 'pyarrow', 'bytewax', 'confluent_kafka'} & set(sys.modules)))"
     )
 

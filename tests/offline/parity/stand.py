@@ -29,10 +29,10 @@ from featurestore.offline.parity.report import Outcome, ParityReport
 from featurestore.offline.training_set.plain_join import PlainHistory
 from featurestore.online.generations import GenerationCatalog
 from featurestore.online.redis.store import connect
-from featurestore.serving.client import LookupClient
-from featurestore.serving.feature_log import FeatureLog
-from featurestore.serving.listening import ServerSettings
-from featurestore.serving.registry_source import open_registry
+from featurestore.serving.catalog.registry import open_registry
+from featurestore.serving.client.clients import LookupClient
+from featurestore.serving.rpc.listening import ServerSettings
+from featurestore.serving.sampling.sample import FeatureLog
 from featurestore.serving.server import FeatureServer
 from featurestore.wire.codecs.plain_row import encode_values
 from featurestore.wire.entity_key import lane_of

@@ -12,9 +12,9 @@ from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesReque
 from feast.protos.feast.serving.ServingService_pb2_grpc import ServingServiceStub
 from feast.type_map import feast_value_type_to_python_type
 
-from featurestore.serving.client import LookupClient
-from featurestore.serving.listening import ServerSettings
-from featurestore.serving.registry_source import RegistryFile
+from featurestore.serving.catalog.registry import RegistryFile
+from featurestore.serving.client.clients import LookupClient
+from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.agreement import agrees
 from featurestore.testing.naive import naive_value

@@ -1,0 +1,364 @@
+"""From what the store returned to the matrices of an answer.
+
+    rows     c-1,m-7   c-1,m-9   c-2,m-7            N = 3
+    reads    card c-1, card c-2, merchant 7, 9      each (view, entity key) once
+    values   windows merged for each (read, read time), lowered all at once, scattered into (feature, row) matrices
+
+Nothing here loops over the features of a stream view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.core.events import BoolArray, Float64Array, Int64Array
+from featurestore.core.tiles.ranges import Gathered
+from featurestore.errors import AsOfTooOld, CorruptData, CorruptTile, InvariantBroken, LimitExceeded
+from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
+from featurestore.serving.answer.collections import Collection
+from featurestore.serving.answer.scatter import give_statuses, place_numbers
+from featurestore.serving.answer.schema import FeatureStatus, Matrix
+from featurestore.serving.answer.service_plan import PlainPart, ServicePlan, StreamPart
+from featurestore.serving.request.deadline import Deadline
+from featurestore.serving.request.limits import (
+    ELEMENTS_PER_ANSWER_MAX,
+    ENTITY_READS_PER_REQUEST_MAX,
+    ROWS_LOWERED_TOGETHER_MAX,
+)
+from featurestore.wire.codecs.body import decode_entity
+from featurestore.wire.codecs.plain_row import decode_plain
+from featurestore.wire.entity_key import KEY_BYTES_MAX, encode_key, encode_value
+
+KeyColumns = Sequence[Sequence[str] | Sequence[int]]
+"""For each join key of the schema, one value for each row."""
+
+_Named = TypeVar("_Named", AsOfTooOld, CorruptData, AsOfTooOld | CorruptData)
+
+ANSWERS_PER_DEADLINE_CHECK = 32
+"""Entities computed between two looks at the clock: about a millisecond of work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """N rows of a feature service, laid out as the plan's schema says.
+
+    Attributes:
+        row_count: N.
+        doubles: (D, N), NaN where null.
+        integers: (I, N), 0 where null.
+        strings: S x N texts, feature-major, empty where null.
+        collections: for each matrix of lists or maps that the schema uses, S x N values likewise, None where null.
+        statuses: (F, N) of FeatureStatus.
+        null: (F, N) True where there is no value; a count beside NOT_FOUND is 0 and not null.
+        as_of_ms: the read time of all rows, or of each.
+        event_time_ms: (V, N) newest event time behind each view's values, 0 where there is none.
+        checkpoints: (V) lists of N raw lane checkpoints; empty for plain views and unless asked for.
+    """
+
+    row_count: int
+    doubles: Float64Array
+    integers: Int64Array
+    strings: list[str]
+    collections: dict[Matrix, list[Collection | None]]
+    statuses: NDArray[np.uint8]
+    null: BoolArray
+    as_of_ms: tuple[int, ...]
+    event_time_ms: Int64Array
+    checkpoints: list[list[bytes | None]]
+
+
+class Reads:
+    """The distinct reads that N rows of a plan need.
+
+    Args:
+        plan: the feature service.
+        columns: values of its join keys.
+        row_count: N.
+
+    Attributes:
+        wanted: what to read, each (view, entity key) once.
+        row_count: N.
+        rows: for each part of the plan (stream parts first), the index into `wanted` of each row.
+
+    Raises:
+        LimitExceeded: too many reads, or a key is too long.
+    """
+
+    def __init__(self, plan: ServicePlan, columns: KeyColumns, row_count: int) -> None:
+        self.wanted: list[EntityRead | PlainRead] = []
+        self.rows: list[list[int]] = []
+        self.row_count = row_count
+        for part in plan.stream_parts:
+            self._add([EntityRead(part.generation, key) for key in _entity_keys(plan, part, columns)])
+        for plain in plan.plain_parts:
+            self._add([PlainRead(plain.project, plain.spec, key) for key in _entity_keys(plan, plain, columns)])
+        if len(self.wanted) > ENTITY_READS_PER_REQUEST_MAX:
+            raise LimitExceeded(
+                f"the request needs {len(self.wanted)} reads of the store, the limit is {ENTITY_READS_PER_REQUEST_MAX}",
+                hint="split it into several requests",
+            )
+
+    def _add(self, reads: Sequence[EntityRead] | Sequence[PlainRead]) -> None:
+        """Append one part's reads, repeated keys once."""
+        if self.row_count == 1:
+            self.rows.append([len(self.wanted)])
+            self.wanted += reads
+            return
+        at: dict[bytes, int] = {}
+        rows = []
+        for read in reads:
+            if read.key not in at:
+                at[read.key] = len(self.wanted)
+                self.wanted.append(read)
+            rows.append(at[read.key])
+        self.rows.append(rows)
+
+
+class Assembly:
+    """Builds one answer; used once.
+
+    Args:
+        plan: the feature service.
+        reads: what was wanted.
+        found: what the store returned, in the order of `reads.wanted`.
+        as_of_ms: the read time of all rows, or of each.
+        deadline: when to give up.
+        is_as_of_given: whether the caller chose the read time. Plain values that are newer are then not found; at the
+            server's own time they are, whatever the clock of the machine that wrote them.
+    """
+
+    def __init__(
+        self,
+        plan: ServicePlan,
+        reads: Reads,
+        found: Sequence[EntityBytes | PlainBytes],
+        as_of_ms: tuple[int, ...],
+        deadline: Deadline,
+        *,
+        is_as_of_given: bool,
+    ) -> None:
+        self._plan = plan
+        self._reads = reads
+        self._found = found
+        self._as_of_ms = as_of_ms
+        self._deadline = deadline
+        self._is_as_of_given = is_as_of_given
+        count = self._row_count = reads.row_count
+        schema = plan.schema
+        self._doubles = np.zeros((len(plan.double_features), count))
+        self._integers = np.zeros((plan.integer_count, count), dtype=np.int64)
+        self._strings = [""] * (plan.string_count * count)
+        self._collections: dict[Matrix, list[Collection | None]] = {
+            matrix: [None] * (slots * count) for matrix, slots in schema.collection_counts.items()
+        }
+        self._elements = 0
+        self._null = np.ones((len(schema.features), count), dtype=np.bool_)
+        self._event_time_ms = np.zeros((len(schema.views), count), dtype=np.int64)
+        self._view_status = np.full((len(schema.views), count), FeatureStatus.NOT_FOUND, dtype=np.uint8)
+        self._computed = 0
+
+    def answer(self, *, with_checkpoint: bool) -> Answer:
+        """All matrices.
+
+        Raises:
+            AsOfTooOld: an entity's tiles cannot answer its read time.
+            DeadlineSpent: no time is left.
+            LimitExceeded: lists and maps have too many elements.
+            CorruptData: bytes of the store are wrong; names the entity key.
+        """
+        parts = len(self._plan.stream_parts)
+        if parts:
+            self._fill_streams()
+        for plain, rows in zip(self._plan.plain_parts, self._reads.rows[parts:], strict=True):
+            self._fill_plain(plain, rows)
+        plan, statuses = self._plan, np.empty(self._null.shape, dtype=np.uint8)
+        give_statuses(
+            plan.view_of_feature,
+            plan.double_features,
+            plan.not_ready,
+            self._view_status,
+            self._null,
+            self._doubles,
+            statuses,
+        )
+        return Answer(
+            row_count=self._row_count,
+            doubles=self._doubles,
+            integers=self._integers,
+            strings=self._strings,
+            collections=self._collections,
+            statuses=statuses,
+            null=self._null,
+            as_of_ms=self._as_of_ms,
+            event_time_ms=self._event_time_ms,
+            checkpoints=self._checkpoints() if with_checkpoint else [],
+        )
+
+    def _fill_streams(self) -> None:
+        """Fill all rows at once; where there are lists and maps, some at a time."""
+        count = self._row_count
+        step = ROWS_LOWERED_TOGETHER_MAX if self._plan.collections else count
+        as_of_ms = np.empty(count, dtype=np.int64)
+        as_of_ms[:] = self._as_of_ms
+        for begin in range(0, count, step):
+            self._fill_rows(slice(begin, min(begin + step, count)), as_of_ms)
+
+    def _fill_rows(self, span: slice, as_of_ms: Int64Array) -> None:
+        """Merge the windows of every view for some rows, then lower all of them at once."""
+        plan, lowering = self._plan, self._plan.lowering
+        merged = lowering.gathered(span.stop - span.start)
+        for index, (part, rows) in enumerate(zip(plan.stream_parts, self._reads.rows, strict=False)):
+            self._gather(index, part, rows, span, merged)
+        try:
+            lowered = lowering.lower(merged, as_of_ms[span])
+        except UnicodeDecodeError as error:
+            raise self._unreadable_text(span) from error
+        place_numbers(
+            plan.places,
+            span.start,
+            lowered.ints,
+            lowered.floats,
+            lowered.null,
+            self._integers,
+            self._doubles,
+            self._null,
+        )
+        for of, to in plan.strings:
+            for row, value in enumerate(lowered.objects[of], start=span.start):
+                if value is not None:
+                    self._strings[to * self._row_count + row] = str(value)
+        for of, matrix, to in plan.collections:
+            first = to * self._row_count
+            for row, value in enumerate(lowered.objects[of], start=span.start):
+                self._put_collection(matrix, first + row, value)
+
+    def _put_collection(self, matrix: Matrix, cell: int, value: Any) -> None:
+        """Place one list or map; None is null."""
+        if value is None:
+            return
+        self._collections[matrix][cell] = value
+        self._elements += len(value)
+        if self._elements > ELEMENTS_PER_ANSWER_MAX:
+            raise LimitExceeded(
+                f"the lists and maps of the answer have more than {ELEMENTS_PER_ANSWER_MAX} elements",
+                hint="ask for fewer rows at once, or for shorter lists",
+            )
+
+    def _gather(self, view: int, part: StreamPart, rows: Sequence[int], span: slice, merged: Gathered) -> None:
+        """Merge one view's windows for some rows; rows that share entity key and read time share the work."""
+        lowering, compiled, first = self._plan.lowering, part.generation.compiled, span.start
+        known: dict[tuple[int, int], int] = {}
+        for row, read in enumerate(rows[span], start=first):
+            as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
+            as_row = known.setdefault((read, as_of_ms), row)
+            if as_row != row:
+                lowering.gather_same(view, merged, row - first, as_row - first)
+                self._view_status[part.view, row] = self._view_status[part.view, as_row]
+                self._event_time_ms[part.view, row] = self._event_time_ms[part.view, as_row]
+                continue
+            self._give_up_when_late()
+            found = self._found[read]
+            assert isinstance(found, EntityBytes)
+            try:
+                table = decode_entity(compiled, found.body, found.head)
+                reach = compiled.reach(table, as_of_ms)
+            except (AsOfTooOld, CorruptData) as error:
+                raise self._named(error, read) from error
+            if reach is None:
+                lowering.gather_nothing(view, merged, row - first)
+                continue
+            lowering.gather(view, table, reach.bounds, merged, row - first)
+            self._view_status[part.view, row] = FeatureStatus.PRESENT
+            self._event_time_ms[part.view, row] = reach.newest_event_time_ms
+
+    def _fill_plain(self, part: PlainPart, rows: Sequence[int]) -> None:
+        """Copy one plain view's values; they are few, so one by one."""
+        for row, read in enumerate(rows):
+            found = self._found[read]
+            assert isinstance(found, PlainBytes)
+            if found.value is None:
+                continue
+            self._give_up_when_late()
+            try:
+                stored = decode_plain(part.spec, found.value)
+            except CorruptData as error:
+                raise self._named(error, read) from error
+            as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
+            if self._is_as_of_given and stored.event_time_ms > as_of_ms:
+                continue
+            self._event_time_ms[part.view, row] = stored.event_time_ms
+            if part.spec.ttl_ms is not None and as_of_ms - stored.event_time_ms > part.spec.ttl_ms:
+                self._view_status[part.view, row] = FeatureStatus.OUTSIDE_MAX_AGE
+                continue
+            self._view_status[part.view, row] = FeatureStatus.PRESENT
+            for field, slot, at in part.targets:
+                value = stored.values[field]
+                if value is None:
+                    continue
+                self._null[at, row] = False
+                if slot.matrix is Matrix.STRINGS:
+                    self._strings[slot.slot * self._row_count + row] = str(value)
+                elif slot.matrix is Matrix.DOUBLES:
+                    self._doubles[slot.slot, row] = value
+                elif slot.matrix is Matrix.INTEGERS:
+                    self._integers[slot.slot, row] = value
+                else:
+                    self._put_collection(slot.matrix, slot.slot * self._row_count + row, value)
+
+    def _checkpoints(self) -> list[list[bytes | None]]:
+        """For each view of the schema, the raw checkpoint of each row's lane."""
+        checkpoints: list[list[bytes | None]] = [[] for _ in self._plan.schema.views]
+        for part, rows in zip(self._plan.stream_parts, self._reads.rows, strict=False):
+            found = [self._found[read] for read in rows]
+            checkpoints[part.view] = [each.checkpoint for each in found if isinstance(each, EntityBytes)]
+        return checkpoints
+
+    def _give_up_when_late(self) -> None:
+        """Look at the clock now and then."""
+        if self._computed % ANSWERS_PER_DEADLINE_CHECK == 0:
+            self._deadline.remaining_ms("computing the answer")
+        self._computed += 1
+
+    def _unreadable_text(self, span: slice) -> CorruptData:
+        """The error for text that is not UTF-8, naming the first entity key that has some."""
+        for part, rows in zip(self._plan.stream_parts, self._reads.rows, strict=False):
+            compiled = part.generation.compiled
+            for row, read in enumerate(rows[span], start=span.start):
+                found = self._found[read]
+                assert isinstance(found, EntityBytes)
+                as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
+                try:
+                    compiled.answer(decode_entity(compiled, found.body, found.head), as_of_ms)
+                except UnicodeDecodeError as error:
+                    return self._named(CorruptTile("stored text is not UTF-8", detail=str(error)), read)
+        raise InvariantBroken("text could be read one by one, but not together")
+
+    def _named(self, error: _Named, read: int) -> _Named:
+        """The same error, naming view and entity key."""
+        wanted = self._reads.wanted[read]
+        name = wanted.generation.view.name if isinstance(wanted, EntityRead) else wanted.view.name
+        key = wanted.key.decode(errors="backslashreplace")
+        return type(error)(
+            f'{error.message} (feature view "{name}", entity key "{key}")', detail=error.detail, hint=error.hint
+        )
+
+
+def _entity_keys(plan: ServicePlan, part: StreamPart | PlainPart, columns: KeyColumns) -> list[bytes]:
+    """Canonical entity key of each row for one view."""
+    if len(part.key_columns) == 1:
+        keys = [encode_value(value) for value in columns[part.key_columns[0]]]
+    else:
+        keys = [encode_key(values) for values in zip(*(columns[index] for index in part.key_columns), strict=True)]
+    for key in keys:
+        if len(key) > KEY_BYTES_MAX:
+            names = ", ".join(plan.schema.join_keys[index].name for index in part.key_columns)
+            raise LimitExceeded(
+                f'a value of join key "{names}" is {len(key)} bytes long, the limit is {KEY_BYTES_MAX}',
+                hint="send shorter keys",
+            )
+    return keys

@@ -1,0 +1,203 @@
+"""Entity keys in, matrices of feature values out: the lookup itself, whatever protocol asked for it.
+
+    columns of join keys -> entity keys of each view -> one read of the store -> tiles -> values -> matrices
+
+What an answer looks like is decided by the plan (see `service_plan`), how it is put together by `assembly`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from featurestore.clock import Clock
+from featurestore.core.spec import ValueType
+from featurestore.errors import (
+    DeadlineSpent,
+    InvalidRequest,
+    InvariantBroken,
+    LimitExceeded,
+    OnlineStoreDown,
+    UnknownJoinKey,
+)
+from featurestore.online.read.reader import EntityBytes, PlainBytes, Reader
+from featurestore.serving.answer.assembly import Answer, Assembly, KeyColumns, Reads
+from featurestore.serving.answer.schema import ServiceSchema
+from featurestore.serving.answer.service_plan import ServicePlan
+from featurestore.serving.request.deadline import Deadline
+from featurestore.serving.request.limits import ROWS_PER_REQUEST_MAX, STORE_TIMEOUT_MAX_MS
+from featurestore.serving.request.steps import Steps, StoreRead
+
+EntityColumns = Mapping[str, Sequence[str] | Sequence[int]]
+"""Join key -> one value for each row."""
+
+READ_TIME_MS_MAX = 1 << 53
+"""Far enough for any calendar, and small enough that no window arithmetic overflows."""
+
+
+class AnswerSink(Protocol):
+    """Who wants to see some of the answers: the feature log's sampler."""
+
+    def takes(self) -> bool:
+        """Whether the next answer is wanted; its lanes' checkpoints are read with it."""
+        ...
+
+    def add(self, plan: ServicePlan, columns: KeyColumns, answer: Answer) -> None:
+        """Take an answer; returns at once."""
+        ...
+
+
+class FeatureLookup:
+    """Answers lookups from the online store.
+
+    Args:
+        clock: default read time.
+        count_rows: called with the number of rows of each answer; for metrics.
+        sink: sees a sample of the answers.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        count_rows: Callable[[int], None] = lambda _row_count: None,
+        sink: AnswerSink | None = None,
+    ) -> None:
+        self._clock = clock
+        self._count_rows = count_rows
+        self._sink = sink
+
+    def answer(
+        self,
+        reader: Reader,
+        plan: ServicePlan,
+        entities: EntityColumns,
+        *,
+        deadline: Deadline,
+        as_of_ms: Sequence[int] = (),
+        with_checkpoint: bool = False,
+    ) -> Steps[Answer]:
+        """Look N entity rows up, in steps.
+
+        Args:
+            reader: the store.
+            plan: the feature service.
+            entities: every join key of the plan, N values each.
+            deadline: when to give up.
+            as_of_ms: nothing for the clock's time, one read time for all rows, or N.
+            with_checkpoint: also answer the checkpoints of the rows' lanes.
+
+        Raises:
+            UnknownJoinKey: a join key is missing or not one of the plan's.
+            InvalidRequest: wrong types or lengths.
+            LimitExceeded: too many rows or reads.
+            AsOfTooOld: an entity's tiles cannot answer that read time.
+            DeadlineSpent: no time is left.
+            OnlineStoreDown: the store does not answer.
+            CorruptData: stored bytes are wrong; the message names the entity key.
+        """
+        columns = _key_columns(plan.schema, entities)
+        row_count = len(columns[0])
+        read_times = _read_times(as_of_ms, row_count, self._clock)
+        reads = Reads(plan, columns, row_count)
+        is_wanted = self._sink is not None and self._sink.takes()
+        with_checkpoint = with_checkpoint or is_wanted
+        found = yield from _read(reader, reads, deadline, with_checkpoint=with_checkpoint)
+        assembly = Assembly(plan, reads, found, read_times, deadline, is_as_of_given=len(as_of_ms) > 0)
+        answer = assembly.answer(with_checkpoint=with_checkpoint)
+        self._count_rows(row_count)
+        if is_wanted and self._sink is not None:
+            self._sink.add(plan, columns, answer)
+        return answer
+
+
+def _read(
+    reader: Reader, reads: Reads, deadline: Deadline, *, with_checkpoint: bool
+) -> Steps[list[EntityBytes | PlainBytes]]:
+    """The one round trip to the store."""
+    groups = reader.groups(reads.wanted, with_checkpoint=with_checkpoint)
+    for may_repeat in (True, False):
+        timeout_ms = min(deadline.remaining_ms("reading the online store"), STORE_TIMEOUT_MAX_MS)
+        try:
+            values = yield StoreRead(groups, timeout_ms)
+            return reader.found(reads.wanted, values, with_checkpoint=with_checkpoint)
+        except OnlineStoreDown:
+            # A connection that was idle while the store restarted is found dead only now. A second try opens a new
+            # one, so that a store that is back does not cost one error a connection.
+            if not may_repeat:
+                raise
+        except DeadlineSpent as error:
+            # The caller may have more patience than we have: then it is the store that is too slow.
+            deadline.remaining_ms("the online store answered")
+            raise OnlineStoreDown(
+                f"the online store did not answer within {STORE_TIMEOUT_MAX_MS:.0f} ms", hint="retry with backoff"
+            ) from error
+    raise InvariantBroken("the loop above returns or raises")
+
+
+def _key_columns(schema: ServiceSchema, entities: EntityColumns) -> list[Sequence[str] | Sequence[int]]:
+    """The request's columns in the schema's order, checked; at least one row."""
+    columns: list[Sequence[str] | Sequence[int]] = []
+    for key in schema.join_keys:
+        column = entities.get(key.name)
+        if column is None:
+            raise UnknownJoinKey(
+                f'join key "{key.name}" of feature service "{schema.service}" is missing',
+                hint=f"send the join keys {_names(schema)}",
+            )
+        expected: type = str if key.type is ValueType.STRING else int
+        if column and not isinstance(column[0], expected):
+            raise InvalidRequest(
+                f'join key "{key.name}" must be {key.type.value}',
+                hint=f'send its values as a list of "{key.type.value}"',
+            )
+        columns.append(column)
+    if len(entities) > len(columns):
+        known = {key.name for key in schema.join_keys}
+        unknown = ", ".join(f'"{name}"' for name in sorted(set(entities) - known))
+        raise UnknownJoinKey(
+            f'{unknown} is not a join key of feature service "{schema.service}"',
+            hint=f"send the join keys {_names(schema)}",
+        )
+    _check_lengths(schema, columns)
+    return columns
+
+
+def _check_lengths(schema: ServiceSchema, columns: Sequence[Sequence[str] | Sequence[int]]) -> None:
+    """All columns of one length, between one row and the limit."""
+    if not columns:
+        raise InvalidRequest(
+            f'feature service "{schema.service}" has no join keys', hint="name an entity for its views"
+        )
+    row_count = len(columns[0])
+    for key, column in zip(schema.join_keys, columns, strict=True):
+        if len(column) != row_count:
+            raise InvalidRequest(
+                f'join key "{key.name}" has {len(column)} values, "{schema.join_keys[0].name}" has {row_count}',
+                hint="send one value of every join key for each row",
+            )
+    if row_count == 0:
+        raise InvalidRequest("the request has no rows", hint=f"send at least one value of {_names(schema)}")
+    if row_count > ROWS_PER_REQUEST_MAX:
+        raise LimitExceeded(
+            f"the request has {row_count} rows, the limit is {ROWS_PER_REQUEST_MAX}",
+            hint="split it into several requests",
+        )
+
+
+def _names(schema: ServiceSchema) -> str:
+    """The join keys of a service, for hints."""
+    return ", ".join(f"{key.name} ({key.type.value})" for key in schema.join_keys)
+
+
+def _read_times(as_of_ms: Sequence[int], row_count: int, clock: Clock) -> tuple[int, ...]:
+    """The read time of all rows, or of each."""
+    if not as_of_ms:
+        return (clock.now_ms(),)
+    if len(as_of_ms) not in (1, row_count):
+        raise InvalidRequest(
+            f"as_of_ms has {len(as_of_ms)} values for {row_count} rows", hint="send none, one, or one for each row"
+        )
+    if not all(-READ_TIME_MS_MAX < moment < READ_TIME_MS_MAX for moment in as_of_ms):
+        raise InvalidRequest("as_of_ms is out of range", hint="send milliseconds since 1970, UTC")
+    return tuple(as_of_ms)

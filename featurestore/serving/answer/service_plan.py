@@ -1,0 +1,236 @@
+"""A feature service ready to answer: everything that does not depend on the request, worked out once.
+
+    references   card.count_1h  merchant.risk  card.mean_1d          (answer order)
+    schema       integers[0]    strings[0]     doubles[0]            (FeatureSlot: matrix and row)
+    places       lowered features of all stream views, one after another: [3] -> integers[0]; [7] -> doubles[0]
+    parts        card: a stream view; merchant: a plain one, its field 2 -> strings[0]
+
+A plan belongs to one snapshot of registry and generations and is never changed; another snapshot gets another plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from featurestore.core.events import Int64Array
+from featurestore.core.lowering.lowering import Lowering
+from featurestore.core.lowering.lowering_input import LoweredView
+from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ValueType
+from featurestore.online.generations import Generation
+from featurestore.serving.answer.scatter import DOUBLE, INTEGER, OTHER
+from featurestore.serving.answer.schema import (
+    COLLECTION_MATRICES,
+    MATRIX_OF,
+    FeatureSlot,
+    Matrix,
+    ServedView,
+    ServiceSchema,
+    make_schema,
+)
+from featurestore.wire.codecs.body import prepare
+
+BEFORE_EVERYTHING_MS = 0
+"""Read time at which a view is asked for its answer over no events; any would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPart:
+    """A stream view's share of the answer.
+
+    Attributes:
+        view: index into the schema's views.
+        generation: the one that answers.
+        key_columns: indices into the schema's join keys, in the order that forms the entity key.
+    """
+
+    view: int
+    generation: Generation
+    key_columns: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlainPart:
+    """A plain view's share of the answer.
+
+    Attributes:
+        view: index into the schema's views.
+        project: the registry's project, part of the stored key.
+        spec: the view as registered.
+        key_columns: indices into the schema's join keys, in the order that forms the entity key.
+        targets: (field of the view, slot of the answer, index in the schema's features).
+    """
+
+    view: int
+    project: str
+    spec: PlainViewSpec
+    key_columns: tuple[int, ...]
+    targets: tuple[tuple[int, FeatureSlot, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """A feature service ready to answer.
+
+    Attributes:
+        schema: layout of the answer.
+        references: where each feature comes from, in answer order.
+        stream_parts, plain_parts: the views that are read.
+        lowering: answers the features that the stream parts have, in the order of the parts.
+        places: (K, 3) where each feature of the lowering goes; see `placing.place_numbers`.
+        strings: (feature of the lowering, row of the strings matrix) pairs.
+        collections: (feature of the lowering, matrix, row of that matrix) of each list and map.
+        view_of_feature: (F,) index into the schema's views.
+        not_ready: (P,) indices of features that the serving generations do not have.
+        double_features: (D,) index in the schema's features of each row of the doubles matrix.
+        integer_count, string_count: rows of these matrices; those of lists and maps are in the schema.
+    """
+
+    schema: ServiceSchema
+    references: tuple[FeatureReference, ...]
+    stream_parts: tuple[StreamPart, ...]
+    plain_parts: tuple[PlainPart, ...]
+    lowering: Lowering
+    places: Int64Array
+    strings: tuple[tuple[int, int], ...]
+    collections: tuple[tuple[int, Matrix, int], ...]
+    view_of_feature: Int64Array
+    not_ready: Int64Array
+    double_features: Int64Array
+    integer_count: int
+    string_count: int
+
+
+def make_plan(
+    service: str,
+    references: Sequence[FeatureReference],
+    join_keys: tuple[Column, ...],
+    repo: RepoSpec,
+    serving: Mapping[str, Generation],
+) -> ServicePlan:
+    """Work out a plan.
+
+    Args:
+        service: name of the feature service, for messages and the schema.
+        references: what to answer, in order; each view and feature is in `repo`.
+        join_keys: what requests must give; holds every join key of the views.
+        repo: the registry.
+        serving: the serving generation of each stream view that has one.
+    """
+    names = tuple(dict.fromkeys(reference.view for reference in references))
+    views = [_view_of(name, repo, serving) for name in names]
+    slots = _slots(references, names, views)
+    key_index = {key.name: index for index, key in enumerate(join_keys)}
+    stream_parts: list[StreamPart] = []
+    plain_parts: list[PlainPart] = []
+    lowered: list[LoweredView] = []
+    # Index in the answer of each feature that a stream part answers.
+    streamed: list[int] = []
+    for index, view in enumerate(views):
+        keys = tuple(key_index[key.name] for key in view.join_keys)
+        mine = [(view.positions.get(references[at].feature), at) for at, slot in enumerate(slots) if slot.view == index]
+        ready = [(position, at) for position, at in mine if position is not None]
+        if view.plain is not None:
+            targets = tuple((position, slots[at], at) for position, at in ready)
+            plain_parts.append(PlainPart(index, repo.project, view.plain, keys, targets))
+        elif view.generation is not None and ready:
+            prepare(view.generation.compiled)
+            stream_parts.append(StreamPart(index, view.generation, keys))
+            lowered.append(view.generation.compiled.lowered.choose([position for position, _ in ready]))
+            streamed += [at for _, at in ready]
+    schema = make_schema(
+        service, join_keys, slots, tuple(ServedView(name, view.hash) for name, view in zip(names, views, strict=True))
+    )
+    answered = {*streamed, *(at for part in plain_parts for _, _, at in part.targets)}
+    placed = [(of, slots[at]) for of, at in enumerate(streamed)]
+    return ServicePlan(
+        schema=schema,
+        references=tuple(references),
+        stream_parts=tuple(stream_parts),
+        plain_parts=tuple(plain_parts),
+        lowering=Lowering(lowered),
+        places=_places(streamed, slots),
+        strings=tuple((of, slot.slot) for of, slot in placed if slot.matrix is Matrix.STRINGS),
+        collections=tuple((of, slot.matrix, slot.slot) for of, slot in placed if slot.matrix in COLLECTION_MATRICES),
+        view_of_feature=_indices(slot.view for slot in slots),
+        not_ready=_indices(at for at in range(len(slots)) if at not in answered),
+        double_features=schema.features_of[Matrix.DOUBLES],
+        integer_count=len(schema.features_of[Matrix.INTEGERS]),
+        string_count=len(schema.features_of[Matrix.STRINGS]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What a plan needs to know of a view, stream or plain.
+
+    Attributes:
+        join_keys: in entity key order.
+        types: type of each registered feature.
+        positions: index, within the answering definition, of each feature that it can answer.
+        zeros: features whose answer over no events is 0 or a list, not null.
+        generation: the one that answers; None for plain views and where none can.
+        plain: the plain view, if it is one.
+    """
+
+    join_keys: tuple[Column, ...]
+    types: Mapping[str, ValueType]
+    positions: Mapping[str, int]
+    zeros: frozenset[str] = frozenset()
+    generation: Generation | None = None
+    plain: PlainViewSpec | None = None
+
+    @property
+    def hash(self) -> str:
+        """Definition hash of the generation that answers, or nothing."""
+        return "" if self.generation is None else self.generation.definition_hash
+
+
+def _view_of(name: str, repo: RepoSpec, serving: Mapping[str, Generation]) -> _View:
+    """Look a view up; a generation with other join keys, or a feature of another type, cannot answer."""
+    plain = repo.plain_view(name)
+    if plain is not None:
+        types = {column.name: column.type for column in plain.features}
+        return _View(plain.join_keys, types, {column: index for index, column in enumerate(types)}, plain=plain)
+    spec = repo.view(name)
+    assert spec is not None, f'definitions/ let a reference to unknown view "{name}" through'
+    types = {answer.name: answer.type for answer in spec.answers}
+    generation = serving.get(name)
+    if generation is None or generation.view.join_keys != spec.join_keys:
+        return _View(spec.join_keys, types, {})
+    old = generation.view.answers
+    positions = {feature.name: at for at, feature in enumerate(old) if types.get(feature.name) is feature.type}
+    compiled = generation.compiled
+    nothing = compiled.answer(compiled.layout.empty(), BEFORE_EVERYTHING_MS)
+    zeros = frozenset(feature for feature, at in positions.items() if not nothing.null[at])
+    return _View(spec.join_keys, types, positions, zeros, generation)
+
+
+def _slots(
+    references: Sequence[FeatureReference], names: Sequence[str], views: Sequence[_View]
+) -> tuple[FeatureSlot, ...]:
+    """A slot for each reference, rows of each matrix counted in answer order."""
+    used = dict.fromkeys(Matrix, 0)
+    slots = []
+    for reference in references:
+        index = names.index(reference.view)
+        value_type = views[index].types[reference.feature]
+        matrix = MATRIX_OF[value_type]
+        is_zero = reference.feature in views[index].zeros
+        slots.append(FeatureSlot(reference.output_name, value_type, used[matrix], index, is_zero))
+        used[matrix] += 1
+    return tuple(slots)
+
+
+def _places(streamed: Sequence[int], slots: Sequence[FeatureSlot]) -> Int64Array:
+    """Where the numbers of each lowered feature go."""
+    kinds = {Matrix.INTEGERS: INTEGER, Matrix.DOUBLES: DOUBLE}
+    places = [(at, kinds.get(slots[at].matrix, OTHER), slots[at].slot) for at in streamed]
+    return np.array(places, dtype=np.int64).reshape(-1, 3)
+
+
+def _indices(values: Iterable[int]) -> Int64Array:
+    """An index array."""
+    return np.fromiter(values, dtype=np.int64)

@@ -1,0 +1,310 @@
+"""What can be served now: registry and generations, watched, and swapped as one immutable snapshot.
+
+    registry file / SQL  --changed?--> RepoSpec --+
+                                                  +--> Snapshot (plans are made on first use) --> requests
+    store's generations  --changed?--> serving ---+
+
+A request takes the snapshot once and keeps it, so it never sees half of a change. A registry that cannot be read or
+compiled leaves the old snapshot in place, and a store that does not answer leaves the old generations: both are shown
+by the health service and the metrics, and mended by the next poll that succeeds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ServiceSpec, ViewSpec
+from featurestore.errors import (
+    FeatureStoreError,
+    InvalidRequest,
+    LimitExceeded,
+    OnlineStoreDown,
+    UnknownFeatureService,
+)
+from featurestore.online.generations import Generation
+from featurestore.online.read.reader import Reader
+from featurestore.online.read.serving_generations import look
+from featurestore.online.store import OnlineStore
+from featurestore.serving.answer.service_plan import ServicePlan, make_plan
+from featurestore.serving.catalog.registry import Registry
+from featurestore.serving.request.limits import CACHED_PLANS_MAX, FEATURES_PER_REQUEST_MAX, POLL_SECONDS
+
+_log = logging.getLogger(__name__)
+
+_List: TypeAlias = tuple[tuple[str, ...], bool]
+"""An ad-hoc list of "view:feature" texts, and whether it is answered under full names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One consistent view of what can be served.
+
+    Attributes:
+        repo: the compiled registry.
+        serving: the serving generation of each stream view that has one.
+        lane_count: number of lanes that the store is laid out in.
+        reader: reads the store.
+    """
+
+    repo: RepoSpec
+    serving: Mapping[str, Generation]
+    lane_count: int
+    reader: Reader = field(compare=False)
+    # Apart, so that no client's lists can drive out the plans of services.
+    _of_services: dict[str, ServicePlan] = field(default_factory=dict, compare=False)
+    _of_lists: dict[_List, ServicePlan] = field(default_factory=dict, compare=False)
+
+    def plan_of_service(self, name: str) -> ServicePlan:
+        """The plan of a registered feature service.
+
+        Raises:
+            UnknownFeatureService: with near names.
+        """
+        plan = self._of_services.get(name)
+        if plan is None:
+            service = self.repo.service(name)
+            if service is None:
+                names = [each.name for each in self.repo.services]
+                raise UnknownFeatureService(f'feature service "{name}" is not registered', hint=_near(name, names))
+            plan = self._of_services[name] = self._make(service)
+        return plan
+
+    def knows(self, texts: tuple[str, ...], *, full_names: bool) -> bool:
+        """Whether `plan_of_references` has the plan of a list, or will take tens of milliseconds to make it."""
+        return (texts, full_names) in self._of_lists
+
+    def plan_of_references(self, texts: Sequence[str], *, full_names: bool) -> ServicePlan:
+        """The plan of an ad-hoc list such as ["card_activity:count_1h"].
+
+        Args:
+            texts: "view:feature" each.
+            full_names: name the answers "view__feature" instead of "feature".
+
+        Raises:
+            UnknownFeatureService: a view or feature is not registered, with near names.
+            InvalidRequest: not "view:feature", or two features of one name without `full_names`.
+            LimitExceeded: the list is too long.
+        """
+        key = (tuple(texts), full_names)
+        plan = self._of_lists.get(key)
+        if plan is None:
+            plan = self._make(self._service_of(texts, full_names=full_names))
+            if len(self._of_lists) >= CACHED_PLANS_MAX:
+                # Oldest first; another thread may have been faster.
+                self._of_lists.pop(list(self._of_lists)[0], None)  # noqa: RUF015  # an iterator minds other threads
+            self._of_lists[key] = plan
+        return plan
+
+    def adopt_plans(self, old: Snapshot) -> None:
+        """Take over the plans that come out the same: one team's change costs the clients of other views nothing."""
+        if old.repo.project != self.repo.project:
+            return
+        views: dict[str, ViewSpec | PlainViewSpec] = {view.name: view for view in old.repo.views}
+        views.update((view.name, view) for view in old.repo.plain_views)
+        services = {service.name: service for service in old.repo.services}
+        same = {view.name for view in self.repo.plain_views if views.get(view.name) == view}
+        for view in self.repo.views:
+            if views.get(view.name) == view and old.serving.get(view.name) == self.serving.get(view.name):
+                same.add(view.name)
+
+        def is_same(plan: ServicePlan) -> bool:
+            return all(view.name in same for view in plan.schema.views)
+
+        self._of_lists.update((key, plan) for key, plan in list(old._of_lists.items()) if is_same(plan))
+        for service in self.repo.services:
+            plan = old._of_services.get(service.name)
+            if plan is not None and is_same(plan) and services[service.name] == service:
+                self._of_services[service.name] = plan
+
+    def _make(self, service: ServiceSpec) -> ServicePlan:
+        """Work a plan out; two threads may both do so, and get equal plans."""
+        return make_plan(service.name, service.features, service.join_keys, self.repo, self.serving)
+
+    def _service_of(self, texts: Sequence[str], *, full_names: bool) -> ServiceSpec:
+        """An ad-hoc list as a nameless service."""
+        if not texts:
+            raise InvalidRequest("the request names no features", hint="send a feature service or view:feature names")
+        if len(texts) > FEATURES_PER_REQUEST_MAX:
+            raise LimitExceeded(
+                f"the request names {len(texts)} features, the limit is {FEATURES_PER_REQUEST_MAX}",
+                hint="split it, or register a feature service",
+            )
+        # What each view answers is looked up once: lists name hundreds of features of one view.
+        features: dict[str, frozenset[str]] = {}
+        references = [self._reference(text, features, full_names=full_names) for text in dict.fromkeys(texts)]
+        seen: dict[str, str] = {}
+        for reference in references:
+            other = seen.setdefault(reference.output_name, reference.view)
+            if other != reference.view:
+                raise InvalidRequest(
+                    f'feature "{reference.feature}" is asked of both "{other}" and "{reference.view}"',
+                    hint="set full_feature_names to tell them apart",
+                )
+        keys: dict[str, Column] = {}
+        for reference in references:
+            view = self.repo.view(reference.view) or self.repo.plain_view(reference.view)
+            assert view is not None, "the reference was just checked"
+            for key in view.join_keys:
+                keys.setdefault(key.name, key)
+        return ServiceSpec("", tuple(references), tuple(keys.values()))
+
+    def _reference(self, text: str, features: dict[str, frozenset[str]], *, full_names: bool) -> FeatureReference:
+        """One "view:feature" text, checked; `features` remembers what views answer."""
+        view_name, colon, feature = text.partition(":")
+        if not colon:
+            raise InvalidRequest(f'"{text}" is not a feature reference', hint='write "view:feature"')
+        if view_name not in features:
+            features[view_name] = frozenset(self._features_of(view_name))
+        if feature not in features[view_name]:
+            raise UnknownFeatureService(
+                f'feature view "{view_name}" has no feature "{feature}"',
+                hint=_near(feature, self._features_of(view_name)),
+            )
+        return FeatureReference(view_name, feature, f"{view_name}__{feature}" if full_names else feature)
+
+    def _features_of(self, view_name: str) -> list[str]:
+        """Names of a view's features, whichever kind of view it is."""
+        view = self.repo.view(view_name) or self.repo.plain_view(view_name)
+        if view is None:
+            names = [each.name for each in self.repo.views] + [each.name for each in self.repo.plain_views]
+            raise UnknownFeatureService(f'feature view "{view_name}" is not registered', hint=_near(view_name, names))
+        if isinstance(view, ViewSpec):
+            return [answer.name for answer in view.answers]
+        return [column.name for column in view.features]
+
+
+class CatalogSource:
+    """Keeps the current snapshot up to date.
+
+    Args:
+        registry: where definitions come from.
+        store: the online store; it may be down.
+
+    Raises:
+        FeatureStoreError: the registry cannot be read at start. A store that is down at start is not an error.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: OnlineStore,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._on_poll: Callable[[CatalogSource], None] = lambda _source: None
+        self._stamp: Hashable = registry.stamp()
+        self._repo = registry.read()
+        self._snapshot: Snapshot | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.registry_error: FeatureStoreError | None = None
+        self.store_error: FeatureStoreError | None = None
+        self.poll()
+
+    @property
+    def service_count(self) -> int:
+        """Number of registered feature services."""
+        return len(self._repo.services)
+
+    def snapshot(self) -> Snapshot:
+        """What can be served now.
+
+        Raises:
+            OnlineStoreDown: the store has not answered since the server started.
+        """
+        if self._snapshot is None:
+            raise OnlineStoreDown(
+                "the online store has not answered since the server started",
+                detail="" if self.store_error is None else self.store_error.message,
+                hint="retry with backoff; the server looks again by itself",
+            )
+        return self._snapshot
+
+    def poll(self) -> None:
+        """Look once; never raises what a broken registry or store may cause."""
+        self._poll_registry()
+        self._poll_store()
+        self._on_poll(self)
+
+    def start(self, on_poll: Callable[[CatalogSource], None]) -> None:
+        """Poll about once a second in a thread.
+
+        Args:
+            on_poll: called at once, and then after every poll in the polling thread; for health and metrics.
+        """
+        self._on_poll = on_poll
+        on_poll(self)
+        self._thread = threading.Thread(target=self._run, name="catalog-source", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        """The thread."""
+        while not self._stopping.wait(POLL_SECONDS):
+            try:
+                self.poll()
+            except Exception:  # noqa: BLE001  # the thread's edge: were it to end, no change would be noticed any more
+                _log.exception("polling failed; what is served stays as it is")
+
+    def _poll_registry(self) -> None:
+        """Read the registry again if it may have changed."""
+        try:
+            stamp = self._registry.stamp()
+            if stamp != self._stamp:
+                self._repo = self._registry.read()
+                self._stamp = stamp
+                _log.info("registry changed: %d feature services", len(self._repo.services))
+        except FeatureStoreError as error:
+            if self.registry_error is None or self.registry_error.message != error.message:
+                _log.error("registry is broken, the last good one stays in use: %s", error)
+            self.registry_error = error
+        else:
+            # Also when what was broken was put back as it had been.
+            self.registry_error = None
+
+    def _poll_store(self) -> None:
+        """Read which generations serve; this is also how the store is found up or down."""
+        old = self._snapshot
+        try:
+            found = self._read_store()
+        except FeatureStoreError as error:
+            if self.store_error is None:
+                _log.error("online store cannot be used: %s", error)
+            self.store_error = error
+            return
+        if self.store_error is not None:
+            _log.info("online store can be used again")
+            self.store_error = None
+        if old is None or old != found:
+            if old is not None:
+                found.adopt_plans(old)
+            # Compiled here, by the thread that watches, and not by the first payment that asks.
+            for service in found.repo.services:
+                found.plan_of_service(service.name)
+            self._snapshot = found
+
+    def _read_store(self) -> Snapshot:
+        """A snapshot of the current registry and store."""
+        served = look(self._store, self._repo.project, {} if self._snapshot is None else self._snapshot.serving)
+        return Snapshot(self._repo, served.generations, served.lane_count, served.reader)
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    """A hint with near names, or with some of all names."""
+    near = difflib.get_close_matches(name, names, n=3)
+    if near:
+        return "did you mean " + " or ".join(f'"{each}"' for each in near)
+    if not names:
+        return "nothing is registered; run featurestore apply"
+    more = "" if len(names) <= 10 else f" and {len(names) - 10} more"
+    return "registered are " + ", ".join(f'"{each}"' for each in sorted(names)[:10]) + more

@@ -1,0 +1,350 @@
+"""Clients of the packed API, for threads and for asyncio.
+
+    with LookupClient("127.0.0.1:6566") as client:
+        result = client.lookup("fraud_detection", {"card_id": "c-17", "merchant_id": 4711})
+        model.predict(result.to_numpy())
+
+Names are fetched once for each layout and kept. A call that meets UNAVAILABLE is tried again with growing, jittered
+pauses until its deadline; lookups only read, so that is always safe. Everything else is raised as the FeatureStoreError
+that the server raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+
+from featurestore.clock import Clock, SystemClock
+from featurestore.errors import DeadlineSpent, FeatureStoreError, InvalidRequest
+from featurestore.serving._generated import lookup_pb2 as pb
+from featurestore.serving.answer.schema import ServiceSchema
+from featurestore.serving.client.messages import EntityValues, make_request, parse_result, parse_schema
+from featurestore.serving.client.result import LookupResult
+from featurestore.serving.request.deadline import Deadline
+from featurestore.serving.request.grpc_status import ERROR_KIND_KEY, error_of, is_transient
+from featurestore.serving.request.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
+
+TIMEOUT_DEFAULT_S = 1.0
+"""A payment does not wait longer for its features."""
+
+BACKOFF_FIRST_S = 0.02
+BACKOFF_MAX_S = 0.5
+BACKOFF_GROWTH = 2.0
+"""Pauses of 20, 40, 80 ... 500 ms, each shortened at random by up to half so that clients do not march in step."""
+
+_MS_PER_SECOND = 1_000
+
+_SERVICE_PATH = "/featurestore.v1.FeatureLookup/"
+_CHANNEL_OPTIONS = (
+    # Ours to send, the server's to answer.
+    ("grpc.max_send_message_length", REQUEST_BYTES_MAX),
+    ("grpc.max_receive_message_length", RESPONSE_BYTES_MAX),
+    # Pauses between payments must not let a firewall forget the connection.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Two clients of one process get a connection each.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """Files for TLS.
+
+    Attributes:
+        authority: PEM file of the authority that signed the server's certificate; None takes gRPC's own list.
+        certificate, key: PEM files that the client presents, where the server asks for them.
+    """
+
+    authority: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """The files' contents as gRPC wants them.
+
+        Raises:
+            InvalidRequest: a file cannot be read.
+        """
+        try:
+            authority, key, certificate = (
+                None if path is None else path.read_bytes() for path in (self.authority, self.key, self.certificate)
+            )
+        except OSError as error:
+            raise InvalidRequest("a TLS file cannot be read", detail=str(error)) from error
+        return grpc.ssl_channel_credentials(authority, key, certificate)
+
+
+class _Schemas:
+    """Layouts by id, as far as this client has seen them."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, ServiceSchema] = {}
+
+    def result(self, response: pb.LookupResponse) -> LookupResult | None:
+        """The result, or None when the layout must be fetched first."""
+        schema = self._by_id.get(response.schema_id)
+        return None if schema is None else parse_result(response, schema)
+
+    def learn(self, response: pb.DescribeFeatureServiceResponse) -> ServiceSchema:
+        """Keep a layout."""
+        schema = parse_schema(response)
+        self._by_id[schema.schema_id] = schema
+        return schema
+
+
+class LookupClient:
+    """Looks features up; safe to share between threads.
+
+    Args:
+        address: "host:port" of the server, or any gRPC target.
+        timeout_s: deadline of a call, retries included, unless the call says otherwise.
+        tls: None connects in clear text.
+        clock: measures deadlines and sleeps between retries.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float = TIMEOUT_DEFAULT_S,
+        tls: ClientTls | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._clock = clock if clock is not None else SystemClock()
+        self._channel = (
+            grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+            if tls is None
+            else grpc.secure_channel(address, tls.credentials(), options=_CHANNEL_OPTIONS)
+        )
+        self._calls = _calls(self._channel.unary_unary)
+        self._schemas = _Schemas()
+
+    def lookup(
+        self,
+        service: str,
+        entities: Mapping[str, EntityValues],
+        *,
+        as_of_ms: int | Sequence[int] | None = None,
+        with_metadata: bool = False,
+        timeout_s: float | None = None,
+    ) -> LookupResult:
+        """Feature vectors of one or more entity rows.
+
+        Args:
+            service: name of the feature service.
+            entities: join key -> value, or list of values, one for each row.
+            as_of_ms: None for the server's clock, one read time, or one for each row.
+            with_metadata: also answer event times, freshness and source positions.
+            timeout_s: deadline of this call, retries included.
+
+        Raises:
+            FeatureStoreError: as the server raised it; Unavailable when no server answers.
+        """
+        deadline = self._deadline(timeout_s)
+        request = make_request(service, entities, as_of_ms, with_metadata=with_metadata)
+        while True:
+            response = self._call("Lookup", request, deadline)
+            result = self._schemas.result(response)
+            if result is not None:
+                return result
+            # The layout is new, or changed between the two calls: ask again until both agree.
+            schema = self._describe(service, deadline)
+            if schema.schema_id == response.schema_id:
+                return parse_result(response, schema)
+
+    def describe(self, service: str, *, timeout_s: float | None = None) -> ServiceSchema:
+        """Join keys, features and views of a feature service.
+
+        Raises:
+            FeatureStoreError: as the server raised it; Unavailable when no server answers.
+        """
+        return self._describe(service, self._deadline(timeout_s))
+
+    def services(self, *, timeout_s: float | None = None) -> list[str]:
+        """Names of the registered feature services.
+
+        Raises:
+            FeatureStoreError: as the server raised it; Unavailable when no server answers.
+        """
+        response = self._call("ListFeatureServices", pb.ListFeatureServicesRequest(), self._deadline(timeout_s))
+        return [service.name for service in response.services]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _describe(self, service: str, deadline: Deadline) -> ServiceSchema:
+        """Fetch a layout and keep it."""
+        request = pb.DescribeFeatureServiceRequest(feature_service=service)
+        return self._schemas.learn(self._call("DescribeFeatureService", request, deadline))
+
+    def _deadline(self, timeout_s: float | None) -> Deadline:
+        """The deadline of a call that begins now."""
+        return Deadline.after(self._clock, (self._timeout_s if timeout_s is None else timeout_s) * _MS_PER_SECOND)
+
+    def _call(self, method: str, request: Any, deadline: Deadline) -> Any:
+        """One call, with retries."""
+        pauses = _pauses_s()
+        while True:
+            try:
+                return self._calls[method](request, timeout=deadline.remaining_ms("the call") / _MS_PER_SECOND)
+            except grpc.RpcError as failure:
+                error = _error_of(failure)
+                pause_s = _pause_s(error, deadline, pauses)
+                if pause_s is None:
+                    raise error from failure
+            self._clock.sleep(pause_s)
+
+
+class AsyncLookupClient:
+    """`LookupClient` for asyncio; every method is the same but a coroutine. Belongs to one event loop.
+
+    Args:
+        address: "host:port" of the server, or any gRPC target.
+        timeout_s: deadline of a call, retries included, unless the call says otherwise.
+        tls: None connects in clear text.
+        clock: measures deadlines.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float = TIMEOUT_DEFAULT_S,
+        tls: ClientTls | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._clock = clock if clock is not None else SystemClock()
+        self._channel = (
+            grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+            if tls is None
+            else grpc.aio.secure_channel(address, tls.credentials(), options=_CHANNEL_OPTIONS)
+        )
+        self._calls = _calls(self._channel.unary_unary)
+        self._schemas = _Schemas()
+
+    async def lookup(
+        self,
+        service: str,
+        entities: Mapping[str, EntityValues],
+        *,
+        as_of_ms: int | Sequence[int] | None = None,
+        with_metadata: bool = False,
+        timeout_s: float | None = None,
+    ) -> LookupResult:
+        """See `LookupClient.lookup`."""
+        deadline = self._deadline(timeout_s)
+        request = make_request(service, entities, as_of_ms, with_metadata=with_metadata)
+        while True:
+            response = await self._call("Lookup", request, deadline)
+            result = self._schemas.result(response)
+            if result is not None:
+                return result
+            schema = await self._describe(service, deadline)
+            if schema.schema_id == response.schema_id:
+                return parse_result(response, schema)
+
+    async def describe(self, service: str, *, timeout_s: float | None = None) -> ServiceSchema:
+        """See `LookupClient.describe`."""
+        return await self._describe(service, self._deadline(timeout_s))
+
+    async def services(self, *, timeout_s: float | None = None) -> list[str]:
+        """See `LookupClient.services`."""
+        response = await self._call("ListFeatureServices", pb.ListFeatureServicesRequest(), self._deadline(timeout_s))
+        return [service.name for service in response.services]
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _describe(self, service: str, deadline: Deadline) -> ServiceSchema:
+        """Fetch a layout and keep it."""
+        request = pb.DescribeFeatureServiceRequest(feature_service=service)
+        return self._schemas.learn(await self._call("DescribeFeatureService", request, deadline))
+
+    def _deadline(self, timeout_s: float | None) -> Deadline:
+        """The deadline of a call that begins now."""
+        return Deadline.after(self._clock, (self._timeout_s if timeout_s is None else timeout_s) * _MS_PER_SECOND)
+
+    async def _call(self, method: str, request: Any, deadline: Deadline) -> Any:
+        """One call, with retries."""
+        pauses = _pauses_s()
+        while True:
+            try:
+                return await self._calls[method](request, timeout=deadline.remaining_ms("the call") / _MS_PER_SECOND)
+            except grpc.aio.AioRpcError as failure:
+                error = _error_of(failure)
+                pause_s = _pause_s(error, deadline, pauses)
+                if pause_s is None:
+                    raise error from failure
+            await asyncio.sleep(pause_s)
+
+
+def _calls(unary_unary: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """The methods by name."""
+    messages: dict[str, tuple[Any, Any]] = {
+        "Lookup": (pb.LookupRequest, pb.LookupResponse),
+        "DescribeFeatureService": (pb.DescribeFeatureServiceRequest, pb.DescribeFeatureServiceResponse),
+        "ListFeatureServices": (pb.ListFeatureServicesRequest, pb.ListFeatureServicesResponse),
+    }
+    return {
+        name: unary_unary(
+            _SERVICE_PATH + name,
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        for name, (request, response) in messages.items()
+    }
+
+
+def _error_of(failure: Any) -> FeatureStoreError:
+    """The server's error; `failure` is a grpc.RpcError that is also a grpc.Call."""
+    metadata = dict(failure.trailing_metadata() or ())
+    return error_of(failure.code(), failure.details() or "", metadata.get(ERROR_KIND_KEY))
+
+
+def _pauses_s() -> Iterator[float]:
+    """Growing, jittered pauses between tries."""
+    pause_s = BACKOFF_FIRST_S
+    while True:
+        yield pause_s * random.uniform(0.5, 1.0)
+        pause_s = min(pause_s * BACKOFF_GROWTH, BACKOFF_MAX_S)
+
+
+def _pause_s(error: FeatureStoreError, deadline: Deadline, pauses: Iterator[float]) -> float | None:
+    """How long to wait before trying again; None when that is pointless or there is no time."""
+    if not is_transient(error):
+        return None
+    pause_s = next(pauses)
+    try:
+        left_s = deadline.remaining_ms("another try") / _MS_PER_SECOND
+    except DeadlineSpent:
+        return None
+    return pause_s if pause_s < left_s else None

@@ -1,0 +1,133 @@
+"""Messages of the packed API from the client's side: rows to a request, a response to a result. No gRPC here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from featurestore.core.spec import Column, ValueType
+from featurestore.errors import CorruptData, InvalidRequest
+from featurestore.serving._generated import lookup_pb2 as pb
+from featurestore.serving.answer.collections import unpack_collections
+from featurestore.serving.answer.schema import SCALAR_MATRICES, FeatureSlot, ServedView, ServiceSchema
+from featurestore.serving.client.result import LookupResult, SourcePosition, ViewFreshness
+
+EntityValues = str | int | Sequence[str] | Sequence[int]
+"""One row's join-key value, or one for each row."""
+
+_TYPES: dict[int, ValueType] = {
+    pb.ValueType.INT64: ValueType.INT64,
+    pb.ValueType.FLOAT64: ValueType.FLOAT64,
+    pb.ValueType.STRING: ValueType.STRING,
+    pb.ValueType.BOOL: ValueType.BOOL,
+    pb.ValueType.TIMESTAMP: ValueType.TIMESTAMP,
+    pb.ValueType.INT64_LIST: ValueType.INT64_LIST,
+    pb.ValueType.FLOAT64_LIST: ValueType.FLOAT64_LIST,
+    pb.ValueType.STRING_LIST: ValueType.STRING_LIST,
+    pb.ValueType.INT64_MAP: ValueType.INT64_MAP,
+    pb.ValueType.FLOAT64_MAP: ValueType.FLOAT64_MAP,
+}
+
+
+def make_request(
+    service: str, entities: Mapping[str, EntityValues], as_of_ms: int | Sequence[int] | None, *, with_metadata: bool
+) -> pb.LookupRequest:
+    """A lookup request.
+
+    Args:
+        service: name of the feature service.
+        entities: join key -> value, or list of values, one for each row.
+        as_of_ms: None for the server's clock, one read time, or one for each row.
+        with_metadata: ask for event times, freshness and positions.
+
+    Raises:
+        InvalidRequest: a value is neither text nor integer.
+    """
+    request = pb.LookupRequest(feature_service=service, include_metadata=with_metadata)
+    if as_of_ms is not None:
+        request.as_of_ms.extend([as_of_ms] if isinstance(as_of_ms, int) else as_of_ms)
+    for name, given in entities.items():
+        values: Sequence[Any] = [given] if isinstance(given, str | int) else given
+        column = request.entities.add(join_key=name)
+        try:
+            if len(values) and isinstance(values[0], str):
+                column.strings.extend(values)
+            else:
+                column.integers.extend(values)
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest(
+                f'join key "{name}" has a value that is neither text nor a 64-bit integer',
+                detail=str(error),
+                hint="send all its values as str, or all as int",
+            ) from error
+    return request
+
+
+def parse_schema(response: pb.DescribeFeatureServiceResponse) -> ServiceSchema:
+    """The layout that a server described.
+
+    Raises:
+        InvalidRequest: a feature is of a type that only newer clients know.
+    """
+    unknown = [feature.name for feature in response.features if feature.type not in _TYPES]
+    if unknown:
+        raise InvalidRequest(
+            f'this client does not know the type of feature "{unknown[0]}" of "{response.feature_service}"',
+            hint="update it to the server's release",
+        )
+    return ServiceSchema(
+        service=response.feature_service,
+        join_keys=tuple(Column(key.name, _TYPES[key.type]) for key in response.join_keys),
+        features=tuple(
+            FeatureSlot(each.name, _TYPES[each.type], each.slot, each.view, each.zero_when_not_found)
+            for each in response.features
+        ),
+        views=tuple(ServedView(view.name, view.definition_hash) for view in response.views),
+        schema_id=response.schema_id,
+    )
+
+
+def parse_result(response: pb.LookupResponse, schema: ServiceSchema) -> LookupResult:
+    """The answer of a server whose layout is `schema`.
+
+    Raises:
+        CorruptData: the answer is not as long as the layout says.
+    """
+    rows = response.row_count
+    lengths = (len(response.doubles), len(response.integers), len(response.strings), len(response.statuses))
+    expected = (*(len(schema.features_of[matrix]) * rows for matrix in SCALAR_MATRICES), len(schema.features) * rows)
+    if lengths != expected:
+        raise CorruptData(
+            f'answer of feature service "{schema.service}" is not laid out as described',
+            detail=f"Its matrices have {lengths} values instead of {expected}.",
+        )
+    return LookupResult(
+        schema=schema,
+        row_count=rows,
+        doubles=np.array(response.doubles, dtype=np.float64).reshape(-1, rows),
+        integers=np.array(response.integers, dtype=np.int64).reshape(-1, rows),
+        strings=tuple(response.strings),
+        collections={
+            matrix: unpack_collections(response, matrix, slots * rows)
+            for matrix, slots in schema.collection_counts.items()
+        },
+        statuses=np.frombuffer(response.statuses, dtype=np.uint8).reshape(-1, rows),
+        as_of_ms=tuple(response.as_of_ms),
+        views=tuple(_parse_view(served.name, view) for served, view in zip(schema.views, response.views, strict=False)),
+    )
+
+
+def _parse_view(name: str, view: pb.ViewMetadata) -> ViewFreshness:
+    """Metadata of one view."""
+    lanes = [
+        tuple(SourcePosition(each.topic, each.partition, each.next_offset) for each in checkpoint.positions)
+        for checkpoint in view.checkpoints
+    ]
+    return ViewFreshness(
+        view=name,
+        event_time_ms=np.array(view.event_time_ms, dtype=np.int64),
+        freshness_ms=np.array(view.freshness_ms, dtype=np.int64),
+        positions=tuple(lanes[index] for index in view.checkpoint_index),
+    )

@@ -1,0 +1,1 @@
+"""gRPC around the handlers: two kinds of server, listening, metrics, reflection."""

@@ -1,0 +1,136 @@
+"""The lookup server on asyncio: an event loop that serves others while a request waits for the store.
+
+That saves the hand-over between threads, and the threads' fight for the interpreter under load. What is computed runs
+in the loop one after another; requests that would hold the others up go to threads (see `serving.steps`). The
+loop runs in a thread of its own, so that this server is started and stopped like the threaded one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2_grpc
+
+from featurestore.clock import Clock
+from featurestore.online.store import OnlineStore
+from featurestore.serving.request.limits import CONCURRENT_REQUESTS_MAX
+from featurestore.serving.request.steps import run_async
+from featurestore.serving.rpc.listening import ServerSettings, bind, health_status
+from featurestore.serving.rpc.methods import Method
+from featurestore.serving.rpc.metrics import ServerMetrics
+from featurestore.serving.rpc.reflection import async_reflection
+from featurestore.serving.rpc.rpc_edge import Handling, register
+
+
+class AsyncServer:
+    """Starts to serve when constructed.
+
+    Args:
+        methods: what to serve.
+        store: what their steps read.
+        clock: measures latency and deadlines.
+        metrics: counts requests.
+        settings: how to listen.
+
+    Raises:
+        InvalidRequest: the address cannot be bound, or a TLS file cannot be read.
+    """
+
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        store: OnlineStore,
+        clock: Clock,
+        metrics: ServerMetrics,
+        settings: ServerSettings,
+    ) -> None:
+        self._store = store
+        self._reads = store.async_reads()
+        self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="lookup")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="lookup-loop", daemon=True)
+        self._thread.start()
+        self._server: grpc.aio.Server
+        self._health: health.aio.HealthServicer
+        self._services: tuple[str, ...] = ()
+        self.port = 0
+        try:
+            self._run(self._start(methods, clock, metrics, settings)).result()
+        except BaseException:
+            self._end_loop()
+            raise
+
+    def set_serving(self, is_serving: bool) -> None:
+        """What the health service answers; may be called from any thread."""
+        self._run(self._set_serving(is_serving))
+
+    def stop(self, drain_seconds: float) -> None:
+        """Answer NOT_SERVING, refuse new requests, let those in flight end, return when all did."""
+        self._run(self._stop(drain_seconds)).result()
+        self._end_loop()
+
+    async def _start(
+        self, methods: Sequence[Method], clock: Clock, metrics: ServerMetrics, settings: ServerSettings
+    ) -> None:
+        """In the loop: build and start."""
+        self._server = grpc.aio.server(options=settings.options(), maximum_concurrent_rpcs=CONCURRENT_REQUESTS_MAX)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._services = register(
+            self._server,
+            methods,
+            lambda method: self._behavior(method, Handling(method, clock, metrics), clock),
+            async_reflection,
+        )
+        self.port = bind(self._server, settings)
+        await self._server.start()
+
+    async def _set_serving(self, is_serving: bool) -> None:
+        """In the loop."""
+        for service in self._services:
+            await self._health.set(service, health_status(is_serving))
+
+    async def _stop(self, drain_seconds: float) -> None:
+        """In the loop."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(drain_seconds)
+        self._reads.close()
+        # What the loop was told to do at once, such as closing sockets, is done before it ends.
+        await asyncio.sleep(0)
+
+    def _run(self, work: Any) -> Future[Any]:
+        """Run a coroutine in the loop from another thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _end_loop(self) -> None:
+        """End the loop's thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _behavior(
+        self, method: Method, handling: Handling, clock: Clock
+    ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
+        """The coroutine that grpc runs for each request."""
+        reads, store, threads = self._reads, self._store, self._pool
+
+        async def behave(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            started_ns = clock.monotonic_ns()
+            try:
+                steps = method.handle(request, handling.deadline(context.time_remaining()))
+                response = await run_async(steps, reads, store, threads)
+            except Exception as error:  # noqa: BLE001  # the process edge: one bad request must not take the loop down
+                refusal = handling.refusal(error)
+                handling.count(refusal.code, started_ns)
+                await context.abort(refusal.code, refusal.text, refusal.metadata)
+            handling.count(grpc.StatusCode.OK, started_ns)
+            return response
+
+        return behave

@@ -1,0 +1,95 @@
+"""Every method of the server, as the table from which both kinds of gRPC server are built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from featurestore.errors import LimitExceeded
+from featurestore.serving._generated import lookup_pb2 as pb
+from featurestore.serving.request.deadline import Deadline
+from featurestore.serving.request.limits import RESPONSE_BYTES_MAX
+from featurestore.serving.request.steps import Handler, Steps, without_reading
+from featurestore.serving.services.feast import SERVICE_NAME as FEAST_SERVICE
+from featurestore.serving.services.feast import (
+    FeastService,
+    FeaturesRequest,
+    FeaturesResponse,
+    InfoRequest,
+    InfoResponse,
+)
+from featurestore.serving.services.packed import SERVICE_NAME as PACKED_SERVICE
+from featurestore.serving.services.packed import PackedService
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One unary method.
+
+    Attributes:
+        service: full name of the gRPC service.
+        name: of the method.
+        handle: (request message, deadline) -> steps to the response's bytes.
+        decode: bytes -> request message.
+    """
+
+    service: str
+    name: str
+    handle: Handler
+    decode: Callable[[bytes], Any]
+
+
+def all_methods(packed: PackedService, feast: FeastService) -> tuple[Method, ...]:
+    """The methods of both services."""
+    return (
+        Method(
+            PACKED_SERVICE,
+            "Lookup",
+            _encoded(packed.lookup, pb.LookupResponse.SerializeToString),
+            pb.LookupRequest.FromString,
+        ),
+        Method(
+            PACKED_SERVICE,
+            "DescribeFeatureService",
+            _encoded(without_reading(packed.describe), pb.DescribeFeatureServiceResponse.SerializeToString),
+            pb.DescribeFeatureServiceRequest.FromString,
+        ),
+        Method(
+            PACKED_SERVICE,
+            "ListFeatureServices",
+            _encoded(without_reading(packed.list_services), pb.ListFeatureServicesResponse.SerializeToString),
+            pb.ListFeatureServicesRequest.FromString,
+        ),
+        Method(
+            FEAST_SERVICE,
+            "GetOnlineFeatures",
+            _encoded(feast.features, FeaturesResponse.SerializeToString),
+            FeaturesRequest.FromString,
+        ),
+        Method(
+            FEAST_SERVICE,
+            "GetFeastServingInfo",
+            _encoded(without_reading(feast.info), InfoResponse.SerializeToString),
+            InfoRequest.FromString,
+        ),
+    )
+
+
+def _encoded(handle: Handler, encode: Callable[[Any], bytes]) -> Handler:
+    """A handler of response messages as one of bytes; gRPC would refuse too many of them without a hint.
+
+    Raises:
+        LimitExceeded: when the response is too large to send.
+    """
+
+    def steps(request: Any, deadline: Deadline) -> Steps[bytes]:
+        encoded = encode((yield from handle(request, deadline)))
+        if len(encoded) > RESPONSE_BYTES_MAX:
+            raise LimitExceeded(
+                f"the answer is {len(encoded)} bytes long, the limit is {RESPONSE_BYTES_MAX}",
+                hint="ask for fewer rows at once",
+            )
+        return encoded
+
+    return steps

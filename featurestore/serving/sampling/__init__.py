@@ -1,0 +1,1 @@
+"""A sample of the answers, on its way into the feature log."""

@@ -1,0 +1,188 @@
+"""Logging of what was answered: which requests, and how they leave the request path at once.
+
+    request ── takes()? ── answer, with the lanes' checkpoints ── add() ──> queue, bounded ──> thread ──> writer
+               one comparison                                     append    full: dropped, counted    Parquet, Kafka
+
+Taking every n-th request would run in step with whatever repeats itself in the traffic. So the sample walks the unit
+interval by the golden ratio (Weyl's sequence) and takes a request when the point lies below the share: the share is met
+as closely as can be after any number of requests, the gaps between samples have at most three lengths, and no period
+of the traffic matches them. What a request asks, and whom it is about, has no influence: shares of the log are shares
+of the traffic. Nothing is random, so a server that is asked the same again logs the same again.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import pyarrow as pa
+
+from featurestore.clock import Clock
+from featurestore.errors import FeatureStoreError, InvalidRequest
+from featurestore.offline.parity.feature_log import LogLayout
+from featurestore.serving.answer.assembly import Answer, KeyColumns
+from featurestore.serving.answer.service_plan import ServicePlan
+from featurestore.serving.sampling.rows import SampledAnswer, encode_rows, grouped, layout_of
+
+QUEUE_ROWS_MAX = 16_384
+"""Rows that wait for the thread: some ten megabytes, and many seconds of any traffic that one process can answer."""
+
+REQUESTS_PER_STEP = 256
+"""Requests that become rows in one go: about a millisecond in which the interpreter is not let go."""
+
+WAKE_SECONDS = 0.5
+"""How long the thread sleeps when nothing hurries it."""
+
+HURRY_ROWS = QUEUE_ROWS_MAX // 4
+"""A queue as full as this wakes the thread."""
+
+_POINTS = 1 << 64
+_GOLDEN_STEP = 0x9E3779B97F4A7C15
+"""2**64 divided by the golden ratio."""
+
+_log = logging.getLogger(__name__)
+
+
+class FeatureRowsWriter(Protocol):
+    """Where rows go. Used by one thread; each method returns how many rows became durable by the call."""
+
+    def write(self, layout: LogLayout, table: pa.Table, now_ms: int) -> int:
+        """Take rows of one log date.
+
+        Raises:
+            FeatureStoreError: rows could not be written.
+        """
+        ...
+
+    def advance(self, now_ms: int) -> int:
+        """Write what has waited long enough."""
+        ...
+
+    def close(self, now_ms: int) -> int:
+        """Write all that waits."""
+        ...
+
+
+class RowCounter(Protocol):
+    """What is told about rows; the server's metrics."""
+
+    def count_logged_rows(self, outcome: str, row_count: int) -> None:
+        """Rows that were "written" or "dropped"."""
+        ...
+
+    def count_log_failure(self) -> None:
+        """A write that failed."""
+        ...
+
+
+class FeatureLog:
+    """Samples answers and writes them in a thread of its own.
+
+    Args:
+        writer: where rows go.
+        clock: dates rows.
+        share: of the requests, 0 to 1.
+
+    Raises:
+        InvalidRequest: the share is none.
+    """
+
+    def __init__(self, writer: FeatureRowsWriter, clock: Clock, *, share: float) -> None:
+        if not 0 <= share <= 1:
+            raise InvalidRequest(f"the share {share} of requests to log is not between 0 and 1")
+        self._writer = writer
+        self._clock = clock
+        self._below = round(share * _POINTS)
+        self._point = 0
+        # Unique among processes, and a request's number within this one.
+        self._token = secrets.token_hex(6)
+        self._number = 0
+        self._queue: deque[SampledAnswer] = deque()
+        self._queued_rows = 0
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._is_stopping = False
+        self._counter: RowCounter | None = None
+        self._thread = threading.Thread(target=self._run, name="feature-log", daemon=True)
+
+    def start(self, counter: RowCounter) -> None:
+        """Begin to write."""
+        self._counter = counter
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write everything that was added, and end."""
+        self._is_stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    def takes(self) -> bool:
+        """Whether the next request is logged. Two threads at once may take one step together, which does no harm."""
+        point = self._point = (self._point + _GOLDEN_STEP) % _POINTS
+        return point < self._below
+
+    def add(self, plan: ServicePlan, columns: KeyColumns, answer: Answer) -> None:
+        """Queue an answer that `takes` chose; when the queue is full it is dropped and counted.
+
+        Args:
+            plan: what was asked.
+            columns: values of its join keys.
+            answer: with checkpoints. Neither is changed from now on.
+        """
+        with self._lock:
+            is_full = self._queued_rows + answer.row_count > QUEUE_ROWS_MAX
+            if not is_full:
+                self._queued_rows += answer.row_count
+                self._number += 1
+                request_id = f"{self._token}-{self._number}"
+                self._queue.append(SampledAnswer(request_id, plan, columns, answer, self._clock.now_ms()))
+        if is_full:
+            self._count("dropped", answer.row_count)
+        if self._queued_rows > HURRY_ROWS:
+            self._wake.set()
+
+    def _run(self) -> None:
+        """The thread: rows out of the queue, until told to stop and nothing is left."""
+        while not self._is_stopping:
+            self._wake.wait(WAKE_SECONDS)
+            self._wake.clear()
+            self._drain()
+            self._attempt(lambda: self._writer.advance(self._clock.now_ms()))
+        self._drain()
+        self._attempt(lambda: self._writer.close(self._clock.now_ms()))
+
+    def _drain(self) -> None:
+        """Write what is queued, a few requests at a time."""
+        while self._queue:
+            with self._lock:
+                some = [self._queue.popleft() for _ in range(min(len(self._queue), REQUESTS_PER_STEP))]
+                self._queued_rows -= sum(sampled.answer.row_count for sampled in some)
+            for group in grouped(some):
+                self._attempt(partial(self._write, group))
+
+    def _write(self, group: Sequence[SampledAnswer]) -> int:
+        """Hand the rows of one plan and date to the writer."""
+        layout = layout_of(group[0].plan)
+        return self._writer.write(layout, encode_rows(group, layout), self._clock.now_ms())
+
+    def _attempt(self, work: Callable[[], int]) -> None:
+        """Do something with the writer; what goes wrong is logged and counted, and requests never notice."""
+        try:
+            written = work()
+        except Exception as error:  # noqa: BLE001  # the thread's edge: one bad row must not end the log
+            _log.warning("%s", error, exc_info=not isinstance(error, FeatureStoreError))
+            if self._counter is not None:
+                self._counter.count_log_failure()
+        else:
+            if written:
+                self._count("written", written)
+
+    def _count(self, outcome: str, row_count: int) -> None:
+        """Tell the metrics."""
+        if self._counter is not None:
+            self._counter.count_logged_rows(outcome, row_count)

@@ -1,0 +1,1 @@
+"""The two services: our packed API and `feast.serving.ServingService`, messages in, messages out."""

@@ -1,0 +1,166 @@
+"""featurestore.v1.FeatureLookup: the packed API, message in, message out.
+
+    LookupRequest -> plan, columns -> serving.lookup -> matrices -> LookupResponse
+
+Handlers know neither gRPC nor threads; `serving.server` calls them and maps what they raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from featurestore.core.spec import ValueType
+from featurestore.errors import InvalidRequest, UnknownJoinKey
+from featurestore.serving._generated import lookup_pb2 as pb
+from featurestore.serving.answer.assembly import Answer
+from featurestore.serving.answer.collections import pack_collections
+from featurestore.serving.answer.lookup import FeatureLookup
+from featurestore.serving.answer.schema import ServiceSchema
+from featurestore.serving.catalog.catalog import CatalogSource
+from featurestore.serving.request.deadline import Deadline
+from featurestore.serving.request.steps import Steps
+from featurestore.wire.store_layout import decode_checkpoint
+
+SERVICE_NAME = "featurestore.v1.FeatureLookup"
+
+FRESHNESS_UNKNOWN_MS = -1
+"""Freshness of a view without an event."""
+
+_TYPES: dict[ValueType, pb.ValueType] = {
+    ValueType.INT64: pb.ValueType.INT64,
+    ValueType.FLOAT64: pb.ValueType.FLOAT64,
+    ValueType.STRING: pb.ValueType.STRING,
+    ValueType.BOOL: pb.ValueType.BOOL,
+    ValueType.TIMESTAMP: pb.ValueType.TIMESTAMP,
+    ValueType.INT64_LIST: pb.ValueType.INT64_LIST,
+    ValueType.FLOAT64_LIST: pb.ValueType.FLOAT64_LIST,
+    ValueType.STRING_LIST: pb.ValueType.STRING_LIST,
+    ValueType.INT64_MAP: pb.ValueType.INT64_MAP,
+    ValueType.FLOAT64_MAP: pb.ValueType.FLOAT64_MAP,
+}
+
+
+class PackedService:
+    """The three methods.
+
+    Args:
+        catalog: what can be served.
+        lookup: the lookup itself.
+    """
+
+    def __init__(self, catalog: CatalogSource, lookup: FeatureLookup) -> None:
+        self._catalog = catalog
+        self._lookup = lookup
+
+    def lookup(self, request: pb.LookupRequest, deadline: Deadline) -> Steps[pb.LookupResponse]:
+        """Feature vectors of the request's rows.
+
+        Raises:
+            FeatureStoreError: see `FeatureLookup.answer`; also an unknown feature service.
+        """
+        snapshot = self._catalog.snapshot()
+        plan = snapshot.plan_of_service(request.feature_service)
+        answer = yield from self._lookup.answer(
+            snapshot.reader,
+            plan,
+            _entities(request.entities),
+            deadline=deadline,
+            as_of_ms=request.as_of_ms,
+            with_checkpoint=request.include_metadata,
+        )
+        response = pb.LookupResponse(
+            schema_id=plan.schema.schema_id,
+            row_count=answer.row_count,
+            doubles=answer.doubles.ravel().tolist(),
+            integers=answer.integers.ravel().tolist(),
+            strings=answer.strings,
+            statuses=answer.statuses.tobytes(),
+            as_of_ms=answer.as_of_ms,
+        )
+        for matrix, cells in answer.collections.items():
+            pack_collections(response, matrix, cells)
+        if request.include_metadata:
+            response.views.extend(_metadata(answer))
+        return response
+
+    def describe(
+        self, request: pb.DescribeFeatureServiceRequest, _deadline: Deadline
+    ) -> pb.DescribeFeatureServiceResponse:
+        """Layout of a feature service's answers.
+
+        Raises:
+            UnknownFeatureService: with near names.
+            OnlineStoreDown: which generations serve is not known yet.
+        """
+        return describe_schema(self._catalog.snapshot().plan_of_service(request.feature_service).schema)
+
+    def list_services(
+        self, _request: pb.ListFeatureServicesRequest, _deadline: Deadline
+    ) -> pb.ListFeatureServicesResponse:
+        """Every registered feature service."""
+        response = pb.ListFeatureServicesResponse()
+        for service in self._catalog.snapshot().repo.services:
+            response.services.add(
+                name=service.name,
+                join_keys=[key.name for key in service.join_keys],
+                feature_count=len(service.features),
+            )
+        return response
+
+
+def describe_schema(schema: ServiceSchema) -> pb.DescribeFeatureServiceResponse:
+    """A schema as its message."""
+    response = pb.DescribeFeatureServiceResponse(schema_id=schema.schema_id, feature_service=schema.service)
+    for key in schema.join_keys:
+        response.join_keys.add(name=key.name, type=_TYPES[key.type])
+    for feature in schema.features:
+        response.features.add(
+            name=feature.name,
+            type=_TYPES[feature.type],
+            slot=feature.slot,
+            view=feature.view,
+            zero_when_not_found=feature.zero_when_not_found,
+        )
+    for view in schema.views:
+        response.views.add(name=view.name, definition_hash=view.definition_hash)
+    return response
+
+
+def _entities(columns: Sequence[pb.EntityColumn]) -> dict[str, Sequence[str] | Sequence[int]]:
+    """The request's columns by join key."""
+    entities: dict[str, Sequence[str] | Sequence[int]] = {}
+    for column in columns:
+        if column.join_key in entities:
+            raise UnknownJoinKey(f'join key "{column.join_key}" is sent twice', hint="send each join key once")
+        if column.strings and column.integers:
+            raise InvalidRequest(
+                f'join key "{column.join_key}" has both strings and integers',
+                hint="fill the list that matches its type",
+            )
+        entities[column.join_key] = column.strings or column.integers
+    return entities
+
+
+def _metadata(answer: Answer) -> list[pb.ViewMetadata]:
+    """Event times, freshness and positions of every view."""
+    read_times = np.array(answer.as_of_ms, dtype=np.int64)
+    freshness = np.where(answer.event_time_ms != 0, read_times - answer.event_time_ms, FRESHNESS_UNKNOWN_MS)
+    views = []
+    for view, raw_checkpoints in enumerate(answer.checkpoints):
+        metadata = pb.ViewMetadata(
+            event_time_ms=answer.event_time_ms[view].tolist(), freshness_ms=freshness[view].tolist()
+        )
+        # Rows of one lane share a checkpoint; equal bytes are the same lane's, or say the same.
+        index: dict[bytes | None, int] = {}
+        for raw in raw_checkpoints:
+            if raw not in index:
+                index[raw] = len(index)
+                checkpoint = decode_checkpoint(raw)
+                message = metadata.checkpoints.add(watermark_ms=checkpoint.watermark_ms)
+                for topic, partition, next_offset in checkpoint.positions:
+                    message.positions.add(topic=topic, partition=partition, next_offset=next_offset)
+            metadata.checkpoint_index.append(index[raw])
+        views.append(metadata)
+    return views
