@@ -18,9 +18,9 @@ from featurestore.core.spec import FeatureSpec, ViewSpec
 from featurestore.core.tiles.parts import EventRows, RowCount
 from featurestore.core.tiles.tiles import TileTable
 from featurestore.core.view import CompiledView
-from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import answer_values
-from featurestore.testing.naive import NaiveEvent, NaiveValue, window_edges
+from featurestore.testing.oracle.naive import NaiveEvent, NaiveValue, window_edges
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.wire.codecs.body import decode_entity, encode_body
 from featurestore.wire.codecs.head import head_codec
 from featurestore.wire.entity_routing import columns_read, key_events

@@ -15,9 +15,9 @@ from featurestore.core.spec import RepoSpec, ViewSpec
 from featurestore.online.generations import GenerationCatalog
 from featurestore.online.read.reader import Reader
 from featurestore.online.redis.store import RedisStore
-from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import AnswerValues, stored_answers
-from featurestore.testing.naive import NaiveEvent, NaiveValue, naive_values
+from featurestore.testing.oracle.naive import NaiveEvent, NaiveValue, naive_values
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.simulator import PayloadEncoder, Population, PopulationSize, Scenario, Simulation
 from featurestore.testing.simulator.payload import card_id
 from featurestore.testing.simulator.population import FIRST_MERCHANT_ID, FIRST_TERMINAL_ID

@@ -20,7 +20,7 @@ from featurestore.core.spec import SCALAR_TYPES, Column, FeatureSpec, ValueType,
 from featurestore.core.tiles.parts import EventRows
 from featurestore.core.tiles.tiles import TileLayout
 from featurestore.testing.batches import event_columns
-from featurestore.testing.naive import NaiveEvent, NaiveValue
+from featurestore.testing.oracle.naive import NaiveEvent, NaiveValue
 from featurestore.wire.codecs.body import encode_body
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "aggregations.md"

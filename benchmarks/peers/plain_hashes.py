@@ -9,7 +9,7 @@ from benchmarks.scenario import require
 from benchmarks.workload import Workload
 from featurestore.core.spec import FeatureSpec, ViewSpec
 from featurestore.online.probe import ask
-from featurestore.testing.naive import NaiveEvent, naive_values, window_edges
+from featurestore.testing.oracle.naive import NaiveEvent, naive_values, window_edges
 from featurestore.testing.simulator import PayloadEncoder
 
 _KEY = "measured"

@@ -10,7 +10,7 @@ from featurestore.core.spec import ValueType, ViewSpec
 from featurestore.core.view import ViewAnswer
 from featurestore.online.generations import Generation
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
-from featurestore.testing.naive import NaiveAnswer
+from featurestore.testing.oracle.naive import NaiveAnswer
 from featurestore.wire.codecs.body import decode_entity
 
 AnswerValues = dict[str, NaiveAnswer | None]

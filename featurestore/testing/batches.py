@@ -11,7 +11,7 @@ import numpy as np
 from featurestore.core.events import ColumnValues, EventBatch, Int64Array, KeyedBatch, ObjectArray
 from featurestore.core.inputs import view_inputs
 from featurestore.core.spec import Column, SourceSpec, ValueType, ViewSpec
-from featurestore.testing.naive import NaiveEvent, NaiveValue
+from featurestore.testing.oracle.naive import NaiveEvent, NaiveValue
 from featurestore.wire.entity_key import decode_key, lanes_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

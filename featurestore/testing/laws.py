@@ -20,7 +20,7 @@ from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles.parts import EventRows, Storage
 from featurestore.core.tiles.tiles import TileLayout, TileTable, concatenate
 from featurestore.testing.batches import event_columns
-from featurestore.testing.naive import NaiveAnswer, NaiveEvent
+from featurestore.testing.oracle.naive import NaiveAnswer, NaiveEvent
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from featurestore.core.spec import (
 )
 from featurestore.core.windows.calendar_windows import calendar_window
 from featurestore.core.windows.windows import session_window
-from featurestore.testing.naive import INT64_MAX, INT64_MIN, NaiveEvent, NaiveValue, window_edges
+from featurestore.testing.oracle.naive import INT64_MAX, INT64_MIN, NaiveEvent, NaiveValue, window_edges
 from featurestore.wire.entity_key import encode_key
 
 ANCHOR_MS = 1_767_225_600_000

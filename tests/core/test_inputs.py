@@ -13,10 +13,10 @@ from featurestore.core.lowering.lowering import Lowering
 from featurestore.core.spec import Column, ComputedColumn, FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.core.tiles.parts import EventRows
 from featurestore.core.view import CompiledView, ViewAnswer
-from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import answer_values
 from featurestore.testing.batches import keyed_batch
-from featurestore.testing.naive import NaiveEvent, naive_value
+from featurestore.testing.oracle.naive import NaiveEvent, naive_value
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, stream_cases
 from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.codecs.head import HeadCodec

@@ -14,10 +14,10 @@ from featurestore.core.point_in_time.answer import PointInTime
 from featurestore.core.point_in_time.rows import EntityEvents, Moments, chunks, first_of_ids, hash_ids
 from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.core.view import CompiledView
-from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import answer_values
 from featurestore.testing.batches import keyed_batch
-from featurestore.testing.naive import NaiveAnswer, NaiveEvent, naive_value
+from featurestore.testing.oracle.naive import NaiveAnswer, NaiveEvent, naive_value
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, stream_cases
 from tests.core.test_tiles_against_naive import by_start, distinct, fold
 

@@ -20,10 +20,10 @@ from featurestore.core.tiles.parts import EventRows
 from featurestore.core.tiles.tiles import TileTable, concatenate
 from featurestore.core.view import CompiledView
 from featurestore.errors import AsOfTooOld
-from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import answer_values
 from featurestore.testing.batches import keyed_batch
-from featurestore.testing.naive import NaiveEvent, naive_found, naive_value
+from featurestore.testing.oracle.naive import NaiveEvent, naive_found, naive_value
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, stream_cases
 
 

@@ -18,7 +18,7 @@ from featurestore.core.windows.time_zones import zone_names, zone_rules
 from featurestore.core.windows.windows import element_windows, session_window
 from featurestore.errors import AsOfTooOld, InvalidRequest
 from featurestore.testing.answers import answer_values
-from featurestore.testing.naive import NaiveEvent, window_edges
+from featurestore.testing.oracle.naive import NaiveEvent, window_edges
 from featurestore.testing.strategies import (
     ANCHOR_MS,
     CLOCK_CHANGES_MS,

@@ -14,7 +14,7 @@ from featurestore.online.generations import Generation, GenerationCatalog
 from featurestore.online.read.reader import Reader
 from featurestore.online.redis.store import connect
 from featurestore.testing.answers import AnswerValues, stored_answers
-from featurestore.testing.naive import NaiveEvent, NaiveValue, naive_values
+from featurestore.testing.oracle.naive import NaiveEvent, NaiveValue, naive_values
 from featurestore.wire.entity_key import encode_key
 
 PROJECT = "streamtest"

@@ -20,7 +20,7 @@ from featurestore.offline.training_set.histories import EventLogHistory
 from featurestore.online.generations import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.naive import NaiveEvent, naive_values
+from featurestore.testing.oracle.naive import NaiveEvent, naive_values
 from featurestore.wire.entity_key import encode_key
 from tests.dataflows.conftest import StartStream
 from tests.dataflows.payments import PROJECT, TOPIC, Payments, make_payments, stored_values

@@ -17,7 +17,7 @@ from featurestore.online.generations import Generation
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.naive import NaiveEvent
+from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.strategies import SOURCE
 from tests.serving.payments import LANES, MERCHANT_ACTIVITY, NOW_MS, PROJECT, Payments, event_of
 

@@ -15,7 +15,7 @@ from featurestore.core.spec import (
     ViewSpec,
     Window,
 )
-from featurestore.testing.naive import NaiveEvent
+from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.strategies import DAY_MS, SOURCE
 from featurestore.wire.codecs.plain_row import encode_values, stored_value
 from featurestore.wire.entity_key import lane_of

@@ -24,7 +24,7 @@ from featurestore.online.redis.store import RedisStore
 from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.naive import NaiveEvent
+from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
 from featurestore.wire.codecs.plain_row import StoredValue, encode_values, stored_value
 from featurestore.wire.entity_key import lane_of

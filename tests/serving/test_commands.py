@@ -18,7 +18,7 @@ from featurestore.online.generations import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch
-from featurestore.testing.naive import NaiveEvent
+from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.strategies import DAY_MS
 from tests.serving.registries import write_registry
 

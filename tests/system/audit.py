@@ -13,9 +13,9 @@ from featurestore.errors import AsOfTooOld, Unavailable
 from featurestore.online.generations import Generation, GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis.store import RedisStore, connect
-from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import answer_values
-from featurestore.testing.naive import naive_found
+from featurestore.testing.oracle.naive import naive_found
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.entity_key import encode_key
 from featurestore.wire.store_layout import decode_checkpoint

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Any
 
 from featurestore.core.spec import ViewSpec
-from featurestore.testing.naive import NaiveAnswer, NaiveEvent, naive_values
+from featurestore.testing.oracle.naive import NaiveAnswer, NaiveEvent, naive_values
 from featurestore.testing.simulator import PayloadEncoder, PopulationSize, Scenario, Simulation
 from featurestore.wire.entity_key import encode_key, lanes_of
 

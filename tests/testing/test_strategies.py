@@ -12,7 +12,7 @@ from hypothesis.errors import NoSuchExample
 
 from featurestore.core.spec import ValueType, ViewSpec
 from featurestore.testing.batches import event_batch, keyed_batch, payloads
-from featurestore.testing.naive import INT64_MAX, NaiveEvent, window_edges
+from featurestore.testing.oracle.naive import INT64_MAX, NaiveEvent, window_edges
 from featurestore.testing.strategies import CLOCK_CHANGES_MS, StreamCase, stream_cases
 from featurestore.wire.entity_key import lane_of
 

@@ -15,7 +15,7 @@ from featurestore.core.tiles.parts import EventRows
 from featurestore.core.tiles.tiles import TileLayout, TileTable
 from featurestore.errors import InvalidRequest
 from featurestore.testing.laws import Algebra
-from featurestore.testing.naive import NaiveEvent, NaiveValue, naive_value
+from featurestore.testing.oracle.naive import NaiveEvent, NaiveValue, naive_value
 from featurestore.testing.strategies import ANCHOR_MS
 
 FUNCTIONS = ("first_n", "last_n", "first_distinct_n", "last_distinct_n")

@@ -22,7 +22,7 @@ from featurestore.core.tiles.tiles import TileLayout
 from featurestore.core.view import CompiledView
 from featurestore.errors import InvalidRequest
 from featurestore.testing.batches import event_columns, keyed_batch
-from featurestore.testing.naive import NaiveEvent, NaiveValue
+from featurestore.testing.oracle.naive import NaiveEvent, NaiveValue
 from featurestore.testing.strategies import SOURCE
 
 COLUMNS = {

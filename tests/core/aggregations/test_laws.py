@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from featurestore.core.aggregations.catalog import names, resolve
 from featurestore.core.spec import SCALAR_TYPES, Column, FeatureSpec, ValueType, Window
 from featurestore.errors import InvalidRequest
-from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.laws import Accumulator, Algebra
-from featurestore.testing.naive import NaiveEvent, naive_value
+from featurestore.testing.oracle.naive import NaiveEvent, naive_value
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, SOURCE, column_values
 
 CASES = {

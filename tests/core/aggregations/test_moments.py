@@ -13,7 +13,7 @@ from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Win
 from featurestore.core.tiles.parts import EventRows
 from featurestore.core.view import CompiledView
 from featurestore.testing.laws import Algebra
-from featurestore.testing.naive import NaiveEvent, naive_value
+from featurestore.testing.oracle.naive import NaiveEvent, naive_value
 from featurestore.testing.strategies import ANCHOR_MS, SOURCE
 
 MOMENTS = ("var_pop", "var_samp", "skew", "kurtosis")

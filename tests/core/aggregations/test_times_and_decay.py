@@ -14,7 +14,7 @@ from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles.parts import EventRows
 from featurestore.errors import InvalidRequest
 from featurestore.testing.laws import Algebra
-from featurestore.testing.naive import NaiveEvent, NaiveValue
+from featurestore.testing.oracle.naive import NaiveEvent, NaiveValue
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS
 
 AMOUNT = Column("value", ValueType.INT64)

@@ -27,10 +27,10 @@ from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
 from featurestore.online.generations import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.online.write.writer import ViewWriter
-from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.naive import NaiveEvent, naive_value
+from featurestore.testing.oracle.naive import NaiveEvent, naive_value
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.wire.entity_key import encode_key
 from featurestore.wire.payloads import EventDecoder, RawBatch
 

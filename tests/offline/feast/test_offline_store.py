@@ -12,7 +12,7 @@ import pytest
 from featurestore.core.spec import ValueType
 from featurestore.errors import DeadlineSpent, InvalidRequest, UnknownJoinKey
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.naive import naive_value
+from featurestore.testing.oracle.naive import naive_value
 from tests.offline.feast.history import DAY, DAY_MS, NOON, NOON_MS, Past, labels, make_past, plain, stream_payments
 
 pytestmark = pytest.mark.filterwarnings("ignore")

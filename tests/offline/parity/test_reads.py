@@ -25,8 +25,8 @@ from featurestore.offline.parity.reads import (
 )
 from featurestore.offline.parity.values import differing
 from featurestore.offline.training_set.histories import FileHistory
-from featurestore.testing.agreement import agrees, magnitude
-from featurestore.testing.naive import NaiveEvent, naive_value
+from featurestore.testing.oracle.naive import NaiveEvent, naive_value
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import SOURCE, StreamCase, stream_cases
 from featurestore.wire.entity_key import decode_key, encode_key
 from tests.core.test_tiles_against_naive import distinct

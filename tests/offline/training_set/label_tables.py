@@ -18,7 +18,7 @@ from featurestore.core.spec import (
     Window,
 )
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
-from featurestore.testing.naive import NaiveEvent
+from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.wire.entity_key import decode_key
 
 HOUR_MS = 3_600_000

@@ -17,8 +17,8 @@ from featurestore.errors import InvalidRequest, Unavailable, UnknownFeatureServi
 from featurestore.offline.training_set.build import Progress, build_training_set, write_training_set
 from featurestore.offline.training_set.histories import FileHistory
 from featurestore.offline.training_set.plan import plan_training_set
-from featurestore.testing.agreement import agrees, magnitude
-from featurestore.testing.naive import naive_value
+from featurestore.testing.oracle.naive import naive_value
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, StreamCase, stream_cases
 from featurestore.wire.entity_key import decode_key, encode_key
 from tests.core.test_tiles_against_naive import distinct

@@ -14,9 +14,9 @@ from featurestore.core.spec import ComputedColumn, FeatureSpec, ValueType, ViewS
 from featurestore.core.view import CompiledView
 from featurestore.offline.training_set.build import build_training_set
 from featurestore.offline.training_set.histories import FileHistory
-from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import answer_values
-from featurestore.testing.naive import NaiveEvent, naive_value
+from featurestore.testing.oracle.naive import NaiveEvent, naive_value
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, event_streams, stream_cases
 from featurestore.wire.entity_key import decode_key, encode_key
 from tests.core.test_inputs import COMPUTED, CONDITIONS, ascii_markets, computed_row

@@ -15,10 +15,10 @@ from featurestore.definitions.registry import read_compilation
 from featurestore.online.generations import GenerationCatalog
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.write.writer import ViewWriter
-from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.naive import NaiveEvent, NaiveValue, naive_found, naive_value
+from featurestore.testing.oracle.naive import NaiveEvent, NaiveValue, naive_found, naive_value
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS
 
 from feast import FeatureStore  # isort: skip  # after featurestore.definitions, which makes its import fast

@@ -16,8 +16,8 @@ from featurestore.serving.catalog.registry import RegistryFile
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
-from featurestore.testing.agreement import agrees
-from featurestore.testing.naive import naive_value
+from featurestore.testing.oracle.naive import naive_value
+from featurestore.testing.oracle.tolerance import agrees
 from tests.online.feast.stand import NOT_FOUND, NOW, NOW_MS, NULL_VALUE, PRESENT, PROJECT, Stand, payments
 
 pytestmark = pytest.mark.filterwarnings("ignore")

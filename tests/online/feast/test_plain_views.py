@@ -12,7 +12,7 @@ import pytest
 
 from featurestore.definitions.registry import read_compilation
 from featurestore.online.redis.store import connect
-from featurestore.testing.naive import naive_value
+from featurestore.testing.oracle.naive import naive_value
 from featurestore.testing.strategies import DAY_MS
 from featurestore.wire.codecs.view_json import definition_hash
 from tests.online.feast.stand import (

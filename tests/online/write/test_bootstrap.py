@@ -22,11 +22,11 @@ from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
 from featurestore.online.write.bootstrap import fill_lanes, missing_lanes
 from featurestore.online.write.bootstrap_fold import EntityFolder
 from featurestore.online.write.writer import ViewWriter
-from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import answer_values
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.naive import NaiveEvent, naive_found, naive_value
+from featurestore.testing.oracle.naive import NaiveEvent, naive_found, naive_value
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases
 from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.entity_key import lane_of

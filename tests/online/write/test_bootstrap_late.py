@@ -15,7 +15,7 @@ from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
 from featurestore.online.write.bootstrap import fill_lanes, hand_over, missing_lanes
 from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.naive import NaiveEvent
+from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS
 from tests.online.write.test_bootstrap import TOPIC, Recorded, begin, clock, recorded, writer_of
 from tests.online.write.writing import LANES, PROJECT, assert_equals_oracle, copy_of, events_of, view_of

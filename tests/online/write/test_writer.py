@@ -13,7 +13,7 @@ from featurestore.online.redis.store import RedisStore
 from featurestore.online.write.compaction import ENTITIES_AT_ONCE
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.naive import NaiveEvent
+from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
 from featurestore.wire.entity_key import lane_of
 from tests.online.write.writing import LANES, answers, assert_equals_oracle, events_of, open_writer, view_of

@@ -9,10 +9,10 @@ from featurestore.online.generations import Generation, GenerationCatalog
 from featurestore.online.read.reader import Reader
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.write.writer import ViewWriter
-from featurestore.testing.agreement import agrees, magnitude
 from featurestore.testing.answers import stored_answers
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.naive import NaiveEvent, naive_found, naive_value
+from featurestore.testing.oracle.naive import NaiveEvent, naive_found, naive_value
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
 
 PROJECT = "tests"

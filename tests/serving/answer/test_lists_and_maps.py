@@ -26,9 +26,9 @@ from featurestore.serving.request.limits import ROWS_LOWERED_TOGETHER_MAX
 from featurestore.serving.rpc import methods
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
-from featurestore.testing.agreement import agrees
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.naive import NaiveEvent, naive_found, naive_value
+from featurestore.testing.oracle.naive import NaiveEvent, naive_found, naive_value
+from featurestore.testing.oracle.tolerance import agrees
 from featurestore.wire.feast.protos import message_class
 from tests.serving.habits import CARDS, HABITS, REPO, write_habits
 from tests.serving.payments import NOW_MS, Payments, RegistryInMemory

@@ -21,9 +21,9 @@ from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.request.limits import ROWS_PER_REQUEST_MAX
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
-from featurestore.testing.agreement import agrees
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.naive import NaiveAnswer, NaiveValue, naive_found, naive_value
+from featurestore.testing.oracle.naive import NaiveAnswer, NaiveValue, naive_found, naive_value
+from featurestore.testing.oracle.tolerance import agrees
 from featurestore.testing.strategies import DAY_MS
 from featurestore.wire.entity_key import encode_key, lane_of
 from tests.serving.payments import (

@@ -18,8 +18,8 @@ from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.sampling import sample as queue_limits
 from featurestore.serving.sampling.sample import FeatureLog
 from featurestore.serving.server import FeatureServer
-from featurestore.testing.agreement import agrees
 from featurestore.testing.clock import ManualClock
+from featurestore.testing.oracle.tolerance import agrees
 from featurestore.wire.codecs.view_json import definition_hash
 from featurestore.wire.feast.protos import message_class
 from tests.serving import habits

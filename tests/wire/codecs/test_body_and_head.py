@@ -15,7 +15,7 @@ from featurestore.core.tiles.tiles import TileTable
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptData, CorruptTile, UnknownTileVersion
 from featurestore.testing.batches import keyed_batch
-from featurestore.testing.naive import NaiveEvent
+from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases
 from featurestore.wire.codecs.body import decode_body, decode_entity, encode_body
 from featurestore.wire.codecs.head import HeadCodec

@@ -9,7 +9,7 @@ from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles.parts import EventRows
 from featurestore.core.tiles.tiles import TileLayout
 from featurestore.testing.batches import event_columns
-from featurestore.testing.naive import NaiveEvent
+from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.wire.codecs.body import encode_body
 
 BEGIN_MS = 1_780_000_000_000

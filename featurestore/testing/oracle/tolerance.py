@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from featurestore.core.spec import FeatureSpec
 from featurestore.core.tolerance import RELATIVE_TOLERANCE, SHAPE_TOLERANCE, agrees
-from featurestore.testing.naive import NaiveAnswer, NaiveEvent, naive_value
+from featurestore.testing.oracle.naive import NaiveAnswer, NaiveEvent, naive_value
 
 __all__ = ["RELATIVE_TOLERANCE", "agrees", "magnitude"]
 

@@ -20,13 +20,13 @@ from fractions import Fraction
 from typing import Any
 
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, presence_hop_ms
-from featurestore.testing.naive_counts import COUNTED, further_column, lower_with_further
-from featurestore.testing.naive_ordered import ORDERED
-from featurestore.testing.naive_values import NaiveAnswer as NaiveAnswer
-from featurestore.testing.naive_values import NaiveFunction, NaiveRow
-from featurestore.testing.naive_values import NaiveValue as NaiveValue
-from featurestore.testing.naive_windows import series_windows
-from featurestore.testing.naive_windows import window_edges as window_edges
+from featurestore.testing.oracle.counts import COUNTED, further_column, lower_with_further
+from featurestore.testing.oracle.ordered import ORDERED
+from featurestore.testing.oracle.values import NaiveAnswer as NaiveAnswer
+from featurestore.testing.oracle.values import NaiveFunction, NaiveRow
+from featurestore.testing.oracle.values import NaiveValue as NaiveValue
+from featurestore.testing.oracle.windows import series_windows
+from featurestore.testing.oracle.windows import window_edges as window_edges
 
 FUNCTIONS: dict[str, NaiveFunction] = {**ORDERED, **COUNTED}
 """Functions by name that have their loops in a file of their own."""

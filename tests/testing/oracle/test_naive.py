@@ -7,8 +7,8 @@ import math
 import pytest
 
 from featurestore.core.spec import CalendarUnit, Column, FeatureSpec, ValueType, ViewSpec, Window
-from featurestore.testing.agreement import agrees, magnitude
-from featurestore.testing.naive import INT64_MAX, NaiveEvent, NaiveValue, naive_found, naive_value, naive_values
+from featurestore.testing.oracle.naive import INT64_MAX, NaiveEvent, NaiveValue, naive_found, naive_value, naive_values
+from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import SOURCE
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from featurestore.testing.naive_values import NaiveFunction, NaiveRow
+from featurestore.testing.oracle.values import NaiveFunction, NaiveRow
 
 DAY_MS = 86_400_000
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 7 * DAY_MS}

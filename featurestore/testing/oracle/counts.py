@@ -14,7 +14,7 @@ from fractions import Fraction
 
 import xxhash
 
-from featurestore.testing.naive_values import NaiveAnswer, NaiveFunction, NaiveRow, NaiveValue
+from featurestore.testing.oracle.values import NaiveAnswer, NaiveFunction, NaiveRow, NaiveValue
 
 BUCKETS_PER_OCTAVE = 35
 
