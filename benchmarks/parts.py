@@ -60,7 +60,7 @@ def applied_repo(directory: Path) -> AppliedRepo:
 
 def stream_process(repo: AppliedRepo, directory: Path, store_url: str, *options: str) -> ServerProcess:
     """The stream, not started."""
-    command = [sys.executable, "-m", "dataflows.tiles", "--project", PROJECT, "--registry", str(repo.registry)]
+    command = [sys.executable, "-m", "dataflows.log_to_tiles", "--project", PROJECT, "--registry", str(repo.registry)]
     command += ["--store-url", store_url, *options]
     return ServerProcess("stream", command, directory, environment=environment())
 

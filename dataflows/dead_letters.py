@@ -21,6 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from dataflows.logs.sources import Shared
 from featurestore.errors import SourceUnavailable
 from featurestore.wire.payloads import DeadLetter
 
@@ -46,6 +47,12 @@ class DeadLetterWriter(Protocol):
             SourceUnavailable: they could not be written.
         """
         ...
+
+
+def write_letters(dead_letters: DeadLetterWriter, letters: Sequence[DeadLetter], shared: Shared) -> None:
+    """Write letters durably, then count them."""
+    dead_letters.write(letters)
+    shared.progress.dead_lettered(letters)
 
 
 class FileDeadLetters:

@@ -1,9 +1,9 @@
 r"""Settings of the stream, each from a command line option or an environment variable.
 
 `--log-dir data/log` and `FEATURESTORE_LOG_DIR=data/log` mean the same, and the option wins. Everything can come from
-the environment because `python -m bytewax.run dataflows.tiles:flow` leaves no room for options of our own.
+the environment because `python -m bytewax.run dataflows.log_to_tiles.flow:flow` leaves no room for options of our own.
 
-    python -m dataflows.tiles --project payments --registry feature_repo/data/registry.db \
+    python -m dataflows.log_to_tiles --project payments --registry feature_repo/data/registry.db \
         --store-url redis://127.0.0.1:6379 --bootstrap-servers 127.0.0.1:9092
 """
 
@@ -141,7 +141,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("progress_seconds", f"time between progress lines, default {PROGRESS_SECONDS_DEFAULT:g}"),
     Option("store_patience_seconds", f"retry an unreachable store, default {STORE_PATIENCE_SECONDS_DEFAULT:g}"),
 )
-"""Every option of `python -m dataflows.tiles`, in the order of its help."""
+"""Every option of `python -m dataflows.log_to_tiles`, in the order of its help."""
 
 
 def from_command_line(arguments: Sequence[str], environment: Mapping[str, str], *, program: str) -> StreamSettings:

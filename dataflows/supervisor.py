@@ -26,16 +26,16 @@ from bytewax._bytewax import cli_main
 from bytewax.dataflow import Dataflow
 from prometheus_client import start_http_server
 
-from dataflows.conductor import Conductor, Outcome, PartitionEnd
 from dataflows.dead_letters import DeadLetterWriter, FileDeadLetters, KafkaDeadLetters
-from dataflows.file_log import FileLog
-from dataflows.kafka_log import KafkaLog
-from dataflows.patience import patiently
-from dataflows.plan import PlanWatch, StreamPlan, make_plan
+from dataflows.logs.file_log import FileLog
+from dataflows.logs.kafka_log import KafkaLog
+from dataflows.logs.sources import EventLog, Shared
+from dataflows.plan.stream_plan import PlanWatch, StreamPlan, make_plan
+from dataflows.plan.tile_store import OnlineTileStore, TileStore
 from dataflows.progress import Progress
+from dataflows.retry import patiently
+from dataflows.run_outcome import Conductor, Outcome, PartitionEnd
 from dataflows.settings import StreamSettings
-from dataflows.sources import EventLog, Shared
-from dataflows.tile_store import OnlineTileStore, TileStore
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import RepoSpec, SourceSpec
 from featurestore.definitions.registry import read_registry

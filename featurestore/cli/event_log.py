@@ -23,7 +23,7 @@ from featurestore.offline.event_log.layout import SCHEMA_PATH
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.retention import retain
 
-PROGRAM = "dataflows.event_log"
+PROGRAM = "dataflows.log_to_files"
 VARIABLE = "FEATURESTORE_EVENT_LOG"
 DEFAULT = "data/event_log"
 MEGABYTE = 1024 * 1024

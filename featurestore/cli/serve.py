@@ -36,7 +36,7 @@ DEFAULT_LOG_SHARE = 0.01
 DEFAULT_LOG_SECONDS = 300.0
 LOG_SECONDS_MAX = 86_400.0
 
-WRITERS: Mapping[str, str] = {"kafka": "dataflows.feature_log:open_topic"}
+WRITERS: Mapping[str, str] = {"kafka": "dataflows.feature_log_topic:open_topic"}
 """Scheme of --log-features -> module:function that opens it; imported only when asked for, since it brings its vendor.
 Every other address is a directory on some file system."""
 

@@ -1,7 +1,8 @@
 """`featurestore stream`: keep the features fresh from the stream of events.
 
-The stream is a program of its own (`python -m dataflows.tiles`), because Bytewax must own its process. This command
-finds out where the repo, registry and store are, starts the embedded store if no other is configured, and becomes it.
+The stream is a program of its own (`python -m dataflows.log_to_tiles`), because Bytewax must own its process. This
+command finds out where the repo, registry and store are, starts the embedded store if no other is configured, and
+becomes it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import click
 from featurestore.cli.settings import Settings, load_settings, settings_options
 from featurestore.online.embedded import EmbeddedStore
 
-PROGRAM = "dataflows.tiles"
+PROGRAM = "dataflows.log_to_tiles"
 
 
 @click.command(

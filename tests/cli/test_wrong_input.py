@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from dataflows import supervisor
-from dataflows.event_log_settings import event_log_settings
-from dataflows.kafka_log import KafkaLog
+from dataflows.log_to_files.settings import event_log_settings
+from dataflows.logs.kafka_log import KafkaLog
 from dataflows.settings import from_command_line
 from featurestore.cli import main as command_line
 from featurestore.cli.main import main

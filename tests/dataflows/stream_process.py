@@ -17,7 +17,7 @@ TIMEOUT_S = 60.0
 
 
 class StreamProcess:
-    """`python -m dataflows.tiles` with some options; its output is in a file."""
+    """`python -m dataflows.log_to_tiles` with some options; its output is in a file."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class StreamProcess:
         registry: Path,
         url: str,
         *options: str,
-        program: Sequence[str] = ("-m", "dataflows.tiles"),
+        program: Sequence[str] = ("-m", "dataflows.log_to_tiles"),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.log_path = directory / f"stream-{time.monotonic_ns()}.log"

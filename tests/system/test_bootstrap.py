@@ -20,7 +20,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from dataflows.tile_store import OnlineTileStore
+from dataflows.plan.tile_store import OnlineTileStore
 from featurestore.clock import SystemClock
 from featurestore.errors import FeatureStoreError
 from featurestore.offline.event_log.reader import EventLog
@@ -110,8 +110,8 @@ def test_a_bootstrap_beside_a_running_stream_is_killed_twice_and_ends_exact(stan
     """Values equal the oracle, readers never see a part of a generation, Kafka's old records are not needed."""
     history = [make_slice(number) for number in range(HISTORY_SLICES)]
     stand.apply("1d")
-    stand.start("dataflows.event_log", "--commit-seconds", "0.5")
-    stream = stand.start("dataflows.tiles")
+    stand.start("dataflows.log_to_files", "--commit-seconds", "0.5")
+    stream = stand.start("dataflows.log_to_tiles")
     sender = Sender(stand.kafka)
     sender.send_all(history)
     with connected(stand.redis_url) as store:
@@ -134,7 +134,7 @@ def test_a_bootstrap_beside_a_running_stream_is_killed_twice_and_ends_exact(stan
 
         stream.terminate()
         assert stream.wait() == 0, stream.output
-        assert stand.start("dataflows.tiles", "--until-end").wait(PATIENCE_S) == 0
+        assert stand.start("dataflows.log_to_tiles", "--until-end").wait(PATIENCE_S) == 0
         assert_every_value_is_exact(stand.redis_url, *sent)
         assert states(store) == [GenerationState.RETIRED, GenerationState.SERVING]
         first_lane = next(line for line in last.splitlines() if "lanes to fill" in line)
@@ -142,7 +142,7 @@ def test_a_bootstrap_beside_a_running_stream_is_killed_twice_and_ends_exact(stan
 
         printed = stand.command("rollback", "cards")
         assert "cards@1 serves again, cards@2 is kept but not fed" in printed
-        assert stand.start("dataflows.tiles", "--until-end").wait(PATIENCE_S) == 0
+        assert stand.start("dataflows.log_to_tiles", "--until-end").wait(PATIENCE_S) == 0
         assert_every_value_is_exact(stand.redis_url, *sent)
         assert states(store) == [GenerationState.SERVING, GenerationState.ROLLED_BACK]
         assert "rolled_back" in stand.command("status", "--no-memory")

@@ -69,7 +69,7 @@ def start_log(tmp_path: Path, kafka: KafkaBroker) -> Iterator[StartLog]:
             *("--batch-records", "200", "--commit-rows", "1200", "--commit-seconds", "0.05"),
             *("--compact-minutes", "0.002"),
         ]
-        program = ("-m", "dataflows.event_log")
+        program = ("-m", "dataflows.log_to_files")
         process = StreamProcess(tmp_path, repo / "data" / "registry.db", "", *always, *options, program=program)
         started.append(process)
         return process

@@ -128,7 +128,7 @@ class Stand:
 
     def run_stream(self) -> None:
         """`featurestore stream --until-end`."""
-        self._run("dataflows.tiles")
+        self._run("dataflows.log_to_tiles")
 
     @contextmanager
     def live_stream(self, payments: Payments) -> Iterator[None]:
@@ -158,7 +158,7 @@ class Stand:
 
     def run_event_log(self) -> None:
         """`featurestore event-log run --until-end`."""
-        self._run("dataflows.event_log", "--event-log", str(self.directory / "event_log"))
+        self._run("dataflows.log_to_files", "--event-log", str(self.directory / "event_log"))
 
     def ask(self, log: Path, rows: Iterable[tuple[str, int, int]]) -> None:
         """Look rows up at a server that logs all of them.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer
 
-from dataflows.feature_log import KafkaFeatureLog, open_topic
+from dataflows.feature_log_topic import KafkaFeatureLog, open_topic
 from featurestore.cli.serve import open_feature_log
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.serving.client.clients import LookupClient

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from dataflows.conductor import Conductor, Outcome
-from dataflows.event_log_sink import LoggedPartition
-from dataflows.sources import EventLog, Shared
+from dataflows.log_to_files.sink import LoggedPartition
+from dataflows.logs.sources import EventLog, Shared
+from dataflows.run_outcome import Conductor, Outcome
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import Unavailable
 from featurestore.offline.event_log.compaction import compact

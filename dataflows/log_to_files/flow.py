@@ -6,12 +6,12 @@
 
     control    heartbeats, and the goodbye that ends all processes of a cluster together; compaction now and then
 
-Run it as `featurestore event-log run` or as `python -m dataflows.event_log`; settings as in event_log_settings.py:
+Run it as `featurestore event-log run` or as `python -m dataflows.log_to_files`; settings as in settings.py:
 
-    python -m dataflows.event_log --project payments --registry data/registry.db --event-log data/event_log
+    python -m dataflows.log_to_files --project payments --registry data/registry.db --event-log data/event_log
 
 Where to go on is in the log itself: each partition from its last commit (docs/decisions/0008-event-log-commit.md). It
-shares sources, dead letters, clusters and exit codes with dataflows/tiles.py, and no state.
+shares sources, dead letters, clusters and exit codes with dataflows/log_to_tiles/flow.py, and no state.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from bytewax.dataflow import Dataflow
 from bytewax.operators import KeyedStream
 
 from dataflows import supervisor
-from dataflows.conductor import Conductor, Outcome, PartitionEnd
 from dataflows.dead_letters import DeadLetterWriter
-from dataflows.event_log_settings import EventLogSettings, event_log_settings
-from dataflows.event_log_sink import CommitTiming, EventLogSink, LoggedPartition, LogItem, LogRowsStep
-from dataflows.event_log_watch import CompactionWatch, PartitionWatch
-from dataflows.patience import patiently
+from dataflows.log_to_files.settings import EventLogSettings, event_log_settings
+from dataflows.log_to_files.sink import CommitTiming, EventLogSink, LoggedPartition, LogItem, LogRowsStep
+from dataflows.log_to_files.watch import CompactionWatch, PartitionWatch
+from dataflows.logs.sources import ControlSource, EventLog, EventSource, PartitionStart, Shared, Watch
 from dataflows.progress import Progress
-from dataflows.sources import ControlSource, EventLog, EventSource, PartitionStart, Shared, Watch
+from dataflows.retry import patiently
+from dataflows.run_outcome import Conductor, Outcome, PartitionEnd
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import SourceSpec
 from featurestore.definitions.problems import suggest
@@ -178,7 +178,7 @@ def plan(parts: LogParts) -> list[LoggedPartition]:
     return planned
 
 
-def main(arguments: list[str] | None = None, *, program: str = "python -m dataflows.event_log") -> int:
+def main(arguments: list[str] | None = None, *, program: str = "python -m dataflows.log_to_files") -> int:
     """Write the event log until stopped; returns the process's exit code (see supervisor.py)."""
     given = sys.argv[1:] if arguments is None else arguments
 
@@ -226,7 +226,3 @@ def _watches(settings: EventLogSettings, parts: LogParts, partitions: Sequence[L
             )
         )
     return watches
-
-
-if __name__ == "__main__":
-    sys.exit(main(program=os.environ.get("FEATURESTORE_PROGRAM", "python -m dataflows.event_log")))

@@ -121,7 +121,7 @@ EVENT_LOG_OPTIONS: tuple[Option, ...] = (
     Option("allow_overlap", "compact where plain readers may then see rows twice for a moment", is_flag=True),
     Option("patience_seconds", f"retry what does not answer, default {STORE_PATIENCE_SECONDS_DEFAULT:g}"),
 )
-"""Every option of `python -m dataflows.event_log`, in the order of its help."""
+"""Every option of `python -m dataflows.log_to_files`, in the order of its help."""
 
 
 def event_log_settings(arguments: Sequence[str], environment: Mapping[str, str], *, program: str) -> EventLogSettings:

@@ -19,9 +19,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from dataflows.conductor import Conductor, Outcome
-from dataflows.sources import EventLog, PartitionStart
-from dataflows.tile_store import Positions, TileStore
+from dataflows.logs.sources import EventLog, PartitionStart
+from dataflows.plan.tile_store import Positions, TileStore
+from dataflows.run_outcome import Conductor, Outcome
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec, ViewSpec
 from featurestore.errors import EventsLost, InvalidRequest, InvariantBroken, Unavailable

@@ -18,8 +18,8 @@ from typing import Protocol, TypeAlias
 
 from bytewax.inputs import DynamicSource, FixedPartitionedSource, StatefulSourcePartition, StatelessSourcePartition
 
-from dataflows.conductor import Conductor, Outcome, PartitionEnd
 from dataflows.progress import Progress
+from dataflows.run_outcome import Conductor, Outcome, PartitionEnd
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, FeatureStoreError, InvalidRequest, SourceUnavailable

@@ -8,11 +8,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from dataflows.conductor import Conductor, Outcome
 from dataflows.dead_letters import FileDeadLetters
-from dataflows.event_log_sink import CommitTiming, EventLogSink, LoggedPartition, LogRowsStep
+from dataflows.log_to_files.sink import CommitTiming, EventLogSink, LoggedPartition, LogRowsStep
+from dataflows.logs.sources import Shared
 from dataflows.progress import Progress
-from dataflows.sources import Shared
+from dataflows.run_outcome import Conductor, Outcome
 from featurestore.clock import Clock, SystemClock
 from featurestore.errors import Unavailable
 from featurestore.offline.event_log.files import LogFiles

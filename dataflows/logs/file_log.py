@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataflows.sources import PartitionReader
+from dataflows.logs.sources import PartitionReader
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, SourceUnavailable
 from featurestore.wire.payloads import RawBatch

@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 
-from dataflows import kafka_log
-from dataflows.kafka_log import KafkaLog
+from dataflows.logs import kafka_log
+from dataflows.logs.kafka_log import KafkaLog
 from featurestore.clock import SystemClock
 from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.errors import SourceUnavailable

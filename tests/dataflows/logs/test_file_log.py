@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataflows import file_log
-from dataflows.file_log import FileLog
+from dataflows.logs import file_log
+from dataflows.logs.file_log import FileLog
 from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.errors import EventsLost, SourceUnavailable
 

@@ -27,7 +27,7 @@ def start_log(tmp_path: Path, registry: Path) -> Iterator[StartLog]:
 
     def start(*options: str) -> StreamProcess:
         always = ["--event-log", str(tmp_path / "event_log"), "--log-dir", str(tmp_path / "events")]
-        program = ("-m", "dataflows.event_log")
+        program = ("-m", "dataflows.log_to_files")
         process = StreamProcess(tmp_path, registry, "", *always, *options, program=program)
         started.append(process)
         return process

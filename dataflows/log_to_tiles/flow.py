@@ -8,11 +8,11 @@
     catch_up   the same chain for generations that are still behind, so that they delay nothing
     control    heartbeats, and the goodbye that ends all processes of a cluster together
 
-Run it as `featurestore stream`, as `python -m dataflows.tiles`, or under Bytewax's own runner, with the settings from
-the environment (see settings.py):
+Run it as `featurestore stream`, as `python -m dataflows.log_to_tiles`, or under Bytewax's own runner, with the
+settings from the environment (see settings.py):
 
-    python -m dataflows.tiles --project payments --registry data/registry.db --store-url redis://127.0.0.1:6379
-    FEATURESTORE_PROJECT=payments ... python -m bytewax.run dataflows.tiles:flow
+    python -m dataflows.log_to_tiles --project payments --registry data/registry.db --store-url redis://127.0.0.1:6379
+    FEATURESTORE_PROJECT=payments ... python -m bytewax.run dataflows.log_to_tiles.flow:flow
 
 Several processes share the work as a Bytewax cluster: each is started with the same `--addresses a:2101;b:2101` and its
 own `--process-id` (under bytewax.run: `-a`, `-i`, and FEATURESTORE_WRITERS set to the number of processes). Source
@@ -31,12 +31,12 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from dataflows import supervisor
-from dataflows.parking import park_lost
-from dataflows.plan import PlanWatch, Stage, StreamPlan
-from dataflows.routing import DecodeStep, KeyStep, writer_keys
+from dataflows.log_to_tiles.routing import DecodeStep, KeyStep, writer_keys
+from dataflows.log_to_tiles.sink import TileSink
+from dataflows.logs.sources import ControlSource, EventSource
+from dataflows.plan.lost_generations import park_lost
+from dataflows.plan.stream_plan import PlanWatch, Stage, StreamPlan
 from dataflows.settings import StreamSettings, from_command_line, from_environment
-from dataflows.sinks import TileSink
-from dataflows.sources import ControlSource, EventSource
 from dataflows.supervisor import Parts
 
 FLOW_NAME = "tiles"
@@ -67,7 +67,7 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
 
 
 def flow() -> Dataflow:
-    """The dataflow for `python -m bytewax.run dataflows.tiles:flow`; settings come from the environment.
+    """The dataflow for `python -m bytewax.run dataflows.log_to_tiles.flow:flow`; settings come from the environment.
 
     Bytewax's runner starts a flow once, so what a supervised run heals by planning again (a store that went back in
     time, a generation that has caught up) ends this one with an error, or waits for the next start.
@@ -84,7 +84,7 @@ def flow() -> Dataflow:
     return build(settings, parts, plan)
 
 
-def main(arguments: list[str] | None = None, *, program: str = "python -m dataflows.tiles") -> int:
+def main(arguments: list[str] | None = None, *, program: str = "python -m dataflows.log_to_tiles") -> int:
     """Run the stream until it is stopped; returns the process's exit code (see supervisor.py)."""
     given = sys.argv[1:] if arguments is None else arguments
     return supervisor.main(lambda: from_command_line(given, os.environ, program=program), build)
@@ -103,7 +103,3 @@ def _decode_step(parts: Parts, stage: Stage, other: Stage) -> DecodeStep:
     """The decode step of a stage; letters of records that both stages read are the live stage's."""
     elsewhere = other.topics if other.name == "live" else frozenset()
     return DecodeStep(stage, parts.dead_letters, parts.shared, topics_lettered_elsewhere=elsewhere)
-
-
-if __name__ == "__main__":
-    sys.exit(main(program=os.environ.get("FEATURESTORE_PROGRAM", "python -m dataflows.tiles")))

@@ -18,11 +18,10 @@ import pyarrow as pa
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from prometheus_client import Counter
 
-from dataflows.conductor import Outcome, PartitionEnd
-from dataflows.dead_letters import DeadLetterWriter
-from dataflows.patience import patiently
-from dataflows.routing import write_letters
-from dataflows.sources import Goodbye, Heartbeat, Shared, SourceItem
+from dataflows.dead_letters import DeadLetterWriter, write_letters
+from dataflows.logs.sources import Goodbye, Heartbeat, Shared, SourceItem
+from dataflows.retry import patiently
+from dataflows.run_outcome import Outcome, PartitionEnd
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import StoreRolledBack
 from featurestore.offline.event_log.files import LogFiles

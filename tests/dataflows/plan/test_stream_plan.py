@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dataflows.conductor import Conductor
-from dataflows.file_log import FileLog
-from dataflows.plan import PlanWatch, StreamPlan, make_plan
-from dataflows.tile_store import OnlineTileStore
+from dataflows.logs.file_log import FileLog
+from dataflows.plan.stream_plan import PlanWatch, StreamPlan, make_plan
+from dataflows.plan.tile_store import OnlineTileStore
+from dataflows.run_outcome import Conductor
 from featurestore.core.spec import SourceSpec, TopicSpec, ViewSpec
 from featurestore.online.generations import Generation
 from featurestore.online.redis.store import RedisStore, connect

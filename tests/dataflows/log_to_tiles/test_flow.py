@@ -262,11 +262,11 @@ def test_a_changed_view_is_promoted_by_a_run_to_the_end(
 
 
 def test_bytewaxs_own_runner_runs_the_flow(start_stream: StartStream, tmp_path: Path, redis_url: str) -> None:
-    """`python -m bytewax.run dataflows.tiles:flow` with the settings in the environment."""
+    """`python -m bytewax.run dataflows.log_to_tiles.flow:flow` with the settings in the environment."""
     payments = make_payments(2_000, seed=17)
     payments.append_to(tmp_path / "log")
     stream = start_stream(
-        program=["-m", "bytewax.run", "dataflows.tiles:flow"],
+        program=["-m", "bytewax.run", "dataflows.log_to_tiles.flow:flow"],
         environment={"FEATURESTORE_LOG_DIR": str(tmp_path / "log")},
     )
     stream.wait_for("lag 0")

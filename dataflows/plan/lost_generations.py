@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from dataflows.plan import Stage
-from dataflows.sources import PartitionStart
-from dataflows.tile_store import TileStore
+from dataflows.logs.sources import PartitionStart
+from dataflows.plan.stream_plan import Stage
+from dataflows.plan.tile_store import TileStore
 from featurestore.errors import EventsLost
 from featurestore.online.generations import GenerationState
 

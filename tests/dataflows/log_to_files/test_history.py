@@ -36,7 +36,7 @@ def payments(start_stream: StartStream, tmp_path: Path) -> Payments:
     made.append_to(tmp_path / "events")
     options = ["--log-dir", str(tmp_path / "events"), "--event-log", str(tmp_path / "event_log"), "--until-end"]
     small = ["--batch-records", "400", "--commit-rows", "900", "--commit-seconds", "0.2"]
-    flow = start_stream(*options, *small, program=("-m", "dataflows.event_log"))
+    flow = start_stream(*options, *small, program=("-m", "dataflows.log_to_files"))
     assert flow.wait() == 0, flow.output
     return made
 

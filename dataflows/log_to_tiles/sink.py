@@ -19,12 +19,12 @@ from typing import TypeAlias
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
-from dataflows.conductor import Outcome, PartitionEnd
-from dataflows.patience import patiently
-from dataflows.plan import Stage, find_generation
-from dataflows.routing import WriterBatch, writer_keys
-from dataflows.sources import Goodbye, Heartbeat, Shared
-from dataflows.tile_store import TileStore
+from dataflows.log_to_tiles.routing import WriterBatch, writer_keys
+from dataflows.logs.sources import Goodbye, Heartbeat, Shared
+from dataflows.plan.stream_plan import Stage, find_generation
+from dataflows.plan.tile_store import TileStore
+from dataflows.retry import patiently
+from dataflows.run_outcome import Outcome, PartitionEnd
 from featurestore.core.events import KeyedBatch
 from featurestore.errors import StoreRolledBack
 from featurestore.online.generations import Generation

@@ -7,14 +7,13 @@ by. Nothing else in the flow has to know about dead letters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from dataflows.conductor import PartitionEnd
-from dataflows.dead_letters import DeadLetterWriter
-from dataflows.plan import Stage
-from dataflows.sources import Shared, SourceItem
+from dataflows.dead_letters import DeadLetterWriter, write_letters
+from dataflows.logs.sources import Shared, SourceItem
+from dataflows.plan.stream_plan import Stage
+from dataflows.run_outcome import PartitionEnd
 from featurestore.core.events import KeyedBatch
 from featurestore.core.spec import SourceSpec, ViewSpec
 from featurestore.wire.entity_routing import (
@@ -155,12 +154,6 @@ class KeyStep:
             letters.sort(key=lambda letter: letter.offset)
             write_letters(self._dead_letters, letters, self._shared)
         return [(key, WriterBatch(tuple(share))) for key, share in zip(self._writer_keys, shares, strict=True)]
-
-
-def write_letters(dead_letters: DeadLetterWriter, letters: Sequence[DeadLetter], shared: Shared) -> None:
-    """Write letters durably, then count them."""
-    dead_letters.write(letters)
-    shared.progress.dead_lettered(letters)
 
 
 def _views_by_source(stage: Stage) -> dict[SourceSpec, tuple[ViewSpec, ...]]:

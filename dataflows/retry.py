@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from dataflows.sources import Shared
+from dataflows.logs.sources import Shared
 from featurestore.errors import Unavailable
 
 RETRY_SECONDS_MIN = 0.05

@@ -19,7 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its documen
     OffsetSpec,
 )
 
-from dataflows.sources import PartitionReader
+from dataflows.logs.sources import PartitionReader
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, InvalidRequest, SourceUnavailable

@@ -1,0 +1,1 @@
+"""Where records come from: Kafka or a directory of files, as Bytewax sources."""

@@ -1,0 +1,1 @@
+"""What a flow writes and from where."""
