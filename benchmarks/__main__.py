@@ -8,29 +8,19 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import (
-    bench_algebra,
-    bench_core,
-    bench_freshness,
-    bench_growth,
-    bench_history,
-    bench_ingest,
-    bench_lookup,
-    bench_size,
-    machine,
-    render,
-)
+from benchmarks import machine, render
 from benchmarks.scenario import Result, Run, Scenario, Size
+from benchmarks.scenarios import algebra, core, freshness, growth, history, ingest, lookup, size
 
 SCENARIOS: Mapping[str, Scenario] = {
-    "core": bench_core.run,
-    "algebra": bench_algebra.run,
-    "size": bench_size.run,
-    "growth": bench_growth.run,
-    "history": bench_history.run,
-    "lookup": bench_lookup.run,
-    "ingest": bench_ingest.run,
-    "freshness": bench_freshness.run,
+    "core": core.run,
+    "algebra": algebra.run,
+    "size": size.run,
+    "growth": growth.run,
+    "history": history.run,
+    "lookup": lookup.run,
+    "ingest": ingest.run,
+    "freshness": freshness.run,
 }
 """Permanent ids, in the order in which they run."""
 

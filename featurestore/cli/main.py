@@ -24,25 +24,34 @@ EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "plan": ("featurestore.cli.plan:command", "Show what an apply would add, change and remove."),
-    "apply": ("featurestore.cli.apply:command", "Register the feature repo's definitions."),
-    "stream": ("featurestore.cli.stream:command", "Keep the features fresh from the stream of events."),
-    "event-log": ("featurestore.cli.event_log:command", "Keep every event as Parquet, and look after the files."),
+    "plan": ("featurestore.cli.repo.plan:command", "Show what an apply would add, change and remove."),
+    "apply": ("featurestore.cli.repo.apply:command", "Register the feature repo's definitions."),
+    "stream": ("featurestore.cli.processes.stream:command", "Keep the features fresh from the stream of events."),
+    "event-log": (
+        "featurestore.cli.processes.event_log:command",
+        "Keep every event as Parquet, and look after the files.",
+    ),
     "history": (
-        "featurestore.cli.history:command",
+        "featurestore.cli.history.training_set:command",
         "Compute training sets: features as they were at each label's time.",
     ),
-    "bootstrap": ("featurestore.cli.bootstrap:command", "Compute a view's history from the event log."),
-    "rollback": ("featurestore.cli.rollback:command", "Let a view's earlier generation serve again."),
-    "drop": ("featurestore.cli.drop:command", "Delete a retired generation of a view."),
-    "serve": ("featurestore.cli.serve:command", "Serve features over gRPC."),
+    "bootstrap": ("featurestore.cli.generations.bootstrap:command", "Compute a view's history from the event log."),
+    "rollback": ("featurestore.cli.generations.rollback:command", "Let a view's earlier generation serve again."),
+    "drop": ("featurestore.cli.generations.drop:command", "Delete a retired generation of a view."),
+    "serve": ("featurestore.cli.processes.serve:command", "Serve features over gRPC."),
     "lookup": ("featurestore.cli.lookup:command", "Look up the features of entities."),
-    "parity": ("featurestore.cli.parity:command", "Recompute what the server answered, and explain every difference."),
-    "status": ("featurestore.cli.status:command", "Show what the online store holds and how fresh it is."),
-    "simulate": ("featurestore.cli.simulate:command", "Produce simulated card transactions."),
-    "store": ("featurestore.cli.store:command", "Start, stop or look at the embedded store."),
-    "warm-up": ("featurestore.cli.warm_up:command", "Compile the calculator's loops ahead of their first use."),
-    "demo": ("featurestore.cli.demo:command", "Show all of it at work for a minute, and leave nothing behind."),
+    "parity": (
+        "featurestore.cli.history.parity:command",
+        "Recompute what the server answered, and explain every difference.",
+    ),
+    "status": ("featurestore.cli.generations.status:command", "Show what the online store holds and how fresh it is."),
+    "simulate": ("featurestore.cli.processes.simulate:command", "Produce simulated card transactions."),
+    "store": ("featurestore.cli.processes.store:command", "Start, stop or look at the embedded store."),
+    "warm-up": (
+        "featurestore.cli.processes.warm_up:command",
+        "Compile the calculator's loops ahead of their first use.",
+    ),
+    "demo": ("featurestore.cli.demo.demo:command", "Show all of it at work for a minute, and leave nothing behind."),
 }
 """Command -> (module:attribute, one line of help), in the order of `featurestore --help`."""
 

@@ -15,7 +15,7 @@ from dataflows.logs.kafka_log import KafkaLog
 from dataflows.settings import from_command_line
 from featurestore.cli import main as command_line
 from featurestore.cli.main import main
-from featurestore.cli.simulate import command as simulate
+from featurestore.cli.processes.simulate import command as simulate
 from featurestore.clock import SystemClock
 from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.errors import TRACEBACK_VARIABLE, FeatureStoreError, InvalidRequest, OnlineStoreDown, of_system

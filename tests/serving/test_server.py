@@ -292,7 +292,8 @@ def test_tls_with_client_certificates(
 def test_the_server_process_loads_no_heavy_package() -> None:
     """Starting takes about a second because Feast, pandas, pyarrow and Bytewax stay outside."""
     program = (
-        "import sys, featurestore.cli.serve, featurestore.serving.server, featurestore.serving.catalog.registry,"
+        "import sys, featurestore.cli.processes.serve, featurestore.serving.server,"
+        " featurestore.serving.catalog.registry,"
         " featurestore.online.redis.store, featurestore.online.embedded, featurestore.serving.client.clients\n"
         "print(sorted({'feast', 'pandas', 'pyarrow', 'bytewax', 'confluent_kafka'} & set(sys.modules)))"
     )

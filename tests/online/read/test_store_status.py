@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from featurestore.cli.generations.status import log_ends
 from featurestore.cli.main import main
-from featurestore.cli.status import log_ends
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.online.generations import GenerationCatalog
 from featurestore.online.read.store_status import look_over

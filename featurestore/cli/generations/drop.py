@@ -35,7 +35,7 @@ def command(
     Retired ones expire by themselves one retention after their last write, those of lifetime features never. A dropped
     one cannot be rolled back to. Only retired generations can be dropped: nothing reads or writes them.
     """
-    from featurestore.cli.status import open_running_store
+    from featurestore.cli.generations.status import open_running_store
     from featurestore.online.generations import GenerationCatalog, GenerationState
 
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featurestore.cli.demo_live import LiveFigures
-from featurestore.cli.demo_payments import BROKEN_RECORDS
+from featurestore.cli.demo.live import LiveFigures
+from featurestore.cli.demo.payments import BROKEN_RECORDS
 
 Line = tuple[str, str]
 """Name of a figure, and what is to be said."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.history import EVENT_LOG_DEFAULT, BytesType, parse_table
+from featurestore.cli.history.training_set import EVENT_LOG_DEFAULT, BytesType, parse_table
 from featurestore.cli.lookup import MomentType
 from featurestore.cli.settings import load_settings, repo_option
 from featurestore.errors import InvalidRequest

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from featurestore.cli.event_log import log_option, log_root
+from featurestore.cli.processes.event_log import log_option, log_root
 from featurestore.cli.settings import load_settings, settings_options
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import ViewSpec

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.cli.demo_score import FLAG_POINTS, Features, assess
+from featurestore.cli.demo.score import FLAG_POINTS, Features, assess
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 TIMEOUT_S = 240.0
 SHORT = ("--seconds", "4", "--rate", "40", "--days", "1", "--cards", "2000")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.history_spark import (
+from featurestore.cli.history.spark import (
     PlaceType,
     SparkOptions,
     is_parquet,

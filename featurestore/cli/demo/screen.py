@@ -15,9 +15,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from featurestore.cli.demo_live import Answer, LiveFigures
-from featurestore.cli.demo_score import number, ratio
-from featurestore.cli.demo_summary import Line, Summary, percentiles_text
+from featurestore.cli.demo.live import Answer, LiveFigures
+from featurestore.cli.demo.score import number, ratio
+from featurestore.cli.demo.summary import Line, Summary, percentiles_text
 from featurestore.clock import Clock
 from featurestore.testing.simulator.rows import FraudPattern
 

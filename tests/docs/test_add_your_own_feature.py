@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "add-your-own-feature.md"
 PORT_ON_PAGE = "6566"
 KEEP_RUNNING = ("featurestore stream", "featurestore serve")

@@ -14,13 +14,13 @@ from pathlib import Path
 import click
 import numpy as np
 
-from featurestore.cli.demo_live import FEATURE_SERVICE, LiveFigures, LivePayments
-from featurestore.cli.demo_parts import DemoFailed, DemoParts, demo_parts
-from featurestore.cli.demo_payments import TOPIC, CardTotals, DemoPayments
-from featurestore.cli.demo_screen import REFRESH_PER_SECOND, Screen
-from featurestore.cli.demo_summary import Line, Summary
+from featurestore.cli.demo.live import FEATURE_SERVICE, LiveFigures, LivePayments
+from featurestore.cli.demo.parts import DemoFailed, DemoParts, demo_parts
+from featurestore.cli.demo.payments import TOPIC, CardTotals, DemoPayments
+from featurestore.cli.demo.screen import REFRESH_PER_SECOND, Screen
+from featurestore.cli.demo.summary import Line, Summary
+from featurestore.cli.generations.status import log_ends
 from featurestore.cli.settings import load_settings
-from featurestore.cli.status import log_ends
 from featurestore.clock import Clock, SystemClock
 from featurestore.online.read.store_status import StoreOverview, look_over
 from featurestore.online.redis.store import connect

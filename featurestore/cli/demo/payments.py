@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featurestore.cli.demo_score import Features
+from featurestore.cli.demo.score import Features
 from featurestore.core.events import BoolArray, Int64Array
 from featurestore.testing.simulator import (
     LogDirectorySink,

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from featurestore.cli.demo_payments import DemoPayments, Payment, asks_the_model
-from featurestore.cli.demo_score import Assessment, Features, assess
+from featurestore.cli.demo.payments import DemoPayments, Payment, asks_the_model
+from featurestore.cli.demo.score import Assessment, Features, assess
 from featurestore.clock import Clock
 from featurestore.errors import FeatureStoreError
 from featurestore.serving.client.clients import LookupClient

@@ -1,0 +1,1 @@
+"""`featurestore demo`: the whole loop in two minutes."""

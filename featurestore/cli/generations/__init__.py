@@ -1,0 +1,1 @@
+"""Commands on what the online store holds of a view."""

@@ -1,0 +1,1 @@
+"""Commands that run, start or feed the long-running parts."""
