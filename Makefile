@@ -23,11 +23,11 @@ $(VENV)/.installed: pyproject.toml $(wildcard requirements/all-*.txt)
 	@# setuptools warns of every editable install; the paths are as they should be.
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@# Compiled now, for half a minute, instead of by whatever process is the first to need them.
-	$(BIN)/python -m featurestore.cli warm-up
+	$(BIN)/python -m featurestore warm-up
 	@touch $@
 
 demo: setup ## Two minutes: history, live payments, suspicious cards, lookups; leaves nothing running
-	$(BIN)/python -m featurestore.cli demo
+	$(BIN)/python -m featurestore demo
 
 test: setup ## Everything that this machine can run; ARGS="-k name" chooses
 	$(BIN)/python -m pytest $(ARGS)

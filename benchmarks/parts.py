@@ -53,7 +53,7 @@ def applied_repo(directory: Path) -> AppliedRepo:
     registry = repo / "data" / "registry.db"
     if not registry.exists():
         shutil.copytree(ROOT / "feature_repo", repo, ignore=shutil.ignore_patterns("data", "__pycache__"))
-        command = [sys.executable, "-m", "featurestore.cli", "apply", "--repo", str(repo)]
+        command = [sys.executable, "-m", "featurestore", "apply", "--repo", str(repo)]
         subprocess.run(command, env=environment(), check=True, capture_output=True)
     return AppliedRepo(registry, read_registry(registry))
 
@@ -96,7 +96,7 @@ def running(process: ServerProcess, ready: str) -> Iterator[str]:
 @contextlib.contextmanager
 def grpc_server(repo: AppliedRepo, directory: Path, store_url: str, io: str) -> Iterator[tuple[str, int]]:
     """`featurestore serve`; yields its address and process id."""
-    command = [sys.executable, "-m", "featurestore.cli", "serve", "--registry", str(repo.registry)]
+    command = [sys.executable, "-m", "featurestore", "serve", "--registry", str(repo.registry)]
     command += ["--project", PROJECT, "--store-url", store_url, "--port", "0", "--io", io]
     process = ServerProcess(f"serve-{io}", command, directory, environment=environment())
     with running(process, _SERVING) as line:

@@ -43,7 +43,7 @@ COMMIT_SECONDS = Histogram(
 _logger = logging.getLogger(__name__)
 
 
-class Progress:
+class StreamProgress:
     """Counts what the steps of this process do, and shows it. Thread safe.
 
     Args:

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
-class Outcome(enum.IntEnum):
+class RunOutcome(enum.IntEnum):
     """How a run ended, by rising precedence."""
 
     RUNNING = 0
@@ -48,21 +48,21 @@ class Conductor:
         self._lock = threading.Lock()
         self._raises = raises
         self._ends_awaited: set[PartitionEnd] | None = None
-        self.outcome = Outcome.RUNNING
+        self.outcome = RunOutcome.RUNNING
         self.cause = ""
         self.error: BaseException | None = None
 
     @property
     def is_ending(self) -> bool:
         """Sources must not read on."""
-        return self.outcome is not Outcome.RUNNING
+        return self.outcome is not RunOutcome.RUNNING
 
     @property
     def drops_batches(self) -> bool:
         """What is in flight must not be committed: something before it in its partition was not."""
-        return self.outcome >= Outcome.REBUILD
+        return self.outcome >= RunOutcome.REBUILD
 
-    def end(self, outcome: Outcome, cause: str) -> None:
+    def end(self, outcome: RunOutcome, cause: str) -> None:
         """Ask the flow to end; a weaker outcome than one already known is ignored."""
         with self._lock:
             if outcome > self.outcome:
@@ -73,7 +73,7 @@ class Conductor:
         with self._lock:
             if self.error is None:
                 self.error = error
-            self.outcome, self.cause = Outcome.FAILED, str(error)
+            self.outcome, self.cause = RunOutcome.FAILED, str(error)
         self.raise_unless_supervised(error)
 
     def raise_unless_supervised(self, error: BaseException) -> None:
@@ -87,7 +87,7 @@ class Conductor:
             self._ends_awaited = set(ends)
             is_done = not self._ends_awaited
         if is_done:
-            self.end(Outcome.STOPPED, "there is nothing to read")
+            self.end(RunOutcome.STOPPED, "there is nothing to read")
 
     def partition_ended(self, end: PartitionEnd) -> None:
         """A writer has committed everything up to the end of a partition."""
@@ -97,4 +97,4 @@ class Conductor:
             self._ends_awaited.discard(end)
             is_done = not self._ends_awaited
         if is_done:
-            self.end(Outcome.STOPPED, "all partitions were read to their end")
+            self.end(RunOutcome.STOPPED, "all partitions were read to their end")

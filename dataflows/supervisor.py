@@ -29,12 +29,12 @@ from prometheus_client import start_http_server
 from dataflows.dead_letters import DeadLetterWriter, FileDeadLetters, KafkaDeadLetters
 from dataflows.logs.file_log import FileLog
 from dataflows.logs.kafka_log import KafkaLog
-from dataflows.logs.sources import EventLog, Shared
-from dataflows.plan.stream_plan import PlanWatch, StreamPlan, make_plan
+from dataflows.logs.sources import Shared, SourceLog
+from dataflows.plan.stream_plan import PlanWatch, StreamPlan, make_stream_plan
 from dataflows.plan.tile_store import OnlineTileStore, TileStore
-from dataflows.progress import Progress
+from dataflows.progress import StreamProgress
 from dataflows.retry import patiently
-from dataflows.run_outcome import Conductor, Outcome, PartitionEnd
+from dataflows.run_outcome import Conductor, PartitionEnd, RunOutcome
 from dataflows.settings import StreamSettings
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import RepoSpec, SourceSpec
@@ -77,7 +77,7 @@ class Parts:
 
     repo: RepoSpec
     store: TileStore
-    log: EventLog
+    log: SourceLog
     dead_letters: DeadLetterWriter
     shared: Shared
     is_supervised: bool
@@ -138,12 +138,12 @@ def run(settings: StreamSettings, build: BuildFlow, clock: Clock | None = None) 
         PeerGone: another process of the cluster ended without saying goodbye.
     """
     signals = Signals()
-    progress: Progress | None = None
+    progress: StreamProgress | None = None
     while True:
         conductor = Conductor()
         # Before anything is waited for: a signal ends the waiting too.
         signals.end(conductor)
-        connected = partial(connect, settings, conductor=conductor, clock=clock, progress=progress)
+        connected = partial(connect_parts, settings, conductor=conductor, clock=clock, progress=progress)
         parts = unless_stopped(conductor, connected)
         if parts is None:
             return
@@ -152,11 +152,11 @@ def run(settings: StreamSettings, build: BuildFlow, clock: Clock | None = None) 
             outcome = _run_once(settings, parts, build)
         finally:
             parts.store.close()
-        if outcome is not Outcome.REBUILD:
+        if outcome is not RunOutcome.REBUILD:
             return
 
 
-def _run_once(settings: StreamSettings, parts: Parts, build: BuildFlow) -> Outcome:
+def _run_once(settings: StreamSettings, parts: Parts, build: BuildFlow) -> RunOutcome:
     """One plan, one flow."""
     conductor = parts.shared.conductor
     current = unless_stopped(conductor, lambda: plan(settings, parts))
@@ -164,13 +164,13 @@ def _run_once(settings: StreamSettings, parts: Parts, build: BuildFlow) -> Outco
         return conductor.outcome
     if current is None:
         _logger.info("planning again: other definitions were registered meanwhile")
-        return Outcome.REBUILD
+        return RunOutcome.REBUILD
     _logger.info("%s", _describe(current))
     run_flow(build(settings, parts, current), settings.addresses, settings.process_id)
     parts.shared.progress.show(is_last=True)
-    if conductor.outcome is Outcome.FAILED:
+    if conductor.outcome is RunOutcome.FAILED:
         raise conductor.error or PeerGone(f"another process of the cluster failed: {conductor.cause}")
-    if conductor.outcome is Outcome.REBUILD:
+    if conductor.outcome is RunOutcome.REBUILD:
         _logger.info("planning again: %s", conductor.cause)
     else:
         if settings.until_end:
@@ -179,13 +179,13 @@ def _run_once(settings: StreamSettings, parts: Parts, build: BuildFlow) -> Outco
     return conductor.outcome
 
 
-def connect(
+def connect_parts(
     settings: StreamSettings,
     *,
     is_supervised: bool = True,
     conductor: Conductor | None = None,
     clock: Clock | None = None,
-    progress: Progress | None = None,
+    progress: StreamProgress | None = None,
 ) -> Parts:
     """Open everything a flow needs.
 
@@ -195,7 +195,7 @@ def connect(
     clock = clock or SystemClock()
     shared = Shared(
         conductor=conductor or Conductor(raises=not is_supervised),
-        progress=progress or Progress(clock, interval_seconds=settings.progress_seconds),
+        progress=progress or StreamProgress(clock, interval_seconds=settings.progress_seconds),
         clock=clock,
         until_end=settings.until_end,
         patience_seconds=settings.store_patience_seconds,
@@ -231,7 +231,7 @@ def unless_stopped(conductor: Conductor, action: Callable[[], Result]) -> Result
     try:
         return action()
     except Unavailable as error:
-        if conductor.outcome is not Outcome.STOPPED:
+        if conductor.outcome is not RunOutcome.STOPPED:
             raise
         _logger.info("stream ended: %s while it waited: %s", conductor.cause, error.message)
         return None
@@ -252,7 +252,7 @@ def plan(settings: StreamSettings, parts: Parts) -> StreamPlan | None:
         for view in parts.repo.views:
             for source in view.source.per_topic:
                 parts.log.partitions(source)
-        return make_plan(parts.store, parts.log, parts.repo.views)
+        return make_stream_plan(parts.store, parts.log, parts.repo.views)
 
     made = patiently(parts.shared, attempt)
     if made is not None and settings.until_end:
@@ -285,14 +285,14 @@ class Signals:
         """From now on a signal ends the run of this conductor; so does one that came before."""
         self._conductor = conductor
         if self._received:
-            conductor.end(Outcome.STOPPED, self._received)
+            conductor.end(RunOutcome.STOPPED, self._received)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         """Ask for the end; the next signal of this kind is not ours any more."""
         signal.signal(number, signal.SIG_DFL)
         self._received = f"received {signal.Signals(number).name}"
         if self._conductor is not None:
-            self._conductor.end(Outcome.STOPPED, self._received)
+            self._conductor.end(RunOutcome.STOPPED, self._received)
 
 
 class PeerGone(Exception):
@@ -337,7 +337,7 @@ def open_log(
     kafka_options: Mapping[str, str],
     kafka_group: str,
     dead_letter_dir: Path | None,
-) -> tuple[EventLog, DeadLetterWriter]:
+) -> tuple[SourceLog, DeadLetterWriter]:
     """Where the events of some sources come from, and where refused ones go; see StreamSettings."""
     if log_dir is not None:
         return FileLog(log_dir), FileDeadLetters(dead_letter_dir or log_dir)

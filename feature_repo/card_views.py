@@ -3,7 +3,7 @@
 from entities import card
 from sources import transactions
 
-from featurestore.definitions.authoring import LIFETIME, aggregate, count, stream_view
+from featurestore.features import LIFETIME, aggregate, count, stream_view
 
 card_activity = stream_view(
     name="card_activity",

@@ -7,7 +7,7 @@ from feast import FeatureView, Field
 from feast.types import Bool, Float64, Int64, String
 from sources import merchant_table, transactions
 
-from featurestore.definitions.authoring import LIFETIME, aggregate, count, stream_view
+from featurestore.features import LIFETIME, aggregate, count, stream_view
 
 merchant_activity = stream_view(
     name="merchant_activity",

@@ -2,7 +2,7 @@
 
 from feast import FileSource
 
-from featurestore.definitions.authoring import kafka_source
+from featurestore.features import kafka_source
 
 transactions = kafka_source(
     name="transactions",

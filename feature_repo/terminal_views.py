@@ -3,7 +3,7 @@
 from entities import terminal
 from sources import transactions
 
-from featurestore.definitions.authoring import aggregate, count, stream_view
+from featurestore.features import aggregate, count, stream_view
 
 terminal_activity = stream_view(
     name="terminal_activity",

@@ -35,7 +35,7 @@ from feast import FeatureStore
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from featurestore.serving.client.clients import LookupClient
+from featurestore.client import LookupClient
 from featurestore.testing import simulator
 from scripts import fraud_model_pictures as pictures
 

@@ -40,12 +40,12 @@ import numpy as np
 import pyarrow as pa
 from confluent_kafka import Producer
 
+from featurestore.client import LookupClient
 from featurestore.clock import SystemClock
 from featurestore.core.events import Float64Array, Int64Array
 from featurestore.online.generations import GenerationCatalog
 from featurestore.online.probe import ask
 from featurestore.online.redis.store import connect
-from featurestore.serving.client.clients import LookupClient
 from featurestore.testing.servers import KafkaBroker, RedisServer, ServerProcess, kafka_broker, redis_server
 from featurestore.wire.store_layout import decode_checkpoint
 
@@ -181,7 +181,7 @@ def apply_repo(directory: Path) -> Path:
     repo = directory / "feature_repo"
     shutil.copytree(Path(__file__).parent / "handbook_repo", repo, ignore=shutil.ignore_patterns("__pycache__"))
     (repo / "data").mkdir()
-    subprocess.run([sys.executable, "-m", "featurestore.cli", "apply", "--repo", str(repo)], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "featurestore", "apply", "--repo", str(repo)], cwd=ROOT, check=True)
     return repo
 
 
@@ -192,7 +192,7 @@ def command(directory: Path, name: str, repo: Path, store: RedisServer, broker: 
         "stream": ["--bootstrap-servers", broker.bootstrap_servers],
         "serve": ["--port", "0"],
     }[name]
-    words = (sys.executable, "-m", "featurestore.cli", name, "--repo", str(repo), "--store-url", store.url, *given)
+    words = (sys.executable, "-m", "featurestore", name, "--repo", str(repo), "--store-url", store.url, *given)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = ServerProcess(name, words, directory, environment=environment)
     process.start()

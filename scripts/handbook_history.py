@@ -30,8 +30,7 @@ from featurestore.core.spec import (
     ViewSpec,
     Window,
 )
-from featurestore.offline.training_set.build import build_training_set
-from featurestore.offline.training_set.histories import FileHistory
+from featurestore.training import FileHistory, build_training_set
 
 DAY_MS = 86_400_000
 WINDOW_DAYS = (1, 7, 30)

@@ -37,8 +37,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
-from featurestore.offline.training_set.build import build_training_set
-from featurestore.offline.training_set.histories import FileHistory
+from featurestore.training import FileHistory, build_training_set
 from scripts.handbook_history import DAY_MS, SOURCE, WINDOW_DAYS, repo
 
 TRAIN_FROM = "2018-07-25"

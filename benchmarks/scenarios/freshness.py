@@ -108,7 +108,7 @@ def run(run: Run) -> Result:
 
 def _load(run: Run, kafka: KafkaBroker, *, rate: int) -> ServerProcess:
     """The transaction simulator, live until it is stopped; not started."""
-    command = [sys.executable, "-m", "featurestore.cli", "simulate", "--live", "--rate", str(rate)]
+    command = [sys.executable, "-m", "featurestore", "simulate", "--live", "--rate", str(rate)]
     command += ["--to", f"kafka://{kafka.bootstrap_servers}/{TOPIC}"]
     return ServerProcess("load", command, run.directory, environment=environment())
 

@@ -32,10 +32,10 @@ from dataflows.dead_letters import DeadLetterWriter
 from dataflows.log_to_files.settings import EventLogSettings, event_log_settings
 from dataflows.log_to_files.sink import CommitTiming, EventLogSink, LoggedPartition, LogItem, LogRowsStep
 from dataflows.log_to_files.watch import CompactionWatch, PartitionWatch
-from dataflows.logs.sources import ControlSource, EventLog, EventSource, PartitionStart, Shared, Watch
-from dataflows.progress import Progress
+from dataflows.logs.sources import ControlSource, EventSource, PartitionStart, Shared, SourceLog, Watch
+from dataflows.progress import StreamProgress
 from dataflows.retry import patiently
-from dataflows.run_outcome import Conductor, Outcome, PartitionEnd
+from dataflows.run_outcome import Conductor, PartitionEnd, RunOutcome
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import SourceSpec
 from featurestore.definitions.problems import suggest
@@ -67,7 +67,7 @@ class LogParts:
 
     sources: tuple[SourceSpec, ...]
     files: Mapping[str, LogFiles]
-    log: EventLog
+    log: SourceLog
     dead_letters: DeadLetterWriter
     shared: Shared
 
@@ -101,7 +101,7 @@ def run(settings: EventLogSettings, clock: Clock | None = None) -> None:
         PeerGone: another process of the cluster ended without saying goodbye.
     """
     signals = supervisor.Signals()
-    progress: Progress | None = None
+    progress: StreamProgress | None = None
     while True:
         parts = connect(settings, clock or SystemClock(), progress)
         shared, conductor = parts.shared, parts.shared.conductor
@@ -115,15 +115,15 @@ def run(settings: EventLogSettings, clock: Clock | None = None) -> None:
             conductor.await_ends(PartitionEnd(one.source.name, one.source.topic, one.partition) for one in partitions)
         supervisor.run_flow(build(settings, parts, partitions), settings.addresses, settings.process_id)
         progress.show(is_last=True)
-        if conductor.outcome is Outcome.FAILED:
+        if conductor.outcome is RunOutcome.FAILED:
             raise conductor.error or supervisor.PeerGone(f"another process of the cluster failed: {conductor.cause}")
-        if conductor.outcome is not Outcome.REBUILD:
+        if conductor.outcome is not RunOutcome.REBUILD:
             _logger.info("stream ended: %s", conductor.cause)
             return
         _logger.info("planning again: %s", conductor.cause)
 
 
-def connect(settings: EventLogSettings, clock: Clock, progress: Progress | None = None) -> LogParts:
+def connect(settings: EventLogSettings, clock: Clock, progress: StreamProgress | None = None) -> LogParts:
     """Open everything a flow needs.
 
     Raises:
@@ -141,7 +141,7 @@ def connect(settings: EventLogSettings, clock: Clock, progress: Progress | None 
     )
     shared = Shared(
         conductor=Conductor(),
-        progress=progress or Progress(clock, interval_seconds=settings.progress_seconds),
+        progress=progress or StreamProgress(clock, interval_seconds=settings.progress_seconds),
         clock=clock,
         until_end=settings.until_end,
         patience_seconds=settings.patience_seconds,

@@ -21,7 +21,7 @@ from prometheus_client import Counter
 from dataflows.dead_letters import DeadLetterWriter, write_letters
 from dataflows.logs.sources import Goodbye, Heartbeat, Shared, SourceItem
 from dataflows.retry import patiently
-from dataflows.run_outcome import Outcome, PartitionEnd
+from dataflows.run_outcome import PartitionEnd, RunOutcome
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import StoreRolledBack
 from featurestore.offline.event_log.files import LogFiles
@@ -222,7 +222,7 @@ class _LogPart(StatefulSinkPartition[LogItem, None]):
             yield
         except StoreRolledBack as error:
             _logger.warning("%s", error)
-            conductor.end(Outcome.REBUILD, error.message)
+            conductor.end(RunOutcome.REBUILD, error.message)
         except Exception as error:  # noqa: BLE001  # process edge: whatever it is, the flow must end in order
             conductor.fail(error)
 

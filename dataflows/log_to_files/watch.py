@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from dataflows.log_to_files.sink import LoggedPartition
-from dataflows.logs.sources import EventLog, Shared
-from dataflows.run_outcome import Conductor, Outcome
+from dataflows.logs.sources import Shared, SourceLog
+from dataflows.run_outcome import Conductor, RunOutcome
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import Unavailable
 from featurestore.offline.event_log.compaction import compact
@@ -28,7 +28,7 @@ class PartitionWatch:
         shared: what all steps of this process share.
     """
 
-    def __init__(self, partitions: Sequence[LoggedPartition], log: EventLog, shared: Shared) -> None:
+    def __init__(self, partitions: Sequence[LoggedPartition], log: SourceLog, shared: Shared) -> None:
         self._planned: dict[SourceSpec, set[int]] = {}
         for one in partitions:
             self._planned.setdefault(one.source, set()).add(one.partition)
@@ -44,7 +44,7 @@ class PartitionWatch:
         try:
             for source, planned in self._planned.items():
                 if set(self._log.partitions(source)) - planned:
-                    self._shared.conductor.end(Outcome.REBUILD, f'topic "{source.topic}" has new partitions')
+                    self._shared.conductor.end(RunOutcome.REBUILD, f'topic "{source.topic}" has new partitions')
         except Unavailable as error:
             _logger.warning("%s; looking again later", error.message)
 

@@ -74,12 +74,12 @@ def flow() -> Dataflow:
     """
     settings = from_environment(os.environ)
     supervisor.configure_logging()
-    parts = supervisor.connect(settings, is_supervised=False)
+    parts = supervisor.connect_parts(settings, is_supervised=False)
     signals = supervisor.Signals()
     signals.end(parts.shared.conductor)
     while (plan := supervisor.plan(settings, parts)) is None:
         parts.store.close()
-        parts = supervisor.connect(settings, is_supervised=False)
+        parts = supervisor.connect_parts(settings, is_supervised=False)
         signals.end(parts.shared.conductor)
     return build(settings, parts, plan)
 

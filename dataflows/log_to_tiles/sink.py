@@ -24,7 +24,7 @@ from dataflows.logs.sources import Goodbye, Heartbeat, Shared
 from dataflows.plan.stream_plan import Stage, find_generation
 from dataflows.plan.tile_store import TileStore
 from dataflows.retry import patiently
-from dataflows.run_outcome import Outcome, PartitionEnd
+from dataflows.run_outcome import PartitionEnd, RunOutcome
 from featurestore.core.events import KeyedBatch
 from featurestore.errors import StoreRolledBack
 from featurestore.online.generations import Generation
@@ -116,7 +116,7 @@ class _WriterPart(StatefulSinkPartition[WriterItem, None]):
             yield
         except StoreRolledBack as error:
             _logger.warning("%s", error)
-            conductor.end(Outcome.REBUILD, error.message)
+            conductor.end(RunOutcome.REBUILD, error.message)
             conductor.raise_unless_supervised(error)
         except Exception as error:  # noqa: BLE001  # process edge: whatever it is, the flow must end in order
             conductor.fail(error)

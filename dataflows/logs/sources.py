@@ -1,6 +1,6 @@
 """Bytewax sources: the partitions of an event log, and the control items that keep processes together.
 
-An `EventLog` is where events come from (Kafka in kafka_log.py, files in file_log.py). It knows no Bytewax; this file
+An `SourceLog` is where events come from (Kafka in kafka_log.py, files in file_log.py). It knows no Bytewax; this file
 knows nothing else. Bytewax's own recovery is not used: where a partition begins is read from the online store, which
 committed the position together with the tiles.
 
@@ -18,8 +18,8 @@ from typing import Protocol, TypeAlias
 
 from bytewax.inputs import DynamicSource, FixedPartitionedSource, StatefulSourcePartition, StatelessSourcePartition
 
-from dataflows.progress import Progress
-from dataflows.run_outcome import Conductor, Outcome, PartitionEnd
+from dataflows.progress import StreamProgress
+from dataflows.run_outcome import Conductor, PartitionEnd, RunOutcome
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, FeatureStoreError, InvalidRequest, SourceUnavailable
@@ -66,7 +66,7 @@ class PartitionReader(Protocol):
         ...
 
 
-class EventLog(Protocol):
+class SourceLog(Protocol):
     """Partitioned, append-only records; one partition's records have rising offsets."""
 
     def partitions(self, source: SourceSpec) -> Sequence[int]:
@@ -115,7 +115,7 @@ class EventSource(FixedPartitionedSource[SourceItem, None]):
     def __init__(
         self,
         stage: str,
-        log: EventLog,
+        log: SourceLog,
         starts: Sequence[PartitionStart],
         shared: Shared,
         *,
@@ -155,7 +155,7 @@ class Shared:
     """
 
     conductor: Conductor
-    progress: Progress
+    progress: StreamProgress
     clock: Clock
     until_end: bool
     patience_seconds: float
@@ -169,7 +169,7 @@ class _EventPartition(StatefulSourcePartition[SourceItem, None]):
     """One partition as Bytewax reads it."""
 
     def __init__(
-        self, stage: str, log: EventLog, start: PartitionStart, shared: Shared, records_max: int, on_lost: OnLost
+        self, stage: str, log: SourceLog, start: PartitionStart, shared: Shared, records_max: int, on_lost: OnLost
     ) -> None:
         self._stage = stage
         self._log = log
@@ -241,7 +241,7 @@ class _EventPartition(StatefulSourcePartition[SourceItem, None]):
         except FeatureStoreError as reason:
             conductor.fail(reason)
             return
-        conductor.end(Outcome.REBUILD, error.message)
+        conductor.end(RunOutcome.REBUILD, error.message)
         conductor.raise_unless_supervised(error)
 
     def _give_up_in_time(self, error: SourceUnavailable) -> None:
@@ -266,7 +266,7 @@ class Heartbeat:
 class Goodbye:
     """Another process ends its run, and so must this one."""
 
-    outcome: Outcome
+    outcome: RunOutcome
     cause: str
 
 

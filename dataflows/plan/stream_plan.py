@@ -19,9 +19,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from dataflows.logs.sources import EventLog, PartitionStart
+from dataflows.logs.sources import PartitionStart, SourceLog
 from dataflows.plan.tile_store import Positions, TileStore
-from dataflows.run_outcome import Conductor, Outcome
+from dataflows.run_outcome import Conductor, RunOutcome
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec, ViewSpec
 from featurestore.errors import EventsLost, InvalidRequest, InvariantBroken, Unavailable
@@ -83,7 +83,7 @@ class StreamPlan:
         return self.live, self.catch_up
 
 
-def make_plan(store: TileStore, log: EventLog, views: Sequence[ViewSpec]) -> StreamPlan:
+def make_stream_plan(store: TileStore, log: SourceLog, views: Sequence[ViewSpec]) -> StreamPlan:
     """Register the views and find out where each generation stands.
 
     Raises:
@@ -146,7 +146,7 @@ def _records_behind(own: Positions, peers: Iterable[Positions]) -> int:
 
 
 def _starts(
-    generations: Sequence[Generation], positions: Mapping[tuple[str, int], Positions], log: EventLog
+    generations: Sequence[Generation], positions: Mapping[tuple[str, int], Positions], log: SourceLog
 ) -> tuple[PartitionStart, ...]:
     """Where a stage begins in every partition of its topics: at the least advanced of its generations."""
     sources: dict[str, SourceSpec] = {}
@@ -172,7 +172,7 @@ def _starts(
     return tuple(starts)
 
 
-def _ends(starts: Iterable[PartitionStart], live: Sequence[Positions], log: EventLog) -> Positions:
+def _ends(starts: Iterable[PartitionStart], live: Sequence[Positions], log: SourceLog) -> Positions:
     """Where the log ends now, of those partitions that no live generation has read."""
     unread: dict[str, list[PartitionStart]] = {}
     for start in starts:
@@ -199,7 +199,14 @@ class PlanWatch:
     """
 
     def __init__(
-        self, plan: StreamPlan, store: TileStore, log: EventLog, conductor: Conductor, clock: Clock, *, may_replan: bool
+        self,
+        plan: StreamPlan,
+        store: TileStore,
+        log: SourceLog,
+        conductor: Conductor,
+        clock: Clock,
+        *,
+        may_replan: bool,
     ) -> None:
         self._plan = plan
         self._store = store
@@ -252,7 +259,7 @@ class PlanWatch:
                         continue
                 _logger.info('feature view "%s" generation %d has caught up and serves', *identity)
                 if self._may_replan:
-                    self._conductor.end(Outcome.REBUILD, f'feature view "{identity[0]}" has caught up')
+                    self._conductor.end(RunOutcome.REBUILD, f'feature view "{identity[0]}" has caught up')
             topics = generation.view.source.topics
             # A live generation that has just begun with a topic is behind the end.
             self._targets[identity] = {**_furthest(live, topics), **_furthest([self._plan.ends], topics)}
@@ -266,7 +273,7 @@ class PlanWatch:
         views = ", ".join(sorted({f'"{view}"' for view, _, _ in fed ^ self._plan.fed}))
         _logger.info("generations of feature view %s have changed", views)
         if self._may_replan:
-            self._conductor.end(Outcome.REBUILD, f"generations of feature view {views} have changed")
+            self._conductor.end(RunOutcome.REBUILD, f"generations of feature view {views} have changed")
 
     def _look_for_partitions(self) -> None:
         """Plan again when a topic has got more partitions."""
@@ -277,7 +284,7 @@ class PlanWatch:
                 if added:
                     _logger.info('topic "%s" has new partitions %s', source.topic, sorted(added))
                     if self._may_replan:
-                        self._conductor.end(Outcome.REBUILD, f'topic "{source.topic}" has new partitions')
+                        self._conductor.end(RunOutcome.REBUILD, f'topic "{source.topic}" has new partitions')
 
 
 def _furthest(positions: Iterable[Mapping[tuple[str, int], int]], topics: Collection[str]) -> Positions:

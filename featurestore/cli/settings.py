@@ -28,7 +28,7 @@ FILE_NAME = "feature_store.yaml"
 REPO_DEFAULTS = (Path(), Path("feature_repo"))
 REGISTRY_DEFAULT = "data/registry.db"
 
-STORE_TYPE = "featurestore.online.feast.online_store.TileOnlineStore"
+STORE_TYPE = "featurestore.feast.RealTimeOnlineStore"
 """`online_store.type` of a repo whose store settings are ours to read."""
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])

@@ -27,7 +27,7 @@ from featurestore.core.spec import Column, SourceSpec, ValueType, ViewSpec
 from featurestore.core.view import CompiledView
 from featurestore.errors import InvalidRequest
 from featurestore.offline.event_log.reader import EventLog
-from featurestore.offline.event_log.snapshot import Positions, Snapshot
+from featurestore.offline.event_log.snapshot import LogSnapshot, Positions
 from featurestore.offline.training_set.arrow_columns import column_values, strings, strings_array
 from featurestore.wire.entity_routing import key_events, with_computed
 
@@ -77,7 +77,7 @@ class LogEvents:
     """
 
     def __init__(
-        self, log: EventLog, snapshot: Snapshot, view: ViewSpec, *, lane_count: int, now_ms: int, directory: Path
+        self, log: EventLog, snapshot: LogSnapshot, view: ViewSpec, *, lane_count: int, now_ms: int, directory: Path
     ) -> None:
         self._log = log
         self._snapshot = snapshot

@@ -6,7 +6,7 @@ ended seven days ago, because it takes a week until a fraud is known.
 
 from feast import Entity, FeatureService, StreamFeatureView, ValueType
 
-from featurestore.definitions.authoring import aggregate, count, derive, kafka_source, stream_view
+from featurestore.features import aggregate, count, derive, kafka_source, stream_view
 
 WINDOWS = ["1d", "7d", "30d"]
 

@@ -21,7 +21,7 @@ def _applied(directory: Path, card_window: str) -> Path:
     (directory / "data").mkdir(parents=True)
     (directory / "feature_store.yaml").write_text(CONFIG)
     (directory / "definitions.py").write_text(REPO % {"card_window": card_window})
-    command = [sys.executable, "-m", "featurestore.cli", "apply", "--repo", str(directory)]
+    command = [sys.executable, "-m", "featurestore", "apply", "--repo", str(directory)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return directory / "data" / "registry.db"
 

@@ -96,7 +96,7 @@ def test_a_stream_that_waits_does_not_undo_what_is_begun_for_a_newer_definition(
             "FEATURESTORE_STORE_PATIENCE_SECONDS": "0",
         }
     )
-    catalog, parts = GenerationCatalog(store, PROJECT), supervisor.connect(settings)
+    catalog, parts = GenerationCatalog(store, PROJECT), supervisor.connect_parts(settings)
     with pytest.raises(SourceUnavailable):
         supervisor.plan(settings, parts)
     assert catalog.all() == {}, "what cannot be read yet is not registered"
@@ -107,7 +107,7 @@ def test_a_stream_that_waits_does_not_undo_what_is_begun_for_a_newer_definition(
     begun = catalog.begin_bootstrap(cards_of(changed_registry))
     assert supervisor.plan(settings, parts) is None, "connect again"
     parts.store.close()
-    parts = supervisor.connect(settings)
+    parts = supervisor.connect_parts(settings)
     assert supervisor.plan(settings, parts) is not None
     parts.store.close()
 

@@ -150,7 +150,7 @@ def test_settings_come_from_options_then_environment_then_the_file(
     at = text.index("online_store:")
     config.write_text(
         text[:at]
-        + "online_store:\n  type: featurestore.online.feast.online_store.TileOnlineStore\n"
+        + "online_store:\n  type: featurestore.feast.RealTimeOnlineStore\n"
         + "  connection_string: redis://${STORE_HOST}:6379/0\n  cluster: true\n"
     )
     monkeypatch.setenv("STORE_HOST", "db.internal")

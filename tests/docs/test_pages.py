@@ -28,7 +28,7 @@ def test_the_definitions_of_a_page_can_be_applied(page: str, tmp_path: Path) -> 
     (tmp_path / "feature_store.yaml").write_text(CONFIG)
     (tmp_path / "definitions.py").write_text("\n".join(blocks))
 
-    command = [sys.executable, "-m", "featurestore.cli", "plan", "--repo", str(tmp_path)]
+    command = [sys.executable, "-m", "featurestore", "plan", "--repo", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert 0 == done.returncode, done.stdout + done.stderr

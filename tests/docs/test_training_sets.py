@@ -35,7 +35,7 @@ def test_every_command_of_the_page_works(tmp_path: Path, monkeypatch: pytest.Mon
             program, *words = shlex.split(line, comments=True)
             assert program == "featurestore"
             if words[0] == "event-log":  # becomes another program
-                subprocess.run([sys.executable, "-m", "featurestore.cli", *words], check=True)
+                subprocess.run([sys.executable, "-m", "featurestore", *words], check=True)
             else:
                 assert main(words) == 0, line
             if words[0] == "history":

@@ -31,7 +31,7 @@ NOW_MS = SystemClock().now_ms()
 @contextmanager
 def serving(*arguments: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """A `featurestore serve` process, as (line printed when ready, process)."""
-    command = [sys.executable, "-m", "featurestore.cli", "serve", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "featurestore", "serve", "--port", "0", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -43,7 +43,7 @@ def serving(*arguments: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     """Any `featurestore` command."""
-    command = [sys.executable, "-m", "featurestore.cli", *arguments]
+    command = [sys.executable, "-m", "featurestore", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, env={**os.environ, "COLUMNS": "120"})
 
 

@@ -31,7 +31,7 @@ def example_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repo = tmp_path_factory.mktemp("example") / "feature_repo"
     shutil.copytree(ROOT / "feature_repo", repo, ignore=shutil.ignore_patterns("data", "__pycache__"))
     (repo / "data").mkdir()
-    command = [sys.executable, "-m", "featurestore.cli", "apply", "--repo", str(repo)]
+    command = [sys.executable, "-m", "featurestore", "apply", "--repo", str(repo)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return repo / "data" / "registry.db"
 

@@ -66,7 +66,7 @@ class Stand:
         """Define and apply the views."""
         definitions = REPO.replace('topic="payments"', f'topic="{TOPIC}"') % {"card_window": card_window}
         (self.repo / "definitions.py").write_text(definitions)
-        command = [sys.executable, "-m", "featurestore.cli", "apply", "--repo", str(self.repo)]
+        command = [sys.executable, "-m", "featurestore", "apply", "--repo", str(self.repo)]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
     def start(self, *program: str) -> StreamProcess:
@@ -85,7 +85,7 @@ class Stand:
 
     def command(self, *arguments: str) -> str:
         """Run a command of ours to its end; what it printed."""
-        process = self.start("featurestore.cli", *arguments)
+        process = self.start("featurestore", *arguments)
         assert process.wait() == 0, process.output
         return process.output
 
@@ -155,7 +155,7 @@ def make_slice(number: int) -> Payments:
 
 def kill_bootstrap(stand: Stand, lanes_done: int) -> None:
     """SIGKILL when so many lanes are complete, in the midst of another."""
-    process = stand.start("featurestore.cli", "bootstrap", "cards")
+    process = stand.start("featurestore", "bootstrap", "cards")
     wait_until(lambda: process.output.count("  lane ") >= lanes_done, "some lanes are complete", process)
     process.kill()
     assert process.process.returncode == -9, process.output

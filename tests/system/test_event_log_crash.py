@@ -57,7 +57,7 @@ def start_log(tmp_path: Path, kafka: KafkaBroker) -> Iterator[StartLog]:
     (repo / "data").mkdir(parents=True)
     (repo / "feature_store.yaml").write_text(CONFIG)
     (repo / "definitions.py").write_text(REPO.replace('topic="payments"', f'topic="{TOPIC}"') % {"card_window": "1d"})
-    command = [sys.executable, "-m", "featurestore.cli", "apply", "--repo", str(repo)]
+    command = [sys.executable, "-m", "featurestore", "apply", "--repo", str(repo)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     started: list[StreamProcess] = []
 
@@ -103,7 +103,7 @@ def test_ten_kills_at_work_log_each_offset_exactly_once(
     assert _rows(directory) == _sound(payments)
     assert _letters(tmp_path) == _refused(payments)
     files = len(list(directory.glob("event_date=*/*.parquet")))
-    compact = [sys.executable, "-m", "featurestore.cli", "event-log", "compact", "--full"]
+    compact = [sys.executable, "-m", "featurestore", "event-log", "compact", "--full"]
     subprocess.run([*compact, "--event-log", str(tmp_path / "event_log")], cwd=ROOT, check=True, capture_output=True)
     assert _rows(directory) == _sound(payments)
     assert reader.failures == []

@@ -48,7 +48,7 @@ _NS_PER_MS = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ScoredPayment:
     """A payment, and what the risk model got and said."""
 
     payment: Payment
@@ -72,8 +72,8 @@ class LiveFigures:
         error: why a thread ended early.
     """
 
-    answers: deque[Answer] = field(default_factory=lambda: deque(maxlen=RECENT_SHOWN))
-    suspicious: deque[Answer] = field(default_factory=lambda: deque(maxlen=RECENT_SHOWN))
+    answers: deque[ScoredPayment] = field(default_factory=lambda: deque(maxlen=RECENT_SHOWN))
+    suspicious: deque[ScoredPayment] = field(default_factory=lambda: deque(maxlen=RECENT_SHOWN))
     lookup_ms: list[float] = field(default_factory=list)
     freshness_ms: list[float] = field(default_factory=list)
     unseen: int = 0
@@ -92,7 +92,7 @@ class LiveFigures:
         """Frauds that were suspicious."""
         return self.flagged.total() - self.flagged[FraudPattern.NONE]
 
-    def record(self, answer: Answer, latency_ms: float) -> None:
+    def record(self, answer: ScoredPayment, latency_ms: float) -> None:
         """Count one answered question."""
         self.lookup_ms.append(latency_ms)
         self.asked[answer.payment.pattern] += 1
@@ -188,7 +188,7 @@ class LivePayments:
         )
         latency_ms = (self._clock.monotonic_ns() - begun_ns) / _NS_PER_MS
         [features] = result.rows()
-        self.figures.record(Answer(payment, features, assess(features, payment.amount)), latency_ms)
+        self.figures.record(ScoredPayment(payment, features, assess(features, payment.amount)), latency_ms)
 
     def _probe_freshness(self) -> None:
         while not self._stopping.is_set():

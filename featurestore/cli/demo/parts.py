@@ -70,7 +70,7 @@ class DemoParts:
 
     def start_command(self, name: str, *arguments: str) -> ServerProcess:
         """Run a `featurestore` command beside this process."""
-        return self._start(name, [sys.executable, "-m", "featurestore.cli", *arguments])
+        return self._start(name, [sys.executable, "-m", "featurestore", *arguments])
 
     def start_feast(self, name: str, *arguments: str) -> ServerProcess:
         """Run a command of the stock Feast CLI on the repo, beside this process."""

@@ -15,7 +15,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from featurestore.cli.demo.live import Answer, LiveFigures
+from featurestore.cli.demo.live import LiveFigures, ScoredPayment
 from featurestore.cli.demo.score import number, ratio
 from featurestore.cli.demo.summary import Line, Summary, percentiles_text
 from featurestore.clock import Clock
@@ -141,7 +141,7 @@ def _facts(figures: LiveFigures) -> list[Line]:
     ]
 
 
-def _table(title: str, answers: Sequence[Answer], *, width: int) -> Table:
+def _table(title: str, answers: Sequence[ScoredPayment], *, width: int) -> Table:
     """Payments with a few telling features, newest first; as many columns as the terminal has room for."""
     columns = [column for column in _COLUMNS if width >= column.from_width]
     gap = 2 if width >= _WIDE else 1
@@ -177,7 +177,7 @@ class _Column:
 
     heading: str
     width: int
-    text: Callable[[Answer], str]
+    text: Callable[[ScoredPayment], str]
     is_number: bool = False
     from_width: int = 0
 
@@ -212,23 +212,23 @@ def _moment_text(moment_ms: int) -> str:
     return datetime.fromtimestamp(moment_ms / _MS_PER_SECOND, tz=UTC).strftime("%H:%M:%S")
 
 
-def _times_mean_text(answer: Answer) -> str:
+def _times_mean_text(answer: ScoredPayment) -> str:
     """The amount as a multiple of what the shop takes on average."""
     times = ratio(answer.payment.amount, answer.features["merchant_amount_mean_30d"])
     return f"{times:.1f}" if times else "-"
 
 
-def _count_text(answer: Answer, feature: str) -> str:
+def _count_text(answer: ScoredPayment, feature: str) -> str:
     """A count."""
     return f"{number(answer.features, feature):.0f}"
 
 
-def _terminal_text(answer: Answer) -> str:
+def _terminal_text(answer: ScoredPayment) -> str:
     """Declines at the terminal within five minutes, of how many."""
     return f"{_count_text(answer, 'terminal_declines_5m')} of {_count_text(answer, 'terminal_count_5m')}"
 
 
-def _plain(answer: Answer) -> str:
+def _plain(answer: ScoredPayment) -> str:
     """One suspicious payment in a line."""
     payment = answer.payment
     truth = _TRUTHS[payment.pattern] or "honest"

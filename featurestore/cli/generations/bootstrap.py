@@ -22,7 +22,7 @@ from featurestore.definitions.registry import read_registry
 from featurestore.errors import InvalidRequest
 from featurestore.offline.bootstrap_events import LogEvents
 from featurestore.offline.event_log.reader import EventLog
-from featurestore.offline.event_log.snapshot import Snapshot
+from featurestore.offline.event_log.snapshot import LogSnapshot
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
 from featurestore.online.redis.store import connect
@@ -141,7 +141,7 @@ def _fill(
     click.echo(f"  {total:,} events in {(clock.monotonic_ns() - started_ns) / _NS_PER_S:,.1f} s")
 
 
-def _warn_of_retention(snapshot: Snapshot, view: ViewSpec) -> None:
+def _warn_of_retention(snapshot: LogSnapshot, view: ViewSpec) -> None:
     """The log may no longer hold all that the windows reach."""
     if snapshot.kept_from is not None:
         click.echo(

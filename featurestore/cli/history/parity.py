@@ -137,7 +137,7 @@ def _show(console: Console, report: ParityReport) -> None:
     """A row for each feature, the causes, and examples of what nothing explains."""
     from rich.table import Table
 
-    from featurestore.offline.parity.report import Outcome, kinds_of
+    from featurestore.offline.parity.report import ValueOutcome, kinds_of
 
     table = Table(title=f"{report.row_count:,} logged rows", title_justify="left")
     for heading in ("service", "feature"):
@@ -153,7 +153,7 @@ def _show(console: Console, report: ParityReport) -> None:
     console.print(table)
     total = report.total
     for outcome, count in sorted(total.items()):
-        style = "red" if outcome is Outcome.UNEXPLAINED else None
+        style = "red" if outcome is ValueOutcome.UNEXPLAINED else None
         console.print(f"{count:>12,}  {outcome.text}", style=style, highlight=False)
     for example in report.examples[:EXAMPLES_SHOWN_MAX]:
         values = (example.logged, example.recomputed, example.at_positions)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from featurestore.core.spec import RepoSpec, ValueType
-    from featurestore.offline.training_set.build import Progress
+    from featurestore.offline.training_set.build import TrainingSetProgress
     from featurestore.offline.training_set.histories import History
     from featurestore.offline.training_set.plain_join import PlainHistory
 
@@ -282,7 +282,7 @@ def parse_table(text: str) -> tuple[str, PlainHistory]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
+def _progress() -> Iterator[Callable[[TrainingSetProgress], None]]:
     """A bar for each step on a terminal; nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -300,7 +300,7 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
     tasks = {}
     with bars:
 
-        def report(progress: Progress) -> None:
+        def report(progress: TrainingSetProgress) -> None:
             if progress.step not in tasks:
                 tasks[progress.step] = bars.add_task(progress.step, total=progress.total)
             bars.update(tasks[progress.step], completed=progress.done, total=progress.total)

@@ -17,7 +17,7 @@ from featurestore.core.spec import ComputedColumn, FeatureSpec, ValueType
 
 
 @dataclass(frozen=True, slots=True)
-class DerivedFeature:
+class CompiledDerivedFeature:
     """A derived feature of a view.
 
     Attributes:
@@ -29,12 +29,12 @@ class DerivedFeature:
     reads: Mapping[str, tuple[int, ValueType]]
 
 
-def derived_feature(spec: ComputedColumn, features: Sequence[FeatureSpec]) -> DerivedFeature:
+def derived_feature(spec: ComputedColumn, features: Sequence[FeatureSpec]) -> CompiledDerivedFeature:
     """A derived feature of a view with those windowed features."""
     types = {feature.name: feature.type for feature in features}
     expression = compile_expression(spec.expression, types)
     index = {feature.name: at for at, feature in enumerate(features)}
-    return DerivedFeature(expression, {name: (index[name], types[name]) for name in expression.columns})
+    return CompiledDerivedFeature(expression, {name: (index[name], types[name]) for name in expression.columns})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Answers:
     null: BoolArray
 
 
-def evaluate(feature: DerivedFeature, answers: Answers) -> ColumnValues:
+def evaluate(feature: CompiledDerivedFeature, answers: Answers) -> ColumnValues:
     """(R,) values of a derived feature.
 
     Args:

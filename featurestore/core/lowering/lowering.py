@@ -28,7 +28,7 @@ from featurestore.core.aggregations.formulas import (
     lower_by_formula,
 )
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
-from featurestore.core.lowering.derived import Answers, DerivedFeature, evaluate
+from featurestore.core.lowering.derived import Answers, CompiledDerivedFeature, evaluate
 from featurestore.core.lowering.lowering_input import FeatureFields, LoweredView
 from featurestore.core.lowering.series import SeriesRows, float_lists, int_lists
 from featurestore.core.spec import ValueType
@@ -263,13 +263,13 @@ class _Nothing:
     objects: tuple[tuple[int, object], ...]
 
 
-def _derived(views: Sequence[LoweredView]) -> tuple[list[DerivedFeature], Int64Array | None]:
+def _derived(views: Sequence[LoweredView]) -> tuple[list[CompiledDerivedFeature], Int64Array | None]:
     """The derived features of all views, reading the windowed ones of all views, and where the outputs are.
 
     The outputs are None when they are just the windowed features.
     """
     count = sum(len(view.features) for view in views)
-    derived: list[DerivedFeature] = []
+    derived: list[CompiledDerivedFeature] = []
     outputs: list[int] = []
     begin = 0
     for view in views:

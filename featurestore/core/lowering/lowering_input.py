@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from featurestore.core.aggregations.base import Aggregation
-from featurestore.core.lowering.derived import DerivedFeature
+from featurestore.core.lowering.derived import CompiledDerivedFeature
 from featurestore.core.lowering.series import ELEMENT_TYPES
 from featurestore.core.spec import FeatureSpec
 from featurestore.core.tiles.blocks import PartPosition
@@ -64,12 +64,15 @@ class LoweredView:
     layout: TileLayout
     window_count: int
     features: Sequence[FeatureFields]
-    derived: Sequence[DerivedFeature]
+    derived: Sequence[CompiledDerivedFeature]
     outputs: Sequence[int]
 
     @staticmethod
     def of(
-        layout: TileLayout, window_count: int, features: Sequence[FeatureFields], derived: Sequence[DerivedFeature]
+        layout: TileLayout,
+        window_count: int,
+        features: Sequence[FeatureFields],
+        derived: Sequence[CompiledDerivedFeature],
     ) -> LoweredView:
         """A view that answers everything, in its own order."""
         return LoweredView(layout, window_count, features, derived, range(len(features) + len(derived)))

@@ -65,7 +65,7 @@ class CompactionPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Merge:
+class FileMerge:
     """Files of one date and partition that follow each other, and become one."""
 
     inputs: tuple[DataFile, ...]
@@ -133,9 +133,9 @@ def compact(
                 yield CompactedDate(event_date, len(found), len(found) - replaced + len(merges), rows)
 
 
-def plan_merges(files: Iterable[DataFile], policy: CompactionPolicy) -> list[Merge]:
+def plan_merges(files: Iterable[DataFile], policy: CompactionPolicy) -> list[FileMerge]:
     """What to merge among the files of one date, none of which covers another."""
-    merges: list[Merge] = []
+    merges: list[FileMerge] = []
     for _, same in groupby(sorted(files), key=lambda file: (file.topic, file.partition)):
         run: list[DataFile] = []
         for file in same:
@@ -145,7 +145,7 @@ def plan_merges(files: Iterable[DataFile], policy: CompactionPolicy) -> list[Mer
                 continue
             run.append(file)
             if len(run) > 1 and sum(one.size_bytes for one in run) >= policy.target_bytes:
-                merges.append(Merge(tuple(run)))
+                merges.append(FileMerge(tuple(run)))
                 run = []
         merges += _merge_rest(run, policy)
     return merges
@@ -165,16 +165,16 @@ def purge_replaced(files: LogFiles, clock: Clock) -> None:
             files.delete_directory(f"{REPLACED}/{name}")
 
 
-def _merge_rest(run: Sequence[DataFile], policy: CompactionPolicy) -> list[Merge]:
+def _merge_rest(run: Sequence[DataFile], policy: CompactionPolicy) -> list[FileMerge]:
     """What to merge of files that together are smaller than the target."""
     if policy.is_full:
-        return [Merge(tuple(run))] if len(run) > 1 else []
+        return [FileMerge(tuple(run))] if len(run) > 1 else []
     while len(run) > 1 and run[0].size_bytes > sum(file.size_bytes for file in run[1:]):
         run = run[1:]
-    return [Merge(tuple(run))] if len(run) >= max(2, policy.files_min) else []
+    return [FileMerge(tuple(run))] if len(run) >= max(2, policy.files_min) else []
 
 
-def _write_merged(files: LogFiles, merge: Merge, schema: pa.Schema) -> int:
+def _write_merged(files: LogFiles, merge: FileMerge, schema: pa.Schema) -> int:
     """Write the merged file where nobody reads; returns its rows. Memory: one row group."""
     rows_read = rows_written = 0
     with files.write(f"{PREPARED}/{merge.output.path}") as stream:
@@ -215,7 +215,7 @@ def _with_columns(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
 
 
 def _exchange(
-    files: LogFiles, exchanger: DirectoryExchange, event_date: date, merges: Sequence[Merge], clock: Clock
+    files: LogFiles, exchanger: DirectoryExchange, event_date: date, merges: Sequence[FileMerge], clock: Clock
 ) -> None:
     """Put the prepared directory in the place of the date's, in one step."""
     directory = date_directory(event_date)
@@ -229,7 +229,7 @@ def _exchange(
     files.move(f"{PREPARED}/{directory}", f"{place_for_replaced(clock)}/{directory}")
 
 
-def _overlap(files: LogFiles, merges: Sequence[Merge], clock: Clock) -> None:
+def _overlap(files: LogFiles, merges: Sequence[FileMerge], clock: Clock) -> None:
     """Show the merged files, then take away what they cover."""
     for merge in merges:
         files.move(f"{PREPARED}/{merge.output.path}", merge.output.path)

@@ -110,7 +110,7 @@ class LogFiles(Protocol):
 
 
 @contextmanager
-def mapped_errors(uri: str) -> Iterator[None]:
+def file_errors(uri: str) -> Iterator[None]:
     """Map what a file system raises."""
     try:
         yield

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from featurestore.errors import Unavailable
-from featurestore.offline.event_log.files import DirectoryExchange, FoundFile, is_hidden, mapped_errors
+from featurestore.offline.event_log.files import DirectoryExchange, FoundFile, file_errors, is_hidden
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -53,13 +53,13 @@ class LocalFiles:
 
     def find(self, directory: str = "") -> list[FoundFile]:
         """All files below a directory, by path."""
-        with mapped_errors(self.uri):
+        with file_errors(self.uri):
             found = _files_below(str(self._root / directory), None, directory, frozenset())
             return sorted((file for file in found if not is_hidden(file.path)), key=lambda file: file.path)
 
     def directories(self, directory: str = "") -> list[str]:
         """Names of the directories directly in a directory."""
-        with mapped_errors(self.uri):
+        with file_errors(self.uri):
             try:
                 with os.scandir(self._root / directory) as entries:
                     return sorted(entry.name for entry in entries if entry.is_dir())
@@ -68,17 +68,17 @@ class LocalFiles:
 
     def exists(self, path: str) -> bool:
         """There is a file of that name."""
-        with mapped_errors(self.uri):
+        with file_errors(self.uri):
             return (self._root / path).is_file()
 
     def read(self, path: str) -> bytes:
         """A whole file."""
-        with mapped_errors(self.uri):
+        with file_errors(self.uri):
             return (self._root / path).read_bytes()
 
     def create(self, path: str, content: bytes) -> bool:
         """Link a complete file to its name: link(2) fails where the name is taken."""
-        with mapped_errors(self.uri):
+        with file_errors(self.uri):
             aside = self._write_aside(path, content)
             try:
                 os.link(aside, self._root / path)
@@ -91,14 +91,14 @@ class LocalFiles:
 
     def replace(self, path: str, content: bytes) -> None:
         """Rename a complete file over the one there."""
-        with mapped_errors(self.uri):
+        with file_errors(self.uri):
             self._write_aside(path, content).rename(self._root / path)
             _sync((self._root / path).parent)
 
     @contextmanager
     def write(self, path: str) -> Iterator[pa.NativeFile]:
         """Write, then sync file and directory."""
-        with mapped_errors(self.uri):
+        with file_errors(self.uri):
             target = self._root / path
             _make_directory(target.parent)
             with pa.OSFile(str(target), "wb") as stream:
@@ -108,25 +108,25 @@ class LocalFiles:
 
     def move(self, source: str, target: str) -> None:
         """Rename."""
-        with mapped_errors(self.uri):
+        with file_errors(self.uri):
             _make_directory((self._root / target).parent)
             os.rename(self._root / source, self._root / target)
             _sync((self._root / target).parent)
 
     def delete(self, path: str) -> None:
         """Unlink."""
-        with mapped_errors(self.uri):
+        with file_errors(self.uri):
             (self._root / path).unlink(missing_ok=True)
 
     def delete_directory(self, directory: str) -> None:
         """Remove a directory and all in it."""
-        with mapped_errors(self.uri):
+        with file_errors(self.uri):
             shutil.rmtree(self._root / directory, ignore_errors=True)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold flock(2) on a file; the kernel lets go when the process ends, however it ends."""
-        with mapped_errors(self.uri):
+        with file_errors(self.uri):
             self._root.mkdir(parents=True, exist_ok=True)
             with open(self._root / f"_{name}.lock", "ab") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -134,13 +134,13 @@ class LocalFiles:
 
     def link(self, source: str, target: str) -> None:
         """Give a file a second name."""
-        with mapped_errors(self.uri):
+        with file_errors(self.uri):
             _make_directory((self._root / target).parent)
             os.link(self._root / source, self._root / target)
 
     def exchange(self, left: str, right: str) -> None:
         """Let two directories change places in one step."""
-        with mapped_errors(self.uri):
+        with file_errors(self.uri):
             _sync(self._root / left)
             _sync(self._root / right)
             paths = [os.fsencode(self._root / path) for path in (left, right)]
@@ -156,7 +156,7 @@ class LocalFiles:
             return False
         names = [f"_exchange-{secrets.token_hex(4)}" for _ in range(2)]
         try:
-            with mapped_errors(self.uri):
+            with file_errors(self.uri):
                 for name in names:
                     (self._root / name).mkdir(parents=True)
             self.exchange(*names)

@@ -26,7 +26,7 @@ from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.files import LogFiles, mapped_parquet_errors
 from featurestore.offline.event_log.layout import EPOCH_ORDINAL, PREPARED, REPLACED, SCHEMA_PATH, DataFile
 from featurestore.offline.event_log.schema import decode_schema
-from featurestore.offline.event_log.snapshot import Positions, Snapshot, take_snapshot
+from featurestore.offline.event_log.snapshot import LogSnapshot, Positions, take_snapshot
 
 BATCH_ROWS = 131_072
 """Most rows of a batch of a scan."""
@@ -74,7 +74,7 @@ class EventLog:
         """Columns of the log (see schema.py), as they were when it was opened."""
         return self._schema
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> LogSnapshot:
         """Positions and files of one moment, for several scans of the same rows."""
         return take_snapshot(self._files)
 
@@ -86,7 +86,7 @@ class EventLog:
         """Event dates that have rows, ascending."""
         return self.snapshot().dates
 
-    def sizes(self, snapshot: Snapshot | None = None) -> list[DateSize]:
+    def sizes(self, snapshot: LogSnapshot | None = None) -> list[DateSize]:
         """Files, rows and bytes of each date; reads every file's footer."""
         snapshot = snapshot or self.snapshot()
         return [
@@ -107,7 +107,7 @@ class EventLog:
         from_ms: int | None = None,
         to_ms: int | None = None,
         ingested_before_ms: int | None = None,
-        snapshot: Snapshot | None = None,
+        snapshot: LogSnapshot | None = None,
         positions: Mapping[tuple[str, int], int] | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Rows by event date, and within a date by topic, partition and offset.
@@ -146,7 +146,9 @@ class EventLog:
             bounds = {partition: min(end, positions.get(partition, 0)) for partition, end in bounds.items()}
         return self._scan(list(columns), snapshot, bounds, _Span(from_ms, to_ms, ingested_before_ms))
 
-    def _scan(self, columns: list[str], snapshot: Snapshot, bounds: Positions, span: _Span) -> Iterator[pa.RecordBatch]:
+    def _scan(
+        self, columns: list[str], snapshot: LogSnapshot, bounds: Positions, span: _Span
+    ) -> Iterator[pa.RecordBatch]:
         """Batches of all files that can have wanted rows."""
         for file in snapshot.files:
             if span.excludes(file.event_date) or file.from_offset >= bounds[file.topic, file.partition]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from featurestore.offline.event_log.files import DirectoryExchange, FoundFile, is_hidden, mapped_errors
+from featurestore.offline.event_log.files import DirectoryExchange, FoundFile, file_errors, is_hidden
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gcs", "gs", "abfs", "abfss", "az", "adl", "oss", "memory"})
 """Types of file system on which a PUT shows the whole object at once; on others a file grows visibly."""
@@ -53,30 +53,30 @@ class RemoteFiles:
 
     def find(self, directory: str = "") -> list[FoundFile]:
         """All files below a directory, by path."""
-        with mapped_errors(self._uri):
+        with file_errors(self._uri):
             infos = self._filesystem.get_file_info(pafs.FileSelector(directory, allow_not_found=True, recursive=True))
         found = [FoundFile(_clean(info.path), info.size) for info in infos if info.type == pafs.FileType.File]
         return sorted((file for file in found if not is_hidden(file.path)), key=lambda file: file.path)
 
     def directories(self, directory: str = "") -> list[str]:
         """Names of the directories directly in a directory."""
-        with mapped_errors(self._uri):
+        with file_errors(self._uri):
             infos = self._filesystem.get_file_info(pafs.FileSelector(directory, allow_not_found=True))
         return sorted(info.base_name for info in infos if info.type == pafs.FileType.Directory)
 
     def exists(self, path: str) -> bool:
         """There is a file of that name."""
-        with mapped_errors(self._uri):
+        with file_errors(self._uri):
             return bool(self._filesystem.get_file_info(path).type == pafs.FileType.File)
 
     def read(self, path: str) -> bytes:
         """A whole file."""
-        with mapped_errors(self._uri), self._filesystem.open_input_stream(path) as stream:
+        with file_errors(self._uri), self._filesystem.open_input_stream(path) as stream:
             return bytes(stream.read())
 
     def create(self, path: str, content: bytes) -> bool:
         """Conditionally where fsspec can; else look, write, and look whether it is ours."""
-        with mapped_errors(self._uri):
+        with file_errors(self._uri):
             if self._fsspec is not None and self._is_object_store:
                 try:
                     self._fsspec.pipe_file(f"{self._root}/{path}", content, mode="create")
@@ -90,7 +90,7 @@ class RemoteFiles:
 
     def replace(self, path: str, content: bytes) -> None:
         """PUT, or write aside and rename."""
-        with mapped_errors(self._uri):
+        with file_errors(self._uri):
             if self._is_object_store:
                 self._put(path, content)
                 return
@@ -102,14 +102,14 @@ class RemoteFiles:
     @contextmanager
     def write(self, path: str) -> Iterator[pa.NativeFile]:
         """A multipart upload, or a file written where nobody looks."""
-        with mapped_errors(self._uri):
+        with file_errors(self._uri):
             self._make_parent(path)
             with self._filesystem.open_output_stream(path) as stream:
                 yield stream
 
     def move(self, source: str, target: str) -> None:
         """COPY shows the whole object at once; the rename of a file system does too."""
-        with mapped_errors(self._uri):
+        with file_errors(self._uri):
             self._make_parent(target)
             if self._is_object_store:
                 self._filesystem.copy_file(source, target)
@@ -119,13 +119,13 @@ class RemoteFiles:
 
     def delete(self, path: str) -> None:
         """Remove a file, if there is one."""
-        with mapped_errors(self._uri):
+        with file_errors(self._uri):
             if self.exists(path):
                 self._filesystem.delete_file(path)
 
     def delete_directory(self, directory: str) -> None:
         """Remove a directory and all in it, one object after the other."""
-        with mapped_errors(self._uri):
+        with file_errors(self._uri):
             if self._filesystem.get_file_info(directory).type == pafs.FileType.Directory:
                 self._filesystem.delete_dir(directory)
 

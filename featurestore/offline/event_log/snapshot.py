@@ -37,7 +37,7 @@ _ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class LogSnapshot:
     """A log at one moment.
 
     Attributes:
@@ -56,7 +56,7 @@ class Snapshot:
         return sorted({file.event_date for file in self.files})
 
 
-def take_snapshot(files: LogFiles) -> Snapshot:
+def take_snapshot(files: LogFiles) -> LogSnapshot:
     """See what is readable now.
 
     Raises:
@@ -75,7 +75,7 @@ def take_snapshot(files: LogFiles) -> Snapshot:
     # listing missed, or caught half deleted, is known to be dropped.
     kept_from = read_retention(files)
     found = [file for file in listed if kept_from is None or file.event_date >= kept_from]
-    return Snapshot(positions, tuple(without_replaced(found)), kept_from)
+    return LogSnapshot(positions, tuple(without_replaced(found)), kept_from)
 
 
 def logged_partitions(files: LogFiles) -> list[tuple[str, int]]:

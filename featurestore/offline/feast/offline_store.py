@@ -48,9 +48,7 @@ with skip_typeguard():
 
 from featurestore.offline.training_set.build import MEMORY_BYTES_DEFAULT
 
-TYPE: Literal["featurestore.offline.feast.offline_store.HistoryOfflineStore"] = (
-    "featurestore.offline.feast.offline_store.HistoryOfflineStore"
-)
+TYPE: Literal["featurestore.feast.PointInTimeOfflineStore"] = "featurestore.feast.PointInTimeOfflineStore"
 
 _PULL_ARGUMENTS = (
     "data_source",
@@ -64,7 +62,7 @@ _PULL_ARGUMENTS = (
 """What Feast passes to both pulls after the config, in its order."""
 
 
-class HistoryOfflineStoreConfig(FeastConfigBaseModel):
+class PointInTimeOfflineStoreConfig(FeastConfigBaseModel):
     """The `offline_store` section of feature_store.yaml.
 
     Attributes:
@@ -78,7 +76,7 @@ class HistoryOfflineStoreConfig(FeastConfigBaseModel):
         staging_location: where `to_remote_storage` writes, a path from the repo or a URI.
     """
 
-    type: Literal["featurestore.offline.feast.offline_store.HistoryOfflineStore"] = TYPE
+    type: Literal["featurestore.feast.PointInTimeOfflineStore"] = TYPE
     event_log: str = "data/event_log"
     history: Literal["event_log", "batch_source"] = "event_log"
     histories: dict[str, str] = Field(default_factory=dict)
@@ -99,7 +97,7 @@ class HistoryOfflineStoreConfig(FeastConfigBaseModel):
         return tables
 
 
-class HistoryOfflineStore(OfflineStore):
+class PointInTimeOfflineStore(OfflineStore):
     """Feast's offline store on event logs and tables; all its methods are static, as Feast's are."""
 
     @staticmethod

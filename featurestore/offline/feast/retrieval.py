@@ -27,7 +27,7 @@ from featurestore.offline.feast.answers import HistoryRequest, answer_blocks
 from featurestore.offline.feast.pull import Seconds
 from featurestore.offline.feast.saved import write_training_set_files
 from featurestore.offline.feast.tables import resolve
-from featurestore.offline.training_set.build import Progress
+from featurestore.offline.training_set.build import TrainingSetProgress
 
 _NS_PER_SECOND = 1_000_000_000
 
@@ -171,7 +171,7 @@ class HistoryRetrievalJob(RetrievalJob):
         deadline_ns = None if timeout is None else self._clock.monotonic_ns() + timeout * _NS_PER_SECOND
         return answer_blocks(self._request, partial(self._check_deadline, deadline_ns))
 
-    def _check_deadline(self, deadline_ns: int | None, _: Progress) -> None:
+    def _check_deadline(self, deadline_ns: int | None, _: TrainingSetProgress) -> None:
         """Gives the work up; called from time to time."""
         if deadline_ns is not None and self._clock.monotonic_ns() >= deadline_ns:
             raise DeadlineSpent("the training set was not ready in time", hint="give a longer timeout, or fewer rows")

@@ -34,12 +34,18 @@ from featurestore.offline.parity.reads import (
     AS_OF,
     PinnedEventLogs,
     ReadPositions,
-    Reads,
+    ServedReads,
     magnitudes_at_reads,
     recompute_at_reads,
     times_array,
 )
-from featurestore.offline.parity.report import EXAMPLES_PER_FEATURE_MAX, Example, FeatureName, Outcome, ParityReport
+from featurestore.offline.parity.report import (
+    EXAMPLES_PER_FEATURE_MAX,
+    Example,
+    FeatureName,
+    ParityReport,
+    ValueOutcome,
+)
 from featurestore.offline.parity.values import differing, value_at
 from featurestore.offline.training_set.build import MEMORY_BYTES_DEFAULT, build_training_set
 from featurestore.offline.training_set.plain_join import PlainHistory
@@ -218,7 +224,7 @@ class _Batch:
     ) -> dict[LoggedFeature, Int64Array]:
         """Outcomes of a view's other features."""
         is_plain = self.repo.plain_view(view.name) is not None
-        outcome = Outcome.NO_TABLE if is_plain and view.name not in self.plain else Outcome.NOT_DEFINED
+        outcome = ValueOutcome.NO_TABLE if is_plain and view.name not in self.plain else ValueOutcome.NOT_DEFINED
         others = [feature for feature in self.features_of(view) if feature not in compared]
         return {feature: np.full(len(self.as_of_ms), outcome, dtype=np.int64) for feature in others}
 
@@ -253,17 +259,17 @@ class _View:
         for feature in self._features:
             logged, recomputed = self._table.column(feature.column), self._recomputed.column(feature.column)
             differs = differing(logged, recomputed)
-            found[feature] = np.where(differs, np.int64(Outcome.UNEXPLAINED), np.int64(Outcome.EQUAL))
-            found[feature][self._statuses(feature) == _NOT_READY] = Outcome.NOT_READY
-        rows = np.flatnonzero(np.any([each == Outcome.UNEXPLAINED for each in found.values()], axis=0))
+            found[feature] = np.where(differs, np.int64(ValueOutcome.UNEXPLAINED), np.int64(ValueOutcome.EQUAL))
+            found[feature][self._statuses(feature) == _NOT_READY] = ValueOutcome.NOT_READY
+        rows = np.flatnonzero(np.any([each == ValueOutcome.UNEXPLAINED for each in found.values()], axis=0))
         if not len(rows):
             return found
         is_stream = isinstance(self._spec, ViewSpec)
         at_reads, reads = self._at_reads(rows) if is_stream else (self._at_event_times(rows), None)
-        proven = Outcome.ARRIVED_LATER if is_stream else Outcome.MATERIALIZED_LATER
+        proven = ValueOutcome.ARRIVED_LATER if is_stream else ValueOutcome.MATERIALIZED_LATER
         for feature, outcomes in found.items():
             mine = outcomes[rows]
-            is_open = mine == Outcome.UNEXPLAINED
+            is_open = mine == ValueOutcome.UNEXPLAINED
             logged = self._table.column(feature.column).take(pa.array(rows))
             mine[is_open & ~differing(logged, at_reads.column(feature.name))] = proven
             outcomes[rows] = mine
@@ -278,11 +284,11 @@ class _View:
         return found
 
     def _allow_rounding(
-        self, found: Mapping[LoggedFeature, Int64Array], rows: Int64Array, at_reads: pa.Table, reads: Reads
+        self, found: Mapping[LoggedFeature, Int64Array], rows: Int64Array, at_reads: pa.Table, reads: ServedReads
     ) -> None:
         """Settle floats that differ only by the rounding of larger numbers that cancelled out; in place."""
         assert isinstance(self._spec, ViewSpec)
-        is_open = {feature: outcomes[rows] == Outcome.UNEXPLAINED for feature, outcomes in found.items()}
+        is_open = {feature: outcomes[rows] == ValueOutcome.UNEXPLAINED for feature, outcomes in found.items()}
         open_rows = np.flatnonzero(np.any(list(is_open.values()), axis=0))
         names = [feature.name for feature, is_its in is_open.items() if is_its.any()]
         if not names:
@@ -298,24 +304,24 @@ class _View:
             mine = outcomes[rows[open_rows]]
             logged = self._table.column(feature.column).take(places)
             for outcome, column in (
-                (Outcome.EQUAL, self._recomputed.column(feature.column).take(places)),
-                (Outcome.ARRIVED_LATER, at_reads.column(feature.name).take(in_reads)),
+                (ValueOutcome.EQUAL, self._recomputed.column(feature.column).take(places)),
+                (ValueOutcome.ARRIVED_LATER, at_reads.column(feature.name).take(in_reads)),
             ):
                 is_near = ~differing(logged, column, scales[feature.name])
-                mine[is_near & (mine == Outcome.UNEXPLAINED)] = outcome
+                mine[is_near & (mine == ValueOutcome.UNEXPLAINED)] = outcome
             outcomes[rows[open_rows]] = mine
 
     def _statuses(self, feature: LoggedFeature) -> Int64Array:
         """(N,) logged statuses."""
         return np.asarray(self._table.column(status_column(feature)).to_numpy(), dtype=np.int64)
 
-    def _at_reads(self, rows: Int64Array) -> tuple[pa.Table, Reads]:
+    def _at_reads(self, rows: Int64Array) -> tuple[pa.Table, ServedReads]:
         """The view's features for some rows, from the events that had been applied."""
         assert isinstance(self._spec, ViewSpec)
         taken = self._table.take(pa.array(rows))
         keys = taken.select([key.name for key in self._spec.join_keys])
         positions = ReadPositions.of(taken.column(self._view.positions_column))
-        reads = Reads(keys, self._batch.as_of_ms[rows], positions)
+        reads = ServedReads(keys, self._batch.as_of_ms[rows], positions)
         names = [feature.name for feature in self._features]
         memory_bytes = self._batch.options.memory_bytes
         return recompute_at_reads(self._spec, names, reads, self._batch.logs, memory_bytes=memory_bytes), reads
@@ -335,7 +341,7 @@ class _View:
             timestamp_column=AS_OF,
         )
 
-    def _find_cause(self, feature: LoggedFeature, outcomes: Int64Array, reads: Reads) -> None:
+    def _find_cause(self, feature: LoggedFeature, outcomes: Int64Array, reads: ServedReads) -> None:
         """Give values that are still unexplained the first cause that holds; in place."""
         assert isinstance(self._spec, ViewSpec)
         source, logs = self._spec.source, self._batch.logs
@@ -344,14 +350,14 @@ class _View:
         begin_ms, stream_since_ms = logs.begin_ms(source), self._batch.options.stream_since_ms
         oldest_ms = _oldest_ms(self._spec, feature.name, reads.as_of_ms)
         every = np.ones(len(outcomes), dtype=np.bool_)
-        causes: list[tuple[Outcome, BoolArray]] = [
-            (Outcome.LOG_BEHIND, every & (reads.positions.next_offset[:, :-1] > log_end).any(axis=1)),
-            (Outcome.DEFINITION_CHANGED, every & (self._view.definition_hash != definition_hash(self._spec))),
-            (Outcome.HISTORY_BEGINS_LATER, every & (begin_ms is not None and oldest_ms < begin_ms)),
-            (Outcome.STREAM_BEGAN_LATER, every & (stream_since_ms is not None and oldest_ms < stream_since_ms)),
+        causes: list[tuple[ValueOutcome, BoolArray]] = [
+            (ValueOutcome.LOG_BEHIND, every & (reads.positions.next_offset[:, :-1] > log_end).any(axis=1)),
+            (ValueOutcome.DEFINITION_CHANGED, every & (self._view.definition_hash != definition_hash(self._spec))),
+            (ValueOutcome.HISTORY_BEGINS_LATER, every & (begin_ms is not None and oldest_ms < begin_ms)),
+            (ValueOutcome.STREAM_BEGAN_LATER, every & (stream_since_ms is not None and oldest_ms < stream_since_ms)),
         ]
         for cause, holds in causes:
-            outcomes[holds & (outcomes == Outcome.UNEXPLAINED)] = cause
+            outcomes[holds & (outcomes == ValueOutcome.UNEXPLAINED)] = cause
 
     def _add_examples(
         self, feature: LoggedFeature, rows: Int64Array, outcomes: Int64Array, at_reads: pa.Table, report: ParityReport
@@ -359,7 +365,7 @@ class _View:
         """Show some unexplained values."""
         name = FeatureName(self._batch.layout.service, feature.view, feature.name)
         known = sum(example.name == name for example in report.examples)
-        for index in np.flatnonzero(outcomes == Outcome.UNEXPLAINED)[: EXAMPLES_PER_FEATURE_MAX - known].tolist():
+        for index in np.flatnonzero(outcomes == ValueOutcome.UNEXPLAINED)[: EXAMPLES_PER_FEATURE_MAX - known].tolist():
             row = int(rows[index])
             positions = self._table.column(self._view.positions_column)[row].as_py() or ()
             report.examples.append(

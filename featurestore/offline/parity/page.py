@@ -8,7 +8,7 @@ from html import escape
 from string import Template
 
 from featurestore.offline.parity.plots import COLORS, plot_features, plot_freshness, plot_times
-from featurestore.offline.parity.report import Example, Outcome, ParityReport, kinds_of
+from featurestore.offline.parity.report import Example, ParityReport, ValueOutcome, kinds_of
 
 VALUE_CHARACTERS_MAX = 200
 """Of a value in the table of examples: lists and maps can be long."""
@@ -63,7 +63,7 @@ def render_page(report: ParityReport, project: str) -> str:
         project: whose features they are.
     """
     total = report.total
-    unexplained = total[Outcome.UNEXPLAINED]
+    unexplained = total[ValueOutcome.UNEXPLAINED]
     compared = sum(kinds_of(total))
     verdict = f"{unexplained:,} values are unexplained" if unexplained else "every difference is explained"
     return _PAGE.substitute(
@@ -97,7 +97,7 @@ def _feature_rows(report: ParityReport) -> Iterable[str]:
         causes = "<br>".join(
             f"{count:,} {escape(outcome.text)}"
             for outcome, count in sorted(outcomes.items())
-            if outcome not in (Outcome.EQUAL, Outcome.UNEXPLAINED)
+            if outcome not in (ValueOutcome.EQUAL, ValueOutcome.UNEXPLAINED)
         )
         cells = [escape(name.service), escape(name.view), escape(name.feature), f"{sum(outcomes.values()):,}"]
         cells += [f"{equal:,}", f"{explained:,}", f"{unexplained:,}", causes]

@@ -24,7 +24,7 @@ from featurestore.core.tolerance import RELATIVE_TOLERANCE, SHAPE_TOLERANCE
 from featurestore.definitions.limits import DAY_MS
 from featurestore.offline.event_log.layout import EPOCH_ORDINAL
 from featurestore.offline.event_log.reader import EventLog
-from featurestore.offline.event_log.snapshot import Positions, Snapshot
+from featurestore.offline.event_log.snapshot import LogSnapshot, Positions
 from featurestore.offline.training_set.build import build_training_set
 from featurestore.offline.training_set.entity_numbers import EntityNumbers
 from featurestore.offline.training_set.histories import EVENT_TIME
@@ -50,7 +50,7 @@ class PinnedEventLogs:
 
     def __init__(self, root: str) -> None:
         self._root = root.rstrip("/")
-        self._pinned: dict[str, tuple[EventLog, Snapshot]] = {}
+        self._pinned: dict[str, tuple[EventLog, LogSnapshot]] = {}
 
     def scan(self, source: SourceSpec, columns: Sequence[str], *, from_ms: int, to_ms: int) -> Iterator[pa.RecordBatch]:
         """See `History`."""
@@ -89,7 +89,7 @@ class PinnedEventLogs:
         begins = [_begin_of(event_date) + DAY_MS for offset, event_date in first.values() if offset > 0]
         return max(begins, default=None)
 
-    def _log(self, source: SourceSpec) -> tuple[EventLog, Snapshot]:
+    def _log(self, source: SourceSpec) -> tuple[EventLog, LogSnapshot]:
         """A source's log, opened once."""
         if source.name not in self._pinned:
             log = EventLog(f"{self._root}/{source.name}")
@@ -133,7 +133,7 @@ class ReadPositions:
 
 
 @dataclass(frozen=True, slots=True)
-class Reads:
+class ServedReads:
     """R reads of one view.
 
     Attributes:
@@ -146,13 +146,13 @@ class Reads:
     as_of_ms: Int64Array
     positions: ReadPositions
 
-    def take(self, rows: Int64Array) -> Reads:
+    def take(self, rows: Int64Array) -> ServedReads:
         """Some of them."""
-        return Reads(self.keys.take(pa.array(rows)), self.as_of_ms[rows], self.positions.take(rows))
+        return ServedReads(self.keys.take(pa.array(rows)), self.as_of_ms[rows], self.positions.take(rows))
 
 
 def recompute_at_reads(
-    view: ViewSpec, features: Sequence[str], reads: Reads, logs: PinnedEventLogs, *, memory_bytes: int
+    view: ViewSpec, features: Sequence[str], reads: ServedReads, logs: PinnedEventLogs, *, memory_bytes: int
 ) -> pa.Table:
     """Features of a view as each read should have answered them.
 
@@ -182,7 +182,7 @@ def recompute_at_reads(
 
 
 def magnitudes_at_reads(
-    view: ViewSpec, features: Sequence[str], reads: Reads, logs: PinnedEventLogs, *, memory_bytes: int
+    view: ViewSpec, features: Sequence[str], reads: ServedReads, logs: PinnedEventLogs, *, memory_bytes: int
 ) -> dict[str, Float64Array]:
     """How large the numbers were that went into float features: rounding is relative to these, not to what is left.
 
@@ -262,7 +262,7 @@ class HistoryAtReads:
         logs: where the events are.
     """
 
-    def __init__(self, view: ViewSpec, reads: Reads, logs: PinnedEventLogs) -> None:
+    def __init__(self, view: ViewSpec, reads: ServedReads, logs: PinnedEventLogs) -> None:
         self._view, self._reads, self._logs = view, reads, logs
         self._numbers = EntityNumbers(view.join_keys, {key.name: reads.keys.column(key.name) for key in view.join_keys})
         # Reads of one entity lie side by side in `_order`, from `_begins[entity]` on.

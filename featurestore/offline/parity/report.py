@@ -20,7 +20,7 @@ FRESHNESS_EDGES_MS = (0, 100, 1_000, 10_000, 60_000, 600_000, 3_600_000, 21_600_
 MINUTE_MS = 60_000
 
 
-class Outcome(enum.IntEnum):
+class ValueOutcome(enum.IntEnum):
     """What came of one logged value."""
 
     EQUAL = 0
@@ -43,23 +43,23 @@ class Outcome(enum.IntEnum):
     @property
     def is_explained(self) -> bool:
         """It differs, and it is known why."""
-        return Outcome.EQUAL < self < Outcome.UNEXPLAINED
+        return ValueOutcome.EQUAL < self < ValueOutcome.UNEXPLAINED
 
 
-_TEXTS: Mapping[Outcome, str] = {
-    Outcome.EQUAL: "equal",
-    Outcome.ARRIVED_LATER: "an event arrived after the read: from the events below the logged positions comes the "
+_TEXTS: Mapping[ValueOutcome, str] = {
+    ValueOutcome.EQUAL: "equal",
+    ValueOutcome.ARRIVED_LATER: "an event arrived after the read: from the events below the logged positions comes the "
     "logged value",
-    Outcome.MATERIALIZED_LATER: "the table's row was materialized after the read: from the row that was stored comes "
-    "the logged value",
-    Outcome.LOG_BEHIND: "the event log ends before the read's positions",
-    Outcome.DEFINITION_CHANGED: "another definition answered than is registered now",
-    Outcome.HISTORY_BEGINS_LATER: "the window reaches back to before the event log begins",
-    Outcome.STREAM_BEGAN_LATER: "the window reaches back to before the stream began to fill the store",
-    Outcome.UNEXPLAINED: "unexplained",
-    Outcome.NOT_READY: "not compared: the view was still being filled",
-    Outcome.NO_TABLE: "not compared: the table of the plain view was not given",
-    Outcome.NOT_DEFINED: "not compared: no such feature is registered now",
+    ValueOutcome.MATERIALIZED_LATER: "the table's row was materialized after the read: from the row that was stored "
+    "comes the logged value",
+    ValueOutcome.LOG_BEHIND: "the event log ends before the read's positions",
+    ValueOutcome.DEFINITION_CHANGED: "another definition answered than is registered now",
+    ValueOutcome.HISTORY_BEGINS_LATER: "the window reaches back to before the event log begins",
+    ValueOutcome.STREAM_BEGAN_LATER: "the window reaches back to before the stream began to fill the store",
+    ValueOutcome.UNEXPLAINED: "unexplained",
+    ValueOutcome.NOT_READY: "not compared: the view was still being filled",
+    ValueOutcome.NO_TABLE: "not compared: the table of the plain view was not given",
+    ValueOutcome.NOT_DEFINED: "not compared: no such feature is registered now",
 }
 
 COMPARED_KINDS = ("equal", "explained", "unexplained")
@@ -126,20 +126,20 @@ class ParityReport:
     row_count: int = 0
     first_ms: int = 0
     last_ms: int = 0
-    outcomes: dict[FeatureName, Counter[Outcome]] = field(default_factory=lambda: defaultdict(Counter))
+    outcomes: dict[FeatureName, Counter[ValueOutcome]] = field(default_factory=lambda: defaultdict(Counter))
     by_minute: dict[int, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
     freshness: dict[str, Int64Array] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
 
     @property
-    def total(self) -> Counter[Outcome]:
+    def total(self) -> Counter[ValueOutcome]:
         """Of all features."""
         return sum(self.outcomes.values(), Counter())
 
     @property
     def has_unexplained(self) -> bool:
         """There is a bug, in the store, in the log, or here."""
-        return self.total[Outcome.UNEXPLAINED] > 0
+        return self.total[ValueOutcome.UNEXPLAINED] > 0
 
     def add_rows(self, as_of_ms: Int64Array) -> None:
         """Count rows, which have these read times."""
@@ -152,9 +152,9 @@ class ParityReport:
 
     def add_outcomes(self, name: FeatureName, outcomes: Int64Array, as_of_ms: Int64Array) -> None:
         """Count the outcomes of one feature's rows."""
-        counts = np.bincount(outcomes, minlength=len(Outcome))
-        self.outcomes[name].update({outcome: int(counts[outcome]) for outcome in Outcome if counts[outcome]})
-        kinds = (outcomes == Outcome.EQUAL, _is_explained(outcomes), outcomes == Outcome.UNEXPLAINED)
+        counts = np.bincount(outcomes, minlength=len(ValueOutcome))
+        self.outcomes[name].update({outcome: int(counts[outcome]) for outcome in ValueOutcome if counts[outcome]})
+        kinds = (outcomes == ValueOutcome.EQUAL, _is_explained(outcomes), outcomes == ValueOutcome.UNEXPLAINED)
         for kind, is_it in enumerate(kinds):
             minutes, found = np.unique(as_of_ms[is_it] // MINUTE_MS, return_counts=True)
             for minute, count in zip(minutes.tolist(), found.tolist(), strict=True):
@@ -169,13 +169,13 @@ class ParityReport:
         self.freshness[view] = self.freshness.get(view, np.zeros_like(counts)) + counts
 
 
-def kinds_of(outcomes: Counter[Outcome]) -> tuple[int, int, int]:
+def kinds_of(outcomes: Counter[ValueOutcome]) -> tuple[int, int, int]:
     """How many are equal, explained, unexplained."""
     explained = sum(count for outcome, count in outcomes.items() if outcome.is_explained)
-    return outcomes[Outcome.EQUAL], explained, outcomes[Outcome.UNEXPLAINED]
+    return outcomes[ValueOutcome.EQUAL], explained, outcomes[ValueOutcome.UNEXPLAINED]
 
 
 def _is_explained(outcomes: Int64Array) -> BoolArray:
     """See `Outcome.is_explained`."""
-    explained: BoolArray = (outcomes > Outcome.EQUAL) & (outcomes < Outcome.UNEXPLAINED)
+    explained: BoolArray = (outcomes > ValueOutcome.EQUAL) & (outcomes < ValueOutcome.UNEXPLAINED)
     return explained

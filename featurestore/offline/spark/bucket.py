@@ -29,7 +29,7 @@ from featurestore.offline.training_set.label_times import label_moments_ms
 from featurestore.offline.training_set.plain_join import PlainHistory, join_plain_view
 from featurestore.offline.training_set.plan import Labels, ViewOutputs
 from featurestore.offline.training_set.stream import StreamLimits, StreamWork
-from featurestore.offline.training_set.view_events import BLOCK_ROWS, Reach, scan_events
+from featurestore.offline.training_set.view_events import BLOCK_ROWS, LabelReach, scan_events
 
 BUCKET = "__featurestore_bucket"
 """Column that tells a row's bucket, on both sides."""
@@ -109,7 +109,7 @@ class Bucket:
 
     outputs: ViewOutputs
     moments: LabelMoments
-    reach: Reach
+    reach: LabelReach
     table: PlainHistory | None
     arrival: tuple[str, ...]
     schema: pa.Schema

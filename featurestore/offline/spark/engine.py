@@ -35,7 +35,7 @@ from featurestore.offline.spark.events import SparkHistory, SparkRows, quoted, r
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES, cast_column
 from featurestore.offline.training_set.plain_join import PlainHistory, registered_table
 from featurestore.offline.training_set.plan import ViewOutputs, plan_training_set
-from featurestore.offline.training_set.view_events import Reach, reach_of
+from featurestore.offline.training_set.view_events import LabelReach, reach_of
 
 BUCKETS_A_PARTITION = 4
 """Buckets for each shuffle partition: Python holds one bucket at a time, and a few even out."""
@@ -98,7 +98,7 @@ def spark_training_set(
     found = labels
     for outputs, span in zip(plan.views, spans, strict=True):
         if isinstance(outputs.view, ViewSpec):
-            reach = Reach(0, 0) if span is None else reach_of(outputs.view, span.first_ms, span.last_ms)
+            reach = LabelReach(0, 0) if span is None else reach_of(outputs.view, span.first_ms, span.last_ms)
             rows = history.rows(spark, outputs.view.source, _event_columns(outputs.view), reach)
             join = _Join(outputs, moments, rows, reach, None, {})
         else:
@@ -135,7 +135,7 @@ class _Join:
     outputs: ViewOutputs
     moments: LabelMoments
     rows: SparkRows
-    reach: Reach
+    reach: LabelReach
     table: PlainHistory | None
     stored: Mapping[str, str]
 
@@ -223,7 +223,7 @@ def _plain(spark: SparkSession, outputs: ViewOutputs, moments: LabelMoments, tab
     stored = [mapped.get(name, name) for name in names]
     rows = read_rows(spark, table.data, (), f'the table of feature view "{view.name}"').choose(stored)
     bare = PlainHistory(None, table.timestamp_column, table.created_column, table.field_mapping)
-    return _Join(outputs, moments, rows, Reach(0, 0), bare, mapped)
+    return _Join(outputs, moments, rows, LabelReach(0, 0), bare, mapped)
 
 
 def _asked_for(

@@ -28,9 +28,9 @@ from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest
 from featurestore.offline.event_log.layout import DataFile, event_date_of
 from featurestore.offline.event_log.reader import EventLog
-from featurestore.offline.event_log.snapshot import Snapshot
+from featurestore.offline.event_log.snapshot import LogSnapshot
 from featurestore.offline.training_set.histories import EVENT_TIME
-from featurestore.offline.training_set.view_events import Reach
+from featurestore.offline.training_set.view_events import LabelReach
 from featurestore.wire.payloads import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
 
 _FILE, _ROW, _PATH = "__featurestore_file", "__featurestore_row", "__featurestore_path"
@@ -53,7 +53,7 @@ class SparkRows:
 class SparkHistory(Protocol):
     """Events at rest, for Spark."""
 
-    def rows(self, spark: SparkSession, source: SourceSpec, columns: Sequence[str], reach: Reach) -> SparkRows:
+    def rows(self, spark: SparkSession, source: SourceSpec, columns: Sequence[str], reach: LabelReach) -> SparkRows:
         """Rows of a source.
 
         Args:
@@ -83,9 +83,9 @@ class SparkEventLog:
     def __init__(self, root: str | Path, *, ingested_before_ms: int | None = None) -> None:
         self._root = str(root)
         self._ingested_before_ms = ingested_before_ms
-        self._logs: dict[str, tuple[EventLog, Snapshot]] = {}
+        self._logs: dict[str, tuple[EventLog, LogSnapshot]] = {}
 
-    def rows(self, spark: SparkSession, source: SourceSpec, columns: Sequence[str], reach: Reach) -> SparkRows:
+    def rows(self, spark: SparkSession, source: SourceSpec, columns: Sequence[str], reach: LabelReach) -> SparkRows:
         """See `SparkHistory`."""
         log, snapshot = self._log(source)
         wanted = list(dict.fromkeys([*columns, EVENT_TIME]))
@@ -109,7 +109,7 @@ class SparkEventLog:
         arrival = ("partition", "offset") if len({one.topic for one in files}) < 2 else ("topic", "partition", "offset")
         return SparkRows(frame.select(*map(quoted, [*wanted, *arrival])), arrival)
 
-    def _log(self, source: SourceSpec) -> tuple[EventLog, Snapshot]:
+    def _log(self, source: SourceSpec) -> tuple[EventLog, LogSnapshot]:
         """The source's log as it was when it was first asked for."""
         if source.name not in self._logs:
             path, question, query = arrow_uri(self._root).partition("?")
@@ -135,7 +135,7 @@ class SparkFiles:
         self._events = events
         self._arrival = tuple(arrival)
 
-    def rows(self, spark: SparkSession, source: SourceSpec, columns: Sequence[str], reach: Reach) -> SparkRows:
+    def rows(self, spark: SparkSession, source: SourceSpec, columns: Sequence[str], reach: LabelReach) -> SparkRows:
         """See `SparkHistory`."""
         given = self._events
         if isinstance(given, Mapping):
@@ -158,7 +158,7 @@ class _Table:
     arrival: tuple[str, ...]
     what: str
 
-    def select(self, columns: Sequence[str], event_time_column: str, reach: Reach) -> SparkRows:
+    def select(self, columns: Sequence[str], event_time_column: str, reach: LabelReach) -> SparkRows:
         """The wanted columns of rows that may be in reach."""
         time_column = EVENT_TIME if EVENT_TIME in self.names else event_time_column
         wanted = self.choose([*columns, time_column])
@@ -223,7 +223,7 @@ def hadoop_uri(address: str) -> str:
     return "s3a://" + address.removeprefix("s3://") if address.startswith("s3://") else address
 
 
-def _bounds(snapshot: Snapshot, files: Sequence[DataFile]) -> list[Column]:
+def _bounds(snapshot: LogSnapshot, files: Sequence[DataFile]) -> list[Column]:
     """Leave out rows at and behind the positions, in the partitions whose files have such."""
     partitions = {(one.topic, one.partition) for one in files}
     found = []
@@ -235,7 +235,7 @@ def _bounds(snapshot: Snapshot, files: Sequence[DataFile]) -> list[Column]:
     return found
 
 
-def _in_reach(time_column: str, kind: DataType, reach: Reach) -> list[Column]:
+def _in_reach(time_column: str, kind: DataType, reach: LabelReach) -> list[Column]:
     """What Spark can tell of rows out of reach by itself; the rest is told in the buckets."""
     time = quoted(time_column)
     if isinstance(kind, TimestampType):

@@ -56,7 +56,7 @@ _STRING_BYTES, _NUMBER_BYTES = 56, 9
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingSetProgress:
     """How far a training set is.
 
     Attributes:
@@ -70,7 +70,7 @@ class Progress:
     total: int
 
 
-ProgressReport = Callable[[Progress], None]
+ProgressReport = Callable[[TrainingSetProgress], None]
 
 
 def build_training_set(
@@ -251,7 +251,7 @@ class TrainingSet:
                     for work, events in zip(mine, block.events, strict=True):
                         work.events.add(events)
                 read += block.rows
-                self._report(Progress("reading", read, max(read, total)))
+                self._report(TrainingSetProgress("reading", read, max(read, total)))
             with self._disk():
                 for work in mine:
                     work.events.finish()
@@ -259,8 +259,8 @@ class TrainingSet:
         with self._disk():
             for count in run_together(works):
                 computed += count
-                self._report(Progress("computing", min(computed, rows), rows))
-        self._report(Progress("computing", rows, rows))
+                self._report(TrainingSetProgress("computing", min(computed, rows), rows))
+        self._report(TrainingSetProgress("computing", rows, rows))
         return [work.answers for work in works]
 
     def _scan(self, mine: Sequence[StreamWork]) -> Iterator[ScannedBlock]:

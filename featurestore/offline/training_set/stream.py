@@ -20,7 +20,7 @@ from featurestore.offline.training_set.answer_parts import AnswerParts, PartAnsw
 from featurestore.offline.training_set.entity_numbers import EntityNumbers
 from featurestore.offline.training_set.event_partitions import EventPartitions
 from featurestore.offline.training_set.plan import Labels, ViewOutputs
-from featurestore.offline.training_set.view_events import Reach, WantedEvents, reach_of
+from featurestore.offline.training_set.view_events import LabelReach, WantedEvents, reach_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class StreamWork:
     def wanted(self) -> WantedEvents:
         """Which events decide about some label."""
         asked = self._labels.as_of_ms[self._is_asked]
-        reach = reach_of(self.view, int(asked.min()), int(asked.max())) if len(asked) else Reach(0, 0)
+        reach = reach_of(self.view, int(asked.min()), int(asked.max())) if len(asked) else LabelReach(0, 0)
         return WantedEvents(self.view, self._numbers, reach, self._engine.reads_event_ids)
 
     def run(self, threads: ThreadPoolExecutor) -> Iterator[int]:

@@ -29,7 +29,7 @@ BLOCK_ROWS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class LabelReach:
     """Event times that can decide about some label: [from_ms, to_ms)."""
 
     from_ms: int
@@ -49,7 +49,7 @@ class WantedEvents:
 
     view: ViewSpec
     numbers: EntityNumbers
-    reach: Reach
+    reach: LabelReach
     reads_ids: bool
 
 
@@ -66,7 +66,7 @@ class ScannedBlock:
     events: tuple[EntityEvents, ...]
 
 
-def reach_of(view: ViewSpec, first_ms: int, last_ms: int) -> Reach:
+def reach_of(view: ViewSpec, first_ms: int, last_ms: int) -> LabelReach:
     """Event times that can decide about labels of [first_ms, last_ms]."""
     from_ms = EVENT_TIME_MS_MIN
     windows = [feature.window for feature in view.features]
@@ -74,7 +74,7 @@ def reach_of(view: ViewSpec, first_ms: int, last_ms: int) -> Reach:
         # A repeat is told by its original, which may lie a horizon before it.
         reach_ms = max(window.reach_ms for window in windows) + view.source.dedup_horizon_ms
         from_ms = max(first_ms - reach_ms, EVENT_TIME_MS_MIN)
-    return Reach(from_ms, last_ms)
+    return LabelReach(from_ms, last_ms)
 
 
 def scan_events(history: History, wanted: Sequence[WantedEvents], block_rows: int) -> Iterator[ScannedBlock]:

@@ -1,7 +1,7 @@
 """Let Feast materialize a whole repo: plain views by its local engine, windowed views not at all.
 
     batch_engine:
-      type: featurestore.online.feast.engine.PlainViewEngine
+      type: featurestore.feast.PlainViewEngine
 
 `materialize` and `materialize_incremental` without view names take every online view. Windowed views are filled by
 their stream; Feast's engine would read their history, aggregate it its own way, and be refused by the online store.
@@ -35,9 +35,7 @@ class PlainViewEngineConfig(FeastConfigBaseModel):
         backend: as of Feast's local engine: "pandas", "polars", or None to choose by the data.
     """
 
-    type: Literal["featurestore.online.feast.engine.PlainViewEngine"] = (
-        "featurestore.online.feast.engine.PlainViewEngine"
-    )
+    type: Literal["featurestore.feast.PlainViewEngine"] = "featurestore.feast.PlainViewEngine"
     backend: str | None = None
 
 

@@ -70,7 +70,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-class TileOnlineStoreConfig(FeastConfigBaseModel):
+class RealTimeOnlineStoreConfig(FeastConfigBaseModel):
     """The `online_store` section of feature_store.yaml.
 
     Attributes:
@@ -81,15 +81,13 @@ class TileOnlineStoreConfig(FeastConfigBaseModel):
         lanes: number of lanes of a store that is still empty; one that is not keeps its own.
     """
 
-    type: Literal["featurestore.online.feast.online_store.TileOnlineStore"] = (
-        "featurestore.online.feast.online_store.TileOnlineStore"
-    )
+    type: Literal["featurestore.feast.RealTimeOnlineStore"] = "featurestore.feast.RealTimeOnlineStore"
     connection_string: str | None = None
     cluster: bool = False
     lanes: int = DEFAULT_LANE_COUNT
 
 
-class TileOnlineStore(OnlineStore):
+class RealTimeOnlineStore(OnlineStore):
     """Feast's online store on tiles and plain values.
 
     Attributes:

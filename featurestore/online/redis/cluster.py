@@ -25,7 +25,7 @@ from redis.cluster import RedisCluster
 from redis.crc import key_slot
 
 from featurestore.online.redis.cluster_nodes import ClusterNodes, end_ns, left_s
-from featurestore.online.redis.errors import mapped_errors
+from featurestore.online.redis.errors import redis_errors
 from featurestore.online.redis.pipeline import STALLED_SECONDS, RedisPipeline, packed_read
 from featurestore.online.redis.transport import (
     COMMAND_TIMEOUT_S,
@@ -232,7 +232,7 @@ class ClusterPipelines:
             return []
         timeout_s = STALLED_SECONDS if timeout_ms is None else timeout_ms / 1_000
         ends_ns = end_ns(timeout_s)
-        with mapped_errors(self._store_name, has_deadline=timeout_ms is not None):
+        with redis_errors(self._store_name, has_deadline=timeout_ms is not None):
             try:
                 reading = Reading(groups, self._nodes)
                 await self._ask(reading, timeout_s)

@@ -32,7 +32,7 @@ _BUSY = ("BUSY", "UNKILLABLE", "MISCONF", "NOREPLICAS")
 
 
 @contextmanager
-def mapped_errors(store_name: str, *, has_deadline: bool = False) -> Iterator[None]:
+def redis_errors(store_name: str, *, has_deadline: bool = False) -> Iterator[None]:
     """Run a block whose errors are redis-py's or a socket's.
 
     Args:

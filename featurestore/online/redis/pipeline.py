@@ -24,7 +24,7 @@ from typing import Any
 import hiredis
 import redis
 
-from featurestore.online.redis.errors import mapped_errors
+from featurestore.online.redis.errors import redis_errors
 
 STALLED_SECONDS = 2.0
 """Without a single reply for so long while somebody waits, the connection is taken for dead."""
@@ -69,7 +69,7 @@ class RedisPipeline:
             return []
         timeout_s = STALLED_SECONDS if timeout_ms is None else timeout_ms / 1_000
         packed = packed_read(groups)
-        with mapped_errors(self._store_name, has_deadline=timeout_ms is not None):
+        with redis_errors(self._store_name, has_deadline=timeout_ms is not None):
             link = self._link
             if link is None or link.is_lost:
                 link = await self._opened(timeout_s)

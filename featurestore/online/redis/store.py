@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 from featurestore.online.redis.cluster import ClusterPipelines, ClusterTransport
-from featurestore.online.redis.errors import mapped_errors, require_address
+from featurestore.online.redis.errors import redis_errors, require_address
 from featurestore.online.redis.pipeline import RedisPipeline
 from featurestore.online.redis.scripts import COMMIT, COMPARE_AND_SET, COMPARE_AND_SET_FIELD, SHA1, WRITE_NEWER
 from featurestore.online.redis.transport import SingleTransport, Transport, raise_first
@@ -152,7 +152,7 @@ class RedisStore:
 
     def _mapped(self, *, has_deadline: bool = False) -> AbstractContextManager[None]:
         """redis-py's errors as ours."""
-        return mapped_errors(self._name, has_deadline=has_deadline)
+        return redis_errors(self._name, has_deadline=has_deadline)
 
 
 def _commit_arguments(lane: LaneCommit) -> tuple[list[bytes], list[Any]]:

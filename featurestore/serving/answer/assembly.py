@@ -72,7 +72,7 @@ class Answer:
     checkpoints: list[list[bytes | None]]
 
 
-class Reads:
+class DistinctReads:
     """The distinct reads that N rows of a plan need.
 
     Args:
@@ -135,7 +135,7 @@ class Assembly:
     def __init__(
         self,
         plan: ServicePlan,
-        reads: Reads,
+        reads: DistinctReads,
         found: Sequence[EntityBytes | PlainBytes],
         as_of_ms: tuple[int, ...],
         deadline: Deadline,

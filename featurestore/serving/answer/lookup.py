@@ -21,7 +21,7 @@ from featurestore.errors import (
     UnknownJoinKey,
 )
 from featurestore.online.read.reader import EntityBytes, PlainBytes, Reader
-from featurestore.serving.answer.assembly import Answer, Assembly, KeyColumns, Reads
+from featurestore.serving.answer.assembly import Answer, Assembly, DistinctReads, KeyColumns
 from featurestore.serving.answer.schema import ServiceSchema
 from featurestore.serving.answer.service_plan import ServicePlan
 from featurestore.serving.request.deadline import Deadline
@@ -99,7 +99,7 @@ class FeatureLookup:
         columns = _key_columns(plan.schema, entities)
         row_count = len(columns[0])
         read_times = _read_times(as_of_ms, row_count, self._clock)
-        reads = Reads(plan, columns, row_count)
+        reads = DistinctReads(plan, columns, row_count)
         is_wanted = self._sink is not None and self._sink.takes()
         with_checkpoint = with_checkpoint or is_wanted
         found = yield from _read(reader, reads, deadline, with_checkpoint=with_checkpoint)
@@ -112,7 +112,7 @@ class FeatureLookup:
 
 
 def _read(
-    reader: Reader, reads: Reads, deadline: Deadline, *, with_checkpoint: bool
+    reader: Reader, reads: DistinctReads, deadline: Deadline, *, with_checkpoint: bool
 ) -> Steps[list[EntityBytes | PlainBytes]]:
     """The one round trip to the store."""
     groups = reader.groups(reads.wanted, with_checkpoint=with_checkpoint)

@@ -103,7 +103,7 @@ class ServicePlan:
     string_count: int
 
 
-def make_plan(
+def make_service_plan(
     service: str,
     references: Sequence[FeatureReference],
     join_keys: tuple[Column, ...],

@@ -30,7 +30,7 @@ from featurestore.online.generations import Generation
 from featurestore.online.read.reader import Reader
 from featurestore.online.read.serving_generations import look
 from featurestore.online.store import OnlineStore
-from featurestore.serving.answer.service_plan import ServicePlan, make_plan
+from featurestore.serving.answer.service_plan import ServicePlan, make_service_plan
 from featurestore.serving.catalog.registry import Registry
 from featurestore.serving.request.limits import CACHED_PLANS_MAX, FEATURES_PER_REQUEST_MAX, POLL_SECONDS
 
@@ -41,7 +41,7 @@ _List: TypeAlias = tuple[tuple[str, ...], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class CatalogSnapshot:
     """One consistent view of what can be served.
 
     Attributes:
@@ -100,7 +100,7 @@ class Snapshot:
             self._of_lists[key] = plan
         return plan
 
-    def adopt_plans(self, old: Snapshot) -> None:
+    def adopt_plans(self, old: CatalogSnapshot) -> None:
         """Take over the plans that come out the same: one team's change costs the clients of other views nothing."""
         if old.repo.project != self.repo.project:
             return
@@ -123,7 +123,7 @@ class Snapshot:
 
     def _make(self, service: ServiceSpec) -> ServicePlan:
         """Work a plan out; two threads may both do so, and get equal plans."""
-        return make_plan(service.name, service.features, service.join_keys, self.repo, self.serving)
+        return make_service_plan(service.name, service.features, service.join_keys, self.repo, self.serving)
 
     def _service_of(self, texts: Sequence[str], *, full_names: bool) -> ServiceSpec:
         """An ad-hoc list as a nameless service."""
@@ -199,7 +199,7 @@ class CatalogSource:
         self._on_poll: Callable[[CatalogSource], None] = lambda _source: None
         self._stamp: Hashable = registry.stamp()
         self._repo = registry.read()
-        self._snapshot: Snapshot | None = None
+        self._snapshot: CatalogSnapshot | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.registry_error: FeatureStoreError | None = None
@@ -211,7 +211,7 @@ class CatalogSource:
         """Number of registered feature services."""
         return len(self._repo.services)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> CatalogSnapshot:
         """What can be served now.
 
         Raises:
@@ -293,10 +293,10 @@ class CatalogSource:
                 found.plan_of_service(service.name)
             self._snapshot = found
 
-    def _read_store(self) -> Snapshot:
+    def _read_store(self) -> CatalogSnapshot:
         """A snapshot of the current registry and store."""
         served = look(self._store, self._repo.project, {} if self._snapshot is None else self._snapshot.serving)
-        return Snapshot(self._repo, served.generations, served.lane_count, served.reader)
+        return CatalogSnapshot(self._repo, served.generations, served.lane_count, served.reader)
 
 
 def _near(name: str, names: Sequence[str]) -> str:

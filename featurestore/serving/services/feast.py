@@ -27,7 +27,7 @@ from featurestore.serving.answer.assembly import Answer
 from featurestore.serving.answer.lookup import FeatureLookup
 from featurestore.serving.answer.schema import FeatureStatus, Matrix
 from featurestore.serving.answer.service_plan import ServicePlan
-from featurestore.serving.catalog.catalog import CatalogSource, Snapshot
+from featurestore.serving.catalog.catalog import CatalogSnapshot, CatalogSource
 from featurestore.serving.request.deadline import Deadline
 from featurestore.serving.request.steps import LongWork, Steps
 from featurestore.wire.feast.protos import message_class
@@ -120,7 +120,7 @@ class FeastService:
         return response
 
 
-def _plan(snapshot: Snapshot, request: Any) -> Steps[ServicePlan]:
+def _plan(snapshot: CatalogSnapshot, request: Any) -> Steps[ServicePlan]:
     """The plan of the request's feature service or list."""
     if request.WhichOneof("kind") == "feature_service":
         return snapshot.plan_of_service(request.feature_service)

@@ -25,7 +25,7 @@ class DemoProcess:
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "featurestore.cli", "demo", *options],
+            [sys.executable, "-m", "featurestore", "demo", *options],
             cwd=ROOT,
             env={**os.environ, "TMPDIR": str(directory)},
             stdout=subprocess.PIPE,

@@ -14,7 +14,7 @@ import pytest
 
 from featurestore.cli.main import main
 
-COMMAND = (sys.executable, "-m", "featurestore.cli", "simulate")
+COMMAND = (sys.executable, "-m", "featurestore", "simulate")
 
 
 def _lines(directory: Path) -> list[dict[str, object]]:

@@ -180,5 +180,5 @@ def test_a_source_that_lost_records_gets_no_log_with_a_gap(start_log: StartLog, 
 
 def _command(directory: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
     """One `featurestore event-log` command."""
-    always = [sys.executable, "-m", "featurestore.cli", "event-log", name, "--event-log", str(directory / "event_log")]
+    always = [sys.executable, "-m", "featurestore", "event-log", name, "--event-log", str(directory / "event_log")]
     return subprocess.run([*always, *options], cwd=ROOT, check=False, capture_output=True, text=True)

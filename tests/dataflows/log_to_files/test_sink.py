@@ -11,8 +11,8 @@ import pytest
 from dataflows.dead_letters import FileDeadLetters
 from dataflows.log_to_files.sink import CommitTiming, EventLogSink, LoggedPartition, LogRowsStep
 from dataflows.logs.sources import Shared
-from dataflows.progress import Progress
-from dataflows.run_outcome import Conductor, Outcome
+from dataflows.progress import StreamProgress
+from dataflows.run_outcome import Conductor, RunOutcome
 from featurestore.clock import Clock, SystemClock
 from featurestore.errors import Unavailable
 from featurestore.offline.event_log.files import LogFiles
@@ -38,7 +38,9 @@ NOW_MS = BEGIN_MS + 10 * DAY_MS
 
 def shared_of(clock: Clock) -> Shared:
     """What the steps share, with some patience."""
-    return Shared(Conductor(), Progress(clock, interval_seconds=1_000), clock, until_end=False, patience_seconds=30)
+    return Shared(
+        Conductor(), StreamProgress(clock, interval_seconds=1_000), clock, until_end=False, patience_seconds=30
+    )
 
 
 def raw_of(offset: int) -> RawBatch:
@@ -77,7 +79,7 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(tmp_path: Path, number
     part.write_batch([read_of(10, 20)])
     part.close()
 
-    assert shared.conductor.outcome is Outcome.RUNNING, shared.conductor.cause
+    assert shared.conductor.outcome is RunOutcome.RUNNING, shared.conductor.cause
     assert offsets_of(EventLog.over(files).scan(["partition", "offset"])) == [(0, offset) for offset in range(20)]
 
 

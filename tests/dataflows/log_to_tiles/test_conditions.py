@@ -85,7 +85,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "data").mkdir()
     (directory / "feature_store.yaml").write_text(CONFIG)
     (directory / "definitions.py").write_text(REPO)
-    command = [sys.executable, "-m", "featurestore.cli", "apply", "--repo", str(directory)]
+    command = [sys.executable, "-m", "featurestore", "apply", "--repo", str(directory)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return directory / "data" / "registry.db"

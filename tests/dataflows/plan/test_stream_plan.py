@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dataflows.logs.file_log import FileLog
-from dataflows.plan.stream_plan import PlanWatch, StreamPlan, make_plan
+from dataflows.plan.stream_plan import PlanWatch, StreamPlan, make_stream_plan
 from dataflows.plan.tile_store import OnlineTileStore
 from dataflows.run_outcome import Conductor
 from featurestore.core.spec import SourceSpec, TopicSpec, ViewSpec
@@ -53,7 +53,7 @@ class Changing:
 
     def plan(self) -> StreamPlan:
         """As the flow plans."""
-        return make_plan(self.tiles, FileLog(self.directory), [self.changed])
+        return make_stream_plan(self.tiles, FileLog(self.directory), [self.changed])
 
     def watch(self, plan: StreamPlan) -> PlanWatch:
         """As the flow watches."""

@@ -42,7 +42,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NOON_MS = int(NOON.timestamp()) * 1_000
 DAY = timedelta(days=1)
 DAY_MS = 86_400_000
-STORE_TYPE = "featurestore.offline.feast.offline_store.HistoryOfflineStore"
+STORE_TYPE = "featurestore.feast.PointInTimeOfflineStore"
 OTHER_TYPE = "tests.offline.feast.other_system.OtherOfflineStore"
 MORE = """
 from card_views import card_activity

@@ -237,7 +237,7 @@ def test_an_event_log_is_read_as_it_was_known(past: Past) -> None:
 
 def test_settings_that_make_no_sense_are_refused(past: Past) -> None:
     """By Feast, when feature_store.yaml is read."""
-    from featurestore.offline.feast.offline_store import HistoryOfflineStoreConfig
+    from featurestore.offline.feast.offline_store import PointInTimeOfflineStoreConfig
 
     refused: list[dict[str, Any]] = [
         {"history": "nowhere"},
@@ -248,7 +248,7 @@ def test_settings_that_make_no_sense_are_refused(past: Past) -> None:
     ]
     for settings in refused:
         with pytest.raises(ValueError, match="1 validation error"):
-            HistoryOfflineStoreConfig(**settings)
+            PointInTimeOfflineStoreConfig(**settings)
     with pytest.raises(InvalidRequest, match='"transaction", which is no data source') as caught:
         past.feast(histories={"transaction": "batch_source"}).get_historical_features(labels(), features=FEATURES)
     assert '"transactions"' in caught.value.hint

@@ -21,11 +21,11 @@ from featurestore.core.spec import RepoSpec, SourceSpec
 from featurestore.definitions.registry import read_registry
 from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.reader import EventLog
-from featurestore.offline.event_log.snapshot import Snapshot
+from featurestore.offline.event_log.snapshot import LogSnapshot
 from featurestore.offline.parity.check import ParityOptions, check_parity
 from featurestore.offline.parity.feature_log import FeatureLogWriter, find_logged_files
 from featurestore.offline.parity.reads import PinnedEventLogs
-from featurestore.offline.parity.report import Outcome, ParityReport
+from featurestore.offline.parity.report import ParityReport, ValueOutcome
 from featurestore.offline.training_set.plain_join import PlainHistory
 from featurestore.online.generations import GenerationCatalog
 from featurestore.online.redis.store import connect
@@ -89,7 +89,7 @@ class EventLogsUpTo(PinnedEventLogs):
         super().__init__(root)
         self._ends = ends
 
-    def _log(self, source: SourceSpec) -> tuple[EventLog, Snapshot]:
+    def _log(self, source: SourceSpec) -> tuple[EventLog, LogSnapshot]:
         """The log with earlier positions."""
         log, snapshot = super()._log(source)
         if self._ends is None:
@@ -235,7 +235,7 @@ def make_stand(directory: Path, redis_url: str) -> Stand:
     (directory / "data").mkdir(parents=True)
     (directory / "feature_store.yaml").write_text(CONFIG)
     (directory / "definitions.py").write_text(REPO)
-    command = [sys.executable, "-m", "featurestore.cli", "apply", "--repo", str(directory)]
+    command = [sys.executable, "-m", "featurestore", "apply", "--repo", str(directory)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return Stand(directory, redis_url, read_registry(str(directory / "data" / "registry.db"), project=PROJECT))
 
@@ -277,6 +277,6 @@ def questions(count: int, *, seed: int, newest_ms: int) -> list[tuple[str, int, 
     ]
 
 
-def outcomes_of(report: ParityReport) -> dict[Outcome, int]:
+def outcomes_of(report: ParityReport) -> dict[ValueOutcome, int]:
     """All features together."""
     return {outcome: count for outcome, count in sorted(report.total.items()) if count}

@@ -20,7 +20,7 @@ from featurestore.offline.parity.check import ParityOptions, check_parity
 from featurestore.offline.parity.feature_log import find_logged_files
 from featurestore.offline.parity.feature_log_json import decode_messages, encode_messages
 from featurestore.offline.parity.reads import PinnedEventLogs
-from featurestore.offline.parity.report import FeatureName, Outcome
+from featurestore.offline.parity.report import FeatureName, ValueOutcome
 from featurestore.offline.training_set.plain_join import PlainHistory
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.servers import redis_server
@@ -81,28 +81,28 @@ def test_answers_are_equal_or_an_event_arrived_after_them(story: Story) -> None:
     early, late = (outcomes_of(story.stand.check(log)) for log in (story.early, story.late))
     plain_values = 2 * READS
 
-    assert {Outcome.EQUAL, Outcome.ARRIVED_LATER, Outcome.NO_TABLE} == set(early)
-    assert early[Outcome.ARRIVED_LATER] > READS
-    assert early[Outcome.EQUAL] > READS
-    assert {Outcome.EQUAL, Outcome.NO_TABLE} == set(late)
-    assert plain_values == early[Outcome.NO_TABLE] == late[Outcome.NO_TABLE]
+    assert {ValueOutcome.EQUAL, ValueOutcome.ARRIVED_LATER, ValueOutcome.NO_TABLE} == set(early)
+    assert early[ValueOutcome.ARRIVED_LATER] > READS
+    assert early[ValueOutcome.EQUAL] > READS
+    assert {ValueOutcome.EQUAL, ValueOutcome.NO_TABLE} == set(late)
+    assert plain_values == early[ValueOutcome.NO_TABLE] == late[ValueOutcome.NO_TABLE]
 
 
 def test_answers_beside_a_live_stream_are_explained_by_the_positions_at_which_they_were_read(story: Story) -> None:
     """Values and positions were read in one step: not one value was of another moment than its positions."""
     live = outcomes_of(story.stand.check(story.live))
 
-    assert {Outcome.EQUAL, Outcome.ARRIVED_LATER, Outcome.NO_TABLE} == set(live)
-    assert live[Outcome.ARRIVED_LATER] > READS
+    assert {ValueOutcome.EQUAL, ValueOutcome.ARRIVED_LATER, ValueOutcome.NO_TABLE} == set(live)
+    assert live[ValueOutcome.ARRIVED_LATER] > READS
 
 
 def test_an_event_log_that_is_behind_is_the_cause_and_no_bug(story: Story) -> None:
     """While the late events are in the store and not yet in the log; answers from before them are equal."""
     early, late = (outcomes_of(story.stand.check(log, ends=story.on_time)) for log in (story.early, story.late))
 
-    assert {Outcome.EQUAL, Outcome.NO_TABLE} == set(early)
-    assert {Outcome.EQUAL, Outcome.LOG_BEHIND, Outcome.NO_TABLE} == set(late)
-    assert late[Outcome.LOG_BEHIND] > READS
+    assert {ValueOutcome.EQUAL, ValueOutcome.NO_TABLE} == set(early)
+    assert {ValueOutcome.EQUAL, ValueOutcome.LOG_BEHIND, ValueOutcome.NO_TABLE} == set(late)
+    assert late[ValueOutcome.LOG_BEHIND] > READS
 
 
 def test_another_definition_is_the_cause_where_values_differ(story: Story) -> None:
@@ -120,11 +120,11 @@ def test_another_definition_is_the_cause_where_values_differ(story: Story) -> No
 
     by_feature = {(name.view, name.feature): outcomes for name, outcomes in report.outcomes.items()}
     changed = by_feature["cards", "amount_sum_1d"]
-    assert {Outcome.EQUAL, Outcome.DEFINITION_CHANGED} == set(changed)
-    assert changed[Outcome.DEFINITION_CHANGED] > READS / 2
-    assert {Outcome.NOT_DEFINED: READS} == by_feature["cards", "count_10m"]
-    assert {Outcome.EQUAL: READS} == by_feature["cards", "amount_sum_1h"]
-    assert {Outcome.EQUAL: READS} == by_feature["merchants", "amount_sum_1d"]
+    assert {ValueOutcome.EQUAL, ValueOutcome.DEFINITION_CHANGED} == set(changed)
+    assert changed[ValueOutcome.DEFINITION_CHANGED] > READS / 2
+    assert {ValueOutcome.NOT_DEFINED: READS} == by_feature["cards", "count_10m"]
+    assert {ValueOutcome.EQUAL: READS} == by_feature["cards", "amount_sum_1h"]
+    assert {ValueOutcome.EQUAL: READS} == by_feature["merchants", "amount_sum_1d"]
 
 
 def test_a_log_that_retention_has_cut_explains_windows_that_reach_back_further(story: Story, tmp_path: Path) -> None:
@@ -135,11 +135,11 @@ def test_a_log_that_retention_has_cut_explains_windows_that_reach_back_further(s
     report = story.stand.check(story.late, event_log=tmp_path / "event_log")
 
     by_feature = {(name.view, name.feature): outcomes for name, outcomes in report.outcomes.items()}
-    assert {Outcome.EQUAL, Outcome.HISTORY_BEGINS_LATER, Outcome.NO_TABLE} == set(report.total)
-    assert by_feature["cards", "count_lifetime"][Outcome.HISTORY_BEGINS_LATER] > READS / 2
-    assert by_feature["merchants", "count_2d"][Outcome.HISTORY_BEGINS_LATER] > READS / 2
-    assert {Outcome.EQUAL: READS} == by_feature["cards", "count_10m"]
-    assert {Outcome.EQUAL: READS} == by_feature["habits", "declines_6h"]
+    assert {ValueOutcome.EQUAL, ValueOutcome.HISTORY_BEGINS_LATER, ValueOutcome.NO_TABLE} == set(report.total)
+    assert by_feature["cards", "count_lifetime"][ValueOutcome.HISTORY_BEGINS_LATER] > READS / 2
+    assert by_feature["merchants", "count_2d"][ValueOutcome.HISTORY_BEGINS_LATER] > READS / 2
+    assert {ValueOutcome.EQUAL: READS} == by_feature["cards", "count_10m"]
+    assert {ValueOutcome.EQUAL: READS} == by_feature["habits", "declines_6h"]
 
 
 def test_plain_views_are_compared_when_their_table_is_given(story: Story, tmp_path: Path) -> None:
@@ -160,8 +160,10 @@ def test_plain_views_are_compared_when_their_table_is_given(story: Story, tmp_pa
     report = stand.check(tmp_path / "served", plain={"profile": PlainHistory(table, "updated_at")})
 
     by_feature = {name.feature: outcomes for name, outcomes in report.outcomes.items() if name.view == "profile"}
-    assert {Outcome.EQUAL: 1, Outcome.MATERIALIZED_LATER: 1, Outcome.UNEXPLAINED: 1} == by_feature["tier"]
-    assert {Outcome.EQUAL: 2, Outcome.MATERIALIZED_LATER: 1} == by_feature["risk"]
+    assert {ValueOutcome.EQUAL: 1, ValueOutcome.MATERIALIZED_LATER: 1, ValueOutcome.UNEXPLAINED: 1} == by_feature[
+        "tier"
+    ]
+    assert {ValueOutcome.EQUAL: 2, ValueOutcome.MATERIALIZED_LATER: 1} == by_feature["risk"]
     [example] = report.examples
     assert ({"merchant_id": 2}, "never", "low") == (example.entity, example.logged, example.recomputed)
 
@@ -177,8 +179,8 @@ def test_a_value_that_was_changed_in_the_log_is_found_exactly(story: Story, tmp_
     pq.write_table(table.set_column(column, "merchants__count_1h", pa.array(values)), path)
     report = story.stand.check(tmp_path / "served")
 
-    assert {Outcome.EQUAL, Outcome.UNEXPLAINED, Outcome.NO_TABLE} == set(report.total)
-    assert report.total[Outcome.UNEXPLAINED] == 1
+    assert {ValueOutcome.EQUAL, ValueOutcome.UNEXPLAINED, ValueOutcome.NO_TABLE} == set(report.total)
+    assert report.total[ValueOutcome.UNEXPLAINED] == 1
     [example] = report.examples
     assert FeatureName("scoring", "merchants", "count_1h") == example.name
     assert (values[17], values[17] - 1, values[17] - 1) == (example.logged, example.recomputed, example.at_positions)
@@ -203,7 +205,7 @@ def test_a_store_that_lies_about_a_card_is_found_and_the_command_says_so(
     assert code == 1
     assert "card_id=card-5" in shown
     assert "unexplained" in shown
-    wrong = {name for name, outcomes in report.outcomes.items() if outcomes[Outcome.UNEXPLAINED]}
+    wrong = {name for name, outcomes in report.outcomes.items() if outcomes[ValueOutcome.UNEXPLAINED]}
     assert {"cards"} == {name.view for name in wrong}
     assert FeatureName("scoring", "cards", "count_1d") in wrong
     assert {"card-5"} == {example.entity["card_id"] for example in report.examples}
@@ -223,10 +225,10 @@ def test_values_of_an_incomplete_store_have_a_cause_once_it_is_told(story: Story
     since = ParityOptions(stream_since_ms=story.newest_ms - 7_200_000)
     aware = stand.check(tmp_path / "served", options=since)
 
-    assert unaware.total[Outcome.UNEXPLAINED] >= 2
+    assert unaware.total[ValueOutcome.UNEXPLAINED] >= 2
     merchants = {name.feature: outcomes for name, outcomes in aware.outcomes.items() if name.view == "merchants"}
-    assert {Outcome.STREAM_BEGAN_LATER: 1} == merchants["count_2d"]
-    assert Outcome.STREAM_BEGAN_LATER not in merchants["count_1h"]
+    assert {ValueOutcome.STREAM_BEGAN_LATER: 1} == merchants["count_2d"]
+    assert ValueOutcome.STREAM_BEGAN_LATER not in merchants["count_1h"]
 
 
 def test_the_command_ends_with_zero_and_takes_service_and_times(

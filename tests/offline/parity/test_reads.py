@@ -19,7 +19,7 @@ from featurestore.offline.parity.feature_log import POSITIONS_TYPE
 from featurestore.offline.parity.reads import (
     PinnedEventLogs,
     ReadPositions,
-    Reads,
+    ServedReads,
     magnitudes_at_reads,
     recompute_at_reads,
 )
@@ -92,7 +92,7 @@ def test_each_read_gets_the_oracles_value_of_what_had_arrived(data: st.DataObjec
     asks = data.draw(
         st.lists(st.tuples(st.sampled_from(keys), st.sampled_from(case.as_of_ms), ends), min_size=1, max_size=12)
     )
-    reads = Reads(
+    reads = ServedReads(
         pa.table({"card_id": pa.array([decode_key(key, case.view.join_keys)[0] for key, _, _ in asks], pa.string())}),
         np.array([as_of_ms for _, as_of_ms, _ in asks], dtype=np.int64),
         ReadPositions.of(positions_array([end for _, _, end in asks])),
@@ -133,7 +133,7 @@ def test_expansion_into_reads_is_bounded_whatever_the_batches(monkeypatch: pytes
         (FeatureSpec("total", "sum", "amount", Window(None), ValueType.INT64),),
         None,
     )
-    reads = Reads(
+    reads = ServedReads(
         pa.table({"card_id": ["card-1"] * 40}),
         np.full(40, BEGIN_MS + 1_000, dtype=np.int64),
         ReadPositions.of(positions_array([(2 * read, 0) for read in range(40)])),
@@ -175,7 +175,7 @@ def test_numbers_that_cancel_out_are_compared_by_their_size() -> None:
     )
     view = ViewSpec("view", (Column("card_id", ValueType.STRING),), SOURCE, features, DAY_MS)
     positions = ReadPositions.of(positions_array([(3, 0)]))
-    reads = Reads(pa.table({"card_id": ["card-1"]}), np.array([BEGIN_MS + 10]), positions)
+    reads = ServedReads(pa.table({"card_id": ["card-1"]}), np.array([BEGIN_MS + 10]), positions)
     logs = TableLogs(history_table(view, events), [0] * 3)
     scales = magnitudes_at_reads(view, ["sum", "var_pop", "skew"], reads, logs, memory_bytes=1 << 28)
 

@@ -30,7 +30,7 @@ from featurestore.offline.spark.files import (
 from featurestore.offline.training_set.build import build_training_set, write_training_set
 from featurestore.offline.training_set.histories import EventLogHistory, FileHistory
 from featurestore.offline.training_set.plan import plan_training_set
-from featurestore.offline.training_set.view_events import Reach, reach_of
+from featurestore.offline.training_set.view_events import LabelReach, reach_of
 from featurestore.testing.strategies import StreamCase, stream_cases
 from featurestore.wire.payloads import EVENT_TIME_MS_MAX
 from tests.offline.event_log.event_logs import PAYMENTS, Crash, FaultyFiles, offsets_of, write_commits
@@ -117,7 +117,7 @@ def test_rows_of_an_unfinished_commit_are_not_there(spark: SparkSession, tmp_pat
     else:
         pytest.fail("no crash leaves a commit half published")
 
-    read = SparkEventLog(root).rows(spark, PAYMENTS, ["card"], Reach(0, EVENT_TIME_MS_MAX))
+    read = SparkEventLog(root).rows(spark, PAYMENTS, ["card"], LabelReach(0, EVENT_TIME_MS_MAX))
 
     expected = EventLog(root / PAYMENTS.name).scan(["partition", "offset"])
     rows = [(row["partition"], row["offset"]) for row in read.frame.collect()]

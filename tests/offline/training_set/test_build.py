@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import InvalidRequest, Unavailable, UnknownFeatureService, UnknownJoinKey
-from featurestore.offline.training_set.build import Progress, build_training_set, write_training_set
+from featurestore.offline.training_set.build import TrainingSetProgress, build_training_set, write_training_set
 from featurestore.offline.training_set.histories import FileHistory
 from featurestore.offline.training_set.plan import plan_training_set
 from featurestore.testing.oracle.naive import naive_value
@@ -188,16 +188,16 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     history = many_payments(3_000, seed=3)
     labels, repo, work_dir = labels_like(history), repo_of(CARD), tmp_path / "work"
     pq.write_table(history, tmp_path / "history.parquet")
-    steps: list[Progress] = []
+    steps: list[TrainingSetProgress] = []
 
     class Killed(BaseException):
         """As a signal would."""
 
-    def die_midway(step: Progress) -> None:
+    def die_midway(step: TrainingSetProgress) -> None:
         if step.step == "computing" and step.done > step.total // 2:
             raise Killed
 
-    def run(report: Callable[[Progress], None]) -> pa.Table:
+    def run(report: Callable[[TrainingSetProgress], None]) -> pa.Table:
         return build_training_set(
             repo,
             "all",

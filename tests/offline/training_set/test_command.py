@@ -72,7 +72,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "offline_store:\n  type: file\nonline_store:\n  type: sqlite\n  path: data/online.db\n"
         "entity_key_serialization_version: 3\n"
     )
-    subprocess.run([sys.executable, "-m", "featurestore.cli", "apply", "--repo", str(directory)], check=True)
+    subprocess.run([sys.executable, "-m", "featurestore", "apply", "--repo", str(directory)], check=True)
     return directory
 
 

@@ -22,7 +22,7 @@ from featurestore.offline.event_log.files import LogFiles
 from featurestore.offline.event_log.retention import retain
 from featurestore.offline.training_set.build import (
     MEMORY_BYTES_DEFAULT,
-    Progress,
+    TrainingSetProgress,
     build_training_set,
     write_training_set,
 )
@@ -49,7 +49,7 @@ class Killed(BaseException):
     """As a signal would."""
 
 
-def die(step: Progress) -> None:
+def die(step: TrainingSetProgress) -> None:
     """When all events are on the disk, and the first part is answered."""
     if step.step == "computing":
         raise Killed
@@ -60,7 +60,7 @@ class Past:
 
     def __init__(self, directory: Path) -> None:
         self.root, self.work_dir = directory / "logs", directory / "work"
-        self.steps: list[Progress] = []
+        self.steps: list[TrainingSetProgress] = []
 
     @property
     def files(self) -> LogFiles:
@@ -241,7 +241,7 @@ def test_one_process_at_a_time_works_on_a_training_set(past: Past) -> None:
     """Both would write the same files; other labels are no hindrance."""
     refused: list[str] = []
 
-    def work_as_well(step: Progress) -> None:
+    def work_as_well(step: TrainingSetProgress) -> None:
         if step.step == "computing" and not refused:
             with pytest.raises(Unavailable, match="another process is at this very training set") as caught:
                 build_training_set(REPO, "all", LABELS, history=past.history(), work_dir=past.work_dir)

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from featurestore.serving.answer.service_plan import ServicePlan, make_plan
+from featurestore.serving.answer.service_plan import ServicePlan, make_service_plan
 from featurestore.serving.catalog import catalog
 from featurestore.serving.client.clients import LookupClient
 from featurestore.testing.strategies import DAY_MS
@@ -119,7 +119,7 @@ def test_planning_an_unknown_list_holds_nobody_up(
     def slow(*arguments: Any) -> ServicePlan:
         planning.set()
         assert proceed.wait(10)
-        return make_plan(*arguments)
+        return make_service_plan(*arguments)
 
     monkeypatch.setattr(catalog, "make_plan", slow)
     with ThreadPoolExecutor(1) as caller:

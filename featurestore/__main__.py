@@ -1,4 +1,4 @@
-"""`python -m featurestore.cli`: the same as the console script `featurestore`."""
+"""`python -m featurestore`: the same as the console script `featurestore`."""
 
 from __future__ import annotations
 

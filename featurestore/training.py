@@ -1,0 +1,28 @@
+"""Build training sets, and read the history that they come from.
+
+    from featurestore.training import EventLogHistory, build_training_set, read_registry
+
+A door: what stands in `__all__` keeps its name and its meaning from release to release. The same on a Spark cluster is
+`featurestore.spark`.
+"""
+
+from featurestore.definitions.registry import read_registry
+from featurestore.offline.event_log.reader import EventLog
+from featurestore.offline.parity.check import ParityOptions, check_parity
+from featurestore.offline.training_set.build import TrainingSetProgress, build_training_set, write_training_set
+from featurestore.offline.training_set.histories import EventLogHistory, FileHistory, History
+from featurestore.offline.training_set.plain_join import PlainHistory
+
+__all__ = [
+    "EventLog",
+    "EventLogHistory",
+    "FileHistory",
+    "History",
+    "ParityOptions",
+    "PlainHistory",
+    "TrainingSetProgress",
+    "build_training_set",
+    "check_parity",
+    "read_registry",
+    "write_training_set",
+]
