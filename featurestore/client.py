@@ -9,7 +9,7 @@ A door: what stands in `__all__` keeps its name and its meaning from release to 
 `featurestore.errors`.
 """
 
-from featurestore.serving.answer.schema import FeatureStatus, ServiceSchema
+from featurestore.online.answer.schema import FeatureStatus, ServiceSchema
 from featurestore.serving.client.clients import AsyncLookupClient, ClientTls, LookupClient
 from featurestore.serving.client.result import LookupResult, SourcePosition, ViewFreshness
 

@@ -6,8 +6,14 @@ Everything that needs processing time takes a `Clock`, so that tests and simulat
 
 from __future__ import annotations
 
+import math
 import time
+from dataclasses import dataclass
 from typing import Protocol
+
+from featurestore.errors import DeadlineSpent
+
+NS_PER_MS = 1_000_000
 
 
 class Clock(Protocol):
@@ -40,3 +46,37 @@ class SystemClock:
     def sleep(self, seconds: float) -> None:
         """Block this thread."""
         time.sleep(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment after which nobody waits for an answer any more.
+
+    Attributes:
+        clock: processing time.
+        expires_ns: on the clock's monotonic scale; None never.
+    """
+
+    clock: Clock
+    expires_ns: int | None = None
+
+    @classmethod
+    def after(cls, clock: Clock, budget_ms: float) -> Deadline:
+        """A deadline `budget_ms` from now."""
+        return cls(clock, clock.monotonic_ns() + int(budget_ms * NS_PER_MS))
+
+    def remaining_ms(self, doing: str) -> float:
+        """Milliseconds left, > 0; infinite where there is no deadline.
+
+        Args:
+            doing: what would be done next, for the error's message.
+
+        Raises:
+            DeadlineSpent: nothing is left; the caller should give the work up.
+        """
+        if self.expires_ns is None:
+            return math.inf
+        left_ns = self.expires_ns - self.clock.monotonic_ns()
+        if left_ns <= 0:
+            raise DeadlineSpent(f"deadline passed before {doing}", hint="set a longer deadline or ask for fewer rows")
+        return left_ns / NS_PER_MS

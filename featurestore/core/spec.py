@@ -53,6 +53,8 @@ class ValueType(enum.StrEnum):
     INT64_MAP = "map<string, int64>"
     """Python dict from text to integer; only features have lists and maps, source columns do not."""
     FLOAT64_MAP = "map<string, float64>"
+    AS_STORED = "as stored"
+    """Whatever Feast wrote of a plain view: only its own SDK asks for that, to give back what was written."""
 
 
 SCALAR_TYPES = (ValueType.INT64, ValueType.FLOAT64, ValueType.STRING, ValueType.BOOL, ValueType.TIMESTAMP)

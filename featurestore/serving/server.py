@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Protocol
 from featurestore.clock import Clock
 from featurestore.errors import InvalidRequest
 from featurestore.online.store import OnlineStore
-from featurestore.serving.answer.lookup import FeatureLookup
 from featurestore.serving.catalog.catalog import CatalogSource
 from featurestore.serving.catalog.registry import Registry
+from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.request.limits import DRAIN_SECONDS
 from featurestore.serving.rpc.event_loop import AsyncServer
 from featurestore.serving.rpc.listening import ServerSettings

@@ -18,18 +18,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from featurestore.clock import Clock, SystemClock
+from featurestore.clock import Clock, Deadline, SystemClock
 from featurestore.definitions.fast_import import skip_typeguard
 from featurestore.errors import InvalidRequest
+from featurestore.online.answer.assembly import Answer, Assembly, DistinctReads, KeyColumns
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.online.generations import Generation, GenerationCatalog
-from featurestore.online.read.reader import EntityRead, PlainRead
-from featurestore.online.read.serving_generations import ServingGenerations
+from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
+from featurestore.online.read.serving_generations import ServedViews, ServingGenerations
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.online.write.plain_writer import PlainValues, PlainWriter, delete_plain_view, delete_project
 from featurestore.wire.codecs.plain_row import stored_value
@@ -46,14 +48,15 @@ with skip_typeguard():
     from featurestore.online.feast.views import (
         AnsweringView,
         ReadRow,
-        ViewRead,
         add_vectors,
         add_version,
-        distinct_keys,
         is_windowed,
+        key_columns,
         key_of,
+        key_rows,
         prepare,
-        read_row,
+        read_rows,
+        still_typed,
         ttl_ms,
     )
 
@@ -61,7 +64,7 @@ STORE_URL_VARIABLE = "FEATURESTORE_STORE_URL"
 """Names the store where feature_store.yaml does not, as for the `featurestore` commands."""
 
 ANSWERING_VIEWS_MAX = 256
-"""Prepared views kept; a registry refresh brings new Feast objects, and the old ones must go."""
+"""Prepared views kept; other features, types, ttls and generations are other views, and the old ones must go."""
 
 WriteRow = tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]
 """A row as Feast writes it: key, values, event time, creation time."""
@@ -98,7 +101,7 @@ class RealTimeOnlineStore(OnlineStore):
         self.clock: Clock = SystemClock()
         self._connected: tuple[int, RedisStore] | None = None
         self._served: dict[str, ServingGenerations] = {}
-        self._answering: dict[tuple[int, tuple[str, ...]], AnsweringView] = {}
+        self._answering: dict[Hashable, tuple[Generation | None, AnsweringView]] = {}
 
     def online_write_batch(
         self,
@@ -152,15 +155,12 @@ class RealTimeOnlineStore(OnlineStore):
         """Rows of one view, stream or plain, for N entity keys; values that are too old count as not found."""
         served = self._serving(config).current()
         requested = requested_features or [field.name for field in table.features]
-        view = self._answering_view(config, table, requested, served.generations)
-        if view.rows is None:
-            return [(None, None)] * len(entity_keys)
-        order = view.join_keys or _join_key_order(config, table)
-        keys = [key_of(key, order) for key in entity_keys]
-        now_ms = self.clock.now_ms()
-        found = served.reader.read([view.rows.read(key) for key in keys])
-        rows = [view.rows.row(key, each, now_ms) for key, each in zip(keys, found, strict=True)]
-        return [read_row(requested, row) for row in rows]
+        names = _join_key_order(config, table)
+        view = self._answering_view(config.project, table, requested, names, served.generations)
+        read = _ViewRead.of(table, view, key_rows(entity_keys, _key_names(view, names)), len(entity_keys))
+        response = GetOnlineFeaturesResponse()
+        self._answer(served, [read], response, full_names=False)
+        return read_rows(response, requested, len(entity_keys))
 
     async def online_read_async(
         self,
@@ -189,20 +189,30 @@ class RealTimeOnlineStore(OnlineStore):
             OnlineStoreDown, CorruptData, AsOfTooOld: as for any lookup.
         """
         served = self._serving(config).current()
-        reads: list[ViewRead] = []
-        wanted: list[EntityRead | PlainRead] = []
+        reads: list[_ViewRead] = []
         for table, requested in grouped_refs:
-            view = self._answering_view(config, table, requested, served.generations)
-            names = view.join_keys or [entity_name_to_join_key_map[name] for name in table.entities]
-            read = ViewRead(table, view, *distinct_keys(table, names, join_key_values))
-            reads.append(read)
-            wanted += read.wanted()
+            names = [entity_name_to_join_key_map[name] for name in table.entities]
+            view = self._answering_view(config.project, table, requested, names, served.generations)
+            columns = key_columns(table, _key_names(view, names), join_key_values)
+            reads.append(_ViewRead.of(table, view, columns, max(map(len, columns), default=0)))
+        self._answer(served, reads, online_features_response, full_names=full_feature_names)
+        if include_feature_view_version_metadata:
+            for table, _ in grouped_refs:
+                add_version(online_features_response, table)
+
+    def _answer(
+        self, served: ServedViews, reads: Sequence[_ViewRead], response: GetOnlineFeaturesResponse, *, full_names: bool
+    ) -> None:
+        """Add the vectors of some views to a response, with one read of the store for all."""
         now_ms = self.clock.now_ms()
-        found = iter(served.reader.read(wanted))
+        wanted = [one for read in reads for one in read.wanted]
+        found = served.reader.read(wanted)
+        first = 0
         for read in reads:
-            add_vectors(online_features_response, read, read.answers(found, now_ms), full_names=full_feature_names)
-            if include_feature_view_version_metadata:
-                add_version(online_features_response, read.table)
+            last = first + len(read.wanted)
+            answer = read.answer(found[first:last], now_ms, Deadline(self.clock))
+            add_vectors(response, read.table, read.view, answer, read.row_count, full_names=full_names)
+            first = last
 
     async def _read_features_per_fv_async(self, *arguments: Any) -> None:
         """As `_read_features_per_fv`, in a thread."""
@@ -253,17 +263,57 @@ class RealTimeOnlineStore(OnlineStore):
         return served
 
     def _answering_view(
-        self, config: RepoConfig, table: FeatureView, requested: Sequence[str], generations: Mapping[str, Generation]
+        self,
+        project: str,
+        table: FeatureView,
+        requested: Sequence[str],
+        join_keys: Sequence[str],
+        generations: Mapping[str, Generation],
     ) -> AnsweringView:
-        """How to answer some features of a view; kept as long as Feast keeps the view object and the generation."""
-        key = (id(table), tuple(requested))
-        generation = generations.get(table.name)
+        """How to answer some features of a view; kept by all that decides it, as Feast copies its views a request."""
+        generation = generations.get(table.name) if is_windowed(table) else None
+        typed = () if generation is None else still_typed(table, requested, generation)
+        key = (project, table.name, tuple(requested), tuple(join_keys), typed, ttl_ms(table))
         known = self._answering.get(key)
-        if known is None or known.table is not table or known.generation is not generation:
+        if known is None or known[0] is not generation:
             if len(self._answering) >= ANSWERING_VIEWS_MAX:
                 self._answering.clear()
-            known = self._answering[key] = prepare(config.project, table, requested, generation)
-        return known
+            known = generation, prepare(project, table, requested, join_keys, generation)
+            self._answering[key] = known
+        return known[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _ViewRead:
+    """One view of a request: its N rows, and what they need of the store."""
+
+    table: FeatureView
+    view: AnsweringView
+    row_count: int
+    reads: DistinctReads | None
+
+    @classmethod
+    def of(cls, table: FeatureView, view: AnsweringView, columns: KeyColumns, row_count: int) -> _ViewRead:
+        """What rows with these entity keys need."""
+        reads = None if view.plan is None or not row_count else DistinctReads(view.plan, columns, row_count)
+        return cls(table, view, row_count, reads)
+
+    @property
+    def wanted(self) -> Sequence[EntityRead | PlainRead]:
+        """What to read."""
+        return () if self.reads is None else self.reads.wanted
+
+    def answer(self, found: Sequence[EntityBytes | PlainBytes], now_ms: int, deadline: Deadline) -> Answer | None:
+        """The rows, from what was found."""
+        if self.view.plan is None or self.reads is None:
+            return None
+        assembly = Assembly(self.view.plan, self.reads, found, (now_ms,), deadline, is_as_of_given=False)
+        return assembly.answer(with_checkpoint=False)
+
+
+def _key_names(view: AnsweringView, names: Sequence[str]) -> list[str]:
+    """Join keys in entity key order: the answering definition's, else that of the view's entities."""
+    return list(names) if view.plan is None else [key.name for key in view.plan.schema.join_keys]
 
 
 def _join_key_order(config: RepoConfig, table: FeatureView) -> Sequence[str]:

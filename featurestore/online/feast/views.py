@@ -1,47 +1,32 @@
-"""Between Feast's objects and ours: views, entity keys and values of one request, as messages and as bytes.
+"""Between Feast's objects and ours: which plan answers a view, and entity keys and rows as messages and as bytes.
 
-    FeatureView, requested names --prepare--> AnsweringView --rows--> ViewRow --add_vectors--> GetOnlineFeaturesResponse
-    ValueProto join keys --distinct_keys--> canonical entity keys, each once
+    FeatureView, requested names --prepare--> AnsweringView: plan of what can be answered, place of each name
+    ValueProto join keys --key_columns--> columns of entity keys
 
-Part of the Feast adapter: these two files are all that knows Feast beside `definitions/`.
+Part of the Feast adapter: these files are all that knows Feast beside `definitions/`. What an answer is, and what its
+vectors hold, is `online.answer`, as for the gRPC server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeGuard
 
 from feast import FeatureView, StreamFeatureView
-from feast.project import Project
-from feast.protos.feast.core.Entity_pb2 import Entity as EntityProto
-from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
-from feast.protos.feast.types.Value_pb2 import DoubleList, Int64List, Map, StringList
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from google.protobuf.timestamp_pb2 import Timestamp
-from msgspec.msgpack import Ext
 
-from featurestore.core.spec import ValueType, ViewSpec
+from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ValueType
 from featurestore.definitions.authoring import FEAST_TYPES
-from featurestore.definitions.registry import compile_registry
 from featurestore.errors import InvalidRequest, UnknownJoinKey
+from featurestore.online.answer.assembly import Answer
+from featurestore.online.answer.feast_vectors import NULL_VALUE, PRESENT, FeastVectors, add_nothing
+from featurestore.online.answer.service_plan import ServicePlan, make_service_plan
 from featurestore.online.generations import Generation
-from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
-from featurestore.online.read.view_rows import (
-    Collection,
-    FieldStatus,
-    PlainRows,
-    RowValue,
-    StreamRows,
-    UnixSeconds,
-    ViewRow,
-    ViewRows,
-    missing_row,
-    unstreamed_row,
-)
 from featurestore.wire.entity_key import EntityValue, encode_key
 
 ReadRow = tuple[datetime | None, dict[str, ValueProto] | None]
@@ -49,8 +34,6 @@ ReadRow = tuple[datetime | None, dict[str, ValueProto] | None]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_MS_PER_SECOND = 1_000
-_NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,92 +41,73 @@ class AnsweringView:
     """How to answer some features of a view.
 
     Attributes:
-        table: Feast's object; held, so that its id stays its own.
-        generation: the generation that it was prepared for.
-        rows: reads its rows; None where the row of every entity is `nothing`.
-        nothing: the row of a view that cannot be read.
-        join_keys: names in the order that forms the entity key; empty where the view's entities say it.
         requested: names of the features.
+        plan: answers those that can be; None where none can, which are then NOT_FOUND.
+        places: for each requested name, its index in the plan's features; None where the plan lacks it.
     """
 
-    table: FeatureView
-    generation: Generation | None
-    rows: ViewRows | None
-    nothing: ViewRow
-    join_keys: tuple[str, ...]
     requested: tuple[str, ...]
+    plan: ServicePlan | None
+    places: tuple[int | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ViewRead:
-    """One view of a request: distinct entity keys, and which of them each of the N rows has."""
+def prepare(
+    project: str,
+    table: FeatureView,
+    requested: Sequence[str],
+    join_keys: Sequence[str],
+    generation: Generation | None,
+) -> AnsweringView:
+    """Work out how to answer.
 
-    table: FeatureView
-    view: AnsweringView
-    keys: list[bytes]
-    row_index: list[int]
-
-    def wanted(self) -> list[EntityRead | PlainRead]:
-        """What to read."""
-        rows = self.view.rows
-        return [] if rows is None else [rows.read(key) for key in self.keys]
-
-    def answers(self, found: Iterator[EntityBytes | PlainBytes], now_ms: int) -> list[ViewRow]:
-        """The row of each key; takes as many from `found` as were wanted."""
-        rows = self.view.rows
-        if rows is None:
-            return [self.view.nothing] * len(self.keys)
-        return [rows.row(key, next(found), now_ms) for key in self.keys]
-
-
-def prepare(project: str, table: FeatureView, requested: Sequence[str], generation: Generation | None) -> AnsweringView:
-    """Work out how to answer."""
-    names = tuple(requested)
-    nothing = missing_row(len(names))
+    Args:
+        project: Feast project.
+        table: the view.
+        requested: names of its features.
+        join_keys: its join keys, in the order of its entities.
+        generation: the one that answers a windowed view, if there is one.
+    """
     if not is_windowed(table):
-        return AnsweringView(
-            table, generation, PlainRows(project, table.name, names, ttl_ms(table)), nothing, (), names
-        )
-    if generation is not None:
-        join_keys = tuple(key.name for key in generation.view.join_keys)
-        if sorted(join_keys) == sorted(table.join_keys):
-            rows = StreamRows(generation, _still_typed(table, names, generation))
-            return AnsweringView(table, generation, rows, nothing, join_keys, names)
-    view = _compile(table, project)
-    nothing = nothing if view is None else unstreamed_row(view, names)
-    return AnsweringView(table, generation, None, nothing, (), names)
+        keys = tuple(Column(name, ValueType.STRING) for name in join_keys)
+        # As stored: the SDK gives back the message that materialize or push wrote.
+        columns = tuple(Column(name, ValueType.AS_STORED) for name in requested)
+        plain = PlainViewSpec(table.name, keys, columns, ttl_ms(table))
+        return _answering(requested, requested, keys, RepoSpec(project, (), (plain,), ()), {})
+    if generation is None or sorted(key.name for key in generation.view.join_keys) != sorted(table.join_keys):
+        return AnsweringView(tuple(requested), None, (None,) * len(requested))
+    view = generation.view
+    repo = RepoSpec(project, (view,), (), ())
+    return _answering(
+        requested, still_typed(table, requested, generation), view.join_keys, repo, {view.name: generation}
+    )
 
 
-def _still_typed(table: FeatureView, names: Sequence[str], generation: Generation) -> dict[str, ValueType | None]:
-    """Type of each feature where the generation and Feast's field agree on it; Feast has one type for all maps."""
+def _answering(
+    requested: Sequence[str],
+    answered: Sequence[str],
+    join_keys: tuple[Column, ...],
+    repo: RepoSpec,
+    serving: Mapping[str, Generation],
+) -> AnsweringView:
+    """The plan of the one view of `repo`."""
+    [view_name] = [view.name for view in repo.views] + [view.name for view in repo.plain_views]
+    references = [FeatureReference(view_name, name, name) for name in answered]
+    plan = make_service_plan("", references, join_keys, repo, serving) if references else None
+    at = {name: index for index, name in enumerate(answered)}
+    return AnsweringView(tuple(requested), plan, tuple(at.get(name) for name in requested))
+
+
+def still_typed(table: FeatureView, names: Sequence[str], generation: Generation) -> tuple[str, ...]:
+    """Names of which generation and Feast's field have the same type; Feast has one type for all maps."""
     registered = {field.name: field.dtype for field in table.features}
     answered = {feature.name: feature.type for feature in generation.view.answers}
-    types = {name: answered.get(name) for name in names}
-    return {
-        name: value_type if value_type is not None and FEAST_TYPES[value_type] == registered.get(name) else None
-        for name, value_type in types.items()
-    }
+    return tuple(name for name in names if name in answered and FEAST_TYPES[answered[name]] == registered.get(name))
 
 
-def _compile(table: StreamFeatureView, project: str) -> ViewSpec | None:
-    """A stream view alone, as the registry would give it; None when it has mistakes."""
-    registry = RegistryProto()
-    registry.projects.append(Project(name=project).to_proto())
-    for name, column in zip(table.entities, table.entity_columns, strict=True):
-        entity = EntityProto()
-        entity.spec.name, entity.spec.join_key, entity.spec.project = name, column.name, project
-        entity.spec.value_type = column.dtype.to_value_type().value
-        registry.entities.append(entity)
-    view = table.to_proto()  # type: ignore[no-untyped-call]  # Feast declares no types here
-    view.spec.project = project
-    registry.stream_feature_views.append(view)
-    return compile_registry(registry.SerializeToString(), project=project).spec.view(table.name)
-
-
-def distinct_keys(
+def key_columns(
     table: FeatureView, names: Sequence[str], join_key_values: Mapping[str, Sequence[ValueProto]]
-) -> tuple[list[bytes], list[int]]:
-    """Entity keys of a request's rows, each once, and the index of each row's."""
+) -> list[list[EntityValue]]:
+    """For each join key of a view, one value for each row of a request."""
     columns = []
     for name in names:
         alias = table.projection.join_key_map.get(name, name)
@@ -153,18 +117,27 @@ def distinct_keys(
                 f'join key "{alias}" of feature view "{table.name}" is missing', hint="give it in every entity row"
             )
         columns.append([_key_part(value, alias) for value in values])
-    index: dict[bytes, int] = {}
-    rows = [index.setdefault(encode_key(parts), len(index)) for parts in zip(*columns, strict=True)]
-    return list(index), rows
+    return columns
+
+
+def key_rows(keys: Sequence[EntityKeyProto], order: Sequence[str]) -> list[list[EntityValue]]:
+    """The same from Feast's entity keys."""
+    rows = [_parts(key, order) for key in keys]
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in order]
 
 
 def key_of(key: EntityKeyProto, order: Sequence[str]) -> bytes:
     """Canonical bytes of Feast's entity key."""
+    return encode_key(_parts(key, order or sorted(key.join_keys)))
+
+
+def _parts(key: EntityKeyProto, order: Sequence[str]) -> list[EntityValue]:
+    """The values of an entity key in the order of a view's join keys."""
     parts = {name: _key_part(value, name) for name, value in zip(key.join_keys, key.entity_values, strict=True)}
     missing = [name for name in order if name not in parts]
     if missing:
         raise UnknownJoinKey(f'join key "{missing[0]}" is missing', hint="give every join key of the feature view")
-    return encode_key([parts[name] for name in order or sorted(parts)])
+    return [parts[name] for name in order]
 
 
 def _key_part(value: ValueProto, join_key: str) -> EntityValue:
@@ -179,23 +152,24 @@ def _key_part(value: ValueProto, join_key: str) -> EntityValue:
 
 
 def add_vectors(
-    response: GetOnlineFeaturesResponse, read: ViewRead, answers: Sequence[ViewRow], *, full_names: bool
+    response: GetOnlineFeaturesResponse,
+    table: FeatureView,
+    view: AnsweringView,
+    answer: Answer | None,
+    row_count: int,
+    *,
+    full_names: bool,
 ) -> None:
-    """One vector for each feature."""
-    requested = read.view.requested
-    name = read.table.projection.name_to_use()  # type: ignore[no-untyped-call]  # Feast declares no types here
+    """One vector for each requested feature."""
+    name = table.projection.name_to_use()  # type: ignore[no-untyped-call]  # Feast declares no types here
     prefix = f"{name}__" if full_names else ""
-    response.metadata.feature_names.val.extend(prefix + name for name in requested)
-    stamps = [_timestamp(row.event_time_ms) for row in answers]
-    values = [_value_protos(row.values) for row in answers]
-    index = read.row_index
-    event_timestamps = [stamps[at] for at in index]
-    for feature in range(len(requested)):
-        vector = response.results.add()
-        vector.values.extend([values[at][feature] for at in index])
-        statuses = [answers[at].statuses[feature] for at in index]
-        vector.statuses.extend(statuses)  # type: ignore[arg-type]  # our enum has the numbers of Feast's
-        vector.event_timestamps.extend(event_timestamps)
+    response.metadata.feature_names.val.extend(prefix + each for each in view.requested)
+    vectors = None if answer is None or view.plan is None else FeastVectors(view.plan.schema, answer, Timestamp)
+    for place in view.places:
+        if vectors is None or place is None:
+            add_nothing(response.results, row_count, Timestamp)
+        else:
+            vectors.add(response.results, place)
 
 
 def add_version(response: GetOnlineFeaturesResponse, table: FeatureView) -> None:
@@ -206,52 +180,22 @@ def add_version(response: GetOnlineFeaturesResponse, table: FeatureView) -> None
         response.metadata.feature_view_metadata.add(name=name, version=version)
 
 
-def read_row(requested: Sequence[str], row: ViewRow) -> ReadRow:
-    """A row for Feast's generic read path, which knows found and not found alone."""
-    values = {
-        name: value
-        for name, value, status in zip(requested, _value_protos(row.values), row.statuses, strict=True)
-        if status in (FieldStatus.PRESENT, FieldStatus.NULL_VALUE)
-    }
-    return (_EPOCH + timedelta(milliseconds=row.event_time_ms), values) if values else (None, None)
+def read_rows(response: GetOnlineFeaturesResponse, requested: Sequence[str], row_count: int) -> list[ReadRow]:
+    """Vectors as rows for Feast's generic read path, which knows found and not found alone."""
+    return [_read_row(response.results, requested, row) for row in range(row_count)]
 
 
-def _value_protos(values: Iterable[RowValue]) -> list[ValueProto]:
-    """A row's values as Feast's messages."""
-    return [_VALUE_PROTOS[type(value)](value) for value in values]
-
-
-_VALUE_PROTOS: Mapping[type, Callable[[Any], ValueProto]] = {
-    type(None): lambda _null: ValueProto(),
-    bool: lambda value: ValueProto(bool_val=value),
-    int: lambda value: ValueProto(int64_val=value),
-    float: lambda value: ValueProto(double_val=value),
-    str: lambda value: ValueProto(string_val=value),
-    UnixSeconds: lambda value: ValueProto(unix_timestamp_val=value),
-    Collection: lambda value: _COLLECTION_PROTOS[value.type](value.elements),
-    Ext: lambda value: ValueProto.FromString(bytes(value.data)),
-}
-
-_COLLECTION_PROTOS: Mapping[ValueType, Callable[[Any], ValueProto]] = {
-    ValueType.INT64_LIST: lambda elements: ValueProto(int64_list_val=Int64List(val=elements)),
-    ValueType.FLOAT64_LIST: lambda elements: ValueProto(double_list_val=DoubleList(val=elements)),
-    ValueType.STRING_LIST: lambda elements: ValueProto(string_list_val=StringList(val=elements)),
-    ValueType.INT64_MAP: lambda elements: _map_proto({key: ValueProto(int64_val=one) for key, one in elements.items()}),
-    ValueType.FLOAT64_MAP: lambda elements: _map_proto(
-        {key: ValueProto(double_val=one) for key, one in elements.items()}
-    ),
-}
-
-
-def _map_proto(entries: Mapping[str, ValueProto]) -> ValueProto:
-    """A map as Feast's message."""
-    return ValueProto(map_val=Map(val=entries))
-
-
-def _timestamp(event_time_ms: int) -> Timestamp:
-    """A protobuf timestamp; the epoch where there is no event."""
-    seconds, rest_ms = divmod(event_time_ms, _MS_PER_SECOND)
-    return Timestamp(seconds=seconds, nanos=rest_ms * _NS_PER_MS)
+def _read_row(vectors: Any, requested: Sequence[str], row: int) -> ReadRow:
+    """One row; its event time is that of any value that was found, which all come from one view."""
+    found = [
+        (name, vector)
+        for name, vector in zip(requested, vectors, strict=True)
+        if vector.statuses[row] in (PRESENT, NULL_VALUE)
+    ]
+    if not found:
+        return None, None
+    event_time_ms = found[0][1].event_timestamps[row].ToMilliseconds()
+    return _EPOCH + timedelta(milliseconds=event_time_ms), {name: vector.values[row] for name, vector in found}
 
 
 def is_windowed(table: object) -> TypeGuard[StreamFeatureView]:

@@ -26,11 +26,11 @@ from featurestore.errors import (
     OnlineStoreDown,
     UnknownFeatureService,
 )
+from featurestore.online.answer.service_plan import ServicePlan, make_service_plan
 from featurestore.online.generations import Generation
 from featurestore.online.read.reader import Reader
 from featurestore.online.read.serving_generations import look
 from featurestore.online.store import OnlineStore
-from featurestore.serving.answer.service_plan import ServicePlan, make_service_plan
 from featurestore.serving.catalog.registry import Registry
 from featurestore.serving.request.limits import CACHED_PLANS_MAX, FEATURES_PER_REQUEST_MAX, POLL_SECONDS
 

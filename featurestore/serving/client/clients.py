@@ -22,13 +22,12 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
-from featurestore.clock import Clock, SystemClock
+from featurestore.clock import Clock, Deadline, SystemClock
 from featurestore.errors import DeadlineSpent, FeatureStoreError, InvalidRequest
+from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
-from featurestore.serving.answer.schema import ServiceSchema
 from featurestore.serving.client.messages import EntityValues, make_request, parse_result, parse_schema
 from featurestore.serving.client.result import LookupResult
-from featurestore.serving.request.deadline import Deadline
 from featurestore.serving.request.grpc_status import ERROR_KIND_KEY, error_of, is_transient
 from featurestore.serving.request.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from featurestore.core.spec import Column, ValueType
 from featurestore.errors import CorruptData, InvalidRequest
+from featurestore.online.answer.schema import SCALAR_MATRICES, FeatureSlot, ServedView, ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
-from featurestore.serving.answer.collections import unpack_collections
-from featurestore.serving.answer.schema import SCALAR_MATRICES, FeatureSlot, ServedView, ServiceSchema
 from featurestore.serving.client.result import LookupResult, SourcePosition, ViewFreshness
+from featurestore.serving.packed_columns import unpack_collections
 
 EntityValues = str | int | Sequence[str] | Sequence[int]
 """One row's join-key value, or one for each row."""
@@ -110,8 +110,7 @@ def parse_result(response: pb.LookupResponse, schema: ServiceSchema) -> LookupRe
         integers=np.array(response.integers, dtype=np.int64).reshape(-1, rows),
         strings=tuple(response.strings),
         collections={
-            matrix: unpack_collections(response, matrix, slots * rows)
-            for matrix, slots in schema.collection_counts.items()
+            matrix: unpack_collections(response, matrix, slots * rows) for matrix, slots in schema.object_counts.items()
         },
         statuses=np.frombuffer(response.statuses, dtype=np.uint8).reshape(-1, rows),
         as_of_ms=tuple(response.as_of_ms),

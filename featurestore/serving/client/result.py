@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.spec import ValueType
 from featurestore.errors import InvalidRequest
-from featurestore.serving.answer.collections import Collection
-from featurestore.serving.answer.schema import FeatureSlot, FeatureStatus, Matrix, ServiceSchema
+from featurestore.online.answer.schema import Collection, FeatureSlot, FeatureStatus, Matrix, ServiceSchema
 
 if TYPE_CHECKING:
     import pandas

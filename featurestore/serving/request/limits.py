@@ -17,9 +17,6 @@ RESPONSE_BYTES_MAX = 16 << 20
 ELEMENTS_PER_ANSWER_MAX = 1 << 20
 """Elements of all lists and maps of one answer: at 16 bytes each they are what a response may hold."""
 
-ROWS_LOWERED_TOGETHER_MAX = 64
-"""Rows whose lists and maps are made before they are counted; states are compact, and what they expand to is not."""
-
 FEATURES_PER_REQUEST_MAX = 2_000
 """Features of one ad-hoc "view:feature" list."""
 

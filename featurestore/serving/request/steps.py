@@ -16,9 +16,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from featurestore.clock import Deadline
 from featurestore.errors import FeatureStoreError
 from featurestore.online.store import AsyncReads, OnlineStore
-from featurestore.serving.request.deadline import Deadline
 
 KEYS_IN_LOOP_MAX = 256
 """A request that reads more than so many keys is finished in a thread: its computing would hold up the others."""

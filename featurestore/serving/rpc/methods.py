@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from featurestore.clock import Deadline
 from featurestore.errors import LimitExceeded
 from featurestore.serving._generated import lookup_pb2 as pb
-from featurestore.serving.request.deadline import Deadline
 from featurestore.serving.request.limits import RESPONSE_BYTES_MAX
 from featurestore.serving.request.steps import Handler, Steps, without_reading
 from featurestore.serving.services.feast import SERVICE_NAME as FEAST_SERVICE

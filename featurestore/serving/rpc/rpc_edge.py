@@ -16,9 +16,8 @@ from urllib.parse import quote
 import grpc
 from grpc_health.v1 import health
 
-from featurestore.clock import Clock
+from featurestore.clock import Clock, Deadline
 from featurestore.errors import FeatureStoreError
-from featurestore.serving.request.deadline import Deadline
 from featurestore.serving.request.grpc_status import code_of, metadata_of
 from featurestore.serving.request.limits import DEADLINE_DEFAULT_MS
 from featurestore.serving.rpc.methods import Method

@@ -26,9 +26,9 @@ from featurestore.offline.parity.feature_log import (
 )
 from featurestore.offline.training_set.answer_parts import object_array
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
-from featurestore.serving.answer.assembly import Answer, KeyColumns
-from featurestore.serving.answer.schema import FeatureSlot, Matrix
-from featurestore.serving.answer.service_plan import ServicePlan
+from featurestore.online.answer.assembly import Answer, KeyColumns
+from featurestore.online.answer.schema import FeatureSlot, Matrix
+from featurestore.online.answer.service_plan import ServicePlan
 from featurestore.wire.store_layout import decode_checkpoint
 
 CHECKPOINTS_KNOWN_MAX = 1_024
@@ -135,7 +135,7 @@ class _Rows:
             return integers if slot.type is ValueType.INT64 else integers.cast(ARROW_TYPES[slot.type])
         cells: list[Any] = []
         for answer in self._answers:
-            matrix = answer.strings if slot.matrix is Matrix.STRINGS else answer.collections[slot.matrix]
+            matrix = answer.strings if slot.matrix is Matrix.STRINGS else answer.objects[slot.matrix]
             cells += matrix[slot.slot * answer.row_count : (slot.slot + 1) * answer.row_count]
         if slot.matrix is Matrix.STRINGS:
             return pa.array(cells, type=pa.string(), mask=mask)

@@ -25,8 +25,8 @@ import pyarrow as pa
 from featurestore.clock import Clock
 from featurestore.errors import FeatureStoreError, InvalidRequest
 from featurestore.offline.parity.feature_log import LogLayout
-from featurestore.serving.answer.assembly import Answer, KeyColumns
-from featurestore.serving.answer.service_plan import ServicePlan
+from featurestore.online.answer.assembly import Answer, KeyColumns
+from featurestore.online.answer.service_plan import ServicePlan
 from featurestore.serving.sampling.rows import SampledAnswer, encode_rows, grouped, layout_of
 
 QUEUE_ROWS_MAX = 16_384

@@ -1,16 +1,6 @@
 """feast.serving.ServingService: the contract that Feast's own Python, Go and Java clients speak.
 
-Answers are a vector a feature, join keys first, and each vector has a value, a status and an event timestamp for every
-row: Feast's Java client indexes all three without looking at their lengths.
-
-    ours               Feast's
-    PRESENT            PRESENT
-    NULL_VALUE         NULL_VALUE, value unset
-    NOT_FOUND          NOT_FOUND, value 0 for counts and sums, else unset
-    NOT_READY          NOT_FOUND: not ingested yet
-    OUTSIDE_MAX_AGE    OUTSIDE_MAX_AGE, value unset
-
-An empty list or map is a value that is set and empty.
+Answers are a vector a feature, join keys first; `online.answer.feast_vectors` says what stands in them.
 
 `request_context` is for on-demand views, which are evaluated by the Feast SDK and not here.
 """
@@ -21,14 +11,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from featurestore import __version__
+from featurestore.clock import Deadline
 from featurestore.core.spec import Column, ValueType
 from featurestore.errors import InvalidRequest, UnknownJoinKey
-from featurestore.serving.answer.assembly import Answer
-from featurestore.serving.answer.lookup import FeatureLookup
-from featurestore.serving.answer.schema import FeatureStatus, Matrix
-from featurestore.serving.answer.service_plan import ServicePlan
+from featurestore.online.answer.feast_vectors import PRESENT, FeastVectors
+from featurestore.online.answer.service_plan import ServicePlan
 from featurestore.serving.catalog.catalog import CatalogSnapshot, CatalogSource
-from featurestore.serving.request.deadline import Deadline
+from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.request.steps import LongWork, Steps
 from featurestore.wire.feast.protos import message_class
 
@@ -40,35 +29,6 @@ InfoResponse: Any = message_class("feast.serving.GetFeastServingInfoResponse")
 FeaturesRequest: Any = message_class("feast.serving.GetOnlineFeaturesRequest")
 FeaturesResponse: Any = message_class("feast.serving.GetOnlineFeaturesResponse")
 _Timestamp: Any = message_class("google.protobuf.Timestamp")
-
-_MS_PER_SECOND = 1_000
-_NS_PER_MS = 1_000_000
-
-_PRESENT, _NULL_VALUE, _NOT_FOUND, _OUTSIDE_MAX_AGE = 1, 2, 3, 4
-_FEAST_STATUS: dict[int, int] = {
-    FeatureStatus.PRESENT: _PRESENT,
-    FeatureStatus.NULL_VALUE: _NULL_VALUE,
-    FeatureStatus.NOT_FOUND: _NOT_FOUND,
-    FeatureStatus.NOT_READY: _NOT_FOUND,
-    FeatureStatus.OUTSIDE_MAX_AGE: _OUTSIDE_MAX_AGE,
-}
-
-_VALUE_FIELDS: dict[ValueType, str] = {
-    ValueType.INT64: "int64_val",
-    ValueType.FLOAT64: "double_val",
-    ValueType.STRING: "string_val",
-    ValueType.BOOL: "bool_val",
-    ValueType.TIMESTAMP: "unix_timestamp_val",
-}
-
-_LIST_FIELDS: dict[ValueType, str] = {
-    ValueType.INT64_LIST: "int64_list_val",
-    ValueType.FLOAT64_LIST: "double_list_val",
-    ValueType.STRING_LIST: "string_list_val",
-}
-
-_MAP_VALUE_FIELDS: dict[ValueType, str] = {ValueType.INT64_MAP: "int64_val", ValueType.FLOAT64_MAP: "double_val"}
-"""Value fields of what a map holds; the map itself is a map_val."""
 
 _KEY_FIELDS: dict[ValueType, tuple[str, ...]] = {
     ValueType.STRING: ("string_val",),
@@ -110,10 +70,12 @@ class FeastService:
         names.extend(key.name for key in join_keys)
         names.extend(_names(plan, full_names=request.full_feature_names))
         epoch = [_Timestamp()] * answer.row_count
-        present = [_PRESENT] * answer.row_count
+        present = [PRESENT] * answer.row_count
         for key in join_keys:
             response.results.add(values=request.entities[key.name].val, statuses=present, event_timestamps=epoch)
-        _add_features(response.results, plan, answer)
+        vectors = FeastVectors(plan.schema, answer, _Timestamp)
+        for index in range(len(plan.schema.features)):
+            vectors.add(response.results, index)
         if request.include_feature_view_version_metadata:
             for view in plan.schema.views:
                 response.metadata.feature_view_metadata.add(name=view.name)
@@ -137,55 +99,6 @@ def _names(plan: ServicePlan, *, full_names: bool) -> Iterable[str]:
     return (feature.name for feature in plan.schema.features)
 
 
-def _add_features(results: Any, plan: ServicePlan, answer: Answer) -> None:
-    """One vector for each feature; filled in place, which costs half of building vectors and adding them."""
-    stamps = [[_stamp(moment) for moment in moments] for moments in answer.event_time_ms.tolist()]
-    statuses = answer.statuses.tolist()
-    null = answer.null.tolist()
-    matrices = {Matrix.INTEGERS: answer.integers.tolist(), Matrix.DOUBLES: answer.doubles.tolist()}
-    rows = answer.row_count
-    for index, feature in enumerate(plan.schema.features):
-        raw: Any
-        vector = results.add()
-        vector.statuses.extend([_FEAST_STATUS[status] for status in statuses[index]])
-        vector.event_timestamps.extend(stamps[feature.view])
-        if feature.matrix in answer.collections:
-            cells = answer.collections[feature.matrix][feature.slot * rows : (feature.slot + 1) * rows]
-            _add_collections(vector.values, feature.type, cells)
-            continue
-        if feature.matrix is Matrix.STRINGS:
-            raw = answer.strings[feature.slot * rows : (feature.slot + 1) * rows]
-        else:
-            raw = matrices[feature.matrix][feature.slot]
-        if feature.type is ValueType.TIMESTAMP:
-            # Feast's timestamps are whole seconds.
-            raw = [value // _MS_PER_SECOND for value in raw]
-        field = _VALUE_FIELDS[feature.type]
-        add_value = vector.values.add
-        for value, is_null in zip(raw, null[index], strict=True):
-            added = add_value()
-            if not is_null:
-                setattr(added, field, value)
-
-
-def _add_collections(values: Any, value_type: ValueType, cells: Sequence[Any]) -> None:
-    """A value for each list or map, unset where it is None."""
-    for cell in cells:
-        added = values.add()
-        if cell is None:
-            continue
-        if value_type in _MAP_VALUE_FIELDS:
-            # Present even when it is empty.
-            added.map_val.SetInParent()
-            entries, field = added.map_val.val, _MAP_VALUE_FIELDS[value_type]
-            for key, value in cell.items():
-                setattr(entries[key], field, value)
-        else:
-            elements = getattr(added, _LIST_FIELDS[value_type])
-            elements.SetInParent()
-            elements.val.extend(cell)
-
-
 def _column(key: Column | None, name: str, values: Sequence[Any]) -> list[str] | list[int]:
     """A column of Feast values as the join key's type."""
     if key is None:
@@ -201,9 +114,3 @@ def _column(key: Column | None, name: str, values: Sequence[Any]) -> list[str] |
             )
         column.append(getattr(value, kind))
     return column
-
-
-def _stamp(event_time_ms: int) -> Any:
-    """A Timestamp; the epoch where there is no event."""
-    seconds, rest_ms = divmod(event_time_ms, _MS_PER_SECOND)
-    return _Timestamp(seconds=seconds, nanos=rest_ms * _NS_PER_MS)

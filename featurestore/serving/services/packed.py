@@ -11,15 +11,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from featurestore.clock import Deadline
 from featurestore.core.spec import ValueType
 from featurestore.errors import InvalidRequest, UnknownJoinKey
+from featurestore.online.answer.assembly import Answer
+from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
-from featurestore.serving.answer.assembly import Answer
-from featurestore.serving.answer.collections import pack_collections
-from featurestore.serving.answer.lookup import FeatureLookup
-from featurestore.serving.answer.schema import ServiceSchema
 from featurestore.serving.catalog.catalog import CatalogSource
-from featurestore.serving.request.deadline import Deadline
+from featurestore.serving.lookup import FeatureLookup
+from featurestore.serving.packed_columns import pack_collections
 from featurestore.serving.request.steps import Steps
 from featurestore.wire.store_layout import decode_checkpoint
 
@@ -79,7 +79,7 @@ class PackedService:
             statuses=answer.statuses.tobytes(),
             as_of_ms=answer.as_of_ms,
         )
-        for matrix, cells in answer.collections.items():
+        for matrix, cells in answer.objects.items():
             pack_collections(response, matrix, cells)
         if request.include_metadata:
             response.views.extend(_metadata(answer))

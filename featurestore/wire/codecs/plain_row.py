@@ -32,11 +32,11 @@ VERSION = 1
 MESSAGE_CODE = 1
 """Extension code of a serialized feast.types.Value."""
 
-PlainValue = int | float | str | bool | list[int] | list[float] | list[str] | None
-"""A value as a lookup answers it; TIMESTAMP fields are integer milliseconds."""
-
 StoredValue = bool | int | float | str | Ext
 """A value as it is stored; `Ext` holds a serialized feast.types.Value."""
+
+PlainValue = StoredValue | list[int] | list[float] | list[str] | None
+"""A value as a lookup answers it; TIMESTAMP fields are integer milliseconds, AS_STORED ones are what was stored."""
 
 _HEADER = struct.Struct("<qB")
 _VERSION_BYTE = bytes([VERSION])
@@ -132,6 +132,8 @@ def decode_plain(view: PlainViewSpec, stored: bytes) -> PlainRow:
 
 def _as_type(value: StoredValue | None, value_type: ValueType) -> PlainValue:
     """The value if it is of the declared type, else null; exact, since a bool is an int to Python."""
+    if value_type is ValueType.AS_STORED:
+        return value
     if isinstance(value, Ext):
         return _from_message(value, value_type)
     return value if type(value) is _NATIVE_TYPES.get(value_type) else None

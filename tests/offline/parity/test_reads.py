@@ -139,7 +139,7 @@ def test_expansion_into_reads_is_bounded_whatever_the_batches(monkeypatch: pytes
         ReadPositions.of(positions_array([(2 * read, 0) for read in range(40)])),
     )
     logs = TableLogs(history_table(view, events), [0] * 100)
-    monkeypatch.setattr(reads, "EXPANDED_ROWS_MAX", 7)
+    monkeypatch.setattr("featurestore.offline.parity.reads.EXPANDED_ROWS_MAX", 7)
     found = recompute_at_reads(view, ["total"], reads, logs, memory_bytes=1 << 28)
 
     assert [sum(range(2 * read)) for read in range(40)] == found.column("total").to_pylist()

@@ -13,9 +13,9 @@ import featurestore.serving.catalog.catalog as catalog_source
 from featurestore.clock import SystemClock
 from featurestore.core.spec import FeatureReference, ServiceSpec, ValueType
 from featurestore.errors import OnlineStoreDown, UnknownFeatureService
+from featurestore.online.answer.schema import FeatureStatus
+from featurestore.online.answer.service_plan import ServicePlan
 from featurestore.online.redis.store import RedisStore, connect
-from featurestore.serving.answer.schema import FeatureStatus
-from featurestore.serving.answer.service_plan import ServicePlan
 from featurestore.serving.catalog.catalog import CatalogSource
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.rpc.listening import ServerSettings

@@ -7,9 +7,9 @@ import grpc
 import pytest
 
 from featurestore.errors import DeadlineSpent, InvalidRequest, Unavailable, UnknownFeatureService
+from featurestore.online.answer.schema import ServiceSchema
 from featurestore.online.probe import free_port
 from featurestore.serving._generated.lookup_pb2 import DescribeFeatureServiceResponse
-from featurestore.serving.answer.schema import ServiceSchema
 from featurestore.serving.client.clients import AsyncLookupClient, LookupClient, _pauses_s
 from featurestore.serving.client.messages import parse_schema
 from featurestore.serving.request.grpc_status import error_of, is_transient

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from featurestore.errors import Unavailable
 from featurestore.offline.parity.feature_log import LogLayout
-from featurestore.serving.answer.schema import FeatureStatus
+from featurestore.online.answer.schema import FeatureStatus
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.sampling.sample import FeatureLog, FeatureRowsWriter

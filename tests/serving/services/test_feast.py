@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from featurestore.serving.answer.service_plan import ServicePlan, make_service_plan
+from featurestore.online.answer.service_plan import ServicePlan, make_service_plan
 from featurestore.serving.catalog import catalog
 from featurestore.serving.client.clients import LookupClient
 from featurestore.testing.strategies import DAY_MS
@@ -121,7 +121,7 @@ def test_planning_an_unknown_list_holds_nobody_up(
         assert proceed.wait(10)
         return make_service_plan(*arguments)
 
-    monkeypatch.setattr(catalog, "make_plan", slow)
+    monkeypatch.setattr(catalog, "make_service_plan", slow)
     with ThreadPoolExecutor(1) as caller:
         asked = caller.submit(get_online_features, {"merchant_id": [7]}, ["merchant_activity:count_lifetime"])
         try:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featurestore.core.compiled import FLOAT_MATRIX, INT, INT_MATRIX, INTS, TRUTH_MATRIX, compiled
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
-from featurestore.serving.answer.schema import FeatureStatus
+from featurestore.online.answer.schema import FeatureStatus
 
 INTEGER, DOUBLE, OTHER = 0, 1, 2
 """Which matrix a value goes to: these loops see numbers only."""

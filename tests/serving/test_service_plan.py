@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from featurestore.clock import Deadline
 from featurestore.core.spec import FeatureReference, ServiceSpec, ValueType
+from featurestore.online.answer.assembly import Answer
+from featurestore.online.answer.schema import FeatureStatus, Matrix, ServedView, make_schema
+from featurestore.online.answer.service_plan import ServicePlan
 from featurestore.online.redis.store import RedisStore
-from featurestore.serving.answer.assembly import Answer
-from featurestore.serving.answer.lookup import FeatureLookup
-from featurestore.serving.answer.schema import FeatureStatus, Matrix, ServedView, make_schema
-from featurestore.serving.answer.service_plan import ServicePlan
 from featurestore.serving.catalog.catalog import CatalogSource
 from featurestore.serving.client.messages import parse_schema
-from featurestore.serving.request.deadline import Deadline
+from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.request.steps import run_blocking
 from featurestore.serving.services.packed import describe_schema
 from featurestore.testing.clock import ManualClock

@@ -14,9 +14,9 @@ from featurestore.errors import (
     UnknownFeatureService,
     UnknownJoinKey,
 )
+from featurestore.online.answer.schema import FeatureStatus
 from featurestore.online.read.reader import EntityRead
 from featurestore.online.redis.store import connect
-from featurestore.serving.answer.schema import FeatureStatus
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.request.limits import ROWS_PER_REQUEST_MAX
 from featurestore.serving.rpc.listening import ServerSettings

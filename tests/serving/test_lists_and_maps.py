@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from featurestore.cli.lookup import command
 from featurestore.core.spec import ValueType
 from featurestore.errors import CorruptData, InvalidRequest, LimitExceeded
+from featurestore.online.answer.assembly import ROWS_LOWERED_TOGETHER_MAX, AnswerLimits
+from featurestore.online.answer.schema import COLLECTION_MATRICES, FeatureStatus, Matrix
 from featurestore.online.redis.store import RedisStore
+from featurestore.serving import lookup
 from featurestore.serving._generated import lookup_pb2 as pb
-from featurestore.serving.answer import assembly
-from featurestore.serving.answer.collections import pack_collections, unpack_collections
-from featurestore.serving.answer.schema import COLLECTION_MATRICES, FeatureStatus, Matrix
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.client.messages import parse_schema
-from featurestore.serving.request.limits import ROWS_LOWERED_TOGETHER_MAX
+from featurestore.serving.packed_columns import pack_collections, unpack_collections
 from featurestore.serving.rpc import methods
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
@@ -186,7 +186,7 @@ def test_too_many_elements_are_refused_while_they_are_made(
     client: LookupClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer is bounded however long the lists are that its rows add up to."""
-    monkeypatch.setattr(assembly, "ELEMENTS_PER_ANSWER_MAX", 40)
+    monkeypatch.setattr(lookup, "LIMITS", AnswerLimits(elements_max=40))
     with pytest.raises(LimitExceeded, match="more than 40 elements") as raised:
         client.lookup("card_review", {"card_id": CARDS * 40})
 

@@ -14,14 +14,11 @@ from itertools import chain
 from typing import Any
 
 from featurestore.errors import CorruptData
+from featurestore.online.answer.schema import MAP_MATRICES, Cell, Collection, Matrix
 from featurestore.serving._generated import lookup_pb2 as pb
-from featurestore.serving.answer.schema import MAP_MATRICES, Matrix
-
-Collection = list[int] | list[float] | list[str] | dict[str, int] | dict[str, float]
-"""The value of a list or map feature; no element is null, a float may be NaN."""
 
 
-def pack_collections(response: pb.LookupResponse, matrix: Matrix, cells: Sequence[Collection | None]) -> None:
+def pack_collections(response: pb.LookupResponse, matrix: Matrix, cells: Sequence[Cell]) -> None:
     """Fill the column of one matrix; None is null.
 
     Args:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from featurestore.clock import Clock
+from featurestore.clock import Clock, Deadline
 from featurestore.core.spec import ValueType
 from featurestore.errors import (
     DeadlineSpent,
@@ -20,16 +20,23 @@ from featurestore.errors import (
     OnlineStoreDown,
     UnknownJoinKey,
 )
+from featurestore.online.answer.assembly import Answer, AnswerLimits, Assembly, DistinctReads, KeyColumns
+from featurestore.online.answer.schema import ServiceSchema
+from featurestore.online.answer.service_plan import ServicePlan
 from featurestore.online.read.reader import EntityBytes, PlainBytes, Reader
-from featurestore.serving.answer.assembly import Answer, Assembly, DistinctReads, KeyColumns
-from featurestore.serving.answer.schema import ServiceSchema
-from featurestore.serving.answer.service_plan import ServicePlan
-from featurestore.serving.request.deadline import Deadline
-from featurestore.serving.request.limits import ROWS_PER_REQUEST_MAX, STORE_TIMEOUT_MAX_MS
+from featurestore.serving.request.limits import (
+    ELEMENTS_PER_ANSWER_MAX,
+    ENTITY_READS_PER_REQUEST_MAX,
+    ROWS_PER_REQUEST_MAX,
+    STORE_TIMEOUT_MAX_MS,
+)
 from featurestore.serving.request.steps import Steps, StoreRead
 
 EntityColumns = Mapping[str, Sequence[str] | Sequence[int]]
 """Join key -> one value for each row."""
+
+LIMITS = AnswerLimits(reads_max=ENTITY_READS_PER_REQUEST_MAX, elements_max=ELEMENTS_PER_ANSWER_MAX)
+"""Of every answer that this server gives."""
 
 READ_TIME_MS_MAX = 1 << 53
 """Far enough for any calendar, and small enough that no window arithmetic overflows."""
@@ -99,7 +106,7 @@ class FeatureLookup:
         columns = _key_columns(plan.schema, entities)
         row_count = len(columns[0])
         read_times = _read_times(as_of_ms, row_count, self._clock)
-        reads = DistinctReads(plan, columns, row_count)
+        reads = DistinctReads(plan, columns, row_count, LIMITS)
         is_wanted = self._sink is not None and self._sink.takes()
         with_checkpoint = with_checkpoint or is_wanted
         found = yield from _read(reader, reads, deadline, with_checkpoint=with_checkpoint)

@@ -16,28 +16,25 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from featurestore.clock import Deadline
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.tiles.ranges import Gathered
 from featurestore.errors import AsOfTooOld, CorruptData, CorruptTile, InvariantBroken, LimitExceeded
+from featurestore.online.answer.scatter import give_statuses, place_numbers
+from featurestore.online.answer.schema import Cell, FeatureStatus, Matrix
+from featurestore.online.answer.service_plan import PlainPart, ServicePlan, StreamPart
 from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
-from featurestore.serving.answer.collections import Collection
-from featurestore.serving.answer.scatter import give_statuses, place_numbers
-from featurestore.serving.answer.schema import FeatureStatus, Matrix
-from featurestore.serving.answer.service_plan import PlainPart, ServicePlan, StreamPart
-from featurestore.serving.request.deadline import Deadline
-from featurestore.serving.request.limits import (
-    ELEMENTS_PER_ANSWER_MAX,
-    ENTITY_READS_PER_REQUEST_MAX,
-    ROWS_LOWERED_TOGETHER_MAX,
-)
 from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.codecs.plain_row import decode_plain
-from featurestore.wire.entity_key import KEY_BYTES_MAX, encode_key, encode_value
+from featurestore.wire.entity_key import KEY_BYTES_MAX, EntityValue, encode_key, encode_value
 
-KeyColumns = Sequence[Sequence[str] | Sequence[int]]
+KeyColumns = Sequence[Sequence[EntityValue]]
 """For each join key of the schema, one value for each row."""
 
 _Named = TypeVar("_Named", AsOfTooOld, CorruptData, AsOfTooOld | CorruptData)
+
+ROWS_LOWERED_TOGETHER_MAX = 64
+"""Rows whose lists and maps are made before they are counted; states are compact, and what they expand to is not."""
 
 ANSWERS_PER_DEADLINE_CHECK = 32
 """Entities computed between two looks at the clock: about a millisecond of work."""
@@ -52,7 +49,7 @@ class Answer:
         doubles: (D, N), NaN where null.
         integers: (I, N), 0 where null.
         strings: S x N texts, feature-major, empty where null.
-        collections: for each matrix of lists or maps that the schema uses, S x N values likewise, None where null.
+        objects: for each matrix of objects that the schema uses, S x N values likewise, None where null.
         statuses: (F, N) of FeatureStatus.
         null: (F, N) True where there is no value; a count beside NOT_FOUND is 0 and not null.
         as_of_ms: the read time of all rows, or of each.
@@ -64,12 +61,29 @@ class Answer:
     doubles: Float64Array
     integers: Int64Array
     strings: list[str]
-    collections: dict[Matrix, list[Collection | None]]
+    objects: dict[Matrix, list[Cell]]
     statuses: NDArray[np.uint8]
     null: BoolArray
     as_of_ms: tuple[int, ...]
     event_time_ms: Int64Array
     checkpoints: list[list[bytes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLimits:
+    """How large one answer may be; None is no limit.
+
+    Attributes:
+        reads_max: distinct (view, entity key) reads.
+        elements_max: elements of all lists and maps.
+    """
+
+    reads_max: int | None = None
+    elements_max: int | None = None
+
+
+NO_LIMITS = AnswerLimits()
+"""For a caller in the same process, who pays for what is asked."""
 
 
 class DistinctReads:
@@ -79,6 +93,7 @@ class DistinctReads:
         plan: the feature service.
         columns: values of its join keys.
         row_count: N.
+        limits: how large the answer may be.
 
     Attributes:
         wanted: what to read, each (view, entity key) once.
@@ -89,7 +104,10 @@ class DistinctReads:
         LimitExceeded: too many reads, or a key is too long.
     """
 
-    def __init__(self, plan: ServicePlan, columns: KeyColumns, row_count: int) -> None:
+    def __init__(
+        self, plan: ServicePlan, columns: KeyColumns, row_count: int, limits: AnswerLimits = NO_LIMITS
+    ) -> None:
+        self.limits = limits
         self.wanted: list[EntityRead | PlainRead] = []
         self.rows: list[list[int]] = []
         self.row_count = row_count
@@ -97,9 +115,9 @@ class DistinctReads:
             self._add([EntityRead(part.generation, key) for key in _entity_keys(plan, part, columns)])
         for plain in plan.plain_parts:
             self._add([PlainRead(plain.project, plain.spec, key) for key in _entity_keys(plan, plain, columns)])
-        if len(self.wanted) > ENTITY_READS_PER_REQUEST_MAX:
+        if limits.reads_max is not None and len(self.wanted) > limits.reads_max:
             raise LimitExceeded(
-                f"the request needs {len(self.wanted)} reads of the store, the limit is {ENTITY_READS_PER_REQUEST_MAX}",
+                f"the request needs {len(self.wanted)} reads of the store, the limit is {limits.reads_max}",
                 hint="split it into several requests",
             )
 
@@ -144,6 +162,7 @@ class Assembly:
     ) -> None:
         self._plan = plan
         self._reads = reads
+        self._limits = reads.limits
         self._found = found
         self._as_of_ms = as_of_ms
         self._deadline = deadline
@@ -153,8 +172,8 @@ class Assembly:
         self._doubles = np.zeros((len(plan.double_features), count))
         self._integers = np.zeros((plan.integer_count, count), dtype=np.int64)
         self._strings = [""] * (plan.string_count * count)
-        self._collections: dict[Matrix, list[Collection | None]] = {
-            matrix: [None] * (slots * count) for matrix, slots in schema.collection_counts.items()
+        self._objects: dict[Matrix, list[Cell]] = {
+            matrix: [None] * (slots * count) for matrix, slots in schema.object_counts.items()
         }
         self._elements = 0
         self._null = np.ones((len(schema.features), count), dtype=np.bool_)
@@ -191,7 +210,7 @@ class Assembly:
             doubles=self._doubles,
             integers=self._integers,
             strings=self._strings,
-            collections=self._collections,
+            objects=self._objects,
             statuses=statuses,
             null=self._null,
             as_of_ms=self._as_of_ms,
@@ -241,11 +260,12 @@ class Assembly:
         """Place one list or map; None is null."""
         if value is None:
             return
-        self._collections[matrix][cell] = value
+        self._objects[matrix][cell] = value
         self._elements += len(value)
-        if self._elements > ELEMENTS_PER_ANSWER_MAX:
+        elements_max = self._limits.elements_max
+        if elements_max is not None and self._elements > elements_max:
             raise LimitExceeded(
-                f"the lists and maps of the answer have more than {ELEMENTS_PER_ANSWER_MAX} elements",
+                f"the lists and maps of the answer have more than {elements_max} elements",
                 hint="ask for fewer rows at once, or for shorter lists",
             )
 
@@ -297,7 +317,7 @@ class Assembly:
                 continue
             self._view_status[part.view, row] = FeatureStatus.PRESENT
             for field, slot, at in part.targets:
-                value = stored.values[field]
+                value: Any = stored.values[field]
                 if value is None:
                     continue
                 self._null[at, row] = False
@@ -307,6 +327,8 @@ class Assembly:
                     self._doubles[slot.slot, row] = value
                 elif slot.matrix is Matrix.INTEGERS:
                     self._integers[slot.slot, row] = value
+                elif slot.matrix is Matrix.AS_STORED:
+                    self._objects[slot.matrix][slot.slot * self._row_count + row] = value
                 else:
                     self._put_collection(slot.matrix, slot.slot * self._row_count + row, value)
 

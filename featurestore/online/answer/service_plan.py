@@ -19,9 +19,8 @@ from featurestore.core.events import Int64Array
 from featurestore.core.lowering.lowering import Lowering
 from featurestore.core.lowering.lowering_input import LoweredView
 from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ValueType
-from featurestore.online.generations import Generation
-from featurestore.serving.answer.scatter import DOUBLE, INTEGER, OTHER
-from featurestore.serving.answer.schema import (
+from featurestore.online.answer.scatter import DOUBLE, INTEGER, OTHER
+from featurestore.online.answer.schema import (
     COLLECTION_MATRICES,
     MATRIX_OF,
     FeatureSlot,
@@ -30,6 +29,7 @@ from featurestore.serving.answer.schema import (
     ServiceSchema,
     make_schema,
 )
+from featurestore.online.generations import Generation
 from featurestore.wire.codecs.body import prepare
 
 BEFORE_EVERYTHING_MS = 0

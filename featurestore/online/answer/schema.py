@@ -5,7 +5,7 @@ for N rows the value of a feature is at [slot, row] of the (slots, N) matrix tha
 
     FLOAT64                    doubles             INT64_LIST     integer_lists     INT64_MAP     integer_maps
     INT64, BOOL, TIMESTAMP     integers            FLOAT64_LIST   double_lists      FLOAT64_MAP   double_maps
-    STRING                     strings             STRING_LIST    string_lists
+    STRING                     strings             STRING_LIST    string_lists      AS_STORED     as_stored
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import xxhash
 
 from featurestore.core.events import BoolArray, Int64Array
 from featurestore.core.spec import Column, ValueType
+from featurestore.wire.codecs.plain_row import StoredValue
 
 
 class FeatureStatus(enum.IntEnum):
@@ -31,8 +33,15 @@ class FeatureStatus(enum.IntEnum):
     OUTSIDE_MAX_AGE = 5
 
 
+Collection: TypeAlias = list[int] | list[float] | list[str] | dict[str, int] | dict[str, float]
+"""The value of a list or map feature; no element is null, a float may be NaN."""
+
+Cell: TypeAlias = Collection | StoredValue | None
+"""A value of a matrix of objects; None is null."""
+
+
 class Matrix(enum.Enum):
-    """The packed value columns of an answer, by their names in proto/featurestore/v1."""
+    """The packed value columns of an answer, by their names in proto/featurestore/v1; AS_STORED is never sent."""
 
     DOUBLES = "doubles"
     INTEGERS = "integers"
@@ -42,13 +51,15 @@ class Matrix(enum.Enum):
     STRING_LISTS = "string_lists"
     INTEGER_MAPS = "integer_maps"
     DOUBLE_MAPS = "double_maps"
+    AS_STORED = "as_stored"
 
 
 SCALAR_MATRICES = (Matrix.DOUBLES, Matrix.INTEGERS, Matrix.STRINGS)
 MAP_MATRICES = (Matrix.INTEGER_MAPS, Matrix.DOUBLE_MAPS)
 COLLECTION_MATRICES = (Matrix.INTEGER_LISTS, Matrix.DOUBLE_LISTS, Matrix.STRING_LISTS, *MAP_MATRICES)
 """Those of lists and maps."""
-
+OBJECT_MATRICES = (*COLLECTION_MATRICES, Matrix.AS_STORED)
+"""Those whose cells are Python objects."""
 
 MATRIX_OF: dict[ValueType, Matrix] = {
     ValueType.FLOAT64: Matrix.DOUBLES,
@@ -61,6 +72,7 @@ MATRIX_OF: dict[ValueType, Matrix] = {
     ValueType.STRING_LIST: Matrix.STRING_LISTS,
     ValueType.INT64_MAP: Matrix.INTEGER_MAPS,
     ValueType.FLOAT64_MAP: Matrix.DOUBLE_MAPS,
+    ValueType.AS_STORED: Matrix.AS_STORED,
 }
 
 
@@ -130,9 +142,9 @@ class ServiceSchema:
         }
 
     @cached_property
-    def collection_counts(self) -> dict[Matrix, int]:
-        """How many features each matrix of lists or maps has; only those that have any."""
-        counts = {matrix: len(self.features_of[matrix]) for matrix in COLLECTION_MATRICES}
+    def object_counts(self) -> dict[Matrix, int]:
+        """How many features each matrix of objects has; only those that have any."""
+        counts = {matrix: len(self.features_of[matrix]) for matrix in OBJECT_MATRICES}
         return {matrix: count for matrix, count in counts.items() if count}
 
     @cached_property
