@@ -19,6 +19,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from featurestore.clock import Clock
 from featurestore.core.events import KeyedBatch
+from featurestore.core.windows.durations import readable_duration
 from featurestore.online.generations import Generation
 from featurestore.online.write.writer import WriteReport
 from featurestore.wire.payloads import DeadLetter
@@ -164,12 +165,4 @@ class StreamProgress:
             FRESHNESS_MS.labels(view).set(age_ms)
         if not ages_ms:
             return ""
-        return f"freshness {_duration(max(ages_ms.values()))}"
-
-
-def _duration(milliseconds: int) -> str:
-    """A duration in the unit that fits."""
-    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
-        if milliseconds >= 2 * size:
-            return f"{milliseconds / size:.1f} {unit}"
-    return f"{milliseconds} ms"
+        return f"freshness {readable_duration(max(ages_ms.values()))}"

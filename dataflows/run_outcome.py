@@ -14,9 +14,15 @@ cluster with a broken socket; so an error is kept here and travels to the other 
 from __future__ import annotations
 
 import enum
+import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from featurestore.errors import StoreRolledBack
+
+_logger = logging.getLogger(__name__)
 
 
 class RunOutcome(enum.IntEnum):
@@ -75,6 +81,18 @@ class Conductor:
                 self.error = error
             self.outcome, self.cause = RunOutcome.FAILED, str(error)
         self.raise_unless_supervised(error)
+
+    @contextmanager
+    def ends_on_errors(self) -> Iterator[None]:
+        """A step's work: an error in it ends the flow, and what was not committed is read again."""
+        try:
+            yield
+        except StoreRolledBack as error:
+            _logger.warning("%s", error)
+            self.end(RunOutcome.REBUILD, error.message)
+            self.raise_unless_supervised(error)
+        except Exception as error:  # noqa: BLE001  # process edge: whatever it is, the flow must end in order
+            self.fail(error)
 
     def raise_unless_supervised(self, error: BaseException) -> None:
         """Let an error out of the step where nobody is there to start the flow again."""

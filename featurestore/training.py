@@ -6,6 +6,7 @@ A door: what stands in `__all__` keeps its name and its meaning from release to 
 `featurestore.spark`.
 """
 
+from featurestore.core.spec import RepoSpec
 from featurestore.definitions.registry import read_registry
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.parity.check import ParityOptions, check_parity
@@ -20,6 +21,7 @@ __all__ = [
     "History",
     "ParityOptions",
     "PlainHistory",
+    "RepoSpec",
     "TrainingSetProgress",
     "build_training_set",
     "check_parity",

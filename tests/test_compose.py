@@ -14,7 +14,7 @@ import yaml
 
 from dataflows.settings import OPTIONS, from_environment
 from featurestore.cli.main import COMMANDS, command
-from featurestore.definitions.durations import parse_duration_ms
+from featurestore.core.windows.durations import parse_duration_ms
 from featurestore.online.embedded import server_binary
 from featurestore.testing.servers.kafka import KAFKA_VERSION
 from featurestore.testing.servers.kafka import _server_properties as kafka_properties

@@ -22,7 +22,13 @@ NAMED_IN = (ROOT / "pyproject.toml", ROOT / "feature_repo" / "feature_store.yaml
 """Files that name modules without being Python."""
 
 FUNCTION_LINES_MAX = 70
-FILE_LINES_MAX = 400
+FILE_LINES_MAX = 420
+ROOMS_MAX = 12
+"""A folder is a picture that fits in the eye."""
+
+NOT_ROOMS = {"features", "client", "training", "spark", "feast", "__init__", "__main__"}
+"""Doors of the package, and what makes a folder a package or a program."""
+
 POSITIONAL_PARAMETERS_MAX = 7
 
 VAGUE_FILES = {"utils", "util", "helpers", "helper", "common", "misc", "stuff", "base_utils"}
@@ -111,6 +117,30 @@ def test_files_are_about_one_thing() -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in _files(*CODE)}
 
     assert [f"{_place(path, 1)}: {n} lines" for path, n in lengths.items() if n > FILE_LINES_MAX] == []
+
+
+def test_a_folder_shows_at_most_a_dozen_rooms() -> None:
+    """More of them want a folder of their own."""
+    folders = {path.parent for path in _files("featurestore", "dataflows")}
+    folders |= {parent for folder in folders for parent in folder.parents if ROOT in parent.parents}
+    crowded = {
+        str(folder.relative_to(ROOT)): len(rooms)
+        for folder in sorted(folders)
+        if len(rooms := {one.stem for one in folder.iterdir() if _is_room(one)} - NOT_ROOMS) > ROOMS_MAX
+    }
+
+    assert crowded == {}
+
+
+def test_no_file_repeats_the_name_of_its_folder_as_a_prefix() -> None:
+    """The folder says it."""
+    wrong = [
+        str(path.relative_to(ROOT))
+        for path in _files("featurestore", "dataflows")
+        if path.stem.startswith(f"{path.parent.name}_")
+    ]
+
+    assert wrong == []
 
 
 def test_functions_do_not_take_a_crowd() -> None:
@@ -255,8 +285,16 @@ def _mentioned_modules(path: Path) -> set[str]:
     return {".".join(each[:length]) for each in parts for length in range(2, len(each) + 1)}
 
 
+def _is_room(path: Path) -> bool:
+    """A module or a package of Python."""
+    if path.is_dir():
+        return path.name != "_generated" and any(path.rglob("*.py"))
+    return path.suffix == ".py"
+
+
 def _imported_names(path: Path) -> set[str]:
-    imports = [node for node in _tree(path).body if isinstance(node, ast.ImportFrom)]
+    """Names that a module imports, those for type checkers alone included."""
+    imports = [node for node in ast.walk(_tree(path)) if isinstance(node, ast.ImportFrom)]
     return {alias.asname or alias.name for node in imports for alias in node.names}
 
 

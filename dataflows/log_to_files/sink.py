@@ -8,9 +8,8 @@ only when twice as many rows have come as one commit takes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,9 +20,8 @@ from prometheus_client import Counter
 from dataflows.dead_letters import DeadLetterWriter, write_letters
 from dataflows.logs.sources import Goodbye, Heartbeat, Shared, SourceItem
 from dataflows.retry import patiently
-from dataflows.run_outcome import PartitionEnd, RunOutcome
+from dataflows.run_outcome import PartitionEnd
 from featurestore.core.spec import SourceSpec
-from featurestore.errors import StoreRolledBack
 from featurestore.offline.event_log.files import LogFiles
 from featurestore.offline.event_log.schema import payload_columns, rows_of
 from featurestore.offline.event_log.writer import PartitionRows, PartitionWriter
@@ -183,7 +181,7 @@ class _LogPart(StatefulSinkPartition[LogItem, None]):
     def write_batch(self, values: list[LogItem]) -> None:
         """Take the rows, and commit when it is time."""
         conductor = self._shared.conductor
-        with self._ends_flow_on_errors():
+        with self._shared.conductor.ends_on_errors():
             if self._running is not None and self._running.done():
                 self._finish_commit()
             for item in values:
@@ -208,23 +206,11 @@ class _LogPart(StatefulSinkPartition[LogItem, None]):
 
     def close(self) -> None:
         """Commit what waits, so that the next start reads nothing twice."""
-        with self._ends_flow_on_errors():
+        with self._shared.conductor.ends_on_errors():
             if self._shared.conductor.drops_batches:
                 self._finish_commit()
             else:
                 self._commit_all()
-
-    @contextmanager
-    def _ends_flow_on_errors(self) -> Iterator[None]:
-        """Tell the conductor; what was not committed is read again."""
-        conductor = self._shared.conductor
-        try:
-            yield
-        except StoreRolledBack as error:
-            _logger.warning("%s", error)
-            conductor.end(RunOutcome.REBUILD, error.message)
-        except Exception as error:  # noqa: BLE001  # process edge: whatever it is, the flow must end in order
-            conductor.fail(error)
 
     def _is_own(self, end: PartitionEnd) -> bool:
         """It is this partition that has ended."""

@@ -12,9 +12,8 @@ and smaller batches, and take the processor from the commit that all wait for.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TypeAlias
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -24,9 +23,8 @@ from dataflows.logs.sources import Goodbye, Heartbeat, Shared
 from dataflows.plan.stream_plan import Stage, find_generation
 from dataflows.plan.tile_store import TileStore
 from dataflows.retry import patiently
-from dataflows.run_outcome import PartitionEnd, RunOutcome
+from dataflows.run_outcome import PartitionEnd
 from featurestore.core.events import KeyedBatch
-from featurestore.errors import StoreRolledBack
 from featurestore.online.generations import Generation
 from featurestore.online.write.writer import ViewWriter, write_together
 
@@ -84,7 +82,7 @@ class _WriterPart(StatefulSinkPartition[WriterItem, None]):
     def write_batch(self, values: list[WriterItem]) -> None:
         """Commit what has arrived, and note what else it says."""
         conductor = self._shared.conductor
-        with self._ends_flow_on_errors():
+        with self._shared.conductor.ends_on_errors():
             self._finish_commit()
             if not conductor.drops_batches:
                 items = [item for item in values if isinstance(item, WriterBatch)]
@@ -102,24 +100,11 @@ class _WriterPart(StatefulSinkPartition[WriterItem, None]):
 
     def close(self) -> None:
         """Finish the last commit and settle what is owed, so that the next start reads nothing twice."""
-        with self._ends_flow_on_errors():
+        with self._shared.conductor.ends_on_errors():
             self._finish_commit()
             self._thread.shutdown()
             if not self._shared.conductor.drops_batches:
                 self._lanes.close()
-
-    @contextmanager
-    def _ends_flow_on_errors(self) -> Iterator[None]:
-        """Tell the conductor; what was not committed is read again."""
-        conductor = self._shared.conductor
-        try:
-            yield
-        except StoreRolledBack as error:
-            _logger.warning("%s", error)
-            conductor.end(RunOutcome.REBUILD, error.message)
-            conductor.raise_unless_supervised(error)
-        except Exception as error:  # noqa: BLE001  # process edge: whatever it is, the flow must end in order
-            conductor.fail(error)
 
     def _commit(self, items: Sequence[WriterBatch]) -> None:
         """One commit for each view, of all its batches; without batches a sign of life. In the commit thread."""

@@ -240,6 +240,11 @@ class SourceSpec:
         more = (replace(self, topic=each.name, renamed=each.renamed, more_topics=()) for each in self.more_topics)
         return (replace(self, more_topics=()), *more) if self.more_topics else (self,)
 
+    @property
+    def id_column(self) -> Column | None:
+        """The column with the event id, if it has one."""
+        return None if self.event_id_column is None else self.column(self.event_id_column)
+
     def column(self, name: str) -> Column | None:
         """The column of that name, of the payload or computed, or None."""
         computed = [Column(column.name, column.type) for column in self.computed]

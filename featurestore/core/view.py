@@ -23,7 +23,7 @@ from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.inputs import view_inputs
 from featurestore.core.lowering.derived import derived_feature
 from featurestore.core.lowering.lowering import Lowering
-from featurestore.core.lowering.lowering_input import FeatureFields, LoweredView
+from featurestore.core.lowering.view_input import FeatureFields, LoweredView
 from featurestore.core.spec import FeatureSpec, ViewSpec, Window
 from featurestore.core.tiles.parts import Part
 from featurestore.core.tiles.ranges import find_bounds
@@ -126,7 +126,7 @@ class CompiledView:
         """Every feature of one entity key at one read time.
 
         Args:
-            table: the entity's tiles, ascending by start (see `wire.tile_codec.decode_entity`).
+            table: the entity's tiles, ascending by start (see `wire.codecs.body.decode_entity`).
             as_of_ms: read time, event time, exclusive.
 
         Raises:

@@ -2,7 +2,7 @@
 
     over=["1h", LIFETIME, today("Europe/Berlin"), this_month("Europe/Berlin"), session(gap="30m"), series("1h", 24)]
 
-Each is the length for Feast's time_window and tags for the Field, see `compile_window`.
+Each is the length for Feast's time_window, and tags for the Field, which `compile.window` reads.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from featurestore.core.spec import CalendarUnit
+from featurestore.core.windows.durations import parse_duration_ms
 from featurestore.definitions.compile.window import (
     GAP_TAG,
     LIFETIME,
@@ -21,7 +22,6 @@ from featurestore.definitions.compile.window import (
     TIMEZONE_TAG,
     WINDOW_TAG,
 )
-from featurestore.definitions.durations import parse_duration_ms
 from featurestore.definitions.problems import MISTAKE_TAG, mistake_text
 from featurestore.errors import InvalidRequest
 
@@ -45,31 +45,47 @@ class NamedWindow:
 
 
 def today(timezone: str) -> NamedWindow:
-    """Since midnight in a time zone, such as "Europe/Berlin"."""
+    """Since midnight.
+
+    Args:
+        timezone: IANA name of the zone whose clocks say when a day begins, such as "Europe/Berlin".
+    """
     return _calendar(CalendarUnit.DAY, timezone)
 
 
 def this_week(timezone: str) -> NamedWindow:
-    """Since Monday in a time zone."""
+    """Since Monday.
+
+    Args:
+        timezone: IANA name of the zone whose clocks say when a week begins.
+    """
     return _calendar(CalendarUnit.WEEK, timezone)
 
 
 def this_month(timezone: str) -> NamedWindow:
-    """Since the first of the month in a time zone."""
+    """Since the first of the month.
+
+    Args:
+        timezone: IANA name of the zone whose clocks say when a month begins.
+    """
     return _calendar(CalendarUnit.MONTH, timezone)
 
 
 def this_year(timezone: str) -> NamedWindow:
-    """Since the first of January in a time zone."""
+    """Since the first of January.
+
+    Args:
+        timezone: IANA name of the zone whose clocks say when a year begins.
+    """
     return _calendar(CalendarUnit.YEAR, timezone)
 
 
 def session(*, gap: str, longest: str = "") -> NamedWindow:
-    """The session that is open when asked.
+    """The session that is open when asked: a run of events without a longer silence than the gap.
 
     Args:
         gap: longest silence within it, such as "30m".
-        longest: how far back it is followed; default a hundred gaps, but no more than a day.
+        longest: how far back it is followed; default: a hundred gaps, but no more than a day (or the gap, if longer).
     """
     # Texts, whatever was given: what is no duration is reported by the plan.
     tags = {WINDOW_TAG: SESSION, GAP_TAG: str(gap)}
@@ -77,7 +93,12 @@ def session(*, gap: str, longest: str = "") -> NamedWindow:
 
 
 def series(each: str, count: int) -> NamedWindow:
-    """The last `count` windows of a length, such as 24 of "1h": the answer is a list, oldest first."""
+    """Several windows, one after another: the answer is a list, oldest first.
+
+    Args:
+        each: length of one, such as "1h".
+        count: how many, such as 24.
+    """
     return _lengthy(f"{count}x{each}", each, {SERIES_TAG: str(count)})
 
 

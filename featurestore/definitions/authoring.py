@@ -1,26 +1,12 @@
 """Short ways to write Feast objects: columns x functions x windows in a line, plain Feast objects out.
 
-    card_activity = stream_view(
-        name="card_activity",
-        entities=[card],
-        source=transactions,
-        features=[
-            *count(over=["1m", "1h", "1d", LIFETIME]),
-            *aggregate("amount", ["sum", "mean", "max"], over=["1h", "1d", "30d"]),
-            *aggregate("amount", "sum", over="1h", offset="7d"),          # the same hour a week ago
-            *aggregate("amount", "sum", over=[today("Europe/Berlin"), session(gap="30m")]),
-            *count(over=series("1h", 24)),                                # the last 24 hours by the hour
-            *count(over="1h", where="is_declined", name="declines"),
-            *derive("decline_rate_1h", "declines_1h / nullif(count_1h, 0)"),
-        ],
-    )
+    *count(over=["1m", "1h", LIFETIME])                             count_1m, count_1h, count_lifetime
+    *aggregate("amount", ["sum", "max"], over="1d")                 amount_sum_1d, amount_max_1d
+    *derive("largest_share", "amount_max_1d / amount_sum_1d")       largest_share
 
-gives a `feast.StreamFeatureView` with the features count_1m ... count_lifetime, amount_sum_1h ... amount_max_30d,
-amount_sum_1h_offset_7d, amount_sum_today, amount_sum_session_30m, count_24x1h, declines_1h, each an `Aggregation` and
-the `Field` of the right type, and a Field for decline_rate_1h. Nothing is hidden: print the view, or write it by hand.
-Mistakes are not raised here but reported by `featurestore plan`, all at once and for hand-written views alike.
-
-Feast has no field for some things, so they are tags: `compile_view`, `compile_window` and `compile_source` name them.
+`stream_view` makes a `feast.StreamFeatureView` of them: an `Aggregation` and a `Field` of the right type for each, and
+a `Field` for a derived one. What Feast has no field for is a tag; docs/authoring.md has all of them. Mistakes are not
+raised here but reported by `featurestore plan`, all at once and for hand-written views alike.
 """
 
 from __future__ import annotations
@@ -59,8 +45,14 @@ from featurestore.definitions.compile.expressions import (
     WHERE_TAG,
     computed_columns,
 )
-from featurestore.definitions.compile.source import DEDUP_HORIZON_TAG, EVENT_ID_TAG, MAX_FUTURE_TAG
-from featurestore.definitions.compile.topics import TOPIC_COLUMN_TAG, TOPIC_TAG_PREFIX, topic_text
+from featurestore.definitions.compile.source import (
+    DEDUP_HORIZON_TAG,
+    EVENT_ID_TAG,
+    MAX_FUTURE_TAG,
+    TOPIC_COLUMN_TAG,
+    TOPIC_TAG_PREFIX,
+    topic_text,
+)
 from featurestore.definitions.compile.view import LOOKBACK_TAG
 from featurestore.definitions.compile.window import LIFETIME, OFFSET_TAG, SERIES_TAG
 from featurestore.definitions.problems import MISTAKE_TAG, Place, ProblemList, mistake_text
@@ -127,7 +119,12 @@ class WindowedFeature:
 
 @dataclass(frozen=True, slots=True)
 class DerivedFeature:
-    """A feature that is an SQL expression over other features of its view, made by `derive`."""
+    """A feature that is an SQL expression over other features of its view, made by `derive`.
+
+    Attributes:
+        name: of the feature.
+        expression: SQL over the names of the other features.
+    """
 
     name: str
     expression: str
@@ -150,12 +147,12 @@ def aggregate(
         functions: one or several of the catalog's functions ("sum", "mean", "stddev_pop" ...).
         over: one or several windows: durations such as "15m", LIFETIME, `today`, `this_month`, `session`, `series` ...
         hop: grid of the windows' old edge; "1ms" makes them exact. Default: at most 1/60 of each window.
-        offset: how far back the windows end.
+        offset: how far back the windows end, such as "7d"; default: at the moment of the read.
         where: SQL condition over the source's columns; only events for which it is true count.
-        name: stands for "{column}_{function}" in the names; only for one column and one function.
+        name: stands for `{column}_{function}` in the names; only for one column and one function.
 
     Returns:
-        Features named "{column}_{function}_{window}", in the order columns, functions, windows.
+        Features named `{column}_{function}_{window}`, in the order columns, functions, windows.
 
     Raises:
         InvalidRequest: no column or function at all, or a name for more than one.
@@ -182,7 +179,15 @@ def aggregate(
 def count(
     *, over: Over, hop: str = "", offset: str = "", where: str = "", name: str = "count"
 ) -> list[WindowedFeature]:
-    """How many events there were, over every window; arguments as in `aggregate`."""
+    """How many events there were, over every window.
+
+    Args:
+        over: one or several windows, as in `aggregate`.
+        hop: as in `aggregate`.
+        offset: as in `aggregate`.
+        where: as in `aggregate`.
+        name: what the features' names begin with: `{name}_{window}`.
+    """
     return aggregate("", "count", over=over, hop=hop, offset=offset, where=where, name=name)
 
 
@@ -220,10 +225,9 @@ def stream_view(
         entities: the keys by which its features are looked up.
         source: the stream; its schema gives the types of the fields.
         features: from `aggregate`, `count` and `derive`.
-        prefix: put before every feature's name (expressions of derived features use the full names). Worth having where
-            a service takes several views: the Feast SDK refuses a service in which two features share a name, unless it
-            is asked for full names.
-        ttl: how long events matter, if longer than the longest window needs.
+        prefix: put before every feature's name; expressions of derived features use the full names. Views that meet in
+            a service should differ in it: the Feast SDK refuses a service in which two features share a name.
+        ttl: how long events matter, such as "90d"; default: as long as the longest window needs.
         lookback: how far before an entity's newest event an `as_of` read stays exact; default "1m".
         where: SQL condition over the source's columns; other events are none of the view's.
         undo: SQL condition; events for which it is true take back what an equal event added.
@@ -285,10 +289,10 @@ def kafka_source(
         dedup_horizon: how long an id is remembered; default "1h".
         max_future: how far ahead of the clock an event may be dated; default "5m".
         computed: column -> SQL over the payload's columns and other computed ones, such as
-            {"local_hour": "extract(hour from event_time at time zone 'Europe/Berlin')"}.
+            `{"local_hour": "extract(hour from event_time at time zone 'Europe/Berlin')"}`.
         more_topics: further topic -> payload field -> column, for the fields that are called otherwise there.
-        topic_column: name of a STRING column that holds the topic of each event, for conditions.
-        bootstrap_servers: Kafka's addresses.
+        topic_column: name of a string column that holds the topic of each event, for conditions.
+        bootstrap_servers: Kafka's addresses; `featurestore stream --bootstrap-servers` wins over them.
         history: the same events at rest, for training sets; Feast insists on one, but it need not exist yet.
         description: as in Feast.
         owner: as in Feast.

@@ -24,8 +24,8 @@ from featurestore.core.spec import (
     ViewSpec,
     Window,
 )
+from featurestore.core.windows.durations import format_duration
 from featurestore.definitions.compile.repo import Compilation
-from featurestore.definitions.durations import format_duration
 from featurestore.definitions.registry import compile_registry, read_registry_bytes
 from featurestore.wire.codecs.view_json import definition_hash
 from featurestore.wire.feast.registry import projects_of

@@ -2,8 +2,8 @@
 
 Feast decorates its classes with `typeguard.typechecked`, which re-parses the source of each at import: four fifths of
 the import's time, for argument checks that mypy does better. While Feast is first imported here, the decorator does
-nothing. Only our own processes do so: an author's notebook that imports `authoring` keeps Feast's checks, and a Feast
-that is already imported is left as it is.
+nothing. Only our own processes do so: an author's notebook that imports `featurestore.features` keeps Feast's checks,
+and a Feast that is already imported is left as it is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Read an applied Feast registry into specs, without importing Feast.
 
-    registry file | SQL registry --bytes--> wire.feast_registry --records--> compile --> RepoSpec
+    registry file | SQL registry --bytes--> wire.feast.registry --records--> compile --> RepoSpec
 
 A file registry is one serialized message; a SQL registry (https://docs.feast.dev, registry_type: sql) holds the same
 messages one a row, read through SQLAlchemy, which is imported only then. A registry in object storage is read by

@@ -22,8 +22,8 @@ import pyarrow as pa
 
 from featurestore.core.events import BlobRow, ColumnValues, EventBatch, Int64Array
 from featurestore.core.inputs import view_inputs
-from featurestore.core.point_in_time.rows import EntityEvents, hash_ids
-from featurestore.core.spec import Column, SourceSpec, ValueType, ViewSpec
+from featurestore.core.point_in_time.rows import EntityEvents, hash_history_ids
+from featurestore.core.spec import Column, ValueType, ViewSpec
 from featurestore.core.view import CompiledView
 from featurestore.errors import InvalidRequest
 from featurestore.offline.event_log.reader import EventLog
@@ -151,7 +151,7 @@ class LogEvents:
 
     def _scan(self) -> Iterator[pa.RecordBatch]:
         """The log's rows, of one partition each batch, with an id where the source declares one."""
-        id_column = _id_column(self._view.source)
+        id_column = self._view.source.id_column
         names = [*view_inputs(self._view).payload_columns, *([] if id_column is None else [id_column.name])]
         wanted = list(dict.fromkeys(["topic", "partition", "offset", _TIME, *names]))
         for batch in self._log.scan(wanted, from_ms=self.from_ms, snapshot=self._snapshot, positions=self.positions):
@@ -183,7 +183,7 @@ class LogEvents:
             _SOURCE: pa.array(np.full(len(keyed.offsets), self._sources[partition], dtype=np.int32)),
             _OFFSET: pa.array(keyed.offsets),
         }
-        id_column = _id_column(view.source)
+        id_column = view.source.id_column
         if id_column is not None:
             rows = pa.array(np.searchsorted(offsets, keyed.offsets))
             ids = batch.column(id_column.name).take(rows)
@@ -230,7 +230,7 @@ class LogEvents:
         times_ms = table.column(_TIME).chunk(0).to_numpy().copy()  # compiled loops take no read-only arrays
         recent, recent_entity, hashes = None, None, None
         if ids is not None and self._view.source.dedup_horizon_ms > 0:
-            hashes = hash_ids(ids)
+            hashes = hash_history_ids(ids)
             first_recent = self._first_recent[table.column(_SOURCE).chunk(0).to_numpy()]
             is_recent = table.column(_OFFSET).chunk(0).to_numpy() >= first_recent
             recent, recent_entity = ids[is_recent], entity[is_recent]
@@ -241,7 +241,7 @@ class LogEvents:
     def _stored_schema(self) -> pa.Schema:
         """Columns of the files."""
         fields = [(_KEY, pa.binary()), (_TIME, pa.int64()), (_SOURCE, pa.int32()), (_OFFSET, pa.int64())]
-        if _id_column(self._view.source) is not None:
+        if self._view.source.id_column is not None:
             fields.append((_ID, pa.binary()))
         columns = view_inputs(self._view).event_columns
         return pa.schema([*fields, *((_COLUMN + column.name, _stored_type(column)) for column in columns)])
@@ -272,11 +272,6 @@ class LogEvents:
 
     def _path(self, bucket: int) -> Path:
         return self._directory / f"events-{bucket:05d}"
-
-
-def _id_column(source: SourceSpec) -> Column | None:
-    """The column with the event id."""
-    return None if source.event_id_column is None else source.column(source.event_id_column)
 
 
 def _objects(array: pa.Array) -> ColumnValues:

@@ -59,7 +59,7 @@ class Generation:
         project: Feast project.
         view: the definition.
         number: 1 for the view's first.
-        definition_hash: see `wire.view_codec.definition_hash`.
+        definition_hash: see `wire.codecs.view_json.definition_hash`.
         state: where it is in its life.
         is_bootstrapped: its history was computed from the event log.
         replaces: number of the generation that served before it, to which a rollback returns; None before it serves.

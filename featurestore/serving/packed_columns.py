@@ -14,17 +14,17 @@ from itertools import chain
 from typing import Any
 
 from featurestore.errors import CorruptData
-from featurestore.online.answer.schema import MAP_MATRICES, Cell, Collection, Matrix
+from featurestore.online.answer.schema import MAP_MATRICES, Collection, Matrix
 from featurestore.serving._generated import lookup_pb2 as pb
 
 
-def pack_collections(response: pb.LookupResponse, matrix: Matrix, cells: Sequence[Cell]) -> None:
+def pack_collections(response: pb.LookupResponse, matrix: Matrix, cells: Sequence[Any]) -> None:
     """Fill the column of one matrix; None is null.
 
     Args:
         response: whose column of the matrix's name is filled.
         matrix: one of COLLECTION_MATRICES.
-        cells: S x N values, feature-major.
+        cells: S x N collections, feature-major.
     """
     packed: Any = getattr(response, matrix.value)
     filled: list[Any] = [cell for cell in cells if cell]

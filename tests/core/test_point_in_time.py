@@ -11,7 +11,7 @@ from featurestore.core.aggregations.catalog import names
 from featurestore.core.events import BlobRow
 from featurestore.core.lowering.lowering import INT_TYPES
 from featurestore.core.point_in_time.answer import PointInTime
-from featurestore.core.point_in_time.rows import EntityEvents, Moments, chunks, first_of_ids, hash_ids
+from featurestore.core.point_in_time.rows import EntityEvents, Moments, chunks, first_of_ids, hash_history_ids
 from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.core.view import CompiledView
 from featurestore.testing.answers import answer_values
@@ -36,7 +36,7 @@ def point_in_time(
         np.array([as_of_ms for _, as_of_ms in asks], dtype=np.int64),
     )
     assert batch.event_ids is not None
-    hashes = hash_ids(BlobRow.of(batch.event_ids))
+    hashes = hash_history_ids(BlobRow.of(batch.event_ids))
     rows = EntityEvents(batch.key_index, batch.event_time_ms, hashes, batch.event_ids, batch.columns)
     engine = PointInTime(CompiledView(view))
     found: list[list[NaiveAnswer | None]] = [[]] * len(asks)

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurestore.core.spec import SCALAR_TYPES, Column, ValueType
-from featurestore.definitions import durations, problems, source_schema
-from featurestore.definitions.durations import format_duration, parse_duration_ms
+from featurestore.core.windows import durations
+from featurestore.core.windows.durations import format_duration, parse_duration_ms
+from featurestore.definitions import problems, source_schema
 from featurestore.definitions.source_schema import format_source_schema, parse_source_schema
 from featurestore.errors import InvalidRequest
 

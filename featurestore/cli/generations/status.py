@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featurestore.cli.settings import Settings, load_settings, settings_options
+from featurestore.core.windows.durations import readable_duration
 from featurestore.errors import OnlineStoreDown
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ UNKNOWN = "-"
 
 _READ_BYTES = 4 * 1024 * 1024
 _MS_PER_SECOND = 1_000
-_DURATION_UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 _BYTE_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 
 
@@ -40,7 +40,14 @@ _BYTE_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
     help="The embedded log that the stream reads; shows how far behind it is.",
 )
 @click.option("--memory/--no-memory", default=True, show_default=True, help="List keys and sample their sizes.")
-@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Tables for people, JSON for programs.",
+)
 def command(
     repo: Path | None,
     registry: str | None,
@@ -86,18 +93,6 @@ def log_ends(log_dir: Path) -> dict[tuple[str, int], int]:
         for path in sorted(log_dir.glob("*/*.jsonl"))
         if path.stem.isdecimal()
     }
-
-
-def duration_text(duration_ms: float) -> str:
-    """A duration in the unit that fits.
-
-    >>> duration_text(38), duration_text(5_400), duration_text(7_200_000)
-    ('38 ms', '5.4 s', '2.0 h')
-    """
-    for unit, size_ms in _DURATION_UNITS_MS:
-        if duration_ms >= 2 * size_ms:
-            return f"{duration_ms / size_ms:.1f} {unit}"
-    return f"{duration_ms:.0f} ms"
 
 
 def bytes_text(count: int) -> str:
@@ -182,7 +177,7 @@ def _show_reading(console: Console, found: StoreOverview) -> None:
         table.add_row(
             _name(one),
             _moment_text(one.watermark_ms) if one.watermark_ms else UNKNOWN,
-            UNKNOWN if one.freshness_ms is None else duration_text(one.freshness_ms),
+            UNKNOWN if one.freshness_ms is None else readable_duration(one.freshness_ms),
             str(one.lanes),
             UNKNOWN if one.lag_records is None else f"{one.lag_records:,}",
         )

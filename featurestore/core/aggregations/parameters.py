@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from featurestore.core.windows.durations import parse_duration_ms
 from featurestore.errors import InvalidRequest
 
 _CALL = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 _BY = re.compile(r"(.*\S)\s+[Bb][Yy]\s+([A-Za-z_][A-Za-z0-9_]*)\s*(?:\(\s*(\d+)\s*\))?\s*", re.DOTALL)
-_DURATION = re.compile(r"(\d+)(ms|s|m|h|d|w)")
-_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -132,28 +131,12 @@ def number_text(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)
 
 
-def duration_text(duration_ms: float) -> str:
-    """Canonical text of a DURATION argument: the longest unit that divides it, days rather than weeks.
-
-    >>> duration_text(900_000), duration_text(90_000), duration_text(1_500)
-    ('15m', '90s', '1500ms')
-    """
-    units = [unit for unit, unit_ms in _UNIT_MS.items() if unit != "w" and duration_ms % unit_ms == 0]
-    unit = max(units, key=_UNIT_MS.__getitem__)
-    return f"{int(duration_ms) // _UNIT_MS[unit]}{unit}"
-
-
 def _number(function: str, parameter: Parameter, text: str) -> float:
     """A number or duration within its limits."""
-    value: float | None = None
-    if parameter.kind is ParameterKind.DURATION:
-        duration = _DURATION.fullmatch(text)
-        value = None if duration is None else float(int(duration.group(1)) * _UNIT_MS[duration.group(2)])
-    else:
-        try:
-            value = int(text) if parameter.kind is ParameterKind.INTEGER else float(text)
-        except ValueError:
-            value = None
+    try:
+        value: float | None = _READERS[parameter.kind](text)
+    except (ValueError, InvalidRequest):
+        value = None
     if value is None or not parameter.least <= value <= parameter.most:
         limits = f" from {number_text(parameter.least)}" + (
             f" to {number_text(parameter.most)}" if parameter.most != float("inf") else ""
@@ -172,3 +155,10 @@ def _column(function: str, parameter: Parameter, text: str) -> str:
             f'"{text}" is not a valid "{parameter.name}" of function "{function}"', hint="give the name of a column"
         )
     return text
+
+
+_READERS: Mapping[ParameterKind, Callable[[str], float]] = {
+    ParameterKind.INTEGER: int,
+    ParameterKind.NUMBER: float,
+    ParameterKind.DURATION: parse_duration_ms,
+}

@@ -29,8 +29,8 @@ from featurestore.core.aggregations.formulas import (
 )
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.lowering.derived import Answers, CompiledDerivedFeature, evaluate
-from featurestore.core.lowering.lowering_input import FeatureFields, LoweredView
 from featurestore.core.lowering.series import SeriesRows, float_lists, int_lists
+from featurestore.core.lowering.view_input import FeatureFields, LoweredView
 from featurestore.core.spec import ValueType
 from featurestore.core.tiles.parts import Array, Storage
 from featurestore.core.tiles.ranges import Ask, Gathered, range_merges

@@ -19,10 +19,9 @@ from featurestore.core.aggregations.ordered.first_last import EdgeValue
 from featurestore.core.compiled import BYTES, FLOATS, INT, INTS, compiled_for_bulk, inlined
 from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.point_in_time.bounds import ChunkWindows
-from featurestore.core.tiles.blocks import FieldPosition
 from featurestore.core.tiles.parts import Array, Storage
 from featurestore.core.tiles.ranges import Ask, Gathered
-from featurestore.core.tiles.tiles import TileLayout, TileTable
+from featurestore.core.tiles.tiles import FieldPosition, TileLayout, TileTable
 
 
 class EdgeMerges:

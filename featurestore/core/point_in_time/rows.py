@@ -38,7 +38,7 @@ class EntityEvents:
     Attributes:
         entity: (N,) number of the entity, 0 to E - 1.
         event_time_ms: (N,) event time.
-        id_hashes: (N,) one number for each event id, see `hash_ids`; None where nothing is a repeat.
+        id_hashes: (N,) one number for each event id, see `hash_history_ids`; None where nothing is a repeat.
         event_ids: (N,) canonical bytes; None where the source declares no id, or no part is lifted from ids.
         columns: the view's event columns, N rows each.
     """
@@ -170,7 +170,7 @@ def first_of_ids(events: EntityEvents, rows: Int64Array, horizon_ms: int) -> Boo
     return _first_of_sorted_ids(events.id_hashes[rows], events.entity[rows], events.event_time_ms[rows], horizon_ms)
 
 
-def hash_ids(ids: BlobRow) -> Int64Array:
+def hash_history_ids(ids: BlobRow) -> Int64Array:
     """(N,) 64-bit hashes of event ids (FNV-1a, finished as MurmurHash3 is).
 
     Only ids of one entity within one horizon are compared: two different ones of a million are taken for one with a

@@ -20,10 +20,9 @@ import numpy as np
 from featurestore.core.compiled import INT, INTS, compiled_for_bulk
 from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.point_in_time.bounds import ChunkWindows
-from featurestore.core.tiles.blocks import MERGE_UFUNCS, FieldPosition, PartPosition
 from featurestore.core.tiles.parts import FieldValues, Merge, Storage
 from featurestore.core.tiles.ranges import Ask, Gathered
-from featurestore.core.tiles.tiles import TileLayout, TileTable, concatenate
+from featurestore.core.tiles.tiles import MERGE_UFUNCS, FieldPosition, PartPosition, TileLayout, TileTable, concatenate
 
 FAN_OUT = 4
 """Nodes under a node: with 2 a window has the fewest nodes, with 4 the tree has half the rows of a binary one."""

@@ -18,8 +18,8 @@ import numpy as np
 
 from featurestore.core.compiled import FLOAT_MATRIX, FLOATS, INT, INT_MATRIX, INTS, compiled
 from featurestore.core.events import BlobRow, Float64Array, Int64Array, ObjectArray
-from featurestore.core.tiles.blocks import PartPosition
 from featurestore.core.tiles.parts import Merge, Storage
+from featurestore.core.tiles.tiles import PartPosition
 
 if TYPE_CHECKING:
     from featurestore.core.tiles.tiles import TileLayout, TileTable

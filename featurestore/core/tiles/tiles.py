@@ -21,9 +21,50 @@ from typing import overload
 import numpy as np
 
 from featurestore.core.events import BlobRow, Float64Array, Int64Array
-from featurestore.core.tiles.blocks import MERGE_ORDER, MERGE_UFUNCS, FieldPosition, PartPosition, blocks_of
 from featurestore.core.tiles.lifting import Input, Inputs, lift_field
 from featurestore.core.tiles.parts import Array, EventRows, Field, FieldValues, Lift, Merge, Part, Storage
+
+MERGE_ORDER = (Merge.ADD, Merge.MIN, Merge.MAX, Merge.OWN)
+
+MERGE_UFUNCS: dict[Merge, np.ufunc] = {Merge.ADD: np.add, Merge.MIN: np.minimum, Merge.MAX: np.maximum}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPosition:
+    """Where a field lives: row of its storage's block."""
+
+    storage: Storage
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartPosition:
+    """Where a part's fields and the fields it requires live."""
+
+    part: Part
+    fields: tuple[FieldPosition, ...]
+    required: tuple[FieldPosition, ...]
+
+    @property
+    def has_own_merge(self) -> bool:
+        """Whether the part merges itself."""
+        return any(field.merge is Merge.OWN for field in self.part.fields)
+
+    @property
+    def lifts_itself(self) -> bool:
+        """Whether the part's own `lift` is needed."""
+        return any(field.lift is Lift.OWN for field in self.part.fields)
+
+
+def blocks_of(fields: Sequence[Field]) -> dict[Merge, slice]:
+    """The contiguous rows of each kind of merge."""
+    blocks, begin = {}, 0
+    for merge in MERGE_ORDER:
+        size = sum(field.merge is merge for field in fields)
+        blocks[merge] = slice(begin, begin + size)
+        begin += size
+    return blocks
+
 
 NOTHING_DROPPED_MS = -(1 << 63)
 """`dropped_before_ms` of a table from which nothing was ever dropped."""

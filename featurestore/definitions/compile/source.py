@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from featurestore.core.spec import DEFAULT_MAX_FUTURE_MS, Column, SourceSpec, ValueType
+from featurestore.core.spec import DEFAULT_MAX_FUTURE_MS, Column, SourceSpec, TopicSpec, ValueType
+from featurestore.core.windows.durations import format_duration, parse_duration_ms
 from featurestore.definitions import limits
 from featurestore.definitions.compile.expressions import computed_columns
-from featurestore.definitions.compile.topics import TOPIC_COLUMN_TAG, renamed_columns, topics_of
-from featurestore.definitions.durations import format_duration, parse_duration_ms
 from featurestore.definitions.problems import Place, ProblemList, suggest
 from featurestore.definitions.source_schema import SourceSchema, parse_source_schema
 from featurestore.errors import InvalidRequest
@@ -32,6 +31,12 @@ KAFKA = "STREAM_KAFKA"
 JSON = "json_format"
 TIME_TYPES = frozenset({ValueType.TIMESTAMP, ValueType.INT64})
 ID_TYPES = frozenset({ValueType.STRING, ValueType.INT64})
+
+TOPIC_TAG_PREFIX = "topic."
+"""Tags of a source: "topic.chargebacks" adds a topic; its text maps fields to columns: "filed_at=event_time, ..."."""
+
+TOPIC_COLUMN_TAG = "topic_column"
+"""Tag of a source: name of a STRING column that holds the topic an event came from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +168,36 @@ def duration_tag(
         problems.add(place, fact, "shorten it")
         return default
     return duration_ms
+
+
+def topics_of(
+    tags: Mapping[str, str], columns: Collection[str], place: Place, problems: ProblemList
+) -> tuple[TopicSpec, ...]:
+    """The further topics of a source, by name."""
+    topics = []
+    for tag in sorted(tag for tag in tags if tag.startswith(TOPIC_TAG_PREFIX)):
+        fields = [part.partition("=") for part in tags[tag].split(",") if part.strip()]
+        mapping = {field.strip(): column.strip() for field, _, column in fields}
+        if not all(field and column for field, column in mapping.items()):
+            problems.add(place, f'tag "{tag}" is "{tags[tag]}"', 'write "field=column, field=column", or nothing')
+            continue
+        renamed = renamed_columns(mapping, columns, f'tag "{tag}"', place, problems)
+        topics.append(TopicSpec(tag.removeprefix(TOPIC_TAG_PREFIX), renamed))
+    return tuple(topics)
+
+
+def renamed_columns(
+    mapping: Mapping[str, str], columns: Collection[str], what: str, place: Place, problems: ProblemList
+) -> tuple[tuple[str, str], ...]:
+    """(column, field) pairs of a mapping from payload fields to columns, by column."""
+    for column in mapping.values():
+        if column not in columns:
+            problems.add(place, f'{what} names a column "{column}" that it does not have', suggest(column, columns))
+    if len(set(mapping.values())) < len(mapping):
+        problems.add(place, f"{what} maps two fields to one column", "map each column once")
+    return tuple(sorted((column, field) for field, column in mapping.items() if column != field))
+
+
+def topic_text(mapping: Mapping[str, str]) -> str:
+    """The tag that `topics_of` reads."""
+    return ", ".join(f"{field}={column}" for field, column in mapping.items())

@@ -17,6 +17,7 @@ from featurestore.core.spec import (
     ViewSpec,
     Window,
 )
+from featurestore.core.windows.durations import format_duration
 from featurestore.definitions import limits
 from featurestore.definitions.compile.expressions import (
     EXPRESSION_TAG,
@@ -28,7 +29,6 @@ from featurestore.definitions.compile.expressions import (
 from featurestore.definitions.compile.source import CompiledSource, compile_source, duration_tag
 from featurestore.definitions.compile.types import EXACT_TYPES, join_keys_of
 from featurestore.definitions.compile.window import NANOSECONDS_PER_MS, SERIES_TAG, compile_window
-from featurestore.definitions.durations import format_duration
 from featurestore.definitions.problems import Place, ProblemList, quoted, suggest
 from featurestore.errors import InvalidRequest
 from featurestore.wire.feast.registry import RegisteredAggregation, RegisteredEntity, RegisteredField, RegisteredView

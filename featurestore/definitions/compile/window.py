@@ -17,10 +17,10 @@ from dataclasses import replace
 
 from featurestore.core.spec import CalendarUnit, Window, default_hop_ms
 from featurestore.core.windows.calendar_windows import calendar_window
+from featurestore.core.windows.durations import format_duration
 from featurestore.core.windows.windows import session_window
 from featurestore.definitions import limits
 from featurestore.definitions.compile.source import duration_tag
-from featurestore.definitions.durations import format_duration
 from featurestore.definitions.problems import Place, ProblemList, quoted
 from featurestore.errors import InvalidRequest
 from featurestore.wire.feast.registry import RegisteredAggregation

@@ -20,7 +20,7 @@ from featurestore.errors import InvalidRequest
 from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.feast.histories import BATCH_SOURCE, EVENT_LOG, HistoryPlaces
-from featurestore.offline.feast.tables import Tables, is_parquet
+from featurestore.offline.feast.tables import Tables, is_parquet_source
 from featurestore.offline.training_set.histories import open_dataset
 
 
@@ -68,7 +68,7 @@ def run_entity_sql(sql: str, project: str, registry: BaseRegistry, places: Histo
 
 def _rows_of(source: DataSource, places: HistoryPlaces, tables: Tables) -> pads.Dataset | None:
     """A data source for DuckDB; None where it has no rows that it could read."""
-    if is_parquet(source):
+    if is_parquet_source(source):
         return tables.dataset(source)
     if not isinstance(source, KafkaSource):
         return None
@@ -77,7 +77,7 @@ def _rows_of(source: DataSource, places: HistoryPlaces, tables: Tables) -> pads.
         return _log_dataset(f"{places.event_log}/{source.name}")
     if place == BATCH_SOURCE:
         batch_source = source.batch_source
-        return tables.dataset(batch_source) if batch_source is not None and is_parquet(batch_source) else None
+        return tables.dataset(batch_source) if batch_source is not None and is_parquet_source(batch_source) else None
     return open_dataset(place)
 
 

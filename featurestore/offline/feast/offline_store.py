@@ -44,7 +44,7 @@ with skip_typeguard():
     from featurestore.offline.feast.request import answer_names, asked_views, entity_rows, milliseconds, rows_at
     from featurestore.offline.feast.retrieval import HistoryRetrievalJob
     from featurestore.offline.feast.saved import saved_training_set
-    from featurestore.offline.feast.tables import FILE_STORES, Span, Tables, WantedColumns, is_parquet
+    from featurestore.offline.feast.tables import FILE_STORES, Span, Tables, WantedColumns, is_parquet_source
 
 from featurestore.offline.training_set.build import MEMORY_BYTES_DEFAULT
 
@@ -163,7 +163,7 @@ class PointInTimeOfflineStore(OfflineStore):
     def pull_latest_from_table_or_query(config: RepoConfig, *arguments: Any, **options: Any) -> RetrievalJob:
         """The newest row of each entity within a span: what materialize reads."""
         tables, pull = _tables(config), _Pull.of(*arguments, **options)
-        if is_parquet(pull.source) and tables.is_of_files:
+        if is_parquet_source(pull.source) and tables.is_of_files:
             return TableJob(partial(pull_latest, tables.dataset(pull.source), pull.wanted, pull.span))
         return tables.store.pull_latest_from_table_or_query(tables.config, *arguments, **options)
 
@@ -174,7 +174,7 @@ class PointInTimeOfflineStore(OfflineStore):
         saved = saved_training_set(pull.source, tables)
         if saved is not None:
             return saved
-        if is_parquet(pull.source) and tables.is_of_files:
+        if is_parquet_source(pull.source) and tables.is_of_files:
             return TableJob(partial(pull_all, tables.dataset(pull.source), pull.wanted, pull.span))
         return tables.store.pull_all_from_table_or_query(tables.config, *arguments, **options)
 
@@ -203,7 +203,7 @@ class PointInTimeOfflineStore(OfflineStore):
         tables, source = _tables(config), feature_view.batch_source
         if source is None:
             raise InvalidRequest(f'feature view "{feature_view.name}" has no batch source', hint="declare one")
-        if is_parquet(source) and tables.is_of_files:
+        if is_parquet_source(source) and tables.is_of_files:
             # Feast has given the columns the names that they have in the view.
             stored = {name: column for column, name in source.field_mapping.items()}
             tables.append(source, table.rename_columns([stored.get(name, name) for name in table.column_names]))

@@ -26,7 +26,7 @@ from featurestore.errors import DeadlineSpent, InvalidRequest, Unavailable
 from featurestore.offline.feast.answers import HistoryRequest, answer_blocks
 from featurestore.offline.feast.pull import Seconds
 from featurestore.offline.feast.saved import write_training_set_files
-from featurestore.offline.feast.tables import resolve
+from featurestore.offline.feast.tables import file_system_of
 from featurestore.offline.training_set.build import TrainingSetProgress
 
 _NS_PER_SECOND = 1_000_000_000
@@ -125,7 +125,7 @@ class HistoryRetrievalJob(RetrievalJob):
                 hint="persist to SavedDatasetFileStorage, and load that file",
             )
         address = self._request.tables.address_of(storage.file_options.uri)
-        filesystem, path = resolve(address, storage.file_options.s3_endpoint_override)
+        filesystem, path = file_system_of(address, storage.file_options.s3_endpoint_override)
         if not allow_overwrite and filesystem.get_file_info(path).type != pafs.FileType.NotFound:
             raise SavedDatasetLocationAlreadyExists(location=address)
         try:
@@ -151,7 +151,7 @@ class HistoryRetrievalJob(RetrievalJob):
             )
         address = self._request.tables.address_of(self._staging_location)
         address = f"{address.rstrip('/')}/{uuid.uuid4()}"
-        filesystem, path = resolve(address, "")
+        filesystem, path = file_system_of(address, "")
         try:
             names = write_training_set_files(self._transformed(None), filesystem, path)
         except OSError as error:

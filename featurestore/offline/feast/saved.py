@@ -16,7 +16,7 @@ from feast.data_source import DataSource
 
 from featurestore.errors import InvalidRequest
 from featurestore.offline.feast.pull import TableJob
-from featurestore.offline.feast.tables import Tables, is_parquet, write_file
+from featurestore.offline.feast.tables import Tables, is_parquet_source, write_file
 
 PART_ROWS = 1 << 20
 """Rows of a file of a directory."""
@@ -69,7 +69,7 @@ def _marked(block: pa.Table) -> pa.Table:
 
 def saved_training_set(source: DataSource, tables: Tables) -> TableJob | None:
     """The training set in a file; None where a data source is something else, or is not there."""
-    if not is_parquet(source):
+    if not is_parquet_source(source):
         return None
     try:
         dataset = tables.dataset(source)

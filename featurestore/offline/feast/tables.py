@@ -100,7 +100,7 @@ class Tables:
             InvalidRequest: it is not there, or no store that could read it is configured.
             Unavailable: it cannot be read now.
         """
-        if is_parquet(source):
+        if is_parquet_source(source):
             return self.dataset(source)
         if self.is_of_files:
             raise InvalidRequest(
@@ -164,7 +164,7 @@ class Tables:
                 hint=f"its own are {', '.join(old.schema.names)}",
             )
         address = self.address_of(source.path)
-        filesystem, path = resolve(address, source.s3_endpoint_override or "", source.resolve_credentials())
+        filesystem, path = file_system_of(address, source.s3_endpoint_override or "", source.resolve_credentials())
         try:
             rows = rows.select(old.schema.names).cast(old.schema)
             if filesystem.get_file_info(path).type == pafs.FileType.Directory:
@@ -179,12 +179,14 @@ class Tables:
             raise Unavailable(f'"{address}" cannot be written', detail=str(error)) from error
 
 
-def is_parquet(source: DataSource) -> TypeGuard[FileSource]:
+def is_parquet_source(source: DataSource) -> TypeGuard[FileSource]:
     """Whether a source is a Parquet file or directory."""
     return isinstance(source, FileSource) and isinstance(source.file_format, ParquetFormat | None)
 
 
-def resolve(address: str, s3_endpoint: str, credentials: dict[str, str] | None = None) -> tuple[pafs.FileSystem, str]:
+def file_system_of(
+    address: str, s3_endpoint: str, credentials: dict[str, str] | None = None
+) -> tuple[pafs.FileSystem, str]:
     """File system and path of an address."""
     filesystem, path = FileSource.create_filesystem_and_path(address, s3_endpoint, credentials)
     if filesystem is not None:

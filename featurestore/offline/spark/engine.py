@@ -31,7 +31,7 @@ from featurestore.core.inputs import view_inputs
 from featurestore.core.spec import Column, PlainViewSpec, RepoSpec, ValueType, ViewSpec
 from featurestore.errors import InvalidRequest
 from featurestore.offline.spark.bucket import BUCKET, Bucket, LabelMoments, LabelSpans
-from featurestore.offline.spark.events import SparkHistory, SparkRows, quoted, read_rows
+from featurestore.offline.spark.events import SparkHistory, SparkRows, exact_column, read_rows
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES, cast_column
 from featurestore.offline.training_set.plain_join import PlainHistory, registered_table
 from featurestore.offline.training_set.plan import ViewOutputs, plan_training_set
@@ -107,7 +107,7 @@ def spark_training_set(
             )
         is_small = span is not None and span.rows <= BROADCAST_ROWS_MAX
         found = join.onto(found, labels if is_small else None)
-    return found.select(*map(quoted, [*labels.columns, *plan.names]))
+    return found.select(*map(exact_column, [*labels.columns, *plan.names]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class _Join:
             to_arrow_schema(schema, timezone="UTC"),
         )
         # Rows without a key are no entity's; in one bucket they could be most of all rows.
-        others = [quoted(field.name) for field in labels.schema.fields if isinstance(field.dataType, AtomicType)]
+        others = [exact_column(field.name) for field in labels.schema.fields if isinstance(field.dataType, AtomicType)]
         is_null = mine[0].isNull()
         for column in mine[1:]:
             is_null = is_null | column.isNull()
@@ -196,7 +196,7 @@ def _measure(labels: DataFrame, views: Sequence[ViewSpec | PlainViewSpec], momen
     if moments.at_ms is None:
         names[moments.timestamp_column] = None
     spans = LabelSpans(moments, tuple(view.join_keys for view in views))
-    measured = labels.select(*map(quoted, names)).mapInArrow(spans.measure, LabelSpans.SCHEMA)
+    measured = labels.select(*map(exact_column, names)).mapInArrow(spans.measure, LabelSpans.SCHEMA)
     totals = measured.groupBy("view").agg(F.sum("rows"), F.min("first_ms"), F.max("last_ms")).collect()
     found: dict[int, _Span] = {view: _Span(rows, first_ms, last_ms) for view, rows, first_ms, last_ms in totals}
     return [found.get(index) for index in range(len(views))]
@@ -238,7 +238,7 @@ def _asked_for(
 
 def _key(key: Column, name: str) -> SparkColumn:
     """A join key as entities are told apart; what it cannot be is null here, and refused in the bucket."""
-    return quoted(name).try_cast(_KEY_TYPES[key.type])
+    return exact_column(name).try_cast(_KEY_TYPES[key.type])
 
 
 def _check_key(kind: pa.DataType, key: Column) -> None:

@@ -107,7 +107,7 @@ class SparkEventLog:
             frame = frame.where(F.col("ingest_time_ms") < self._ingested_before_ms)
         frame = frame.where((F.col(EVENT_TIME) >= reach.from_ms) & (F.col(EVENT_TIME) < reach.to_ms))
         arrival = ("partition", "offset") if len({one.topic for one in files}) < 2 else ("topic", "partition", "offset")
-        return SparkRows(frame.select(*map(quoted, [*wanted, *arrival])), arrival)
+        return SparkRows(frame.select(*map(exact_column, [*wanted, *arrival])), arrival)
 
     def _log(self, source: SourceSpec) -> tuple[EventLog, LogSnapshot]:
         """The source's log as it was when it was first asked for."""
@@ -170,7 +170,7 @@ class _Table:
         """The wanted columns."""
         wanted = list(dict.fromkeys(columns))
         _check_columns([*wanted, *(name for name in self.arrival if name not in (_FILE, _ROW))], self.names, self.what)
-        chosen = self.frame.select(*map(quoted, dict.fromkeys([*wanted, *self.arrival])))
+        chosen = self.frame.select(*map(exact_column, dict.fromkeys([*wanted, *self.arrival])))
         return SparkRows(chosen, self.arrival)
 
 
@@ -205,9 +205,14 @@ def read_rows(spark: SparkSession, given: object, arrival: Sequence[str], what: 
     return _Table(numbered.join(F.broadcast(numbers), _PATH, "left").drop(_PATH), names, (_FILE, _ROW), what)
 
 
-def quoted(name: str) -> Column:
-    """The column of that very name, whatever characters it has."""
-    return F.col("`" + name.replace("`", "``") + "`")
+def exactly(name: str) -> str:
+    """A column's name as Spark takes it whatever characters it has."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def exact_column(name: str) -> Column:
+    """The column of that very name."""
+    return F.col(exactly(name))
 
 
 def arrow_uri(address: str) -> str:
@@ -237,7 +242,7 @@ def _bounds(snapshot: LogSnapshot, files: Sequence[DataFile]) -> list[Column]:
 
 def _in_reach(time_column: str, kind: DataType, reach: LabelReach) -> list[Column]:
     """What Spark can tell of rows out of reach by itself; the rest is told in the buckets."""
-    time = quoted(time_column)
+    time = exact_column(time_column)
     if isinstance(kind, TimestampType):
         first, last = (F.expr(f"timestamp_millis({ms})") for ms in (reach.from_ms, reach.to_ms))
         return [(time >= first) & (time < last)]

@@ -30,7 +30,7 @@ from featurestore import errors
 from featurestore.core.spec import RepoSpec
 from featurestore.errors import CorruptData, FeatureStoreError, InvalidRequest, Unavailable
 from featurestore.offline.spark.engine import spark_training_set
-from featurestore.offline.spark.events import SparkHistory, hadoop_uri
+from featurestore.offline.spark.events import SparkHistory, exactly, hadoop_uri
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES, cast_column
 from featurestore.offline.training_set.build import OUTPUT_ROWS
 from featurestore.offline.training_set.plain_join import PlainHistory
@@ -169,7 +169,9 @@ def write_spark_file(spark: SparkSession, request: SparkRequest, entities: pa.Ta
     shutil.rmtree(parts, ignore_errors=True)
     try:
         with clear_errors():
-            found = request.answer(spark, spark.createDataFrame(pa.table(columns))).select(_ROW, *_quoted(plan.names))
+            found = request.answer(spark, spark.createDataFrame(pa.table(columns))).select(
+                _ROW, *map(exactly, plan.names)
+            )
             numbered = found.withColumn(_PART, F.expr(f"{_ROW} div {OUTPUT_ROWS}"))
             numbered.repartition(_PART).write.partitionBy(_PART).parquet(f"file://{parts}")
         _put_together(plan, parts, path)
@@ -284,8 +286,3 @@ def _for_spark(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_large_string(kind) or pa.types.is_null(kind):
         return column.cast(pa.string())
     return column.cast(pa.date32()) if pa.types.is_date64(kind) else column
-
-
-def _quoted(names: Sequence[str]) -> list[str]:
-    """Names as Spark takes them whatever characters they have."""
-    return ["`" + name.replace("`", "``") + "`" for name in names]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import io
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +15,9 @@ from featurestore.core.events import BlobRow, BoolArray, ColumnValues
 from featurestore.core.spec import Column, ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.offline.training_set.label_times import moments_ms
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 ARROW_TYPES: Mapping[ValueType, pa.DataType] = {
     ValueType.INT64: pa.int64(),
@@ -116,6 +122,35 @@ def strings_array(row: BlobRow, valid: BoolArray | None, kind: pa.DataType) -> p
     offsets[1:] = row.ends
     bitmap = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little").tobytes())
     return pa.Array.from_buffers(kind, len(lengths), [bitmap, pa.py_buffer(offsets), pa.py_buffer(row.buffer)])
+
+
+def content_digest(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> str:
+    """Text that changes with any name, type or value.
+
+    It is that of the Arrow stream: a column's own buffers would hold more than a slice has, and not its dictionary.
+    """
+    sink = _DigestSink()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return sink.digest.hexdigest()
+
+
+class _DigestSink(io.RawIOBase):
+    """A file of which only the digest is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.digest = hashlib.blake2b(digest_size=16)
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, content: Buffer) -> int:
+        """Take all of it."""
+        self.digest.update(content)
+        return memoryview(content).nbytes
 
 
 def _valid(array: pa.Array) -> BoolArray:

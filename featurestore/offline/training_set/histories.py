@@ -25,8 +25,7 @@ from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.event_log.layout import EPOCH_ORDINAL
 from featurestore.offline.event_log.reader import EventLog
-from featurestore.offline.training_set.arrow_columns import takeable
-from featurestore.offline.training_set.content_digest import content_digest
+from featurestore.offline.training_set.arrow_columns import content_digest, takeable
 from featurestore.offline.training_set.label_times import moments_ms
 from featurestore.wire.payloads import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import InvalidRequest, Unavailable
-from featurestore.offline.training_set.content_digest import content_digest
+from featurestore.offline.training_set.arrow_columns import content_digest
 from featurestore.offline.training_set.histories import History, KeepsPositions
 from featurestore.offline.training_set.plan import TrainingSetPlan
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array
 from featurestore.core.inputs import view_inputs
-from featurestore.core.point_in_time.rows import EntityEvents, hash_ids
-from featurestore.core.spec import Column, SourceSpec, ValueType, ViewSpec
+from featurestore.core.point_in_time.rows import EntityEvents, hash_history_ids
+from featurestore.core.spec import Column, ValueType, ViewSpec
 from featurestore.core.tiles.tiles import Blobs, join_blobs
 from featurestore.offline.training_set.arrow_columns import column_values, strings
 from featurestore.offline.training_set.entity_numbers import EntityNumbers
@@ -89,7 +89,7 @@ def scan_events(history: History, wanted: Sequence[WantedEvents], block_rows: in
         InvalidRequest: the history lacks a column, if it can tell before it is read.
     """
     source = wanted[0].view.source
-    id_column = _id_column(source)
+    id_column = source.id_column
     names = [name for one in wanted for name in view_inputs(one.view).payload_columns]
     names += [id_column.name] if id_column is not None else []
     batches = history.scan(
@@ -177,16 +177,11 @@ def _events(block: pa.Table, wanted: WantedEvents, id_column: Column | None) -> 
     return events if is_its is None or is_its.all() else events.take(np.flatnonzero(is_its))
 
 
-def _id_column(source: SourceSpec) -> Column | None:
-    """The column with the event id."""
-    return None if source.event_id_column is None else source.column(source.event_id_column)
-
-
 def _ids(array: pa.Array, column: Column, *, keeps_ids: bool) -> tuple[Int64Array, BlobRow | None]:
     """Hashes of event ids, and their canonical bytes if wanted: the text itself, or decimal digits."""
     if column.type is ValueType.STRING:
         texts = strings(array.cast(pa.string()))
-        return hash_ids(texts), texts if keeps_ids else None
+        return hash_history_ids(texts), texts if keeps_ids else None
     numbers = array.cast(pa.int64())
     return np.array(numbers.to_numpy()), strings(numbers.cast(pa.string())) if keeps_ids else None
 

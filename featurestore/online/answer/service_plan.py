@@ -17,7 +17,7 @@ import numpy as np
 
 from featurestore.core.events import Int64Array
 from featurestore.core.lowering.lowering import Lowering
-from featurestore.core.lowering.lowering_input import LoweredView
+from featurestore.core.lowering.view_input import LoweredView
 from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ValueType
 from featurestore.online.answer.scatter import DOUBLE, INTEGER, OTHER
 from featurestore.online.answer.schema import (
@@ -79,7 +79,7 @@ class ServicePlan:
         references: where each feature comes from, in answer order.
         stream_parts, plain_parts: the views that are read.
         lowering: answers the features that the stream parts have, in the order of the parts.
-        places: (K, 3) where each feature of the lowering goes; see `placing.place_numbers`.
+        places: (K, 3) where each feature of the lowering goes; see `scatter.place_numbers`.
         strings: (feature of the lowering, row of the strings matrix) pairs.
         collections: (feature of the lowering, matrix, row of that matrix) of each list and map.
         view_of_feature: (F,) index into the schema's views.

@@ -28,7 +28,7 @@ from featurestore.errors import StoreRolledBack, WriterFenced
 from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
 from featurestore.online.store import LaneCommit, OnlineStore
 from featurestore.online.write.bootstrap_fold import EntityFolder, StoredEntity
-from featurestore.online.write.new_rows import hash_ids
+from featurestore.online.write.new_rows import hash_entity_ids
 from featurestore.online.write.writer import TOKEN_BYTES
 from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode_checkpoint
 
@@ -242,7 +242,7 @@ class _LaneFiller:
                 self._watermark_ms = max(self._watermark_ms, int(part.events.event_time_ms.max()))
             if part.recent_ids is not None and len(part.recent_ids):
                 assert part.recent_entity is not None, "whoever knows ids knows whose they are"
-                hashes.append(np.unique(hash_ids(part.recent_ids.values(), part.keys, part.recent_entity)))
+                hashes.append(np.unique(hash_entity_ids(part.recent_ids.values(), part.keys, part.recent_entity)))
             report = replace(report, events=report.events + count)
             for chunk in _chunks(folder.fold(part.keys, part.events)):
                 report = replace(

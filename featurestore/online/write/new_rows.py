@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from featurestore.core.events import BoolArray, ColumnValues, Int64Array, KeyedBatch, ObjectArray
 from featurestore.core.tiles.parts import EventRows
-from featurestore.online.write.id_horizon import HashArray
 from featurestore.wire.codecs.head import HeadCodec
+
+HashArray = NDArray[np.uint64]
+"""Hashes of event ids."""
 
 _KEY_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 """2**64 over the golden ratio, odd."""
@@ -107,7 +110,7 @@ def encode_entities(codec: HeadCodec, rows: NewRows, bounds: Sequence[int]) -> l
     return [data[low * size : high * size] for low, high in spans]
 
 
-def hash_ids(ids: Sequence[bytes] | ObjectArray, keys: Sequence[bytes], key_index: Int64Array) -> HashArray:
+def hash_entity_ids(ids: Sequence[bytes] | ObjectArray, keys: Sequence[bytes], key_index: Int64Array) -> HashArray:
     """A hash of each event id within its entity: an id repeats an event of the same entity only.
 
     Args:

@@ -24,12 +24,12 @@ from featurestore.errors import InvariantBroken, StoreRolledBack, WriterFenced
 from featurestore.online.generations import Generation
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
 from featurestore.online.write.compaction import Compaction, Compactor
-from featurestore.online.write.id_horizon import HashArray
 from featurestore.online.write.new_rows import (
+    HashArray,
     NewRows,
     UnseenRows,
     encode_entities,
-    hash_ids,
+    hash_entity_ids,
     ids_by_lane,
     new_rows,
     newest_by_lane,
@@ -238,7 +238,7 @@ class ViewWriter:
         hashes, duplicates = np.empty(0, dtype=np.uint64), 0
         if self._seen_ids is not None and rows.count:
             assert rows.event_ids is not None, "a source with a horizon declares an id column"
-            hashes = hash_ids(rows.event_ids, rows.keys, rows.key_index)
+            hashes = hash_entity_ids(rows.event_ids, rows.keys, rows.key_index)
             is_new = self._seen_ids.admit(hashes)
             duplicates = int(len(is_new) - is_new.sum())
             if duplicates:

@@ -21,11 +21,11 @@ from featurestore.clock import Clock
 from featurestore.online.store import OnlineStore
 from featurestore.serving.request.limits import CONCURRENT_REQUESTS_MAX
 from featurestore.serving.request.steps import run_async
+from featurestore.serving.rpc.edge import Handling, register
 from featurestore.serving.rpc.listening import ServerSettings, bind, health_status
 from featurestore.serving.rpc.methods import Method
 from featurestore.serving.rpc.metrics import ServerMetrics
 from featurestore.serving.rpc.reflection import async_reflection
-from featurestore.serving.rpc.rpc_edge import Handling, register
 
 
 class AsyncServer:

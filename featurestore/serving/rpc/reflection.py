@@ -1,6 +1,6 @@
 """Server reflection, so that grpcurl and its kin need no .proto files.
 
-Feast's messages live in a private descriptor pool (see `wire.feast_protos`), ours and gRPC's in the process-wide one;
+Feast's messages live in a private descriptor pool (see `wire.feast.protos`), ours and gRPC's in the process-wide one;
 reflection answers from a third pool that holds copies of all of them. It is served under both names by which clients
 ask for it: v1 and the older v1alpha, whose messages are the same on the wire.
 """

@@ -13,11 +13,11 @@ from featurestore.clock import Clock
 from featurestore.online.store import OnlineStore
 from featurestore.serving.request.limits import CONCURRENT_REQUESTS_MAX
 from featurestore.serving.request.steps import run_blocking
+from featurestore.serving.rpc.edge import Handling, register
 from featurestore.serving.rpc.listening import ServerSettings, bind, health_status
 from featurestore.serving.rpc.methods import Method
 from featurestore.serving.rpc.metrics import ServerMetrics
 from featurestore.serving.rpc.reflection import threaded_reflection
-from featurestore.serving.rpc.rpc_edge import Handling, register
 
 REFLECTION_THREADS = 2
 """Reflection streams stay open as long as their client likes; they must not take lookup threads."""

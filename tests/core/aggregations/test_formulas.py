@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from featurestore.core.aggregations.catalog import names, resolve
 from featurestore.core.lowering.lowering import Lowering
-from featurestore.core.lowering.lowering_input import FeatureFields, LoweredView
+from featurestore.core.lowering.view_input import FeatureFields, LoweredView
 from featurestore.core.spec import SCALAR_TYPES, Column, FeatureSpec, ValueType, Window
 from featurestore.core.tiles.parts import Storage
 from featurestore.core.tiles.tiles import TileLayout

@@ -73,7 +73,7 @@ def test_the_sdk_and_the_server_give_the_same_vectors(stand: Stand, tmp_path: Pa
     stand.stream("card_activity", payments(900, key=b"c-1"))
     stand.stream("merchant_activity", payments(40, key=b"7"))
     stand.feast.write_to_online_store("merchant_profile", pd.DataFrame([profile(7, NOW, home_market=None)]))
-    rows = {"card_id": ["c-1", "c-2", "c-1"], "merchant_id": [7, 7, 8], "terminal_id": [1, 2, 1]}
+    rows: dict[str, list[Any]] = {"card_id": ["c-1", "c-2", "c-1"], "merchant_id": [7, 7, 8], "terminal_id": [1, 2, 1]}
     request = GetOnlineFeaturesRequest(feature_service="fraud_detection")
     for name, values in rows.items():
         field = "string_val" if name == "card_id" else "int64_val"
@@ -81,7 +81,8 @@ def test_the_sdk_and_the_server_give_the_same_vectors(stand: Stand, tmp_path: Pa
     registry = RegistryFile(stand.repo / "data" / "registry.db", PROJECT)
     server = FeatureServer(registry, stand.store, stand.clock, ServerSettings(port=0))
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        served = ServingServiceStub(channel).GetOnlineFeatures(request, timeout=10)
+        stub = ServingServiceStub(channel)  # type: ignore[no-untyped-call]  # Feast declares no types here
+        served = stub.GetOnlineFeatures(request, timeout=10)
     server.stop(drain_seconds=0)
     asked = stand.feast.get_online_features(
         features=stand.feast.get_feature_service("fraud_detection"),

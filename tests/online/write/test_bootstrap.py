@@ -13,7 +13,7 @@ from hypothesis import given, settings
 import featurestore.online.write.bootstrap as bootstrap
 import featurestore.online.write.bootstrap_fold as bootstrap_fold
 from featurestore.core.events import BlobRow, Int64Array
-from featurestore.core.point_in_time.rows import EntityEvents, hash_ids
+from featurestore.core.point_in_time.rows import EntityEvents, hash_history_ids
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import InvalidRequest, OnlineStoreDown, WriterFenced
 from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
@@ -69,7 +69,7 @@ def recorded(view: ViewSpec, events: Sequence[NaiveEvent]) -> Recorded:
 def entity_events(view: ViewSpec, events: Sequence[NaiveEvent]) -> tuple[Sequence[bytes], EntityEvents]:
     """Events as columns."""
     batch = keyed_batch(view, events)
-    hashes = None if batch.event_ids is None else hash_ids(BlobRow.of(batch.event_ids))
+    hashes = None if batch.event_ids is None else hash_history_ids(BlobRow.of(batch.event_ids))
     return batch.keys, EntityEvents(batch.key_index, batch.event_time_ms, hashes, batch.event_ids, batch.columns)
 
 

@@ -25,8 +25,7 @@ import numpy as np
 
 from featurestore.core.aggregations.base import AggregationBase, Lowered
 from featurestore.core.aggregations.keyed.kernels import ADD
-from featurestore.core.aggregations.keyed.multiset import no_answers
-from featurestore.core.aggregations.keyed.states import INT_TAG, ONCE, KeyedPart, StateLayout, read_state
+from featurestore.core.aggregations.keyed.states import INT_TAG, ONCE, KeyedPart, StateLayout, no_answers, read_state
 from featurestore.core.aggregations.parameters import number_text
 from featurestore.core.events import ColumnValues, Float64Array, Int64Array
 from featurestore.core.spec import Column, ValueType

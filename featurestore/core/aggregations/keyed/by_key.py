@@ -18,7 +18,6 @@ import numpy as np
 from featurestore.core.aggregations.base import Aggregation, Lowered
 from featurestore.core.aggregations.formulas import Formula
 from featurestore.core.aggregations.keyed.kernels import ADD, MAX, MIN
-from featurestore.core.aggregations.keyed.multiset import no_answers
 from featurestore.core.aggregations.keyed.states import (
     KEY_TAGS,
     TAG_OF_TYPE,
@@ -26,6 +25,7 @@ from featurestore.core.aggregations.keyed.states import (
     StateLayout,
     is_too_many,
     keys_of,
+    no_answers,
     read_state,
 )
 from featurestore.core.events import Int64Array

@@ -16,7 +16,7 @@ from featurestore.core.events import Int64Array
 from featurestore.core.tiles.parts import Array
 
 SPARSE, DENSE = 1, 2
-"""First byte of a sketch: coupons as an ascending list (see `keyed_kernels`), or a byte for each register."""
+"""First byte of a sketch: coupons as an ascending list (see `kernels`), or a byte for each register."""
 
 COUPON_BITS = 26
 RANK_BITS = 6

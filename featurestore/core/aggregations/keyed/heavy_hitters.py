@@ -22,8 +22,7 @@ import numpy as np
 
 from featurestore.core.aggregations.base import ANY_TYPE, AggregationBase, Lowered
 from featurestore.core.aggregations.keyed.kernels import HEAVIEST
-from featurestore.core.aggregations.keyed.multiset import no_answers
-from featurestore.core.aggregations.keyed.states import ValueCounts, read_state
+from featurestore.core.aggregations.keyed.states import ValueCounts, no_answers, read_state
 from featurestore.core.events import Int64Array
 from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles.parts import Array, Part

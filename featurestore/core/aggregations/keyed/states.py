@@ -1,4 +1,4 @@
-"""Keyed states: what a tile keeps for each distinct key, as one byte string; see `keyed_kernels` for the bytes.
+"""Keyed states: what a tile keeps for each distinct key, as one byte string; see `kernels` for the bytes.
 
     events          DE 5, SE 7, DE 1
     state           TEXT | DE 2 | SE 1              counts by value (a multiset)
@@ -9,13 +9,17 @@ differ in what the key is, which numbers it has, and what happens when there are
 
     laws required     ADD, MIN and MAX of the numbers, so any order of merging gives equal bytes; but for floats that
                       are added up, and the heaviest keys (`HEAVIEST`), which depend on what was merged first
-    time              merging: see `keyed_kernels`
+    time              merging: see `kernels`
     space             bounded by the limit
+
+A tile that holds more distinct values than a bounded state may forgets them all and says so, for ever: whatever it is
+merged into holds too many as well. So whether an answer is given depends on the set of values in the window and on
+nothing else. All bounds up to SHARED_BOUND share one part, so a column's values are stored once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +34,7 @@ from featurestore.core.aggregations.keyed.kernels import (
     lift_keyed,
     merge_keyed,
 )
-from featurestore.core.events import BlobRow, BoolArray, ColumnValues, Float64Array, Int64Array
+from featurestore.core.events import BlobRow, BoolArray, ColumnValues, Float64Array, Int64Array, ObjectArray
 from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles.parts import (
     Array,
@@ -78,7 +82,7 @@ class StateLayout:
 
     Attributes:
         tag: its first byte.
-        int_merges: how the integers of an entry merge; ADD, MIN or MAX of `keyed_kernels`.
+        int_merges: how the integers of an entry merge; ADD, MIN or MAX of `kernels`.
         float_merges: likewise the floats.
         policy: what happens beyond the limit, BOUNDED by default.
         limit: number of keys that it may hold.
@@ -253,6 +257,42 @@ class ValueCounts(KeyedPart):
         """Each value once."""
         values = rows.columns[self.column.name]
         return {"state": self.lift_entries(keys_of(values, self.column.type), values.valid, [ONCE])}
+
+
+SHARED_BOUND = 1_000
+"""Smallest bound of a part; answers with a lower bound are null above it all the same."""
+
+DISTINCT_MAX = 10_000
+"""Highest bound: some 100 KB a tile of numbers."""
+
+
+class Multiset(ValueCounts):
+    """Non-null values of a column with their counts.
+
+    Args:
+        column: whose values.
+        bound: number of distinct values of which an answer is wanted.
+    """
+
+    def __init__(self, column: Column, bound: int) -> None:
+        held = max(bound, SHARED_BOUND)
+        super().__init__(f"multiset({column.name},{held})", column, limit=held)
+
+
+def each_multiset(states: Array, bound: int) -> Iterator[tuple[tuple[int, int], Entries]]:
+    """Place and entries of every state that is not empty and holds at most `bound` values; (K, R) states."""
+    for place, state in np.ndenumerate(states):
+        if state and not is_too_many(state):
+            entries = read_state(state)
+            if len(entries) <= bound:
+                yield (place[0], place[1]), entries
+
+
+def no_answers(shape: Sequence[int]) -> ObjectArray:
+    """(K, R) objects to fill in; 0 stands where there is no answer."""
+    answers: ObjectArray = np.empty(tuple(shape), dtype=np.object_)
+    answers.fill(0)
+    return answers
 
 
 def is_too_many(state: bytes) -> bool:

@@ -19,13 +19,13 @@ import numpy as np
 from featurestore.core.aggregations.base import ANY_TYPE, Lowered
 from featurestore.core.aggregations.formulas import Formula
 from featurestore.core.aggregations.keyed.kernels import ADD, LARGEST, SMALLEST
-from featurestore.core.aggregations.keyed.multiset import no_answers
 from featurestore.core.aggregations.keyed.states import (
     ONCE,
     KeyedPart,
     StateLayout,
     floats_of_bits,
     keys_of,
+    no_answers,
     read_state,
 )
 from featurestore.core.compiled import BYTES, FLAGS, INT, INTS, compiled

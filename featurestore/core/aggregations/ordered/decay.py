@@ -23,7 +23,6 @@ import numpy as np
 
 from featurestore.core.aggregations.base import ANY_TYPE, NUMBERS, AggregationBase, Lowered
 from featurestore.core.aggregations.ordered.times import EventTime
-from featurestore.core.aggregations.parameters import duration_text
 from featurestore.core.compiled import FLOAT_MATRIX, INT, INT_MATRIX, INTS, compiled
 from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.spec import Column, ValueType
@@ -39,6 +38,7 @@ from featurestore.core.tiles.parts import (
     Storage,
 )
 from featurestore.core.tiles.ranges import Ask, Gathered
+from featurestore.core.windows.durations import format_duration
 
 if TYPE_CHECKING:
     from featurestore.core.tiles.tiles import TileLayout, TileTable
@@ -101,7 +101,7 @@ class DecayedValues(AggregationBase):
     @property
     def name(self) -> str:
         """The catalog's name with the half-life."""
-        return f"ewma_sum({duration_text(self.half_life_ms)})"
+        return f"ewma_sum({format_duration(self.half_life_ms)})"
 
     def output_type(self, column_type: ValueType | None) -> ValueType | None:
         """FLOAT64."""
@@ -128,7 +128,7 @@ class DecayedCount(AggregationBase):
     @property
     def name(self) -> str:
         """The catalog's name with the half-life."""
-        return f"ewma_count({duration_text(self.half_life_ms)})"
+        return f"ewma_count({format_duration(self.half_life_ms)})"
 
     def output_type(self, column_type: ValueType | None) -> ValueType | None:
         """FLOAT64."""
@@ -154,7 +154,7 @@ class DecayedMean(AggregationBase):
     @property
     def name(self) -> str:
         """The catalog's name with the half-life."""
-        return f"ewma_mean({duration_text(self.half_life_ms)})"
+        return f"ewma_mean({format_duration(self.half_life_ms)})"
 
     def output_type(self, column_type: ValueType | None) -> ValueType | None:
         """FLOAT64."""

@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.online.write.horizon_clock import IDLE_AFTER_ROWS, HorizonClock
-from featurestore.online.write.id_horizon import BUCKETS_KEPT, IdHorizon
+from featurestore.online.write.seen_ids import BUCKETS_KEPT, IDLE_AFTER_ROWS, HorizonClock, IdHorizon
 
 
 @given(batches=st.lists(st.lists(st.integers(0, 60) | st.integers(2**64 - 40, 2**64 - 1), max_size=40), max_size=12))

@@ -9,9 +9,8 @@ from featurestore.core.aggregations.base import Aggregation
 from featurestore.core.lowering.derived import CompiledDerivedFeature
 from featurestore.core.lowering.series import ELEMENT_TYPES
 from featurestore.core.spec import FeatureSpec
-from featurestore.core.tiles.blocks import PartPosition
 from featurestore.core.tiles.parts import Storage
-from featurestore.core.tiles.tiles import TileLayout
+from featurestore.core.tiles.tiles import PartPosition, TileLayout
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Durations as people write them in a feature repo: "500ms", "15s", "1m", "6h", "90d", "2w"."""
+"""Durations as texts: as authors write them ("500ms", "15m", "90d"), and as people like to read measured ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from featurestore.errors import InvalidRequest
 UNITS_MS = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 """Milliseconds a unit, longest first. "m" is a minute; months have no fixed length, so there is no unit for them."""
 
+_READABLE_UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 _DURATION = re.compile(r"\s*(\d{1,15})\s*(ms|s|m|h|d|w)\s*", re.ASCII)
 
 
@@ -38,3 +39,15 @@ def format_duration(duration_ms: int) -> str:
         if unit != "w" and duration_ms and duration_ms % unit_ms == 0:
             return f"{duration_ms // unit_ms}{unit}"
     return f"{duration_ms}ms"
+
+
+def readable_duration(duration_ms: float) -> str:
+    """A measured duration in the unit that fits; not for `parse_duration_ms`.
+
+    >>> readable_duration(38), readable_duration(5_400), readable_duration(7_200_000)
+    ('38 ms', '5.4 s', '2.0 h')
+    """
+    for unit, size_ms in _READABLE_UNITS_MS:
+        if duration_ms >= 2 * size_ms:
+            return f"{duration_ms / size_ms:.1f} {unit}"
+    return f"{duration_ms:.0f} ms"
