@@ -25,9 +25,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurestore.definitions.fast_import import skip_typeguard
-from featurestore.online.embedded import EmbeddedStore
-from featurestore.online.probe import free_port
+from featurestore.testing.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 STORY = Path(__file__).with_name("fraud_model_story.py")
@@ -145,7 +143,7 @@ class Story:
         for session in self._sessions:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(session, signal.SIGTERM)
-        EmbeddedStore.for_repo(self._directory / "feature_repo").stop()
+        subprocess.run(["featurestore", "store", "stop"], cwd=self._directory, stdout=subprocess.DEVNULL, check=True)
 
 
 def cells(story: str) -> list[Cell]:
@@ -174,8 +172,6 @@ def _prepare_process() -> None:
     os.environ["MPLBACKEND"] = "Agg"
     # Trees are fitted by threads that spin while they wait: beside other work many times slower than one thread.
     os.environ["OMP_NUM_THREADS"] = "1"
-    with skip_typeguard():
-        import feast  # noqa: F401  # so that the story's own import of it does not take five seconds
 
 
 def _fenced(language: str, text: str) -> str:

@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from featurestore.core.events import BoolArray, Float64Array
+from numpy.typing import NDArray
 
 DIRECTORY = Path("images")
 
@@ -41,6 +40,9 @@ _STYLE = {
 
 COUNTS = (0.0, 1.0, 2.0, 3.0, 4.0, float("inf"))
 RATIOS = (0.0, 0.05, 0.5, 1.0, 2.0, 4.0, float("inf"))
+
+BoolArray = NDArray[np.bool_]
+Float64Array = NDArray[np.float64]
 
 
 def draw_days(payments: pd.DataFrame, periods: Mapping[str, range]) -> None:

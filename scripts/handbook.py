@@ -24,13 +24,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,18 +38,14 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
+import redis
 from confluent_kafka import Producer
+from numpy.typing import NDArray
 
 from featurestore.client import LookupClient
-from featurestore.clock import SystemClock
-from featurestore.core.events import Float64Array, Int64Array
-from featurestore.online.generations import GenerationCatalog
-from featurestore.online.probe import ask
-from featurestore.online.redis.store import connect
 from featurestore.testing.servers import KafkaBroker, RedisServer, ServerProcess, kafka_broker, redis_server
-from featurestore.wire.store_layout import decode_checkpoint
 
-PROJECT, TOPIC, SERVICE = "handbook", "handbook_transactions", "handbook"
+TOPIC, SERVICE = "handbook_transactions", "handbook"
 """As in handbook_repo."""
 
 PARTITIONS = 4
@@ -69,9 +65,10 @@ COLUMNS = [
 ]
 VIEW_COUNT = 3
 
-ROOT = Path(__file__).resolve().parents[1]
+FEATURESTORE = (sys.executable, "-m", "featurestore")
 
-_clock = SystemClock()
+Int64Array = NDArray[np.int64]
+Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +154,17 @@ def run_system(
         for begin_ms in stages:
             end_ms = min(begin_ms + STAGE_MS, last_ms + 1)
             low, high = np.searchsorted(transactions.event_time_ms, (begin_ms, end_ms)).tolist()
-            started_ns = _clock.monotonic_ns()
+            started_s = time.perf_counter()
             produce(broker, transactions, low, high)
-            wait_for_commit(store, stream, high)
-            figures.stage_seconds.append(seconds_since(started_ns))
+            wait_for_commit(repo, store, stream, high)
+            figures.stage_seconds.append(time.perf_counter() - started_s)
             if client is None or server is None:
                 server = running.enter_context(command(directory, "serve", repo, store, broker))
                 client = running.enter_context(LookupClient(served_address(server), timeout_s=60.0))
             moments = draw_moments(transactions, (begin_ms, end_ms), samples // len(stages) + 1, draw)
-            started_ns = _clock.monotonic_ns()
+            started_s = time.perf_counter()
             answers.append(look_up(client, moments))
-            figures.lookup_seconds += seconds_since(started_ns)
+            figures.lookup_seconds += time.perf_counter() - started_s
             parts.append(moments)
             print(f"{high:>9,} transactions streamed, {sum(map(len, answers)):>6,} moments looked up", flush=True)
         assert server is not None
@@ -179,9 +176,9 @@ def run_system(
 def apply_repo(directory: Path) -> Path:
     """Apply a copy of the feature repo."""
     repo = directory / "feature_repo"
-    shutil.copytree(Path(__file__).parent / "handbook_repo", repo, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(__file__).parent / "handbook_repo", repo, ignore=shutil.ignore_patterns("data", "__pycache__"))
     (repo / "data").mkdir()
-    subprocess.run([sys.executable, "-m", "featurestore", "apply", "--repo", str(repo)], cwd=ROOT, check=True)
+    subprocess.run([*FEATURESTORE, "apply", "--repo", repo], check=True)
     return repo
 
 
@@ -192,9 +189,8 @@ def command(directory: Path, name: str, repo: Path, store: RedisServer, broker: 
         "stream": ["--bootstrap-servers", broker.bootstrap_servers],
         "serve": ["--port", "0"],
     }[name]
-    words = (sys.executable, "-m", "featurestore", name, "--repo", str(repo), "--store-url", store.url, *given)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = ServerProcess(name, words, directory, environment=environment)
+    words = (*FEATURESTORE, name, "--repo", str(repo), "--store-url", store.url, *given)
+    process = ServerProcess(name, words, directory)
     process.start()
     try:
         yield process
@@ -239,22 +235,17 @@ def produce(broker: KafkaBroker, transactions: Transactions, low: int, high: int
     assert not failures, f"Kafka refused records: {failures[0]}"
 
 
-def wait_for_commit(server: RedisServer, stream: ServerProcess, count: int) -> None:
-    """Until every lane of all views has passed `count` records."""
-    store = connect(server.url)
-    catalog = GenerationCatalog(store, PROJECT)
-    lane_count = catalog.lane_count()
+def wait_for_commit(repo: Path, store: RedisServer, stream: ServerProcess, count: int) -> None:
+    """Until `featurestore status` says that every view has applied `count` records."""
+    words = [*FEATURESTORE, "status", "--repo", str(repo), "--store-url", store.url, "--no-memory", "--format", "json"]
 
     def is_committed() -> bool:
-        generations = [one for found in catalog.all().values() for one in found]
-        checkpoints = store.read_groups(
-            [[one.keys.checkpoint(lane)] for one in generations for lane in range(lane_count)]
-        )
-        lanes = [sum(offset for _, _, offset in decode_checkpoint(data).positions) for data in checkpoints]
-        return len(generations) == VIEW_COUNT and min(lanes) >= count
+        # What it says of a partition is the position of the slowest lane.
+        views = json.loads(subprocess.check_output(words))["generations"]
+        applied = [sum(partition["next_offset"] for partition in view["partitions"]) for view in views]
+        return len(applied) == VIEW_COUNT and min(applied) >= count
 
     stream.wait_until(is_committed, timeout_s=CATCH_UP_TIMEOUT_S)
-    store.close()
 
 
 def draw_moments(
@@ -369,16 +360,10 @@ def served_address(server: ServerProcess) -> str:
 
 def note_memory(figures: Figures, store: RedisServer, stream: ServerProcess, server: ServerProcess) -> None:
     """What the processes have needed."""
-    information: Mapping[str, str] = dict(
-        line.split(":", 1) for line in ask(store.port, "INFO", "memory").decode().split("\r\n") if ":" in line
-    )
-    figures.redis_used, figures.redis_peak = information["used_memory_human"], information["used_memory_peak_human"]
+    with redis.Redis.from_url(store.url) as connection:
+        memory = connection.info("memory")
+    figures.redis_used, figures.redis_peak = memory["used_memory_human"], memory["used_memory_peak_human"]
     figures.stream_peak_mib, figures.server_peak_mib = _peak_mib(stream.pid), _peak_mib(server.pid)
-
-
-def seconds_since(started_ns: int) -> float:
-    """Seconds since a monotonic moment."""
-    return (_clock.monotonic_ns() - started_ns) / 1e9
 
 
 def _peak_mib(pid: int) -> float:

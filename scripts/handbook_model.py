@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from featurestore.core.events import BoolArray, Float64Array, Int64Array
-from featurestore.training import FileHistory, build_training_set
-from scripts.handbook_history import DAY_MS, SOURCE, WINDOW_DAYS, repo
+from featurestore.training import FileHistory, build_training_set, read_registry
+from scripts.handbook_history import DAY_MS, SERVICE, WINDOW_DAYS, apply_repo, read_transactions
 
 TRAIN_FROM = "2018-07-25"
 TRAIN_DAYS = DELAY_DAYS = TEST_DAYS = 7
@@ -49,6 +49,10 @@ NIGHT_ENDS_HOUR = 6
 """The book's night is 0:00 to 6:59."""
 
 CENTS = 100
+
+BoolArray = NDArray[np.bool_]
+Int64Array = NDArray[np.int64]
+Float64Array = NDArray[np.float64]
 
 _HOUR_MS = 3_600_000
 _EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, Monday is 0
@@ -131,20 +135,14 @@ def read_payments(file: Path) -> Payments:
     first = np.datetime64(TRAIN_FROM)
     end = first + np.timedelta64(TRAIN_DAYS + DELAY_DAYS + TEST_DAYS, "D")
     database = duckdb.connect()
-    database.execute(
-        """create table transactions as
-        select TRANSACTION_ID::bigint as transaction_id, TX_DATETIME::timestamp_ms as paid_at,
-            CUSTOMER_ID::bigint as customer_id, TERMINAL_ID::bigint as terminal_id,
-            round(TX_AMOUNT * 100)::bigint as amount, TX_FRAUD = 1 as is_fraud
-        from read_parquet(?)""",
-        [str(file)],
-    )
-    names = ", ".join(column.name for column in SOURCE.columns)
-    events = database.sql(f"select {names} from transactions").to_arrow_table()
+    read_transactions(database, file)
+    events = database.table("transactions").to_arrow_table()
     asked = database.sql(
         f"select * from transactions where paid_at >= '{first}' and paid_at < '{end}' order by transaction_id"
     ).to_arrow_table()
-    table = build_training_set(repo(), "handbook", asked, history=FileHistory(events), timestamp_column="paid_at")
+    with tempfile.TemporaryDirectory(prefix="handbook-") as directory:
+        repo = read_registry(apply_repo(Path(directory)))
+    table = build_training_set(repo, SERVICE, asked, history=FileHistory(events), timestamp_column="paid_at")
     paid_at_ms = _column(table, "paid_at").astype(np.int64)
     return Payments(
         day=paid_at_ms // DAY_MS,
@@ -234,12 +232,13 @@ def _inputs(table: pa.Table, paid_at_ms: Int64Array, *, includes_itself: bool) -
     columns: list[NDArray[np.generic]] = [amount, weekday >= 5, hour <= NIGHT_ENDS_HOUR]
     for days in WINDOW_DAYS:
         count = _column(table, f"customer_count_{days}d")
-        total = np.nan_to_num(_column(table, f"customer_mean_{days}d") / CENTS) * count
+        total = np.nan_to_num(_column(table, f"customer_amount_mean_{days}d") / CENTS) * count
         if includes_itself:
             count, total = count + 1, total + amount
         columns += [count, total / np.maximum(count, 1)]
     for days in WINDOW_DAYS:
-        columns += [_column(table, f"terminal_count_{days}d"), np.nan_to_num(_column(table, f"terminal_risk_{days}d"))]
+        known = _column(table, f"terminal_known_{days}d_offset_{DELAY_DAYS}d")
+        columns += [known, np.nan_to_num(_column(table, f"terminal_risk_{days}d"))]
     return np.column_stack([column.astype(np.float64) for column in columns])
 
 

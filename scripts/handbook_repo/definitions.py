@@ -63,7 +63,7 @@ terminal_risk = stream_view(
             feature
             for window in WINDOWS
             for feature in derive(
-                f"risk_{window}", f"terminal_frauds_{window}_offset_7d / terminal_known_{window}_offset_7d"
+                f"risk_{window}", f"terminal_frauds_{window}_offset_{DELAY} / terminal_known_{window}_offset_{DELAY}"
             )
         ),
     ],
@@ -71,7 +71,10 @@ terminal_risk = stream_view(
     lookback=LOOKBACK,
 )
 
-handbook = FeatureService(
-    name="handbook",
-    features=[customer_spending, terminal_spending, terminal_risk[[f"terminal_risk_{window}" for window in WINDOWS]]],
-)
+KNOWN = [f"terminal_known_{window}_offset_{DELAY}" for window in WINDOWS]
+RISK = [f"terminal_risk_{window}" for window in WINDOWS]
+
+handbook = FeatureService(name="handbook", features=[customer_spending, terminal_spending, terminal_risk[RISK]])
+
+handbook_model = FeatureService(name="handbook_model", features=[customer_spending, terminal_risk[[*KNOWN, *RISK]]])
+"""What the models of the book are told beside the payment itself."""

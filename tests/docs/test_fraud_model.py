@@ -19,11 +19,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.core.spec import RepoSpec
-from featurestore.definitions.registry import read_registry
-from featurestore.offline.training_set.build import build_training_set
-from featurestore.offline.training_set.histories import FileHistory
-from featurestore.online.embedded import EmbeddedStore
+from featurestore.training import FileHistory, build_training_set, read_registry
 from scripts.fraud_model_page import IMAGES, PAGE_NAME, ROOT, cells
 
 DOCS = ROOT / "docs"
@@ -34,6 +30,9 @@ SHARE_TOLERANCE = 0.05
 """Another processor may add up in another order, and grow another tree."""
 
 RELATIVE_TOLERANCE = 1e-9
+
+EXIT_NOT_RUNNING = 3
+"""Of `featurestore store status`."""
 
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _PICTURE = re.compile(rf"!\[[^\]]+\]\({IMAGES}/([^)]+)\)")
@@ -70,9 +69,9 @@ class Made:
         return log.to_table().sort_by([("partition", "ascending"), ("offset", "ascending")])
 
     @property
-    def repo(self) -> RepoSpec:
+    def registry(self) -> Path:
         """What the page has applied."""
-        return read_registry(str(self.work / "feature_repo" / "data" / "registry.db"))
+        return self.work / "feature_repo" / "data" / "registry.db"
 
     def figure(self, name: str) -> list[float]:
         """The numbers that the page prints behind a name."""
@@ -157,10 +156,11 @@ def test_a_training_row_does_not_change_when_the_future_is_taken_away(made: Made
     rows, events = made.training_set, made.events
     asked = rows.filter(pc.equal(rows["day"], 24))
     known = events.filter(pc.less(events["event_time"], pc.max(asked["event_time"])))
-    names = [f"{view.name}:{one.name}" for view in made.repo.views for one in view.features]
+    repo = read_registry(made.registry)
+    names = [f"{view.name}:{one.name}" for view in repo.views for one in view.features]
     labels = asked.select(["card_id", "merchant_id", "terminal_id", "event_time"])
     again = build_training_set(
-        made.repo, names, labels, history=FileHistory(known), timestamp_column="event_time"
+        repo, names, labels, history=FileHistory(known), timestamp_column="event_time"
     ).drop_columns(labels.column_names)
 
     assert known.num_rows < 0.7 * events.num_rows
@@ -181,8 +181,10 @@ def test_training_labels_were_known_on_the_day_of_training(made: Made) -> None:
 def test_nothing_is_left_running_behind_the_page(made: Made) -> None:
     """Neither the server nor the store."""
     pid = int((made.work / "data" / "serve.pid").read_text())
+    command = [sys.executable, "-m", "featurestore", "store", "status"]
+    store = subprocess.run(command, cwd=made.work, capture_output=True, text=True, check=False)
 
-    assert EmbeddedStore.for_repo(made.work / "feature_repo").status() is None
+    assert store.returncode == EXIT_NOT_RUNNING, store.stdout + store.stderr
     assert not _serves(pid)
 
 

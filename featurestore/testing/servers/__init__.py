@@ -1,5 +1,6 @@
 """Real servers on loopback for tests, demos and benchmarks: free ports, temporary data, stopped by process id."""
 
+from featurestore.online.probe import free_port
 from featurestore.testing.servers.kafka import KafkaBroker, kafka_broker, kafka_missing
 from featurestore.testing.servers.process import ServerDidNotStart, ServerProcess
 from featurestore.testing.servers.redis import RedisCluster, RedisServer, redis_cluster, redis_server
@@ -10,6 +11,7 @@ __all__ = [
     "RedisServer",
     "ServerDidNotStart",
     "ServerProcess",
+    "free_port",
     "kafka_broker",
     "kafka_missing",
     "redis_cluster",
