@@ -15,7 +15,7 @@ from featurestore.core.aggregations.catalog import BY_EXAMPLES, CATALOG, Catalog
 from featurestore.core.aggregations.keyed.by_key import KEYS_DEFAULT
 from featurestore.core.aggregations.parameters import signature
 from featurestore.core.lowering.lowering import Lowering
-from featurestore.core.lowering.lowering_input import FeatureFields, LoweredView
+from featurestore.core.lowering.view_input import FeatureFields, LoweredView
 from featurestore.core.spec import SCALAR_TYPES, Column, FeatureSpec, ValueType, Window
 from featurestore.core.tiles.parts import EventRows
 from featurestore.core.tiles.tiles import TileLayout

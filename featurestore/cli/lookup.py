@@ -14,7 +14,7 @@ import click
 from featurestore.cli.finite_range import FiniteRange
 
 if TYPE_CHECKING:
-    from featurestore.serving.answer.schema import ServiceSchema
+    from featurestore.online.answer.schema import ServiceSchema
     from featurestore.serving.client.result import FeatureValue, LookupResult
 
 DEFAULT_ADDRESS = "127.0.0.1:6566"
@@ -54,8 +54,23 @@ class MomentType(click.ParamType[int]):
 @click.option(
     "--as-of", type=MomentType(), help="Read time, ISO 8601 or milliseconds since 1970. Default: the server's clock."
 )
-@click.option("--format", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("--address", default=DEFAULT_ADDRESS, envvar="FEATURESTORE_ADDRESS", show_default=True, show_envvar=True)
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="A table for people, JSON for programs.",
+)
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    default=DEFAULT_ADDRESS,
+    envvar="FEATURESTORE_ADDRESS",
+    show_default=True,
+    show_envvar=True,
+    help="Where the server listens.",
+)
 @click.option(
     "--timeout",
     "timeout_s",
@@ -65,7 +80,9 @@ class MomentType(click.ParamType[int]):
     help="Seconds, retries included.",
 )
 @click.option(
-    "--tls-ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Connect by TLS; PEM authority."
+    "--tls-ca",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Connect by TLS; PEM authority that signed the server's certificate.",
 )
 def command(
     service: str,

@@ -23,7 +23,10 @@ from featurestore.errors import FeatureStoreError, of_system, shows_tracebacks
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 
+OWN_PACKAGES = frozenset({"featurestore", "dataflows"})
+
 COMMANDS: Mapping[str, tuple[str, str]] = {
+    "init": ("featurestore.cli.repo.init:command", "Write a small feature repo to begin with."),
     "plan": ("featurestore.cli.repo.plan:command", "Show what an apply would add, change and remove."),
     "apply": ("featurestore.cli.repo.apply:command", "Register the feature repo's definitions."),
     "stream": ("featurestore.cli.processes.stream:command", "Keep the features fresh from the stream of events."),
@@ -107,17 +110,30 @@ class LazyGroup(click.Group):
         try:
             found = getattr(importlib.import_module(module_name), attribute)
         except ModuleNotFoundError as error:
-            raise click.ClickException(
-                f'`featurestore {cmd_name}` needs the Python package "{error.name}", which is not installed\n'
-                "hint: install the extra that brings it, or everything by `pip install featurestore[all]`"
-            ) from error
+            raise _missing_package(cmd_name, error) from error
         assert isinstance(found, click.Command)
         return found
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command, which may import only then what its work needs."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in OWN_PACKAGES:
+                raise  # our bug, and no package that could be installed
+            raise _missing_package(str(ctx.invoked_subcommand), error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands in the help, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _missing_package(command_name: str, error: ModuleNotFoundError) -> click.ClickException:
+    return click.ClickException(
+        f'`featurestore {command_name}` needs the Python package "{error.name}", which is not installed\n'
+        "hint: install the extra that brings it, or everything by `pip install featurestore[all]`"
+    )
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -116,10 +116,25 @@ def load_settings(
 def settings_options(function: Decorated) -> Decorated:
     """The options of this page's table, for a click command; pass them to `load_settings(**...)`."""
     for option in (
-        click.option("--cluster/--no-cluster", default=None, help="Whether --store-url is a Redis Cluster."),
-        click.option("--store-url", metavar="URL", help="Online store, redis://host:port/db. Default: the repo's."),
-        click.option("--project", metavar="NAME", help="Feast project. Default: the repo's."),
-        click.option("--registry", metavar="PATH|URL", help="Feast registry. Default: the repo's."),
+        click.option(
+            "--cluster/--no-cluster",
+            default=None,
+            help="Whether the store is a Redis Cluster. Default: the repo's.  [env var: FEATURESTORE_STORE_CLUSTER]",
+        ),
+        click.option(
+            "--store-url",
+            metavar="URL",
+            help="Online store, redis://host:port/db. Default: the repo's, else an embedded one."
+            "  [env var: FEATURESTORE_STORE_URL]",
+        ),
+        click.option(
+            "--project", metavar="NAME", help="Feast project. Default: the repo's.  [env var: FEATURESTORE_PROJECT]"
+        ),
+        click.option(
+            "--registry",
+            metavar="PATH|URL",
+            help="Feast registry. Default: the repo's.  [env var: FEATURESTORE_REGISTRY]",
+        ),
         repo_option,
     ):
         function = option(function)
@@ -131,7 +146,7 @@ def repo_option(function: Decorated) -> Decorated:
     return click.option(
         "--repo",
         type=click.Path(file_okay=False, path_type=Path),
-        help=f"Directory of {FILE_NAME}. Default: here, or feature_repo.",
+        help=f"Directory of {FILE_NAME}. Default: here, or feature_repo.  [env var: FEATURESTORE_REPO]",
     )(function)
 
 

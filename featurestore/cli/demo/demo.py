@@ -48,17 +48,21 @@ _MS_PER_S = 1_000
 
 
 @click.command("demo")
-@click.option("--seconds", type=click.FloatRange(min=2), default=35.0, show_default=True, help="Of live payments.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=2), default=35.0, show_default=True, help="How long payments come live."
+)
 @click.option("--rate", type=click.FloatRange(min=1), default=80.0, show_default=True, help="Live payments a second.")
-@click.option("--days", type=click.FloatRange(min=0.2), default=21.0, show_default=True, help="Of history.")
-@click.option("--cards", type=click.IntRange(min=100), default=20_000, show_default=True)
+@click.option(
+    "--days", type=click.FloatRange(min=0.2), default=21.0, show_default=True, help="Days of history before them."
+)
+@click.option("--cards", type=click.IntRange(min=100), default=20_000, show_default=True, help="How many cards pay.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Equal seeds give equal cards and merchants.")
 @click.option(
     "--repo",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("feature_repo"),
     show_default=True,
-    help="Of the payments example; it is copied.",
+    help="The payments example; it is copied.",
 )
 def command(seconds: float, rate: float, days: float, cards: int, seed: int, repo: Path) -> int:
     """Simulate payments with fraud in them, stream and serve their features, and look them up as a risk model does.

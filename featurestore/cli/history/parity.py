@@ -27,8 +27,12 @@ VALUE_CHARACTERS_MAX = 60
 
 @click.command("parity")
 @repo_option
-@click.option("--project", metavar="NAME", help="Feast project. Default: the repo's.")
-@click.option("--registry", metavar="PATH|URL", help="Feast registry. Default: the repo's.")
+@click.option("--project", metavar="NAME", help="Feast project. Default: the repo's.  [env var: FEATURESTORE_PROJECT]")
+@click.option(
+    "--registry",
+    metavar="PATH|URL",
+    help="Feast registry. Default: the repo's.  [env var: FEATURESTORE_REGISTRY]",
+)
 @click.option(
     "--log",
     required=True,
@@ -61,7 +65,14 @@ VALUE_CHARACTERS_MAX = 60
     help="The store was filled from events from then on: windows that reach back further may differ.",
 )
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as a page with plots.")
-@click.option("--memory", "memory_bytes", type=BytesType(), default="2GB", show_default=True, help="For events.")
+@click.option(
+    "--memory",
+    "memory_bytes",
+    type=BytesType(),
+    default="2GB",
+    show_default=True,
+    help="What events may take; more go through the disk.",
+)
 @click.pass_context
 def command(
     context: click.Context,

@@ -66,8 +66,18 @@ def spark_options(function: Callable[..., None]) -> Callable[..., None]:
         function(spark=SparkOptions(spark_master, spark_settings) if engine == "spark" else None, **others)
 
     for option in (
-        click.option("--spark-conf", "spark_settings", multiple=True, metavar="NAME=VALUE", help="A setting of Spark."),
-        click.option("--spark-master", metavar="URL", help="local[2], spark://..., yarn. Default: spark-submit's."),
+        click.option(
+            "--spark-conf",
+            "spark_settings",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="A setting of Spark; may be repeated.",
+        ),
+        click.option(
+            "--spark-master",
+            metavar="URL",
+            help="Where Spark runs: local[2], spark://..., yarn. Default: spark-submit's.",
+        ),
         click.option(
             "--engine",
             type=click.Choice(["local", "spark"]),

@@ -58,22 +58,33 @@ class BytesType(click.ParamType[int]):
 
 @click.command("history")
 @repo_option
-@click.option("--project", metavar="NAME", help="Feast project. Default: the repo's.")
-@click.option("--registry", metavar="PATH|URL", help="Feast registry. Default: the repo's.")
+@click.option("--project", metavar="NAME", help="Feast project. Default: the repo's.  [env var: FEATURESTORE_PROJECT]")
+@click.option(
+    "--registry",
+    metavar="PATH|URL",
+    help="Feast registry. Default: the repo's.  [env var: FEATURESTORE_REGISTRY]",
+)
 @click.option(
     "--entities",
     required=True,
     type=PlaceType(exists=True),
     help="Label rows: Parquet, CSV, JSON lines or Arrow IPC, by the name's ending.",
 )
-@click.option("--service", metavar="NAME", help="Feature service to answer.")
-@click.option("--feature", "features", multiple=True, metavar="VIEW:FEATURE", help="A feature; may be repeated.")
+@click.option("--service", metavar="NAME", help="Feature service whose features are added.")
+@click.option(
+    "--feature",
+    "features",
+    multiple=True,
+    metavar="VIEW:FEATURE",
+    help="One feature, instead of a service; may be repeated.",
+)
 @click.option("--out", required=True, type=PlaceType(exists=False), help="Parquet file to write.")
 @click.option(
     "--events",
     multiple=True,
     metavar="[SOURCE=]PATH|URI",
     envvar="FEATURESTORE_EVENT_LOG",
+    show_envvar=True,
     help="Root of the event logs, or Parquet files with a source's columns; may be repeated."
     f" Default: {EVENT_LOG_DEFAULT} of the repo.",
 )
@@ -87,7 +98,14 @@ class BytesType(click.ParamType[int]):
 @click.option("--timestamp-column", default="event_timestamp", show_default=True, help="Column with the label times.")
 @click.option("--at", "at_ms", type=MomentType(), help="One moment for all rows, instead of a column.")
 @click.option("--full-names", is_flag=True, help="Call features VIEW__FEATURE.")
-@click.option("--memory", "memory_bytes", type=BytesType(), default="2GB", show_default=True, help="For events.")
+@click.option(
+    "--memory",
+    "memory_bytes",
+    type=BytesType(),
+    default="2GB",
+    show_default=True,
+    help="What events may take; more go through the disk.",
+)
 @click.option(
     "--work-dir",
     type=click.Path(file_okay=False, path_type=Path),

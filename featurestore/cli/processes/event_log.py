@@ -29,7 +29,11 @@ DEFAULT = "data/event_log"
 MEGABYTE = 1024 * 1024
 
 log_option = click.option(
-    "--event-log", metavar="URI", envvar=VARIABLE, help=f"Where the logs are. Default: {DEFAULT} of the repo."
+    "--event-log",
+    metavar="URI",
+    envvar=VARIABLE,
+    show_envvar=True,
+    help=f"Directory or URI of the logs. Default: {DEFAULT} of the repo.",
 )
 
 
@@ -42,15 +46,20 @@ def command() -> None:
 
 
 @command.command(
+    short_help="Follow the stream and write what comes.",
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
     add_help_option=False,
 )
 @repo_option
-@click.option("--project", metavar="NAME", help="Feast project. Default: the repo's.")
-@click.option("--registry", metavar="PATH|URL", help="Feast registry. Default: the repo's.")
+@click.option("--project", metavar="NAME", help="Feast project. Default: the repo's.  [env var: FEATURESTORE_PROJECT]")
+@click.option(
+    "--registry",
+    metavar="PATH|URL",
+    help="Feast registry. Default: the repo's.  [env var: FEATURESTORE_REGISTRY]",
+)
 @log_option
 @click.option("-h", "--help", "wants_help", is_flag=True, help="Show all options.")
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[STREAM OPTIONS]")
 @click.pass_context
 def run(
     context: click.Context,
@@ -76,12 +85,18 @@ def run(
     _become(list(options), environment)
 
 
-@command.command("compact")
+@command.command("compact", short_help="Merge small files.")
 @repo_option
 @log_option
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source's log; may be repeated.")
 @click.option("--full", is_flag=True, help="Merge whatever can be merged, once, however little it is.")
-@click.option("--target-mb", type=click.IntRange(min=1), default=TARGET_BYTES_DEFAULT // MEGABYTE, show_default=True)
+@click.option(
+    "--target-mb",
+    type=click.IntRange(min=1),
+    default=TARGET_BYTES_DEFAULT // MEGABYTE,
+    show_default=True,
+    help="Megabytes up to which files are merged into one.",
+)
 @click.option(
     "--files-min",
     type=click.IntRange(min=2),
@@ -119,7 +134,10 @@ def compact_command(
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source's log; may be repeated.")
 @click.option("--days", type=click.IntRange(min=1), required=True, help="Keep today and so many days before.")
 def retain_command(repo: Path | None, event_log: str | None, sources: tuple[str, ...], days: int) -> None:
-    """Drop old event dates for good. Features can be computed only from what is kept."""
+    """Drop old event dates for good.
+
+    Features can be computed only from what is kept.
+    """
     root = log_root(repo, event_log)
     for name in _sources(root, sources):
         dropped = retain(open_files(f"{root}/{name}"), SystemClock(), days=days)
@@ -127,7 +145,7 @@ def retain_command(repo: Path | None, event_log: str | None, sources: tuple[str,
         click.echo(f"{name}  dropped {span}")
 
 
-@command.command("show")
+@command.command("show", short_help="Rows, files, bytes and positions.")
 @repo_option
 @log_option
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source's log; may be repeated.")

@@ -56,7 +56,7 @@ Every other address is a directory on some file system."""
     type=click.IntRange(0, PORT_MAX),
     help="Serve Prometheus metrics there; 0 takes a free port. Default: nowhere.",
 )
-@click.option("--workers", type=click.IntRange(1, 256), help="Handler threads.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Threads that answer, with --io sync. Default: 8.")
 @click.option(
     "--io",
     type=click.Choice(["sync", "aio"]),

@@ -14,7 +14,7 @@ import numpy as np
 
 from featurestore.cli.finite_range import FiniteRange
 from featurestore.clock import Clock, SystemClock
-from featurestore.definitions.durations import parse_duration_ms
+from featurestore.core.windows.durations import parse_duration_ms
 from featurestore.errors import InvalidRequest
 from featurestore.testing.simulator import (
     LabelsWriter,
@@ -45,17 +45,31 @@ Examples:
 
 
 @click.command("simulate", epilog=EXAMPLES)
-@click.option("--to", "address", required=True, help="kafka://HOST:PORT/TOPIC, log:DIR or parquet:FILE.")
+@click.option(
+    "--to", "address", metavar="ADDRESS", required=True, help="kafka://HOST:PORT/TOPIC, log:DIR or parquet:FILE."
+)
 @click.option("--duration", help='Event time to cover, such as "21d" or "30s"; --live without it never ends.')
 @click.option("--days", type=FiniteRange(0, DAYS_MAX), help="The same in days.")
 @click.option("--start", type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S")), help="First event time, UTC.")
 @click.option("--live", is_flag=True, help="Event times are now; otherwise it is history, by default up to now.")
 @click.option("--rate", type=FiniteRange(min=0, min_open=True), help="Transactions per second; default: as it comes.")
-@click.option("--cards", type=click.IntRange(min=1), default=20_000, show_default=True)
-@click.option("--merchants", type=click.IntRange(min=len(MARKETS)), default=2_000, show_default=True)
+@click.option("--cards", type=click.IntRange(min=1), default=20_000, show_default=True, help="How many cards pay.")
+@click.option(
+    "--merchants",
+    type=click.IntRange(min=len(MARKETS)),
+    default=2_000,
+    show_default=True,
+    help="How many merchants are paid; at least one a market.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Equal seeds give equal worlds.")
-@click.option("--topic", default=DEFAULT_TOPIC, show_default=True, help="Of a log directory.")
-@click.option("--partitions", type=click.IntRange(min=1), default=DEFAULT_PARTITIONS, show_default=True)
+@click.option("--topic", default=DEFAULT_TOPIC, show_default=True, help="Topic of a log directory.")
+@click.option(
+    "--partitions",
+    type=click.IntRange(min=1),
+    default=DEFAULT_PARTITIONS,
+    show_default=True,
+    help="Of a topic that does not exist yet; one that does keeps its own.",
+)
 @click.option("--labels", type=click.Path(dir_okay=False, path_type=Path), help="Parquet file for the fraud labels.")
 @click.option("--merchant-table", type=click.Path(dir_okay=False, path_type=Path), help="Parquet file of merchants.")
 def command(

@@ -31,7 +31,10 @@ def start(repo: Path | None) -> None:
 @command.command()
 @repo_option
 def stop(repo: Path | None) -> None:
-    """Let it write its data and end; nothing happens when it does not run."""
+    """Let it write its data and end.
+
+    Nothing happens when it does not run.
+    """
     click.echo("stopped" if _store(repo).stop() else "was not running")
 
 
@@ -39,7 +42,10 @@ def stop(repo: Path | None) -> None:
 @repo_option
 @click.pass_context
 def status(context: click.Context, repo: Path | None) -> None:
-    """Print its address and process; exit code 3 when it does not run."""
+    """Print its address and process.
+
+    Exit code 3 when it does not run.
+    """
     store = _store(repo)
     server = store.status()
     if server is None:

@@ -25,7 +25,7 @@ PROGRAM = "dataflows.log_to_tiles"
 )
 @settings_options
 @click.option("-h", "--help", "wants_help", is_flag=True, help="Show all options.")
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[STREAM OPTIONS]")
 @click.pass_context
 def command(context: click.Context, /, wants_help: bool, options: tuple[str, ...], **given: object) -> None:
     """Fold the events of Kafka, or of an embedded log (--log-dir), into the online store until stopped."""
