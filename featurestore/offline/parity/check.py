@@ -55,7 +55,7 @@ BATCH_ROWS = 1 << 18
 """Logged rows that are recomputed together: one pass over the event log each."""
 
 _NOT_READY, _OUTSIDE_MAX_AGE = 4, 5
-"""Statuses, by their numbers in proto/featurestore/v1."""
+"""Statuses, by their numbers in proto/featurestore_api/v1."""
 
 
 class LoggedRows(Protocol):

@@ -24,7 +24,7 @@ from featurestore.wire.codecs.plain_row import StoredValue
 
 
 class FeatureStatus(enum.IntEnum):
-    """What stands behind a value; the numbers are those of proto/featurestore/v1."""
+    """What stands behind a value; the numbers are those of proto/featurestore_api/v1."""
 
     PRESENT = 1
     NULL_VALUE = 2
@@ -41,7 +41,7 @@ Cell: TypeAlias = Collection | StoredValue | None
 
 
 class Matrix(enum.Enum):
-    """The packed value columns of an answer, by their names in proto/featurestore/v1; AS_STORED is never sent."""
+    """The packed value columns of an answer, by their names in proto/featurestore_api/v1; AS_STORED is never sent."""
 
     DOUBLES = "doubles"
     INTEGERS = "integers"

@@ -1,1 +1,1 @@
-"""Compiled from proto/featurestore/v1 by `python proto/compile_lookup.py`; do not edit."""
+"""Compiled from proto/featurestore_api/v1 by `python proto/compile_lookup.py`; do not edit."""
