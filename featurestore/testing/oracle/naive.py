@@ -1,155 +1,141 @@
-"""The naive oracle: what a feature's value is, in plain loops and exact arithmetic.
+"""The naive oracle: what the value of a feature is. Everything fast is compared with this page.
 
-Every fast path (tiles, sawtooth windows, replay, Redis, gRPC, history) is compared with this. It is slow on purpose:
-no numpy, no tiles, no sharing with `core/`, rational numbers where floats would round.
+One entity, a feature with function f, column c, condition p and a window, read at time t:
 
-    value = lower(every event e of one entity, each event id once, with
-                  floor(t - w, h) <= e.event_time_ms < t                      no offset: the head is exact
-                  floor(t - o - w, h) <= e.event_time_ms < floor(t - o, h)    offset: both edges on the hop grid
-                  e.event_time_ms < t)                                        lifetime
+    value = f( e.c of every event e, each event id once,
+               with begin <= e.event_time_ms < end, p(e) true and e.c not null; without c each counts as 1 )
 
-Calendars, sessions and series are in `naive_windows`.
+    window      begin                              end                  w length, h hop, o offset
+    sliding     floor(t - w, h)                    t                    tail on the hop grid, head exact
+    offset      floor(t - o - w, h)                floor(t - o, h)      both edges on the hop grid
+    lifetime    -infinity                          t
+    calendar    begin of the local day .. year     t
+    session     its first event                    t                    no gap in it is longer than the window's
+    series      a list of sliding or offset windows, one length apart, oldest first
+
+An event for which the view's `undo` is true counts with a sign of -1. The functions f are in `functions.py`. All of it
+is slow on purpose: no numpy, no tiles, exact arithmetic. With what it judges it shares nothing but `core.spec`, which
+says what is asked. SQL is not its business: conditions are given as Python, derived features are not here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
-from typing import Any
+from dataclasses import replace
 
-from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, presence_hop_ms
-from featurestore.testing.oracle.counts import COUNTED, further_column, lower_with_further
-from featurestore.testing.oracle.ordered import ORDERED
-from featurestore.testing.oracle.values import NaiveAnswer as NaiveAnswer
-from featurestore.testing.oracle.values import NaiveFunction, NaiveRow
-from featurestore.testing.oracle.values import NaiveValue as NaiveValue
-from featurestore.testing.oracle.windows import series_windows
-from featurestore.testing.oracle.windows import window_edges as window_edges
+from featurestore.core.spec import HOP_LADDER_MS, HOPS_PER_WINDOW_MIN, FeatureSpec, ValueType, ViewSpec, Window
+from featurestore.testing.oracle.calendars import unit_begin_ms
+from featurestore.testing.oracle.events import INT64_MAX as INT64_MAX
+from featurestore.testing.oracle.events import INT64_MIN as INT64_MIN
+from featurestore.testing.oracle.events import Conditions, Row
+from featurestore.testing.oracle.events import NaiveAnswer as NaiveAnswer
+from featurestore.testing.oracle.events import NaiveEvent as NaiveEvent
+from featurestore.testing.oracle.events import NaiveValue as NaiveValue
+from featurestore.testing.oracle.functions import answer
 
-FUNCTIONS: dict[str, NaiveFunction] = {**ORDERED, **COUNTED}
-"""Functions by name that have their loops in a file of their own."""
-
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+NO_CONDITIONS: Conditions = {}
 
 
-@dataclass(frozen=True, slots=True)
-class NaiveEvent:
-    """One event as its producer meant it.
-
-    Attributes:
-        key: canonical bytes of the entity key.
-        event_time_ms: when it happened.
-        event_id: canonical bytes of the event id; None where the source declares none, then nothing is a duplicate.
-        columns: value of each column; None or absent is null, and so is NaN.
-    """
-
-    key: bytes
-    event_time_ms: int
-    event_id: bytes | None = None
-    columns: dict[str, NaiveValue | None] = field(default_factory=dict)
+def naive_values(
+    view: ViewSpec, events: Sequence[NaiveEvent], as_of_ms: int, conditions: Conditions = NO_CONDITIONS
+) -> dict[str, NaiveAnswer | None]:
+    """`naive_value` of every feature of a view, by feature name."""
+    values = {}
+    for feature in view.features:
+        values[feature.name] = naive_value(feature, events, as_of_ms, conditions, view.undo)
+    return values
 
 
-def naive_value(feature: FeatureSpec, events: Iterable[NaiveEvent], as_of_ms: int) -> NaiveAnswer | None:
-    """The value of one feature of one entity at a moment.
+def naive_value(
+    feature: FeatureSpec,
+    events: Iterable[NaiveEvent],
+    as_of_ms: int,
+    conditions: Conditions = NO_CONDITIONS,
+    undo: str = "",
+) -> NaiveAnswer | None:
+    """The value of one feature of one entity at a moment; None is null.
 
     Args:
         feature: the definition.
-        events: the entity's events in arrival order (of equal ids the first counts); order matters for nothing else.
-        as_of_ms: read time, exclusive.
-
-    Returns:
-        The value; None is null. An integer sum that does not fit in 64 bits is null too.
+        events: the entity's events of the view in arrival order, which decides which of an id is the first, no more.
+        as_of_ms: read time t.
+        conditions: what `feature.where` and `undo` mean.
+        undo: events for which it is true take back what an equal event added; "" for none.
     """
-    events = _distinct(events)
+    events = _first_of_each_id(events)
     if feature.window.series:
-        parts = [replace(feature, window=window) for window in series_windows(feature.window)]
-        return _list([naive_value(part, events, as_of_ms) for part in parts], feature.type)
-    start_ms, end_ms = window_edges(feature.window, as_of_ms, [event.event_time_ms for event in events])
-    rows: list[NaiveRow] = []
-    others: list[NaiveValue | None] = []
-    further = further_column(feature.function)
+        each = [replace(feature, window=window) for window in _windows_of(feature.window)]
+        return _series([naive_value(one, events, as_of_ms, conditions, undo) for one in each], feature.type)
+    begin_ms, end_ms = window_edges(feature.window, as_of_ms, [event.event_time_ms for event in events])
+    rows = []
     for event in events:
-        value = 1 if feature.column is None else event.columns.get(feature.column)
-        if value is None or value != value or not start_ms <= event.event_time_ms < end_ms:
+        if not begin_ms <= event.event_time_ms < end_ms:
             continue
-        rows.append((event.event_time_ms, event.event_id or b"", value))
-        others.append(None if further is None else event.columns.get(further))
-    if further is not None:
-        return lower_with_further(feature.function, rows, others, lambda inner, mine: _lower(inner, mine, as_of_ms))
-    return _lower(feature.function, rows, as_of_ms)
+        if feature.where and not conditions[feature.where](event.columns):
+            continue
+        value = 1 if feature.column is None else event.columns.get(feature.column)
+        if value is None or value != value:
+            continue
+        sign = -1 if undo and conditions[undo](event.columns) else 1
+        since_ms = as_of_ms - event.event_time_ms
+        rows.append(Row(event.event_time_ms, event.event_id or b"", value, since_ms, event.columns, sign))
+    return answer(feature.function, rows)
 
 
-def naive_values(view: ViewSpec, events: Sequence[NaiveEvent], as_of_ms: int) -> dict[str, NaiveAnswer | None]:
-    """`naive_value` of every feature of a view, by feature name."""
-    return {feature.name: naive_value(feature, events, as_of_ms) for feature in view.features}
+def window_edges(window: Window, as_of_ms: int, event_times_ms: Iterable[int] = ()) -> tuple[float, int]:
+    """Begin and end of any window but a series; sessions depend on the times of all the entity's events."""
+    if window.length_ms is None:
+        return -math.inf, as_of_ms
+    if window.calendar is not None:
+        return unit_begin_ms(window.calendar, window.timezone, as_of_ms), as_of_ms
+    begin_ms = _floor(as_of_ms - window.offset_ms - window.length_ms, window.hop_ms)
+    if window.gap_ms:
+        return _session_begin_ms(window.gap_ms, begin_ms, as_of_ms, event_times_ms), as_of_ms
+    if window.offset_ms:
+        return begin_ms, _floor(as_of_ms - window.offset_ms, window.hop_ms)
+    return begin_ms, as_of_ms
 
 
 def naive_found(view: ViewSpec, events: Iterable[NaiveEvent], as_of_ms: int) -> bool:
-    """Whether the entity has an event before `as_of_ms` that is within the view's retention, on its presence grid."""
-    start_ms = -math.inf
+    """Whether an event lies before t and within retention, whose grid is the widest that is at most 1/60 of it."""
+    begin_ms = -math.inf
     if view.retention_ms is not None:
-        hop_ms = presence_hop_ms(view.retention_ms)
-        start_ms = (as_of_ms - view.retention_ms) // hop_ms * hop_ms
-    return any(start_ms <= event.event_time_ms < as_of_ms for event in events)
+        hops_ms = [hop_ms for hop_ms in HOP_LADDER_MS if hop_ms * HOPS_PER_WINDOW_MIN <= view.retention_ms]
+        begin_ms = _floor(as_of_ms - view.retention_ms, max(hops_ms, default=1))
+    return any(begin_ms <= event.event_time_ms < as_of_ms for event in events)
 
 
-def _distinct(events: Iterable[NaiveEvent]) -> list[NaiveEvent]:
-    """The first event of each id, and all without one."""
-    seen: set[bytes] = set()
-    distinct = []
-    for event in events:
-        if event.event_id is None or event.event_id not in seen:
-            distinct.append(event)
-        if event.event_id is not None:
-            seen.add(event.event_id)
-    return distinct
+def _first_of_each_id(events: Iterable[NaiveEvent]) -> list[NaiveEvent]:
+    first: dict[object, NaiveEvent] = {}
+    for number, event in enumerate(events):
+        first.setdefault(number if event.event_id is None else event.event_id, event)
+    return list(first.values())
 
 
-def _list(values: list[Any], list_type: ValueType) -> list[Any] | None:
-    """The answer of a series: NaN for a null among floats; a null among integers leaves no answer."""
+def _floor(time_ms: int, hop_ms: int) -> int:
+    return time_ms // hop_ms * hop_ms
+
+
+def _session_begin_ms(gap_ms: int, oldest_ms: int, as_of_ms: int, event_times_ms: Iterable[int]) -> int:
+    """From t back, event by event, until the silence before one is longer than the gap; t when no session is open."""
+    begin_ms = as_of_ms
+    for time_ms in sorted(event_times_ms, reverse=True):
+        if oldest_ms <= time_ms < as_of_ms:
+            if begin_ms - time_ms > gap_ms:
+                break
+            begin_ms = time_ms
+    return begin_ms
+
+
+def _windows_of(series: Window) -> list[Window]:
+    assert series.length_ms is not None, "a series has a length"
+    offsets_ms = [series.offset_ms + number * series.length_ms for number in reversed(range(series.series))]
+    return [replace(series, series=0, offset_ms=offset_ms) for offset_ms in offsets_ms]
+
+
+def _series(values: list[NaiveAnswer | None], list_type: ValueType) -> NaiveAnswer | None:
+    """NaN for a null among floats; integers have no such value, so a null among them leaves no answer."""
     if list_type is ValueType.FLOAT64_LIST:
-        return [math.nan if value is None else value for value in values]
-    return None if None in values else values
-
-
-def _lower(function: str, rows: Sequence[NaiveRow], as_of_ms: int) -> NaiveAnswer | None:
-    """Answer over the non-null rows inside the window."""
-    name, _, listed = function.partition("(")
-    if name in FUNCTIONS:
-        arguments = [text.strip() for text in listed.rstrip(")").split(",") if text.strip()]
-        return FUNCTIONS[name](rows, as_of_ms, arguments)
-    values = [value for _, _, value in rows]
-    if function == "count":
-        return len(values)
-    if function == "sum":
-        return _sum(values)
-    if not values:
-        return None
-    if function == "first":
-        return min(rows)[2]
-    if function == "last":
-        return max(rows)[2]
-    if function == "min":
-        return min(values)
-    if function == "max":
-        return max(values)
-    exact = [Fraction(value) for value in values]
-    mean = sum(exact) / len(exact)
-    if function == "mean":
-        return float(mean)
-    squares = sum((value - mean) ** 2 for value in exact)
-    if function == "stddev_pop":
-        return math.sqrt(squares / len(exact))
-    if function == "stddev_samp":
-        return None if len(exact) < 2 else math.sqrt(squares / (len(exact) - 1))
-    raise NotImplementedError(f"the naive oracle does not know the function {function!r}")
-
-
-def _sum(values: list[NaiveValue]) -> int | float | None:
-    """Exact sum, rounded once when the values are floats; null when integers do not fit in 64 bits."""
-    if all(isinstance(value, int) for value in values):
-        total = sum(int(value) for value in values)
-        return total if INT64_MIN <= total <= INT64_MAX else None
-    return float(sum(Fraction(value) for value in values))
+        return [math.nan if value is None else value for value in values]  # type: ignore[return-value]  # all floats
+    return None if None in values else values  # type: ignore[return-value]  # all of one type

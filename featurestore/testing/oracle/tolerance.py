@@ -1,4 +1,4 @@
-"""How far answers that are the same may be apart: see `core.agreement`; here, the size of the numbers that went in."""
+"""How far answers that are the same may be apart: see `core.tolerance`. Here: the size of the numbers that went in."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def magnitude(feature: FeatureSpec, events: Iterable[NaiveEvent], as_of_ms: int 
         shape.
     """
     events = list(events)
+    feature = replace(feature, where="")  # a condition takes numbers away, never adds one
     values = [event.columns.get(feature.column) for event in events] if feature.column else []
     largest = max((abs(value) for value in values if isinstance(value, int | float) and value == value), default=0.0)
     name = feature.function.partition("(")[0]

@@ -7,14 +7,17 @@ import math
 import pytest
 
 from featurestore.core.spec import CalendarUnit, Column, FeatureSpec, ValueType, ViewSpec, Window
+from featurestore.testing.oracle.events import Conditions
 from featurestore.testing.oracle.naive import INT64_MAX, NaiveEvent, NaiveValue, naive_found, naive_value, naive_values
 from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import SOURCE
 
+CONDITIONS: Conditions = {"is_declined": lambda columns: columns["is_declined"] == 1}
 
-def feature(function: str, window: Window, column: str | None = "amount") -> FeatureSpec:
+
+def feature(function: str, window: Window, column: str | None = "amount", where: str = "") -> FeatureSpec:
     """A feature over `amount` unless told otherwise."""
-    return FeatureSpec("feature", function, column, window, ValueType.INT64)
+    return FeatureSpec("feature", function, column, window, ValueType.INT64, where)
 
 
 def event(event_time_ms: int, amount: NaiveValue | None, *, event_id: str = "") -> NaiveEvent:
@@ -91,6 +94,17 @@ def test_a_series_is_a_list_of_windows_oldest_first() -> None:
     assert naive_value(series, events, 20) == [3, 4]
 
 
+def test_a_null_in_a_series_is_nan_among_floats_and_no_answer_among_integers() -> None:
+    """Nothing in [0, 10); an amount of 4 and one of 6 in [10, 20)."""
+    events = [event(10, 4), event(15, 6)]
+    means = FeatureSpec("means", "mean", "amount", Window(10, 5, series=2), ValueType.FLOAT64_LIST)
+    sums = FeatureSpec("sums", "sum", "amount", Window(10, 5, series=2), ValueType.INT64_LIST)
+
+    assert naive_value(means, events, 20) == pytest.approx([math.nan, 5.0], nan_ok=True)
+    assert naive_value(sums, events, 20) == [0, 10]
+    assert naive_value(sums, [*events, event(16, INT64_MAX)], 20) is None
+
+
 def test_an_event_id_counts_once() -> None:
     """Duplicates of an id are ignored, wherever they arrive."""
     events = [event(1, 3, event_id="a"), event(2, 5, event_id="b"), event(1, 3, event_id="a")]
@@ -99,33 +113,42 @@ def test_an_event_id_counts_once() -> None:
     assert naive_value(feature("count", Window(None), None), events, 10) == 2
 
 
-def test_first_and_last_break_ties_by_event_id() -> None:
-    """Arrival order decides nothing."""
-    events = [event(5, 30, event_id="c"), event(5, 10, event_id="a"), event(5, 20, event_id="b")]
+def test_a_condition_chooses_what_counts_but_not_where_a_session_begins() -> None:
+    """Only declined events count; all of them are signs of life.
 
-    for arrival in (events, events[::-1]):
-        assert naive_value(feature("first", Window(None)), arrival, 10) == 10
-        assert naive_value(feature("last", Window(None)), arrival, 10) == 30
+    events      1:1 declined    5:2     9:4 declined        gap 5, read at 12
+    """
+    events = [
+        NaiveEvent(b"card", time_ms, b"%d" % time_ms, {"amount": amount, "is_declined": is_declined})
+        for time_ms, amount, is_declined in ((1, 1, 1), (5, 2, 0), (9, 4, 1))
+    ]
+
+    for window, declined in ((Window(None), 5), (Window(10, 5), 5), (Window(5, 1), 4), (Window(100, 1, gap_ms=5), 5)):
+        assert naive_value(feature("sum", window, where="is_declined"), events, 12, CONDITIONS) == declined
+    with pytest.raises(KeyError, match="is_declined"):
+        naive_value(feature("sum", Window(None), where="is_declined"), events, 12)
 
 
-@pytest.mark.parametrize(
-    ("function", "expected"),
-    [
-        ("count", 0),
-        ("sum", 0),
-        ("mean", None),
-        ("min", None),
-        ("max", None),
-        ("stddev_pop", None),
-        ("stddev_samp", None),
-        ("first", None),
-        ("last", None),
-    ],
-)
-def test_over_no_value_count_and_sum_are_zero_and_the_rest_null(function: str, expected: int | None) -> None:
-    """A null is skipped, so a window of nulls answers like an empty one."""
-    for events in ([], [event(1, None)], [event(1, math.nan)]):
-        assert naive_value(feature(function, Window(None)), events, 10) == expected
+def test_an_undoing_event_counts_with_a_sign_of_minus_one() -> None:
+    """+7 +5 -7 -5 -1, read before each and after the last; a mean needs more done than undone."""
+    features = tuple(
+        FeatureSpec(function, function, "amount", Window(None), ValueType.INT64)
+        for function in ("count", "sum", "mean")
+    )
+    view = ViewSpec("v", (Column("card_id", ValueType.STRING),), SOURCE, features, None, undo="is_declined")
+    events = [
+        NaiveEvent(b"card", time_ms, b"%d" % time_ms, {"amount": amount, "is_declined": undoes})
+        for time_ms, (amount, undoes) in enumerate(((7, 0), (5, 0), (7, 1), (5, 1), (1, 1)))
+    ]
+
+    assert [list(naive_values(view, events, t, CONDITIONS).values()) for t in range(6)] == [
+        [0, 0, None],
+        [1, 7, 7.0],
+        [2, 12, 6.0],
+        [1, 5, 5.0],
+        [0, 0, None],
+        [-1, -1, None],
+    ]
 
 
 def test_count_without_column_counts_rows_and_with_column_values() -> None:
@@ -134,25 +157,6 @@ def test_count_without_column_counts_rows_and_with_column_values() -> None:
 
     assert naive_value(feature("count", Window(None), None), events, 10) == 2
     assert naive_value(feature("count", Window(None)), events, 10) == 1
-
-
-def test_an_integer_sum_beyond_64_bits_is_null() -> None:
-    """It never wraps around, and comes back when the window moves on."""
-    events = [event(1, INT64_MAX), event(2, 1), event(3, -2)]
-
-    assert naive_value(feature("sum", Window(None)), events, 3) is None
-    assert naive_value(feature("sum", Window(None)), events, 4) == INT64_MAX - 1
-
-
-def test_standard_deviations_are_those_of_the_textbook() -> None:
-    """2 4 4 4 5 5 7 9 has mean 5 and population deviation 2; one value has no sample deviation."""
-    events = [event(index, value) for index, value in enumerate((2, 4, 4, 4, 5, 5, 7, 9))]
-
-    assert naive_value(feature("mean", Window(None)), events, 10) == 5.0
-    assert naive_value(feature("stddev_pop", Window(None)), events, 10) == 2.0
-    assert naive_value(feature("stddev_samp", Window(None)), events, 10) == pytest.approx(math.sqrt(32 / 7))
-    assert naive_value(feature("stddev_samp", Window(None)), events[:1], 10) is None
-    assert naive_value(feature("stddev_pop", Window(None)), events[:1], 10) == 0.0
 
 
 def test_a_view_is_found_while_an_event_is_within_its_retention() -> None:
@@ -169,12 +173,21 @@ def test_a_view_is_found_while_an_event_is_within_its_retention() -> None:
     assert naive_values(view, [event(5, 1)], 6) == {"amount_sum": 1}
 
 
+def test_retention_lies_on_a_grid_of_at_most_a_sixtieth() -> None:
+    """An event at 5 ms is forgotten after a minute on a grid of a second; a millisecond less has a grid of 1 ms."""
+    for retention_ms, found_last_ms in ((60_000, 60_999), (59_999, 60_004)):
+        view = ViewSpec("v", (), SOURCE, (feature("sum", Window(10, 5)),), retention_ms)
+
+        assert [naive_found(view, [event(5, 1)], found_last_ms + after_ms) for after_ms in (0, 1)] == [True, False]
+
+
 def test_agreement_is_exact_for_integers_and_scaled_for_floats() -> None:
     """Floats may differ by rounding of what was added, integers by nothing."""
     price = feature("sum", Window(None), "price")
     events = [NaiveEvent(b"card", 1, b"a", {"price": -1e9}), NaiveEvent(b"card", 2, b"b", {"price": math.nan})]
 
     assert magnitude(price, events) == 1e9
+    assert magnitude(feature("ewma_sum(1s)", Window(None), "price", "is_declined"), events, 1_001) == 5e8
     assert agrees(0.1, (1e9 + 0.1) - 1e9, scale=1e9)
     assert not agrees(0.1, (1e9 + 0.1) - 1e9)
     assert not agrees(INT64_MAX, INT64_MAX - 1, scale=1e19)
