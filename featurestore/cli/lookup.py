@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.finite_range import FiniteRange
+from featurestore.cli.settings import FiniteRange
 
 if TYPE_CHECKING:
     from featurestore.online.answer.schema import ServiceSchema

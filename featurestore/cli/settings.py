@@ -13,6 +13,7 @@ The file is read as YAML, with $VARIABLES replaced as Feast does; Feast itself i
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -113,6 +114,17 @@ def load_settings(
     )
 
 
+class FiniteRange(click.FloatRange):
+    """A click.FloatRange without "nan" and "inf": click's own lets "nan" through, since no comparison with it fails."""
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse one number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
+
+
 def settings_options(function: Decorated) -> Decorated:
     """The options of this page's table, for a click command; pass them to `load_settings(**...)`."""
     for option in (
@@ -127,13 +139,22 @@ def settings_options(function: Decorated) -> Decorated:
             help="Online store, redis://host:port/db. Default: the repo's, else an embedded one."
             "  [env var: FEATURESTORE_STORE_URL]",
         ),
-        click.option(
-            "--project", metavar="NAME", help="Feast project. Default: the repo's.  [env var: FEATURESTORE_PROJECT]"
-        ),
+        registry_options,
+    ):
+        function = option(function)
+    return function
+
+
+def registry_options(function: Decorated) -> Decorated:
+    """Those of them that say which definitions; for commands that need no store."""
+    for option in (
         click.option(
             "--registry",
             metavar="PATH|URL",
             help="Feast registry. Default: the repo's.  [env var: FEATURESTORE_REGISTRY]",
+        ),
+        click.option(
+            "--project", metavar="NAME", help="Feast project. Default: the repo's.  [env var: FEATURESTORE_PROJECT]"
         ),
         repo_option,
     ):

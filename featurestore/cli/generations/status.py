@@ -146,6 +146,11 @@ def _show(found: StoreOverview) -> None:
         _show_generations(console, found)
         _show_reading(console, found)
         _show_partitions(console, found)
+    if found.server is not None and found.server.evicts:
+        console.print(
+            f"[bold red]the store evicts keys[/]: maxmemory-policy {found.server.policy}, "
+            f"{found.server.evicted_keys:,} evicted; run CONFIG SET maxmemory-policy noeviction"
+        )
     for view, memory in found.plain.items():
         console.print(f"plain view {view}: {_memory_text(memory)}")
     for view in found.unstreamed:

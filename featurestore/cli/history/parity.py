@@ -10,7 +10,7 @@ import click
 
 from featurestore.cli.history.training_set import EVENT_LOG_DEFAULT, BytesType, parse_table
 from featurestore.cli.lookup import MomentType
-from featurestore.cli.settings import load_settings, repo_option
+from featurestore.cli.settings import load_settings, registry_options
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -26,13 +26,7 @@ VALUE_CHARACTERS_MAX = 60
 
 
 @click.command("parity")
-@repo_option
-@click.option("--project", metavar="NAME", help="Feast project. Default: the repo's.  [env var: FEATURESTORE_PROJECT]")
-@click.option(
-    "--registry",
-    metavar="PATH|URL",
-    help="Feast registry. Default: the repo's.  [env var: FEATURESTORE_REGISTRY]",
-)
+@registry_options
 @click.option(
     "--log",
     required=True,

@@ -21,7 +21,7 @@ from featurestore.cli.history.spark import (
     write_with_spark,
 )
 from featurestore.cli.lookup import MomentType
-from featurestore.cli.settings import Settings, load_settings, repo_option
+from featurestore.cli.settings import Settings, load_settings, registry_options
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -57,13 +57,7 @@ class BytesType(click.ParamType[int]):
 
 
 @click.command("history")
-@repo_option
-@click.option("--project", metavar="NAME", help="Feast project. Default: the repo's.  [env var: FEATURESTORE_PROJECT]")
-@click.option(
-    "--registry",
-    metavar="PATH|URL",
-    help="Feast registry. Default: the repo's.  [env var: FEATURESTORE_REGISTRY]",
-)
+@registry_options
 @click.option(
     "--entities",
     required=True,

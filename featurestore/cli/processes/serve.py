@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.finite_range import FiniteRange
-from featurestore.cli.settings import load_settings, settings_options
+from featurestore.cli.settings import FiniteRange, load_settings, settings_options
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -206,7 +205,8 @@ def open_feature_log(address: str, share: float, roll_seconds: float, clock: Clo
             open_writer: Callable[[str], FeatureRowsWriter] = getattr(importlib.import_module(module_name), name)
             writer = open_writer(address)
         else:
-            writer = FeatureLogWriter(open_files(address), secrets.token_hex(4), roll_seconds=roll_seconds)
+            files = open_files(address, is_private=True)
+            writer = FeatureLogWriter(files, secrets.token_hex(4), roll_seconds=roll_seconds)
     except ModuleNotFoundError as error:
         raise InvalidRequest(
             f'`--log-features {address}` needs the Python package "{error.name}", which is not installed',

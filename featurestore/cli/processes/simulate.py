@@ -12,7 +12,7 @@ from types import FrameType
 import click
 import numpy as np
 
-from featurestore.cli.finite_range import FiniteRange
+from featurestore.cli.settings import FiniteRange
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.windows.durations import parse_duration_ms
 from featurestore.errors import InvalidRequest
