@@ -11,9 +11,11 @@
     ├─ Unavailable           retry with backoff
     │  ├─ OnlineStoreDown       the store does not answer
     │  ├─ SourceUnavailable     the event source does not answer
+    │  ├─ Overloaded            the server refuses what it could not answer in time
     │  └─ DeadlineSpent         the caller's deadline passed; the work was given up
     ├─ CorruptData           stop, page, repair
     │  ├─ CorruptTile           the bytes of an entity are not a body or a head
+    │  │  └─ TileLost              one of the two is gone from the store
     │  ├─ UnknownTileVersion    written by a version that this one cannot read
     │  ├─ StoreMismatch         the store was laid out by another definition, lane count or project
     │  └─ EventsLost            the source no longer holds offsets that were never applied
@@ -104,6 +106,10 @@ class SourceUnavailable(Unavailable):
     """Kafka or the log directory does not answer."""
 
 
+class Overloaded(Unavailable):
+    """The server has more to do than it can, and refuses what it could not answer in time; trying again adds to it."""
+
+
 class DeadlineSpent(Unavailable):
     """The caller's deadline passed before the answer was ready."""
 
@@ -114,6 +120,10 @@ class CorruptData(FeatureStoreError):
 
 class CorruptTile(CorruptData):
     """The stored bytes of an entity do not decode as its view's tiles."""
+
+
+class TileLost(CorruptTile):
+    """A body or a head is missing that the other one knows of."""
 
 
 class UnknownTileVersion(CorruptData):

@@ -17,7 +17,7 @@ from featurestore.core.spec import Column, FeatureSpec, SourceSpec, ValueType, V
 from featurestore.core.tiles.parts import EventRows, RowCount, ValueCount
 from featurestore.core.tiles.tiles import TileTable
 from featurestore.core.view import CompiledView
-from featurestore.wire.codecs.body import decode_entity, encode_body
+from featurestore.wire.codecs.body import beside_each_other, decode_entity, encode_body
 from featurestore.wire.codecs.head import head_codec
 
 HOUR_MS = 3_600_000
@@ -256,7 +256,7 @@ def _stored(view: CompiledView) -> tuple[bytes, bytes, int]:
     hours = view.layout.lift(old).merge_groups(starts, times[starts], times[starts] + HOUR_MS)
     encoded = head_codec(view).encode(new)
     head = b"".join(encoded) if isinstance(encoded, list) else encoded.tobytes()
-    return encode_body(hours.normalize()), head, END_MS + 60_000
+    return *beside_each_other(encode_body(hours.normalize()), head), END_MS + 60_000
 
 
 def _rows(times: Int64Array, rng: np.random.Generator) -> EventRows:

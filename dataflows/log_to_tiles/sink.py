@@ -25,7 +25,7 @@ from dataflows.plan.tile_store import TileStore
 from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd
 from featurestore.core.events import KeyedBatch
-from featurestore.online.generations import Generation
+from featurestore.online.generations import Generation, GenerationDamaged
 from featurestore.online.write.writer import ViewWriter, write_together
 
 WriterItem: TypeAlias = WriterBatch | PartitionEnd | Heartbeat | Goodbye
@@ -73,7 +73,7 @@ class _WriterPart(StatefulSinkPartition[WriterItem, None]):
         self._stage = stage
         self._shared = shared
         generations = stage.generations if lanes else ()
-        self._lanes = _Lanes({each: store.writer(each, lanes) for each in generations}, shared)
+        self._lanes = _Lanes({each: store.writer(each, lanes) for each in generations}, store, shared)
         # Never two, so the order of a partition's batches is kept. A thread for each view would only fight for the
         # interpreter's lock: small commits took twice the CPU.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
@@ -127,8 +127,9 @@ class _WriterPart(StatefulSinkPartition[WriterItem, None]):
 class _Lanes:
     """The lanes of every generation that one writer owns."""
 
-    def __init__(self, writers: Mapping[Generation, ViewWriter], shared: Shared) -> None:
+    def __init__(self, writers: Mapping[Generation, ViewWriter], store: TileStore, shared: Shared) -> None:
         self._writers = writers
+        self._store = store
         self._shared = shared
         self._is_open = False
 
@@ -143,9 +144,16 @@ class _Lanes:
         Raises:
             OnlineStoreDown: it was down for longer than the patience allows; nothing is lost.
             WriterFenced, StoreRolledBack: see ViewWriter.
+            GenerationDamaged: another generation fills in its place, once the flow is planned again.
         """
-        if self._writers:
+        if not self._writers:
+            return
+        try:
             patiently(self._shared, lambda: self._commit_once(batches), on_outage=self._open_again)
+        except GenerationDamaged as error:
+            damage = error
+            patiently(self._shared, lambda: self._store.replace_damaged(damage))
+            raise
 
     def close(self) -> None:
         """Commit what idle lanes owe."""

@@ -24,8 +24,9 @@ from dataflows.plan.tile_store import Positions, TileStore
 from dataflows.run_outcome import Conductor, RunOutcome
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec, ViewSpec
-from featurestore.errors import EventsLost, InvalidRequest, InvariantBroken, Unavailable
-from featurestore.online.generations import Generation, GenerationState
+from featurestore.errors import EventsLost, InvalidRequest, InvariantBroken, StoreMismatch, Unavailable
+from featurestore.online.eviction import refuse_eviction
+from featurestore.online.generations import Generation, GenerationDamaged, GenerationState
 
 BEHIND_RECORDS_MAX = 200_000
 """A serving view that lags the most advanced one of its topic by more than this catches up on its own."""
@@ -89,12 +90,20 @@ def make_stream_plan(store: TileStore, log: SourceLog, views: Sequence[ViewSpec]
     Raises:
         Unavailable: the store or the log does not answer.
         EventsLost: see `PartitionStart`s' readers; checked again when they open.
+        StoreMismatch: the store evicts keys.
     """
-    store.register(views)
+    refuse_eviction(store.memory())
     names = {view.name for view in views}
-    found = store.generations()
-    generations = [generation for generation in found if generation.view.name in names]
-    positions = {_identity(generation): store.positions(generation) for generation in generations}
+    while True:
+        store.register(views)
+        found = store.generations()
+        generations = [generation for generation in found if generation.view.name in names]
+        try:
+            positions = {_identity(generation): store.positions(generation) for generation in generations}
+        except GenerationDamaged as damage:
+            store.replace_damaged(damage)
+        else:
+            break
     live, catch_up = _divide(generations, positions)
     catch_up_starts = _starts(catch_up, positions, log)
     return StreamPlan(
@@ -155,9 +164,11 @@ def _starts(
             sources.setdefault(source.topic, source)
     starts = []
     for topic, source in sorted(sources.items()):
-        readers = [positions[_identity(one)] for one in generations if topic in one.view.source.topics]
+        readers = [
+            (positions[_identity(one)], first_offset(one)) for one in generations if topic in one.view.source.topics
+        ]
         partitions = log.partitions(source)
-        known = {partition for reader in readers for (name, partition) in reader if name == topic}
+        known = {partition for reader, _ in readers for (name, partition) in reader if name == topic}
         vanished = sorted(known - set(partitions))
         if vanished:
             raise EventsLost(
@@ -165,11 +176,16 @@ def _starts(
                 hint="restore the topic, or use a new project or an empty store",
             )
         for partition in partitions:
-            offsets = [reader.get((topic, partition)) for reader in readers]
+            offsets = [reader.get((topic, partition), first) for reader, first in readers]
             known_offsets = [offset for offset in offsets if offset is not None]
             start = min(known_offsets) if len(known_offsets) == len(offsets) else None
             starts.append(PartitionStart(source, partition, start))
     return tuple(starts)
+
+
+def first_offset(generation: Generation) -> int | None:
+    """Where a generation begins a partition that it has not read: at the oldest record, or at the very first."""
+    return 0 if generation.needs_beginning else None
 
 
 def _ends(starts: Iterable[PartitionStart], live: Sequence[Positions], log: SourceLog) -> Positions:
@@ -218,6 +234,7 @@ class PlanWatch:
         self._caught_up: set[tuple[str, int]] = set()
         self._next_check_ns = 0
         self._is_outdated = False
+        self._evicted_keys: int | None = None
         self._next_partition_check_ns = clock.monotonic_ns() + PARTITION_WATCH_INTERVAL_MS * 1_000_000
 
     def tick(self) -> None:
@@ -235,8 +252,23 @@ class PlanWatch:
             if now_ns >= self._next_partition_check_ns:
                 self._next_partition_check_ns = now_ns + PARTITION_WATCH_INTERVAL_MS * 1_000_000
                 self._look_for_partitions()
+                self._look_at_memory()
         except Unavailable as error:
             _logger.warning("%s; looking again later", error.message)
+        except GenerationDamaged as damage:
+            self._store.replace_damaged(damage)
+
+    def _look_at_memory(self) -> None:
+        """End the flow when the store has begun to evict, and raise the alarm over what was evicted."""
+        memory = self._store.memory()
+        evicted = 0 if memory is None else memory.evicted_keys
+        if self._evicted_keys is not None and evicted > self._evicted_keys:
+            _logger.error("the online store has evicted %d keys; values may be wrong", evicted - self._evicted_keys)
+        self._evicted_keys = evicted
+        try:
+            refuse_eviction(memory)
+        except StoreMismatch as error:
+            self._conductor.fail(error)
 
     def promote_caught_up(self) -> None:
         """Promote what has reached the positions that the live generations had at the previous look.
@@ -266,7 +298,12 @@ class PlanWatch:
 
     def _look_for_generations(self) -> None:
         """Plan again when something else is to be fed than was planned."""
-        fed = _fed(self._store.generations())
+        found = self._store.generations()
+        for generation in found:
+            if not generation.is_opened:
+                # It is noted there once every lane has a checkpoint: from then on a missing one is a lost one.
+                self._store.positions(generation)
+        fed = _fed(found)
         if fed == self._plan.fed or self._is_outdated:
             return
         self._is_outdated = True

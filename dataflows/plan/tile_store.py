@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
-from featurestore.online.generations import Generation, GenerationCatalog
+from featurestore.errors import CorruptData
+from featurestore.online.eviction import StoreMemory
+from featurestore.online.generations import Generation, GenerationCatalog, GenerationDamaged
 from featurestore.online.store import OnlineStore
 from featurestore.online.write.writer import ViewWriter
 from featurestore.wire.store_layout import decode_checkpoint, smallest_positions
 
 COMPACTION_PAUSE_MS = 500
 """At thousands of events a second some heads grow long in every commit; folded at once they would be half its cost."""
+
+_logger = logging.getLogger(__name__)
 
 Positions = dict[tuple[str, int], int]
 """Next offset by (topic, partition); an absent partition has never been read."""
@@ -27,6 +32,10 @@ class TileStore(Protocol):
         """Lanes of the store."""
         ...
 
+    def memory(self) -> StoreMemory | None:
+        """Memory of the store's servers, and whether they evict; None where that may not be seen."""
+        ...
+
     def register(self, views: Iterable[ViewSpec]) -> None:
         """Make sure that every view has a generation of this definition."""
         ...
@@ -36,7 +45,15 @@ class TileStore(Protocol):
         ...
 
     def positions(self, generation: Generation) -> Positions:
-        """How far every lane of a generation has come: the smallest next offset of its lanes."""
+        """How far every lane of a generation has come: the smallest next offset of its lanes.
+
+        Raises:
+            GenerationDamaged: the checkpoint of a lane is lost or spoilt.
+        """
+        ...
+
+    def replace_damaged(self, damage: GenerationDamaged) -> None:
+        """Let another generation fill in the place of one that is not whole any more."""
         ...
 
     def promote(self, generation: Generation) -> None:
@@ -78,6 +95,10 @@ class OnlineTileStore:
             self._lane_count = self._catalog.lane_count()
         return self._lane_count
 
+    def memory(self) -> StoreMemory | None:
+        """Memory of the store's servers, and whether they evict; None where that may not be seen."""
+        return self._store.memory()
+
     def register(self, views: Iterable[ViewSpec]) -> None:
         """Make sure that every view has a generation of this definition."""
         for view in views:
@@ -96,7 +117,20 @@ class OnlineTileStore:
         """Smallest next offset over all lanes; a partition that some lane has never seen is left out."""
         keys = [generation.keys.checkpoint(lane) for lane in range(self.lane_count)]
         stored = self._store.read_groups([[key] for key in keys])
-        return smallest_positions([decode_checkpoint(data).positions for data in stored])
+        missing = [lane for lane, data in enumerate(stored) if data is None]
+        if missing and generation.is_opened:
+            raise GenerationDamaged(generation, f"the checkpoint of lane {missing[0]} is gone")
+        if not missing and not generation.is_opened:
+            self._catalog.note_opened(generation)
+        try:
+            return smallest_positions([decode_checkpoint(data).positions for data in stored])
+        except CorruptData as error:
+            raise GenerationDamaged(generation, error.message, detail=error.detail) from error
+
+    def replace_damaged(self, damage: GenerationDamaged) -> None:
+        """Let another generation fill in the place of one that is not whole any more."""
+        _logger.error("%s", damage)
+        self._catalog.replace_damaged(damage.generation)
 
     def promote(self, generation: Generation) -> None:
         """Make a generation the serving one."""

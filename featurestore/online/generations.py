@@ -6,6 +6,7 @@
     promote(it has caught up)     -> serving        the old one becomes retired, and is kept
     park(filling)                 -> rolled_back    it cannot be brought up to date
     roll_back(view)               -> the retired one serves again; the other is rolled_back: kept, not fed
+    replace_damaged(it lost keys) -> retired, and another one of the same definition fills from the beginning
     drop(retired)                 -> its keys are deleted
 
 The record of each generation holds the whole definition, so a reader can answer from the old one after the registry has
@@ -24,7 +25,7 @@ import msgspec
 
 from featurestore.core.spec import ViewSpec
 from featurestore.core.view import CompiledView
-from featurestore.errors import CorruptData, InvalidRequest, StoreMismatch
+from featurestore.errors import CorruptData, InvalidRequest, StoreMismatch, StoreRolledBack
 from featurestore.online.store import OnlineStore
 from featurestore.wire.codecs.view_json import LAYOUT_VERSION, definition_hash
 from featurestore.wire.store_layout import (
@@ -63,6 +64,8 @@ class Generation:
         state: where it is in its life.
         is_bootstrapped: its history was computed from the event log.
         replaces: number of the generation that served before it, to which a rollback returns; None before it serves.
+        is_opened: every lane has had a checkpoint: one that is missing has been lost.
+        needs_beginning: it stands in for one that was damaged, so what it reads must begin with the first record.
     """
 
     project: str
@@ -72,6 +75,8 @@ class Generation:
     state: GenerationState = field(default=GenerationState.SERVING, compare=False)
     is_bootstrapped: bool = field(default=False, compare=False)
     replaces: int | None = field(default=None, compare=False)
+    is_opened: bool = field(default=False, compare=False)
+    needs_beginning: bool = field(default=False, compare=False)
 
     @cached_property
     def keys(self) -> GenerationKeys:
@@ -97,6 +102,24 @@ class Generation:
         return self.view.retention_ms + self.view.lookback_ms + self.compiled.roll_up.retention_hop_ms + ahead_ms
 
 
+class GenerationDamaged(StoreRolledBack):
+    """The store has lost or spoilt something of a generation: it must be computed anew.
+
+    Args:
+        generation: which one.
+        what: what is wrong, with its lane or key.
+        detail: a sentence more.
+    """
+
+    def __init__(self, generation: Generation, what: str, *, detail: str = "") -> None:
+        super().__init__(
+            f'feature view "{generation.view.name}" generation {generation.number} is damaged: {what}',
+            detail=detail,
+            hint="see that the store does not evict, and that nobody deletes keys; another generation is filled",
+        )
+        self.generation = generation
+
+
 class _Record(msgspec.Struct, frozen=True):
     """A generation as stored."""
 
@@ -106,6 +129,8 @@ class _Record(msgspec.Struct, frozen=True):
     view: ViewSpec
     is_bootstrapped: bool = False
     replaces: int | None = None
+    is_opened: bool = False
+    needs_beginning: bool = False
 
 
 class _Layout(msgspec.Struct, frozen=True):
@@ -276,6 +301,35 @@ class GenerationCatalog:
             if self._write(generation.view.name, raw, parked):
                 return
 
+    def note_opened(self, generation: Generation) -> None:
+        """Remember that every lane has a checkpoint now; without this, a lost one looks like one that never was."""
+        while True:
+            known, raw = self._read(generation.view.name)
+            noted = [replace(one, is_opened=True) if one.number == generation.number else one for one in known]
+            if self._write(generation.view.name, raw, noted):
+                return
+
+    def replace_damaged(self, generation: Generation) -> None:
+        """Let another generation of the same definition fill in the place of one that is not whole any more.
+
+        The damaged one retires: readers get no answer of the view rather than one from what is left. Does nothing
+        where somebody has done so before, or where the store has lost the record too.
+        """
+        while True:
+            known, raw = self._read(generation.view.name)
+            if not any(one.number == generation.number and one.state.is_fed for one in known):
+                return
+            retired = [
+                replace(one, state=GenerationState.RETIRED) if one.number == generation.number else one for one in known
+            ]
+            others = [one for one in retired if one.definition_hash == generation.definition_hash]
+            if all(one.state is GenerationState.RETIRED for one in others):
+                number = max(one.number for one in known) + 1
+                fresh = Generation(self.project, generation.view, number, generation.definition_hash)
+                retired.append(replace(fresh, state=GenerationState.FILLING, needs_beginning=True))
+            if self._write(generation.view.name, raw, retired):
+                return
+
     def roll_back(self, view_name: str) -> tuple[Generation, Generation]:
         """Make the generation serve again that served before; the one that serves now is kept, but not fed.
 
@@ -336,7 +390,16 @@ class GenerationCatalog:
     def _write(self, view_name: str, expected: bytes | None, generations: Sequence[Generation]) -> bool:
         """Replace a view's generations unless somebody else did meanwhile."""
         records = tuple(
-            _Record(one.number, one.definition_hash, one.state, one.view, one.is_bootstrapped, one.replaces)
+            _Record(
+                one.number,
+                one.definition_hash,
+                one.state,
+                one.view,
+                one.is_bootstrapped,
+                one.replaces,
+                one.is_opened,
+                one.needs_beginning,
+            )
             for one in generations
         )
         return self._store.compare_and_set_field(
@@ -358,6 +421,8 @@ class GenerationCatalog:
                 record.state,
                 record.is_bootstrapped,
                 record.replaces,
+                record.is_opened,
+                record.needs_beginning,
             )
             for record in records
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from featurestore.errors import DeadlineSpent
+from featurestore.online.eviction import StoreMemory
 
 READ_THREADS_MAX = 32
 """Blocking reads of one event loop at a time; one that the store does not answer takes a thread until its deadline."""
@@ -117,6 +118,10 @@ class OnlineStore(Protocol):
 
     def delete(self, keys: Iterable[bytes]) -> int:
         """Delete keys; how many existed."""
+        ...
+
+    def memory(self) -> StoreMemory | None:
+        """Memory of the servers, and whether they evict; None where this user may not see it."""
         ...
 
     def memory_bytes(self, key: bytes) -> int:

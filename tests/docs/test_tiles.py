@@ -209,11 +209,11 @@ def test_the_record_of_the_page_becomes_the_row_of_the_page(stream: Stream) -> N
     assert (tiles_pictures.LANE, LANES) == (lane_of(CARD.encode(), LANES), 16)
     stream.receive(0, FOLLOWED + 1)
     row = stream.stored().head or b""
-    printed = "\n".join(text for language, text in BLOCKS if language == "text").splitlines()[:3]
+    printed = "\n".join(text for language, text in BLOCKS if language == "text").splitlines()[:4]
 
     assert len(row) == tiles_pictures.HEAD_ROW_BYTES
     assert row == bytes.fromhex("".join(line.partition("   ")[0] for line in printed))
-    assert printed[0].endswith(f"event time: {milliseconds(RECORDS[FOLLOWED].paid_at)} ms")
+    assert printed[1].endswith(f"event time: {milliseconds(RECORDS[FOLLOWED].paid_at)} ms")
 
 
 def test_one_commit_changes_body_head_ids_and_offset_as_the_page_says(stream: Stream) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
+from featurestore.online.eviction import StoreMemory
 from featurestore.online.generations import Generation, GenerationCatalog
 from featurestore.online.store import OnlineStore
 from featurestore.wire.codecs.view_json import definition_hash
@@ -118,6 +119,7 @@ class StoreOverview:
         generations: of all stream views, by view and number.
         plain: size of each plain view that has values; empty when sizes were not measured.
         unstreamed: registered stream views without a generation.
+        server: memory of the servers, and whether they evict; None where that may not be seen.
     """
 
     project: str
@@ -126,6 +128,7 @@ class StoreOverview:
     generations: tuple[GenerationOverview, ...]
     plain: Mapping[str, MemoryOverview]
     unstreamed: tuple[str, ...]
+    server: StoreMemory | None = None
 
 
 def look_over(
@@ -174,6 +177,7 @@ def look_over(
         generations=tuple(replace(one, memory=sizes.get(stems[one.view, one.number])) for one in found),
         plain={stem: size for stem, size in sorted(sizes.items()) if stem not in stems.values() and "@" not in stem},
         unstreamed=tuple(sorted(set(hashes) - {one.view.name for one in known})),
+        server=store.memory(),
     )
 
 

@@ -89,6 +89,10 @@ class ClusterTransport:
             self.nodes.learn(left_s(ends_ns))
             return self._read(groups, ends_ns)
 
+    def info(self, section: str) -> list[dict[str, Any]]:
+        """See Transport."""
+        return [self.client.info(section, target_nodes=node) for node in self.client.get_primaries()]
+
     def close(self) -> None:
         """See Transport."""
         self.client.close()

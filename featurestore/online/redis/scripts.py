@@ -5,6 +5,9 @@ run, a key that is moving to another node. COMMIT therefore cuts off what it has
 an error applies nothing that counts. (Bodies may have been set and their heads deleted by then: that is a compaction
 of what was there, and changes no value.)
 
+A head that begins beside a body is marked, and so is the body (see `wire.codecs.body`): each then knows of the other.
+The marks are a byte each, set once for every head, which lives for some fifty events.
+
 What stands in ARGV and KEYS is laid out beside the Python that fills it, in `redis_store`.
 """
 
@@ -28,7 +31,7 @@ for _ = 1, bodies do
   end
   k, a = k + 2, a + 1
 end
-local first_key, first_argument, sizes, failure = k, a, {}, nil
+local first_key, first_argument, sizes, marked, failure = k, a, {}, {}, nil
 local function run(...)
   local reply = redis.pcall(...)
   if type(reply) == 'table' and reply.err then failure = failure or reply end
@@ -43,6 +46,7 @@ local function take_back()
       redis.call('SET', key, redis.call('GETRANGE', key, 0, before - 1), 'KEEPTTL')
     end
   end
+  for _, body in ipairs(marked) do redis.pcall('SETRANGE', body, 0, '\\251') end
   return failure
 end
 local long = {}
@@ -51,12 +55,18 @@ for i = 1, appends + ids do
   if failure then return take_back() end
   sizes[i] = size
   if i <= appends then
+    local body = ARGV[10] .. string.sub(KEYS[k], tonumber(ARGV[9]) + 1)
     if size >= report then long[#long + 1] = i - 1 end
+    if size == #ARGV[a] and run('EXISTS', body) == 1 then
+      run('SETRANGE', KEYS[k], 0, string.char((string.byte(ARGV[a]) + 128) % 256))
+      marked[#marked + 1] = body
+      run('SETRANGE', body, 0, '\\4')
+    end
     if expire > 0 then
       run('PEXPIRE', KEYS[k], expire)
-      run('PEXPIRE', ARGV[10] .. string.sub(KEYS[k], tonumber(ARGV[9]) + 1), expire)
-      if failure then return take_back() end
+      run('PEXPIRE', body, expire)
     end
+    if failure then return take_back() end
   end
   k, a = k + 1, a + 1
 end
@@ -64,7 +74,7 @@ for _ = 1, deletions do
   run('DEL', KEYS[k])
   k = k + 1
 end
-run('SET', KEYS[1], ARGV[2])
+if ARGV[2] ~= ARGV[1] then run('SET', KEYS[1], ARGV[2]) end
 if failure then return take_back() end
 return long
 """

@@ -14,6 +14,7 @@ from typing import Any
 
 import redis
 
+from featurestore.online.eviction import NO_EVICTION, StoreMemory
 from featurestore.online.redis.cluster import ClusterPipelines, ClusterTransport
 from featurestore.online.redis.errors import redis_errors, require_address
 from featurestore.online.redis.pipeline import RedisPipeline
@@ -112,6 +113,26 @@ class RedisStore:
         while chunk := list(itertools.islice(remaining, DELETE_CHUNK)):
             deleted += sum(self._run([("UNLINK", key) for key in chunk]))
         return deleted
+
+    def memory(self) -> StoreMemory | None:
+        """See OnlineStore."""
+        with self._mapped():
+            try:
+                found = [self._transport.info(section) for section in ("memory", "stats", "keyspace")]
+            except redis.exceptions.NoPermissionError:
+                return None
+        memory, stats, keyspace = found
+        policies = [str(one.get("maxmemory_policy", NO_EVICTION)) for one in memory]
+        evicting = [
+            policy for policy, one in zip(policies, memory, strict=True) if one["maxmemory"] and policy != NO_EVICTION
+        ]
+        return StoreMemory(
+            used_bytes=sum(int(one["used_memory"]) for one in memory),
+            limit_bytes=sum(int(one["maxmemory"]) for one in memory),
+            policy=(evicting or policies)[0],
+            evicted_keys=sum(int(one["evicted_keys"]) for one in stats),
+            key_count=sum(database["keys"] for one in keyspace for database in one.values()),
+        )
 
     def memory_bytes(self, key: bytes) -> int:
         """See OnlineStore."""

@@ -46,6 +46,10 @@ class Transport(Protocol):
         """Values of groups of keys, flattened."""
         ...
 
+    def info(self, section: str) -> list[dict[str, Any]]:
+        """A section of INFO, of each primary."""
+        ...
+
     def close(self) -> None:
         """Close all connections."""
         ...
@@ -103,6 +107,11 @@ class SingleTransport:
             [reply] = raise_first(self.run([command], timeout_s=timeout_s))
         values: list[bytes | None] = reply
         return values
+
+    def info(self, section: str) -> list[dict[str, Any]]:
+        """See Transport."""
+        found: Any = self.client.info(section)
+        return [found]
 
     def begin(self, commands: Sequence[Sequence[Any]], timeout_s: float) -> Any:
         """Send commands; the connection, to be given to `finish` whatever happens in between."""

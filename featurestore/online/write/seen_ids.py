@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.events import BoolArray, Int64Array
+from featurestore.errors import TileLost
 from featurestore.online.store import OnlineStore
 from featurestore.online.write.new_rows import HashArray, UnseenRows
 from featurestore.wire.store_layout import Checkpoint, GenerationKeys
@@ -57,7 +58,11 @@ class SeenIds:
         self._frontier: dict[tuple[str, int], int] = {}
 
     def load(self, store: OnlineStore, keys: GenerationKeys, checkpoints: Mapping[int, Checkpoint]) -> None:
-        """Replace everything by what lanes have stored, according to the checkpoint of each."""
+        """Replace everything by what lanes have stored, according to the checkpoint of each.
+
+        Raises:
+            TileLost: a checkpoint lists ids that are not there; their retries would count again.
+        """
         wanted = [(lane, bucket) for lane, checkpoint in checkpoints.items() for bucket in checkpoint.id_buckets]
         frontier: dict[tuple[str, int], int] = {}
         for checkpoint in checkpoints.values():
@@ -67,8 +72,10 @@ class SeenIds:
         current = self._bucket_at_load = max((bucket for _, bucket in wanted), default=0)
         self._horizon, self._clock = IdHorizon(), HorizonClock(self._horizon_ms, current, frontier)
         stored = store.read_groups([[keys.id_bucket(lane, bucket)] for lane, bucket in wanted])
-        for (_, bucket), data in zip(wanted, stored, strict=True):
-            hashes = np.unique(np.frombuffer(data or b"", dtype="<u8"))
+        for (lane, bucket), data in zip(wanted, stored, strict=True):
+            if data is None:
+                raise TileLost(f"the event ids of lane {lane}, bucket {bucket}, are gone")
+            hashes = np.unique(np.frombuffer(data, dtype="<u8"))
             self._horizon.remember(max(bucket, current - 1), hashes[self._horizon.admit(hashes)])
 
     def admit(self, hashes: HashArray) -> BoolArray:

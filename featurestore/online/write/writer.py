@@ -20,8 +20,8 @@ import numpy as np
 
 from featurestore.clock import Clock
 from featurestore.core.events import KeyedBatch
-from featurestore.errors import InvariantBroken, StoreRolledBack, WriterFenced
-from featurestore.online.generations import Generation
+from featurestore.errors import CorruptData, CorruptTile, InvariantBroken, StoreRolledBack, TileLost, WriterFenced
+from featurestore.online.generations import Generation, GenerationDamaged
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
 from featurestore.online.write.compaction import Compaction, Compactor
 from featurestore.online.write.new_rows import (
@@ -45,7 +45,8 @@ from featurestore.wire.store_layout import (
 
 TOKEN_BYTES = 6
 IDLE_COMMIT_EVERY_MS = 1_000
-"""Lanes without events only move their offsets; that is committed at most this often."""
+"""Lanes without events only move their offsets, or compare their checkpoint: a store that went back in time is noticed
+while nothing arrives, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,7 @@ class ViewWriter:
 
         Raises:
             WriterFenced: this writer has held the lanes, and another one took them over since.
+            GenerationDamaged: the checkpoint or the event ids of a lane are gone.
             OnlineStoreDown, CorruptData: see OnlineStore.
         """
         # What was held stays known until the opening is complete: one that fails midway must not make the next one
@@ -166,13 +168,16 @@ class ViewWriter:
         found = self.store.read_groups([[keys.checkpoint(lane)] for lane in self._lane_numbers])
         waiting = {lane: data or b"" for lane, data in zip(self._lane_numbers, found, strict=True)}
         for number, stored in waiting.items():
-            if number in held and _is_newer(decode_checkpoint(stored), held[number].checkpoint, self._tokens):
+            if not stored and (number in held or self.generation.is_opened):
+                # Not the beginning: what the lane holds would count a second time.
+                raise GenerationDamaged(self.generation, f"the checkpoint of lane {number} is gone")
+            if number in held and _is_newer(self._decoded(number, stored), held[number].checkpoint, self._tokens):
                 self._refuse(held[number], LaneOutcome(False, stored, ()))
         self._tokens.add(token)
         while waiting:
             commits = []
             for number, stored in waiting.items():
-                old = decode_checkpoint(stored)
+                old = self._decoded(number, stored)
                 # After a roll-back the store's epoch can be lower than one this process has held already.
                 new = replace(old, epoch=max(old.epoch, highest_epoch) + 1, writer=token)
                 commits.append(LaneCommit(keys.checkpoint(number), stored, encode_checkpoint(new)))
@@ -186,7 +191,10 @@ class ViewWriter:
                     waiting[number] = outcome.found
         if self._seen_ids is not None:
             checkpoints = {number: lane.checkpoint for number, lane in lanes.items()}
-            self._seen_ids.load(self.store, keys, checkpoints)
+            try:
+                self._seen_ids.load(self.store, keys, checkpoints)
+            except TileLost as error:
+                raise GenerationDamaged(self.generation, error.message) from error
         self._went_back = any(
             lane.positions.get(partition, -1) < offset
             for number, lane in lanes.items()
@@ -228,7 +236,11 @@ class ViewWriter:
             self._is_usable = False
 
     def prepare(self, batches: Sequence[KeyedBatch]) -> PreparedWrite:
-        """What `write` is to commit; `settle` comes next, or `open`."""
+        """What `write` is to commit; `settle` comes next, or `open`.
+
+        Raises:
+            GenerationDamaged: body and head of an entity that is to be compacted are not whole.
+        """
         if not self._is_usable:
             raise InvariantBroken(f'writer of feature view "{self.generation.view.name}" is not open')
         self._is_usable = False  # until it is settled
@@ -243,7 +255,10 @@ class ViewWriter:
             duplicates = int(len(is_new) - is_new.sum())
             if duplicates:
                 rows, hashes = rows.take(is_new), hashes[is_new]
-        compaction = self._compactor.compact()
+        try:
+            compaction = self._compactor.compact()
+        except CorruptTile as error:
+            raise GenerationDamaged(self.generation, error.message, detail=error.detail) from error
         commits = self._lane_commits(unseen, rows, hashes, compaction)
         report = WriteReport(
             events_applied=rows.count,
@@ -315,7 +330,7 @@ class ViewWriter:
             head_keys, data = appends.get(lane.lane, ((), ()))
             bodies = compaction.bodies.get(lane.lane, ())
             positions = tuple(sorted((*partition, offset) for partition, offset in lane.positions.items()))
-            if not head_keys and not bodies and not (idle_is_due and positions != lane.checkpoint.positions):
+            if not head_keys and not bodies and not idle_is_due:
                 continue
             stale = [old for old in lane.checkpoint.id_buckets if old < stale_before]
             fresh_ids = ids.get(lane.lane, b"")
@@ -362,6 +377,20 @@ class ViewWriter:
             f"committed were epoch {mine.epoch} and {mine.positions}.",
             hint="the stream resumes from the store's own checkpoint by itself",
         )
+
+    def _decoded(self, number: int, stored: bytes) -> Checkpoint:
+        """The checkpoint of a lane.
+
+        Raises:
+            GenerationDamaged: its bytes are no checkpoint.
+        """
+        try:
+            return decode_checkpoint(stored)
+        except CorruptData as error:
+            key = self.generation.keys.checkpoint(number).decode()
+            raise GenerationDamaged(
+                self.generation, f'the checkpoint of lane {number} is spoilt (key "{key}")', detail=error.detail
+            ) from error
 
     def _moved_positions(self, batches: Sequence[UnseenRows]) -> dict[tuple[str, int], int]:
         """Next offset of each partition after the batches."""

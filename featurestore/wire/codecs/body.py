@@ -2,19 +2,22 @@
 
 All integers little-endian. A reader gets numpy views of the received bytes; nothing is parsed tile by tile.
 
-    body    header    40 bytes: magic 0xFB, version, code of the starts, 5 reserved bytes, tile count u4, blob bytes u4,
-                      base_ms i8, dropped_before_ms i8, lifetime_end_ms i8
+    body    header    40 bytes: magic (0xFB; 0x04 once a head has begun beside it), version, code of the starts,
+                      5 reserved bytes, tile count u4, blob bytes u4, base_ms i8, dropped_before_ms i8,
+                      lifetime_end_ms i8
             codes     u1 for each integer field: its width (see `body_kernels`)
             starts    N x (u4 or i8)     (start - base_ms) / 1000 or / 1, by the code
             widths    N x u1             rung of the ladder; 0 is 1 ms, 255 ends at lifetime_end_ms
             ints      for each field N x (i1, i2, i4 or i8), or one i8
             floats    fields x N x f8
             blobs     distinct count u4, fields x N codes in u1, u2 or u4, distinct x u4 ends, the distinct strings
-            checksum  u8, XXH3-64 of everything before it
+            checksum  u8, XXH3-64 of everything before it but the magic
 
     strings repeat (the id of the newest event of several columns, country codes), hence the dictionary
 
-The head is written by APPEND and has its own module, `head_codec`.
+The head is written by APPEND and has its own module, `head`. Body and head know of each other: the script that begins
+a head beside a body changes the body's magic and the head's first check. So one that vanishes (evicted, deleted by
+hand) is missed by the other, and the entity is refused instead of being answered from half of it.
 """
 
 from __future__ import annotations
@@ -32,12 +35,16 @@ from featurestore.core.tiles.parts import EventRows, Merge, Storage
 from featurestore.core.tiles.ranges import find_bounds
 from featurestore.core.tiles.tiles import NOTHING_DROPPED_MS, Blobs, TileLayout, TileTable
 from featurestore.core.view import CompiledView
-from featurestore.errors import CorruptTile, InvariantBroken, UnknownTileVersion
+from featurestore.errors import CorruptTile, InvariantBroken, TileLost, UnknownTileVersion
 from featurestore.wire.codecs.body_kernels import CONSTANT, CONSTANT_BYTES, fill_body, measure_ints, write_ints
 from featurestore.wire.codecs.head import HeadCodec, head_codec
+from featurestore.wire.codecs.head_kernels import BESIDE_BODY
 
 MAGIC = 0xFB
-VERSION = 3
+MAGIC_BESIDE_HEAD = 0x04
+"""All eight bits differ, so that no flipped one makes the one into the other; the commit script says both."""
+
+VERSION = 4
 
 _HEADER = struct.Struct("<BBB5xIIqqq")
 _CHECKSUM_BYTES = 8
@@ -91,7 +98,7 @@ def encode_body(table: TileTable) -> bytes:
             blobs,
         )
     )
-    return body + xxhash.xxh3_64_intdigest(body).to_bytes(_CHECKSUM_BYTES, "little")
+    return body + xxhash.xxh3_64_intdigest(memoryview(body)[1:]).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def decode_body(layout: TileLayout, body: bytes) -> TileTable:
@@ -101,7 +108,7 @@ def decode_body(layout: TileLayout, body: bytes) -> TileTable:
         UnknownTileVersion: written by another release.
         CorruptTile: the bytes are not a body of this layout.
     """
-    return _decode(layout, body, None, b"")
+    return _decode(layout, body, None, b"", is_whole=False)
 
 
 def decode_entity(view: CompiledView, body: bytes | None, head: bytes | None) -> TileTable:
@@ -113,16 +120,22 @@ def decode_entity(view: CompiledView, body: bytes | None, head: bytes | None) ->
         head: the stored head, likewise.
 
     Raises:
+        TileLost: body or head is missing that the other one knows of.
         CorruptTile: the bytes are not a body or head of this view.
         UnknownTileVersion: the body was written by another release.
     """
-    return _decode(view.layout, body or b"", head_codec(view) if head else None, head or b"")
+    return _decode(view.layout, body or b"", head_codec(view) if head else None, head or b"", is_whole=True)
+
+
+def beside_each_other(body: bytes, head: bytes) -> tuple[bytes, bytes]:
+    """Body and head as the commit script leaves them when the head begins beside the body."""
+    return bytes([MAGIC_BESIDE_HEAD]) + body[1:], bytes([head[0] ^ BESIDE_BODY]) + head[1:]
 
 
 def prepare(view: CompiledView) -> None:
     """Load whatever decoding and reaching take, before a payment waits for it."""
-    table = _decode(view.layout, b"", head_codec(view), b"")
-    nothing = _Header(_START_SECONDS, 0, 0, 0, NOTHING_DROPPED_MS, _NO_LIFETIME_TILE)
+    table = _decode(view.layout, b"", head_codec(view), b"", is_whole=False)
+    nothing = _Header(False, _START_SECONDS, 0, 0, 0, NOTHING_DROPPED_MS, _NO_LIFETIME_TILE)
     _fill_from_body(nothing, bytes(_HEADER.size + len(view.layout.int_fields) + 4), table)
     find_bounds(table.start_ms, 0, table.start_ms, table.start_ms, table.start_ms)
 
@@ -130,6 +143,7 @@ def prepare(view: CompiledView) -> None:
 class _Header(NamedTuple):
     """What a body says of itself."""
 
+    is_beside_head: bool
     start_code: int
     tile_count: int
     blob_bytes: int
@@ -138,11 +152,14 @@ class _Header(NamedTuple):
     lifetime_end_ms: int
 
 
-def _decode(layout: TileLayout, body: bytes, codec: HeadCodec | None, head: bytes) -> TileTable:
+def _decode(layout: TileLayout, body: bytes, codec: HeadCodec | None, head: bytes, *, is_whole: bool) -> TileTable:
     """A body's tiles and the tiles of the events of a head, ascending by start; all in one allocation a block."""
     header = _read_header(layout, body) if body else None
+    rows, is_beside_body = (0, False) if codec is None else codec.count_rows(head)
+    if is_whole:
+        _check_whole(header, rows > 0, is_beside_body=is_beside_body)
     count = 0 if header is None else header.tile_count
-    total = count if codec is None else count + codec.count_rows(head)
+    total = count + rows
     fields = len(layout.blob_fields)
     spans = np.empty((2, fields, total), dtype=np.int64)
     table = TileTable(
@@ -163,6 +180,20 @@ def _decode(layout: TileLayout, body: bytes, codec: HeadCodec | None, head: byte
         table = _with_own_lifts(table, codec.decode(head), count)
     # Events mostly arrive in order, and then body and head are one ascending list already.
     return table if is_ascending else table.take(table.start_ms.argsort(kind="stable"))
+
+
+def _check_whole(header: _Header | None, has_head: bool, *, is_beside_body: bool) -> None:
+    """Body and head must be there as each knows of the other."""
+    if header is not None and has_head and not (header.is_beside_head and is_beside_body):
+        raise CorruptTile("body and head are both there, and do not know of each other")
+    is_head_lost = header is not None and header.is_beside_head and not has_head
+    if not is_head_lost and not (header is None and is_beside_body):
+        return
+    raise TileLost(
+        f"the {'head' if is_head_lost else 'body'} of the entity is gone",
+        detail="The online store has lost a key: evicted, or deleted by hand.",
+        hint="see that the store does not evict, and compute the view anew by `featurestore bootstrap`",
+    )
 
 
 def _fill_from_body(header: _Header, body: bytes, table: TileTable) -> None:
@@ -223,14 +254,14 @@ def _read_header(layout: TileLayout, body: bytes) -> _Header:
     if len(body) < _HEADER.size + _CHECKSUM_BYTES:
         raise CorruptTile(f"body of {len(body)} bytes is shorter than its header")
     magic, version, *fields = _HEADER.unpack_from(body)
-    if magic != MAGIC:
+    if magic not in (MAGIC, MAGIC_BESIDE_HEAD):
         raise CorruptTile(f"body begins with byte {magic:#x}, not {MAGIC:#x}")
     if version != VERSION:
         raise UnknownTileVersion(
             f"body has layout version {version}, this release reads {VERSION}",
             hint="upgrade this process, or rebuild the view with a new generation",
         )
-    header = _Header(*fields)
+    header = _Header(magic == MAGIC_BESIDE_HEAD, *fields)
     codes = body[_HEADER.size : _HEADER.size + len(layout.int_fields)]
     if header.start_code > _START_MS or (codes and max(codes) > CONSTANT):
         raise CorruptTile("body names a number type that does not exist")
@@ -242,7 +273,7 @@ def _read_header(layout: TileLayout, body: bytes) -> _Header:
     if size != len(body):
         raise CorruptTile(f"body has {len(body)} bytes where its header implies {size}")
     checksum = int.from_bytes(body[-_CHECKSUM_BYTES:], "little")
-    if xxhash.xxh3_64_intdigest(memoryview(body)[:-_CHECKSUM_BYTES]) != checksum:
+    if xxhash.xxh3_64_intdigest(memoryview(body)[1:-_CHECKSUM_BYTES]) != checksum:
         raise CorruptTile("body does not match its checksum")
     return header
 

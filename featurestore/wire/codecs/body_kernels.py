@@ -6,7 +6,7 @@
 Below 8 bytes the lowest number of a field that does not merge by ADD stands for its identity (the time of no event, the
 minimum of no value), and times count from the start of their tile: both would otherwise take 8 bytes.
 
-Sizes are checked before (`tile_codec` knows what a header implies) or here, so that no loop reads outside its bytes.
+Sizes are checked before (`body` knows what a header implies) or here, so that no loop reads outside its bytes.
 Numbers are read and written in place, little-endian and unaligned, as x86-64 and ARM64 can.
 """
 

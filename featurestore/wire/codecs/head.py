@@ -4,10 +4,13 @@ A head row is an event and not yet a tile, because a tile of a single event is s
 spread, time and id of the newest value, ...) and says nothing more. Rows become tiles when a reader lifts them, or
 when compaction folds them into the body. All integers little-endian:
 
-    row     event time i8 | INT64, TIMESTAMP and FLOAT64 columns 8 bytes each | BOOL columns 1 byte each |
+    row     check u1 | event time i8 | INT64, TIMESTAMP and FLOAT64 columns 8 bytes each | BOOL columns 1 byte each |
             null bits, one a column | string lengths u2 each | string bytes
 
     strings are the event id, where some part of the view compares ids, then the STRING columns; columns by name
+    the check is the CRC-8 of the rest of the row: no flipped bit, and no run of up to eight, goes unnoticed
+    the first row's check has its top bit turned over when the head began beside a body (the commit script does that),
+    so that a body which vanishes is missed by its head; how a vanished head is missed by its body, see `body`
 
 Without strings rows have one size, so a head is one numpy reshape; with them it still is, as long as the lengths
 repeat (ids of one format, country codes), and is walked otherwise. The writer appends rows blindly: they need no order
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +39,9 @@ from featurestore.wire.codecs.head_kernels import (
     STORED_BLOB,
     STORED_FLOAT,
     STORED_INT,
-    count_head_rows,
+    WRONG_CHECK,
+    check_head,
+    check_rows,
     fill_head,
 )
 
@@ -69,7 +75,7 @@ class HeadCodec:
         self._all: list[Column] = [*self._wide, *self._flags, *self._texts]
         self._has_ids = view.layout.reads_event_ids
         self._string_count = int(self._has_ids) + len(self._texts)
-        self._flags_at = 8 * (1 + len(self._wide))
+        self._flags_at = 1 + 8 * (1 + len(self._wide))
         self._nulls_at = self._flags_at + len(self._flags)
         self._lengths_at = self._nulls_at + (len(self._all) + 7) // 8
         self.row_bytes_min = self._lengths_at + 2 * self._string_count
@@ -107,17 +113,20 @@ class HeadCodec:
         wide[:, 0] = rows.event_time_ms
         for index, column in enumerate(self._wide, start=1):
             wide[:, index] = np.asarray(rows.columns[column.name].values).view(np.int64)
-        fixed[:, : self._flags_at] = wide.view(np.uint8)
+        fixed[:, 1 : self._flags_at] = wide.view(np.uint8)
         for index, column in enumerate(self._flags, start=self._flags_at):
             fixed[:, index] = np.asarray(rows.columns[column.name].values)
         self._encode_nulls(rows, fixed)
+        checks: NDArray[np.uint8] = np.zeros(count, dtype=np.uint8)
         if not self._string_count:
+            self._check(fixed, checks)
             return fixed
         strings = self._strings_of(rows)
         lengths = np.stack([string.ends - string.begins for string in strings], axis=1)
         if count and int(lengths.max()) > TEXT_BYTES_MAX:
             raise InvariantBroken(f"a string of {int(lengths.max())} bytes does not fit a head row")
         fixed[:, self._lengths_at :] = np.ascontiguousarray(lengths.astype("<u2")).view(np.uint8)
+        self._check(fixed, checks, strings)
         prefixes, size = fixed.tobytes(), self.row_bytes_min
         return [
             b"".join((prefixes[row * size : (row + 1) * size], *values))
@@ -144,16 +153,19 @@ class HeadCodec:
         begins = ends - lengths
         return self._rows(fixed, [BlobRow(head, begins[:, n], ends[:, n]) for n in range(self._string_count)])
 
-    def count_rows(self, head: bytes) -> int:
-        """Number of events in a head.
+    def count_rows(self, head: bytes) -> tuple[int, bool]:
+        """Number of events in a head, and whether it began beside a body.
 
         Raises:
-            CorruptTile: the bytes are not whole rows of this view.
+            CorruptTile: the bytes are not whole rows of this view, as they were written.
         """
-        rows = count_head_rows(np.frombuffer(head, np.uint8), self.row_bytes_min, self._lengths_at, self._string_count)
-        if rows < 0:
+        data = np.frombuffer(head, np.uint8)
+        found: int = check_head(data, self.row_bytes_min, self._lengths_at, self._string_count)
+        if found == WRONG_CHECK:
+            raise CorruptTile(f"a row of a head of {len(head)} bytes does not match its check")
+        if found < 0:
             raise CorruptTile(f"head of {len(head)} bytes ends inside a row")
-        return rows
+        return found >> 1, bool(found & 1)
 
     def lift_into(self, head: bytes, table: TileTable, first: int, blob_shift: int) -> bool:
         """Lift the events of a head into rows of a table, one tile of 1 ms each, in order of arrival.
@@ -208,7 +220,7 @@ class HeadCodec:
     def _rows(self, fixed: ByteMatrix, strings: list[BlobRow]) -> EventRows:
         """Columns from fixed parts and strings."""
         # Copied, so that columns can be written to and passed to compiled loops like any others.
-        wide = fixed[:, : self._flags_at].copy().view("<i8").T
+        wide = fixed[:, 1 : self._flags_at].copy().view("<i8").T
         is_null = None
         nulls = fixed[:, self._nulls_at : self._lengths_at]
         if nulls.any():
@@ -228,6 +240,15 @@ class HeadCodec:
             else:
                 columns[column.name] = ColumnValues(strings[index - len(self._all)], valid)
         return EventRows(wide[0], strings[0] if self._has_ids else None, columns)
+
+    def _check(self, fixed: ByteMatrix, checks: NDArray[np.uint8], strings: Sequence[BlobRow] = ()) -> None:
+        """Write every row's check, over the rest of its fixed part and its strings."""
+        ends = np.arange(1, len(fixed) + 1, dtype=np.int64) * self.row_bytes_min
+        parts = [BlobRow(fixed.tobytes(), ends - self.row_bytes_min + 1, ends), *strings]
+        for part in parts:
+            begins, ends = np.ascontiguousarray(part.begins), np.ascontiguousarray(part.ends)
+            check_rows(np.frombuffer(part.buffer, np.uint8), begins, ends, checks)
+        fixed[:, 0] = checks
 
     def _encode_nulls(self, rows: EventRows, fixed: ByteMatrix) -> None:
         """Set the null bits."""

@@ -109,7 +109,7 @@ def decode_values(stored: bytes) -> StoredRow:
 
 
 def stored_value(message: Any) -> StoredValue | None:
-    """A feast.types.Value, of Feast's own module or of `feast_protos`, as it is stored; None when it is null."""
+    """A feast.types.Value, of Feast's own module or of `wire.feast.protos`, as it is stored; None when it is null."""
     kind: str | None = message.WhichOneof("val")
     if kind is None or kind == "null_val":
         return None

@@ -6,8 +6,8 @@ from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.errors import (
     AsOfTooOld,
     CorruptData,
-    CorruptTile,
 )
+from featurestore.online.generations import GenerationDamaged
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.write.compaction import ENTITIES_AT_ONCE
@@ -203,7 +203,7 @@ def test_a_damaged_head_stops_compaction_with_its_key(store: RedisStore) -> None
     writer.write([keyed_batch(view, events_of(100, keys=1), lane_count=LANES)])
     [key] = [key for key in store.scan(b"*") if b"/h/" in key]
     store._client().append(key, b"rubbish")
-    with pytest.raises(CorruptTile, match="card-0"):
+    with pytest.raises(GenerationDamaged, match="card-0"):
         writer.write([keyed_batch(view, events_of(5, first=100), from_offset=100, lane_count=LANES)])
 
 

@@ -13,6 +13,7 @@ from featurestore.errors import (
     StoreRolledBack,
     WriterFenced,
 )
+from featurestore.online.generations import GenerationDamaged
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases
@@ -105,8 +106,10 @@ def test_an_opening_that_failed_midway_forgets_nothing(store: RedisStore, monkey
     """Neither that the store went back in time, nor that a successor took the lanes."""
     view, events = view_of(), events_of(60)
     writer = open_writer(store, view)
-    writer.write([keyed_batch(view, events[:40], lane_count=LANES)])
-    restore(store, {})
+    writer.write([keyed_batch(view, events[:20], lane_count=LANES)])
+    older = copy_of(store)
+    writer.write([keyed_batch(view, events[20:40], from_offset=20, lane_count=LANES)])
+    restore(store, older)
     with monkeypatch.context() as broken:
         broken.setattr(store, "commit", _refuse_commit)
         with pytest.raises(OnlineStoreDown):
@@ -158,18 +161,27 @@ def test_a_store_that_went_back_in_time_is_noticed_and_healed(store: RedisStore)
     assert_equals_oracle(store, writer, events, ANCHOR_MS + DAY_MS)
 
 
-@pytest.mark.parametrize("is_empty", [False, True])
-def test_a_store_that_came_back_older_after_an_outage_is_noticed(store: RedisStore, is_empty: bool) -> None:
+def test_a_store_that_came_back_older_after_an_outage_is_noticed(store: RedisStore) -> None:
     """Opening again succeeds; writing on from where the stream was does not, since the store needs older events."""
     view, events = view_of(), events_of(60)
     writer = open_writer(store, view)
     writer.write([keyed_batch(view, events[:20], lane_count=LANES)])
-    copy = {} if is_empty else copy_of(store)
+    copy = copy_of(store)
     writer.write([keyed_batch(view, events[20:40], from_offset=20, lane_count=LANES)])
     restore(store, copy)
     writer.open()
     with pytest.raises(StoreRolledBack, match="came back older"):
         writer.write([keyed_batch(view, events[40:], from_offset=40, lane_count=LANES)])
+
+
+def test_a_store_that_came_back_empty_after_an_outage_is_noticed(store: RedisStore) -> None:
+    """A lane that had a checkpoint does not begin anew in silence."""
+    view, events = view_of(), events_of(60)
+    writer = open_writer(store, view)
+    writer.write([keyed_batch(view, events[:20], lane_count=LANES)])
+    restore(store, {})
+    with pytest.raises(GenerationDamaged, match="the checkpoint of lane 0 is gone"):
+        writer.open()
 
 
 def test_an_emptied_store_is_noticed_too(store: RedisStore) -> None:

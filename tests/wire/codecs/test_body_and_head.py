@@ -13,18 +13,18 @@ from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.core.tiles.parts import EventRows
 from featurestore.core.tiles.tiles import TileTable
 from featurestore.core.view import CompiledView
-from featurestore.errors import CorruptData, CorruptTile, UnknownTileVersion
+from featurestore.errors import CorruptData, CorruptTile, TileLost, UnknownTileVersion
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases
-from featurestore.wire.codecs.body import decode_body, decode_entity, encode_body
+from featurestore.wire.codecs.body import beside_each_other, decode_body, decode_entity, encode_body
 from featurestore.wire.codecs.head import HeadCodec
 
 GOLDEN_BODY = (
-    "fb03000000000000020000001800000000a8da769b0100000000000000000080000000000000008000000000000000000000"
-    "050000000000000005f60101010005f60080030000000001020102000000020000000400000065305345dc889ad61d115464"
+    "fb04000000000000020000001800000000a8da769b0100000000000000000080000000000000008000000000000000000000"
+    "050000000000000005f60101010005f6008003000000000102010200000002000000040000006530534521bc4093ea23e7c1"
 )
-GOLDEN_HEAD = "00a8da769b010000050000000000000000020002006530534588bbda769b010000f6ffffffffffffff02020000006531"
+GOLDEN_HEAD = "fc00a8da769b01000005000000000000000002000200653053456b88bbda769b010000f6ffffffffffffff02020000006531"
 
 
 def table_of(view: ViewSpec, events: Sequence[NaiveEvent]) -> TileTable:
@@ -73,7 +73,7 @@ def test_bodies_and_heads_come_back_as_they_were_written(case: StreamCase) -> No
     assert same(lifted, compiled.layout.lift(HeadCodec(compiled).decode(head)))
     in_order = lifted.take(lifted.start_ms.argsort(kind="stable"))
     assert same(in_order, decode_entity(compiled, None, head))
-    both = decode_entity(compiled, encode_body(table), head_of(case.view, case.events))
+    both = decode_entity(compiled, *beside_each_other(encode_body(table), head_of(case.view, case.events)))
     assert table.count + len(case.events) == both.count
     assert (np.diff(both.start_ms) >= 0).all()
 
@@ -121,10 +121,43 @@ def test_strings_outside_a_body_are_refused(field: str) -> None:
     blobs = int.from_bytes(body[12:16], "little")
     at = {"distinct": len(body) - blobs, "code": len(body) - blobs + 4, "end": len(body) - blobs + 8}[field]
     body[at] = 0xEE
-    forged = bytes(body) + xxhash.xxh3_64_intdigest(bytes(body)).to_bytes(8, "little")
+    forged = bytes(body) + xxhash.xxh3_64_intdigest(bytes(body[1:])).to_bytes(8, "little")
 
     with pytest.raises(CorruptTile, match="names a string"):
         decode_body(table.layout, forged)
+
+
+@pytest.mark.parametrize("columns", [(), ("market",)])
+def test_no_flipped_bit_of_an_entity_goes_unnoticed(columns: tuple[str, ...]) -> None:
+    """Each bit of body and head, marks and checks included: refused, never another answer."""
+    view = small_view(*columns)
+    compiled = CompiledView(view)
+    body, head = encode_body(table_of(view, two_events())), head_of(view, two_events())
+    stored = {"both": beside_each_other(body, head), "body": (body, b""), "head": (b"", head)}
+
+    for body, head in stored.values():
+        for bit in range(8 * (len(body) + len(head))):
+            changed = bytearray(body + head)
+            changed[bit // 8] ^= 1 << bit % 8
+            with pytest.raises(CorruptData):
+                decode_entity(compiled, bytes(changed[: len(body)]), bytes(changed[len(body) :]))
+
+
+def test_body_and_head_miss_each_other() -> None:
+    """What vanished is known from what is left; and two that were never together are not taken for one entity's."""
+    view = small_view("market")
+    compiled = CompiledView(view)
+    alone = encode_body(table_of(view, two_events())), head_of(view, two_events())
+    body, head = beside_each_other(*alone)
+
+    assert 4 == decode_entity(compiled, body, head).count
+    with pytest.raises(TileLost, match="the head of the entity is gone"):
+        decode_entity(compiled, body, None)
+    with pytest.raises(TileLost, match="the body of the entity is gone"):
+        decode_entity(compiled, None, head)
+    for mixed in (alone, (alone[0], head), (body, alone[1])):
+        with pytest.raises(CorruptTile, match="do not know of each other"):
+            decode_entity(compiled, *mixed)
 
 
 def test_a_head_that_ends_inside_a_row_is_refused() -> None:
