@@ -4,7 +4,7 @@
 
     card_id, merchant_id ...                        the join keys
     card_activity__count_1h                         the value that was answered, null where none was
-    card_activity__count_1h__timestamp, __status    newest event behind it; FeatureStatus as in proto/featurestore_api/v1
+    card_activity__count_1h__timestamp, __status    newest event behind it; FeatureStatus of featurestore_api/v1
     __log_timestamp, __log_date, __request_id       when, and by which request; up to here as Feast's feature logging
     __request_row, __as_of_ms                       row of the request, and the read time
     __definition__card_activity                     hash of the definition that answered; empty for plain views
