@@ -10,6 +10,7 @@
     │  └─ AsOfTooOld            the tiles can no longer tell that moment apart
     ├─ Unavailable           retry with backoff
     │  ├─ OnlineStoreDown       the store does not answer
+    │  │  └─ StoreFull              it has no memory left for what is to be written
     │  ├─ SourceUnavailable     the event source does not answer
     │  ├─ Overloaded            the server refuses what it could not answer in time
     │  └─ DeadlineSpent         the caller's deadline passed; the work was given up
@@ -100,6 +101,10 @@ class Unavailable(FeatureStoreError):
 
 class OnlineStoreDown(Unavailable):
     """Redis or Valkey does not answer."""
+
+
+class StoreFull(OnlineStoreDown):
+    """The store has no memory left: nothing of the refused commit was applied, and the same one may be sent again."""
 
 
 class SourceUnavailable(Unavailable):

@@ -25,8 +25,9 @@ from dataflows.plan.tile_store import TileStore
 from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd
 from featurestore.core.events import KeyedBatch
+from featurestore.errors import StoreFull
 from featurestore.online.generations import Generation, GenerationDamaged
-from featurestore.online.write.writer import ViewWriter, write_together
+from featurestore.online.write.writer import PreparedWrite, ViewWriter, write_together
 
 WriterItem: TypeAlias = WriterBatch | PartitionEnd | Heartbeat | Goodbye
 
@@ -132,6 +133,8 @@ class _Lanes:
         self._store = store
         self._shared = shared
         self._is_open = False
+        self._is_full = False
+        self._prepared: list[PreparedWrite] = []
 
     @property
     def generations(self) -> Collection[Generation]:
@@ -149,11 +152,22 @@ class _Lanes:
         if not self._writers:
             return
         try:
-            patiently(self._shared, lambda: self._commit_once(batches), on_outage=self._open_again)
+            while not self._commits(batches):
+                pass
         except GenerationDamaged as error:
             damage = error
             patiently(self._shared, lambda: self._store.replace_damaged(damage))
             raise
+
+    def _commits(self, batches: Mapping[str, Sequence[KeyedBatch]]) -> bool:
+        """Commit; False where the store is still full after all patience, which is no reason to end."""
+        try:
+            patiently(self._shared, lambda: self._commit_once(batches), on_outage=self._open_again)
+        except StoreFull:
+            if self._shared.conductor.is_ending:
+                raise
+            return False
+        return True
 
     def close(self) -> None:
         """Commit what idle lanes owe."""
@@ -165,19 +179,27 @@ class _Lanes:
         """Whether a commit arrived is unknown after an outage.
 
         Opening again reads the store's own checkpoint, and the writer then skips what was applied: retrying never
-        counts an event twice.
+        counts an event twice. A store that is full has said which lanes it refused: what was prepared is sent again.
         """
-        self._is_open = False
+        self._is_open, self._is_full = self._is_open and self._is_full, False
 
     def _commit_once(self, batches: Mapping[str, Sequence[KeyedBatch]]) -> None:
         """Open if need be, and write: one round trip for all views."""
         clock, progress = self._shared.clock, self._shared.progress
         if not self._is_open:
+            self._prepared = []
             for writer in self._writers.values():
                 writer.open()
             self._is_open = True
         started_ns = clock.monotonic_ns()
-        reports = write_together([(writer, batches[one.view.name]) for one, writer in self._writers.items()])
+        if not self._prepared:
+            self._prepared = [writer.prepare(batches[one.view.name]) for one, writer in self._writers.items()]
+        try:
+            reports = write_together(self._prepared)
+        except StoreFull:
+            self._is_full = True
+            raise
+        self._prepared = []
         duration_ns = clock.monotonic_ns() - started_ns
         for generation, report in zip(self._writers, reports, strict=True):
             if mine := batches[generation.view.name]:

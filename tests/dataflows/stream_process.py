@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.dataflows.payments import PROJECT
@@ -60,11 +60,15 @@ class StreamProcess:
 
     def wait_for(self, text: str, timeout_s: float = TIMEOUT_S) -> None:
         """Wait until it has printed a text."""
+        self.wait_until(lambda: text in self.output, f"it did not print {text!r}", timeout_s)
+
+    def wait_until(self, is_so: Callable[[], bool], otherwise: str = "", timeout_s: float = TIMEOUT_S) -> None:
+        """Wait until something is so, while it runs."""
         deadline = time.monotonic() + timeout_s
-        while text not in self.output:
+        while not is_so():
             if time.monotonic() > deadline or self.process.poll() is not None:
                 self.kill()
-                raise AssertionError(f"stream did not print {text!r}\n{self.output}")
+                raise AssertionError(f"the stream: {otherwise or 'what was waited for did not come'}\n{self.output}")
             time.sleep(0.02)
 
     def terminate(self) -> None:

@@ -8,12 +8,11 @@ from urllib.parse import urlsplit
 
 import redis
 
-from featurestore.errors import CorruptData, DeadlineSpent, InvalidRequest, OnlineStoreDown
+from featurestore.errors import CorruptData, DeadlineSpent, InvalidRequest, OnlineStoreDown, StoreFull
 
-# Answers of a server that is failing over, re-sharding or out of memory: the same command may succeed later.
+# Answers of a server that is failing over or re-sharding: the same command may succeed later.
 _TEMPORARY = (
     redis.exceptions.ReadOnlyError,
-    redis.exceptions.OutOfMemoryError,
     # Also "TTL exhausted": redis-py was sent from node to node, or told to try again, too often.
     redis.exceptions.ClusterError,
     redis.exceptions.TryAgainError,
@@ -28,6 +27,8 @@ _REFUSED = (
 _MOVING = "non local key"
 """In what a script is told whose keys are in a slot that is moving to another node, and not all there."""
 
+FULL_HINT = "give the store more memory, or drop what is not needed; whoever writes goes on by itself"
+
 _BUSY = ("BUSY", "UNKILLABLE", "MISCONF", "NOREPLICAS")
 
 
@@ -41,6 +42,7 @@ def redis_errors(store_name: str, *, has_deadline: bool = False) -> Iterator[Non
 
     Raises:
         OnlineStoreDown: the store does not answer, or not now.
+        StoreFull: it has no memory left.
         DeadlineSpent: it did not within the deadline.
         CorruptData: it refused a command.
     """
@@ -57,6 +59,8 @@ def redis_errors(store_name: str, *, has_deadline: bool = False) -> Iterator[Non
             detail=str(error),
             hint="correct user and password in the store's address, or give that user the right",
         ) from error
+    except redis.exceptions.OutOfMemoryError as error:
+        raise StoreFull(f"{store_name} is full", detail=str(error), hint=FULL_HINT) from error
     except _TEMPORARY as error:
         raise OnlineStoreDown(f"{store_name} is not ready", detail=str(error)) from error
     except (redis.exceptions.ResponseError, redis.exceptions.InvalidResponse) as error:

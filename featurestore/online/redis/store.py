@@ -14,6 +14,7 @@ from typing import Any
 
 import redis
 
+from featurestore.errors import StoreFull
 from featurestore.online.eviction import NO_EVICTION, StoreMemory
 from featurestore.online.redis.cluster import ClusterPipelines, ClusterTransport
 from featurestore.online.redis.errors import redis_errors, require_address
@@ -53,7 +54,10 @@ class RedisStore:
 
     def commit(self, lanes: Sequence[LaneCommit]) -> list[LaneOutcome]:
         """See OnlineStore."""
-        replies = self._script(COMMIT, [_commit_arguments(lane) for lane in lanes])
+        try:
+            replies = self._script(COMMIT, [_commit_arguments(lane) for lane in lanes])
+        except StoreFull as error:
+            raise self._full(error) from error
         return [
             LaneOutcome(True, b"", tuple(reply)) if isinstance(reply, list) else LaneOutcome(False, bytes(reply), ())
             for reply in replies
@@ -145,6 +149,14 @@ class RedisStore:
     def close(self) -> None:
         """See OnlineStore."""
         self._transport.close()
+
+    def _full(self, error: StoreFull) -> StoreFull:
+        """The error with what an operator wants to know."""
+        memory = self.memory()
+        if memory is None:
+            return error
+        used, limit = f"{memory.used_bytes:,}", f"{memory.limit_bytes:,}"
+        return StoreFull(f"{error.message}: {used} of {limit} bytes, {memory.key_count:,} keys", hint=error.hint)
 
     def _client(self) -> Any:
         """redis-py's own client, for what is rare."""

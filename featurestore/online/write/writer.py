@@ -97,18 +97,15 @@ class PreparedWrite:
     report: WriteReport
 
 
-def write_together(writes: Sequence[tuple[ViewWriter, Sequence[KeyedBatch]]]) -> list[WriteReport]:
-    """`ViewWriter.write` for several writers of one store, in one round trip.
-
-    Args:
-        writes: writers, each with its batches.
+def write_together(prepared: Sequence[PreparedWrite]) -> list[WriteReport]:
+    """Commit what several writers of one store have prepared, in one round trip.
 
     Raises:
+        StoreFull: lanes may have been applied or not; the same call again is right, and none of it counts twice.
         as `ViewWriter.write`; then all of the writers must be opened anew.
     """
-    prepared = [writer.prepare(batches) for writer, batches in writes]
     commits = [commit for one in prepared for _, _, commit in one.commits]
-    outcomes = iter(writes[0][0].store.commit(commits) if commits else ())
+    outcomes = iter(prepared[0].writer.store.commit(commits) if commits else ())
     for one in prepared:
         one.writer.settle(one.commits, list(itertools.islice(outcomes, len(one.commits))))
     return [one.report for one in prepared]
@@ -225,7 +222,7 @@ class ViewWriter:
             OnlineStoreDown: the outcome is unknown; open() again and re-read.
             InvariantBroken: the batches skip offsets, or the writer is not open.
         """
-        (report,) = write_together([(self, batches)])
+        (report,) = write_together([self.prepare(batches)])
         return report
 
     def close(self) -> None:

@@ -1,0 +1,93 @@
+"""A stream whose store fills up, evicts, or loses single keys: it waits, refuses, or computes anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import redis
+
+from featurestore.online.generations import GenerationCatalog, GenerationState
+from featurestore.online.redis.store import connect
+from featurestore.testing.servers import redis_server
+from tests.dataflows.conftest import StartStream
+from tests.dataflows.payments import PROJECT, assert_every_value_is_exact, make_payments
+
+
+def test_a_full_store_is_waited_for_and_nothing_is_read_again(start_stream: StartStream, tmp_path: Path) -> None:
+    """Memory and keys are named; when there is room the same process goes on with what it had prepared."""
+    first_part, second_part = make_payments(1_500, seed=21), make_payments(6_000, seed=22, first=1_500)
+    with redis_server() as server:
+        admin = redis.Redis.from_url(server.url)
+        first_part.append_to(tmp_path / "log")
+        stream = start_stream("--log-dir", str(tmp_path / "log"), "--store-patience-seconds", "0.5", url=server.url)
+        stream.wait_for("lag 0")
+        admin.config_set("maxmemory", admin.info("memory")["used_memory"] + 100_000)
+        second_part.append_to(tmp_path / "log")
+        stream.wait_for("is full: ")
+        admin.config_set("maxmemory", 0)
+        read = sum(len(lines) for lines in first_part.records + second_part.records)
+        stream.wait_for(f"{read:,} read")
+        stream.terminate()
+
+        assert stream.wait() == 0, stream.output
+        assert "back in time" not in stream.output
+        assert "came back older" not in stream.output
+        again = start_stream("--log-dir", str(tmp_path / "log"), "--until-end", url=server.url)
+        assert again.wait() == 0
+        assert_every_value_is_exact(server.url, first_part, second_part)
+
+
+def test_a_store_that_evicts_is_refused(start_stream: StartStream, tmp_path: Path) -> None:
+    """With the policy, the limit and the remedy; a policy alone, without a limit, evicts nothing."""
+    make_payments(10, seed=23).append_to(tmp_path / "log")
+    with redis_server() as server:
+        admin = redis.Redis.from_url(server.url)
+        admin.config_set("maxmemory-policy", "allkeys-lru")
+        options = ("--log-dir", str(tmp_path / "log"), "--until-end")
+        assert start_stream(*options, url=server.url).wait() == 0
+        admin.config_set("maxmemory", 64 << 20)
+        refused = start_stream(*options, url=server.url)
+
+        assert refused.wait() == 1
+        assert 'maxmemory-policy is "allkeys-lru"' in refused.output
+        assert "CONFIG SET maxmemory-policy noeviction" in refused.output
+
+
+@pytest.mark.parametrize("kind", ["/c", "/i/"], ids=["checkpoint", "event ids"])
+@pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
+def test_a_lane_that_lost_a_key_is_computed_anew(
+    start_stream: StartStream, tmp_path: Path, redis_url: str, kind: str, is_running: bool
+) -> None:
+    """Not begun anew over what it holds: another generation fills from the first record, and then serves."""
+    payments = make_payments(4_000, seed=24)
+    payments.append_to(tmp_path / "log")
+    stream = start_stream("--log-dir", str(tmp_path / "log"))
+    stream.wait_for("lag 0")
+    store = connect(redis_url)
+    catalog = GenerationCatalog(store, PROJECT)
+    stream.wait_until(lambda: all(one.is_opened for found in catalog.all().values() for one in found))
+    if not is_running:
+        stream.terminate()
+        assert stream.wait() == 0
+    view = "cards"
+    (serving,) = catalog.generations(view)
+    stem = serving.keys.stem
+    lost = next(key for key in store.scan(serving.keys.pattern(1)) if f"{stem}{kind}" in key.decode())
+    assert 1 == store.delete([lost])
+    if is_running and kind == "/i/":
+        # A running writer has the ids in memory; who opens the lane next misses them.
+        stream.terminate()
+        assert stream.wait() == 0
+        is_running = False
+    if not is_running:
+        stream = start_stream("--log-dir", str(tmp_path / "log"))
+    stream.wait_for("is damaged")
+    stream.wait_until(lambda: catalog.serving(view) is not None)
+    stream.terminate()
+
+    assert stream.wait() == 0, stream.output
+    states = [(one.number, one.state) for one in catalog.generations(view)]
+    assert [(1, GenerationState.RETIRED), (2, GenerationState.SERVING)] == states
+    store.close()
+    assert_every_value_is_exact(redis_url, payments)
