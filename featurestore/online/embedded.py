@@ -11,6 +11,9 @@ The server outlives the command that started it, keeps its data in an append-onl
 `featurestore store stop`. The port is recorded before the start, so that a command killed half-way leaves no server
 that nobody can find. A recorded pid alone proves nothing (pids are reused), nor does an open port: the server on
 the port must say that it is the recorded process.
+
+Loopback is open to everybody on the machine, so the server has a password, in a file that its user alone can read; so
+are its data.
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,15 +53,17 @@ class EmbeddedServer:
     Attributes:
         pid: its process.
         port: its TCP port on the loopback interface.
+        password: of its default user.
     """
 
     pid: int
     port: int
+    password: str = field(repr=False)
 
     @property
     def url(self) -> str:
-        """Address for `redis_store.connect`."""
-        return f"redis://{LOOPBACK}:{self.port}/0"
+        """Address for `redis.store.connect`, password included."""
+        return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
 
 
 class EmbeddedStore:
@@ -129,12 +135,13 @@ class EmbeddedStore:
 
     def _live(self) -> EmbeddedServer | None:
         recorded = self._recorded()
-        if recorded is None or server_pid(recorded.port) != recorded.pid:
+        if recorded is None or server_pid(recorded.port, recorded.password) != recorded.pid:
             return None
         return recorded
 
     def _start(self) -> EmbeddedServer:
         binary = server_binary()
+        self._make_password()
         recorded = self._recorded()
         if recorded is not None and _is_alive(recorded.pid) and not port_is_free(recorded.port):
             # Still loading its data, or shutting down: a second server on the same files would ruin them.
@@ -164,24 +171,31 @@ class EmbeddedStore:
             "save": "",
             "maxmemory-policy": "noeviction",  # losing a key silently would be a wrong answer
         }
+        password = self._password()
         words = [word for name, value in settings.items() for word in (f"--{name}", value)]
         with open(self.log_path, "ab") as log:
-            subprocess.run([binary, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
+            # Not among the words, which everybody on the machine can list.
+            secret = f"requirepass {password}\n".encode()
+            subprocess.run([binary, "-", *words], input=secret, stdout=log, stderr=log, check=False, umask=0o077)
         pid: int | None = None
 
         def is_ready() -> bool:
             nonlocal pid
-            pid = server_pid(port)
+            pid = server_pid(port, password)
             return pid is not None or port_is_free(port)
 
         # The daemon binds before it loads its data, so a port that stays free belongs to a server that gave up.
         self._wait(lambda: not port_is_free(port), 2.0)
         self._wait(is_ready, START_TIMEOUT_S)
-        return None if pid is None else EmbeddedServer(pid, port)
+        return None if pid is None else EmbeddedServer(pid, port, password)
 
     @property
     def _port_path(self) -> Path:
         return self._data_dir / "server.port"
+
+    @property
+    def _password_path(self) -> Path:
+        return self._data_dir / "server.password"
 
     @property
     def _pid_path(self) -> Path:
@@ -190,14 +204,30 @@ class EmbeddedStore:
     def _recorded(self) -> EmbeddedServer | None:
         """What the two files say; None when one is missing."""
         pid, port = _read_number(self._pid_path), self._recorded_port()
-        return None if pid is None or port is None else EmbeddedServer(pid, port)
+        return None if pid is None or port is None else EmbeddedServer(pid, port, self._password())
 
     def _recorded_port(self) -> int | None:
         return _read_number(self._port_path)
 
+    def _password(self) -> str:
+        """The server's password; "" where none was ever made."""
+        try:
+            return self._password_path.read_text()
+        except FileNotFoundError:
+            return ""
+
+    def _make_password(self) -> None:
+        """A password, once; the file is there whole or not at all."""
+        if not self._password():
+            made = self._password_path.with_suffix(".new")
+            with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                file.write(secrets.token_urlsafe(24))
+            made.replace(self._password_path)
+
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         self._data_dir.mkdir(parents=True, exist_ok=True)
+        self._data_dir.chmod(0o700)
         with open(self._data_dir / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

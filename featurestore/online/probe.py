@@ -17,24 +17,29 @@ PROBE_TIMEOUT_S = 2.0
 _RECEIVE_BYTES = 65_536
 
 
-def ask(port: int, *words: str, timeout_s: float = PROBE_TIMEOUT_S) -> bytes:
+def ask(port: int, *words: str, timeout_s: float = PROBE_TIMEOUT_S, password: str = "") -> bytes:
     """Send one command to a server on this machine and return its reply.
 
     Args:
         port: TCP port on the loopback interface.
         words: the command and its arguments, such as "PING" or "CLUSTER", "INFO".
         timeout_s: longest wait for the connection and for each part of the reply, seconds.
+        password: of the server's default user; "" where it has none.
 
     Returns:
         The reply's payload: a simple string or error with its sign ("+PONG", "-LOADING ..."), or the content of a
-        bulk string.
+        bulk string; the error with which the password was refused.
 
     Raises:
         OSError: nobody listens, or the connection broke.
     """
-    request = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w.encode()), w.encode()) for w in words)
     with socket.create_connection((LOOPBACK, port), timeout=timeout_s) as connection:
-        connection.sendall(request)
+        if password:
+            connection.sendall(_request("AUTH", password))
+            admitted = _receive_until(connection, b"", lambda data: b"\r\n" in data)
+            if admitted != b"+OK\r\n":
+                return admitted.rstrip()
+        connection.sendall(_request(*words))
         reply = _receive_until(connection, b"", lambda data: b"\r\n" in data)
         line, _, rest = reply.partition(b"\r\n")
         if not line.startswith(b"$"):
@@ -43,12 +48,12 @@ def ask(port: int, *words: str, timeout_s: float = PROBE_TIMEOUT_S) -> bytes:
         return _receive_until(connection, rest, lambda data: len(data) >= length)[: max(length, 0)]
 
 
-def server_pid(port: int) -> int | None:
-    """Process id of the server that answers on the port and is ready; None when there is none."""
+def server_pid(port: int, password: str = "") -> int | None:
+    """Process id of the server that answers on the port and is ready; None when there is none that takes us."""
     try:
-        if ask(port, "PING") != b"+PONG":
+        if ask(port, "PING", password=password) != b"+PONG":
             return None
-        lines = ask(port, "INFO", "server").split(b"\r\n")
+        lines = ask(port, "INFO", "server", password=password).split(b"\r\n")
     except OSError:
         return None
     pids = [line.partition(b":")[2] for line in lines if line.startswith(b"process_id:")]
@@ -72,6 +77,12 @@ def port_is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def _request(*words: str) -> bytes:
+    """A command as Redis reads it."""
+    encoded = [word.encode() for word in words]
+    return b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded)
 
 
 def _receive_until(connection: socket.socket, data: bytes, is_complete: Callable[[bytes], bool]) -> bytes:

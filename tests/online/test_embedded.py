@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -41,6 +42,25 @@ def _port(url: str) -> int:
     return int(url.rpartition(":")[2].removesuffix("/0"))
 
 
+def _password(url: str) -> str:
+    return urlsplit(url).password or ""
+
+
+def test_nobody_else_on_the_machine_gets_in(store: EmbeddedStore) -> None:
+    """Loopback is everybody's: the server asks for a password, and its files are its user's alone."""
+    url = store.ensure()
+    server = store.status()
+    assert server is not None
+    data = [path for path in store.data_dir.rglob("*") if path.suffix in {".aof", ".rdb", ".manifest", ".password"}]
+    commands = Path(f"/proc/{server.pid}/cmdline").read_text()
+
+    assert ask(_port(url), "PING").startswith(b"-NOAUTH")
+    assert ask(_port(url), "PING", password="guess").startswith(b"-WRONGPASS")
+    assert _password(url) not in commands
+    assert len(data) > 1
+    assert [] == [path for path in [store.data_dir, *data] if path.stat().st_mode & 0o077]
+
+
 def test_several_processes_share_one_server(store: EmbeddedStore, tmp_path: Path) -> None:
     """Commands that start at the same moment find one server, not one each."""
     code = "import sys, pathlib; from featurestore.online.embedded import EmbeddedStore as E; "
@@ -56,12 +76,12 @@ def test_several_processes_share_one_server(store: EmbeddedStore, tmp_path: Path
 def test_data_and_address_survive_a_stop(store: EmbeddedStore) -> None:
     """A stopped store starts again with its data, on the port that clients know."""
     url = store.ensure()
-    ask(_port(url), "SET", "key", "value")
+    ask(_port(url), "SET", "key", "value", password=_password(url))
 
     assert store.stop()
     assert store.status() is None
     assert store.ensure() == url
-    assert ask(_port(url), "GET", "key") == b"value"
+    assert ask(_port(url), "GET", "key", password=_password(url)) == b"value"
 
 
 def test_a_killed_server_is_replaced(store: EmbeddedStore) -> None:
@@ -71,12 +91,12 @@ def test_a_killed_server_is_replaced(store: EmbeddedStore) -> None:
     assert server is not None
     os.kill(server.pid, signal.SIGKILL)
 
-    replacement_port = _port(store.ensure())
+    url = store.ensure()
     replacement = store.status()
 
     assert replacement is not None
     assert replacement.pid != server.pid
-    assert ask(replacement_port, "PING") == b"+PONG"
+    assert ask(_port(url), "PING", password=_password(url)) == b"+PONG"
 
 
 def test_a_foreign_server_on_the_recorded_port_is_not_taken_over(store: EmbeddedStore, redis_url: str) -> None:
