@@ -92,7 +92,7 @@ def make_stream_plan(store: TileStore, log: SourceLog, views: Sequence[ViewSpec]
         EventsLost: see `PartitionStart`s' readers; checked again when they open.
         StoreMismatch: the store evicts keys.
     """
-    refuse_eviction(store.memory())
+    store.require_usable()
     names = {view.name for view in views}
     while True:
         store.register(views)

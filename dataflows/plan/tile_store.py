@@ -9,11 +9,11 @@ from typing import Protocol
 from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import CorruptData
-from featurestore.online.eviction import StoreMemory
+from featurestore.online.eviction import StoreMemory, refuse_eviction
 from featurestore.online.generations import Generation, GenerationCatalog, GenerationDamaged
 from featurestore.online.store import OnlineStore
 from featurestore.online.write.writer import ViewWriter
-from featurestore.wire.store_layout import decode_checkpoint, smallest_positions
+from featurestore.wire.store_layout import decode_checkpoint, rights_key, smallest_positions
 
 COMPACTION_PAUSE_MS = 500
 """At thousands of events a second some heads grow long in every commit; folded at once they would be half its cost."""
@@ -30,6 +30,15 @@ class TileStore(Protocol):
     @property
     def lane_count(self) -> int:
         """Lanes of the store."""
+        ...
+
+    def require_usable(self) -> None:
+        """Refuse a store that evicts, or a user who may not write.
+
+        Raises:
+            StoreMismatch: it evicts keys.
+            OnlineStoreDown: it does not answer, or this user lacks rights, all of which are named.
+        """
         ...
 
     def memory(self) -> StoreMemory | None:
@@ -94,6 +103,11 @@ class OnlineTileStore:
         if self._lane_count is None:
             self._lane_count = self._catalog.lane_count()
         return self._lane_count
+
+    def require_usable(self) -> None:
+        """Refuse a store that evicts, or a user who may not write."""
+        self._store.require_rights(rights_key(self._catalog.project))
+        refuse_eviction(self._store.memory())
 
     def memory(self) -> StoreMemory | None:
         """Memory of the store's servers, and whether they evict; None where that may not be seen."""

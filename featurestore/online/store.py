@@ -120,6 +120,10 @@ class OnlineStore(Protocol):
         """Delete keys; how many existed."""
         ...
 
+    def require_rights(self, key: bytes) -> None:
+        """Refuse a user who may not do all that a writer does, naming everything that is missing."""
+        ...
+
     def memory(self) -> StoreMemory | None:
         """Memory of the servers, and whether they evict; None where this user may not see it."""
         ...

@@ -3,6 +3,7 @@
     {payments/7}card_activity@2.9f3a12bc/h/c-17      head of card c-17: recent events, written by APPEND
     {payments/7}card_activity@2.9f3a12bc/b/c-17      body of card c-17: rolled-up tiles, written by SET
     {payments/7}card_activity@2.9f3a12bc/c           checkpoint of lane 7
+    {payments/0}card_activity@2.9f3a12bc/t           which topics it was that its lanes have read
     {payments/7}card_activity@2.9f3a12bc/i/17              ids that lane 7 took in while its writer's clock stood there
     {payments/7}merchant_profile/p/4711              a plain view's values, written by materialize and push
     {payments}/generations                           hash: view name -> generations, newest last
@@ -102,6 +103,11 @@ class GenerationKeys:
         """The lane's checkpoint."""
         return self._known.get(("c", lane)) or self._name("c", lane)
 
+    @property
+    def incarnations(self) -> bytes:
+        """Which topics the positions of all lanes belong to; in the first lane, as there is always one."""
+        return f"{lane_tag(self._project, 0)}{self.stem}/t".encode()
+
     def _name(self, kind: str, lane: int) -> bytes:
         """A name, kept from now on; there are three for each lane."""
         name = self._known[kind, lane] = f"{lane_tag(self._project, lane)}{self.stem}/{kind}".encode()
@@ -146,6 +152,11 @@ def is_of_project(project: str, key: bytes) -> bool:
 def generations_key(project: str) -> bytes:
     """Hash of every view's generations."""
     return f"{{{project}}}/generations".encode()
+
+
+def rights_key(project: str) -> bytes:
+    """Where a writer tries what it may do; gone a moment later."""
+    return f"{{{project}}}/rights".encode()
 
 
 def layout_key(project: str) -> bytes:

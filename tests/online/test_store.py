@@ -4,10 +4,9 @@ import os
 import threading
 
 import pytest
+import redis
 
-from featurestore.errors import (
-    InvalidRequest,
-)
+from featurestore.errors import InvalidRequest, OnlineStoreDown
 from featurestore.online.generations import GenerationCatalog, GenerationState
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis.store import RedisStore, connect
@@ -105,3 +104,25 @@ def test_a_checkpoint_is_read_in_the_same_step_as_the_tiles(store: RedisStore) -
     assert isinstance(read, EntityBytes)
 
     assert ((SOURCE.topic, 0, 10),) == decode_checkpoint(read.checkpoint).positions
+
+
+def test_a_user_without_rights_is_told_of_all_that_are_missing(redis_url: str) -> None:
+    """Inside scripts and outside: one list, ready to be given."""
+    admin = redis.Redis.from_url(redis_url)
+    everything = ["on", "nopass", "~*", "+@all"]
+    restricted = [*everything, "-append", "-setrange", "-hgetall"]
+    admin.execute_command("ACL", "SETUSER", "writer", "reset", *restricted)
+    url = redis_url.replace("redis://", "redis://writer:any@")
+    store = connect(url)
+    try:
+        with pytest.raises(OnlineStoreDown) as raised:
+            store.require_rights(b"{tests}/rights")
+        admin.execute_command("ACL", "SETUSER", "writer", "+append", "+setrange", "+hgetall")
+        store.require_rights(b"{tests}/rights")
+    finally:
+        store.close()
+        admin.execute_command("ACL", "DELUSER", "writer")
+
+    assert "does not let this user run: append, hgetall, setrange" in raised.value.message
+    assert "+append +hgetall +setrange" in raised.value.hint
+    assert [] == list(connect(redis_url).scan(b"*"))

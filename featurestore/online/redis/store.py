@@ -19,6 +19,7 @@ from featurestore.online.eviction import NO_EVICTION, StoreMemory
 from featurestore.online.redis.cluster import ClusterPipelines, ClusterTransport
 from featurestore.online.redis.errors import redis_errors, require_address
 from featurestore.online.redis.pipeline import RedisPipeline
+from featurestore.online.redis.rights import NEEDED_OUTSIDE, TRY_ALL, refuse_missing
 from featurestore.online.redis.scripts import COMMIT, COMPARE_AND_SET, COMPARE_AND_SET_FIELD, SHA1, WRITE_NEWER
 from featurestore.online.redis.transport import SingleTransport, Transport, raise_first
 from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome, ThreadedReads
@@ -141,6 +142,27 @@ class RedisStore:
     def memory_bytes(self, key: bytes) -> int:
         """See OnlineStore."""
         return int(self._run([("MEMORY", "USAGE", key, "SAMPLES", "0")])[0] or 0)
+
+    def require_rights(self, key: bytes) -> None:
+        """Try what a writer needs, on a key that goes at once.
+
+        Raises:
+            OnlineStoreDown: this user may not do all of it; every missing command is named.
+        """
+        commands = [(*command, key) for command in NEEDED_OUTSIDE]
+        with self._mapped():
+            replies = self._transport.run([("EVAL", TRY_ALL, 1, key)])
+            replies += [reply for command in commands for reply in self._transport.run([command])]
+        denied = [
+            command[0].lower()
+            for command, reply in zip((("EVAL",), *commands), replies, strict=True)
+            if isinstance(reply, redis.exceptions.NoPermissionError)
+        ]
+        if "eval" in denied:
+            denied.append("evalsha")
+        elif isinstance(replies[0], list):
+            denied += [name.decode() for name in replies[0]]
+        refuse_missing(self._name, denied)
 
     def ping(self) -> None:
         """Raise OnlineStoreDown unless the store answers."""

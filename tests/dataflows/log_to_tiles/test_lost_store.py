@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -18,7 +19,7 @@ def test_a_full_store_is_waited_for_and_nothing_is_read_again(start_stream: Star
     """Memory and keys are named; when there is room the same process goes on with what it had prepared."""
     first_part, second_part = make_payments(1_500, seed=21), make_payments(6_000, seed=22, first=1_500)
     with redis_server() as server:
-        admin = redis.Redis.from_url(server.url)
+        admin: Any = redis.Redis.from_url(server.url)
         first_part.append_to(tmp_path / "log")
         stream = start_stream("--log-dir", str(tmp_path / "log"), "--store-patience-seconds", "0.5", url=server.url)
         stream.wait_for("lag 0")
