@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import machine, render
 from benchmarks.scenario import Result, Run, Scenario, Size
-from benchmarks.scenarios import algebra, core, freshness, growth, history, ingest, lookup, size
+from benchmarks.scenarios import algebra, core, freshness, growth, history, ingest, lookup, overload, size
 
 SCENARIOS: Mapping[str, Scenario] = {
     "core": core.run,
@@ -19,6 +19,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "growth": growth.run,
     "history": history.run,
     "lookup": lookup.run,
+    "overload": overload.run,
     "ingest": ingest.run,
     "freshness": freshness.run,
 }

@@ -16,6 +16,9 @@ from typing import IO
 from benchmarks.machine import environment
 from benchmarks.scenario import percentile
 
+OK, RESOURCE_EXHAUSTED = "0", "8"
+"""gRPC statuses as they go over the wire."""
+
 WARM_UP_CALLS = 50
 """Of each client, before the first that counts."""
 
@@ -71,6 +74,53 @@ class LoadReport:
         return LoadReport(count, p50, p99, p999, count / seconds, cpu_s / count * 1e6, mismatches)
 
 
+@dataclass(frozen=True, slots=True)
+class FloodPlan:
+    """What the client does that offers more than a server can take.
+
+    Attributes:
+        address: host:port.
+        method: full name of a gRPC method.
+        exchanges: as in LoadPlan.
+        seconds: how long to measure.
+        deadline_ms: of each call.
+        per_second: calls a second of an open loop; 0 for a closed loop.
+        in_flight: calls under way of a closed loop.
+        warm_up_calls: calls before the first that counts.
+    """
+
+    address: str
+    method: str
+    exchanges: Sequence[tuple[str, str]]
+    seconds: float
+    deadline_ms: int
+    per_second: float = 0.0
+    in_flight: int = 0
+    warm_up_calls: int = WARM_UP_CALLS
+
+
+@dataclass(frozen=True, slots=True)
+class FloodReport:
+    """What became of a flood.
+
+    Attributes:
+        calls: how many began.
+        in_time_per_s: answers within their deadline, a second of the plan.
+        p50_ms, p99_ms: latency of those.
+        refused: calls that ended with RESOURCE_EXHAUSTED.
+        lost: calls that ended otherwise, or not within their deadline.
+        mismatches: answers that were not the expected ones.
+    """
+
+    calls: int
+    in_time_per_s: float
+    p50_ms: float
+    p99_ms: float
+    refused: int
+    lost: int
+    mismatches: int
+
+
 def exchange(request: bytes, answer: bytes) -> tuple[str, str]:
     """A request and its answer as a plan holds them."""
     return base64.b64encode(request).decode(), base64.b64encode(answer).decode()
@@ -105,6 +155,27 @@ def run_clients(directory: Path, plan: LoadPlan, *, clients: int = 1) -> LoadRep
         cpu_s += found["cpu_s"]
         mismatches += found["mismatches"]
     return LoadReport.of(latencies_s, seconds=plan.seconds, cpu_s=cpu_s, mismatches=mismatches)
+
+
+def run_flood(directory: Path, plan: FloodPlan) -> FloodReport:
+    """Run the plan in a process of its own."""
+    path = directory / f"flood-{time.monotonic_ns()}.json"
+    path.write_text(json.dumps(dataclasses.asdict(plan)))
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.flood_client", str(path)],
+        env=environment(),
+        input="go\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"the flood failed with code {done.returncode}\n{done.stderr}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    in_time, refused = found["statuses"].get(OK, 0), found["statuses"].get(RESOURCE_EXHAUSTED, 0)
+    p50, p99 = (percentile(found["latencies_s"], percent) * 1e3 for percent in (50, 99)) if in_time else (0.0, 0.0)
+    lost = found["calls"] - in_time - refused
+    return FloodReport(found["calls"], found["in_time_per_s"], p50, p99, refused, lost, found["mismatches"])
 
 
 def _output(process: subprocess.Popen[str]) -> IO[str]:

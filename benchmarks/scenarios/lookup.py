@@ -62,9 +62,9 @@ def run(run: Run) -> Result:
     workload = make_workload(0, cards=run.choose(smoke=20, full=400), merchants=40, days=90)
     with redis_server() as redis:
         store = connect(redis.url)
-        _fill(store, repo, workload)
+        fill(store, repo, workload)
         answer_hash, compared = check_against_oracle(store, repo.spec, workload, sample=run.choose(smoke=2, full=5))
-        frozen = _freeze(run, repo, redis, workload)
+        frozen = freeze(run, repo, redis, workload)
         store.close()
         run.say(f"{len(workload.rows):,} transactions written, {compared} values are the oracle's")
         lines: list[Line] = []
@@ -98,7 +98,7 @@ def run(run: Run) -> Result:
     )
 
 
-def _fill(store: RedisStore, repo: AppliedRepo, workload: Workload) -> None:
+def fill(store: RedisStore, repo: AppliedRepo, workload: Workload) -> None:
     """Ninety days of payments, and a profile of every merchant."""
     filling = Filling(store, repo.spec)
     filling.write(workload.payloads)
@@ -145,7 +145,7 @@ class Frozen:
     answer_bytes_mean: int
 
 
-def _freeze(run: Run, repo: AppliedRepo, redis: RedisServer, workload: Workload) -> Frozen:
+def freeze(run: Run, repo: AppliedRepo, redis: RedisServer, workload: Workload) -> Frozen:
     """Ask once for each request; its bytes must never change again, whichever server answers."""
     exchanges, texts, total = [], [], 0
     with (
@@ -176,7 +176,7 @@ def _measure_echo(run: Run, io: str, exchanges: Sequence[tuple[str, str]]) -> Me
     """The floor."""
     path = run.directory / "exchanges.json"
     path.write_text(json.dumps(exchanges))
-    arguments = [io, str(path), str(WORKERS_DEFAULT)]
+    arguments = [io, str(path), str(WORKERS_DEFAULT[io])]
     process = module_process(f"echo-{io}", run.directory, "benchmarks.peers.echo_server", arguments)
     with running(process, echo_server.READY) as line:
         address = line.removeprefix(echo_server.READY)

@@ -57,7 +57,8 @@ def compiled_for_bulk(result: str, *arguments: str) -> Callable[[_Function], _Fu
 def load_all() -> int:
     """Load, and where need be compile, every loop of the modules imported so far; how many there are."""
     for loop in _loops:
-        loop.load()
+        if loop.code is None:
+            loop.load()
     return len(_loops)
 
 
@@ -76,11 +77,11 @@ class _Loop:
         self._options = {"nogil": releases_gil, **_OPTIONS}
         self._function = function
         self._signature = (result, arguments)
-        self._code: Callable[..., Any] | None = None
+        self.code: Callable[..., Any] | None = None
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the machine code."""
-        code = self._code
+        code = self.code
         return (self.load() if code is None else code)(*arguments)
 
     def load(self) -> Callable[..., Any]:
@@ -92,11 +93,11 @@ class _Loop:
         result, arguments = self._signature
         signature = _type_of(result)(*map(_type_of, arguments))
         try:
-            self._code = numba.njit(signature, cache=True, **self._options)(self._function)
+            self.code = numba.njit(signature, cache=True, **self._options)(self._function)
         except RuntimeError:
             # Nowhere to keep the code (a read-only image without a home): compile at every start instead.
-            self._code = numba.njit(signature, **self._options)(self._function)
-        return cast(Callable[..., Any], self._code)
+            self.code = numba.njit(signature, **self._options)(self._function)
+        return cast(Callable[..., Any], self.code)
 
 
 class _Helper:

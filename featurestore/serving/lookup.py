@@ -104,7 +104,7 @@ class FeatureLookup:
             CorruptData: stored bytes are wrong; the message names the entity key.
         """
         columns = _key_columns(plan.schema, entities)
-        row_count = len(columns[0])
+        row_count = len(columns[0]) if columns else 1
         read_times = _read_times(as_of_ms, row_count, self._clock)
         reads = DistinctReads(plan, columns, row_count, LIMITS)
         is_wanted = self._sink is not None and self._sink.takes()
@@ -171,11 +171,9 @@ def _key_columns(schema: ServiceSchema, entities: EntityColumns) -> list[Sequenc
 
 
 def _check_lengths(schema: ServiceSchema, columns: Sequence[Sequence[str] | Sequence[int]]) -> None:
-    """All columns of one length, between one row and the limit."""
+    """All columns of one length, between one row and the limit; a service of views without entities has none."""
     if not columns:
-        raise InvalidRequest(
-            f'feature service "{schema.service}" has no join keys', hint="name an entity for its views"
-        )
+        return  # one row, which is everybody's
     row_count = len(columns[0])
     for key, column in zip(schema.join_keys, columns, strict=True):
         if len(column) != row_count:

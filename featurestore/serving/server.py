@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from featurestore.clock import Clock
+from featurestore.definitions.registry import Registry
 from featurestore.errors import InvalidRequest
 from featurestore.online.store import OnlineStore
 from featurestore.serving.catalog.catalog import CatalogSource
-from featurestore.serving.catalog.registry import Registry
 from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.request.limits import DRAIN_SECONDS
 from featurestore.serving.rpc.event_loop import AsyncServer
@@ -48,8 +48,8 @@ class LookupServer(Protocol):
         """What the health service answers."""
         ...
 
-    def stop(self, drain_seconds: float) -> None:
-        """Answer NOT_SERVING, refuse new requests, let those in flight end, return when all did."""
+    def stop(self, drain_seconds: float) -> bool:
+        """Answer NOT_SERVING, refuse new requests, let those in flight end; whether all did."""
         ...
 
 
@@ -103,13 +103,18 @@ class FeatureServer:
         self._was_serving: bool | None = None
         self._catalog.start(self._show_state)
 
-    def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
-        """End: NOT_SERVING first, then requests in flight, then everything else."""
+    def stop(self, drain_seconds: float = DRAIN_SECONDS) -> bool:
+        """End: NOT_SERVING first, then requests in flight, then everything else.
+
+        Returns:
+            Whether every request has ended; if not, some thread still hangs.
+        """
         self._catalog.stop()
-        self._server.stop(drain_seconds)
+        has_ended = self._server.stop(drain_seconds)
         if self._feature_log is not None:
             self._feature_log.stop()
         self._stop_metrics()
+        return has_ended
 
     def _show_state(self, catalog: CatalogSource) -> None:
         """After each poll: health and gauges."""

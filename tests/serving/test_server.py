@@ -230,9 +230,9 @@ def test_requests_in_flight_end_before_the_server_does(
         assert entered.wait(5)
         stopping = threading.Thread(target=server.stop)
         stopping.start()
-        # The other thread may not have come to stop it yet: a few answers more, and then never again.
+        # Answered until all that was sent before the stop has come in, and then never again.
         with LookupClient(f"127.0.0.1:{server.port}", timeout_s=0.2) as late, pytest.raises(Unavailable):
-            _ask_until_refused(late)
+            _ask_while(stopping, late)
         proceed.set()
         asking.join(5)
         stopping.join(5)
@@ -240,9 +240,9 @@ def test_requests_in_flight_end_before_the_server_does(
     assert rows == [1]
 
 
-def _ask_until_refused(client: LookupClient) -> None:
-    """Ask a good while."""
-    for _ in range(200):
+def _ask_while(stopping: threading.Thread, client: LookupClient) -> None:
+    """Ask until the server has stopped, which it cannot as long as a request of somebody else waits."""
+    while stopping.is_alive():
         client.services()
 
 
@@ -293,7 +293,7 @@ def test_the_server_process_loads_no_heavy_package() -> None:
     """Starting takes about a second because Feast, pandas, pyarrow and Bytewax stay outside."""
     program = (
         "import sys, featurestore.cli.processes.serve, featurestore.serving.server,"
-        " featurestore.serving.catalog.registry,"
+        " featurestore.definitions.registry,"
         " featurestore.online.redis.store, featurestore.online.embedded, featurestore.serving.client.clients\n"
         "print(sorted({'feast', 'pandas', 'pyarrow', 'bytewax', 'confluent_kafka'} & set(sys.modules)))"
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import os
 import secrets
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +21,9 @@ from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from featurestore.clock import Clock
+    from featurestore.online.redis.store import RedisStore
     from featurestore.serving.sampling.sample import FeatureLog, FeatureRowsWriter
+    from featurestore.serving.server import FeatureServer
 
 DEFAULT_PORT = 6566
 """Where Feast's own clients look for a feature server."""
@@ -27,9 +31,19 @@ DEFAULT_PORT = 6566
 PORT_MAX = 65_535
 """gRPC would take a larger one modulo 65,536."""
 
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread may keep the interpreter from others that want it. Python's own 5 ms are ten lookups."""
+
 GC_THRESHOLDS = (20_000, 20, 20)
 """A request makes hundreds of objects and no cycle to speak of: with Python's own threshold of 700 every second payment
 would wait for a walk that finds nothing."""
+
+DEFAULT_QUEUE_MS = 10.0
+QUEUE_MS_MAX = 10_000.0
+DEFAULT_CONNECTION_SECONDS = 300.0
+
+EXIT_UNFINISHED = 1
+"""The process ended although a request did not."""
 
 DEFAULT_LOG_SHARE = 0.01
 DEFAULT_LOG_SECONDS = 300.0
@@ -38,6 +52,23 @@ LOG_SECONDS_MAX = 86_400.0
 WRITERS: Mapping[str, str] = {"kafka": "dataflows.feature_log_topic:open_topic"}
 """Scheme of --log-features -> module:function that opens it; imported only when asked for, since it brings its vendor.
 Every other address is a directory on some file system."""
+
+
+class NamedLimit(click.ParamType[tuple[str, int]]):
+    """NAME=N."""
+
+    name = "limit"
+
+    def convert(
+        self, value: str | tuple[str, int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        """Parse one."""
+        if isinstance(value, tuple):
+            return value
+        name, _, number = value.rpartition("=")
+        if not name or not number.isdecimal() or not int(number):
+            self.fail(f'"{value}" is not NAME=N with a whole number of at least 1', param, ctx)
+        return name, int(number)
 
 
 @click.command("serve")
@@ -55,7 +86,7 @@ Every other address is a directory on some file system."""
     type=click.IntRange(0, PORT_MAX),
     help="Serve Prometheus metrics there; 0 takes a free port. Default: nowhere.",
 )
-@click.option("--workers", type=click.IntRange(1, 256), help="Threads that answer, with --io sync. Default: 8.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Requests at work at once. Default: 4, with --io aio 8.")
 @click.option(
     "--io",
     type=click.Choice(["sync", "aio"]),
@@ -63,6 +94,36 @@ Every other address is a directory on some file system."""
     show_default=True,
     help="A thread pool, quicker for one payment; or asyncio, which takes more of them at once.",
 )
+@click.option(
+    "--queue-ms",
+    type=FiniteRange(0, QUEUE_MS_MAX),
+    default=DEFAULT_QUEUE_MS,
+    show_default=True,
+    help="Longest that a request waits for its turn; those that would wait longer are refused at once.",
+)
+@click.option("--client-limit", type=click.IntRange(1), help="Requests of one client at once. Default: no limit.")
+@click.option(
+    "--client-key",
+    metavar="KEY",
+    default="",
+    help="Metadata key that names the client. Default: its certificate, else its address.",
+)
+@click.option(
+    "--service-limit",
+    "service_limits",
+    metavar="NAME=N",
+    type=NamedLimit(),
+    multiple=True,
+    help="Requests of a feature service at once; may be repeated.",
+)
+@click.option(
+    "--connection-seconds",
+    type=FiniteRange(0, LOG_SECONDS_MAX),
+    default=DEFAULT_CONNECTION_SECONDS,
+    show_default=True,
+    help="Age at which a connection is ended, so that clients find new replicas; 0 for never.",
+)
+@click.option("--reflection/--no-reflection", default=True, help="Whether to tell anybody what the server speaks.")
 @click.option("--share-port", is_flag=True, help="Let several server processes listen on one port.")
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM certificate.")
 @click.option("--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM private key.")
@@ -107,6 +168,12 @@ def command(
     metrics_port: int | None,
     workers: int | None,
     io: str,
+    queue_ms: float,
+    client_limit: int | None,
+    client_key: str,
+    service_limits: tuple[tuple[str, int], ...],
+    connection_seconds: float,
+    reflection: bool,
     share_port: bool,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -118,48 +185,67 @@ def command(
     """Serve features over gRPC until SIGTERM or Ctrl-C, then let requests in flight end.
 
     New and changed feature services are picked up from the registry without a restart. One line is printed when the
-    server is ready.
+    server is ready. Exit code 1: an error, or requests that did not end in time and were given up.
     """
     check_tls(tls_cert, tls_key, tls_client_ca)
     # gRPC takes longest to load; a wrong option should not have to wait for it.
     from featurestore.clock import SystemClock
-    from featurestore.core.compiled import load_all
+    from featurestore.definitions.registry import open_registry
     from featurestore.online.embedded import EmbeddedStore
     from featurestore.online.redis.store import RedisStore
-    from featurestore.serving.catalog.registry import open_registry
-    from featurestore.serving.request.limits import WORKERS_DEFAULT
+    from featurestore.serving.rpc.admission import AdmissionSettings
     from featurestore.serving.rpc.listening import ServerSettings, Tls
     from featurestore.serving.server import FeatureServer
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Before the server starts: a SIGTERM that comes while it does must end it too, and cleanly.
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stopping.set())
+    stopping = wish_to_stop()
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
     tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key, tls_client_ca)
     store = RedisStore(
         settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure(), cluster=settings.store.cluster
     )
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     clock = SystemClock()
     feature_log = None if log_features is None else open_feature_log(log_features, log_share, log_seconds, clock)
     server = FeatureServer(
         open_registry(settings.registry, settings.project),
         store,
         clock,
-        ServerSettings(host, port, io, workers or WORKERS_DEFAULT, tls, share_port),
+        ServerSettings(
+            *(host, port, io, workers, tls, share_port),
+            reflection=reflection,
+            admission=AdmissionSettings(queue_ms, client_limit, client_key, dict(service_limits)),
+            connection_age_s=connection_seconds or None,
+        ),
         metrics_port=metrics_port,
         feature_log=feature_log,
     )
     metrics = "" if server.metrics_port is None else f", metrics on http://{host}:{server.metrics_port}/metrics"
     click.echo(f"serving project {settings.project} on {host}:{server.port}{metrics}")
-    load_all()
     quiet_collector()
     stopping.wait()
-    click.echo("draining")
-    server.stop()
-    store.close()
+    drain(server, store)
     return 0
+
+
+def wish_to_stop() -> threading.Event:
+    """Set by SIGTERM and Ctrl-C."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stopping.set())
+    return stopping
+
+
+def drain(server: FeatureServer, store: RedisStore) -> None:
+    """Let requests end; the process ends here if a thread hangs, for which the interpreter would wait."""
+    click.echo("draining")
+    has_ended = server.stop()
+    store.close()
+    if not has_ended:
+        logging.error("requests did not end in time and were given up")
+        logging.shutdown()
+        os._exit(EXIT_UNFINISHED)
 
 
 def check_tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import redis
 
-from featurestore.errors import CorruptData, DeadlineSpent, InvalidRequest, OnlineStoreDown, StoreFull
+from featurestore.errors import CorruptData, DeadlineSpent, InvalidRequest, OnlineStoreDown, StoreFull, redacted
 
 # Answers of a server that is failing over or re-sharding: the same command may succeed later.
 _TEMPORARY = (
@@ -26,6 +26,9 @@ _REFUSED = (
 )
 _MOVING = "non local key"
 """In what a script is told whose keys are in a slot that is moving to another node, and not all there."""
+
+STORE = "the online store"
+"""What callers in other processes are told of it: no address."""
 
 FULL_HINT = "give the store more memory, or drop what is not needed; whoever writes goes on by itself"
 
@@ -50,7 +53,9 @@ def redis_errors(store_name: str, *, has_deadline: bool = False) -> Iterator[Non
         yield
     except redis.exceptions.TimeoutError as error:
         if has_deadline:
-            raise DeadlineSpent(f"{store_name} did not answer within the deadline") from error
+            raise DeadlineSpent(
+                f"{store_name} did not answer within the deadline", public=f"{STORE} did not answer within the deadline"
+            ) from error
         raise _down(store_name, error) from error
     except _REFUSED as error:
         # Retried like an outage: a password or a right may be in the middle of being changed.
@@ -58,17 +63,20 @@ def redis_errors(store_name: str, *, has_deadline: bool = False) -> Iterator[Non
             f"{store_name} refuses this user",
             detail=str(error),
             hint="correct user and password in the store's address, or give that user the right",
+            public=f"{STORE} refuses this server",
         ) from error
     except redis.exceptions.OutOfMemoryError as error:
-        raise StoreFull(f"{store_name} is full", detail=str(error), hint=FULL_HINT) from error
+        public = f"{STORE} is full"
+        raise StoreFull(f"{store_name} is full", detail=str(error), hint=FULL_HINT, public=public) from error
     except _TEMPORARY as error:
-        raise OnlineStoreDown(f"{store_name} is not ready", detail=str(error)) from error
+        raise _unready(store_name, error, "not ready") from error
     except (redis.exceptions.ResponseError, redis.exceptions.InvalidResponse) as error:
         if str(error).startswith(_BUSY):
-            raise OnlineStoreDown(f"{store_name} is busy", detail=str(error)) from error
+            raise _unready(store_name, error, "busy") from error
         if _MOVING in str(error):
-            raise OnlineStoreDown(f"{store_name} is not ready", detail=str(error)) from error
-        raise CorruptData(f"{store_name} refused a command", detail=str(error)) from error
+            raise _unready(store_name, error, "not ready") from error
+        public = f"{STORE} refused a command"
+        raise CorruptData(f"{store_name} refused a command", detail=str(error), public=public) from error
     except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
         raise _down(store_name, error) from error
 
@@ -93,7 +101,11 @@ def require_address(url: str, store_name: str) -> None:
     except (ValueError, TypeError, redis.exceptions.RedisError) as error:
         raise InvalidRequest(
             f"{store_name} is not an address",
-            detail=str(error),
+            # The library quotes what it cannot read, which may be half of a password.
+            # A library quotes what it could not read, which may be half of a password; an option's name is none.
+            detail=redacted(str(error))
+            if "@" not in url or isinstance(error, TypeError)
+            else "A password's special characters are written as %40.",
             hint="write redis://host:port/db, rediss://host:port/db for TLS, or unix:///path",
         ) from error
 
@@ -101,5 +113,14 @@ def require_address(url: str, store_name: str) -> None:
 def _down(store_name: str, error: Exception) -> OnlineStoreDown:
     """The store does not answer."""
     return OnlineStoreDown(
-        f"{store_name} does not answer", detail=str(error), hint="start the store, or correct its address"
+        f"{store_name} does not answer",
+        detail=str(error),
+        hint="start the store, or correct its address",
+        public=f"{STORE} does not answer\nhint: retry with backoff",
     )
+
+
+def _unready(store_name: str, error: Exception, how: str) -> OnlineStoreDown:
+    """The store answers, but not what it is asked for."""
+    public = f"{STORE} is {how}\nhint: retry with backoff"
+    return OnlineStoreDown(f"{store_name} is {how}", detail=str(error), public=public)

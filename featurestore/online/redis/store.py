@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from featurestore.errors import StoreFull
+from featurestore.errors import StoreFull, redacted
 from featurestore.online.eviction import NO_EVICTION, StoreMemory
 from featurestore.online.redis.cluster import ClusterPipelines, ClusterTransport
 from featurestore.online.redis.errors import redis_errors, require_address
@@ -48,7 +48,7 @@ class RedisStore:
 
     def __init__(self, url: str, *, cluster: bool = False) -> None:
         self.url = url
-        self._name = f"online store {_without_password(url)}"
+        self._name = f"online store {redacted(url)}"
         require_address(url, self._name)
         with self._mapped():
             self._transport: Transport = ClusterTransport(url) if cluster else SingleTransport(url)
@@ -149,13 +149,12 @@ class RedisStore:
         Raises:
             OnlineStoreDown: this user may not do all of it; every missing command is named.
         """
-        commands = [(*command, key) for command in NEEDED_OUTSIDE]
         with self._mapped():
             replies = self._transport.run([("EVAL", TRY_ALL, 1, key)])
-            replies += [reply for command in commands for reply in self._transport.run([command])]
+            replies += [reply for command in NEEDED_OUTSIDE for reply in self._transport.run([(*command, key)])]
         denied = [
-            command[0].lower()
-            for command, reply in zip((("EVAL",), *commands), replies, strict=True)
+            name.lower()
+            for name, reply in zip(("EVAL", *(command[0] for command in NEEDED_OUTSIDE)), replies, strict=True)
             if isinstance(reply, redis.exceptions.NoPermissionError)
         ]
         if "eval" in denied:
@@ -240,9 +239,3 @@ def _commit_arguments(lane: LaneCommit) -> tuple[list[bytes], list[Any]]:
 def _expectation(expected: bytes | None, replacement: bytes) -> tuple[str, bytes, bytes]:
     """Arguments of the compare-and-set scripts."""
     return ("0", b"", replacement) if expected is None else ("1", expected, replacement)
-
-
-def _without_password(url: str) -> str:
-    """The address as it may be shown."""
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -18,7 +18,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from featurestore.core.compiled import load_all
 from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ServiceSpec, ViewSpec
+from featurestore.definitions.registry import Registry
 from featurestore.errors import (
     FeatureStoreError,
     InvalidRequest,
@@ -31,7 +33,6 @@ from featurestore.online.generations import Generation
 from featurestore.online.read.reader import Reader
 from featurestore.online.read.serving_generations import look
 from featurestore.online.store import OnlineStore
-from featurestore.serving.catalog.registry import Registry
 from featurestore.serving.request.limits import CACHED_PLANS_MAX, FEATURES_PER_REQUEST_MAX, POLL_SECONDS
 
 _log = logging.getLogger(__name__)
@@ -220,7 +221,7 @@ class CatalogSource:
         if self._snapshot is None:
             raise OnlineStoreDown(
                 "the online store has not answered since the server started",
-                detail="" if self.store_error is None else self.store_error.message,
+                detail="" if self.store_error is None else self.store_error.public or self.store_error.message,
                 hint="retry with backoff; the server looks again by itself",
             )
         return self._snapshot
@@ -291,6 +292,8 @@ class CatalogSource:
             # Compiled here, by the thread that watches, and not by the first payment that asks.
             for service in found.repo.services:
                 found.plan_of_service(service.name)
+            # A loop that is compiled by the first payment takes it seconds.
+            load_all()
             self._snapshot = found
 
     def _read_store(self) -> CatalogSnapshot:

@@ -2,6 +2,7 @@
 
     InvalidRequest   INVALID_ARGUMENT    UnknownFeatureService  NOT_FOUND
     Unavailable      UNAVAILABLE         DeadlineSpent          DEADLINE_EXCEEDED
+    Overloaded       RESOURCE_EXHAUSTED
     CorruptData      DATA_LOSS
     the rest         INTERNAL
 
@@ -20,6 +21,7 @@ from featurestore.errors import (
     FeatureStoreError,
     InternalError,
     InvalidRequest,
+    Overloaded,
     Unavailable,
     UnknownFeatureService,
 )
@@ -34,6 +36,7 @@ _CODES: tuple[tuple[type[FeatureStoreError], grpc.StatusCode], ...] = (
     (UnknownFeatureService, grpc.StatusCode.NOT_FOUND),
     (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (DeadlineSpent, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (Unavailable, grpc.StatusCode.UNAVAILABLE),
     (CorruptData, grpc.StatusCode.DATA_LOSS),
     (FeatureStoreError, grpc.StatusCode.INTERNAL),
@@ -85,5 +88,5 @@ def error_of(code: grpc.StatusCode, details: str, kind_name: str | None) -> Feat
 
 
 def is_transient(error: FeatureStoreError) -> bool:
-    """Whether the same call may succeed a moment later, and trying again does no harm."""
-    return isinstance(error, Unavailable) and not isinstance(error, DeadlineSpent)
+    """Whether the same call may succeed a moment later, and trying again does no harm, as to an overloaded server."""
+    return isinstance(error, Unavailable) and not isinstance(error, DeadlineSpent | Overloaded)

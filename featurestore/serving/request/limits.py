@@ -29,8 +29,9 @@ DEADLINE_DEFAULT_MS = 5_000.0
 STORE_TIMEOUT_MAX_MS = 2_000.0
 """Longest wait for one answer of the online store, whatever the caller's deadline."""
 
-WORKERS_DEFAULT = 8
-"""Handler threads of one process: enough to overlap waits for the store, few enough to keep the GIL calm."""
+WORKERS_DEFAULT = {"sync": 4, "aio": 8}
+"""Requests at work at once, by kind of server: enough to overlap waits for the store. More would only take turns on the
+interpreter."""
 
 POLL_SECONDS = 1.0
 """How often the registry and the store's generations are looked at."""
@@ -38,5 +39,20 @@ POLL_SECONDS = 1.0
 DRAIN_SECONDS = 10.0
 """How long requests in flight may go on after SIGTERM."""
 
-CONCURRENT_REQUESTS_MAX = 1_000
-"""Requests in one process, waiting ones included; more are refused at once with RESOURCE_EXHAUSTED."""
+WAITING_MAX = 128
+"""Requests that wait for their turn; each holds a thread where threads serve."""
+
+WAIT_MS_MAX = 10.0
+"""Longest wait for a turn: that of some answers. Whoever would wait longer is refused with RESOURCE_EXHAUSTED."""
+
+LARGE_AT_WORK_MAX = 1
+"""Large requests at work at once: two of them would take the interpreter from the small ones twice as often."""
+
+LARGE_WAITING_MAX = 16
+"""Large requests that wait for their turn."""
+
+LARGE_WAIT_MS_MAX = 2_000.0
+"""Longest wait of a large request for its turn."""
+
+STREAMS_PER_CONNECTION_MAX = 1_000
+"""Calls under way on one connection; a client keeps more of them back by itself, as HTTP/2 has it."""

@@ -4,24 +4,26 @@
     steps <----values--- driver <-- store          (or the store's error, thrown into the steps)
 
 A handler is a generator that does not know who drives it: `run_blocking` in a thread, which waits, or `run_async` in an
-event loop, which serves others meanwhile. A handler that is about to compute for long says so with a `LongWork`, and is
-finished in a thread. All that decides an answer stands in the handler, once.
+event loop, which serves others meanwhile. What is about to compute for long, because it reads many keys or says so with
+a `LongWork`, waits for its turn first, and is finished in a thread. All that decides an answer stands in the handler,
+once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from featurestore.clock import Deadline
 from featurestore.errors import FeatureStoreError
 from featurestore.online.store import AsyncReads, OnlineStore
 
-KEYS_IN_LOOP_MAX = 256
-"""A request that reads more than so many keys is finished in a thread: its computing would hold up the others."""
+SMALL_KEYS_MAX = 256
+"""A request that reads more than so many keys is large: it waits for its turn among its like, and is finished in a
+thread, because its computing would hold up the others."""
 
 _T = TypeVar("_T")
 
@@ -60,20 +62,78 @@ def without_reading(handle: Callable[[Any, Deadline], Any]) -> Handler:
     return steps
 
 
-def run_blocking(steps: Steps[_T], store: OnlineStore, wanted: StoreRead | LongWork | None = None) -> _T:
+class BlockingReads(Protocol):
+    """The one thing of an OnlineStore that handlers want."""
+
+    def read_groups(self, groups: Sequence[Sequence[bytes]], *, timeout_ms: float | None = None) -> list[bytes | None]:
+        """See OnlineStore."""
+        ...
+
+
+def run_blocking(steps: Steps[_T], store: BlockingReads, before_large: Callable[[], BlockingReads] | None = None) -> _T:
     """Carry steps out in this thread.
 
     Args:
         steps: the handler.
         store: what it reads.
-        wanted: what the steps have asked for already, when they have begun.
+        before_large: called when the steps turn out to be large; waits for their turn, and says what to read then.
 
     Raises:
         FeatureStoreError: as the steps raise it.
     """
     try:
-        if wanted is None:
-            wanted = next(steps)
+        wanted = next(steps)
+    except StopIteration as end:
+        answer: _T = end.value
+        return answer
+    if before_large is not None and _is_large(wanted):
+        store = before_large()
+    return _finish(steps, store, wanted)
+
+
+async def run_async(
+    steps: Steps[_T],
+    reads: AsyncReads,
+    store: OnlineStore,
+    threads: Executor,
+    before_large: Callable[[], Awaitable[None]],
+) -> _T:
+    """Carry steps out in this event loop.
+
+    Args:
+        steps: the handler.
+        reads: the store for this loop.
+        store: the same store for `threads`.
+        threads: where large requests and long work go.
+        before_large: called when the steps turn out to be large; waits for their turn.
+
+    Raises:
+        FeatureStoreError: as the steps raise it.
+    """
+    try:
+        wanted = next(steps)
+        while isinstance(wanted, StoreRead) and not _is_large(wanted):
+            try:
+                values = await reads.read_groups(wanted.groups, timeout_ms=wanted.timeout_ms)
+            except FeatureStoreError as error:
+                wanted = steps.throw(error)
+            else:
+                wanted = steps.send(values)
+    except StopIteration as end:
+        answer: _T = end.value
+        return answer
+    await before_large()
+    return await asyncio.get_running_loop().run_in_executor(threads, _finish, steps, store, wanted)
+
+
+def _is_large(wanted: StoreRead | LongWork) -> bool:
+    """Whether what comes next would hold up others."""
+    return isinstance(wanted, LongWork) or sum(map(len, wanted.groups)) > SMALL_KEYS_MAX
+
+
+def _finish(steps: Steps[_T], store: BlockingReads, wanted: StoreRead | LongWork) -> _T:
+    """The rest of steps that have asked for something."""
+    try:
         while True:
             if isinstance(wanted, LongWork):
                 wanted = next(steps)
@@ -87,30 +147,3 @@ def run_blocking(steps: Steps[_T], store: OnlineStore, wanted: StoreRead | LongW
     except StopIteration as end:
         answer: _T = end.value
         return answer
-
-
-async def run_async(steps: Steps[_T], reads: AsyncReads, store: OnlineStore, threads: Executor) -> _T:
-    """Carry steps out in this event loop.
-
-    Args:
-        steps: the handler.
-        reads: the store for this loop.
-        store: the same store for `threads`.
-        threads: where large requests and long work go.
-
-    Raises:
-        FeatureStoreError: as the steps raise it.
-    """
-    try:
-        wanted = next(steps)
-        while isinstance(wanted, StoreRead) and sum(map(len, wanted.groups)) <= KEYS_IN_LOOP_MAX:
-            try:
-                values = await reads.read_groups(wanted.groups, timeout_ms=wanted.timeout_ms)
-            except FeatureStoreError as error:
-                wanted = steps.throw(error)
-            else:
-                wanted = steps.send(values)
-    except StopIteration as end:
-        answer: _T = end.value
-        return answer
-    return await asyncio.get_running_loop().run_in_executor(threads, run_blocking, steps, store, wanted)

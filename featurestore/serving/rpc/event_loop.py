@@ -19,13 +19,21 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from featurestore.clock import Clock
 from featurestore.online.store import OnlineStore
-from featurestore.serving.request.limits import CONCURRENT_REQUESTS_MAX
+from featurestore.serving.request.limits import LARGE_AT_WORK_MAX
 from featurestore.serving.request.steps import run_async
-from featurestore.serving.rpc.edge import Handling, register
+from featurestore.serving.rpc.admission import Admission, Visit
+from featurestore.serving.rpc.edge import QUIET_SECONDS_MAX, Complaints, Handling, quiet_pauses_s, register
 from featurestore.serving.rpc.listening import ServerSettings, bind, health_status
 from featurestore.serving.rpc.methods import Method
 from featurestore.serving.rpc.metrics import ServerMetrics
+from featurestore.serving.rpc.reflection import METHOD as REFLECTION
 from featurestore.serving.rpc.reflection import async_reflection
+
+TURNS_PER_PAUSE = 6
+"""Turns of the loop in which gRPC's events come in, before it is taken that there are no more."""
+
+STOP_SECONDS = 2.0
+"""For cancelled calls to end, once the time to drain is over; a call that does not must not hold the process."""
 
 
 class AsyncServer:
@@ -52,11 +60,12 @@ class AsyncServer:
     ) -> None:
         self._store = store
         self._reads = store.async_reads()
-        self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="lookup")
+        self._pool = ThreadPoolExecutor(LARGE_AT_WORK_MAX, thread_name_prefix="large-lookup")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lookup-loop", daemon=True)
         self._thread.start()
         self._server: grpc.aio.Server
+        self._admission: Admission
         self._health: health.aio.HealthServicer
         self._services: tuple[str, ...] = ()
         self.port = 0
@@ -70,24 +79,34 @@ class AsyncServer:
         """What the health service answers; may be called from any thread."""
         self._run(self._set_serving(is_serving))
 
-    def stop(self, drain_seconds: float) -> None:
-        """Answer NOT_SERVING, refuse new requests, let those in flight end, return when all did."""
-        self._run(self._stop(drain_seconds)).result()
+    def stop(self, drain_seconds: float) -> bool:
+        """Answer NOT_SERVING, refuse new requests, let those in flight end; whether all did."""
+        stopping = self._run(self._stop(drain_seconds))
+        try:
+            stopping.result(QUIET_SECONDS_MAX + drain_seconds + STOP_SECONDS)
+        except TimeoutError:
+            return False
         self._end_loop()
+        return True
 
     async def _start(
         self, methods: Sequence[Method], clock: Clock, metrics: ServerMetrics, settings: ServerSettings
     ) -> None:
         """In the loop: build and start."""
-        self._server = grpc.aio.server(options=settings.options(), maximum_concurrent_rpcs=CONCURRENT_REQUESTS_MAX)
+        self._server = grpc.aio.server(options=settings.options())
+        self._admission = settings.admitting(clock, metrics)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        complaints = Complaints(clock)
+        handling = Handling(REFLECTION, clock, metrics, complaints)
         self._services = register(
             self._server,
             methods,
-            lambda method: self._behavior(method, Handling(method, clock, metrics), clock),
-            async_reflection,
+            lambda method: self._behavior(method, Handling(method.name, clock, metrics, complaints)),
+            (lambda services: async_reflection(services, handling)) if settings.reflection else None,
         )
+        # The servicer says SERVING for the server as a whole until it is told something.
+        await self._set_serving(False)
         self.port = bind(self._server, settings)
         await self._server.start()
 
@@ -99,6 +118,8 @@ class AsyncServer:
     async def _stop(self, drain_seconds: float) -> None:
         """In the loop."""
         await self._health.enter_graceful_shutdown()
+        for pause_s in quiet_pauses_s(lambda: self._admission.arrivals, drain_seconds):
+            await asyncio.sleep(pause_s)
         await self._server.stop(drain_seconds)
         self._reads.close()
         # What the loop was told to do at once, such as closing sockets, is done before it ends.
@@ -116,21 +137,52 @@ class AsyncServer:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _behavior(
-        self, method: Method, handling: Handling, clock: Clock
+        self, method: Method, handling: Handling
     ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
         """The coroutine that grpc runs for each request."""
-        reads, store, threads = self._reads, self._store, self._pool
+        reads, store, threads, admission = self._reads, self._store, self._pool, self._admission
 
-        async def behave(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            started_ns = clock.monotonic_ns()
+        computing = asyncio.Lock()
+
+        async def behave(_messages: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            started_ns = handling.started_ns()
+            deadline = handling.deadline(context.time_remaining())
+            visit = Visit(admission, deadline)
             try:
-                steps = method.handle(request, handling.deadline(context.time_remaining()))
-                response = await run_async(steps, reads, store, threads)
+                visit.begin(context)
+                data = await context.read()
+                await _wait(visit)
+                async with computing:
+                    for _ in visit.pauses():
+                        for _ in range(TURNS_PER_PAUSE):
+                            await asyncio.sleep(0)
+                request = handling.decoded(method.decode, None if data is grpc.aio.EOF else data)
+                if method.names_service:
+                    visit.name_service(request.feature_service)
+                steps = method.handle(request, deadline)
+                response = await run_async(steps, reads, store, threads, lambda: _wait(visit, is_large=True))
             except Exception as error:  # noqa: BLE001  # the process edge: one bad request must not take the loop down
-                refusal = handling.refusal(error)
-                handling.count(refusal.code, started_ns)
+                visit.end()
+                refusal = handling.ended(error, started_ns)
+                if context.done():
+                    return b""
                 await context.abort(refusal.code, refusal.text, refusal.metadata)
-            handling.count(grpc.StatusCode.OK, started_ns)
+            finally:
+                # Also where the caller hung up, which cancels this coroutine.
+                visit.end()
+            handling.answered(started_ns)
             return response
 
         return behave
+
+
+async def _wait(visit: Visit, *, is_large: bool = False) -> None:
+    """Wait in the loop until the visit's turn has come, or its time is over.
+
+    Raises:
+        FeatureStoreError: see `Visit.enter` and `Visit.require_turn`.
+    """
+    turn = asyncio.Event()
+    if not visit.enter(turn.set, is_large=is_large):
+        await turn.wait()
+        visit.require_turn()

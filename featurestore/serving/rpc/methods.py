@@ -32,12 +32,14 @@ class Method:
         name: of the method.
         handle: (request message, deadline) -> steps to the response's bytes.
         decode: bytes -> request message.
+        names_service: whether the request has a `feature_service`.
     """
 
     service: str
     name: str
     handle: Handler
     decode: Callable[[bytes], Any]
+    names_service: bool = False
 
 
 def all_methods(packed: PackedService, feast: FeastService) -> tuple[Method, ...]:
@@ -48,6 +50,7 @@ def all_methods(packed: PackedService, feast: FeastService) -> tuple[Method, ...
             "Lookup",
             _encoded(packed.lookup, pb.LookupResponse.SerializeToString),
             pb.LookupRequest.FromString,
+            names_service=True,
         ),
         Method(
             PACKED_SERVICE,
@@ -66,6 +69,7 @@ def all_methods(packed: PackedService, feast: FeastService) -> tuple[Method, ...
             "GetOnlineFeatures",
             _encoded(feast.features, FeaturesResponse.SerializeToString),
             FeaturesRequest.FromString,
+            names_service=True,
         ),
         Method(
             FEAST_SERVICE,

@@ -27,10 +27,21 @@ class ServerMetrics:
         )
         self._latency_seconds = Histogram(
             "featurestore_request_latency_seconds",
-            "From the handler's start to its answer, waiting for the store included.",
+            "From a request's arrival to its answer, waiting for its turn and for the store included; not of refusals.",
             ("method",),
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
+        )
+        self._refusals = Counter(
+            "featurestore_refusals",
+            "Requests refused before any work, by what was full: the queue of small or of large ones, or a client's or "
+            "feature service's share.",
+            ("full",),
+            registry=self.registry,
+        )
+        self._refusals_of: dict[str, Counter] = {}
+        self._waiting = Gauge(
+            "featurestore_waiting_requests", "Requests that wait for their turn.", ("size",), registry=self.registry
         )
         self._rows = Counter("featurestore_rows", "Entity rows answered.", registry=self.registry)
         self._logged_rows = Counter(
@@ -52,22 +63,35 @@ class ServerMetrics:
             "featurestore_feature_services", "Feature services that are served.", registry=self.registry
         )
 
-    def observer(self, method: str) -> Callable[[str, int], None]:
-        """A function that counts one request of a method: takes its gRPC status name and its latency in ns.
+    def observer(self, method: str) -> Callable[[str, int | None], None]:
+        """A function that counts one request of a method: takes its gRPC status name and its latency in ns, if any.
 
         Children are looked up once, since `labels()` costs more than counting.
         """
         latency = self._latency_seconds.labels(method)
         by_status = {"OK": self._requests.labels(method, "OK")}
 
-        def observe(status: str, latency_ns: int) -> None:
+        def observe(status: str, latency_ns: int | None) -> None:
             counter = by_status.get(status)
             if counter is None:
                 counter = by_status[status] = self._requests.labels(method, status)
             counter.inc()
-            latency.observe(latency_ns / _NS_PER_SECOND)
+            if latency_ns is not None:
+                latency.observe(latency_ns / _NS_PER_SECOND)
 
         return observe
+
+    def count_refusal(self, full: str) -> None:
+        """Count a request that was refused before any work."""
+        # Looked up once: see `observer`. A server refuses more often than it answers.
+        counter = self._refusals_of.get(full)
+        if counter is None:
+            counter = self._refusals_of[full] = self._refusals.labels(full)
+        counter.inc()
+
+    def watch_waiting(self, size: str, count: Callable[[], int]) -> None:
+        """Show what a function counts whenever somebody looks."""
+        self._waiting.labels(size).set_function(count)
 
     def count_rows(self, row_count: int) -> None:
         """Count the rows of an answer."""

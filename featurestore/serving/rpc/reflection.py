@@ -7,7 +7,7 @@ ask for it: v1 and the older v1alpha, whose messages are the same on the wire.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
@@ -18,47 +18,82 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from featurestore.errors import FeatureStoreError
 from featurestore.serving._generated import lookup_pb2
+from featurestore.serving.rpc.edge import Handling
 from featurestore.wire.feast.protos import descriptor_pool as feast_pool
 
 REFLECTION_SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+
+METHOD = "ServerReflectionInfo"
+
+_DECODE = reflection_pb2.ServerReflectionRequest.FromString
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic to the stubs only
 
 _FEAST_SERVING_FILE = "feast/serving/ServingService.proto"
 
 
-def threaded_reflection(services: Iterable[str], pool: ThreadPoolExecutor) -> dict[str, dict[str, Handler]]:
+def threaded_reflection(
+    services: Iterable[str], pool: ThreadPoolExecutor, handling: Handling
+) -> dict[str, dict[str, Handler]]:
     """Method handlers by service name, for a thread-pool server.
 
     Args:
         services: full names of the services to show.
         pool: runs the reflection streams.
+        handling: decodes and counts.
     """
     servicer = reflection.ReflectionServicer([*services, *REFLECTION_SERVICES], pool=_pool())
 
-    def reflect(requests: Any, context: Any) -> Any:
-        return servicer.ServerReflectionInfo(requests, context)
+    def reflect(requests: Any, context: Any) -> Iterator[Any]:
+        started_ns = handling.started_ns()
+        try:
+            yield from servicer.ServerReflectionInfo((handling.decoded(_DECODE, data) for data in requests), context)
+        except FeatureStoreError as error:
+            refusal = handling.ended(error, started_ns)
+            context.set_trailing_metadata(refusal.metadata)
+            context.abort(refusal.code, refusal.text)
+        handling.answered(started_ns)
 
     # grpc looks for this attribute to run a method elsewhere than on the server's own pool.
     reflect.__dict__["experimental_thread_pool"] = pool
     return _handlers(reflect)
 
 
-def async_reflection(services: Iterable[str]) -> dict[str, dict[str, Handler]]:
-    """Method handlers by service name, for an asyncio server."""
+def async_reflection(services: Iterable[str], handling: Handling) -> dict[str, dict[str, Handler]]:
+    """Method handlers by service name, for an asyncio server.
+
+    Args:
+        services: full names of the services to show.
+        handling: decodes and counts.
+    """
     servicer = reflection.aio.ReflectionServicer([*services, *REFLECTION_SERVICES], pool=_pool())
-    return _handlers(servicer.ServerReflectionInfo)
+
+    async def decoded(requests: Any) -> AsyncIterator[Any]:
+        async for data in requests:
+            yield handling.decoded(_DECODE, data)
+
+    async def reflect(requests: Any, context: Any) -> AsyncIterator[Any]:
+        started_ns = handling.started_ns()
+        try:
+            responses: Any = servicer.ServerReflectionInfo(decoded(requests), context)
+            async for response in responses:
+                yield response
+        except FeatureStoreError as error:
+            refusal = handling.ended(error, started_ns)
+            await context.abort(refusal.code, refusal.text, refusal.metadata)
+        handling.answered(started_ns)
+
+    return _handlers(reflect)
 
 
 def _handlers(reflect: Callable[..., Any]) -> dict[str, dict[str, Handler]]:
     """The one method, under both names."""
-    handler = grpc.stream_stream_rpc_method_handler(
-        reflect,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    handler: Handler = grpc.stream_stream_rpc_method_handler(
+        reflect, response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString
     )
-    return {service: {"ServerReflectionInfo": handler} for service in REFLECTION_SERVICES}
+    return {service: {METHOD: handler} for service in REFLECTION_SERVICES}
 
 
 def _pool() -> DescriptorPool:

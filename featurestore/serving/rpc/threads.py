@@ -1,26 +1,47 @@
-"""The lookup server on grpc's thread pool: requests overlap while they wait for the store."""
+"""The lookup server on grpc's thread pool: requests overlap while they wait for the store.
+
+Every request has a thread from its arrival on, in which it waits for its turn; how many are at work is `admission`'s to
+say. So a request is refused, and a health check answered, whatever the others wait for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 
 from featurestore.clock import Clock
 from featurestore.online.store import OnlineStore
-from featurestore.serving.request.limits import CONCURRENT_REQUESTS_MAX
+from featurestore.serving.request.limits import LARGE_AT_WORK_MAX, LARGE_WAITING_MAX, WAITING_MAX
 from featurestore.serving.request.steps import run_blocking
-from featurestore.serving.rpc.edge import Handling, register
+from featurestore.serving.rpc.admission import Admission, Lane, Visit
+from featurestore.serving.rpc.edge import CallerGone, Complaints, Handling, quiet_pauses_s, register
 from featurestore.serving.rpc.listening import ServerSettings, bind, health_status
 from featurestore.serving.rpc.methods import Method
 from featurestore.serving.rpc.metrics import ServerMetrics
+from featurestore.serving.rpc.reflection import METHOD as REFLECTION
 from featurestore.serving.rpc.reflection import threaded_reflection
+
+_T = TypeVar("_T")
 
 REFLECTION_THREADS = 2
 """Reflection streams stay open as long as their client likes; they must not take lookup threads."""
+
+READING_THREADS = 16
+"""For requests that are being read or refused, beside those that wait or are at work."""
+
+OTHER_THREADS = 4
+"""For what is not ours: watchers of health, which take a thread only to begin."""
+
+PAUSE_SECONDS = 0.00006
+"""Twice as long in the end, as systems sleep; long enough for grpc's thread to let some requests in."""
+
+STOP_SECONDS = 2.0
+"""For cancelled calls to end, once the time to drain is over; a call that does not must not hold the process."""
 
 
 class ThreadedServer:
@@ -45,22 +66,30 @@ class ThreadedServer:
         metrics: ServerMetrics,
         settings: ServerSettings,
     ) -> None:
-        self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="lookup")
+        self._admission = settings.admitting(clock, metrics)
+        threads = settings.at_work_max + WAITING_MAX + LARGE_AT_WORK_MAX + LARGE_WAITING_MAX + READING_THREADS
+        self._pool = _LookupPool(threads, self._admission.small)
+        self._other_pool = ThreadPoolExecutor(OTHER_THREADS, thread_name_prefix="other")
         self._reflection_pool = ThreadPoolExecutor(REFLECTION_THREADS, thread_name_prefix="reflection")
-        self._server = grpc.server(
-            self._pool, options=settings.options(), maximum_concurrent_rpcs=CONCURRENT_REQUESTS_MAX
-        )
+        self._server = grpc.server(self._other_pool, options=settings.options())
         self._health_pool = ThreadPoolExecutor(1, thread_name_prefix="health")
         self._health = health.HealthServicer()
         # Health must answer also when every lookup thread waits for a store that hangs.
         self._health.__dict__["Check"] = _on_pool(self._health.Check, self._health_pool)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        complaints = Complaints(clock)
+        handling = Handling(REFLECTION, clock, metrics, complaints)
+        behaviors = _Behaviors(store, clock, self._admission, self._pool)
         self._services = register(
             self._server,
             methods,
-            lambda method: _behavior(method, store, Handling(method, clock, metrics), clock),
-            lambda services: threaded_reflection(services, self._reflection_pool),
+            lambda method: behaviors.of(method, Handling(method.name, clock, metrics, complaints)),
+            (lambda services: threaded_reflection(services, self._reflection_pool, handling))
+            if settings.reflection
+            else None,
         )
+        # The servicer says SERVING for the server as a whole until it is told something.
+        self.set_serving(False)
         self.port = bind(self._server, settings)
         self._server.start()
 
@@ -69,12 +98,83 @@ class ThreadedServer:
         for service in self._services:
             self._health.set(service, health_status(is_serving))
 
-    def stop(self, drain_seconds: float) -> None:
-        """Answer NOT_SERVING, refuse new requests, let those in flight end, return when all did."""
+    def stop(self, drain_seconds: float) -> bool:
+        """Answer NOT_SERVING, refuse new requests, let those in flight end; whether all did."""
         self._health.enter_graceful_shutdown()
-        self._server.stop(drain_seconds).wait()
-        for pool in (self._pool, self._reflection_pool, self._health_pool):
+        for pause_s in quiet_pauses_s(lambda: self._admission.arrivals, drain_seconds):
+            threading.Event().wait(pause_s)
+        has_ended = self._server.stop(drain_seconds).wait(drain_seconds + STOP_SECONDS)
+        for pool in (self._pool, self._other_pool, self._reflection_pool, self._health_pool):
             pool.shutdown(wait=False, cancel_futures=True)
+        return has_ended
+
+
+class _LookupPool(ThreadPoolExecutor):
+    """Threads for requests, and none for those that are refused at once.
+
+    A refusal neither reads nor waits, so grpc's own thread can run the handler to its end. Handing it over to another
+    thread, which has to get hold of the interpreter first, costs more than the refusal does.
+    """
+
+    def __init__(self, threads: int, lane: Lane) -> None:
+        super().__init__(threads, thread_name_prefix="lookup")
+        self._lane = lane
+        self._here = threading.local()
+
+    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
+        """See Executor; what runs here must begin with `refuse_if_full`."""
+        if not self._lane.is_full():
+            return super().submit(fn, *args, **kwargs)
+        done: Future[_T] = Future()
+        self._here.is_refusing = True
+        try:
+            done.set_result(fn(*args, **kwargs))
+        finally:
+            self._here.is_refusing = False
+        return done
+
+    def refuse_if_full(self) -> None:
+        """Raise Overloaded if this thread must not go on."""
+        if getattr(self._here, "is_refusing", False):
+            self._lane.refuse()
+
+
+class _Turn:
+    """One small request's turn to compute, and the store as it reads it: meanwhile it is another's turn.
+
+    On one interpreter nobody computes sooner for computing at the same time as others, and grpc's thread, which lets
+    requests in, would have to share with all of them instead of with one.
+
+    Args:
+        store: what is read.
+        lock: whose turn it is; the same for all requests of a server.
+    """
+
+    __slots__ = ("_is_ours", "_lock", "_store")
+
+    def __init__(self, store: OnlineStore, lock: threading.Lock) -> None:
+        self._store = store
+        self._lock = lock
+        self._is_ours = False
+
+    def begin(self) -> None:
+        """Wait for it."""
+        self._lock.acquire()
+        self._is_ours = True
+
+    def end(self) -> None:
+        """If it has not ended yet."""
+        if self._is_ours:
+            self._is_ours = False
+            self._lock.release()
+
+    def read_groups(self, groups: Sequence[Sequence[bytes]], *, timeout_ms: float | None = None) -> list[bytes | None]:
+        """See OnlineStore."""
+        self.end()
+        try:
+            return self._store.read_groups(groups, timeout_ms=timeout_ms)
+        finally:
+            self.begin()
 
 
 def _on_pool(method: Callable[[Any, Any], Any], pool: ThreadPoolExecutor) -> Callable[[Any, Any], Any]:
@@ -87,21 +187,92 @@ def _on_pool(method: Callable[[Any, Any], Any], pool: ThreadPoolExecutor) -> Cal
     return on_pool
 
 
-def _behavior(
-    method: Method, store: OnlineStore, handling: Handling, clock: Clock
-) -> Callable[[Any, grpc.ServicerContext], Any]:
-    """The function that grpc calls for each request, in a thread of the pool."""
+class _Behaviors:
+    """What grpc calls for each request, in a thread of the pool.
 
-    def behave(request: Any, context: grpc.ServicerContext) -> Any:
-        started_ns = clock.monotonic_ns()
+    Args:
+        store: what is read.
+        clock: for pauses.
+        admission: who is let in.
+        pool: the threads.
+    """
+
+    def __init__(self, store: OnlineStore, clock: Clock, admission: Admission, pool: _LookupPool) -> None:
+        self._store = store
+        self._clock = clock
+        self._admission = admission
+        self._pool = pool
+        self._computing = threading.Lock()
+
+    def of(self, method: Method, handling: Handling) -> Callable[[Iterator[bytes], grpc.ServicerContext], Any]:
+        """The function for a method."""
+
+        def behave(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            started_ns = handling.started_ns()
+            visit = Visit(self._admission, handling.deadline(context.time_remaining()))
+            try:
+                visit.begin(context)
+                self._pool.refuse_if_full()
+                data = _received(messages)
+                _wait(visit, context)
+                response = self._answer(method, handling, visit, data, context)
+            except Exception as error:  # noqa: BLE001  # the process edge: one bad request must not take the thread down
+                visit.end()
+                refusal = handling.ended(error, started_ns)
+                context.set_trailing_metadata(refusal.metadata)
+                context.abort(refusal.code, refusal.text)
+            visit.end()
+            handling.answered(started_ns)
+            return response
+
+        return _on_pool(behave, self._pool)
+
+    def _answer(
+        self, method: Method, handling: Handling, visit: Visit, data: bytes | None, context: grpc.ServicerContext
+    ) -> Any:
+        """From the request's bytes to the response's."""
+        turn = _Turn(self._store, self._computing)
+
+        def before_large() -> OnlineStore:
+            turn.end()
+            _wait(visit, context, is_large=True)
+            return self._store
+
+        turn.begin()
         try:
-            response = run_blocking(method.handle(request, handling.deadline(context.time_remaining())), store)
-        except Exception as error:  # noqa: BLE001  # the process edge: one bad request must not take the thread down
-            refusal = handling.refusal(error)
-            handling.count(refusal.code, started_ns)
-            context.set_trailing_metadata(refusal.metadata)
-            context.abort(refusal.code, refusal.text)
-        handling.count(grpc.StatusCode.OK, started_ns)
-        return response
+            for _ in visit.pauses():
+                self._clock.sleep(PAUSE_SECONDS)
+            request = handling.decoded(method.decode, data)
+            if method.names_service:
+                visit.name_service(request.feature_service)
+            return run_blocking(method.handle(request, visit.deadline), turn, before_large)
+        finally:
+            turn.end()
 
-    return behave
+
+def _received(messages: Iterator[bytes]) -> bytes | None:
+    """The call's one message, None if it ended without.
+
+    Raises:
+        CallerGone: it was broken off.
+    """
+    try:
+        return next(messages, None)
+    except grpc.RpcError as error:
+        raise CallerGone from error
+
+
+def _wait(visit: Visit, context: grpc.ServicerContext, *, is_large: bool = False) -> None:
+    """Wait in this thread until the visit's turn has come, or its time is over: others end by then.
+
+    Raises:
+        FeatureStoreError: see `Visit.enter` and `Visit.require_turn`.
+        CallerGone: nobody waits any more.
+    """
+    turn = threading.Lock()
+    turn.acquire()
+    if not visit.enter(turn.release, is_large=is_large):
+        turn.acquire()
+        visit.require_turn()
+        if not context.is_active():
+            raise CallerGone

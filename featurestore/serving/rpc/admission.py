@@ -1,0 +1,398 @@
+"""Who is let in: a request that cannot be answered in time is refused at once, before it costs anything.
+
+    arrives -> lane full and the wait too long? -> Overloaded
+                    |
+                    v
+               waits its turn -> expired meanwhile? -> DeadlineSpent
+                    |
+                    v
+               at work, one of a few -> more than some hundred keys? -> waits for its turn among the large ones
+
+Without it a server that is offered twice what it can do answers everybody late, which is nobody: it works on requests
+whose callers have hung up. How long a request will wait is the length of the queue times a running mean of the time at
+work (EWMA), over the number at work at once. It is held against what is left of the caller's deadline, and against a
+limit of its own: a queue longer than a few answers only makes payments wait that will not be answered sooner for it.
+
+Source: "Fail at Scale", Maurer, ACM Queue 2015 (short queues); "The Tail at Scale", Dean and Barroso, CACM 2013.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from featurestore.clock import Clock, Deadline
+from featurestore.errors import DeadlineSpent, Overloaded
+from featurestore.serving.request.limits import (
+    LARGE_AT_WORK_MAX,
+    LARGE_WAIT_MS_MAX,
+    LARGE_WAITING_MAX,
+    WAIT_MS_MAX,
+    WAITING_MAX,
+)
+
+MEMORY = 32
+"""Requests over which the running mean forgets: long enough for one slow answer, short enough for a slow store."""
+
+PAUSES_MAX = 20
+"""Before one request's work, however many come."""
+
+HINT = "wait a moment before trying again, or add servers"
+
+_NS_PER_MS = 1_000_000
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request in a lane.
+
+    Attributes:
+        deadline: of the request.
+        wake: called when its turn has come, or its time is over.
+        begun_ns: when its turn came, None before.
+        is_expired: its time was over when its turn would have come.
+    """
+
+    deadline: Deadline
+    wake: Callable[[], None]
+    begun_ns: int | None = None
+    is_expired: bool = False
+
+
+class Lane:
+    """Some requests at work, and a short queue. Thread-safe; nothing in it blocks.
+
+    Args:
+        name: for messages and metrics.
+        at_work_max: requests at work at once.
+        waiting_max: requests that may wait.
+        wait_ms_max: longest time that one is let in to wait.
+        clock: measures the time at work.
+        count_refusal: called with the name for each request that is refused.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        at_work_max: int,
+        *,
+        waiting_max: int,
+        wait_ms_max: float,
+        clock: Clock,
+        count_refusal: Callable[[str], None],
+    ) -> None:
+        self.name = name
+        self._at_work_max = at_work_max
+        self._waiting_max = waiting_max
+        self._wait_ns_max = int(wait_ms_max * _NS_PER_MS)
+        self._clock = clock
+        self._count_refusal = count_refusal
+        self._lock = threading.Lock()
+        self._at_work = 0
+        self._waiting: deque[Ticket] = deque()
+        self._work_ns = 0.0
+
+    def count_waiting(self) -> int:
+        """Requests that wait for their turn."""
+        return len(self._waiting)
+
+    def is_full(self) -> bool:
+        """Whether nobody is let in now, however patient."""
+        return self._at_work >= self._at_work_max and (
+            len(self._waiting) >= self._waiting_max or self._wait_ns() > self._wait_ns_max
+        )
+
+    def refuse(self) -> NoReturn:
+        """Refuse a request.
+
+        Raises:
+            Overloaded: always.
+        """
+        self._count_refusal(self.name)
+        raise Overloaded(
+            f"the server is overloaded: {len(self._waiting)} {self.name} requests wait",
+            detail=f"This one would wait {self._wait_ns() / _NS_PER_MS:.0f} ms.",
+            hint=HINT,
+        )
+
+    def check(self, deadline: Deadline) -> None:
+        """Refuse a request that would not be answered in time; called before it is read, and again as it enters.
+
+        Raises:
+            Overloaded: it would wait too long.
+        """
+        if self._at_work < self._at_work_max:
+            return
+        if self.is_full():
+            self.refuse()
+        expires_ns = deadline.expires_ns
+        if expires_ns is not None and self._wait_ns() > expires_ns - self._clock.monotonic_ns():
+            self.refuse()
+
+    def _wait_ns(self) -> float:
+        """How long one that came now would wait for its turn."""
+        return (len(self._waiting) + 1) * self._work_ns / self._at_work_max
+
+    def enter(self, deadline: Deadline, wake: Callable[[], None]) -> Ticket:
+        """Begin at once or wait; whoever has entered must leave.
+
+        Args:
+            deadline: of the request.
+            wake: called once, from any thread, if the ticket says that its turn has not come yet.
+
+        Raises:
+            Overloaded: it would wait too long.
+        """
+        ticket = Ticket(deadline, wake)
+        with self._lock:
+            self.check(deadline)
+            if self._at_work < self._at_work_max:
+                self._at_work += 1
+                ticket.begun_ns = self._clock.monotonic_ns()
+            else:
+                self._waiting.append(ticket)
+        return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        """The request has ended, or gives up waiting; the next ones begin."""
+        with self._lock:
+            if ticket.begun_ns is None:
+                if not ticket.is_expired:
+                    self._waiting.remove(ticket)
+                return
+            now_ns = self._clock.monotonic_ns()
+            self._work_ns += (now_ns - ticket.begun_ns - self._work_ns) / MEMORY
+            self._at_work -= 1
+            woken = self._next(now_ns)
+        for each in woken:
+            each.wake()
+
+    def _next(self, now_ns: int) -> list[Ticket]:
+        """Those whose turn has come, and those before them whose time is over."""
+        woken = []
+        while self._waiting and self._at_work < self._at_work_max:
+            ticket = self._waiting.popleft()
+            expires_ns = ticket.deadline.expires_ns
+            if expires_ns is not None and expires_ns <= now_ns:
+                ticket.is_expired = True
+            else:
+                ticket.begun_ns = now_ns
+                self._at_work += 1
+            woken.append(ticket)
+        return woken
+
+
+class Shares:
+    """How many requests of one name may be in the server at once. Thread-safe.
+
+    Args:
+        what: the names are of, for messages and metrics.
+        limits: for some names.
+        limit_default: for all others; None for no limit.
+        count_refusal: called with `what` for each request that is refused.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        limits: Mapping[str, int],
+        limit_default: int | None,
+        count_refusal: Callable[[str], None],
+    ) -> None:
+        self.what = what
+        self._limits = limits
+        self._limit_default = limit_default
+        self._count_refusal = count_refusal
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def take(self, name: str) -> None:
+        """A request begins; it must be given back.
+
+        Raises:
+            Overloaded: the name has as many as it may.
+        """
+        limit = self._limits.get(name, self._limit_default)
+        with self._lock:
+            if limit is not None and self._counts[name] >= limit:
+                self._count_refusal(self.what)
+                raise Overloaded(f'{self.what} "{name}" has {limit} requests under way, which is its limit', hint=HINT)
+            self._counts[name] += 1
+
+    def give_back(self, name: str) -> None:
+        """It has ended."""
+        with self._lock:
+            self._counts[name] -= 1
+            if not self._counts[name]:
+                del self._counts[name]
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionSettings:
+    """How many requests are let in.
+
+    Attributes:
+        wait_ms_max: longest wait for a turn.
+        client_max: requests of one client at once; None for no limit.
+        client_key: metadata key that names the client; empty for its certificate, else its address.
+        service_max: requests at once of some feature services.
+    """
+
+    wait_ms_max: float = WAIT_MS_MAX
+    client_max: int | None = None
+    client_key: str = ""
+    service_max: Mapping[str, int] = field(default_factory=dict)
+
+
+class Admission:
+    """The lanes and shares of one server.
+
+    Args:
+        settings: how many.
+        at_work_max: requests at work at once; more would only take turns on one interpreter.
+        clock: measures.
+        count_refusal: called with the reason of each refusal.
+
+    Attributes:
+        small: where all requests begin.
+        large: where those go on that would hold up the others.
+        arrivals: requests that have come so far.
+        clients: shares of the clients, None for no limit.
+        services: shares of the feature services, None for no limit.
+        client_key: metadata key that names the client, if any.
+    """
+
+    def __init__(
+        self, settings: AdmissionSettings, at_work_max: int, clock: Clock, count_refusal: Callable[[str], None]
+    ) -> None:
+        self.small = Lane(
+            "small",
+            at_work_max,
+            waiting_max=WAITING_MAX,
+            wait_ms_max=settings.wait_ms_max,
+            clock=clock,
+            count_refusal=count_refusal,
+        )
+        self.large = Lane(
+            "large",
+            LARGE_AT_WORK_MAX,
+            waiting_max=LARGE_WAITING_MAX,
+            wait_ms_max=LARGE_WAIT_MS_MAX,
+            clock=clock,
+            count_refusal=count_refusal,
+        )
+        self.arrivals = 0
+        self.clients = None if settings.client_max is None else Shares("client", {}, settings.client_max, count_refusal)
+        self.services = (
+            Shares("feature service", settings.service_max, None, count_refusal) if settings.service_max else None
+        )
+        self.client_key = settings.client_key.lower()
+
+
+class Visit:
+    """One request's way through the lanes; whatever becomes of it, it must be ended.
+
+    Args:
+        admission: whose lanes.
+        deadline: of the request.
+    """
+
+    __slots__ = ("_admission", "_arrival", "_lane", "_shares", "_ticket", "deadline")
+
+    def __init__(self, admission: Admission, deadline: Deadline) -> None:
+        self._admission = admission
+        self.deadline = deadline
+        self._arrival = 0
+        self._lane: Lane | None = None
+        self._ticket: Ticket | None = None
+        self._shares: list[tuple[Shares, str]] = []
+
+    def begin(self, context: Any) -> None:
+        """The request has come and is not read yet.
+
+        Args:
+            context: grpc's, of either kind of server.
+
+        Raises:
+            Overloaded: it is not let in.
+        """
+        admission = self._admission
+        admission.arrivals += 1
+        self._arrival = admission.arrivals
+        admission.small.check(self.deadline)
+        if admission.clients is not None:
+            self._take(admission.clients, client_of(context, admission.client_key))
+
+    def name_service(self, name: str) -> None:
+        """It asks for a feature service.
+
+        Raises:
+            Overloaded: the service has as many requests as it may.
+        """
+        if self._admission.services is not None and name:
+            self._take(self._admission.services, name)
+
+    def enter(self, wake: Callable[[], None], *, is_large: bool = False) -> bool:
+        """Enter a lane, after leaving the other; whether the turn has come already, or `wake` is to be waited for.
+
+        Raises:
+            Overloaded: it would wait too long.
+        """
+        self._leave()
+        self._lane = self._admission.large if is_large else self._admission.small
+        self._ticket = self._lane.enter(self.deadline, wake)
+        return self._ticket.begun_ns is not None
+
+    def pauses(self) -> Iterator[None]:
+        """Pauses before the work, for those who have come meanwhile.
+
+        What gRPC has received is let in by Python one call after another. While Python computes nobody is, and the
+        answers of an overloaded server would go to those who have waited outside for longest, and hang up first. So
+        whoever is about to compute lets in everybody who is there: until nobody more has come during a pause.
+        """
+        seen = self._arrival
+        for _ in range(PAUSES_MAX):
+            if self._admission.arrivals == seen:
+                return
+            seen = self._admission.arrivals
+            yield
+
+    def require_turn(self) -> None:
+        """After the wait.
+
+        Raises:
+            DeadlineSpent: it ended because the request's time is over.
+        """
+        if self._ticket is None or self._ticket.begun_ns is None:
+            raise DeadlineSpent("deadline passed before the request's turn came", hint=HINT)
+
+    def end(self) -> None:
+        """Leave and give back."""
+        self._leave()
+        while self._shares:
+            shares, name = self._shares.pop()
+            shares.give_back(name)
+
+    def _take(self, shares: Shares, name: str) -> None:
+        """Take a share until the visit ends."""
+        shares.take(name)
+        self._shares.append((shares, name))
+
+    def _leave(self) -> None:
+        if self._lane is not None and self._ticket is not None:
+            self._lane.leave(self._ticket)
+        self._lane = self._ticket = None
+
+
+def client_of(context: Any, key: str) -> str:
+    """Who asks: what the metadata says, else the certificate, else the address without its port."""
+    if key:
+        return next((str(value) for name, value in context.invocation_metadata() or () if name == key), "")
+    identities = context.peer_identities()
+    if identities:
+        return b",".join(identities).decode(errors="replace")
+    address, _, _ = context.peer().rpartition(":")
+    return str(address)

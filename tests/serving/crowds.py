@@ -1,0 +1,56 @@
+"""Requests that stand still in the store until a test lets them go."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from featurestore.serving.client.clients import LookupClient
+from featurestore.serving.client.result import LookupResult
+from featurestore.serving.server import FeatureServer
+from tests.serving.store_reads import Groups, before_lookup_reads
+
+PATIENCE_S = 30.0
+
+
+class Crowd:
+    """Lookups of one row, all under way at once."""
+
+    def __init__(self, client: LookupClient, threads: ThreadPoolExecutor) -> None:
+        self._client = client
+        self._threads = threads
+        self.in_store = threading.Semaphore(0)
+        self.go = threading.Event()
+
+    def wait(self, _groups: Groups, _timeout_ms: float) -> None:
+        """In the store."""
+        self.in_store.release()
+        assert self.go.wait(PATIENCE_S)
+
+    def ask(self, rows: int = 1) -> Future[LookupResult]:
+        """One more."""
+        merchants = {"merchant_id": list(range(rows))}
+        return self._threads.submit(self._client.lookup, "merchant_monitoring", merchants, timeout_s=PATIENCE_S)
+
+    def wait_until_in_store(self, count: int) -> None:
+        """So many have come as far as the store."""
+        for _ in range(count):
+            assert self.in_store.acquire(timeout=PATIENCE_S)
+
+
+@contextmanager
+def crowd_of(server: FeatureServer, patch: pytest.MonkeyPatch, size: int) -> Iterator[Crowd]:
+    """A crowd that may have so many members; let go at the end, whatever happens."""
+    address = f"127.0.0.1:{server.port}"
+    with ThreadPoolExecutor(size) as threads, LookupClient(address, timeout_s=PATIENCE_S) as client:
+        client.lookup("merchant_monitoring", {"merchant_id": 7})
+        crowd = Crowd(client, threads)
+        before_lookup_reads(patch, crowd.wait)
+        try:
+            yield crowd
+        finally:
+            crowd.go.set()
