@@ -11,7 +11,6 @@ letters written again; (topic, partition, offset, view) tells the repeats.
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -21,8 +20,11 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from dataflows.logs.kafka_log import of_kafka
 from dataflows.logs.sources import Shared
+from dataflows.retry import patiently
 from featurestore.errors import SourceUnavailable
+from featurestore.offline.disk import append_lines, of_disk
 from featurestore.wire.payloads import DeadLetter
 
 TOPIC_SUFFIX = ".dead-letters"
@@ -44,14 +46,22 @@ class DeadLetterWriter(Protocol):
         """Write letters; they are durable when this returns.
 
         Raises:
-            SourceUnavailable: they could not be written.
+            SourceUnavailable: they cannot be written now; to be called again with the same letters.
+            InvalidRequest: they can never be written there.
         """
         ...
 
 
 def write_letters(dead_letters: DeadLetterWriter, letters: Sequence[DeadLetter], shared: Shared) -> None:
-    """Write letters durably, then count them."""
-    dead_letters.write(letters)
+    """Write letters durably, then count them; where there is no room for them the flow stands still until there is.
+
+    Raises:
+        FeatureStoreError: they cannot be written, or could not for longer than the patience; nothing is lost.
+    """
+    patiently(
+        shared,
+        lambda: dead_letters.write(letters),
+    )
     shared.progress.dead_lettered(letters)
 
 
@@ -66,18 +76,16 @@ class FileDeadLetters:
         self._directory = directory
 
     def write(self, letters: Sequence[DeadLetter]) -> None:
-        """Append the letters of each partition in one write, and sync."""
+        """Append the letters of each partition, all of them or none."""
         by_file: dict[Path, list[bytes]] = {}
         for letter in letters:
             path = self._directory / f"{letter.topic}{TOPIC_SUFFIX}" / f"{letter.partition}.jsonl"
             by_file.setdefault(path, []).append(_encode(letter))
         for path, lines in by_file.items():
             try:
-                _append(path, lines)
+                append_lines(path, b"".join(lines))
             except OSError as error:
-                raise SourceUnavailable(
-                    f'dead letters cannot be written to "{path}"', detail=str(error), hint="check permissions and space"
-                ) from error
+                raise of_disk(error, "dead letters cannot be written", path, unavailable=SourceUnavailable) from error
 
 
 class KafkaDeadLetters:
@@ -92,20 +100,23 @@ class KafkaDeadLetters:
         self._bootstrap_servers = bootstrap_servers
         self._options = options
         self._producers: dict[str, Producer] = {}
+        self._acknowledged: set[DeadLetter] = set()
 
     def write(self, letters: Sequence[DeadLetter]) -> None:
-        """Produce the letters and wait for every acknowledgement."""
+        """Produce the letters and wait for every acknowledgement; those that had one at the last try are left out."""
+        letters = [letter for letter in letters if letter not in self._acknowledged]
         for begin in range(0, len(letters), QUEUE_LETTERS_MAX):
             too_large: Sequence[DeadLetter] = letters[begin : begin + QUEUE_LETTERS_MAX]
             for payload_bytes in (None, *CUT_PAYLOAD_BYTES):
                 too_large = self._write(too_large, payload_bytes)
             if too_large:
                 raise _not_written(too_large[0].topic, "Kafka refuses even letters without a payload for their size.")
+        self._acknowledged.clear()
 
     def _write(self, letters: Sequence[DeadLetter], payload_bytes: int | None) -> list[DeadLetter]:
         """Write letters, with so much of their payloads; returns those that the broker found too large."""
         too_large: list[DeadLetter] = []
-        failures: list[tuple[str, str]] = []
+        failures: list[tuple[str, KafkaError]] = []
         producers: dict[str, Producer] = {}
         for letter in letters:
 
@@ -114,7 +125,9 @@ class KafkaDeadLetters:
                 if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
                     too_large.append(letter)
                 elif error is not None:
-                    failures.append((letter.topic, str(error)))
+                    failures.append((letter.topic, error))
+                else:
+                    self._acknowledged.add(letter)
 
             producer = producers[letter.topic] = self._producer(letter.topic)
             try:
@@ -127,7 +140,8 @@ class KafkaDeadLetters:
             if producer.flush(FLUSH_TIMEOUT_SECONDS):
                 raise _not_written(topic, "Kafka did not acknowledge them in time.")
         if failures:
-            raise _not_written(*failures[0])
+            topic, refusal = failures[0]
+            raise of_kafka(refusal, f'dead letters of topic "{topic}" cannot be written', hint=_remedy(topic))
         return too_large
 
     def _producer(self, topic: str) -> Producer:
@@ -170,8 +184,13 @@ def _not_written(topic: str, detail: str) -> SourceUnavailable:
     return SourceUnavailable(
         f'dead letters of topic "{topic}" cannot be written',
         detail=detail,
-        hint=f'check that topic "{topic}{TOPIC_SUFFIX}" may be created and written',
+        hint=_remedy(topic),
     )
+
+
+def _remedy(topic: str) -> str:
+    """What to look at."""
+    return f'check that topic "{topic}{TOPIC_SUFFIX}" may be created and written'
 
 
 def _create_topic(topic: str, settings: Mapping[str, str]) -> None:
@@ -212,23 +231,3 @@ def _encode(letter: DeadLetter) -> bytes:
         "payload": base64.b64encode(letter.payload).decode("ascii"),
     }
     return msgspec.json.encode(fields) + b"\n"
-
-
-def _append(path: Path, lines: Sequence[bytes]) -> None:
-    """Append lines to a file in one write, durably."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Opened for each write: letters are rare, and two stages may append to the same file.
-    with path.open("ab", buffering=0) as file:
-        # A line torn by a crash must not swallow the first letter after it.
-        torn = b"\n" if _lacks_newline(path) else b""
-        file.write(torn + b"".join(lines))
-        os.fsync(file.fileno())
-
-
-def _lacks_newline(path: Path) -> bool:
-    """The file ends in the middle of a line."""
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"

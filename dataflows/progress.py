@@ -3,7 +3,9 @@
     12,345,678 read · 83,211/s · lag 0 · freshness 38 ms · 3 dead letters (undecodable 2, beyond_retention 1)
 
 Lag counts the records behind the committed position, by partition in the metric and summed in the line, with the worst
-partition named. Freshness is the clock minus the newest committed event time of the view that is furthest behind.
+partition named; also those that an open transaction of Kafka holds back. A partition that cannot be read counts as one
+record at least: how many there are, nobody knows. Freshness is the clock minus the newest committed event time of the
+view that is furthest behind.
 """
 
 from __future__ import annotations
@@ -64,6 +66,7 @@ class StreamProgress:
         self._shown_ns = clock.monotonic_ns()
         self._starts: dict[tuple[str, int], int] = {}
         self._ends: dict[tuple[str, int], int] = {}
+        self._unreadable: set[tuple[str, int]] = set()
         self._committed: dict[tuple[str, int], dict[str, int]] = {}
         self._newest_ms: dict[str, int] = {}
         self._dead_letters: Tally[str] = Tally()
@@ -75,11 +78,20 @@ class StreamProgress:
             self._ends.setdefault((topic, partition), end_offset)
 
     def read(self, topic: str, partition: int, records: int, end_offset: int) -> None:
-        """Records were read; `end_offset` is where the partition ends now."""
-        EVENTS_READ.labels(topic).inc(records)
+        """Records were read, or there were none; `end_offset` is where the partition ends now."""
+        if records:
+            EVENTS_READ.labels(topic).inc(records)
         with self._lock:
             self._records_read += records
             self._ends[topic, partition] = end_offset
+            self._unreadable.discard((topic, partition))
+
+    def not_read(self, topic: str, partition: int, start: int) -> None:
+        """A partition cannot be read now; everything before `start` is committed."""
+        with self._lock:
+            self._starts.setdefault((topic, partition), start)
+            self._ends.setdefault((topic, partition), start)
+            self._unreadable.add((topic, partition))
 
     def dead_lettered(self, letters: Sequence[DeadLetter]) -> None:
         """Dead letters were written."""
@@ -150,10 +162,13 @@ class StreamProgress:
         lags: dict[tuple[str, int], int] = {}
         for partition, end_offset in self._ends.items():
             committed = min(self._committed.get(partition, {}).values(), default=self._starts.get(partition, 0))
-            lags[partition] = max(0, end_offset - committed)
+            lags[partition] = max(int(partition in self._unreadable), end_offset - committed)
             LAG_RECORDS.labels(partition[0], str(partition[1])).set(lags[partition])
         if not any(lags.values()):
             return "lag 0"
+        if self._unreadable:
+            unreadable = ", ".join(f"{topic}[{number}]" for topic, number in sorted(self._unreadable))
+            return f"lag at least {sum(lags.values()):,} ({unreadable} cannot be read)"
         (topic, number), worst = max(lags.items(), key=lambda lag: lag[1])
         return f"lag {sum(lags.values()):,} (most in {topic}[{number}]: {worst:,})"
 

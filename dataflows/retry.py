@@ -43,5 +43,7 @@ def patiently(
             if clock.monotonic_ns() >= deadline_ns or shared.conductor.is_ending:
                 raise
             _logger.warning("%s%s; retrying", place and f"{place}: ", error.message)
+        # Who waits may hold the step up that shows the figures otherwise, and they say how far behind the stream is.
+        shared.progress.tick()
         clock.sleep(retry_seconds)
         retry_seconds = min(RETRY_SECONDS_MAX, 2 * retry_seconds)

@@ -24,6 +24,7 @@ BATCH_RECORDS_MAX = 1_000_000
 PORT_MAX = 65_535
 STORE_PATIENCE_SECONDS_DEFAULT = 60.0
 PROGRESS_SECONDS_DEFAULT = 10.0
+METRICS_HOST_DEFAULT = "127.0.0.1"
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 
@@ -48,6 +49,7 @@ class StreamSettings:
         batch_records: records in one read of a partition.
         until_end: stop at the end that every partition had at the start.
         metrics_port: port of the Prometheus endpoint; None serves none.
+        host: address that it listens on.
         progress_seconds: time between plain progress lines (a terminal is refreshed every half second).
         store_patience_seconds: how long an unreachable store or source is retried before the process gives up.
     """
@@ -67,6 +69,7 @@ class StreamSettings:
     batch_records: int = BATCH_RECORDS_DEFAULT
     until_end: bool = False
     metrics_port: int | None = None
+    host: str = METRICS_HOST_DEFAULT
     progress_seconds: float = PROGRESS_SECONDS_DEFAULT
     store_patience_seconds: float = STORE_PATIENCE_SECONDS_DEFAULT
 
@@ -138,6 +141,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("batch_records", f"records in one read of a partition, default {BATCH_RECORDS_DEFAULT}"),
     Option("until_end", "stop at the end that every partition has now", is_flag=True),
     Option("metrics_port", "serve Prometheus metrics on this port"),
+    Option("host", f"address to serve metrics on, 0.0.0.0 for all; default {METRICS_HOST_DEFAULT}"),
     Option("progress_seconds", f"time between progress lines, default {PROGRESS_SECONDS_DEFAULT:g}"),
     Option("store_patience_seconds", f"retry an unreachable store, default {STORE_PATIENCE_SECONDS_DEFAULT:g}"),
 )
@@ -219,6 +223,7 @@ def _settings(given: Mapping[str, str], environment: Mapping[str, str]) -> Strea
         batch_records=integer_setting("batch_records", texts, BATCH_RECORDS_DEFAULT),
         until_end=is_set(texts["until_end"]),
         metrics_port=port_setting("metrics_port", texts),
+        host=texts["host"] or METRICS_HOST_DEFAULT,
         progress_seconds=seconds_setting("progress_seconds", texts, PROGRESS_SECONDS_DEFAULT),
         store_patience_seconds=seconds_setting("store_patience_seconds", texts, STORE_PATIENCE_SECONDS_DEFAULT),
     )

@@ -35,7 +35,7 @@ from dataflows.plan.tile_store import OnlineTileStore, TileStore
 from dataflows.progress import StreamProgress
 from dataflows.retry import patiently
 from dataflows.run_outcome import Conductor, PartitionEnd, RunOutcome
-from dataflows.settings import StreamSettings
+from dataflows.settings import METRICS_HOST_DEFAULT, StreamSettings
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import RepoSpec, SourceSpec
 from featurestore.definitions.registry import read_registry
@@ -93,23 +93,25 @@ def main(read_settings: Callable[[], StreamSettings], build: BuildFlow) -> int:
     def start() -> None:
         settings = read_settings()
         if settings.metrics_port is not None:
-            serve_metrics(settings.metrics_port)
+            serve_metrics(settings.metrics_port, settings.host)
         run(settings, build)
 
     return exit_code_of(start)
 
 
-def serve_metrics(port: int) -> None:
-    """Serve Prometheus metrics on all addresses, until the process ends.
+def serve_metrics(port: int, host: str = METRICS_HOST_DEFAULT) -> None:
+    """Serve Prometheus metrics at one address, until the process ends.
 
     Raises:
-        InvalidRequest: the port is taken, or not ours to take.
+        InvalidRequest: the port is taken, or address or port are not ours to take.
     """
     try:
-        start_http_server(port)
+        start_http_server(port, addr=host)
     except OSError as error:
         raise InvalidRequest(
-            f"metrics port {port} cannot be bound", detail=str(error), hint="is another stream running there?"
+            f'metrics address "{host}:{port}" cannot be bound',
+            detail=str(error),
+            hint="is another stream running there? give --metrics-port, and an address of this machine as --host",
         ) from error
 
 

@@ -161,6 +161,7 @@ def test_prometheus_scrapes_the_ports_that_are_served(services: dict[str, dict[s
         f"stream:{services['stream']['environment']['FEATURESTORE_METRICS_PORT']}",
         f"server:{metrics_port}",
     }
+    assert services["stream"]["environment"]["FEATURESTORE_HOST"] == "0.0.0.0"
 
 
 def test_images_are_built_from_existing_requirements(services: dict[str, dict[str, Any]]) -> None:

@@ -32,6 +32,7 @@ from dataflows.dead_letters import DeadLetterWriter
 from dataflows.log_to_files.settings import EventLogSettings, event_log_settings
 from dataflows.log_to_files.sink import CommitTiming, EventLogSink, LoggedPartition, LogItem, LogRowsStep
 from dataflows.log_to_files.watch import CompactionWatch, PartitionWatch
+from dataflows.logs.incarnations import anew, decode_incarnations, encode_incarnations, found_incarnations, made_anew
 from dataflows.logs.sources import ControlSource, EventSource, PartitionStart, Shared, SourceLog, Watch
 from dataflows.progress import StreamProgress
 from dataflows.retry import patiently
@@ -44,6 +45,7 @@ from featurestore.errors import EventsLost, InvalidRequest
 from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.commits import CommitChain
 from featurestore.offline.event_log.files import LogFiles
+from featurestore.offline.event_log.layout import INCARNATIONS_PATH
 from featurestore.offline.event_log.schema import log_schema
 from featurestore.offline.event_log.snapshot import logged_partitions
 from featurestore.offline.event_log.writer import prepare_log
@@ -175,7 +177,28 @@ def plan(parts: LogParts) -> list[LoggedPartition]:
             last = CommitChain(files, source.topic, number).last()
             start, ingest_time_ms = (None, 0) if last is None else (last.next_offset, last.ingest_time_ms)
             planned.append(LoggedPartition(source, files, schema, number, start, ingest_time_ms))
+        _keep_incarnations(parts.log, files, source, [one for one in planned if one.source == source])
     return planned
+
+
+def _keep_incarnations(
+    log: SourceLog, files: LogFiles, source: SourceSpec, partitions: Sequence[LoggedPartition]
+) -> None:
+    """Remember beside the positions which topic they belong to, before a record of it is committed.
+
+    Raises:
+        EventsLost: it is another one now.
+    """
+    found = found_incarnations(log, [source])
+    try:
+        kept = decode_incarnations(files.read(INCARNATIONS_PATH))
+    except FileNotFoundError:
+        kept = {}
+    replaced = made_anew(kept, found, [(source.topic, one.partition) for one in partitions if one.start])
+    if replaced:
+        raise anew(*replaced[0], f'move this log away ("{files.uri}") and write a new one')
+    if not kept.items() >= found.items():
+        files.replace(INCARNATIONS_PATH, encode_incarnations({**kept, **found}))
 
 
 def main(arguments: list[str] | None = None, *, program: str = "python -m dataflows.log_to_files") -> int:
@@ -185,7 +208,7 @@ def main(arguments: list[str] | None = None, *, program: str = "python -m datafl
     def start() -> None:
         settings = event_log_settings(given, os.environ, program=program)
         if settings.metrics_port is not None:
-            supervisor.serve_metrics(settings.metrics_port)
+            supervisor.serve_metrics(settings.metrics_port, settings.host)
         run(settings)
 
     return supervisor.exit_code_of(start)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dataflows.settings import (
     BATCH_RECORDS_DEFAULT,
+    METRICS_HOST_DEFAULT,
     OPTIONS,
     PROGRESS_SECONDS_DEFAULT,
     STORE_PATIENCE_SECONDS_DEFAULT,
@@ -46,6 +47,7 @@ _SHARED = frozenset(
         "batch_records",
         "until_end",
         "metrics_port",
+        "host",
         "progress_seconds",
     }
 )
@@ -71,6 +73,7 @@ class EventLogSettings:
         batch_records: records in one read of a partition.
         until_end: stop at the end that every partition had at the start.
         metrics_port: port of the Prometheus endpoint; None serves none.
+        host: address that it listens on.
         progress_seconds: time between plain progress lines.
         patience_seconds: how long an unreachable source or file system is retried before the process gives up.
         commit_seconds: a row is committed so long after it was read, at the latest.
@@ -93,6 +96,7 @@ class EventLogSettings:
     batch_records: int = BATCH_RECORDS_DEFAULT
     until_end: bool = False
     metrics_port: int | None = None
+    host: str = METRICS_HOST_DEFAULT
     progress_seconds: float = PROGRESS_SECONDS_DEFAULT
     patience_seconds: float = STORE_PATIENCE_SECONDS_DEFAULT
     commit_seconds: float = COMMIT_SECONDS_DEFAULT
@@ -147,6 +151,7 @@ def event_log_settings(arguments: Sequence[str], environment: Mapping[str, str],
         batch_records=integer_setting("batch_records", texts, BATCH_RECORDS_DEFAULT),
         until_end=is_set(texts["until_end"]),
         metrics_port=port_setting("metrics_port", texts),
+        host=texts["host"] or METRICS_HOST_DEFAULT,
         progress_seconds=seconds_setting("progress_seconds", texts, PROGRESS_SECONDS_DEFAULT),
         patience_seconds=seconds_setting("patience_seconds", texts, STORE_PATIENCE_SECONDS_DEFAULT),
         commit_seconds=seconds_setting("commit_seconds", texts, COMMIT_SECONDS_DEFAULT),

@@ -33,11 +33,13 @@ from bytewax.dataflow import Dataflow
 from dataflows import supervisor
 from dataflows.log_to_tiles.routing import DecodeStep, KeyStep, writer_keys
 from dataflows.log_to_tiles.sink import TileSink
-from dataflows.logs.sources import ControlSource, EventSource
+from dataflows.logs.sources import ControlSource, EventSource, Watch
 from dataflows.plan.lost_generations import park_lost
+from dataflows.plan.registry_watch import RegistryWatch
 from dataflows.plan.stream_plan import PlanWatch, Stage, StreamPlan
 from dataflows.settings import StreamSettings, from_command_line, from_environment
 from dataflows.supervisor import Parts
+from featurestore.definitions.registry import open_registry
 
 FLOW_NAME = "tiles"
 
@@ -50,7 +52,11 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
     flow = Dataflow(FLOW_NAME)
     shared = parts.shared
     watch = PlanWatch(plan, parts.store, parts.log, shared.conductor, shared.clock, may_replan=parts.is_supervised)
-    control = op.input("control", flow, ControlSource(writer_keys(settings.writers), shared, [watch]))
+    watches: list[Watch] = [watch]
+    if parts.is_supervised:
+        registry = open_registry(settings.registry, settings.project)
+        watches.append(RegistryWatch(registry, parts.repo.views, shared.conductor, shared.clock))
+    control = op.input("control", flow, ControlSource(writer_keys(settings.writers), shared, watches))
     for stage, other in (plan.stages, plan.stages[::-1]):
         source = _source(settings, parts, stage)
         read = op.input(f"{stage.name}_read", flow, source)

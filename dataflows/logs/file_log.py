@@ -2,12 +2,17 @@
 
     DIR/<topic>/<partition>.jsonl      one record a line; the offset of a record is its line number, from 0
 
-A last line without its newline is still being written and waits. Files only ever grow: one that shrinks, or that is
-shorter than what the store has read of it, has lost events.
+A last line without its newline is still being written and waits. An empty line is no record, and neither is a mark that
+says that the file is UTF-8; a line that is longer than any record is passed on as its beginning, which does not decode.
+
+Files only ever grow: one that shrinks, or that is shorter than what the store has read of it, has lost events. One that
+begins with another record is another file, whatever its name: rotated, replaced, or truncated and filled again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
@@ -19,13 +24,27 @@ import numpy as np
 from dataflows.logs.sources import PartitionReader
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, SourceUnavailable
+from featurestore.offline.disk import of_disk
 from featurestore.wire.payloads import RawBatch
 
 BLOCK_BYTES = 4 * 1024 * 1024
 """Bytes in one read of a file."""
 
+RECORD_BYTES_MAX = 16 * 1024 * 1024
+"""A longer line is no record. What waits for its newline is kept in memory, and no more than this."""
+
+CUT_RECORD_BYTES = 64 * 1024
+"""What is kept of a line that is too long."""
+
+FIRST_BYTES = 4 * 1024
+"""A file is known by so much of its first record."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 INDEX_RECORDS = 100_000
 """At most one place in the file is remembered for so many records."""
+
+_logger = logging.getLogger(__name__)
 
 
 class FileLog:
@@ -42,7 +61,14 @@ class FileLog:
     def partitions(self, source: SourceSpec) -> Sequence[int]:
         """Partition numbers for which there is a file."""
         directory = self._directory / source.topic
-        numbers = sorted(int(path.stem) for path in directory.glob("*.jsonl") if path.stem.isdecimal())
+        try:
+            names = [Path(name) for name in os.listdir(directory)]
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            fact = f'log directory "{directory}" cannot be read'
+            raise of_disk(error, fact, directory, unavailable=SourceUnavailable) from error
+        numbers = sorted(int(name.stem) for name in names if name.suffix == ".jsonl" and name.stem.isdecimal())
         if not numbers:
             raise SourceUnavailable(
                 f'log directory "{directory}" has no partition files',
@@ -53,6 +79,17 @@ class FileLog:
     def ends(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, int]:
         """Numbers of complete lines, counted from the last known place of each file."""
         return {partition: _count_lines(*self._place(source, partition)) for partition in partitions}
+
+    def incarnations(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, str]:
+        """A digest of each file's first record; "" while there is none.
+
+        Not its inode: a log that was copied, or restored from a copy, is the same log.
+        """
+        known = {}
+        for partition in partitions:
+            with _opened(self._place(source, partition)[0]) as file:
+                known[partition] = hashlib.blake2b(first, digest_size=12).hexdigest() if (first := _first(file)) else ""
+        return known
 
     def open(self, source: SourceSpec, partition: int, start: int | None) -> PartitionReader:
         """A reader from record `start` on."""
@@ -110,8 +147,10 @@ class FilePartition:
         self._index = index
         self._file = _opened(path)
         self._next_offset = start
+        self._first = _first(self._file)
         self._lines: list[bytes] = []
-        self._partial = b""
+        self._partial = bytearray()
+        self._partial_bytes = 0
         self._bytes_read = self._seek(start)
         self._start_byte = self._bytes_read
         self._start_offset = start
@@ -127,6 +166,11 @@ class FilePartition:
         begin = self._next_offset
         self._next_offset = begin + len(payloads)
         offsets = np.arange(begin, self._next_offset, dtype=np.int64)
+        if begin == 0:
+            payloads[0] = payloads[0].removeprefix(_BYTE_ORDER_MARK)
+        records = [number for number, payload in enumerate(payloads) if payload and not payload.isspace()]
+        if len(records) < len(payloads):
+            payloads, offsets = [payloads[number] for number in records], offsets[records]
         return RawBatch(self._topic, self._partition, begin, self._next_offset, offsets, payloads)
 
     def end_offset(self) -> int:
@@ -155,6 +199,7 @@ class FilePartition:
     def _read_block(self) -> None:
         """Read on, and cut what was read into lines."""
         block = self._file.read(BLOCK_BYTES)
+        self._check_same()
         if not block:
             size = os.fstat(self._file.fileno()).st_size
             if size < self._bytes_read:
@@ -164,10 +209,51 @@ class FilePartition:
                 )
             return
         self._bytes_read += len(block)
-        lines = (self._partial + block).split(b"\n")
-        self._partial = lines.pop()
-        self._lines += lines
-        self._index.note(self._next_offset + len(self._lines), self._bytes_read - len(self._partial))
+        first, *others = block.split(b"\n")
+        self._wait(first)
+        if others:
+            self._lines.append(self._waited())
+            self._lines += others[:-1]
+            self._wait(others[-1])
+        self._index.note(self._next_offset + len(self._lines), self._bytes_read - self._partial_bytes)
+
+    def _wait(self, part: bytes) -> None:
+        """Keep a part of a line whose end is not there yet; of one that is too long, its beginning."""
+        self._partial_bytes += len(part)
+        if self._partial_bytes <= RECORD_BYTES_MAX:
+            self._partial += part
+        elif self._partial_bytes - len(part) <= RECORD_BYTES_MAX:
+            self._partial = (self._partial + part[:CUT_RECORD_BYTES])[:CUT_RECORD_BYTES]
+            _logger.warning(
+                'record %d of log file "%s" is longer than %d bytes; the dead letter has its first %d',
+                self._next_offset + len(self._lines),
+                self._path,
+                RECORD_BYTES_MAX,
+                CUT_RECORD_BYTES,
+            )
+
+    def _waited(self) -> bytes:
+        """The line that has its end now."""
+        # No JSON ends in a zero byte: a beginning must not decode because what was cut off came behind a whole object.
+        line = bytes(self._partial + (b"\0" if self._partial_bytes > RECORD_BYTES_MAX else b""))
+        self._partial, self._partial_bytes = bytearray(), 0
+        return line
+
+    def _check_same(self) -> None:
+        """Refuse to go on in a file that is not the one any more that was opened."""
+        first = _first(self._file)
+        if not self._first:
+            self._first = first
+        try:
+            is_same = first == self._first and os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            is_same = True  # renamed, and the next one is not there yet: what is in it is still to be read
+        if not is_same:
+            raise EventsLost(
+                f'log file "{self._path}" was made anew while it was read',
+                detail="A log only grows: whoever rotates or truncates it takes records away that may not be read yet.",
+                hint="restore it and write on at its end, or use a new topic name",
+            )
 
     def _seek(self, start: int) -> int:
         """Go to the beginning of line `start`; returns its byte."""
@@ -196,7 +282,14 @@ def _opened(path: Path) -> FileIO:
     try:
         return FileIO(path, "rb")
     except OSError as error:
-        raise SourceUnavailable(f'log file "{path}" cannot be opened', detail=str(error)) from error
+        raise of_disk(error, "log file cannot be opened", path, unavailable=SourceUnavailable) from error
+
+
+def _first(file: FileIO) -> bytes:
+    """The first record of a file, or the beginning of one that is long; b"" while it is being written."""
+    head = os.pread(file.fileno(), FIRST_BYTES, 0)
+    line, newline, _ = head.partition(b"\n")
+    return line + newline if newline else head if len(head) == FIRST_BYTES else b""
 
 
 def _count_lines(path: Path, index: LineIndex) -> int:

@@ -13,16 +13,25 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its documentation has OffsetSpec here
     AdminClient,
     OffsetSpec,
+    TopicDescription,
 )
 
 from dataflows.logs.sources import PartitionReader
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec
-from featurestore.errors import EventsLost, InvalidRequest, SourceUnavailable
+from featurestore.errors import EventsLost, FeatureStoreError, InvalidRequest, SourceUnavailable
 from featurestore.wire.payloads import RawBatch
 
 METADATA_TIMEOUT_SECONDS = 10.0
@@ -47,6 +56,19 @@ CONSUMER_FIXED: Mapping[str, str | int | bool] = {
     "allow.auto.create.topics": False,
 }
 """What the commit protocol relies on."""
+
+_NO_ID = "A" * 22
+"""Sixteen bytes of zero: the id of every topic of a broker that gives topics none."""
+
+_DENIED = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+    }
+)
+"""A minute later it will be the same."""
 
 _logger = logging.getLogger(__name__)
 
@@ -74,6 +96,7 @@ class KafkaLog:
         self._options = options
         self._group = group
         self._clock = clock
+        self._topic_ids: dict[str, str] = {}
 
     def servers(self, source: SourceSpec) -> str:
         """Addresses of the cluster that has the source's topic."""
@@ -86,21 +109,17 @@ class KafkaLog:
         return servers
 
     def partitions(self, source: SourceSpec) -> Sequence[int]:
-        """All partitions of the source's topic."""
-        servers = self.servers(source)
-        admin = self._admin(servers)
-        try:
-            metadata = admin.list_topics(source.topic, timeout=METADATA_TIMEOUT_SECONDS)
-        except KafkaException as error:
-            raise SourceUnavailable(f"kafka at {servers} does not answer", detail=str(error)) from error
-        topic = metadata.topics[source.topic]
-        if topic.error is not None or not topic.partitions:
-            raise SourceUnavailable(
-                f'topic "{source.topic}" is not available at {servers}',
-                detail=str(topic.error),
-                hint="create the topic, or give this client the right to read it",
-            )
-        return sorted(topic.partitions)
+        """All partitions of the source's topic.
+
+        Raises:
+            EventsLost: the topic is not the one any more that was there when it was first asked about.
+        """
+        return sorted(partition.id for partition in self._topic(source).partitions)
+
+    def incarnations(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, str]:
+        """The topic's id; "" of a broker that gives topics none (before 2.8)."""
+        self._topic(source)
+        return dict.fromkeys(partitions, self._topic_ids[source.topic])
 
     def ends(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, int]:
         """Offsets behind the last record that a reader would get now: those of open transactions are not waited for."""
@@ -115,12 +134,11 @@ class KafkaLog:
             )
             return {place.partition: end.result().offset for place, end in asked.items()}
         except KafkaException as error:
-            raise SourceUnavailable(
-                f'the ends of topic "{source.topic}" at {servers} are not known', detail=str(error)
-            ) from error
+            raise of_kafka(error, f'the ends of topic "{source.topic}" at {servers} are not known') from error
 
     def open(self, source: SourceSpec, partition: int, start: int | None) -> PartitionReader:
         """A reader of one partition, with a consumer of its own."""
+        self._topic(source)
         settings = {
             **CONSUMER_DEFAULTS,
             **self._options,
@@ -135,9 +153,31 @@ class KafkaLog:
             raise _unusable_options(error) from error
         try:
             return KafkaPartition(consumer, source.topic, partition, start, self._clock, publishes=bool(self._group))
-        except (EventsLost, SourceUnavailable):
+        except FeatureStoreError:
             consumer.close()
             raise
+
+    def _topic(self, source: SourceSpec) -> TopicDescription:
+        """The topic as it is now."""
+        servers = self.servers(source)
+        admin = self._admin(servers)  # it must live as long as what it is asked
+        asked = admin.describe_topics(TopicCollection([source.topic]), request_timeout=METADATA_TIMEOUT_SECONDS)
+        try:
+            topic: TopicDescription = asked[source.topic].result(timeout=2 * METADATA_TIMEOUT_SECONDS)
+        except (KafkaException, TimeoutError) as error:
+            raise of_kafka(
+                error,
+                f'topic "{source.topic}" is not available at {servers}',
+                hint="create the topic, or give this client the right to describe and read it",
+            ) from error
+        topic_id = str(topic.topic_id).replace(_NO_ID, "")
+        if topic_id != self._topic_ids.setdefault(source.topic, topic_id):
+            raise EventsLost(
+                f'topic "{source.topic}" was made anew while it was read',
+                detail="What was read of the old one says nothing of where to go on in the new one.",
+                hint="start the stream again; it tells what can be done",
+            )
+        return topic
 
     def _admin(self, servers: str) -> AdminClient:
         """A client that asks about topics; the first thing that sees the user's options."""
@@ -187,7 +227,7 @@ class KafkaPartition:
         try:
             fetched = self._consumer.consume(records_max, timeout=0)
         except KafkaException as error:
-            raise SourceUnavailable(f"{self._name} cannot be read", detail=str(error)) from error
+            raise of_kafka(error, f"{self._name} cannot be read") from error
         if not fetched and not self._reports:
             return None
         begin = self._next_offset
@@ -246,7 +286,7 @@ class KafkaPartition:
                 TopicPartition(self._topic, self._partition), timeout=METADATA_TIMEOUT_SECONDS
             )
         except KafkaException as error:
-            raise SourceUnavailable(f"{self._name} does not answer", detail=str(error)) from error
+            raise of_kafka(error, f"{self._name} does not answer") from error
         if watermarks is None:
             raise SourceUnavailable(f"{self._name} does not answer")
         return watermarks
@@ -264,7 +304,7 @@ class KafkaPartition:
             )
         raise EventsLost(
             f"{self._name} ends at offset {end}, it was read up to {start}",
-            detail="The topic was made anew, or restored from an older copy.",
+            detail="The topic was restored from an older copy, or lost records.",
             hint="use a new topic name, or a new project",
         )
 
@@ -281,9 +321,22 @@ class KafkaPartition:
                 self._check_start(self._next_offset, oldest, end)
                 raise EventsLost(f"{self._name} has no offset {self._next_offset} any more", detail=error.str())
             elif error.fatal() or not error.retriable():
-                raise SourceUnavailable(f"{self._name} cannot be read", detail=error.str())
+                raise of_kafka(error, f"{self._name} cannot be read")
             else:
                 _logger.warning("%s: %s", self._name, error.str())
+
+
+def of_kafka(error: KafkaException | KafkaError | TimeoutError, fact: str, *, hint: str = "") -> FeatureStoreError:
+    """What Kafka's refusal means for whoever wanted something.
+
+    Returns:
+        InvalidRequest where trying again is of no use before somebody has given the right to it.
+    """
+    cause = error.args[0] if isinstance(error, KafkaException) and error.args else error
+    if isinstance(cause, KafkaError):
+        kind = InvalidRequest if cause.code() in _DENIED else SourceUnavailable
+        return kind(f"{fact}: {cause.str()}", hint=hint)
+    return SourceUnavailable(fact, detail="Kafka did not answer in time." if not str(cause) else str(cause), hint=hint)
 
 
 def _unusable_options(error: KafkaException) -> InvalidRequest:

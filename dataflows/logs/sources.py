@@ -81,6 +81,16 @@ class SourceLog(Protocol):
         """
         ...
 
+    def incarnations(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, str]:
+        """What tells some partitions of the source's topic from those of a topic that is made anew under its name.
+
+        "" where the log cannot tell, or not yet.
+
+        Raises:
+            SourceUnavailable: the log does not answer.
+        """
+        ...
+
     def open(self, source: SourceSpec, partition: int, start: int | None) -> PartitionReader:
         """A reader from offset `start` on; None begins with the oldest record there is."""
         ...
@@ -191,6 +201,8 @@ class _EventPartition(StatefulSourcePartition[SourceItem, None]):
             return self._read()
         except SourceUnavailable as error:
             self._awake_at = self._shared.awake_in(RETRY_POLL_MS)
+            start = self._start
+            self._shared.progress.not_read(start.source.topic, start.partition, start.start or 0)
             self._give_up_in_time(error)
         except EventsLost as error:
             self._give_up_lost(error)
@@ -219,9 +231,10 @@ class _EventPartition(StatefulSourcePartition[SourceItem, None]):
             self._shared.progress.opened(source.topic, partition, self._start.start or 0, self._reader.end_offset())
         batch = self._reader.read(self._records_max)
         self._unavailable_since_ns = None
+        progress = self._shared.progress
+        # Also where nothing could be read: records may be there that are held back.
+        progress.read(source.topic, partition, len(batch.payloads) if batch else 0, self._reader.end_offset())
         if batch is not None:
-            progress = self._shared.progress
-            progress.read(source.topic, partition, len(batch.payloads), self._reader.end_offset())
             self._reader.publish(progress.committed_offset(source.topic, partition))
             if len(batch.payloads) < self._records_max:
                 self._awake_at = self._shared.awake_in(IDLE_POLL_MS)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from dataflows.logs.sources import PartitionStart, SourceLog
+from dataflows.plan.same_topics import generations_of_same_topics
 from dataflows.plan.tile_store import Positions, TileStore
 from dataflows.run_outcome import Conductor, RunOutcome
 from featurestore.clock import Clock
@@ -104,6 +105,7 @@ def make_stream_plan(store: TileStore, log: SourceLog, views: Sequence[ViewSpec]
             store.replace_damaged(damage)
         else:
             break
+    generations = generations_of_same_topics(store, log, generations, positions)
     live, catch_up = _divide(generations, positions)
     catch_up_starts = _starts(catch_up, positions, log)
     return StreamPlan(

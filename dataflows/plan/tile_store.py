@@ -6,11 +6,12 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from dataflows.logs.incarnations import Incarnations, decode_incarnations, encode_incarnations
 from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import CorruptData
 from featurestore.online.eviction import StoreMemory, refuse_eviction
-from featurestore.online.generations import Generation, GenerationCatalog, GenerationDamaged
+from featurestore.online.generations import Generation, GenerationCatalog, GenerationDamaged, GenerationState
 from featurestore.online.store import OnlineStore
 from featurestore.online.write.writer import ViewWriter
 from featurestore.wire.store_layout import decode_checkpoint, rights_key, smallest_positions
@@ -46,7 +47,7 @@ class TileStore(Protocol):
         ...
 
     def register(self, views: Iterable[ViewSpec]) -> None:
-        """Make sure that every view has a generation of this definition."""
+        """Make sure that every view has a generation of this definition, and that no other view is fed or served."""
         ...
 
     def generations(self) -> list[Generation]:
@@ -59,6 +60,14 @@ class TileStore(Protocol):
         Raises:
             GenerationDamaged: the checkpoint of a lane is lost or spoilt.
         """
+        ...
+
+    def incarnations(self, generation: Generation) -> Incarnations:
+        """Which topics its positions belong to."""
+        ...
+
+    def keep_incarnations(self, generation: Generation, kept: Incarnations, wanted: Incarnations) -> bool:
+        """Replace them; False when somebody else did meanwhile."""
         ...
 
     def replace_damaged(self, damage: GenerationDamaged) -> None:
@@ -114,9 +123,15 @@ class OnlineTileStore:
         return self._store.memory()
 
     def register(self, views: Iterable[ViewSpec]) -> None:
-        """Make sure that every view has a generation of this definition."""
+        """Make sure that every view has a generation of this definition, and that no other view is fed or served."""
+        registered = set()
         for view in views:
-            self._catalog.register(view)
+            self._catalog.register(view, fills_first=True)
+            registered.add(view.name)
+        for name, generations in self._catalog.all().items():
+            if name not in registered and any(one.state is not GenerationState.RETIRED for one in generations):
+                _logger.info('feature view "%s" is not registered any more: it is retired', name)
+                self._catalog.retire(name)
 
     def generations(self) -> list[Generation]:
         """Serving and filling generations of all views, by view and number."""
@@ -140,6 +155,15 @@ class OnlineTileStore:
             return smallest_positions([decode_checkpoint(data).positions for data in stored])
         except CorruptData as error:
             raise GenerationDamaged(generation, error.message, detail=error.detail) from error
+
+    def incarnations(self, generation: Generation) -> Incarnations:
+        """Which topics its positions belong to."""
+        return decode_incarnations(self._store.read_groups([[generation.keys.incarnations]])[0])
+
+    def keep_incarnations(self, generation: Generation, kept: Incarnations, wanted: Incarnations) -> bool:
+        """Replace them; False when somebody else did meanwhile."""
+        expected = encode_incarnations(kept) if kept else None
+        return self._store.compare_and_set(generation.keys.incarnations, expected, encode_incarnations(wanted))
 
     def replace_damaged(self, damage: GenerationDamaged) -> None:
         """Let another generation fill in the place of one that is not whole any more."""

@@ -214,6 +214,7 @@ class SourceSpec:
         renamed: (column, field of the payload) pairs where the names differ.
         more_topics: further topics that it reads, and how their payloads' fields become the same columns.
         topic_column: STRING column that holds the name of the topic instead of a field; "" for none.
+        event_time_unit: "s", "ms", "us" or "ns": of the event-time column's integers.
     """
 
     name: str
@@ -228,6 +229,7 @@ class SourceSpec:
     renamed: tuple[tuple[str, str], ...] = ()
     more_topics: tuple[TopicSpec, ...] = ()
     topic_column: str = ""
+    event_time_unit: str = "ms"
 
     @property
     def topics(self) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
 """Generations: versions of a view's definition that live side by side in the online store.
 
-    register(new definition)      -> filling        the stream fills it (serving at once when the view is new)
+    register(new definition)      -> filling        the stream fills it (a new view too, when the stream registers it)
     begin_bootstrap(definition)   -> bootstrapping  computed from the event log; the stream leaves it alone
     hand_over(bootstrapping)      -> filling        the stream goes on where the event log ended
     promote(it has caught up)     -> serving        the old one becomes retired, and is kept
     park(filling)                 -> rolled_back    it cannot be brought up to date
     roll_back(view)               -> the retired one serves again; the other is rolled_back: kept, not fed
+    retire(view)                  -> retired, all of them: the view left the registry
     replace_damaged(it lost keys) -> retired, and another one of the same definition fills from the beginning
     drop(retired)                 -> its keys are deleted
 
@@ -196,8 +197,13 @@ class GenerationCatalog:
         """The generation that readers use."""
         return next((found for found in self.generations(view_name) if found.state is GenerationState.SERVING), None)
 
-    def register(self, view: ViewSpec) -> Generation:
+    def register(self, view: ViewSpec, *, fills_first: bool = False) -> Generation:
         """The generation of this definition, made if there is none: serving for a new view, else filling.
+
+        Args:
+            view: the definition.
+            fills_first: let a new view fill too, and not be answered from until it has read what there is. In a store
+                that has lost everything every view is new.
 
         A newer definition retires those that were filling, being bootstrapped or rolled back; one that was retired
         fills anew under a new number, since its tiles have a hole.
@@ -220,7 +226,7 @@ class GenerationCatalog:
             ):
                 return found
             if found is None:
-                state = GenerationState.FILLING if alive else GenerationState.SERVING
+                state = GenerationState.FILLING if alive or fills_first else GenerationState.SERVING
                 number = max((one.number for one in known), default=0) + 1
                 found = Generation(self.project, view, number, wanted, state)
                 others.append(found)
@@ -299,6 +305,15 @@ class GenerationCatalog:
                 for one in known
             ]
             if self._write(generation.view.name, raw, parked):
+                return
+
+    def retire(self, view_name: str) -> None:
+        """Feed and serve nothing of a view that is not registered any more; its keys stay until they are dropped."""
+        while True:
+            known, raw = self._read(view_name)
+            if all(one.state is GenerationState.RETIRED for one in known):
+                return
+            if self._write(view_name, raw, [replace(one, state=GenerationState.RETIRED) for one in known]):
                 return
 
     def note_opened(self, generation: Generation) -> None:

@@ -55,9 +55,11 @@ def parse_column(texts: Sequence[str]) -> tuple[Int64Array, BoolArray]:
 def parse_text(text: str) -> int | None:
     """Milliseconds UTC of one text, None when it is not ISO 8601.
 
-    >>> parse_text("1969-12-31T23:59:59.9999Z"), parse_text("2026-02-30")
-    (-1, None)
+    >>> parse_text("1969-12-31T23:59:59.9999Z"), parse_text("2026-02-30"), parse_text("1712051012345")
+    (-1, None, None)
     """
+    if len(text) > 8 and text[:9].isdecimal():
+        return None  # a number, whose digits `fromisoformat` may take for a date, any one as separator, and a time
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -8,6 +8,9 @@ the same. What does not have the schema's type is not guessed at: 12.0 or "12" i
 undecodable. JSON knows neither NaN nor Infinity and both are refused as undecodable, as is a number that does not fit
 its column (beyond 64 bits, or 1e999); so no float that leaves here is NaN or infinite.
 
+The event time is an ISO 8601 text, or an integer of the unit that the source declares. An integer that cannot be meant
+as a moment in that unit (seconds where milliseconds are declared) makes its record a dead letter that says so.
+
 A record that cannot be used becomes a DeadLetter: a value, not an error. It is missing from the columns, and stays
 inside [from_offset, next_offset), so a checkpoint can pass it.
 
@@ -40,15 +43,14 @@ from featurestore.core.events import (
 from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.wire import iso8601
-
-EVENT_TIME_MS_MIN = -62_135_596_800_000
-"""First millisecond of the year 1: earlier event times are mistakes, and would overflow the arithmetic of windows."""
-
-EVENT_TIME_MS_MAX = 253_402_300_799_999
-"""Last millisecond of the year 9999."""
-
-SECONDS_BELOW = 100_000_000_000
-"""Milliseconds below this are before March 1973: where a person gives such a number, it is seconds in all but name."""
+from featurestore.wire.moments import (
+    EVENT_TIME_MS_MAX,
+    EVENT_TIME_MS_MIN,
+    MILLISECONDS,
+    are_moments,
+    as_ms,
+    not_a_moment,
+)
 
 STRING_CHARACTERS_MAX = TEXT_BYTES_MAX // 4
 """Longest text that fits a head row whatever its characters; a longer one makes its record undecodable."""
@@ -173,8 +175,8 @@ class EventDecoder:
         refused: dict[int, tuple[DeadLetterReason, str]] = {}
         records, rows = self._decode_records(raw.payloads, refused)
         times = self._decode_timestamps(records, rows, refused)
-        event_time = times.get(self._event_time.name) or self._values(records, self._event_time)
-        self._refuse_bad_times(event_time, rows, refused, now_ms)
+        event_time = times.get(self._event_time.name) or self._in_ms(self._values(records, self._event_time))
+        self._refuse_bad_times(event_time, records, rows, refused, now_ms)
         event_ids = None if self._event_id is None else self._ids(records, rows, refused)
         if refused:
             kept = np.fromiter((row not in refused for row in rows.tolist()), dtype=np.bool_, count=len(rows))
@@ -221,16 +223,24 @@ class EventDecoder:
         decoded: dict[str, ColumnValues] = {}
         for column in self._timestamps:
             values = list(map(self._value_of[column.name], records))
-            times_ms, valid, unreadable = _timestamps(values)
+            unit = self._source.event_time_unit if column.name == self._event_time.name else MILLISECONDS
+            times_ms, valid, unreadable = _timestamps(values, unit)
             for index in np.flatnonzero(unreadable).tolist():
                 detail = f"{column.name} is neither ISO 8601 nor milliseconds: {values[index]!r:.100}"
                 refused.setdefault(int(rows[index]), (DeadLetterReason.UNDECODABLE, detail))
             decoded[column.name] = ColumnValues(times_ms, None if valid.all() else valid)
         return decoded
 
+    def _in_ms(self, event_time: ColumnValues) -> ColumnValues:
+        """An INT64 column as milliseconds."""
+        if self._source.event_time_unit == MILLISECONDS:
+            return event_time
+        return ColumnValues(as_ms(_times_of(event_time), self._source.event_time_unit), event_time.valid)
+
     def _refuse_bad_times(
         self,
         event_time: ColumnValues,
+        records: list[Any],
         rows: Int64Array,
         refused: dict[int, tuple[DeadLetterReason, str]],
         now_ms: int,
@@ -241,11 +251,14 @@ class EventDecoder:
             for row in rows[~event_time.valid].tolist():
                 refused.setdefault(row, (DeadLetterReason.MISSING_EVENT_TIME, f"{name} is null or absent"))
         latest_ms = min(now_ms + self._source.max_future_ms, EVENT_TIME_MS_MAX)
-        if len(times_ms) == 0 or (times_ms.min() >= EVENT_TIME_MS_MIN and times_ms.max() <= latest_ms):
-            return
-        for index in np.flatnonzero((times_ms < EVENT_TIME_MS_MIN) | (times_ms > latest_ms)).tolist():
-            time_ms = int(times_ms[index])
-            if EVENT_TIME_MS_MIN <= time_ms <= EVENT_TIME_MS_MAX:
+        for index in np.flatnonzero(~are_moments(times_ms) | (times_ms > latest_ms)).tolist():
+            time_ms, given = int(times_ms[index]), self._value_of[name](records[index])
+            if isinstance(given, int) and not are_moments(times_ms[index : index + 1])[0]:
+                reason = DeadLetterReason.EVENT_TIME_OUT_OF_RANGE
+                detail = f"{name} {not_a_moment(given, self._source.event_time_unit)}"
+            elif EVENT_TIME_MS_MIN <= time_ms <= latest_ms:
+                continue  # a text may say what no integer can mean
+            elif EVENT_TIME_MS_MIN <= time_ms <= EVENT_TIME_MS_MAX:
                 reason = DeadLetterReason.TOO_FAR_IN_FUTURE
                 detail = f"{name} is {time_ms - now_ms} ms ahead of the clock, {self._source.max_future_ms} allowed"
             else:
@@ -307,17 +320,20 @@ def _times_of(column: ColumnValues) -> Int64Array:
     return column.values.astype(np.int64, copy=False)
 
 
-def _timestamps(values: list[int | str | None]) -> tuple[Int64Array, BoolArray, BoolArray]:
-    """(N,) ms, (N,) True where not null, (N,) True where a text is no time."""
+def _timestamps(values: list[int | str | None], unit: str = MILLISECONDS) -> tuple[Int64Array, BoolArray, BoolArray]:
+    """(N,) ms, (N,) True where not null, (N,) True where a text is no time; integers are of a unit."""
     kinds = set(map(type, values))
     if kinds == {str}:
         times_ms, parsed = iso8601.parse_column(values)  # type: ignore[arg-type]  # kinds says all are str
         return times_ms, np.ones(len(values), dtype=np.bool_), ~parsed
     if str not in kinds and type(None) not in kinds:
-        times_ms = np.fromiter(values, dtype=np.int64, count=len(values))
+        times_ms = as_ms(np.fromiter(values, dtype=np.int64, count=len(values)), unit)
         return times_ms, np.ones(len(values), dtype=np.bool_), np.zeros(len(values), dtype=np.bool_)
     parsed_each = [iso8601.parse_text(value) if isinstance(value, str) else value for value in values]
     filled = np.fromiter((time or 0 for time in parsed_each), dtype=np.int64, count=len(values))
+    if unit != MILLISECONDS:
+        are_integers = np.fromiter((isinstance(value, int) for value in values), dtype=np.bool_, count=len(values))
+        filled = np.where(are_integers, as_ms(filled, unit), filled)
     valid = _valid(values)
     return filled, valid, valid & ~_valid(parsed_each)
 

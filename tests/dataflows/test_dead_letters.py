@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import stat
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # its documentation has it here
 from confluent_kafka.cimpl import NewTopic
 
 from dataflows.dead_letters import CUT_PAYLOAD_BYTES, TOPIC_SUFFIX, FileDeadLetters, KafkaDeadLetters
-from featurestore.errors import SourceUnavailable
+from dataflows.logs.kafka_log import of_kafka
+from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.testing.servers import KafkaBroker
 from featurestore.wire.payloads import DeadLetter, DeadLetterReason
+from tests.full_disk import files_of_at_most
 
 LARGE = bytes(range(256)) * 8_000
 """2 MB: a broker takes 1 MB unless its topic says otherwise."""
@@ -86,9 +91,79 @@ def test_more_large_letters_than_the_producers_queue_holds_are_written(kafka: Ka
     assert kept(kafka, topic, 8) == {str(offset): (LARGE[:400_000], None) for offset in range(8)}
 
 
-def test_a_directory_that_cannot_be_written_is_a_source_that_does_not_answer(tmp_path: Path) -> None:
-    """The stream waits for it, and then says what is wrong."""
+def test_a_directory_that_is_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    """It will be one in a minute too; the path is named."""
     (tmp_path / f"payments{TOPIC_SUFFIX}").touch()
-    with pytest.raises(SourceUnavailable, match="cannot be written") as raised:
+    with pytest.raises(InvalidRequest, match=f'not a directory: ".*payments{TOPIC_SUFFIX}"'):
         FileDeadLetters(tmp_path).write([letter("payments", 0, b"{")])
-    assert "check permissions and space" in str(raised.value)
+
+
+def offsets_in(path: Path) -> list[int]:
+    """Offset of each letter of a file; every line must be one."""
+    return [json.loads(line)["offset"] for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def test_letters_for_which_there_is_no_room_are_an_error_and_are_there_once_when_there_is(tmp_path: Path) -> None:
+    """A write that took only a part of them is taken back: nobody finds half a line, or a letter twice."""
+    letters, path = [letter("payments", offset, b"{") for offset in range(2_000)], letter_file(tmp_path)
+    writer = FileDeadLetters(tmp_path)
+    writer.write(letters[:10])
+    with files_of_at_most(64 * 1024), pytest.raises(SourceUnavailable) as raised:
+        writer.write(letters[10:])
+
+    assert offsets_in(path) == list(range(10))
+    assert str(path) in raised.value.message
+    assert "make room" in raised.value.hint
+    writer.write(letters[10:])
+    assert offsets_in(path) == list(range(2_000))
+
+
+def test_a_line_that_a_crash_tore_is_cut_off_before_the_next_letter(tmp_path: Path) -> None:
+    """Its record was not committed and comes again; every line of the file is a letter."""
+    writer, path = FileDeadLetters(tmp_path), letter_file(tmp_path)
+    writer.write([letter("payments", 0, b"{")])
+    with path.open("ab") as file:
+        file.write(b'{"reason": "undecod')
+    writer.write([letter("payments", 1, b"{")])
+
+    assert offsets_in(path) == [0, 1]
+
+
+def test_letters_are_for_the_eyes_of_their_user_alone(tmp_path: Path) -> None:
+    """They hold what payments hold, whatever the umask."""
+    directory = tmp_path / "letters"
+    FileDeadLetters(directory).write([letter("payments", 0, b"{")])
+
+    made = [directory, letter_file(directory).parent, letter_file(directory)]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in made] == [0o700, 0o700, 0o600]
+
+
+def letter_file(directory: Path) -> Path:
+    """Where the letters of partition 0 are."""
+    return directory / f"payments{TOPIC_SUFFIX}" / "0.jsonl"
+
+
+def test_what_kafka_denies_is_not_waited_for() -> None:
+    """A right that is missing will be missing in a minute too; a broker that is away may come back."""
+    denied = of_kafka(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), "letters cannot be written", hint="ask")
+    away = of_kafka(KafkaException(KafkaError(KafkaError._ALL_BROKERS_DOWN)), "letters cannot be written")
+
+    assert isinstance(denied, InvalidRequest)
+    assert denied.message == "letters cannot be written: Broker: Topic authorization failed"
+    assert isinstance(away, SourceUnavailable)
+
+
+@pytest.mark.kafka
+def test_letters_that_were_acknowledged_are_not_written_again_by_another_try(kafka: KafkaBroker, topic: str) -> None:
+    """One that no broker takes, whatever is cut off, keeps those before it from being passed, not from being kept."""
+    writer = KafkaDeadLetters({topic: kafka.bootstrap_servers}, {"message.max.bytes": "2000"})
+    sound = [letter(topic, offset, b"{") for offset in range(3)]
+    hopeless = replace(letter(topic, 3, b"{"), detail="x" * 3_000)
+    for _ in range(3):
+        with pytest.raises(SourceUnavailable, match="cannot be written"):
+            writer.write([*sound, hopeless])
+    writer.write([*sound, letter(topic, 3, b"{")])
+
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    ends = admin.list_offsets({TopicPartition(topic + TOPIC_SUFFIX, 0): OffsetSpec.latest()})  # type: ignore[no-untyped-call]  # it has none
+    assert next(iter(ends.values())).result(timeout=30).offset == 4

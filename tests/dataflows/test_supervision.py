@@ -47,10 +47,12 @@ def cards_of(registry: Path) -> ViewSpec:
     return next(view for view in read_registry(registry, project=PROJECT).views if view.name == "cards")
 
 
-def bootstrapped(store: RedisStore, view: ViewSpec, positions: Mapping[tuple[str, int], int]) -> Generation:
+def bootstrapped(
+    store: RedisStore, view: ViewSpec, positions: Mapping[tuple[str, int], int], *, is_anew: bool = False
+) -> Generation:
     """A generation that the stream is to bring up to date from these positions."""
     catalog = GenerationCatalog(store, PROJECT)
-    generation, lanes = catalog.begin_bootstrap(view), catalog.lane_count()
+    generation, lanes = catalog.begin_bootstrap(view, is_anew=is_anew), catalog.lane_count()
     fill_lanes(store, generation, NothingUpTo(positions), range(lanes), SystemClock())
     return hand_over(store, generation, lanes)
 

@@ -18,6 +18,7 @@ from featurestore.errors import InvalidRequest
 from featurestore.wire import iso8601
 from featurestore.wire.entity_key import KEY_BYTES_MAX, encode_key, lane_of
 from featurestore.wire.entity_routing import PartitionWatermark, key_events, refused_rows, split_by_writer
+from featurestore.wire.moments import SECONDS_BELOW
 from featurestore.wire.payloads import STRING_CHARACTERS_MAX, DeadLetterReason, DecodedBatch, EventDecoder, RawBatch
 
 NOW_MS = 1_790_000_000_000
@@ -266,7 +267,7 @@ def test_a_key_longer_than_the_store_takes_is_refused(length: int, is_refused: b
     assert [row.reason for row in refused] == [DeadLetterReason.KEY_TOO_LONG] * is_refused
 
 
-@given(st.lists(st.integers(0, 10_000), min_size=1), st.data())
+@given(st.lists(st.integers(SECONDS_BELOW, SECONDS_BELOW + 10_000), min_size=1), st.data())
 def test_where_a_read_ends_never_decides_what_is_beyond_retention(times: list[int], data: st.DataObject) -> None:
     """An event is judged by the events before it and itself, in one batch or in two."""
     cut = data.draw(st.integers(0, len(times)))

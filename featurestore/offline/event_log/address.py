@@ -14,12 +14,13 @@ from featurestore.offline.event_log.local_files import LocalFiles
 from featurestore.offline.event_log.remote_files import RemoteFiles
 
 
-def open_files(uri: str | Path, filesystem: object | None = None) -> LogFiles:
+def open_files(uri: str | Path, filesystem: object | None = None, *, is_private: bool = False) -> LogFiles:
     """The files of a log.
 
     Args:
         uri: a path, or a URI that Arrow or fsspec knows: file:///..., s3://bucket/path, gs://..., memory://...
         filesystem: a pyarrow or fsspec file system, on which `uri` is a path.
+        is_private: on a disk of this machine, what is made there is for the eyes of its user alone.
 
     Raises:
         InvalidRequest: no such file system is known here.
@@ -30,7 +31,7 @@ def open_files(uri: str | Path, filesystem: object | None = None) -> LogFiles:
     else:
         found, path = _as_arrow(filesystem), text.partition("://")[2] or text
     if isinstance(found, pafs.LocalFileSystem):
-        return LocalFiles(Path(path))
+        return LocalFiles(Path(path), is_private=is_private)
     return RemoteFiles(found, path, text)
 
 

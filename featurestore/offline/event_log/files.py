@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from featurestore.errors import CorruptData, Unavailable
+from featurestore.offline.disk import of_disk
 
 _DAMAGE_WORDS = ("thrift", "decompression", "end of stream", "flatbuffers", "level")
 """Arrow raises OSError also for bytes of a Parquet file that are wrong; its message then has one of these."""
@@ -117,6 +118,8 @@ def file_errors(uri: str) -> Iterator[None]:
     except (FileNotFoundError, FileExistsError):
         raise
     except OSError as error:
+        if error.errno is not None:
+            raise of_disk(error, f'event log "{uri}" does not answer', uri, unavailable=Unavailable) from error
         raise Unavailable(
             f'event log "{uri}" does not answer', detail=str(error), hint="check address, credentials and free space"
         ) from error

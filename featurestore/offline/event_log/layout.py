@@ -2,6 +2,7 @@
 
     LOG/event_date=2026-11-22/part-transactions-00003-<from>-<next>.parquet     what everybody reads
     LOG/_schema.json                                                            columns, for our reader
+    LOG/_incarnations.json                                                      which topics the positions belong to
     LOG/_retention.json                                                         the first event date that is kept
     LOG/_commits/transactions-00003/<sequence>.json                             commit records of a partition
     LOG/_staging/transactions-00003/<sequence>-<token>-<event date>.parquet     written, not published yet
@@ -23,6 +24,9 @@ from featurestore.definitions.limits import DAY_MS
 
 SCHEMA_PATH = "_schema.json"
 RETENTION_PATH = "_retention.json"
+INCARNATIONS_PATH = "_incarnations.json"
+"""Which topics it was that the log's positions belong to, as the stream that writes the log knows them."""
+
 COMMITS = "_commits"
 STAGING = "_staging"
 REPLACED = "_replaced"

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from featurestore.errors import Unavailable
+from featurestore.offline.disk import DIRECTORY_MODE, FILE_MODE, make_directory, new_file, sync
 from featurestore.offline.event_log.files import DirectoryExchange, FoundFile, file_errors, is_hidden
 
 _AT_FDCWD = -100
@@ -28,10 +29,12 @@ class LocalFiles:
 
     Args:
         root: the log's directory; made when first written.
+        is_private: what is made is for the eyes of its user alone, whatever the umask.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, is_private: bool = False) -> None:
         self._root = root.absolute()
+        self._file_mode, self._directory_mode = (FILE_MODE, DIRECTORY_MODE) if is_private else (0o666, 0o777)
         self._exchanges: bool | None = None
 
     @property
@@ -86,32 +89,37 @@ class LocalFiles:
                 return False
             finally:
                 aside.unlink()
-            _sync(aside.parent)
+            sync(aside.parent)
             return True
 
     def replace(self, path: str, content: bytes) -> None:
         """Rename a complete file over the one there."""
         with file_errors(self.uri):
             self._write_aside(path, content).rename(self._root / path)
-            _sync((self._root / path).parent)
+            sync((self._root / path).parent)
 
     @contextmanager
     def write(self, path: str) -> Iterator[pa.NativeFile]:
-        """Write, then sync file and directory."""
+        """Write, then sync file and directory; nothing is left of a file that could not be written."""
         with file_errors(self.uri):
             target = self._root / path
-            _make_directory(target.parent)
-            with pa.OSFile(str(target), "wb") as stream:
-                yield stream
-            _sync(target)
-            _sync(target.parent)
+            self._make_directory(target.parent)
+            new_file(target, self._file_mode)
+            try:
+                with pa.OSFile(str(target), "wb") as stream:
+                    yield stream
+                sync(target)
+            except BaseException:
+                target.unlink(missing_ok=True)
+                raise
+            sync(target.parent)
 
     def move(self, source: str, target: str) -> None:
         """Rename."""
         with file_errors(self.uri):
-            _make_directory((self._root / target).parent)
+            self._make_directory((self._root / target).parent)
             os.rename(self._root / source, self._root / target)
-            _sync((self._root / target).parent)
+            sync((self._root / target).parent)
 
     def delete(self, path: str) -> None:
         """Unlink."""
@@ -135,20 +143,20 @@ class LocalFiles:
     def link(self, source: str, target: str) -> None:
         """Give a file a second name."""
         with file_errors(self.uri):
-            _make_directory((self._root / target).parent)
+            self._make_directory((self._root / target).parent)
             os.link(self._root / source, self._root / target)
 
     def exchange(self, left: str, right: str) -> None:
         """Let two directories change places in one step."""
         with file_errors(self.uri):
-            _sync(self._root / left)
-            _sync(self._root / right)
+            sync(self._root / left)
+            sync(self._root / right)
             paths = [os.fsencode(self._root / path) for path in (left, right)]
             if _libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) != 0:
                 number = ctypes.get_errno()
                 raise OSError(number, os.strerror(number), left)
-            _sync((self._root / left).parent)
-            _sync((self._root / right).parent)
+            sync((self._root / left).parent)
+            sync((self._root / right).parent)
 
     def _try_exchange(self) -> bool:
         """Exchange two empty directories."""
@@ -173,13 +181,19 @@ class LocalFiles:
     def _write_aside(self, path: str, content: bytes) -> Path:
         """A complete, synced file beside the path, with a name that listings pass over."""
         target = self._root / path
-        _make_directory(target.parent)
+        self._make_directory(target.parent)
         aside = target.with_name(f".{secrets.token_hex(8)}")
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        new_file(aside, self._file_mode)
+        try:
+            aside.write_bytes(content)
+            sync(aside)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
         return aside
+
+    def _make_directory(self, path: Path) -> None:
+        make_directory(path, self._directory_mode)
 
 
 def _files_below(name: str, parent: int | None, path: str, above: frozenset[tuple[int, int]]) -> Iterator[FoundFile]:
@@ -211,22 +225,5 @@ def _files_below(name: str, parent: int | None, path: str, above: frozenset[tupl
                     continue
                 with suppress(FileNotFoundError):
                     yield FoundFile(below, entry.stat().st_size)
-    finally:
-        os.close(descriptor)
-
-
-def _make_directory(path: Path) -> None:
-    """Make a directory and those above it, durably: a file is lost with the directory that it is in."""
-    if not path.is_dir():
-        _make_directory(path.parent)
-        path.mkdir(exist_ok=True)
-        _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Make a file, or a directory's entries, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -91,6 +91,11 @@ def spark_training_set(
         repo, features, given, timestamp_column=timestamp_column, at_ms=at_ms, full_names=full_names
     )
     for outputs in plan.views:
+        if not outputs.view.join_keys:
+            raise InvalidRequest(
+                f'feature view "{outputs.view.name}" has no entities, and Spark computes by entities',
+                hint="ask for it with `featurestore history` or the Feast SDK, and join it by the label times",
+            )
         for key in outputs.view.join_keys:
             _check_key(given.schema.field(key.name).type, key)
     moments = LabelMoments(timestamp_column, at_ms)

@@ -31,7 +31,7 @@ from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.snapshot import LogSnapshot
 from featurestore.offline.training_set.histories import EVENT_TIME
 from featurestore.offline.training_set.view_events import LabelReach
-from featurestore.wire.payloads import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
+from featurestore.wire.moments import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, MILLISECONDS, SECONDS_BELOW
 
 _FILE, _ROW, _PATH = "__featurestore_file", "__featurestore_row", "__featurestore_path"
 _SCHEME = "^([a-z0-9]+):/+"
@@ -145,7 +145,7 @@ class SparkFiles:
                 )
             given = given[source.name]
         return read_rows(spark, given, self._arrival, f'the history of source "{source.name}"').select(
-            columns, source.event_time_column, reach
+            columns, source, reach
         )
 
 
@@ -158,11 +158,14 @@ class _Table:
     arrival: tuple[str, ...]
     what: str
 
-    def select(self, columns: Sequence[str], event_time_column: str, reach: LabelReach) -> SparkRows:
+    def select(self, columns: Sequence[str], source: SourceSpec, reach: LabelReach) -> SparkRows:
         """The wanted columns of rows that may be in reach."""
-        time_column = EVENT_TIME if EVENT_TIME in self.names else event_time_column
+        time_column = EVENT_TIME if EVENT_TIME in self.names else source.event_time_column
         wanted = self.choose([*columns, time_column])
-        for condition in _in_reach(time_column, wanted.frame.schema[time_column].dataType, reach):
+        kind = wanted.frame.schema[time_column].dataType
+        if isinstance(kind, IntegralType) and time_column != EVENT_TIME and source.event_time_unit != MILLISECONDS:
+            return wanted  # told in the buckets
+        for condition in _in_reach(time_column, kind, reach):
             wanted = SparkRows(wanted.frame.where(condition), wanted.arrival)
         return wanted
 

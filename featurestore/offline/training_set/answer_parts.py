@@ -23,6 +23,7 @@ from featurestore.core.lowering.lowering import INT_TYPES, LoweredFeatures
 from featurestore.core.point_in_time.rows import Chunk
 from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles.parts import Array
+from featurestore.offline.disk import complete_file, make_directory
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
 
 _ROW = "row"
@@ -129,13 +130,13 @@ class AnswerParts:
         if self._directory is None:
             self._parts[part] = _Part(rows, table)
             return
-        self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._path(part)
-        unfinished = path.with_suffix(".unfinished")
+        make_directory(self._directory)
         numbered = table.append_column(_ROW, pa.array(rows))
-        with pa.ipc.new_file(str(unfinished), numbered.schema) as writer:
+        with (
+            complete_file(self._path(part)) as unfinished,
+            pa.ipc.new_file(str(unfinished), numbered.schema) as writer,
+        ):
             writer.write_table(numbered)
-        unfinished.replace(path)
 
     def open(self, part_count: int) -> None:
         """Map all parts' files, to read blocks from them."""

@@ -93,7 +93,8 @@ def build_training_set(
     Args:
         repo: the definitions.
         features: name of a feature service, or "view:feature" texts.
-        entities: R rows: the join keys of all views, label times, and whatever else (labels).
+        entities: R rows: the join keys of all views, label times, and whatever else (labels); an Arrow table, or a data
+            frame of pandas or Polars.
         history: the events of stream views.
         plain: tables of plain views, by name of the view; those of others are found in the registry.
         timestamp_column: the label times' column (see `label_times`).

@@ -29,13 +29,14 @@ class EntityNumbers:
     Args:
         join_keys: of a view.
         labels: the label table's join-key columns, by name; others may be there too.
+        row_count: R; wanted only where there are no join keys, so that all rows are about one entity.
 
     Attributes:
         of_labels: (R,) number of each label row, NOBODY where a join key is null.
         count: number of entities.
     """
 
-    def __init__(self, join_keys: Sequence[Column], labels: Mapping[str, pa.ChunkedArray]) -> None:
+    def __init__(self, join_keys: Sequence[Column], labels: Mapping[str, pa.ChunkedArray], row_count: int = 0) -> None:
         self._join_keys = join_keys
         self._values: list[pa.Array] = []
         self._pairs: list[Int64Array] = []
@@ -52,7 +53,9 @@ class EntityNumbers:
                 self._pairs.append(distinct)
                 mine = _place_of(pairs, distinct)
             numbers = mine
-        assert numbers is not None, "views have join keys"
+        if numbers is None:
+            self.of_labels, self.count = np.zeros(row_count, dtype=np.int64), 1
+            return
         self.of_labels = numbers
         self.count = len(self._pairs[-1]) if self._pairs else len(self._values[0])
 
@@ -64,8 +67,7 @@ class EntityNumbers:
             if numbers is not None:
                 mine = _place_of(_paired(numbers, mine, len(values)), self._pairs[index - 1])
             numbers = mine
-        assert numbers is not None, "views have join keys"
-        return numbers
+        return np.zeros(batch.num_rows, dtype=np.int64) if numbers is None else numbers
 
 
 def _look_up(column: pa.Array | pa.ChunkedArray, values: pa.Array) -> Int64Array:

@@ -21,6 +21,7 @@ from featurestore.core.events import BlobRow, ColumnValues, Int64Array
 from featurestore.core.inputs import view_inputs
 from featurestore.core.point_in_time.rows import EntityEvents
 from featurestore.core.spec import ValueType, ViewSpec
+from featurestore.offline.disk import complete_file, make_directory, new_file, sync
 from featurestore.offline.training_set.arrow_columns import strings, strings_array
 from featurestore.offline.training_set.view_events import joined, size_bytes
 
@@ -75,10 +76,12 @@ class EventPartitions:
         if not self._is_on_disk and self._memory_bytes > 0:
             return
         self._write()
-        for writer in self._files:
+        for partition, writer in enumerate(self._files):
             if writer is not None:
                 writer.close()
-        (self._directory / _DONE).touch()
+                sync(self._path(partition))
+        with complete_file(self._directory / _DONE):
+            pass  # that it is there says all
 
     def load(self, partition: int) -> EntityEvents:
         """The events of a partition, its entities numbered from 0: entity e is e // P."""
@@ -102,12 +105,13 @@ class EventPartitions:
     def _write(self) -> None:
         """Append what is held to the partitions' files."""
         self._is_on_disk = True
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self._directory)
         for events in self._blocks:
             for partition, rows in _split(self.partition_of(events.entity), self._count):
                 batch = _to_arrow(events.take(rows), self._view)
                 writer = self._files[partition]
                 if writer is None:
+                    new_file(self._path(partition))
                     writer = self._files[partition] = pa.ipc.new_file(str(self._path(partition)), batch.schema)
                 writer.write_batch(batch)
         self._blocks, self._held_bytes = [], 0

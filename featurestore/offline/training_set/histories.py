@@ -19,15 +19,16 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
-from featurestore.core.spec import SourceSpec
+from featurestore.core.spec import SourceSpec, ValueType
 from featurestore.definitions.limits import DAY_MS
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, Unavailable
+from featurestore.offline.disk import complete_file
 from featurestore.offline.event_log.layout import EPOCH_ORDINAL
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.training_set.arrow_columns import content_digest, takeable
-from featurestore.offline.training_set.label_times import moments_ms
-from featurestore.wire.payloads import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN
+from featurestore.offline.training_set.label_times import event_moments_ms, moments_ms
+from featurestore.wire.moments import MILLISECONDS
 
 EVENT_TIME = "event_time_ms"
 """Column of every batch of a history: the event time, integer milliseconds UTC."""
@@ -171,11 +172,9 @@ class EventLogHistory:
         path = self._positions_file
         if path is None:
             return
-        unfinished = path.with_name(path.name + ".unfinished")
-        unfinished.write_bytes(
-            msgspec.json.encode({**self._kept(), self._place(opened.log): _as_rows(opened.positions)})
-        )
-        unfinished.replace(path)
+        content = msgspec.json.encode({**self._kept(), self._place(opened.log): _as_rows(opened.positions)})
+        with complete_file(path) as unfinished:
+            unfinished.write_bytes(content)
 
     def _place(self, log: EventLog) -> str:
         """Which log, and as it was known when: positions of another one are of no use."""
@@ -268,7 +267,7 @@ class FileHistory:
         try:
             with _read_errors(source):
                 for batch in batches:
-                    yield self._rows(batch, columns, time_column)
+                    yield self._rows(batch, columns, time_column, source)
         except Unavailable:
             self._check_unchanged(source)
             raise
@@ -298,14 +297,22 @@ class FileHistory:
                 f'the files of the history of source "{source.name}" changed while they were read', hint="run it again"
             )
 
-    def _rows(self, batch: pa.RecordBatch, columns: Sequence[str], time_column: str) -> pa.RecordBatch:
+    def _rows(
+        self, batch: pa.RecordBatch, columns: Sequence[str], time_column: str, source: SourceSpec
+    ) -> pa.RecordBatch:
         """One batch with its event times; rows that have none are left out, and those that came too late."""
-        times_ms, is_wanted = moments_ms(batch.column(time_column), time_column)
-        is_wanted &= (times_ms >= EVENT_TIME_MS_MIN) & (times_ms <= EVENT_TIME_MS_MAX)
+        if time_column == EVENT_TIME != source.event_time_column:  # an event log's own, which the stream has looked at
+            unit = MILLISECONDS
+            times_ms, is_wanted = moments_ms(batch.column(time_column), time_column)
+        else:
+            unit = source.event_time_unit
+            times_ms, is_wanted = event_moments_ms(batch.column(time_column), time_column, unit)
         if self._ingested_before_ms is not None:
             ingested_ms, is_known = moments_ms(batch.column(INGEST_TIME), INGEST_TIME)
             is_wanted &= is_known & (ingested_ms < self._ingested_before_ms)
         arrays = [takeable(batch.column(name)) for name in columns]
+        if unit != MILLISECONDS and time_column in columns and _is_moment(source, time_column):
+            arrays[list(columns).index(time_column)] = pa.array(times_ms)
         rows = pa.RecordBatch.from_arrays([*arrays, pa.array(times_ms)], names=[*columns, EVENT_TIME])
         return rows if is_wanted.all() else rows.take(pa.array(np.flatnonzero(is_wanted)))
 
@@ -349,6 +356,12 @@ def _read_errors(source: SourceSpec) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowInvalid) as error:
         raise Unavailable(f'the history of source "{source.name}" cannot be read', detail=str(error)) from error
+
+
+def _is_moment(source: SourceSpec, name: str) -> bool:
+    """A column is declared to hold moments, not numbers: then its unit is of its spelling only."""
+    column = source.column(name)
+    return column is not None and column.type is ValueType.TIMESTAMP
 
 
 def _is_local(dataset: pads.Dataset) -> bool:

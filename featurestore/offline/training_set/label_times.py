@@ -12,9 +12,9 @@ the years 1 to 9999 are refused.
 
 Integers of another unit are told by their size, and refused. As milliseconds, seconds are of January 1970, and
 microseconds of the year 50,000. In a label table every integer must be a moment from March 1973 on (or as long before
-1970): one row of seconds among others, or 0 for "none", would have the features of a time without events. A column of
-events is refused only when all of its integers are below that, because one odd event is none of its reader's business.
-Who means a moment of those three years gives a timestamp.
+1970): one row of seconds among others, or 0 for "none", would have the features of a time without events. An event that
+has none is left out, as the stream has a dead letter of it, and a column is refused when all are so; a source can
+declare another unit (`wire.moments`). Who means a moment of those three years gives a timestamp.
 """
 
 from __future__ import annotations
@@ -28,13 +28,17 @@ import pyarrow.compute as pc
 from featurestore.core.events import BoolArray, Int64Array
 from featurestore.errors import InvalidRequest
 from featurestore.wire import iso8601
-from featurestore.wire.payloads import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
+from featurestore.wire.moments import (
+    EVENT_TIME_MS_MAX,
+    EVENT_TIME_MS_MIN,
+    SECONDS_BELOW,
+    are_moments,
+    as_ms,
+    not_a_moment,
+)
 
-_UNITS_PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
-_MS_PER_SECOND = 1_000
 _MS_PER_DAY = 86_400_000
 _INT64_MAX = (1 << 63) - 1
-_SECONDS_MAX = _INT64_MAX // _MS_PER_SECOND
 
 
 def moments_ms(column: pa.ChunkedArray | pa.Array, name: str) -> tuple[Int64Array, BoolArray]:
@@ -56,6 +60,26 @@ def moments_ms(column: pa.ChunkedArray | pa.Array, name: str) -> tuple[Int64Arra
 def label_moments_ms(column: pa.ChunkedArray | pa.Array, name: str) -> tuple[Int64Array, BoolArray]:
     """As `moments_ms`, for the label times themselves: every single integer must be possible."""
     return _moments_ms(column, name, refuse=_refuse_any_other_unit)
+
+
+def event_moments_ms(column: pa.ChunkedArray | pa.Array, name: str, unit: str) -> tuple[Int64Array, BoolArray]:
+    """As `moments_ms`, of events whose integers are of the unit that their source declares.
+
+    An integer that is no moment is no time, as the stream has a dead letter of its record; a column of nothing else is
+    of another unit.
+    """
+    kind = column.type
+    if not pa.types.is_integer(kind):
+        return moments_ms(column, name)
+    numbers = _integers(column)
+    valid = np.asarray(column.is_valid().to_numpy(zero_copy_only=False), dtype=np.bool_)
+    times_ms = as_ms(numbers, unit)
+    is_time = valid & are_moments(times_ms)
+    given = numbers[valid & (numbers != 0)]
+    if len(given) and not is_time.any():
+        raise InvalidRequest(f'event-time column "{name}" {not_a_moment(int(given[0]), unit)}')
+    times_ms[~is_time] = 0
+    return times_ms, is_time
 
 
 def check_moment(moment_ms: int) -> None:
@@ -83,7 +107,7 @@ def _moments_ms(
     if pa.types.is_null(kind):
         return np.zeros(len(column), dtype=np.int64), valid
     if pa.types.is_timestamp(kind):
-        times_ms = _scaled(_integers(column.cast(pa.int64())), kind.unit)
+        times_ms = as_ms(_integers(column.cast(pa.int64())), kind.unit)
     elif pa.types.is_date32(kind):
         times_ms = _integers(column.cast(pa.int32())) * _MS_PER_DAY
     elif pa.types.is_date64(kind):
@@ -111,14 +135,6 @@ def _integers(column: pa.ChunkedArray | pa.Array) -> Int64Array:
     if pa.types.is_uint64(column.type):
         column = pc.min_element_wise(column, pa.scalar(_INT64_MAX, pa.uint64()), skip_nulls=False).cast(pa.int64())
     return np.array(pc.fill_null(column, 0).to_numpy(), dtype=np.int64)
-
-
-def _scaled(values: Int64Array, unit: str) -> Int64Array:
-    """Arrow's timestamps of a unit as milliseconds."""
-    if unit != "s":
-        return values // _UNITS_PER_MS[unit]
-    # Seconds may be too many to be milliseconds, and would come round to a moment that nobody meant.
-    return np.clip(values, -_SECONDS_MAX, _SECONDS_MAX) * _MS_PER_SECOND
 
 
 def _parsed(column: pa.ChunkedArray | pa.Array, valid: BoolArray, name: str) -> Int64Array:

@@ -1,11 +1,13 @@
 """Point-in-time join of plain views: the newest row of a table at or before each label time, no older than the ttl.
 
 Feast's rule, kept as it is: a row at exactly the label time counts (windowed features never see their own moment), of
-rows of one time the one that was created last counts, and a row older than the view's ttl counts for nothing.
+rows of one time the one that was created last counts, and a row older than the view's ttl counts for nothing. A row
+without a join key is about nobody: it is skipped, as materialize skips it, and a warning counts them.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,7 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
 from featurestore.core.events import BoolArray, Int64Array
-from featurestore.core.spec import PlainViewSpec, TableSpec
+from featurestore.core.spec import Column, PlainViewSpec, TableSpec, ValueType
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES, cast_column, takeable
@@ -27,6 +29,8 @@ from featurestore.offline.training_set.label_times import moments_ms
 from featurestore.offline.training_set.plan import Labels, ViewOutputs
 
 _US_PER_MS = 1_000
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +126,18 @@ def newest_rows(view: PlainViewSpec, features: list[str], labels: Labels, histor
     Raises:
         InvalidRequest, Unavailable: as `join_plain_view`.
     """
-    numbers = EntityNumbers(view.join_keys, {key.name: labels.table.column(key.name) for key in view.join_keys})
+    keys = {key.name: key_column(labels.table.column(key.name), key) for key in view.join_keys}
+    numbers = EntityNumbers(view.join_keys, keys, labels.count)
     table = _read(view, features, history)
+    for key in view.join_keys:
+        place = table.schema.get_field_index(key.name)
+        table = table.set_column(place, key.name, key_column(table.column(key.name), key))
     entity = numbers.of_events(table)
+    for key in view.join_keys:
+        count = table.column(key.name).null_count
+        if count:
+            verb = "row without join key %s is" if count == 1 else "rows without join key %s are"
+            _log.warning(f'feature view "%s": %d {verb} skipped', view.name, count, f'"{key.name}"')
     times_us, is_timed = moments_us(table.column(history.timestamp_column), history.timestamp_column, is_label=False)
     created_us = np.zeros(table.num_rows, dtype=np.int64)
     if history.created_column is not None:
@@ -133,6 +146,12 @@ def newest_rows(view: PlainViewSpec, features: list[str], labels: Labels, histor
     rows = rows[np.lexsort((created_us[rows], times_us[rows], entity[rows]))]
     found = _newest(entity[rows], times_us[rows], labels, numbers.of_labels, view.ttl_ms)
     return table.take(pa.array(np.where(found >= 0, rows[found] if len(rows) else -1, -1), mask=found < 0))
+
+
+def key_column(column: pa.ChunkedArray, key: Column) -> pa.ChunkedArray:
+    """A join key's column; integers under a key of type STRING are their digits, as Feast writes them online."""
+    is_text = key.type is ValueType.STRING and pa.types.is_integer(column.type)
+    return column.cast(pa.string()) if is_text else column
 
 
 def _located(table: TableSpec, repo_path: Path | None) -> object:

@@ -16,6 +16,9 @@ from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, UnknownFeatureService, UnknownJoinKey
 from featurestore.offline.training_set.label_times import check_moment, label_moments_ms
 
+PANDAS_INDEX = "__index_level_"
+"""What pandas calls the column of an index without a name."""
+
 
 @dataclass(frozen=True, slots=True)
 class ViewOutputs:
@@ -93,6 +96,7 @@ def plan_training_set(
         UnknownJoinKey: the entities lack a join key.
         InvalidRequest: anything else that is wrong with the request.
     """
+    entities = _as_table(entities)
     references = _references(repo, features)
     names = [f"{one.view}__{one.feature}" if full_names else one.output_name for one in references]
     clash = sorted(set(names) & set(entities.column_names))
@@ -117,6 +121,24 @@ def plan_training_set(
         _check_join_keys(view, entities)
         views.append(_asked_part(ViewOutputs(view, places, columns)))
     return TrainingSetPlan(tuple(views), tuple(names), _labels(entities, timestamp_column, at_ms))
+
+
+def _as_table(entities: object) -> pa.Table:
+    """An Arrow table; of pandas, Polars and whatever else says what it holds as Arrow does."""
+    if isinstance(entities, pa.Table):
+        return entities
+    if not hasattr(entities, "__arrow_c_stream__"):
+        raise InvalidRequest(
+            f"the entities are a {type(entities).__name__}, not a table",
+            hint="give a pyarrow.Table, or a data frame of pandas or Polars",
+        )
+    try:
+        table = pa.RecordBatchReader.from_stream(entities).read_all()
+    except (pa.ArrowException, ValueError) as error:
+        hint = "give its columns one type each, or a pyarrow.Table"
+        raise InvalidRequest("the entities make no Arrow table", detail=str(error), hint=hint) from error
+    # A nameless index of pandas, such as that of some rows of a frame, is no column of the author's.
+    return table.drop_columns([name for name in table.column_names if name.startswith(PANDAS_INDEX)])
 
 
 def _asked_part(outputs: ViewOutputs) -> ViewOutputs:

@@ -18,7 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from featurestore.core.spec import ViewSpec
-from featurestore.errors import InvalidRequest, Unavailable
+from featurestore.errors import Unavailable
+from featurestore.offline.disk import make_directory, of_disk
 from featurestore.offline.training_set.arrow_columns import content_digest
 from featurestore.offline.training_set.histories import History, KeepsPositions
 from featurestore.offline.training_set.plan import TrainingSetPlan
@@ -91,11 +92,10 @@ def _locked(directory: Path) -> int:
     """A descriptor that holds a lock on a directory; the kernel lets go when the process ends, however it ends."""
     while True:
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
         except OSError as error:
-            raise InvalidRequest(
-                f'work directory "{directory.parent}" cannot be written: {error.strerror}', hint="name another one"
-            ) from error
+            fact = f'work directory "{directory.parent}" cannot be written'
+            raise of_disk(error, fact, directory, unavailable=Unavailable) from error
         lock = os.open(directory, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

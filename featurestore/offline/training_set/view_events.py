@@ -22,7 +22,7 @@ from featurestore.core.tiles.tiles import Blobs, join_blobs
 from featurestore.offline.training_set.arrow_columns import column_values, strings
 from featurestore.offline.training_set.entity_numbers import EntityNumbers
 from featurestore.offline.training_set.histories import EVENT_TIME, History
-from featurestore.wire.payloads import EVENT_TIME_MS_MIN
+from featurestore.wire.moments import EVENT_TIME_MS_MIN
 
 BLOCK_ROWS = 1 << 20
 """Rows that are looked up at once, if memory allows: Arrow builds a table of the wanted keys for every look-up."""

@@ -152,13 +152,23 @@ class RegisteredView:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredProjection:
-    """What a service takes from one view; `alias` "" and `version` None where the author gave none."""
+    """What a service takes from one view.
+
+    Attributes:
+        view: its name.
+        alias: another name for it; "" where the author gave none.
+        features: names.
+        join_key_map: join key -> name in requests, where they differ.
+        version: that is asked for; None where the author gave none.
+        kind: what Feast calls the kind of view; "" in registries of older releases.
+    """
 
     view: str
     alias: str
     features: tuple[str, ...]
     join_key_map: Mapping[str, str]
     version: int | None
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +246,27 @@ def registry_from_rows(rows: Mapping[str, Iterable[bytes]]) -> bytes:
     return bytes(registry.SerializeToString(deterministic=True))
 
 
+def registry_of_view(project: str, view: bytes, entities: Iterable[bytes], *, is_stream: bool) -> bytes:
+    """A serialized feast.core.Registry of one view, online whatever it says.
+
+    Args:
+        project: Feast project.
+        view: serialized StreamFeatureView or FeatureView.
+        entities: its entities, serialized.
+        is_stream: which of the two it is.
+    """
+    registry: Any = message_class("feast.core.Registry")()
+    registry.projects.add().spec.name = project
+    for each in entities:
+        entity = registry.entities.add()
+        entity.ParseFromString(each)
+        entity.spec.project = project
+    message = (registry.stream_feature_views if is_stream else registry.feature_views).add()
+    message.ParseFromString(view)
+    message.spec.project, message.spec.online = project, True
+    return bytes(registry.SerializeToString(deterministic=True))
+
+
 def _parse(full_name: str, content: bytes) -> Any:
     message: Any = message_class(full_name)()
     try:
@@ -302,6 +333,7 @@ def _service(spec: Any) -> RegisteredService:
                 features=tuple(column.name for column in each.feature_columns),
                 join_key_map=dict(each.join_key_map),
                 version=each.version_tag if each.HasField("version_tag") else None,
+                kind=each.view_type,
             )
             for each in spec.features
         ),

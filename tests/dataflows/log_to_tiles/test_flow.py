@@ -16,6 +16,22 @@ from featurestore.online.redis.store import connect
 from featurestore.testing.servers import redis_server
 from tests.dataflows.conftest import StartStream, start_cluster
 from tests.dataflows.payments import PROJECT, TOPIC, assert_every_value_is_exact, make_payments
+from tests.dataflows.stream_process import StreamProcess
+
+
+def wait_until_both_serve(stream: StreamProcess) -> None:
+    """New views are answered from once they have read what there was."""
+    stream.wait_until(lambda: stream.output.count("has caught up and serves") == 2)
+
+
+def wait_until_it_follows(stream: StreamProcess) -> None:
+    """Both views are in the live stage, and the stage runs."""
+
+    def follows() -> bool:
+        _, planned, since = stream.output.partition("live: cards@1, merchants@1 from")
+        return bool(planned) and "lag 0" in since
+
+    stream.wait_until(follows)
 
 
 def test_every_value_of_a_log_is_the_oracles(start_stream: StartStream, tmp_path: Path, redis_url: str) -> None:
@@ -59,6 +75,7 @@ def test_sigterm_commits_what_was_read_and_exits_zero(
     first.append_to(tmp_path / "log")
     stream = start_stream("--log-dir", str(tmp_path / "log"))
     stream.wait_for("lag 0")
+    wait_until_both_serve(stream)
 
     stream.terminate()
     assert stream.wait() == 0, stream.output
@@ -83,6 +100,7 @@ def test_events_are_servable_while_the_log_grows(start_stream: StartStream, tmp_
         stream.wait_for(f"{len(payments.records[0])} read")
         log.write(last[20:] + b"\n")
     stream.wait_for(f"{len(payments.records[0]) + 1} read · ")
+    wait_until_both_serve(stream)
     stream.terminate()
 
     assert stream.wait() == 0, stream.output
@@ -120,7 +138,7 @@ def test_both_processes_of_a_cluster_work_and_end_together(
     payments.append_to(tmp_path / "log")
     first, second = start_cluster(start_stream, 2, "--log-dir", str(tmp_path / "log"))
     for process in (first, second):
-        process.wait_for("lag 0")
+        wait_until_it_follows(process)
 
     second.terminate()
 
@@ -134,7 +152,7 @@ def test_the_other_process_of_a_cluster_ends_when_one_is_killed(start_stream: St
     make_payments(2_000, seed=8).append_to(tmp_path / "log")
     first, second = start_cluster(start_stream, 2, "--log-dir", str(tmp_path / "log"))
     for process in (first, second):
-        process.wait_for("lag 0")
+        wait_until_it_follows(process)
 
     first.kill()
 
@@ -270,6 +288,7 @@ def test_bytewaxs_own_runner_runs_the_flow(start_stream: StartStream, tmp_path: 
         environment={"FEATURESTORE_LOG_DIR": str(tmp_path / "log")},
     )
     stream.wait_for("lag 0")
+    wait_until_both_serve(stream)
     stream.terminate()
 
     assert stream.wait() == 0, stream.output
@@ -280,7 +299,8 @@ def test_a_log_that_is_shorter_than_what_was_read_is_refused(start_stream: Start
     """Lost events are an error with a remedy, never a silent new beginning."""
     make_payments(1_000, seed=18, partitions=1).append_to(tmp_path / "log")
     assert start_stream("--log-dir", str(tmp_path / "log"), "--until-end").wait() == 0
-    (tmp_path / "log" / TOPIC / "0.jsonl").write_bytes(b"{}\n")
+    path = tmp_path / "log" / TOPIC / "0.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:1]))
 
     stream = start_stream("--log-dir", str(tmp_path / "log"), "--until-end")
 

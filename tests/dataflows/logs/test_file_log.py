@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from dataflows.logs import file_log
 from dataflows.logs.file_log import FileLog
 from featurestore.core.spec import Column, SourceSpec, ValueType
-from featurestore.errors import EventsLost, SourceUnavailable
+from featurestore.errors import EventsLost, InvalidRequest, SourceUnavailable
+from featurestore.wire.payloads import EventDecoder
 
 SOURCE = SourceSpec("s", "topic", (Column("at", ValueType.INT64),), "at")
 
@@ -46,7 +47,7 @@ def test_reading_from_any_record_gives_the_rest_of_the_log(
     records_max: int,
     data: st.DataObject,
 ) -> None:
-    """Blocks may end anywhere, and a line without its newline is not there yet."""
+    """Blocks may end anywhere, a line without its newline is not there yet, and a blank one only takes a number."""
     monkeypatch.setattr(file_log, "BLOCK_BYTES", block_bytes)
     monkeypatch.setattr(file_log, "INDEX_RECORDS", 3)
     (tmp_path / "topic").mkdir(exist_ok=True)
@@ -54,10 +55,10 @@ def test_reading_from_any_record_gives_the_rest_of_the_log(
     log = FileLog(tmp_path)
     start = data.draw(st.integers(0, len(lines)))
 
-    everything = list(enumerate(lines))
+    everything = [(number, line) for number, line in enumerate(lines) if line.strip()]
 
     assert collect(log, None, records_max) == everything
-    assert collect(log, start, records_max) == everything[start:]
+    assert collect(log, start, records_max) == [record for record in everything if record[0] >= start]
 
 
 def collect(log: FileLog, start: int | None, records_max: int) -> list[tuple[int, bytes]]:
@@ -146,3 +147,60 @@ def test_the_end_of_a_file_is_its_number_of_complete_lines(tmp_path: Path, monke
         assert collect(log, 4, 10) == [(4, b"three"), (5, b"four")]
     with pytest.raises(SourceUnavailable, match="cannot be opened"):
         FileLog(tmp_path).ends(SOURCE, [1])
+
+
+@pytest.mark.parametrize("step_bytes", [7, 100, 10_000])
+def test_a_line_without_an_end_is_not_kept_in_memory_and_becomes_a_letter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_bytes: int
+) -> None:
+    """However it grows, only its beginning is kept; the records around it are whole, and its number is its own."""
+    monkeypatch.setattr(file_log, "RECORD_BYTES_MAX", 5_000)
+    monkeypatch.setattr(file_log, "CUT_RECORD_BYTES", 50)
+    (tmp_path / "topic").mkdir()
+    path = tmp_path / "topic" / "0.jsonl"
+    path.write_bytes(b'{"at": 1795996740000}\n')
+    reader = FileLog(tmp_path).open(SOURCE, 0, None)
+    batches = [reader.read(10)]
+    endless = b'{"at": 1795996740000}' + b" " * 60_000 + b"}"
+    for begin in range(0, len(endless), step_bytes):
+        with path.open("ab") as file:
+            file.write(endless[begin : begin + step_bytes])
+        batches.append(reader.read(10))
+    with path.open("ab") as file:
+        file.write(b'\n{"at": 1795996741000}\n')
+    batches.append(reader.read(10))
+
+    records = [record for one in batches if one for record in zip(one.offsets.tolist(), one.payloads, strict=True)]
+    assert [(number, len(payload)) for number, payload in records] == [(0, 21), (1, 51), (2, 21)]
+    assert endless.startswith(records[1][1][:-1])
+    last = batches[-1]
+    assert last is not None
+    decoded = EventDecoder(SOURCE, []).decode(last, now_ms=1_795_996_800_000)
+    assert [letter.offset for letter in decoded.dead_letters] == [1]
+    assert decoded.events.offsets.tolist() == [2]
+
+
+def test_blank_lines_and_the_mark_of_utf_8_are_no_dead_letters(tmp_path: Path) -> None:
+    """Editors and shells leave them; a blank line is counted, as every line is, and nothing else happens."""
+    (tmp_path / "topic").mkdir()
+    (tmp_path / "topic" / "0.jsonl").write_bytes(
+        b'\xef\xbb\xbf{"at": 1795996740000}\n\n \r\n{"at": 1795996741000}\r\n\n'
+    )
+    batch = FileLog(tmp_path).open(SOURCE, 0, None).read(10)
+    assert batch is not None
+    decoded = EventDecoder(SOURCE, []).decode(batch, now_ms=1_795_996_800_000)
+
+    assert decoded.dead_letters == ()
+    assert decoded.events.offsets.tolist() == [0, 3]
+    assert batch.next_offset == 5
+
+
+def test_a_file_that_may_not_be_read_is_no_reason_to_wait(tmp_path: Path) -> None:
+    """Nor is a directory that is a file: the path and the reason are said at once."""
+    (tmp_path / "topic").touch()
+    with pytest.raises(InvalidRequest, match=f'not a directory: "{tmp_path}/topic"'):
+        FileLog(tmp_path).partitions(SOURCE)
+    (tmp_path / "topic").unlink()
+    (tmp_path / "topic" / "0.jsonl").mkdir(parents=True)
+    with pytest.raises(InvalidRequest, match=f'is a directory: "{tmp_path}/topic/0.jsonl"'):
+        FileLog(tmp_path).open(SOURCE, 0, None)

@@ -18,7 +18,7 @@ import redis
 
 from featurestore.clock import SystemClock
 from featurestore.core.spec import RepoSpec, SourceSpec
-from featurestore.definitions.registry import read_registry
+from featurestore.definitions.registry import open_registry, read_registry
 from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.snapshot import LogSnapshot
@@ -29,11 +29,11 @@ from featurestore.offline.parity.report import ParityReport, ValueOutcome
 from featurestore.offline.training_set.plain_join import PlainHistory
 from featurestore.online.generations import GenerationCatalog
 from featurestore.online.redis.store import connect
-from featurestore.serving.catalog.registry import open_registry
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.sampling.sample import FeatureLog
 from featurestore.serving.server import FeatureServer
+from featurestore.wire.codecs.head_kernels import BESIDE_BODY
 from featurestore.wire.codecs.plain_row import encode_values
 from featurestore.wire.entity_key import lane_of
 from featurestore.wire.store_layout import plain_key
@@ -209,7 +209,10 @@ class Stand:
         """Let the store hold an entity's recent events twice."""
         client: Any = redis.Redis.from_url(self.redis_url)
         [head] = client.scan_iter(match=f"*{view}@*/h/{key}")
-        client.append(head, client.get(head))
+        rows = client.get(head)
+        # A mark stands in the first row of a head alone.
+        mark = BESIDE_BODY if client.exists(head.replace(b"/h/", b"/b/")) else 0
+        client.append(head, bytes([rows[0] ^ mark]) + rows[1:])
         client.close()
 
     def forget(self, view: str, key: int) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from featurestore.cli.main import main
+from featurestore.core.spec import Column, PlainViewSpec, RepoSpec, ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.reader import EventLog
@@ -29,10 +30,11 @@ from featurestore.offline.spark.files import (
 )
 from featurestore.offline.training_set.build import build_training_set, write_training_set
 from featurestore.offline.training_set.histories import EventLogHistory, FileHistory
+from featurestore.offline.training_set.plain_join import PlainHistory
 from featurestore.offline.training_set.plan import plan_training_set
 from featurestore.offline.training_set.view_events import LabelReach, reach_of
 from featurestore.testing.strategies import StreamCase, stream_cases
-from featurestore.wire.payloads import EVENT_TIME_MS_MAX
+from featurestore.wire.moments import EVENT_TIME_MS_MAX
 from tests.offline.event_log.event_logs import PAYMENTS, Crash, FaultyFiles, offsets_of, write_commits
 from tests.offline.spark.tables import Past, differing, make_past
 from tests.offline.training_set.label_tables import CARD, NOON_MS, PAIR, history_table, payments, repo_of
@@ -273,6 +275,16 @@ def test_what_cannot_be_is_said(
     frame = spark.createDataFrame([(1, 0)], "card bigint, event_timestamp bigint")
     with pytest.raises(InvalidRequest, match='"card" is of type int64, not string'):
         spark_training_set(spark, repo_of(CARD), "all", frame, history=SparkFiles(tmp_path / "events.parquet"))
+    everybody = PlainViewSpec("mood", (), (Column("mood", ValueType.INT64),), None, None)
+    with pytest.raises(InvalidRequest, match='feature view "mood" has no entities'):
+        spark_training_set(
+            spark,
+            RepoSpec("test", (), (everybody,), ()),
+            ["mood:mood"],
+            frame,
+            history=SparkFiles(tmp_path / "events.parquet"),
+            plain={"mood": PlainHistory(str(tmp_path / "events.parquet"), "paid_at")},
+        )
     words = ["history", "--repo", str(past.repo), "--feature", "card_activity:card_count_1d", "--engine", "spark"]
     (tmp_path / "labels").mkdir()
     words += ["--entities", str(tmp_path / "labels"), "--out", str(tmp_path / "out.parquet")]

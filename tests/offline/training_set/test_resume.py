@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from featurestore.offline.training_set.build import (
 from featurestore.offline.training_set.histories import EventLogHistory, FileHistory, History
 from featurestore.offline.training_set.plan import plan_training_set
 from featurestore.testing.clock import ManualClock
+from tests.full_disk import files_of_at_most
 from tests.offline.event_log.event_logs import BEGIN_MS, DAY_MS, PAYMENTS, write_commits
 from tests.offline.training_set.label_tables import CARD, NOON_MS, payments, repo_of
 
@@ -311,24 +310,13 @@ def test_files_that_change_while_they_are_read_are_refused(tmp_path: Path) -> No
     assert [489] == found["amount_1h"].to_pylist()
 
 
-@contextmanager
-def small_disk(size_bytes: int) -> Iterator[None]:
-    """No file may become larger than that, and to write on is refused."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_a_full_disk_is_named(past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_kept: bool) -> None:
     """The directory, and what can be done; nothing is left but what was asked to be kept."""
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     work_dir = past.work_dir if is_kept else None
-    with small_disk(500), pytest.raises(Unavailable, match='" cannot be written') as caught:
+    with files_of_at_most(500), pytest.raises(Unavailable, match='" cannot be written') as caught:
         build_training_set(REPO, "all", LABELS, history=past.history(), work_dir=work_dir, memory_bytes=1)
 
     assert str(past.work_dir if is_kept else tmp_path / "temporary") in caught.value.message
@@ -339,7 +327,7 @@ def test_a_full_disk_is_named(past: Past, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_disk_that_is_full_for_the_answer_is_named(past: Past, tmp_path: Path) -> None:
     """And no half of a file stays."""
     plan = plan_training_set(REPO, "all", LABELS)
-    with small_disk(500), pytest.raises(Unavailable, match=r'train\.parquet" cannot be written') as caught:
+    with files_of_at_most(500), pytest.raises(Unavailable, match=r'train\.parquet" cannot be written') as caught:
         write_training_set(plan, tmp_path / "train.parquet", history=past.history())
 
     assert "too large" in caught.value.detail
@@ -370,7 +358,7 @@ def test_a_place_that_cannot_be_written_is_found_out_first(past: Past, name: str
 def test_a_work_directory_that_cannot_be_made_is_named(past: Past, tmp_path: Path) -> None:
     """In one line."""
     (tmp_path / "file").touch()
-    with pytest.raises(InvalidRequest, match=r'work directory ".*file/work" cannot be written: Not a directory'):
+    with pytest.raises(InvalidRequest, match=r'work directory ".*file/work" cannot be written: not a directory'):
         build_training_set(REPO, "all", LABELS, history=past.history(), work_dir=tmp_path / "file" / "work")
 
 

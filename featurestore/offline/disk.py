@@ -1,0 +1,149 @@
+"""Files of this machine that must be there before something else is committed, and what to do when the disk refuses.
+
+    append_lines     all lines or none: what a full disk took of them is taken back, a line that a crash tore is cut off
+    complete_file    a whole file under its name, or no file of that name
+
+Both return when the bytes, the file's name and the directories above it would survive a loss of power. What they make
+is for the eyes of its user alone: letters, logs and training sets hold what the events hold.
+
+A write may be short: the kernel takes what there is room for and says how much that was, and the next write says why.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from featurestore.errors import FeatureStoreError, InvalidRequest, Unavailable
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FINAL = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+)
+_TAIL_BYTES = 64 * 1024
+"""Bytes in one look for the end of a file's last whole line."""
+
+
+def append_lines(path: Path, lines: bytes) -> None:
+    """Append whole lines to a file, durably; several processes may.
+
+    Args:
+        path: made with its directories if need be.
+        lines: ends with a newline.
+
+    Raises:
+        OSError: there is nothing of the lines in the file.
+    """
+    make_directory(path.parent)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+    try:
+        with suppress(OSError):  # a file system without locks; who shares it must take care
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        end = _end_of_last_line(descriptor)
+        if end < os.fstat(descriptor).st_size:
+            os.ftruncate(descriptor, end)
+        try:
+            write_all(descriptor, lines)
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, end)
+            raise
+        # Each time: whoever made the file may have been killed before it could make its name durable.
+        sync(path.parent)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """A file to write, which gets its name when the block ends; nothing is left of it when the block or the disk fails.
+
+    Args:
+        path: its name; its directory exists. Whatever has that name is replaced.
+
+    Yields:
+        What to write: an empty file beside it, hidden.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    new_file(unfinished)
+    try:
+        yield unfinished
+        sync(unfinished)
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def new_file(path: Path, mode: int = FILE_MODE) -> None:
+    """An empty file, for others to write."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode))
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write until everything is written."""
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def make_directory(path: Path, mode: int = DIRECTORY_MODE) -> None:
+    """Make a directory and those above it, durably: a file is lost with the directory that it is in."""
+    if not path.is_dir():
+        make_directory(path.parent, mode)
+        try:
+            path.mkdir(mode, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Make a file, or a directory's entries, durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def of_disk(error: OSError, fact: str, path: Path | str, *, unavailable: type[Unavailable]) -> FeatureStoreError:
+    """What a refusal of the operating system means for whoever wanted a file.
+
+    Args:
+        error: the refusal.
+        fact: what cannot be done, such as 'log file "x" cannot be opened'.
+        path: of the file; the refusal may know better.
+        unavailable: kind of error to be tried again.
+
+    Returns:
+        InvalidRequest where trying again is of no use before somebody has changed something.
+    """
+    place = error.filename if isinstance(error.filename, str | os.PathLike) else path
+    reason = (error.strerror or str(error)).lower()
+    message = f'{fact}: {reason}: "{os.fspath(place)}"'
+    if error.errno in _FINAL:
+        return InvalidRequest(message, hint="give this process the right to it, or name another place")
+    if error.errno in _FULL:
+        return unavailable(message, hint="make room there; nothing is lost")
+    return unavailable(message, hint="check that the disk is there and answers")
+
+
+def _end_of_last_line(descriptor: int) -> int:
+    """The byte behind a file's last newline, 0 where it has none."""
+    end = os.fstat(descriptor).st_size
+    while end > 0:
+        begin = max(0, end - _TAIL_BYTES)
+        newline = os.pread(descriptor, end - begin, begin).rfind(b"\n")
+        if newline >= 0:
+            return begin + newline + 1
+        end = begin
+    return 0
