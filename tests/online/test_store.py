@@ -2,6 +2,7 @@
 
 import os
 import threading
+from typing import Any
 
 import pytest
 import redis
@@ -108,7 +109,7 @@ def test_a_checkpoint_is_read_in_the_same_step_as_the_tiles(store: RedisStore) -
 
 def test_a_user_without_rights_is_told_of_all_that_are_missing(redis_url: str) -> None:
     """Inside scripts and outside: one list, ready to be given."""
-    admin = redis.Redis.from_url(redis_url)
+    admin: Any = redis.Redis.from_url(redis_url)
     everything = ["on", "nopass", "~*", "+@all"]
     restricted = [*everything, "-append", "-setrange", "-hgetall"]
     admin.execute_command("ACL", "SETUSER", "writer", "reset", *restricted)

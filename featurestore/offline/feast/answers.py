@@ -27,7 +27,7 @@ from featurestore.offline.training_set.build import OUTPUT_ROWS, ProgressReport,
 from featurestore.offline.training_set.plain_join import PlainHistory, newest_rows
 from featurestore.offline.training_set.plan import TrainingSetPlan, plan_training_set
 from featurestore.offline.training_set.view_events import reach_of
-from featurestore.wire.payloads import EVENT_TIME_MS_MIN
+from featurestore.wire.moments import EVENT_TIME_MS_MIN
 
 
 @dataclass(frozen=True, slots=True)

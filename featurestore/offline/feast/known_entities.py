@@ -23,12 +23,13 @@ from featurestore.offline.feast.tables import Tables
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES, cast_column
 from featurestore.offline.training_set.histories import EVENT_TIME, open_dataset
 from featurestore.offline.training_set.label_times import moments_ms
+from featurestore.offline.training_set.plain_join import key_column
 
 
 def known_entities(
     views: Sequence[AskedView], history: StreamHistories, tables: Tables, begin: datetime, end: datetime
 ) -> pa.Table:
-    """Join keys of all entities of a span, sorted, each once.
+    """Join keys of all entities of a span, sorted, each once; one row without columns where views have no entities.
 
     Args:
         views: whose entities.
@@ -42,6 +43,8 @@ def known_entities(
         Unavailable: it cannot be read now.
     """
     keys = _common_keys(views)
+    if not keys:
+        return pa.table({"everybody": [True]}).select([])  # of views without entities: one row, which has no keys
     from_ms, to_ms = milliseconds(begin), milliseconds(end)
     types = {views[0].column_of(key.name): ARROW_TYPES[key.type] for key in views[0].spec.join_keys}
     pieces = [pa.schema([(name, types[name]) for name in keys]).empty_table()]
@@ -95,4 +98,6 @@ def _of_table(view: AskedView, tables: Tables, from_ms: int, to_ms: int, end: da
     for batch in open_dataset(history.data, history.format).to_batches(columns=columns):
         times_ms, is_timed = moments_ms(batch.column(len(names)), history.timestamp_column)
         rows = np.flatnonzero(is_timed & (times_ms >= from_ms) & (times_ms <= to_ms))
-        yield batch.select(list(range(len(names)))).rename_columns(names).take(pa.array(rows))
+        found = batch.select(list(range(len(names)))).rename_columns(names).take(pa.array(rows))
+        keys = [key_column(found.column(key.name), key) for key in view.spec.join_keys]
+        yield pa.RecordBatch.from_arrays(keys, names=names)

@@ -1,6 +1,7 @@
 """Rows of Parquet tables for Feast: what materialize reads, and what logged features are read by.
 
-    pull_latest   of each entity the newest row in a span; of rows of one time the one created last, else the later one
+    pull_latest   of each entity the newest row in a span; of rows of one time the one created last, else the later one;
+                  and every row that lacks a join key
     pull_all      every row in a span, in the table's order
 
 Feast's own store for files is not used for this. It sorts by one column after the other with a sort that is not stable,
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import reduce
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,7 @@ from feast.errors import FeastJoinKeysDuringMaterialization
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.on_demand_feature_view import OnDemandFeatureView
+from feast.saved_dataset import ValidationReference
 
 from featurestore.core.events import Int64Array
 from featurestore.definitions.problems import suggest
@@ -31,6 +34,18 @@ from featurestore.offline.training_set.plain_join import moments_us
 
 Seconds = int
 """Feast's unit of a timeout."""
+
+_NULLABLE = {
+    pa.int8(): "Int8",
+    pa.int16(): "Int16",
+    pa.int32(): "Int32",
+    pa.int64(): "Int64",
+    pa.uint8(): "UInt8",
+    pa.uint16(): "UInt16",
+    pa.uint32(): "UInt32",
+    pa.uint64(): "UInt64",
+}
+"""Integers that may be null, as pandas calls them."""
 
 _EPOCH_US = np.datetime64(0, "us")
 
@@ -73,11 +88,36 @@ class TableJob(RetrievalJob):
 
     def _to_df_internal(self, timeout: Seconds | None = None) -> pd.DataFrame:
         """The table."""
-        return self._to_arrow_internal(timeout).to_pandas()
+        return data_frame(self._to_arrow_internal(timeout))
+
+    def to_df(
+        self, validation_reference: ValidationReference | None = None, timeout: Seconds | None = None
+    ) -> pd.DataFrame:
+        """The table, integers beside nulls as nullable ones."""
+        return data_frame(self.to_arrow(validation_reference, timeout))
+
+
+def data_frame(table: pa.Table) -> pd.DataFrame:
+    """A table for pandas, exact: integers beside nulls are nullable ones ("Int64"), where pandas would give floats.
+
+    Lists that have nulls among their integers become arrays of objects.
+    """
+    frame = table.to_pandas()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_integer(column.type) and column.null_count:
+            frame[name] = pd.Series(pd.array(column.to_pylist(), dtype=_NULLABLE[column.type]), index=frame.index)
+        elif _is_integer_list(column.type) and pc.list_flatten(column).null_count:
+            lists = [None if row is None else np.array(row, dtype=object) for row in column.to_pylist()]
+            frame[name] = pd.Series(lists, index=frame.index, dtype=object)
+    return frame
+
+
+def _is_integer_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) and pa.types.is_integer(kind.value_type))
 
 
 def pull_latest(dataset: pads.Dataset, wanted: WantedColumns, span: Span) -> pa.Table:
-    """The newest row of each entity.
+    """The newest row of each entity, and every row without a join key.
 
     Args:
         dataset: a table with its past.
@@ -95,8 +135,11 @@ def pull_latest(dataset: pads.Dataset, wanted: WantedColumns, span: Span) -> pa.
     ascending = table.take(pa.array(np.lexsort((created_us, times_us))))
     keys = list(wanted.join_keys) or [DUMMY_ENTITY_ID]
     numbered = ascending.select(keys).append_column("row", pa.array(np.arange(table.num_rows)))
-    newest = numbered.group_by(keys).aggregate([("row", "max")]).column("row_max")
-    return ascending.take(newest.take(pc.sort_indices(newest)))
+    # Rows without a key are of no entity, so none is newer than another: whoever reads on skips and counts them all.
+    is_anybody = reduce(pc.and_, (pc.is_valid(numbered.column(key)) for key in keys))
+    newest = numbered.filter(is_anybody).group_by(keys).aggregate([("row", "max")]).column("row_max")
+    chosen = pa.concat_arrays([*newest.chunks, *numbered.filter(pc.invert(is_anybody)).column("row").chunks])
+    return ascending.take(chosen.take(pc.sort_indices(chosen)))
 
 
 def pull_all(dataset: pads.Dataset, wanted: WantedColumns, span: Span) -> pa.Table:

@@ -15,8 +15,6 @@ import pandas as pd
 import pyarrow as pa
 from feast import FeatureView, StreamFeatureView
 from feast.infra.registry.base_registry import BaseRegistry
-from feast.project import Project
-from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 
 from featurestore.core.spec import PlainViewSpec, ViewSpec
 from featurestore.definitions.problems import suggest
@@ -24,6 +22,7 @@ from featurestore.definitions.registry import compile_registry
 from featurestore.errors import InvalidRequest, UnknownJoinKey
 from featurestore.offline.training_set.label_times import label_moments_ms
 from featurestore.offline.training_set.plan import Labels
+from featurestore.wire.feast.registry import registry_of_view
 
 EVENT_TIMESTAMP = "event_timestamp"
 """Feast's name of the label times' column."""
@@ -155,19 +154,23 @@ def answer_names(views: Sequence[AskedView], feature_refs: Sequence[str]) -> tup
 
 def _compile(project: str, table: FeatureView, registry: BaseRegistry) -> ViewSpec | PlainViewSpec:
     """One view, as the registry would give it."""
-    content = RegistryProto()
-    content.projects.append(Project(name=project).to_proto())
-    for name in table.entities:
-        entity = registry.get_entity(name, project, allow_cache=True).to_proto()
-        entity.spec.project = project
-        content.entities.append(entity)
-    view = table.to_proto()
-    view.spec.project = project
-    view.spec.online = True  # history does not depend on whether a view is served online too
-    (content.stream_feature_views if isinstance(table, StreamFeatureView) else content.feature_views).append(view)
-    repo = compile_registry(content.SerializeToString(), project=project).require_sound()
+    if not isinstance(table, FeatureView):
+        raise InvalidRequest(
+            f'"{table.name}" is a {type(table).__name__}, of which there is no history here',
+            hint="ask for the feature views without it",
+        )
+    entities = [registry.get_entity(name, project, allow_cache=True).to_proto() for name in table.entities]
+    content = registry_of_view(
+        project,
+        table.to_proto().SerializeToString(),
+        [entity.SerializeToString() for entity in entities],
+        is_stream=isinstance(table, StreamFeatureView),
+    )
+    compilation = compile_registry(content, project=project)
+    repo = compilation.require_sound()
     spec = repo.view(table.name) or repo.plain_view(table.name)
-    assert spec is not None, "what has no problems was compiled"
+    if spec is None:
+        raise InvalidRequest(compilation.notes[0], hint="ask for the other views without it")
     return spec
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -24,7 +25,7 @@ from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 from featurestore.clock import Clock, SystemClock
 from featurestore.errors import DeadlineSpent, InvalidRequest, Unavailable
 from featurestore.offline.feast.answers import HistoryRequest, answer_blocks
-from featurestore.offline.feast.pull import Seconds
+from featurestore.offline.feast.pull import Seconds, TableJob, data_frame
 from featurestore.offline.feast.saved import write_training_set_files
 from featurestore.offline.feast.tables import file_system_of
 from featurestore.offline.training_set.build import TrainingSetProgress
@@ -79,7 +80,7 @@ class HistoryRetrievalJob(RetrievalJob):
     def to_df(
         self, validation_reference: ValidationReference | None = None, timeout: Seconds | None = None
     ) -> pd.DataFrame:
-        """The entities' rows, order, columns and index, and the features behind them.
+        """The entities' rows, order, columns and index, and the features behind them (see `data_frame`).
 
         Args:
             validation_reference: Feast's check of the result; raises what Feast raises.
@@ -89,11 +90,34 @@ class HistoryRetrievalJob(RetrievalJob):
             DeadlineSpent: it took longer.
             InvalidRequest, Unavailable: as `featurestore.offline.training_set.build.build_training_set`.
         """
-        frame = super().to_df(validation_reference, timeout)
+        frame = data_frame(self.to_arrow(validation_reference, timeout))
         index = self._request.rows.index
         if index is not None:
             frame.index = index
         return frame
+
+    def to_tensor(
+        self, kind: str = "torch", default_value: Any = float("nan"), timeout: Seconds | None = None
+    ) -> dict[str, Any]:
+        """As in Feast: a tensor has no nulls, so that integers beside them take the default, or become floats.
+
+        Raises:
+            InvalidRequest: an integer is no float.
+        """
+        table = self.to_arrow(timeout=timeout)
+        for place, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
+            if pa.types.is_integer(column.type) and column.null_count:
+                try:
+                    is_whole = isinstance(default_value, int)
+                    filled = column.fill_null(default_value) if is_whole else column.cast(pa.float64())
+                except pa.ArrowInvalid as error:
+                    raise InvalidRequest(
+                        f'"{name}" has integers beside nulls that are no floats',
+                        detail=str(error),
+                        hint="give an integer as default_value",
+                    ) from error
+                table = table.set_column(place, name, filled)
+        return TableJob(lambda: table).to_tensor(kind, default_value)
 
     def to_arrow_batches(self, timeout: Seconds | None = None) -> Iterator[pa.RecordBatch]:
         """As `to_arrow`, a block at a time."""
@@ -164,7 +188,7 @@ class HistoryRetrievalJob(RetrievalJob):
 
     def _to_df_internal(self, timeout: Seconds | None = None) -> pd.DataFrame:
         """Without on-demand views, which Feast adds."""
-        return self._to_arrow_internal(timeout).to_pandas()
+        return data_frame(self._to_arrow_internal(timeout))
 
     def _blocks(self, timeout: Seconds | None) -> Iterator[pa.Table]:
         """Label rows with windowed and plain features."""

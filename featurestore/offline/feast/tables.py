@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -31,6 +32,9 @@ from featurestore.errors import InvalidRequest, Unavailable
 
 FILE_STORES = ("file", "dask")
 """Names of Feast's store that reads Parquet files and nothing else."""
+
+FLOAT_INTEGER_MAX = 2**53
+"""From here on not every integer is a float, so that one which is may once have been another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,9 @@ class Tables:
                 f'the rows for data source "{source.name}" have columns {", ".join(rows.column_names)}',
                 hint=f"its own are {', '.join(old.schema.names)}",
             )
+        for name in old.schema.names:
+            if pa.types.is_integer(old.schema.field(name).type):
+                _check_digits(source, name, rows.column(name))
         address = self.address_of(source.path)
         filesystem, path = file_system_of(address, source.s3_endpoint_override or "", source.resolve_credentials())
         try:
@@ -177,6 +184,20 @@ class Tables:
             ) from error
         except OSError as error:
             raise Unavailable(f'"{address}" cannot be written', detail=str(error)) from error
+
+
+def _check_digits(source: DataSource, name: str, column: pa.ChunkedArray) -> None:
+    """Floats may stand for integers where they are integers beyond doubt."""
+    if not pa.types.is_floating(column.type):
+        return
+    largest = pc.max(pc.abs(column)).as_py()
+    if largest is not None and largest >= FLOAT_INTEGER_MAX:
+        raise InvalidRequest(
+            f'column "{name}" for data source "{source.name}" has integers as floats, up to {largest:.0f}, whose last'
+            " digits may be lost",
+            detail="pandas turns a column of integers with nulls into floats.",
+            hint='give it as astype("Int64"), or from Arrow',
+        )
 
 
 def is_parquet_source(source: DataSource) -> TypeGuard[FileSource]:

@@ -112,9 +112,11 @@ class DistinctReads:
         self.rows: list[list[int]] = []
         self.row_count = row_count
         for part in plan.stream_parts:
-            self._add([EntityRead(part.generation, key) for key in _entity_keys(plan, part, columns)])
+            self._add([EntityRead(part.generation, key) for key in _entity_keys(plan, part, columns, row_count)])
         for plain in plan.plain_parts:
-            self._add([PlainRead(plain.project, plain.spec, key) for key in _entity_keys(plan, plain, columns)])
+            self._add(
+                [PlainRead(plain.project, plain.spec, key) for key in _entity_keys(plan, plain, columns, row_count)]
+            )
         if limits.reads_max is not None and len(self.wanted) > limits.reads_max:
             raise LimitExceeded(
                 f"the request needs {len(self.wanted)} reads of the store, the limit is {limits.reads_max}",
@@ -370,8 +372,10 @@ class Assembly:
         )
 
 
-def _entity_keys(plan: ServicePlan, part: StreamPart | PlainPart, columns: KeyColumns) -> list[bytes]:
+def _entity_keys(plan: ServicePlan, part: StreamPart | PlainPart, columns: KeyColumns, row_count: int) -> list[bytes]:
     """Canonical entity key of each row for one view."""
+    if not part.key_columns:
+        return [encode_key(())] * row_count  # one row for all
     if len(part.key_columns) == 1:
         keys = [encode_value(value) for value in columns[part.key_columns[0]]]
     else:

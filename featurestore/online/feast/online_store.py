@@ -20,7 +20,6 @@ import asyncio
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,8 +32,7 @@ from featurestore.online.generations import Generation, GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
 from featurestore.online.read.serving_generations import ServedViews, ServingGenerations
 from featurestore.online.redis.store import RedisStore, connect
-from featurestore.online.write.plain_writer import PlainValues, PlainWriter, delete_plain_view, delete_project
-from featurestore.wire.codecs.plain_row import stored_value
+from featurestore.online.write.plain_writer import PlainWriter, delete_plain_view, delete_project
 from featurestore.wire.store_layout import DEFAULT_LANE_COUNT
 
 with skip_typeguard():
@@ -45,6 +43,9 @@ with skip_typeguard():
     from feast.protos.feast.types.Value_pb2 import Value as ValueProto
     from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
+    from featurestore.online.feast.exact_rows import make_exact
+    from featurestore.online.feast.incoming_rows import WriteRow, plain_values
+    from featurestore.online.feast.versions import VersionedDefinitions, check_has_no_versions
     from featurestore.online.feast.views import (
         AnsweringView,
         ReadRow,
@@ -52,7 +53,6 @@ with skip_typeguard():
         add_version,
         is_windowed,
         key_columns,
-        key_of,
         key_rows,
         prepare,
         read_rows,
@@ -65,12 +65,6 @@ STORE_URL_VARIABLE = "FEATURESTORE_STORE_URL"
 
 ANSWERING_VIEWS_MAX = 256
 """Prepared views kept; other features, types, ttls and generations are other views, and the old ones must go."""
-
-WriteRow = tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]
-"""A row as Feast writes it: key, values, event time, creation time."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class RealTimeOnlineStoreConfig(FeastConfigBaseModel):
@@ -98,9 +92,11 @@ class RealTimeOnlineStore(OnlineStore):
     """
 
     def __init__(self) -> None:
+        make_exact()
         self.clock: Clock = SystemClock()
         self._connected: tuple[int, RedisStore] | None = None
         self._served: dict[str, ServingGenerations] = {}
+        self._versions = VersionedDefinitions()
         self._answering: dict[Hashable, tuple[Generation | None, AnsweringView]] = {}
 
     def online_write_batch(
@@ -113,7 +109,9 @@ class RealTimeOnlineStore(OnlineStore):
         """Write rows of a plain view; a newer row is never replaced, one of equal event time is.
 
         Raises:
-            InvalidRequest: the view is windowed, so only its stream may write it.
+            InvalidRequest: the view is windowed, so only its stream may write it; or a row lies in the future, and the
+                others are written.
+            LimitExceeded: an entity key is too long, and the rows of the others are written.
             OnlineStoreDown: the store does not answer; repeating the call is safe.
         """
         if is_windowed(table):
@@ -122,16 +120,11 @@ class RealTimeOnlineStore(OnlineStore):
                 detail="Rows from materialize, push or write_to_online_store would not be in its tiles.",
                 hint="run `featurestore stream`; to materialize, name the plain views, or use `PlainViewEngine`",
             )
+        check_has_no_versions(table)
         store = self._store(config)
         lane_count = GenerationCatalog(store, config.project).lane_count(config.online_store.lanes)
         order = _join_key_order(config, table)
-        # Event times are kept as milliseconds; within one call the finer ones, and creation times, still decide.
-        rows = [
-            PlainValues(
-                key_of(key, order), _event_time_ms(when), {name: stored_value(each) for name, each in values.items()}
-            )
-            for key, values, when, _ in sorted(data, key=lambda row: (_aware(row[2]), _aware(row[3] or _EPOCH)))
-        ]
+        rows = plain_values(table, data, order)
         writer = PlainWriter(store, config.project, lane_count, self.clock)
         writer.write(table.name, rows, ttl_ms=ttl_ms(table), progress=progress or (lambda _count: None))
 
@@ -156,7 +149,7 @@ class RealTimeOnlineStore(OnlineStore):
         served = self._serving(config).current()
         requested = requested_features or [field.name for field in table.features]
         names = _join_key_order(config, table)
-        view = self._answering_view(config.project, table, requested, names, served.generations)
+        view = self._answering_view(config, table, requested, names, served.generations)
         read = _ViewRead.of(table, view, key_rows(entity_keys, _key_names(view, names)), len(entity_keys))
         response = GetOnlineFeaturesResponse()
         self._answer(served, [read], response, full_names=False)
@@ -192,13 +185,17 @@ class RealTimeOnlineStore(OnlineStore):
         reads: list[_ViewRead] = []
         for table, requested in grouped_refs:
             names = [entity_name_to_join_key_map[name] for name in table.entities]
-            view = self._answering_view(config.project, table, requested, names, served.generations)
+            view = self._answering_view(config, table, requested, names, served.generations)
             columns = key_columns(table, _key_names(view, names), join_key_values)
             reads.append(_ViewRead.of(table, view, columns, max(map(len, columns), default=0)))
         self._answer(served, reads, online_features_response, full_names=full_feature_names)
         if include_feature_view_version_metadata:
             for table, _ in grouped_refs:
                 add_version(online_features_response, table)
+
+    def _is_versioned_read_supported(self) -> bool:
+        """Feast asks before it passes a version on; see `versions`."""
+        return True
 
     def _answer(
         self, served: ServedViews, reads: Sequence[_ViewRead], response: GetOnlineFeaturesResponse, *, full_names: bool
@@ -264,15 +261,18 @@ class RealTimeOnlineStore(OnlineStore):
 
     def _answering_view(
         self,
-        project: str,
+        config: RepoConfig,
         table: FeatureView,
         requested: Sequence[str],
         join_keys: Sequence[str],
         generations: Mapping[str, Generation],
     ) -> AnsweringView:
         """How to answer some features of a view; kept by all that decides it, as Feast copies its views a request."""
-        generation = generations.get(table.name) if is_windowed(table) else None
+        check_has_no_versions(table)
+        serving = generations.get(table.name) if is_windowed(table) else None
+        generation = self._versions.answering(config, table, serving)
         typed = () if generation is None else still_typed(table, requested, generation)
+        project = config.project
         key = (project, table.name, tuple(requested), tuple(join_keys), typed, ttl_ms(table))
         known = self._answering.get(key)
         if known is None or known[0] is not generation:
@@ -324,13 +324,3 @@ def _join_key_order(config: RepoConfig, table: FeatureView) -> Sequence[str]:
     registry = FeatureStore(repo_path=str(config.repo_path or Path()), config=config).registry
     join_keys = {entity.name: entity.join_key for entity in registry.list_entities(config.project, allow_cache=True)}
     return [join_keys[name] for name in table.entities]
-
-
-def _aware(moment: datetime) -> datetime:
-    """Feast's convention: a time without a zone is UTC."""
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
-def _event_time_ms(moment: datetime) -> int:
-    """Milliseconds since the epoch, rounded down."""
-    return int((_aware(moment) - _EPOCH) // _MILLISECOND)

@@ -345,7 +345,7 @@ def plain(value: Any) -> Any:
         return value.tolist()  # within a list of numbers, NaN stands for null
     if isinstance(value, list):
         return dict(value)
-    if value is None or value is pd.NaT or (isinstance(value, float) and value != value):
+    if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and value != value):
         return None
     if isinstance(value, pd.Timestamp):
         return value.value // 1_000_000

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from featurestore.core.spec import ValueType
@@ -261,3 +264,65 @@ def test_the_past_says_what_online_said_at_that_moment(
             assert trained == pytest.approx(told, rel=1e-9) if isinstance(told, float) else trained == told, (
                 feature.name
             )
+
+
+def test_a_training_set_keeps_integers_beside_nulls(past: Past) -> None:
+    """Plain features, windowed ones, and the label rows' own columns, which come back as they were given."""
+    big = 2**53 + 1
+    feast = past.feast()
+    tiers = pa.table(
+        {"merchant_id": [1], "level": [big], "since": pa.array([NOON - DAY], pa.timestamp("us", tz="UTC"))}
+    )
+    pq.write_table(tiers, past.repo / "data" / "tiers" / "big.parquet")
+    given = pd.DataFrame(
+        {
+            "merchant_id": [1, 3],
+            "card_id": ["c-1", "nobody"],
+            "event_timestamp": [NOON, NOON],
+            "case": pd.Series([big, None], dtype="object"),
+        }
+    )
+    asked = ["merchant_tiers:tier", "card_activity:card_amount_max_90d"]
+    job = feast.get_historical_features(given, features=asked)
+    frame, table = job.to_df(), job.to_arrow()
+    (past.repo / "data" / "tiers" / "big.parquet").unlink()
+
+    assert [big, None] == [None if pd.isna(value) else value for value in frame["tier"]]
+    assert [big, None] == [None if pd.isna(value) else value for value in frame["case"]]
+    for name in ("tier", "case", "card_amount_max_90d"):
+        assert table[name].to_pylist() == [None if pd.isna(value) else value for value in frame[name]]
+        assert "Int64" == str(frame[name].dtype)
+
+
+def test_a_tensor_has_exact_integers_or_none(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nulls make floats of integers, one that is no float is refused; with a whole default none is made."""
+    torch = ModuleType("torch")  # what Feast asks of it; the package itself is larger than all others together
+    monkeypatch.setattr(torch, "tensor", lambda values, device: values, raising=False)
+    monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: False), raising=False)
+    monkeypatch.setattr("feast.infra.offline_stores.offline_store.get_torch", lambda: torch)
+    given = pd.DataFrame({"merchant_id": [0, 3], "event_timestamp": [NOON, NOON], "case": [2**53 + 1, 4]})
+    job = past.feast().get_historical_features(given, features=["merchant_tiers:tier"])
+    big = past.feast().get_historical_features(
+        given.assign(case=pd.Series([2**53 + 1, None], dtype="object")), features=["merchant_tiers:tier"]
+    )
+
+    assert [1.0, True] == [job.to_tensor()["tier"][0], math.isnan(job.to_tensor()["tier"][1])]
+    assert [2**53 + 1, 4] == job.to_tensor()["case"]
+    assert [2**53 + 1, -1] == big.to_tensor(default_value=-1)["case"]
+    with pytest.raises(InvalidRequest, match='"case" has integers beside nulls that are no floats'):
+        big.to_tensor()
+
+
+def test_history_tells_rows_without_a_join_key(past: Past, caplog: pytest.LogCaptureFixture) -> None:
+    """They are skipped, as materialize and push skip them, and counted."""
+    since = pa.array([NOON - DAY] * 3, pa.timestamp("us", tz="UTC"))
+    tiers = pa.table({"merchant_id": pa.array([None, 7, None], pa.int64()), "level": [1, 2, 3], "since": since})
+    pq.write_table(tiers, past.repo / "data" / "tiers" / "nobody.parquet")
+    given = pd.DataFrame({"merchant_id": [7, 8], "event_timestamp": [NOON, NOON]})
+    found = past.feast().get_historical_features(given, features=["merchant_tiers:tier"]).to_arrow()
+    (past.repo / "data" / "tiers" / "nobody.parquet").unlink()
+
+    assert [2, None] == found["tier"].to_pylist()
+    assert ['feature view "merchant_tiers": 2 rows without join key "merchant_id" are skipped'] == [
+        record.getMessage() for record in caplog.records if record.levelname == "WARNING"
+    ]

@@ -192,6 +192,22 @@ def test_rows_are_appended_to_the_table_behind_a_view(past: Past, tmp_path: Path
         feast.write_to_offline_store("merchant_profile", pd.DataFrame([{"merchant_id": 9}]))
 
 
+def test_appended_integers_keep_their_digits(tmp_path: Path) -> None:
+    """Beside nulls too; as floats they are refused where digits may be lost already, and the table stays."""
+    feast, big = make_past(tmp_path).feast(), 2**53 + 1
+    merchants = tmp_path / "feature_repo" / "data" / "merchants.parquet"
+    before = pq.read_table(merchants)
+    lossy = pd.DataFrame([profile(8, NOON, onboarded_days=big), profile(9, NOON, onboarded_days=None)])
+    with pytest.raises(InvalidRequest, match='column "onboarded_days" for data source "merchant_table" has'):
+        feast.write_to_offline_store("merchant_profile", lossy)
+    assert before == pq.read_table(merchants)
+    feast.write_to_offline_store(
+        "merchant_profile", lossy.assign(onboarded_days=pd.Series([big, None], dtype="object"))
+    )
+
+    assert [big, None] == pq.read_table(merchants)["onboarded_days"].to_pylist()[-2:]
+
+
 def test_logged_features_are_written_and_read_back(past: Past, tmp_path: Path) -> None:
     """A service's answers, appended to its destination."""
     from feast.feature_logging import FeatureServiceLoggingSource, LoggingConfig

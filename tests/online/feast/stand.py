@@ -104,7 +104,7 @@ def write_profiles(repo: Path, rows: list[dict[str, Any]]) -> None:
     frame.to_parquet(repo / "data" / "merchants.parquet")
 
 
-def profile(merchant_id: int, updated_at: datetime, **values: Any) -> dict[str, Any]:
+def profile(merchant_id: int | None, updated_at: datetime, **values: Any) -> dict[str, Any]:
     """A row of it."""
     row: dict[str, Any] = {
         "merchant_category": "food",

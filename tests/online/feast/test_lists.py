@@ -12,7 +12,7 @@ from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesReque
 from feast.protos.feast.serving.ServingService_pb2_grpc import ServingServiceStub
 from feast.type_map import feast_value_type_to_python_type
 
-from featurestore.serving.catalog.registry import RegistryFile
+from featurestore.definitions.registry import RegistryFile
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer

@@ -17,12 +17,12 @@ from feast.protos.feast.types.Value_pb2 import Value
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from featurestore.definitions.registry import RegistryFile
 from featurestore.errors import InvalidRequest, OnlineStoreDown, StoreRolledBack, UnknownJoinKey
 from featurestore.online.generations import GenerationCatalog, GenerationState
 from featurestore.online.redis.store import connect
 from featurestore.online.write.plain_writer import delete_project
 from featurestore.online.write.writer import ViewWriter
-from featurestore.serving.catalog.registry import RegistryFile
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.batches import keyed_batch
