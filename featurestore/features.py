@@ -5,8 +5,10 @@
 A door: what stands in `__all__` keeps its name and its meaning from release to release.
 """
 
-from featurestore.definitions.author_windows import (
+from featurestore.definitions.author_parts import (
+    DerivedFeature,
     NamedWindow,
+    WindowedFeature,
     series,
     session,
     this_month,
@@ -15,8 +17,6 @@ from featurestore.definitions.author_windows import (
     today,
 )
 from featurestore.definitions.authoring import (
-    DerivedFeature,
-    WindowedFeature,
     aggregate,
     count,
     derive,

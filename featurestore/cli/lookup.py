@@ -1,29 +1,28 @@
-"""`featurestore lookup`: one row of features, from a running server."""
+"""`featurestore lookup`: rows of features, from a running server."""
 
 from __future__ import annotations
 
-import json
 import math
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurestore.cli.settings import FiniteRange
+from featurestore.cli.settings import FiniteRange, format_option, print_json
+from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from featurestore.online.answer.schema import ServiceSchema
-    from featurestore.serving.client.result import FeatureValue, LookupResult
+    from featurestore.serving.client.result import FeatureValue, LookupResult, ViewFreshness
 
 DEFAULT_ADDRESS = "127.0.0.1:6566"
 TIMEOUT_S_MAX = 86_400.0
 
 SHOWN_ELEMENTS_MAX = 10
 """Elements of a list or map in the table, one a line; JSON has them all."""
-
-_MS_PER_SECOND = 1_000
 
 
 class MomentType(click.ParamType[int]):
@@ -34,7 +33,7 @@ class MomentType(click.ParamType[int]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse one moment."""
         from featurestore.wire.iso8601 import parse_text
-        from featurestore.wire.payloads import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
+        from featurestore.wire.moments import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
 
         text = str(value)
         is_number = text.removeprefix("-").isdecimal()
@@ -55,13 +54,13 @@ class MomentType(click.ParamType[int]):
     "--as-of", type=MomentType(), help="Read time, ISO 8601 or milliseconds since 1970. Default: the server's clock."
 )
 @click.option(
-    "--format",
-    "output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="A table for people, JSON for programs.",
+    "--feature",
+    "wanted",
+    multiple=True,
+    metavar="[VIEW:]FEATURE",
+    help="Show only this feature of the service; may be repeated.",
 )
+@format_option
 @click.option(
     "--address",
     metavar="HOST:PORT",
@@ -84,30 +83,81 @@ class MomentType(click.ParamType[int]):
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Connect by TLS; PEM authority that signed the server's certificate.",
 )
+@click.option(
+    "--tls-cert",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="PEM certificate to present, where the server asks for one; with --tls-key.",
+)
+@click.option(
+    "--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM private key of --tls-cert."
+)
 def command(
     service: str,
     entities: tuple[str, ...],
     as_of: int | None,
+    wanted: tuple[str, ...],
     output: str,
     address: str,
     timeout_s: float,
     tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
 ) -> None:
-    """Look up the features of one entity row.
+    """Look up the features of entities. A key that is given more than once makes a row of each of its values.
 
     Example: featurestore lookup fraud_detection card_id=c-1 merchant_id=7 terminal_id=12
     """
+    from featurestore.cli.tls import check_tls_files
     from featurestore.serving.client.clients import ClientTls, LookupClient
 
-    tls = None if tls_ca is None else ClientTls(tls_ca)
+    check_tls_files(authority=tls_ca, certificate=tls_cert, key=tls_key)
+    tls = ClientTls(tls_ca, tls_cert, tls_key) if tls_ca or tls_cert else None
     with LookupClient(address, timeout_s=timeout_s, tls=tls) as client:
         schema = client.describe(service)
-        row = {name: _typed(schema, name, value) for name, value in map(_split, entities)}
-        result = client.lookup(service, row, as_of_ms=as_of, with_metadata=True)
-    if output == "json":
-        click.echo(json.dumps(_as_json(result), indent=2, ensure_ascii=False))
-    else:
-        _show_table(result)
+        names = _chosen(schema, wanted)
+        columns = _columns(schema, entities)
+        result = client.lookup(service, columns, as_of_ms=as_of, with_metadata=True)
+    entity_rows = [{name: values[row] for name, values in columns.items()} for row in range(result.row_count)]
+    if output == "table":
+        for row, entity in enumerate(entity_rows):
+            _show_table(result, row, entity, names)
+        return
+    found = [_as_json(result, row, entity, names) for row, entity in enumerate(entity_rows)]
+    print_json(found[0] if len(found) == 1 else found)
+
+
+def _chosen(schema: ServiceSchema, wanted: Sequence[str]) -> list[str]:
+    """Names of the features to show.
+
+    Raises:
+        InvalidRequest: the service has no such feature.
+    """
+    from featurestore.definitions.problems import suggest
+
+    names = {feature.name: feature.name for feature in schema.features}
+    names |= {f"{schema.views[feature.view].name}:{feature.name}": feature.name for feature in schema.features}
+    for name in wanted:
+        if name not in names:
+            known = [one for one in names if (":" in one) == (":" in name)]
+            raise InvalidRequest(
+                f'feature service "{schema.service}" has no feature "{name}"', hint=suggest(name, known)
+            )
+    chosen = {names[name] for name in wanted}
+    return [feature.name for feature in schema.features if not chosen or feature.name in chosen]
+
+
+def _columns(schema: ServiceSchema, entities: Sequence[str]) -> dict[str, list[Any]]:
+    """Join key -> a value for each row; what is given once is so in every row."""
+    columns: dict[str, list[Any]] = {}
+    for name, value in map(_split, entities):
+        columns.setdefault(name, []).append(_typed(schema, name, value))
+    row_count = max(map(len, columns.values()), default=1)
+    for name, values in columns.items():
+        if len(values) not in (1, row_count):
+            raise click.UsageError(
+                f'join key "{name}" has {len(values)} values where another has {row_count}: give it one, or one a row'
+            )
+    return {name: values if len(values) == row_count else values * row_count for name, values in columns.items()}
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -131,64 +181,91 @@ def _typed(schema: ServiceSchema, name: str, text: str) -> str | int:
         raise click.UsageError(f'join key "{name}" is an integer, "{text}" is not') from None
 
 
-def _as_json(result: LookupResult) -> dict[str, object]:
-    """Everything that is known of the row."""
-    [row] = result.rows()
-    values = {name: _plain_json(value) for name, value in row.items()}
+def _as_json(result: LookupResult, row: int, entity: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
+    """Everything that is known of a row."""
+    values = result.rows()[row]
     return {
         "feature_service": result.schema.service,
-        "as_of_ms": result.as_of_ms[0],
-        "features": {name: {"value": value, "status": result.status(name)[0].name} for name, value in values.items()},
+        "entity": entity,
+        "as_of_ms": _as_of_ms(result, row),
+        "features": {
+            name: {"value": plain_json(values[name]), "status": result.status(name)[row].name} for name in names
+        },
         "views": {
             view.view: {
-                "event_time_ms": int(view.event_time_ms[0]),
-                "freshness_ms": int(view.freshness_ms[0]),
+                "event_time_ms": int(view.event_time_ms[row]),
+                "freshness_ms": int(view.freshness_ms[row]),
                 "positions": [
                     {"topic": each.topic, "partition": each.partition, "next_offset": each.next_offset}
-                    for each in (view.positions[0] if view.positions else ())
+                    for each in (view.positions[row] if view.positions else ())
                 ],
             }
-            for view in result.views
+            for view in _views_of(result, names)
         },
     }
 
 
-def _plain_json(value: object) -> object:
+def _as_of_ms(result: LookupResult, row: int) -> int:
+    """The read time of a row."""
+    return result.as_of_ms[row if len(result.as_of_ms) > 1 else 0]
+
+
+def _views_of(result: LookupResult, names: Sequence[str]) -> list[ViewFreshness]:
+    """Those that the features are of."""
+    views = {result.schema.views[feature.view].name for feature in result.schema.features if feature.name in names}
+    return [view for view in result.views if view.view in views]
+
+
+def plain_json(value: object) -> object:
     """A value as JSON has it; floats that it has no numbers for become texts, as in protobuf's JSON."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):
-        return {key: _plain_json(one) for key, one in value.items()}
-    return [_plain_json(one) for one in value] if isinstance(value, list) else value
+        return {key: plain_json(one) for key, one in value.items()}
+    return [plain_json(one) for one in value] if isinstance(value, list) else value
 
 
-def _show_table(result: LookupResult) -> None:
+def _show_table(result: LookupResult, row: int, entity: Mapping[str, object], names: Sequence[str]) -> None:
     """A table on a terminal, columns of text otherwise."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    [row] = result.rows()
-    as_of = datetime.fromtimestamp(result.as_of_ms[0] / _MS_PER_SECOND, tz=UTC)
-    table = Table(
-        title=f"{result.schema.service} as of {as_of.isoformat(timespec='milliseconds')}", title_justify="left"
-    )
-    table.add_column("feature")
-    table.add_column("value", justify="right")
-    table.add_column("status")
-    table.add_column("view")
+    from featurestore.core.spec import ValueType
+    from featurestore.core.windows.durations import readable_duration
+
+    values = result.rows()[row]
+    whose = ", ".join(f"{name}={value}" for name, value in entity.items())
+    title = f"{result.schema.service} of {whose or 'everybody'} as of {moment_text(_as_of_ms(result, row))}"
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("feature", overflow="fold")
+    table.add_column("value", justify="right", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    table.add_column("view", overflow="fold")
     for feature in result.schema.features:
-        status = result.status(feature.name)[0].name
-        view = result.schema.views[feature.view].name
-        table.add_row(feature.name, escape(_text(row[feature.name])), status, view)
+        if feature.name not in names:
+            continue
+        value = values[feature.name]
+        is_moment = feature.type is ValueType.TIMESTAMP and isinstance(value, int)
+        text = moment_text(int(value)) if is_moment else _text(value)  # type: ignore[arg-type]  # an int, then
+        status = result.status(feature.name)[row].name
+        table.add_row(feature.name, escape(text), status, result.schema.views[feature.view].name)
     console = Console()
     console.print(table)
-    for view_freshness in result.views:
-        known = int(view_freshness.freshness_ms[0]) >= 0
+    for view in _views_of(result, names):
+        freshness_ms = int(view.freshness_ms[row])
         age = (
-            f"newest event {int(view_freshness.freshness_ms[0]) / _MS_PER_SECOND:.3f} s before" if known else "no event"
+            f"newest event {moment_text(int(view.event_time_ms[row]))}, {readable_duration(freshness_ms)} before"
+            if freshness_ms >= 0
+            else "no event"
         )
-        console.print(f"{view_freshness.view}: {age}")
+        console.print(f"{view.view}: {age}", highlight=False)
+
+
+def moment_text(moment_ms: int) -> str:
+    """ISO 8601, as `--as-of` takes it."""
+    moment = datetime.fromtimestamp(0, tz=UTC) + timedelta(milliseconds=moment_ms)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _text(value: FeatureValue) -> str:

@@ -18,12 +18,11 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from featurestore.cli.extras import OWN_PACKAGES, missing_package
 from featurestore.errors import FeatureStoreError, of_system, shows_tracebacks
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
-
-OWN_PACKAGES = frozenset({"featurestore", "dataflows"})
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("featurestore.cli.repo.init:command", "Write a small feature repo to begin with."),
@@ -57,6 +56,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("featurestore.cli.demo.demo:command", "Show all of it at work for a minute, and leave nothing behind."),
 }
 """Command -> (module:attribute, one line of help), in the order of `featurestore --help`."""
+
+
+RENAMED: Mapping[str, str] = {
+    "--events": "--event-log",
+    "--cluster": "--store-cluster",
+    "--no-cluster": "--no-store-cluster",
+}
+"""Earlier name of an option -> the one that it has in every command now; both work, the help shows one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,9 +117,19 @@ class LazyGroup(click.Group):
         try:
             found = getattr(importlib.import_module(module_name), attribute)
         except ModuleNotFoundError as error:
-            raise _missing_package(cmd_name, error) from error
+            if (error.name or "").partition(".")[0] in OWN_PACKAGES:
+                raise  # our bug, and no package that could be installed
+            raise missing_package(cmd_name, error) from error
         assert isinstance(found, click.Command)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command and its arguments, options by their names of today."""
+        name, found, rest = super().resolve_command(ctx, args)
+        end = rest.index("--") if "--" in rest else len(rest)
+        return name, found, [_of_today(argument) for argument in rest[:end]] + rest[end:]
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command, which may import only then what its work needs."""
@@ -121,7 +138,7 @@ class LazyGroup(click.Group):
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] in OWN_PACKAGES:
                 raise  # our bug, and no package that could be installed
-            raise _missing_package(str(ctx.invoked_subcommand), error) from error
+            raise missing_package(str(ctx.invoked_subcommand), error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands in the help, without importing any."""
@@ -129,11 +146,10 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-def _missing_package(command_name: str, error: ModuleNotFoundError) -> click.ClickException:
-    return click.ClickException(
-        f'`featurestore {command_name}` needs the Python package "{error.name}", which is not installed\n'
-        "hint: install the extra that brings it, or everything by `pip install featurestore[all]`"
-    )
+def _of_today(argument: str) -> str:
+    """An option by the name that it has now, with what stands behind its "="."""
+    option, equals, value = argument.partition("=")
+    return f"{RENAMED[option]}{equals}{value}" if option in RENAMED else argument
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

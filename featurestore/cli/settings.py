@@ -1,11 +1,11 @@
 """Where a command finds its repo, registry and online store: option, then environment, then feature_store.yaml.
 
-    what            option        environment                  feature_store.yaml
-    repo            --repo        FEATURESTORE_REPO            its directory; default ".", else "feature_repo"
-    registry        --registry    FEATURESTORE_REGISTRY        registry, or registry.path
-    project         --project     FEATURESTORE_PROJECT         project
-    store's url     --store-url   FEATURESTORE_STORE_URL       online_store.connection_string
-    is a cluster    --cluster     FEATURESTORE_STORE_CLUSTER   online_store.cluster
+    what            option            environment                  feature_store.yaml
+    repo            --repo            FEATURESTORE_REPO            its directory; default ".", else "feature_repo"
+    registry        --registry        FEATURESTORE_REGISTRY        registry, or registry.path
+    project         --project         FEATURESTORE_PROJECT         project
+    store's url     --store-url       FEATURESTORE_STORE_URL       online_store.connection_string
+    is a cluster    --store-cluster   FEATURESTORE_STORE_CLUSTER   online_store.cluster
 
 The file is read as YAML, with $VARIABLES replaced as Feast does; Feast itself is not imported. A server that has
 --registry and --project needs no repo at all.
@@ -13,6 +13,7 @@ The file is read as YAML, with $VARIABLES replaced as Feast does; Feast itself i
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -129,7 +130,8 @@ def settings_options(function: Decorated) -> Decorated:
     """The options of this page's table, for a click command; pass them to `load_settings(**...)`."""
     for option in (
         click.option(
-            "--cluster/--no-cluster",
+            "--store-cluster/--no-store-cluster",
+            "cluster",
             default=None,
             help="Whether the store is a Redis Cluster. Default: the repo's.  [env var: FEATURESTORE_STORE_CLUSTER]",
         ),
@@ -160,6 +162,23 @@ def registry_options(function: Decorated) -> Decorated:
     ):
         function = option(function)
     return function
+
+
+def format_option(function: Decorated) -> Decorated:
+    """The option --format, for a command that prints a table; it gets `output`."""
+    return click.option(
+        "--format",
+        "output",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        help="A table for people, JSON for programs.",
+    )(function)
+
+
+def print_json(content: object) -> None:
+    """What --format json prints: one value, in which texts stay as they are."""
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def repo_option(function: Decorated) -> Decorated:

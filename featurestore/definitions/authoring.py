@@ -12,8 +12,7 @@ raised here but reported by `featurestore plan`, all at once and for hand-writte
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from feast import Entity, Field, FileSource, KafkaSource, StreamFeatureView
@@ -25,10 +24,13 @@ from feast.types import Array, Bool, FeastType, Float64, Int64, Map, String, Uni
 from featurestore.core.aggregations import catalog
 from featurestore.core.expressions import compile_expression
 from featurestore.core.lowering.series import LIST_TYPES
-from featurestore.core.spec import Column, ValueType
-from featurestore.definitions.author_windows import (
+from featurestore.core.spec import Column, ValueType, default_hop_ms
+from featurestore.definitions.author_parts import (
+    DerivedFeature,
     NamedWindow,
+    WindowedFeature,
     duration_mistake,
+    prefixed_feature,
     series,
     session,
     this_month,
@@ -36,6 +38,7 @@ from featurestore.definitions.author_windows import (
     this_year,
     timedelta_of,
     today,
+    usable_features,
     windows_of,
 )
 from featurestore.definitions.compile.expressions import (
@@ -48,14 +51,15 @@ from featurestore.definitions.compile.expressions import (
 from featurestore.definitions.compile.source import (
     DEDUP_HORIZON_TAG,
     EVENT_ID_TAG,
+    EVENT_TIME_UNIT_TAG,
     MAX_FUTURE_TAG,
     TOPIC_COLUMN_TAG,
     TOPIC_TAG_PREFIX,
     topic_text,
 )
 from featurestore.definitions.compile.view import LOOKBACK_TAG
-from featurestore.definitions.compile.window import LIFETIME, OFFSET_TAG, SERIES_TAG
-from featurestore.definitions.problems import MISTAKE_TAG, Place, ProblemList, mistake_text
+from featurestore.definitions.compile.window import HOP_TAG, LIFETIME, OFFSET_TAG, SERIES_TAG
+from featurestore.definitions.problems import MISTAKE_TAG, Place, ProblemList
 from featurestore.definitions.source_schema import COLUMN_TYPES, format_source_schema, parse_source_schema
 from featurestore.errors import InvalidRequest
 
@@ -92,42 +96,6 @@ FEAST_TYPES: Mapping[ValueType, FeastType] = {
     ValueType.INT64_MAP: Map,
     ValueType.FLOAT64_MAP: Map,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class WindowedFeature:
-    """One feature before its view is known; `stream_view` makes an Aggregation and a Field of it.
-
-    Attributes:
-        name: of the feature.
-        function: text for Aggregation.function.
-        column: source column, "" to count rows.
-        window: what it covers.
-        hop: duration text, "" for the default grid.
-        offset: duration text, "" for none.
-        where: SQL condition under which events count, "" for all.
-    """
-
-    name: str
-    function: str
-    column: str
-    window: NamedWindow
-    hop: str = ""
-    offset: str = ""
-    where: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DerivedFeature:
-    """A feature that is an SQL expression over other features of its view, made by `derive`.
-
-    Attributes:
-        name: of the feature.
-        expression: SQL over the names of the other features.
-    """
-
-    name: str
-    expression: str
 
 
 def aggregate(
@@ -225,7 +193,7 @@ def stream_view(
         entities: the keys by which its features are looked up.
         source: the stream; its schema gives the types of the fields.
         features: from `aggregate`, `count` and `derive`.
-        prefix: put before every feature's name; expressions of derived features use the full names. Views that meet in
+        prefix: put before every feature's name; expressions of derived features may leave it out. Views that meet in
             a service should differ in it: the Feast SDK refuses a service in which two features share a name.
         ttl: how long events matter, such as "90d"; default: as long as the longest window needs.
         lookback: how far before an entity's newest event an `as_of` read stays exact; default "1m".
@@ -236,10 +204,11 @@ def stream_view(
         owner: as in Feast.
     """
     columns = _types_of(source)
-    given, mistakes = _usable(features)
+    given, mistakes = usable_features(features)
     if ttl and (mistake := duration_mistake("ttl", ttl)):
         mistakes.append(mistake)
-    features = [replace(feature, name=prefix + feature.name) for feature in given]
+    names = {feature.name for feature in given}
+    features = [prefixed_feature(feature, prefix, names) for feature in given]
     windowed = [feature for feature in features if isinstance(feature, WindowedFeature)]
     types = {feature.name: _output_type(feature, columns) for feature in windowed}
     derived = [_derived_field(feature, types) for feature in features if isinstance(feature, DerivedFeature)]
@@ -267,6 +236,7 @@ def kafka_source(
     topic: str,
     columns: Mapping[str, str],
     event_time: str,
+    event_time_unit: str = "",
     event_id: str = "",
     dedup_horizon: str = "",
     max_future: str = "",
@@ -285,6 +255,7 @@ def kafka_source(
         topic: Kafka topic.
         columns: column -> type: string, bigint, double, boolean, timestamp (ISO 8601 text).
         event_time: the column that says when an event happened: timestamp, or bigint of epoch milliseconds.
+        event_time_unit: unit of the integers in that column, where it is not "ms": "s", "us" or "ns".
         event_id: column that is unique per event; events are de-duplicated by it.
         dedup_horizon: how long an id is remembered; default "1h".
         max_future: how far ahead of the clock an event may be dated; default "5m".
@@ -306,7 +277,7 @@ def kafka_source(
         raise InvalidRequest(f'source "{name}" has columns of unknown type: {", ".join(unknown)}', hint=hint)
     tags = {EVENT_ID_TAG: event_id, DEDUP_HORIZON_TAG: dedup_horizon, MAX_FUTURE_TAG: max_future}
     tags |= {COMPUTED_TAG_PREFIX + column: sql for column, sql in (computed or {}).items()}
-    tags[TOPIC_COLUMN_TAG] = topic_column
+    tags[TOPIC_COLUMN_TAG], tags[EVENT_TIME_UNIT_TAG] = topic_column, event_time_unit
     topics = {TOPIC_TAG_PREFIX + more: topic_text(fields) for more, fields in (more_topics or {}).items()}
     typed = tuple(Column(column, COLUMN_TYPES[type_name]) for column, type_name in columns.items())
     return KafkaSource(
@@ -328,15 +299,31 @@ def _aggregation(feature: WindowedFeature) -> Aggregation:
         column=feature.column,
         function=feature.function,
         time_window=timedelta_of(feature.window.length),
-        slide_interval=timedelta_of(feature.hop),
+        slide_interval=_slide_interval(feature),
         name=feature.name,
     )
+
+
+def _slide_interval(feature: WindowedFeature) -> timedelta | None:
+    """The hop, the default one too: Feast would fill it with the window, as if the author had asked for that."""
+    hop, length = timedelta_of(feature.hop), timedelta_of(feature.window.length)
+    if feature.hop or length is None:
+        return hop
+    return timedelta(milliseconds=default_hop_ms(length // timedelta(milliseconds=1)))
+
+
+def _needs_hop_tag(feature: WindowedFeature) -> bool:
+    """Whether slide_interval cannot say the hop: it would read as none, or does not belong there at all."""
+    hop = timedelta_of(feature.hop)
+    return hop is not None and (not hop or hop == timedelta_of(feature.window.length) or not feature.window.length)
 
 
 def _field(feature: WindowedFeature, output_type: ValueType) -> Field:
     tags = dict(feature.window.tags)
     if feature.hop and (mistake := duration_mistake("hop", feature.hop)):
         tags[MISTAKE_TAG] = f"{tags[MISTAKE_TAG]}\n{mistake}" if MISTAKE_TAG in tags else mistake
+    if _needs_hop_tag(feature):
+        tags[HOP_TAG] = feature.hop
     if feature.offset:
         tags[OFFSET_TAG] = str(feature.offset)
     if feature.where:
@@ -381,19 +368,6 @@ def _columns_of(source: KafkaSource) -> tuple[Column, ...]:
     named = [Column(mapping.get(column.name, column.name), column.type) for column in columns]
     topic_column = source.tags.get(TOPIC_COLUMN_TAG)
     return (*named, *([Column(topic_column, ValueType.STRING)] if topic_column else []))
-
-
-def _usable(features: object) -> tuple[list[WindowedFeature | DerivedFeature], list[str]]:
-    """The features of a view's list, and what is wrong with the list as a whole."""
-    given = list(features) if isinstance(features, Iterable) else []
-    usable = [one for one in given if isinstance(one, WindowedFeature | DerivedFeature)]
-    others = [one for one in given if one not in usable]
-    if others:
-        what = "a list" if isinstance(others[0], list) else repr(others[0])
-        return usable, [mistake_text(f"one of its features is {what}", "write *count(...), *aggregate(...)")]
-    if not any(isinstance(one, WindowedFeature) for one in usable):
-        return usable, [mistake_text("it has no windowed features", "give at least one count(...) or aggregate(...)")]
-    return usable, []
 
 
 def _several(names: str | Sequence[str]) -> list[str]:

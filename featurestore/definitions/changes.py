@@ -1,14 +1,16 @@
-"""What an apply would change: two compiled repos compared by definition hash.
+"""What an apply would change: two compiled repos compared by definition hash, and what else is written.
 
 Feast's own plan compares objects that never come back equal from its registry, so it always claims an update. Here a
-view is changed exactly when its hash is, that is when the stream must compute something else.
+view computes something else exactly when its hash is another one; what is written beside that, such as descriptions
+and on-demand views, is compared as texts that `written` makes.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,11 +28,34 @@ from featurestore.core.spec import (
 )
 from featurestore.core.windows.durations import format_duration
 from featurestore.definitions.compile.repo import Compilation
-from featurestore.definitions.registry import compile_registry, read_registry_bytes
+from featurestore.definitions.registry import compile_registry, find_registry_bytes
 from featurestore.wire.codecs.view_json import definition_hash
 from featurestore.wire.feast.registry import projects_of
 
 SHORT_HASH_LENGTH = 8
+
+_KINDS = (
+    "project",
+    "entity",
+    "data source",
+    "feature view",
+    "plain feature view",
+    "on-demand feature view",
+    "label view",
+    "feature service",
+    "permission",
+)
+"""Kinds of objects, in a plan's order."""
+
+_INFERRED = frozenset({"timestamp_field", "created_timestamp_column"})
+"""What Feast finds out by itself where no author wrote it."""
+
+_TOLD = re.compile(
+    r"^. (aggregations\[|entities:|ttl:|timestamp_field:|(batch|stream)_source:|tags\.(lookback|where|undo):"
+    r"|features\[[^]]*\]\.(value_type|feature_columns|tags\.(window|hop|offset|series|timezone|gap|session_max|where"
+    r"|expression)))"
+)
+"""Lines that say again what a compiled object's own details say."""
 
 Described = ViewSpec | PlainViewSpec | ServiceSpec
 Named = TypeVar("Named", ViewSpec, PlainViewSpec, ServiceSpec)
@@ -50,7 +75,7 @@ class Change:
 
     Attributes:
         action: what happens to it.
-        kind: "feature view", "plain feature view" or "feature service".
+        kind: "feature view", "plain feature view", "feature service", or what `written` has beside these.
         name: its name.
         summary: a few words, such as "39 features" or "new generation 1f3a...".
         details: one line each.
@@ -77,8 +102,31 @@ class Plan:
         return not self.changes
 
 
-def compare(before: RepoSpec, after: RepoSpec) -> Plan:
-    """The changes that lead from one repo to another."""
+@dataclass(frozen=True, slots=True)
+class WrittenObject:
+    """An object as a registry holds it: a few words, and path -> text of everything that an author wrote of it."""
+
+    summary: str
+    texts: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """All objects of a project by kind and name, as they are registered and as an apply would write them."""
+
+    before: Mapping[tuple[str, str], WrittenObject] = field(default_factory=dict)
+    after: Mapping[tuple[str, str], WrittenObject] = field(default_factory=dict)
+
+
+def compare(before: RepoSpec, after: RepoSpec, written: Written | None = None) -> Plan:
+    """The changes that lead from one repo to another.
+
+    Args:
+        before: what is registered.
+        after: what would be.
+        written: the same as it is written; without it only what is computed here is compared.
+    """
+    written = written or Written()
     known_plain = _as_written(before.plain_views, after.plain_views)
     groups = (
         _differences("feature view", before.views, after.views, _view_identity, _view_summary, _view_details),
@@ -87,8 +135,40 @@ def compare(before: RepoSpec, after: RepoSpec) -> Plan:
         ),
         _differences("feature service", before.services, after.services, repr, _service_summary, _service_details),
     )
-    changes = tuple(change for group, _ in groups for change in group)
-    return Plan(after.project, changes, sum(unchanged for _, unchanged in groups))
+    computed = {(kind, name): change for group in groups for (kind, name), change in group.items()}
+    project = ("project", after.project)
+    names = {**computed, **dict.fromkeys(written.before), **dict.fromkeys(written.after)}
+    changes: list[Change] = []
+    unchanged = 0
+    for key in sorted(names, key=lambda key: (_KINDS.index(key[0]), key[1])):
+        change = _all_of(key, computed.get(key), written.before.get(key), written.after.get(key))
+        if key == project and (change is None or change.action is not Action.CHANGE):
+            continue  # the plan's head names it
+        changes += [change] if change else []
+        unchanged += not change
+    return Plan(after.project, tuple(changes), unchanged)
+
+
+def _all_of(
+    key: tuple[str, str], computed: Change | None, before: WrittenObject | None, after: WrittenObject | None
+) -> Change | None:
+    """What changes of an object: what it computes, and whatever else is written of it."""
+    kind, name = key
+    if before is None or after is None:
+        if computed is not None or before is after:
+            return computed
+        only, action = (after, Action.ADD) if after else (before, Action.REMOVE)
+        assert only is not None
+        return Change(action, kind, name, only.summary)
+    lines = _name_lines("", before.texts, after.texts, skipped=_INFERRED - after.texts.keys())
+    if computed is None:
+        return Change(Action.CHANGE, kind, name, "stored values stay", tuple(lines)) if lines else None
+    if computed.action is Action.REMOVE:
+        return Change(Action.CHANGE, kind, name, "served by the Feast SDK only from now on", tuple(lines))
+    if computed.action is Action.ADD:
+        return Change(Action.CHANGE, kind, name, f"{computed.summary}; not served here before", tuple(lines))
+    more = [line for line in lines if not _TOLD.search(line)]
+    return replace(computed, details=(*computed.details, *more))
 
 
 def render(plan: Plan) -> str:
@@ -113,12 +193,9 @@ def registered_or_empty(registry: str | Path, project: str) -> RepoSpec:
 
     What was registered with mistakes (by the stock `feast apply`, say) was never computed, so it counts as absent.
     """
-    nothing = RepoSpec(project, (), (), ())
-    if "://" not in str(registry) and not Path(registry).exists():
-        return nothing
-    content = read_registry_bytes(registry)
-    if project not in projects_of(content):
-        return nothing
+    content = find_registry_bytes(registry)
+    if content is None or project not in projects_of(content):
+        return RepoSpec(project, (), (), ())
     compilation: Compilation = compile_registry(content, project=project)
     return compilation.spec
 
@@ -130,22 +207,22 @@ def _differences(
     identity: Callable[[Named], str],
     summary: Callable[[Named], str],
     details: Callable[[Named, Named], tuple[str, ...]],
-) -> tuple[list[Change], int]:
-    """Changes of one kind by name, and how many objects stay."""
+) -> dict[tuple[str, str], Change | None]:
+    """Changes of one kind by name; None where nothing changes."""
     old: dict[str, Named] = {each.name: each for each in before}
     new: dict[str, Named] = {each.name: each for each in after}
-    changes, unchanged = [], 0
+    changes = dict[tuple[str, str], Change | None]()
     for name in sorted({*old, *new}):
+        change = None
         if name not in old:
-            changes.append(Change(Action.ADD, kind, name, summary(new[name])))
+            change = Change(Action.ADD, kind, name, summary(new[name]))
         elif name not in new:
-            changes.append(Change(Action.REMOVE, kind, name, summary(old[name])))
-        elif identity(old[name]) == identity(new[name]):
-            unchanged += 1
-        else:
+            change = Change(Action.REMOVE, kind, name, summary(old[name]))
+        elif identity(old[name]) != identity(new[name]):
             text = _effect(old[name], new[name])
-            changes.append(Change(Action.CHANGE, kind, name, text, details(old[name], new[name])))
-    return changes, unchanged
+            change = Change(Action.CHANGE, kind, name, text, details(old[name], new[name]))
+        changes[kind, name] = change
+    return changes
 
 
 def _effect(before: Described, after: Described) -> str:
@@ -208,6 +285,7 @@ def _source_differences(before: SourceSpec, after: SourceSpec) -> tuple[tuple[st
         ("topics", _topics(before), _topics(after)),
         ("source columns", _typed(before.columns), _typed(after.columns)),
         ("event-time column", before.event_time_column, after.event_time_column),
+        ("event-time unit", before.event_time_unit, after.event_time_unit),
         ("event-id column", str(before.event_id_column), str(after.event_id_column)),
         ("de-duplication horizon", _duration(before.dedup_horizon_ms), _duration(after.dedup_horizon_ms)),
         ("furthest future", _duration(before.max_future_ms), _duration(after.max_future_ms)),
@@ -284,11 +362,12 @@ def _service_details(before: ServiceSpec, after: ServiceSpec) -> tuple[str, ...]
     return tuple(lines)
 
 
-def _name_lines(kind: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+def _name_lines(kind: str, old: Mapping[str, str], new: Mapping[str, str], skipped: Collection[str] = ()) -> list[str]:
     """Added, removed and changed names, in that order."""
-    lines = [f"+ {kind} {name}: {new[name]}" for name in new if name not in old]
-    lines += [f"- {kind} {name}: {old[name]}" for name in old if name not in new]
-    lines += [f"~ {kind} {name}: {old[name]} -> {new[name]}" for name in new if name in old and old[name] != new[name]]
+    what = f"{kind} " if kind else ""
+    lines = [f"+ {what}{name}: {new[name]}" for name in new if name not in old]
+    lines += [f"- {what}{name}: {old[name]}" for name in old if name not in new and name not in skipped]
+    lines += [f"~ {what}{name}: {old[name]} -> {new[name]}" for name in new if name in old and old[name] != new[name]]
     return lines
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-NEAR_NAMES_MAX = 3
-"""Similar names offered for an unknown one."""
-
-KNOWN_NAMES_MAX = 12
-"""Known names listed when none is similar."""
+from featurestore.near_names import quoted as quoted
+from featurestore.near_names import suggest as suggest
 
 _REMEDY_MARK = "\t"
 """Between fact and remedy of a mistake."""
@@ -89,26 +85,3 @@ class ProblemList:
 def mistake_text(fact: str, remedy: str) -> str:
     """One mistake as a line of a MISTAKE_TAG."""
     return f"{' '.join(fact.split())}{_REMEDY_MARK}{remedy}"
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """What to say after an unknown name: the similar ones, else the known ones.
-
-    >>> suggest("amuont", ["amount", "currency"])
-    'did you mean "amount"?'
-    >>> suggest("x", ["amount", "currency"])
-    'known are "amount", "currency"'
-    """
-    known = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(name, known, n=NEAR_NAMES_MAX)
-    if near:
-        return f"did you mean {' or '.join(quoted(near))}?"
-    if not known:
-        return "none is known"
-    more = f" and {len(known) - KNOWN_NAMES_MAX} more" if len(known) > KNOWN_NAMES_MAX else ""
-    return f"known are {', '.join(quoted(known[:KNOWN_NAMES_MAX]))}{more}"
-
-
-def quoted(names: Iterable[str]) -> list[str]:
-    """Each name in double quotes."""
-    return [f'"{name}"' for name in names]

@@ -5,19 +5,28 @@
 A file registry is one serialized message; a SQL registry (https://docs.feast.dev, registry_type: sql) holds the same
 messages one a row, read through SQLAlchemy, which is imported only then. A registry in object storage is read by
 whoever has the client for it and passed to `compile_registry` as bytes.
+
+`open_registry` is the same as something that can be watched: a file by its stat, a database by its contents.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from featurestore.core.spec import RepoSpec
 from featurestore.definitions import limits
 from featurestore.definitions.compile.repo import Compilation, compile_repo
 from featurestore.definitions.problems import suggest
-from featurestore.errors import InvalidRequest, LimitExceeded, SourceUnavailable
+from featurestore.errors import CorruptData, InvalidRequest, LimitExceeded, SourceUnavailable, redacted
 from featurestore.wire.feast.registry import ROW_LISTS, decode_registry, projects_of, registry_from_rows
+
+POLLS_PER_DATABASE_READ = 5
+"""A database is read whole to see whether it changed, so it is not read at every poll."""
 
 
 def read_registry(path_or_url: str | Path, *, project: str | None = None) -> RepoSpec:
@@ -65,48 +74,185 @@ def read_registry_bytes(path_or_url: str | Path) -> bytes:
     Raises:
         InvalidRequest, LimitExceeded, CorruptData, SourceUnavailable: as `read_registry`.
     """
-    text = str(path_or_url)
-    scheme = urlsplit(text).scheme.lower() if "://" in text else ""
-    if scheme in ("", "file"):
-        return _read_file(Path(unquote(urlsplit(text).path) if scheme else text))
-    if scheme in ("s3", "gs", "gcs", "hdfs", "abfs", "http", "https"):
-        hint = "copy the registry file here, or use a SQL registry"
-        raise InvalidRequest(f'a registry at "{scheme}://" is not read directly', hint=hint)
-    return _read_sql(text)
+    content = find_registry_bytes(path_or_url)
+    if content is not None:
+        return content
+    hint = "run `featurestore apply` first"
+    if _is_sql(path_or_url):
+        # A database is made before it is filled, so a reader that waits for it need not end.
+        raise SourceUnavailable(f'there is no registry in "{redacted(str(path_or_url))}"', hint=hint)
+    raise InvalidRequest(f'there is no registry at "{_path(path_or_url)}"', hint=hint)
 
 
-def _read_file(path: Path) -> bytes:
+def find_registry_bytes(path_or_url: str | Path) -> bytes | None:
+    """As `read_registry_bytes`; None where nothing has been applied yet: no file, or a database without tables."""
+    if not _is_sql(path_or_url):
+        return _read_file(_path(path_or_url))
+    rows = find_registry_rows(path_or_url, ROW_LISTS)
     try:
-        with path.open("rb") as file:
-            content = file.read(limits.REGISTRY_BYTES_MAX + 1)
-    except FileNotFoundError:
-        raise InvalidRequest(f'there is no registry at "{path}"', hint="run `featurestore apply` first") from None
-    except OSError as error:
-        raise InvalidRequest(f'the registry at "{path}" cannot be read', detail=str(error)) from error
-    if len(content) > limits.REGISTRY_BYTES_MAX:
-        raise LimitExceeded(f'the registry at "{path}" is larger than {limits.REGISTRY_BYTES_MAX} bytes')
-    return content
+        return None if rows is None else registry_from_rows(rows)
+    except CorruptData as error:
+        hint = "restore the row from a copy, or delete it and run `featurestore apply`"
+        place = redacted(str(path_or_url))
+        raise CorruptData(f'the registry in "{place}" is damaged', detail=error.message, hint=hint) from error
 
 
-def _read_sql(url: str) -> bytes:
+def find_registry_rows(
+    path_or_url: str | Path, lists: Mapping[str, tuple[str, str]]
+) -> Mapping[str, Sequence[bytes]] | None:
+    """Messages of a SQL registry; None where it has no tables yet, or is no SQL registry.
+
+    Args:
+        path_or_url: of the registry.
+        lists: name -> table and column; one beside ROW_LISTS may be missing, as in a database of an older Feast.
+
+    Raises:
+        InvalidRequest, SourceUnavailable: as `read_registry`.
+    """
+    if not _is_sql(path_or_url):
+        return None
     try:
         import sqlalchemy
     except ImportError:
         hint = "pip install SQLAlchemy and the database's driver"
         raise InvalidRequest("a SQL registry needs SQLAlchemy", hint=hint) from None
-    # As Feast does: the bare scheme means psycopg 3.
-    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     rows: dict[str, list[bytes]] = {}
     try:
-        engine = sqlalchemy.create_engine(url)
-        with engine.connect() as connection:
-            for field, (table, column) in ROW_LISTS.items():
-                query = sqlalchemy.text(f"SELECT {column} FROM {table}")
-                rows[field] = [bytes(row[0]) for row in connection.execute(query)]
-        engine.dispose()
+        engine = sqlalchemy.create_engine(_sql_url(path_or_url))
+        try:
+            with engine.connect() as connection:
+                tables = set(sqlalchemy.inspect(connection).get_table_names())
+                if not any(table in tables for table, _ in ROW_LISTS.values()):
+                    return None
+                for field, (table, column) in lists.items():
+                    query = sqlalchemy.text(f"SELECT {column} FROM {table}")
+                    is_there = table in tables or field in ROW_LISTS
+                    rows[field] = [bytes(row[0]) for row in connection.execute(query)] if is_there else []
+        finally:
+            engine.dispose()
     except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
         raise InvalidRequest("the SQL registry's URL cannot be used", detail=str(error)) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
-        hint = "check the database, or run `featurestore apply` first"
+        hint = "check the database and the registry's URL"
         raise SourceUnavailable("the SQL registry does not answer", detail=str(error), hint=hint) from error
-    return registry_from_rows(rows)
+    return rows
+
+
+def _is_sql(path_or_url: str | Path) -> bool:
+    """Whether it is in a database; neither a path nor a file: URL.
+
+    Raises:
+        InvalidRequest: it is in an object store.
+    """
+    text = str(path_or_url)
+    scheme = urlsplit(text).scheme.lower() if "://" in text else ""
+    if scheme in ("s3", "gs", "gcs", "hdfs", "abfs", "http", "https"):
+        hint = "copy the registry file here, or use a SQL registry"
+        raise InvalidRequest(f'a registry at "{scheme}://" is not read directly', hint=hint)
+    return scheme not in ("", "file")
+
+
+def _path(path_or_url: str | Path) -> Path:
+    text = str(path_or_url)
+    return Path(unquote(urlsplit(text).path) if "://" in text else text)
+
+
+def _sql_url(url: str | Path) -> str:
+    """As Feast does: the bare scheme means psycopg 3."""
+    return str(url).replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def _read_file(path: Path) -> bytes | None:
+    """None where there is none."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(limits.REGISTRY_BYTES_MAX + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidRequest(f'the registry at "{path}" cannot be read', detail=str(error)) from error
+    if len(content) > limits.REGISTRY_BYTES_MAX:
+        raise LimitExceeded(f'the registry at "{path}" is larger than {limits.REGISTRY_BYTES_MAX} bytes')
+    try:
+        projects_of(content)
+    except CorruptData as error:
+        hint = "restore it from a copy, or delete it and run `featurestore apply`"
+        raise CorruptData(f'the registry at "{path}" is damaged', detail=error.detail, hint=hint) from error
+    return content
+
+
+class Registry(Protocol):
+    """Where feature definitions come from."""
+
+    def stamp(self) -> Hashable:
+        """Changes when the registry may have changed; cheap."""
+        ...
+
+    def read(self) -> RepoSpec:
+        """Parse and compile the whole registry."""
+        ...
+
+
+def open_registry(path_or_url: str, project: str | None) -> Registry:
+    """The registry at a path or a SQLAlchemy URL; nothing is read yet.
+
+    Args:
+        path_or_url: see `definitions.registry.read_registry`.
+        project: Feast project; None where the registry has just one.
+    """
+    if "://" in path_or_url and not path_or_url.startswith("file://"):
+        return RegistryDatabase(path_or_url, project)
+    return RegistryFile(Path(path_or_url.removeprefix("file://")), project)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryFile:
+    """A registry in a file, which Feast replaces or rewrites in place."""
+
+    path: Path
+    project: str | None
+
+    def stamp(self) -> Hashable:
+        """Modification time, size and inode.
+
+        Raises:
+            InvalidRequest: there is no such file.
+        """
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise InvalidRequest(
+                f'registry "{self.path}" cannot be read', detail=str(error), hint="run `featurestore apply` first"
+            ) from error
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def read(self) -> RepoSpec:
+        """Parse and compile the file."""
+        return read_registry(self.path, project=self.project)
+
+
+class RegistryDatabase:
+    """A registry in a SQL database."""
+
+    def __init__(self, url: str, project: str | None) -> None:
+        self._url = url
+        self._project = project
+        self._polls = 0
+        self._content = b""
+        self._stamp: Hashable = None
+
+    def stamp(self) -> Hashable:
+        """Digest of the contents as of the last read.
+
+        Raises:
+            SourceUnavailable: the database does not answer.
+        """
+        if self._polls % POLLS_PER_DATABASE_READ == 0:
+            self._content = read_registry_bytes(self._url)
+            self._stamp = hashlib.blake2b(self._content, digest_size=16).digest()
+        self._polls += 1
+        return self._stamp
+
+    def read(self) -> RepoSpec:
+        """Compile what `stamp` read."""
+        return compile_registry(self._content, project=self._project).require_sound()

@@ -9,17 +9,20 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import linecache
 import logging
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featurestore.definitions.compile.repo import Compilation
+from featurestore.definitions.config import CONFIG_FILE, ONLINE_STORE, check_config
 from featurestore.definitions.fast_import import skip_typeguard
+from featurestore.definitions.problems import Place, ProblemList
 from featurestore.definitions.registry import compile_registry
 from featurestore.errors import DefinitionError, InvalidRequest
 
@@ -34,8 +37,6 @@ with skip_typeguard():
     from feast.repo_config import FeastConfigError, RepoConfig, load_repo_config
     from feast.repo_contents import RepoContents
     from feast.repo_operations import apply_total_with_repo_instance, get_repo_files, parse_repo
-
-CONFIG_FILE = "feature_store.yaml"
 
 AUTHOR_ERRORS = (
     ArithmeticError,
@@ -73,8 +74,18 @@ class LoadedRepo:
     registry: bytes
 
     def compile(self) -> Compilation:
-        """Specs, mistakes and notes."""
-        return compile_registry(self.registry, project=self.project)
+        """Specs, mistakes and notes, of its file too."""
+        problems = ProblemList()
+        store = check_config(self.path / CONFIG_FILE, problems)
+        _check_requests(self.contents, problems)
+        compiled = compile_registry(self.registry, project=self.project)
+        notes = list(compiled.notes)
+        if compiled.spec.views and store not in ("", ONLINE_STORE):
+            notes.append(
+                f"{CONFIG_FILE} names {store} as the online store, which holds no windowed features: the Feast SDK "
+                f"answers None for them; write type: {ONLINE_STORE} under online_store"
+            )
+        return replace(compiled, problems=(*problems.found, *compiled.problems), notes=tuple(notes))
 
 
 def load_repo(path: Path, project: str) -> LoadedRepo:
@@ -88,6 +99,8 @@ def load_repo(path: Path, project: str) -> LoadedRepo:
         DefinitionError: a module cannot be imported, or an object cannot be serialized.
     """
     path = path.resolve()
+    # Feast registers the source text of functions, and reads it through a cache that outlives a changed file.
+    linecache.checkcache()
     try:
         with _imports_of(path), _without_feast_warnings():
             contents = parse_repo(path)
@@ -200,6 +213,24 @@ def _infer_plain_views(contents: RepoContents, path: Path) -> None:
             service.infer_features(fvs_to_update={**views, **_stream_views(contents)})
 
 
+def _check_requests(contents: RepoContents, problems: ProblemList) -> None:
+    """A field of a request beside a join key of its name: the Feast SDK takes the value for the one, not for both."""
+    keys = {entity.name: entity.join_key for entity in contents.entities}
+    views = {view.name: view for view in (*contents.feature_views, *contents.stream_feature_views)}
+    for on_demand in contents.on_demand_feature_views:
+        beside = set(on_demand.source_feature_view_projections)
+        for service in contents.feature_services:
+            names = {projection.name for projection in service.feature_view_projections}
+            beside |= names if on_demand.name in names else set()
+        clashes = {
+            keys.get(entity, entity): name for name in sorted(beside & views.keys()) for entity in views[name].entities
+        }
+        for field in sorted(clashes.keys() & on_demand.get_request_data_schema().keys()):
+            fact = f'field "{field}" of its request is the join key of feature view "{clashes[field]}" too'
+            remedy = "rename the field: the Feast SDK takes the value for the request alone, and looks nothing up"
+            problems.add(Place("on-demand feature view", on_demand.name), fact, remedy)
+
+
 def _stream_views(contents: RepoContents) -> dict[str, FeatureView]:
     return {view.name: view for view in contents.stream_feature_views}
 
@@ -207,12 +238,18 @@ def _stream_views(contents: RepoContents) -> dict[str, FeatureView]:
 def _serialize(contents: RepoContents, project: str) -> bytes:
     """The objects as the registry file would hold them."""
     registry = Registry()
-    registry.projects.append(Project(name=project).to_proto())
+    declared = [each for each in contents.projects if each.name == project]
+    registry.projects.extend(each.to_proto() for each in declared or [Project(name=project)])
+    for source in contents.data_sources:
+        registry.data_sources.append(source.to_proto())
+        registry.data_sources[-1].project = project
     for objects, target in (
         (contents.entities, registry.entities),
         (contents.feature_views, registry.feature_views),
         (contents.stream_feature_views, registry.stream_feature_views),
         (contents.on_demand_feature_views, registry.on_demand_feature_views),
+        (contents.label_views, registry.label_views),
+        (contents.permissions, registry.permissions),
         ([_with_named_views(each, contents) for each in contents.feature_services], registry.feature_services),
     ):
         for each in objects:

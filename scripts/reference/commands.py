@@ -49,13 +49,14 @@ STREAMS: Mapping[str, Sequence[Option]] = {"stream": OPTIONS, "event-log run": E
 """Command -> options of the program that it becomes."""
 
 STREAM_NOTES: Mapping[str, str] = {
-    "stream": "`--help` lists `--store-cluster` too, which says the same as `--cluster`.",
+    "stream": "`--patience-seconds`, as `event-log run` has it, is `--store-patience-seconds` here; both work.",
     "event-log run": "What it reads, it reads beside the stream of features: neither waits for the other.",
 }
 """What is said above the exit codes of a stream."""
 
 STREAM_VALUES: Mapping[str, str] = {
     "dir": "DIR",
+    "host": "ADDRESS",
     "port": "PORT",
     "seconds": "SECONDS",
     "minutes": "MINUTES",
@@ -107,7 +108,7 @@ OTHER_VARIABLES: Mapping[str, tuple[str, str]] = {
 
 FLAG_TEXTS = ("1", "true", "yes", "on")
 
-_SHARED = {f"--{name}" for name in ("repo", "registry", "project", "store-url", "cluster")}
+_SHARED = {f"--{name}" for name in ("repo", "registry", "project", "store-url", "store-cluster")}
 _ENVIRONMENT = re.compile(r"\s*\[env var: (\w+)\]")
 _EXAMPLE = re.compile(r"^Example: (featurestore .*)$", re.DOTALL)
 _PLACE = re.compile(r"^ {4}(\S.*?) {2,}(--[\w-]+) +(\w+) +(.*)$", re.MULTILINE)
@@ -164,7 +165,7 @@ def _overview() -> Iterator[tuple[str, str]]:
 def option_rows(name: str, command: click.Command) -> list[OptionRow]:
     """Its own options, and those of the stream that it becomes; without --help, which all have."""
     options = [one for one in command.params if isinstance(one, click.Option) and "--help" not in one.opts]
-    known = {one.name for one in options} | {"store_cluster"}
+    known = {one.opts[0].removeprefix("--").replace("-", "_") for one in options}
     more = [_stream_row(one) for one in STREAMS.get(name, ()) if one.name not in known]
     return [_row(one) for one in options] + more
 

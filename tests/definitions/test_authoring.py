@@ -78,11 +78,11 @@ def test_a_view_is_made_of_plain_feast_objects(payments: KafkaSource) -> None:
     )
     expected: list[tuple[Aggregation, PrimitiveFeastType, dict[str, str]]] = [
         (Aggregation("", "count", timedelta(days=1), timedelta(seconds=1), "card_count_1d"), Int64, {}),
-        (Aggregation("amount", "sum", timedelta(hours=1), None, "card_amount_sum_1h"), Int64, {}),
-        (Aggregation("amount", "mean", timedelta(hours=1), None, "card_amount_mean_1h"), Float64, {}),
+        (Aggregation("amount", "sum", timedelta(hours=1), timedelta(minutes=1), "card_amount_sum_1h"), Int64, {}),
+        (Aggregation("amount", "mean", timedelta(hours=1), timedelta(minutes=1), "card_amount_mean_1h"), Float64, {}),
         (Aggregation("market", "last", None, None, "card_market_last_lifetime"), String, {"window": "lifetime"}),
         (
-            Aggregation("amount", "max", timedelta(hours=1), None, "card_amount_max_1h_offset_7d"),
+            Aggregation("amount", "max", timedelta(hours=1), timedelta(minutes=1), "card_amount_max_1h_offset_7d"),
             Int64,
             {"offset": "7d"},
         ),

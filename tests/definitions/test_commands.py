@@ -29,10 +29,10 @@ def test_plan_apply_plan(example_repo: Path, capsys: Capture) -> None:
 
     assert main(["apply", *arguments]) == 0
     assert planned == capsys.readouterr().out
-    assert "7 to add, 0 to change, 0 to remove" in planned
+    assert "13 to add, 0 to change, 0 to remove" in planned
 
     assert main(["plan", "--exit-code", *arguments]) == 0
-    assert "nothing to change, 7 definitions are as registered" in capsys.readouterr().out
+    assert "nothing to change, 13 definitions are as registered" in capsys.readouterr().out
     assert len(read_registry(example_repo / "data" / "registry.db").views) == 3
 
 
@@ -50,7 +50,7 @@ def test_plan_shows_one_changed_window(example_repo: Path, stock_apply: StockApp
     output = capsys.readouterr().out
     assert "~ feature view     terminal_activity  (new generation " in output
     assert "- feature terminal_amount_mean_30d: mean(amount) over 30d, hop 6h, float64" in output
-    assert "0 to add, 2 to change, 0 to remove, 5 unchanged" in output
+    assert "0 to add, 2 to change, 0 to remove, 11 unchanged" in output
 
 
 def test_a_repo_with_mistakes_is_neither_planned_nor_applied(example_repo: Path, capsys: Capture) -> None:
@@ -66,7 +66,7 @@ def test_a_repo_with_mistakes_is_neither_planned_nor_applied(example_repo: Path,
         assert (
             'feature "terminal_amuont_sum_1h": column "amuont" is not a column of source "transactions"' in output.err
         )
-        assert 'unknown aggregation function "maen"; did you mean mean' in output.err
+        assert 'unknown aggregation function "maen"; did you mean "mean"' in output.err
     assert not (example_repo / "data" / "registry.db").exists()
 
 
@@ -91,7 +91,7 @@ def test_two_repos_with_modules_of_one_name_do_not_mix(example_repo: Path, tmp_p
 
     assert main(["plan", "--repo", str(example_repo)]) == 0
     assert main(["plan", "--repo", str(other)]) == 0
-    assert 'project "other": nothing to change' in capsys.readouterr().out
+    assert 'project "other"\n  + entity  car  (join key car)\n' in capsys.readouterr().out
     assert "entities" not in sys.modules
 
 
@@ -117,7 +117,7 @@ with_ratios = FeatureService(name="with_ratios", features=[driver_rides, ratios]
     output = capsys.readouterr()
     assert 'note: feature service "with_ratios" is served by the Feast SDK only' in output.err
     assert 'feature view "ratios" is an on-demand view' in output.err
-    assert "2 to add" in output.out
+    assert "+ on-demand feature view  ratios" in output.out
 
 
 def test_wrong_usage_exits_with_two(capsys: Capture) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from featurestore.definitions.changes import registered_or_empty
 from featurestore.definitions.registry import compile_registry, read_registry, read_registry_bytes
 from featurestore.errors import CorruptData, DefinitionError, InvalidRequest, SourceUnavailable
 from featurestore.wire.feast.protos import message_class
@@ -93,9 +96,13 @@ def test_a_sql_registry_gives_the_same_specs_as_a_file(
 
 
 def test_a_missing_database_table_is_unavailable_and_says_what_to_do(tmp_path: Path) -> None:
-    """An empty database is not an empty project."""
-    with pytest.raises(SourceUnavailable, match="the SQL registry does not answer"):
+    """An empty database is not an empty project, and half a registry is not one of less."""
+    with pytest.raises(SourceUnavailable, match="there is no registry in"):
         read_registry(f"sqlite:///{tmp_path}/empty.sqlite")
+    with contextlib.closing(sqlite3.connect(tmp_path / "half.sqlite")) as database:
+        database.execute("CREATE TABLE projects (project_proto BLOB)")
+    with pytest.raises(SourceUnavailable, match="the SQL registry does not answer"):
+        read_registry(f"sqlite:///{tmp_path}/half.sqlite")
 
 
 def test_a_url_of_an_unknown_kind_is_refused() -> None:
@@ -128,8 +135,11 @@ def test_bytes_that_are_no_registry_are_corrupt(tmp_path: Path, content: bytes) 
     path = tmp_path / "registry.db"
     path.write_bytes(content)
 
-    with pytest.raises(CorruptData, match="are not a Feast registry"):
+    with pytest.raises(CorruptData, match=f'the registry at "{re.escape(str(path))}" is damaged') as caught:
         read_registry(path)
+    assert "delete it and run `featurestore apply`" in caught.value.hint
+    with pytest.raises(CorruptData, match="is damaged"):
+        registered_or_empty(path, "payments")
 
 
 def test_an_unknown_project_is_named_with_the_known_ones() -> None:

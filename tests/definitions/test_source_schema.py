@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featurestore import near_names
 from featurestore.core.spec import SCALAR_TYPES, Column, ValueType
 from featurestore.core.windows import durations
 from featurestore.core.windows.durations import format_duration, parse_duration_ms
-from featurestore.definitions import problems, source_schema
+from featurestore.definitions import source_schema
 from featurestore.definitions.source_schema import format_source_schema, parse_source_schema
 from featurestore.errors import InvalidRequest
 
@@ -81,7 +82,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         parse_duration_ms(text)
 
 
-@pytest.mark.parametrize("module", [durations, problems, source_schema], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [durations, near_names, source_schema], ids=lambda module: module.__name__)
 def test_examples_in_docstrings_are_true(module: object) -> None:
     """A docstring's example is a promise like any other."""
     from types import ModuleType

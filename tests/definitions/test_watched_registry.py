@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
+from featurestore.definitions.registry import POLLS_PER_DATABASE_READ, open_registry
 from featurestore.errors import InvalidRequest, SourceUnavailable
-from featurestore.serving.catalog.registry import POLLS_PER_DATABASE_READ, open_registry
 from featurestore.wire.feast.protos import message_class
 from featurestore.wire.feast.registry import ROW_LISTS
 from tests.serving.registries import write_registry

@@ -18,10 +18,10 @@ import pytest
 
 from featurestore.client import LookupClient
 from featurestore.clock import SystemClock
+from featurestore.definitions.registry import open_registry
 from featurestore.errors import OnlineStoreDown
 from featurestore.online.redis.store import connect
 from featurestore.serving._generated import lookup_pb2
-from featurestore.serving.catalog.registry import open_registry
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.servers import redis_server

@@ -12,9 +12,9 @@ import pytest
 
 from featurestore.clock import SystemClock
 from featurestore.definitions.fast_import import skip_typeguard
+from featurestore.definitions.registry import RegistryFile
 from featurestore.definitions.repo import apply_repo, load_repo
 from featurestore.online.redis.store import connect
-from featurestore.serving.catalog.registry import RegistryFile
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 

@@ -51,7 +51,7 @@ SESSION = (
 """The examples of all commands in an order in which each finds what it needs."""
 
 SAID = {
-    "plan": "7 to add",
+    "plan": "13 to add",
     "event-log show": "transactions[0]  next offset",
     "status": "card_activity@1",
     "bootstrap": "card_activity@2 is complete",

@@ -9,18 +9,24 @@ generation. See docs/bootstrap.md.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import click
 
 from featurestore.cli.processes.event_log import log_option, log_root
-from featurestore.cli.settings import load_settings, settings_options
+from featurestore.cli.settings import format_option, load_settings, print_json, settings_options
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import ViewSpec
 from featurestore.definitions.problems import suggest
 from featurestore.definitions.registry import read_registry
 from featurestore.errors import InvalidRequest
 from featurestore.offline.bootstrap_events import LogEvents
+from featurestore.offline.event_log.address import open_files
+from featurestore.offline.event_log.files import LogFiles
+from featurestore.offline.event_log.layout import INCARNATIONS_PATH
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.snapshot import LogSnapshot
 from featurestore.online.embedded import EmbeddedStore
@@ -42,6 +48,7 @@ _NS_PER_S = 1_000_000_000
     help="Where events are sorted by entity; needs the size of the view's columns in them. Default: the system's.",
 )
 @click.option("--anew", is_flag=True, help="Begin another generation, whatever was bootstrapped or begun before.")
+@format_option
 def command(
     view: str,
     repo: Path | None,
@@ -52,12 +59,15 @@ def command(
     event_log: str | None,
     temp_dir: Path | None,
     anew: bool,
+    output: str,
 ) -> None:
     """Compute the registered definition of VIEW from the event log into a new generation.
 
     Run it beside the stream. Readers see the generation that serves now until the stream has brought the new one up to
     date; `featurestore rollback` returns to the old one. Killed, or run again, it goes on with what is missing.
     """
+    # In JSON it is the outcome that is printed; how far it has come is told beside it.
+    say = partial(click.echo, err=output == "json")
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
     spec = _registered(view, settings.registry, settings.project)
     root = log_root(repo, event_log)
@@ -67,14 +77,20 @@ def command(
     try:
         catalog = GenerationCatalog(store, settings.project)
         log = EventLog(f"{root}/{spec.source.name}")
-        generation = _begin(catalog, spec, is_anew=anew)
+        generation = _begin(catalog, spec, say, is_anew=anew)
+        outcome = {"view": view, "generation": generation.number, "state": str(generation.state), "events": 0}
         if generation.state is not GenerationState.BOOTSTRAPPING:
-            click.echo(f"{_name(generation)} was bootstrapped already and is {generation.state}; --anew begins another")
+            say(f"{_name(generation)} was bootstrapped already and is {generation.state}; --anew begins another")
+            if output == "json":
+                print_json(outcome)
             return
         with tempfile.TemporaryDirectory(prefix="featurestore-bootstrap-", dir=temp_dir) as directory:
-            _fill(store, catalog, generation, log, clock, Path(directory))
+            events = _fill(store, catalog, generation, log, clock, Path(directory), say)
+        _keep_topics(store, generation, open_files(log.uri))
         hand_over(store, generation, catalog.lane_count())
-        click.echo(f"{_name(generation)} is complete; the stream brings it up to date, and then it serves")
+        say(f"{_name(generation)} is complete; the stream brings it up to date, and then it serves")
+        if output == "json":
+            print_json({**outcome, "state": "complete", "events": events})
     finally:
         store.close()
 
@@ -90,13 +106,13 @@ def _registered(name: str, registry: str, project: str) -> ViewSpec:
     return views[name]
 
 
-def _begin(catalog: GenerationCatalog, view: ViewSpec, *, is_anew: bool) -> Generation:
+def _begin(catalog: GenerationCatalog, view: ViewSpec, say: Callable[[str], None], *, is_anew: bool) -> Generation:
     """The generation to fill; the keys of one that was begun and is not continued are deleted."""
     before = {one.number: one for one in catalog.generations(view.name)}
     generation = catalog.begin_bootstrap(view, is_anew=is_anew)
     for one in before.values():
         if one.state is GenerationState.BOOTSTRAPPING and one.number != generation.number:
-            click.echo(f"{_name(one)} was begun and is dropped: {catalog.drop(one):,} keys")
+            say(f"{_name(one)} was begun and is dropped: {catalog.drop(one):,} keys")
     return generation
 
 
@@ -107,14 +123,15 @@ def _fill(
     log: EventLog,
     clock: Clock,
     directory: Path,
-) -> None:
-    """Compute the missing lanes from the log as it is now."""
+    say: Callable[[str], None],
+) -> int:
+    """Compute the missing lanes from the log as it is now; answers with the number of events in them."""
     lane_count, view, started_ns = catalog.lane_count(), generation.view, clock.monotonic_ns()
     snapshot = log.snapshot()
     events = LogEvents(log, snapshot, view, lane_count=lane_count, now_ms=clock.now_ms(), directory=directory)
     lanes = missing_lanes(store, generation, lane_count, events.positions)
     _warn_of_retention(snapshot, view)
-    click.echo(
+    say(
         f"{_name(generation)}: {len(lanes)} of {lane_count} lanes to fill, "
         f"from {len(snapshot.files):,} files before {sum(events.positions.values()):,} offsets of {log.uri}"
     )
@@ -126,19 +143,26 @@ def _fill(
         rows_read += rows
         if rows_read - rows_said >= step:
             rows_said = rows_read
-            click.echo(f"  {rows_read:,} rows read  {_rate(rows_read, clock.monotonic_ns() - started_ns)}")
+            say(f"  {rows_read:,} rows read  {_rate(rows_read, clock.monotonic_ns() - started_ns)}")
 
     def on_lane(report: LaneReport) -> None:
         nonlocal total
         total += report.events
-        click.echo(
+        say(
             f"  lane {report.lane}: {report.events:,} events of {report.entities:,} entities, "
             f"{report.stored_bytes / 1e6:,.1f} MB  {_rate(total, clock.monotonic_ns() - started_ns)}"
         )
 
     events.collect(lanes, on_rows)
     fill_lanes(store, generation, events, lanes, clock, on_lane)
-    click.echo(f"  {total:,} events in {(clock.monotonic_ns() - started_ns) / _NS_PER_S:,.1f} s")
+    say(f"  {total:,} events in {(clock.monotonic_ns() - started_ns) / _NS_PER_S:,.1f} s")
+    return total
+
+
+def _keep_topics(store: OnlineStore, generation: Generation, files: LogFiles) -> None:
+    """The positions are those of the topics that the log was written from, whatever has their names by now."""
+    with suppress(FileNotFoundError):  # a log of a release that did not remember them
+        store.compare_and_set(generation.keys.incarnations, None, files.read(INCARNATIONS_PATH))
 
 
 def _warn_of_retention(snapshot: LogSnapshot, view: ViewSpec) -> None:

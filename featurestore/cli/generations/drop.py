@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.settings import load_settings, settings_options
+from featurestore.cli.settings import format_option, load_settings, print_json, settings_options
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     "--generation", "number", type=click.IntRange(min=1), metavar="N", help="Delete this one. Default: list only."
 )
 @settings_options
+@format_option
 def command(
     view: str,
     number: int | None,
+    output: str,
     repo: Path | None,
     registry: str | None,
     project: str | None,
@@ -45,12 +47,16 @@ def command(
         known = _generations(catalog.all(), view)
         retired = [one for one in known if one.state is GenerationState.RETIRED]
         if number is None:
-            _list(view, known, retired)
+            _list(view, known, retired, output)
             return
         wanted = next((one for one in known if one.number == number), None)
         if wanted is None or wanted not in retired:
             raise InvalidRequest(_why_not(view, number, wanted), hint=_remedy(view, retired))
-        click.echo(f"{view}@{number} is dropped: {catalog.drop(wanted):,} keys")
+        keys = catalog.drop(wanted)
+        if output == "json":
+            print_json({"view": view, "dropped": number, "keys": keys})
+        else:
+            click.echo(f"{view}@{number} is dropped: {keys:,} keys")
     finally:
         store.close()
 
@@ -68,11 +74,18 @@ def _generations(known: dict[str, tuple[Generation, ...]], view: str) -> tuple[G
     return known[view]
 
 
-def _list(view: str, known: Sequence[Generation], retired: Sequence[Generation]) -> None:
+def _list(view: str, known: Sequence[Generation], retired: Sequence[Generation], output: str) -> None:
     """What can be dropped, and what a drop takes away."""
+    before = next((one.replaces for one in known if one.state == "serving"), None)
+    if output == "json":
+        rows = [
+            {"generation": one.number, "expires": one.view.retention_ms is not None, "rollback": one.number == before}
+            for one in retired
+        ]
+        print_json({"view": view, "retired": rows})
+        return
     if not retired:
         click.echo(f"{view} has no retired generation")
-    before = next((one.replaces for one in known if one.state == "serving"), None)
     for one in retired:
         lives = "until it is dropped" if one.view.retention_ms is None else "until its keys expire"
         rollback = ", `featurestore rollback` returns to it" if one.number == before else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from featurestore.cli.settings import load_settings, settings_options
+from featurestore.cli.settings import format_option, load_settings, print_json, settings_options
 from featurestore.errors import OnlineStoreDown
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.online.generations import GenerationCatalog
@@ -18,8 +18,15 @@ from featurestore.wire.store_layout import smallest_positions
 @click.command("rollback")
 @click.argument("view")
 @settings_options
+@format_option
 def command(
-    view: str, repo: Path | None, registry: str | None, project: str | None, store_url: str | None, cluster: bool | None
+    view: str,
+    repo: Path | None,
+    registry: str | None,
+    project: str | None,
+    store_url: str | None,
+    cluster: bool | None,
+    output: str,
 ) -> None:
     """Let the generation of VIEW serve again that served before the one that serves now.
 
@@ -48,5 +55,8 @@ def command(
     finally:
         store.close()
     behind = sum(max(0, offset - reached.get(partition, 0)) for partition, offset in was.items())
+    if output == "json":
+        print_json({"view": view, "serves": serves.number, "kept": away.number, "behind_records": behind})
+        return
     click.echo(f"{view}@{serves.number} serves again, {view}@{away.number} is kept but not fed")
     click.echo(f"{behind:,} records are to be caught up; see `featurestore status`")

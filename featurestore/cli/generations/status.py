@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.settings import Settings, load_settings, settings_options
+from featurestore.cli.narrow_table import narrow_table
+from featurestore.cli.settings import Settings, format_option, load_settings, print_json, settings_options
 from featurestore.core.windows.durations import readable_duration
 from featurestore.errors import OnlineStoreDown
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from featurestore.online.read.store_status import GenerationOverview, MemoryOverview, StoreOverview
     from featurestore.online.redis.store import RedisStore
@@ -40,14 +38,7 @@ _BYTE_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
     help="The embedded log that the stream reads; shows how far behind it is.",
 )
 @click.option("--memory/--no-memory", default=True, show_default=True, help="List keys and sample their sizes.")
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Tables for people, JSON for programs.",
-)
+@format_option
 def command(
     repo: Path | None,
     registry: str | None,
@@ -81,9 +72,9 @@ def command(
     finally:
         store.close()
     if output == "json":
-        click.echo(json.dumps({**asdict(found), "store": store.url}, indent=2))
+        print_json({**asdict(found), "store": store.url})
     else:
-        _show(found)
+        show(found)
 
 
 def log_ends(log_dir: Path) -> dict[tuple[str, int], int]:
@@ -134,7 +125,7 @@ def _count_lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(_READ_BYTES), b""))
 
 
-def _show(found: StoreOverview) -> None:
+def show(found: StoreOverview) -> None:
     """Tables for people."""
     from rich.console import Console
 
@@ -159,7 +150,7 @@ def _show(found: StoreOverview) -> None:
 
 def _show_generations(console: Console, found: StoreOverview) -> None:
     """What each generation is and holds."""
-    table = _table("views", texts=("view", "state", "definition"), numbers=("entities", "bytes each", "memory"))
+    table = narrow_table("views", texts=("view", "state", "definition"), numbers=("entities", "bytes\neach", "memory"))
     for one in found.generations:
         memory, at_least = one.memory, "" if one.memory is None or one.memory.is_complete else "≥ "
         table.add_row(
@@ -177,7 +168,7 @@ def _show_generations(console: Console, found: StoreOverview) -> None:
 
 def _show_reading(console: Console, found: StoreOverview) -> None:
     """How far each generation has come."""
-    table = _table("stream", texts=("view", "newest event"), numbers=("freshness", "lanes", "lag"))
+    table = narrow_table("stream", texts=("view", "newest event"), numbers=("freshness", "lanes", "lag"))
     for one in found.generations:
         table.add_row(
             _name(one),
@@ -191,31 +182,19 @@ def _show_reading(console: Console, found: StoreOverview) -> None:
 
 def _show_partitions(console: Console, found: StoreOverview) -> None:
     """The next offset of every generation in every partition."""
-    table = _table("checkpoints", texts=("view", "partition"), numbers=("next offset", "end", "lag"))
     for one in found.generations:
-        for index, each in enumerate(one.partitions):
+        table = narrow_table(
+            f"checkpoints of {_name(one)}", texts=("partition",), numbers=("next offset", "end", "lag")
+        )
+        for each in one.partitions:
             table.add_row(
-                "" if index else _name(one),
                 f"{each.topic}/{each.partition}",
                 f"{each.next_offset:,}",
                 UNKNOWN if each.end_offset is None else f"{each.end_offset:,}",
                 UNKNOWN if each.lag_records is None else f"{each.lag_records:,}",
             )
-    if table.row_count:
-        console.print(table)
-
-
-def _table(title: str, *, texts: Sequence[str], numbers: Sequence[str]) -> Table:
-    """An empty table, texts to the left and numbers to the right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for heading in texts:
-        table.add_column(heading, no_wrap=True)
-    for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
+        if table.row_count:
+            console.print(table)
 
 
 def _name(one: GenerationOverview) -> str:

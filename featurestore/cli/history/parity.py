@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from featurestore.cli.history.training_set import EVENT_LOG_DEFAULT, BytesType, parse_table
-from featurestore.cli.lookup import MomentType
-from featurestore.cli.settings import load_settings, registry_options
+from featurestore.cli.lookup import MomentType, moment_text, plain_json
+from featurestore.cli.narrow_table import narrow_table
+from featurestore.cli.settings import format_option, load_settings, print_json, registry_options
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
 
     from featurestore.offline.parity.check import LoggedRows
-    from featurestore.offline.parity.report import ParityReport
+    from featurestore.offline.parity.report import Example, ParityReport
 
 EXIT_UNEXPLAINED = 1
 MESSAGES_SUFFIX = ".jsonl"
 EXAMPLES_SHOWN_MAX = 10
 VALUE_CHARACTERS_MAX = 60
+
+_VALUES = ("logged", "recomputed", "at_positions")
 
 
 @click.command("parity")
@@ -36,7 +41,8 @@ VALUE_CHARACTERS_MAX = 60
     help="Feature log, as `featurestore serve --log-features` wrote it; or the messages of its topic, a line each.",
 )
 @click.option(
-    "--events",
+    "--event-log",
+    "events",
     metavar="DIR|URI",
     envvar="FEATURESTORE_EVENT_LOG",
     show_envvar=True,
@@ -67,6 +73,7 @@ VALUE_CHARACTERS_MAX = 60
     show_default=True,
     help="What events may take; more go through the disk.",
 )
+@format_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -82,10 +89,11 @@ def command(
     stream_since_ms: int | None,
     html: Path | None,
     memory_bytes: int,
+    output: str,
 ) -> None:
     """Recompute what was answered; exit code 0 when every difference is explained, 1 when one is not.
 
-    Example: featurestore parity --log data/served --events data/event_log --html parity.html
+    Example: featurestore parity --log data/served --event-log data/event_log --html parity.html
     """
     from rich.console import Console
 
@@ -118,12 +126,15 @@ def command(
             f'feature log "{log}" has no rows to compare',
             hint="check --service, --since and --until, and that the server runs with --log-features",
         )
-    _show(Console(soft_wrap=True), report)
+    if output == "json":
+        print_json(report_content(report))
+    else:
+        show_report(report)
     if html is not None:
         from featurestore.offline.parity.page import render_page
 
         html.write_text(render_page(report, settings.project), encoding="utf-8")
-        click.echo(f"report: {html}")
+        click.echo(f"report: {html}", err=output == "json")
     context.exit(EXIT_UNEXPLAINED if report.has_unexplained else 0)
 
 
@@ -138,38 +149,79 @@ def _read_messages(path: Path, service: str | None) -> Sequence[LoggedRows]:
         raise InvalidRequest(f'feature log "{path}" cannot be read', detail=str(error)) from error
 
 
-def _show(console: Console, report: ParityReport) -> None:
-    """A row for each feature, the causes, and examples of what nothing explains."""
-    from rich.table import Table
+def show_report(report: ParityReport) -> None:
+    """A row for each feature, the causes, and examples of what nothing explains; fits on 80 columns."""
+    from rich.console import Console
 
-    from featurestore.offline.parity.report import ValueOutcome, kinds_of
+    from featurestore.offline.parity.report import ValueOutcome
 
-    table = Table(title=f"{report.row_count:,} logged rows", title_justify="left")
-    for heading in ("service", "feature"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("values", "equal", "explained", "unexplained", "not compared"):
-        table.add_column(heading, justify="right")
-    for name, outcomes in report.outcomes.items():
-        kinds = kinds_of(outcomes)
-        count = sum(outcomes.values())
-        cells = [f"{each:,}" for each in (count, *kinds, count - sum(kinds))]
-        style = "red" if kinds[2] else None
-        table.add_row(name.service, f"{name.view}:{name.feature}", *cells, style=style)
-    console.print(table)
-    total = report.total
-    for outcome, count in sorted(total.items()):
+    console = Console()
+    console.print(f"{report.row_count:,} logged rows", highlight=False)
+    for service, view in dict.fromkeys((name.service, name.view) for name in report.outcomes):
+        console.print(_table_of(report, service, view))
+    for outcome, count in sorted(report.total.items()):
         style = "red" if outcome is ValueOutcome.UNEXPLAINED else None
-        console.print(f"{count:>12,}  {outcome.text}", style=style, highlight=False)
+        console.print(_filled(f"{count:>12,}  ", outcome.text, console.width), style=style, highlight=False)
     for example in report.examples[:EXAMPLES_SHOWN_MAX]:
-        values = (example.logged, example.recomputed, example.at_positions)
-        logged, recomputed, at_positions = (_shortened(value) for value in values)
-        console.print(
-            f"unexplained: {example.name.view}:{example.name.feature} of {example.entity_text} at {example.as_of_ms}: "
-            f"logged {logged}, recomputed {recomputed}, at its positions ({example.positions_text}) {at_positions}; "
-            f"request {example.request_id} row {example.request_row}",
-            style="red",
-            highlight=False,
-        )
+        for line in _example_lines(example):
+            text = _filled(line[: len(line) - len(line.lstrip())], line.lstrip(), console.width)
+            console.print(text, style="red", highlight=False, markup=False)
+
+
+def _table_of(report: ParityReport, service: str, view: str) -> Table:
+    """The features of a view in a service; what both are called stands once, above them."""
+    from featurestore.offline.parity.report import kinds_of
+
+    numbers = ("values", "equal", "explained", "unexplained", "not\ncompared")
+    table = narrow_table(f"{service}: {view}", texts=("feature",), numbers=numbers)
+    for name, outcomes in report.outcomes.items():
+        if (name.service, name.view) != (service, view):
+            continue
+        kinds, count = kinds_of(outcomes), sum(outcomes.values())
+        cells = [f"{each:,}" for each in (count, *kinds, count - sum(kinds))]
+        table.add_row(name.feature, *cells, style="red" if kinds[2] else None)
+    return table
+
+
+def _example_lines(example: Example) -> list[str]:
+    """A value that nothing explains: whose, what it was and would be, and where to look it up."""
+    logged, recomputed, at_positions = map(_shortened, (example.logged, example.recomputed, example.at_positions))
+    return [
+        f"unexplained: {example.name.view}:{example.name.feature} of {example.entity_text} at "
+        f"{moment_text(example.as_of_ms)}",
+        f"    logged {logged}, recomputed {recomputed}, at its positions {at_positions}",
+        f"    request {example.request_id} row {example.request_row}, positions {example.positions_text}",
+    ]
+
+
+def _filled(begin: str, text: str, width: int) -> str:
+    """Lines of a width, the later ones below the first one's text."""
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=begin,
+        subsequent_indent=" " * len(begin),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def report_content(report: ParityReport) -> dict[str, object]:
+    """All that was found, for --format json."""
+    return {
+        "row_count": report.row_count,
+        "first_ms": report.first_ms,
+        "last_ms": report.last_ms,
+        "features": [
+            {**asdict(name), "outcomes": {outcome.name.lower(): count for outcome, count in sorted(outcomes.items())}}
+            for name, outcomes in report.outcomes.items()
+        ],
+        "outcomes": {outcome.name.lower(): count for outcome, count in sorted(report.total.items())},
+        "examples": [
+            {**asdict(example), **{name: plain_json(getattr(example, name)) for name in _VALUES}}
+            for example in report.examples
+        ],
+    }
 
 
 def _shortened(value: object) -> str:

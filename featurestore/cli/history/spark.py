@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.errors import InvalidRequest
+from featurestore.cli.extras import missing_package
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -131,10 +131,7 @@ def write_with_spark(
             write_spark_file,
         )
     except ModuleNotFoundError as error:
-        raise InvalidRequest(
-            f'--engine spark needs the Python package "{error.name}", which is not installed',
-            hint="pip install featurestore[spark]",
-        ) from error
+        raise missing_package("history --engine spark", error, extra="spark") from error
 
     labels = entities if isinstance(entities, str) or entities.is_dir() else read_entities(entities)
     if isinstance(out, Path) and isinstance(labels, str | Path):

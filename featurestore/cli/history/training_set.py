@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import signal
 import threading
@@ -25,8 +26,6 @@ from featurestore.cli.settings import Settings, load_settings, registry_options
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from featurestore.core.spec import RepoSpec, ValueType
     from featurestore.offline.training_set.build import TrainingSetProgress
     from featurestore.offline.training_set.histories import History
@@ -62,7 +61,7 @@ class BytesType(click.ParamType[int]):
     "--entities",
     required=True,
     type=PlaceType(exists=True),
-    help="Label rows: Parquet, CSV, JSON lines or Arrow IPC, by the name's ending.",
+    help="Label rows: Parquet, CSV, JSON (lines or an array) or Arrow IPC, by the name's ending.",
 )
 @click.option("--service", metavar="NAME", help="Feature service whose features are added.")
 @click.option(
@@ -74,7 +73,8 @@ class BytesType(click.ParamType[int]):
 )
 @click.option("--out", required=True, type=PlaceType(exists=False), help="Parquet file to write.")
 @click.option(
-    "--events",
+    "--event-log",
+    "events",
     multiple=True,
     metavar="[SOURCE=]PATH|URI",
     envvar="FEATURESTORE_EVENT_LOG",
@@ -134,6 +134,7 @@ def command(
 
     Example: featurestore history --entities labels.parquet --service fraud_detection --out train.parquet
     """
+    from featurestore.cli.history.label_file import read_label_rows
     from featurestore.definitions.registry import read_registry
     from featurestore.offline.training_set.build import write_training_set
     from featurestore.offline.training_set.plan import plan_training_set
@@ -145,12 +146,13 @@ def command(
     wanted: str | list[str] = service or list(features)
     places, plain = _places(events), _tables(tables, spec)
     _check_out(out, places, plain)
+    read = functools.partial(read_label_rows, join_keys=_join_keys(spec, wanted))
     if spark is not None:
         write_with_spark(
             spark,
             (spec, wanted),
             entities,
-            lambda path: _read_entities(path, spec, wanted),
+            read,
             out,
             events=_places_for_spark(places, settings, ingested_before_ms),
             ingested_before_ms=ingested_before_ms,
@@ -162,12 +164,7 @@ def command(
         )
         return
     plan = plan_training_set(
-        spec,
-        wanted,
-        _read_entities(local_file(entities), spec, wanted),
-        timestamp_column=timestamp_column,
-        at_ms=at_ms,
-        full_names=full_names,
+        spec, wanted, read(local_file(entities)), timestamp_column=timestamp_column, at_ms=at_ms, full_names=full_names
     )
     with _sigterm_as_interrupt(), _progress() as report:
         rows = write_training_set(
@@ -181,30 +178,6 @@ def command(
             repo_path=settings.repo,
         )
     click.echo(f"{out}: {rows:,} rows, {len(plan.names)} features")
-
-
-def _read_entities(path: Path, spec: RepoSpec, wanted: str | list[str]) -> pa.Table:
-    """The label rows; a CSV's join keys are read as what they are, so that "007" stays a text."""
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.feather
-    import pyarrow.json
-    import pyarrow.parquet
-
-    from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
-
-    try:
-        ending = path.suffix.lower()
-        if ending == ".csv":
-            types = {name: ARROW_TYPES[kind] for name, kind in _join_keys(spec, wanted).items()}
-            return pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(column_types=types))
-        if ending in (".json", ".jsonl", ".ndjson"):
-            return pa.json.read_json(path)
-        if ending in (".arrow", ".feather", ".ipc"):
-            return pa.feather.read_table(path)
-        return pa.parquet.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InvalidRequest(f'the entities in "{path}" cannot be read', detail=str(error)) from error
 
 
 def _join_keys(spec: RepoSpec, wanted: str | list[str]) -> dict[str, ValueType]:
@@ -247,9 +220,9 @@ def _places(events: Sequence[str]) -> dict[str, str] | str | None:
     given = [text.partition("=") for text in events]
     named = {source: path for source, equals, path in given if equals and "/" not in source}
     if named and len(named) < len(given):
-        raise click.UsageError("give --events as SOURCE=PATH once for each source, or one PATH for all")
+        raise click.UsageError("give --event-log as SOURCE=PATH once for each source, or one PATH for all")
     if len(events) > 1 and not named:
-        raise click.UsageError("give --events as SOURCE=PATH when there are several")
+        raise click.UsageError("give --event-log as SOURCE=PATH when there are several")
     return named or (events[0] if events else None)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import click
 
-from featurestore.cli.settings import load_settings, repo_option
+from featurestore.cli.processes.program import ProgramCommand, become
+from featurestore.cli.settings import format_option, load_settings, print_json, registry_options, repo_option
 from featurestore.clock import SystemClock
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest
@@ -26,6 +25,9 @@ from featurestore.offline.event_log.retention import retain
 PROGRAM = "dataflows.log_to_files"
 VARIABLE = "FEATURESTORE_EVENT_LOG"
 DEFAULT = "data/event_log"
+RENAMED = {"--store-patience-seconds": "--patience-seconds"}
+"""What `stream` calls it works here too."""
+
 MEGABYTE = 1024 * 1024
 
 log_option = click.option(
@@ -47,42 +49,24 @@ def command() -> None:
 
 @command.command(
     short_help="Follow the stream and write what comes.",
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
-    add_help_option=False,
+    cls=ProgramCommand,
+    options="dataflows.log_to_files.settings:EVENT_LOG_OPTIONS",
+    given=frozenset({"project", "registry", "event_log"}),
 )
-@repo_option
-@click.option("--project", metavar="NAME", help="Feast project. Default: the repo's.  [env var: FEATURESTORE_PROJECT]")
-@click.option(
-    "--registry",
-    metavar="PATH|URL",
-    help="Feast registry. Default: the repo's.  [env var: FEATURESTORE_REGISTRY]",
-)
+@registry_options
 @log_option
-@click.option("-h", "--help", "wants_help", is_flag=True, help="Show all options.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[STREAM OPTIONS]")
-@click.pass_context
 def run(
-    context: click.Context,
-    repo: Path | None,
-    project: str | None,
-    registry: str | None,
-    event_log: str | None,
-    wants_help: bool,
-    options: tuple[str, ...],
+    repo: Path | None, project: str | None, registry: str | None, event_log: str | None, options: tuple[str, ...]
 ) -> None:
     """Follow Kafka, or an embedded log (--log-dir), and write what comes until stopped."""
-    if wants_help:
-        click.echo(context.get_help())
-        click.echo("\nAll other options are those of the stream itself:\n")
-        sys.stdout.flush()
-        _become(["--help"], {})
     settings = load_settings(repo=repo, project=project, registry=registry)
     environment = {
         "FEATURESTORE_PROJECT": settings.project,
         "FEATURESTORE_REGISTRY": settings.registry,
         VARIABLE: log_root(repo, event_log),
     }
-    _become(list(options), environment)
+    become("event-log run", PROGRAM, list(options), environment, RENAMED)
 
 
 @command.command("compact", short_help="Merge small files.")
@@ -149,11 +133,15 @@ def retain_command(repo: Path | None, event_log: str | None, sources: tuple[str,
 @repo_option
 @log_option
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only this source's log; may be repeated.")
-def show_command(repo: Path | None, event_log: str | None, sources: tuple[str, ...]) -> None:
+@format_option
+def show_command(repo: Path | None, event_log: str | None, sources: tuple[str, ...], output: str) -> None:
     """Rows, files and bytes of each event date, and how far each partition has been read."""
     root = log_root(repo, event_log)
-    for name in _sources(root, sources):
-        log = EventLog(f"{root}/{name}")
+    logs = {name: EventLog(f"{root}/{name}") for name in _sources(root, sources)}
+    if output == "json":
+        print_json([_as_json(name, log) for name, log in logs.items()])
+        return
+    for name, log in logs.items():
         snapshot = log.snapshot()
         click.echo(click.style(name, bold=True) + f"  {log.uri}")
         total_rows = total_bytes = 0
@@ -167,6 +155,24 @@ def show_command(repo: Path | None, event_log: str | None, sources: tuple[str, .
             click.echo(f"  event dates before {snapshot.kept_from} were dropped")
         for (topic, partition), offset in sorted(snapshot.positions.items()):
             click.echo(f"  {topic}[{partition}]  next offset {offset:,}")
+
+
+def _as_json(name: str, log: EventLog) -> dict[str, object]:
+    """One source's log."""
+    snapshot = log.snapshot()
+    return {
+        "source": name,
+        "uri": log.uri,
+        "kept_from": None if snapshot.kept_from is None else str(snapshot.kept_from),
+        "event_dates": [
+            {"event_date": str(one.event_date), "rows": one.rows, "files": one.files, "size_bytes": one.size_bytes}
+            for one in log.sizes(snapshot)
+        ],
+        "positions": [
+            {"topic": topic, "partition": partition, "next_offset": offset}
+            for (topic, partition), offset in sorted(snapshot.positions.items())
+        ],
+    }
 
 
 def log_root(repo: Path | None, event_log: str | None) -> str:
@@ -196,11 +202,3 @@ def _sources(root: str, wanted: tuple[str, ...]) -> list[str]:
 def _megabytes(size_bytes: int) -> str:
     """A size for people."""
     return f"{size_bytes / MEGABYTE:>10,.1f} MB"
-
-
-def _become(options: list[str], environment: dict[str, str]) -> None:
-    """Replace this process by the stream: signals and the exit code are then its own."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    variables = {**os.environ, **environment, "FEATURESTORE_PROGRAM": "featurestore event-log run"}
-    os.execve(sys.executable, [sys.executable, "-m", PROGRAM, *options], variables)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from featurestore.cli.settings import FILE_NAME, REPO_DEFAULTS, repo_option
+from featurestore.cli.settings import FILE_NAME, REPO_DEFAULTS, format_option, print_json, repo_option
 from featurestore.online.embedded import EmbeddedStore
 
 EXIT_NOT_RUNNING = 3
@@ -40,14 +40,18 @@ def stop(repo: Path | None) -> None:
 
 @command.command()
 @repo_option
+@format_option
 @click.pass_context
-def status(context: click.Context, repo: Path | None) -> None:
+def status(context: click.Context, repo: Path | None, output: str) -> None:
     """Print its address and process.
 
     Exit code 3 when it does not run.
     """
     store = _store(repo)
     server = store.status()
+    if output == "json":
+        print_json({"url": server and server.url, "pid": server and server.pid, "data_dir": str(store.data_dir)})
+        context.exit(EXIT_NOT_RUNNING if server is None else 0)
     if server is None:
         click.echo(f"no embedded store runs on {store.data_dir}")
         context.exit(EXIT_NOT_RUNNING)

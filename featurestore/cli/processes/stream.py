@@ -7,35 +7,33 @@ becomes it.
 
 from __future__ import annotations
 
-import os
-import sys
-
 import click
 
+from featurestore.cli.extras import require_packages
+from featurestore.cli.processes.program import ProgramCommand, become
 from featurestore.cli.settings import Settings, load_settings, settings_options
 from featurestore.online.embedded import EmbeddedStore
 
+COMMAND = "stream"
 PROGRAM = "dataflows.log_to_tiles"
+
+RENAMED = {"--patience-seconds": "--store-patience-seconds"}
+"""What `event-log run` calls it works here too."""
 
 
 @click.command(
-    "stream",
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
-    add_help_option=False,
+    COMMAND,
+    cls=ProgramCommand,
+    options="dataflows.settings:OPTIONS",
+    given=frozenset({"project", "registry", "store_url", "store_cluster"}),
 )
 @settings_options
-@click.option("-h", "--help", "wants_help", is_flag=True, help="Show all options.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[STREAM OPTIONS]")
-@click.pass_context
-def command(context: click.Context, /, wants_help: bool, options: tuple[str, ...], **given: object) -> None:
+def command(*, options: tuple[str, ...], **given: object) -> None:
     """Fold the events of Kafka, or of an embedded log (--log-dir), into the online store until stopped."""
-    if wants_help:
-        click.echo(context.get_help())
-        click.echo("\nAll other options are those of the stream itself:\n")
-        sys.stdout.flush()
-        _become(["--help"], {})
+    require_packages(COMMAND)  # before the embedded store is started for it
     settings = load_settings(**given)  # type: ignore[arg-type]  # click gives exactly its parameters
-    _become(list(options), environment_of(settings))
+    become(COMMAND, PROGRAM, list(options), environment_of(settings), RENAMED)
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
@@ -49,11 +47,3 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "FEATURESTORE_STORE_URL": url,
         "FEATURESTORE_STORE_CLUSTER": str(settings.store.cluster).lower(),
     }
-
-
-def _become(options: list[str], environment: dict[str, str]) -> None:
-    """Replace this process by the stream: signals and the exit code are then its own."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    variables = {**os.environ, **environment, "FEATURESTORE_PROGRAM": "featurestore stream"}
-    os.execve(sys.executable, [sys.executable, "-m", PROGRAM, *options], variables)

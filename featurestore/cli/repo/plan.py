@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.settings import load_settings, repo_option
+from featurestore.cli.settings import format_option, load_settings, print_json, repo_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from featurestore.definitions.changes import Plan
 
 EXIT_CHANGES = 10
 """With --exit-code: there are changes."""
@@ -15,19 +21,41 @@ EXIT_CHANGES = 10
 @click.command("plan")
 @repo_option
 @click.option("--exit-code", is_flag=True, help=f"Exit with {EXIT_CHANGES} when there are changes.")
-def command(repo: Path | None, exit_code: bool) -> int:
-    """Compare the repo's definitions with the registered ones; nothing is changed.
+@format_option
+def command(repo: Path | None, exit_code: bool, output: str) -> int:
+    """Compare the repo's definitions, and what else an apply writes, with what is registered; nothing is changed.
 
-    Definitions count as changed when their hash differs, so that an apply without changes shows none. Every mistake in
-    the repo is reported at once.
+    A view computes something else when the hash of its definition differs. Every mistake in the repo and in its
+    feature_store.yaml is reported at once.
     """
-    from featurestore.definitions.changes import compare, registered_or_empty, render
     from featurestore.definitions.repo import load_repo
+    from featurestore.definitions.written import plan_of
 
     settings = load_settings(repo=repo)
-    after = load_repo(settings.require_repo(), settings.project).compile()
-    changes = compare(registered_or_empty(settings.registry, settings.project), after.require_sound())
-    click.echo(render(changes))
-    for note in after.notes:
-        click.echo(f"note: {note}", err=True)
+    loaded = load_repo(settings.require_repo(), settings.project)
+    after = loaded.compile()
+    changes = plan_of(loaded, after, settings.registry)
+    show_plan(changes, after.notes, output)
     return EXIT_CHANGES if exit_code and not changes.is_empty else 0
+
+
+def show_plan(plan: Plan, notes: Sequence[str], output: str) -> None:
+    """Print what changes, and what is to be known about the repo: beside the table on stderr, in JSON with it."""
+    from featurestore.definitions.changes import render
+
+    if output == "json":
+        changes = [
+            {
+                "action": change.action.name.lower(),
+                "kind": change.kind,
+                "name": change.name,
+                "summary": change.summary,
+                "details": list(change.details),
+            }
+            for change in plan.changes
+        ]
+        print_json({"project": plan.project, "changes": changes, "unchanged": plan.unchanged, "notes": list(notes)})
+        return
+    click.echo(render(plan))
+    for note in notes:
+        click.echo(f"note: {note}", err=True)

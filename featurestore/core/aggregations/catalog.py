@@ -5,7 +5,6 @@ Adding one: write its file, add its line here; plan, docs, law and oracle suites
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +30,7 @@ from featurestore.core.aggregations.ordered.gaps import BOUND_DEFAULT, BOUND_MAX
 from featurestore.core.aggregations.ordered.times import EdgeTime, MeanGap, TimeSince
 from featurestore.core.aggregations.parameters import Arguments, Parameter, ParameterKind, parse_by, parse_call
 from featurestore.errors import InvalidRequest
+from featurestore.near_names import near_names, quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ def resolve(text: str) -> Aggregation:
     name, given = parse_call(text)
     entry = _BY_NAME.get(name)
     if entry is None:
-        near = difflib.get_close_matches(name, _BY_NAME, n=3)
-        known = f"did you mean {' or '.join(near)}" if near else f"known functions are {', '.join(_BY_NAME)}"
+        near = quoted(near_names(name, _BY_NAME))
+        known = f"did you mean {' or '.join(near)}?" if near else f"known functions are {', '.join(_BY_NAME)}"
         raise InvalidRequest(f'unknown aggregation function "{text}"', hint=known)
     return entry.make(Arguments.parse(name, entry.parameters, given))

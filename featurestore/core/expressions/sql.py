@@ -7,7 +7,6 @@ becomes that: BETWEEN two comparisons, simple CASE, IF and NULLIF a searched CAS
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
@@ -24,6 +23,7 @@ from featurestore.core.expressions.typing import resolve, usages
 from featurestore.core.spec import ValueType
 from featurestore.core.windows.time_zones import zone_names
 from featurestore.errors import InvalidExpression
+from featurestore.near_names import near_names, quoted
 
 CHARACTERS_MAX = 10_000
 """Longest text of an expression."""
@@ -148,10 +148,11 @@ class _Reader:
         return Read(name, KIND_OF_TYPE[self.columns[name]])
 
     def _near(self, name: str) -> str:
-        near = difflib.get_close_matches(name.lower(), [column.lower() for column in self.columns], n=3)
-        meant = [column for column in self.columns if column.lower() in near]
+        meant = near_names(name, self.columns)
         if meant:
-            return f"did you mean {' or '.join(meant)}?"
+            return f"did you mean {' or '.join(quoted(meant))}?"
+        if not self.columns:
+            return "there is no column that it could name; text stands in single quotes"
         shown = sorted(self.columns)[:_NAMES_SHOWN_MAX]
         more = ", ..." if len(self.columns) > len(shown) else ""
         return f"columns are {', '.join(shown)}{more}; text stands in single quotes"
@@ -307,8 +308,9 @@ class _Reader:
         """AT TIME ZONE; a zone that is written out has to exist."""
         time, zone = self.read(node.this, depth + 1), self.read(node.args["zone"], depth + 1)
         if isinstance(zone, Literal) and zone.kind is Kind.TEXT and zone.value not in zone_names():
-            near = difflib.get_close_matches(str(zone.value), zone_names(), n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "write an IANA name such as 'Europe/Berlin'"
+            near = near_names(str(zone.value), zone_names())
+            known = f"did you mean {' or '.join(quoted(near))}?"
+            hint = known if near else "write an IANA name such as 'Europe/Berlin'"
             self.refuse(f"has an unknown time zone {zone.value!r}", node=node, hint=hint)
         return self.made("AT TIME ZONE", node, time, zone)
 

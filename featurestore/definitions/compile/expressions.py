@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 
 from featurestore.core.expressions import Expression, compile_expression
 from featurestore.core.spec import SCALAR_TYPES, ComputedColumn, FeatureSpec, SourceSpec, ValueType
@@ -75,9 +76,21 @@ def condition(text: str, source: SourceSpec, what: str, place: Place, problems: 
 
 
 def derived_features(
-    fields: Sequence[RegisteredField], features: Sequence[FeatureSpec], view_place: Place, problems: ProblemList
+    fields: Sequence[RegisteredField],
+    features: Sequence[FeatureSpec],
+    broken: Collection[str],
+    view_place: Place,
+    problems: ProblemList,
 ) -> tuple[ComputedColumn, ...]:
-    """Features that are expressions over the others."""
+    """Features that are expressions over the others.
+
+    Args:
+        fields: of the derived features.
+        features: those without a mistake.
+        broken: names of the others; what names one of them is not blamed for it.
+        view_place: of their view.
+        problems: where mistakes go.
+    """
     types = {feature.name: feature.type for feature in features if feature.type in SCALAR_TYPES}
     derived = []
     for field in fields:
@@ -85,7 +98,8 @@ def derived_features(
         try:
             expression = compile_expression(field.tags[EXPRESSION_TAG], types)
         except InvalidRequest as error:
-            problems.add(place, f"its expression: {error.message}", error.hint or "correct the SQL")
+            if not set(re.findall(r"\w+", field.tags[EXPRESSION_TAG])) & set(broken):
+                problems.add(place, f"its expression: {error.message}", error.hint or "correct the SQL")
             continue
         registered, written = EXACT_TYPES[expression.type]
         if field.value_type != registered:

@@ -10,7 +10,7 @@ left out of the specs, and what refers to it is not blamed for that.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,12 +23,16 @@ from featurestore.core.spec import (
     TableSpec,
     ValueType,
     ViewSpec,
+    default_hop_ms,
 )
+from featurestore.core.windows.durations import format_duration
 from featurestore.definitions import limits
 from featurestore.definitions.compile.service import Servable, ServiceCompiler
 from featurestore.definitions.compile.source import EVENT_LOG_COLUMNS
 from featurestore.definitions.compile.types import VALUE_TYPES, join_keys_of
+from featurestore.definitions.compile.unhandled import why_not_computed, why_not_keyed
 from featurestore.definitions.compile.view import compile_stream_view
+from featurestore.definitions.compile.window import HOP_TAG, has_unsaid_hop
 from featurestore.definitions.problems import Place, Problem, ProblemList
 from featurestore.errors import DefinitionError
 from featurestore.wire.feast.registry import RegisteredEntity, RegisteredRepo, RegisteredTable, RegisteredView
@@ -45,7 +49,7 @@ class Compilation:
     Attributes:
         spec: everything without a mistake.
         problems: the mistakes, in the registry's order.
-        notes: what Feast serves and this system does not, one sentence each.
+        notes: what Feast serves and this system does not, and what may be meant otherwise, one sentence each.
         unserved: service name -> why it is not in `spec` although it is no mistake.
     """
 
@@ -85,6 +89,9 @@ def compile_repo(registered: RegisteredRepo) -> Compilation:
     for view in registered.stream_views:
         if not view.online:
             servables[view.name] = Servable.unserved("is not online")
+        elif view.aggregations and (reason := why_not_computed(view, entities)):
+            servables[view.name] = Servable.unserved(reason)
+            notes.append(f'feature view "{view.name}" is computed neither online nor in history: it {reason}')
         elif view.aggregations:
             spec = compile_stream_view(view, entities, problems)
             servables[view.name] = Servable.of_view(spec) if spec else Servable.broken()
@@ -95,6 +102,10 @@ def compile_repo(registered: RegisteredRepo) -> Compilation:
         if not view.online:
             servables[view.name] = Servable.unserved("is not online")
             continue
+        if reason := why_not_keyed(view, entities):
+            servables[view.name] = Servable.unserved(reason)
+            notes.append(f'feature view "{view.name}" is served neither online nor in history: it {reason}')
+            continue
         if problems.add_mistake(Place("feature view", view.name), view.tags):
             servables[view.name] = Servable.broken()
             continue
@@ -104,6 +115,7 @@ def compile_repo(registered: RegisteredRepo) -> Compilation:
 
     _check_sources(views, problems)
     notes.extend(_log_clashes(views))
+    notes.extend(_unsaid_hops(registered, {view.name for view in views}))
     compiler = ServiceCompiler(servables, problems)
     services: list[ServiceSpec] = []
     unserved: dict[str, str] = {}
@@ -170,7 +182,7 @@ def _check_names(registered: RegisteredRepo, problems: ProblemList) -> None:
             place = Place(kind, name)
             if count > 1:
                 problems.add(place, f"the name is used by {count} of them", "rename all but one")
-            if len(name) > limits.NAME_LENGTH_MAX:
+            if kind == "feature service" and len(name) > limits.NAME_LENGTH_MAX:
                 problems.add(place, f"the name is longer than {limits.NAME_LENGTH_MAX} characters", "shorten it")
 
 
@@ -195,6 +207,26 @@ def _log_clashes(views: list[ViewSpec]) -> list[str]:
         for column in source.columns
         if column.name in EVENT_LOG_COLUMNS and not _is_event_time_ms(column, source)
     ]
+
+
+def _unsaid_hops(registered: RegisteredRepo, served: Collection[str]) -> list[str]:
+    """Plain Aggregations of which nobody can tell whether their author wanted a hop of the whole window; one a view."""
+    notes = []
+    for view in registered.stream_views:
+        if view.name not in served:
+            continue
+        tags = {field.name: field.tags for field in view.fields}
+        unsaid = [one for one in view.aggregations if has_unsaid_hop(one, tags.get(one.resolved_name, {}))]
+        if unsaid:
+            length_ms = (unsaid[0].window_ns or 0) // NANOSECONDS_PER_MS
+            length, hop = format_duration(length_ms), format_duration(default_hop_ms(length_ms))
+            place = Place("feature view", view.name, unsaid[0].resolved_name)
+            others = f" and {len(unsaid) - 1} more" if len(unsaid) > 1 else ""
+            notes.append(
+                f"{place}{others}: slide_interval is as long as time_window, as Feast writes it where it was left out, "
+                f'so the hop is the default; write slide_interval={hop}, or the Field\'s tag "{HOP_TAG}": "{length}"'
+            )
+    return notes
 
 
 def _is_event_time_ms(column: Column, source: SourceSpec) -> bool:

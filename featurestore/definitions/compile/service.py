@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, ServiceSpec, ViewSpec
 from featurestore.definitions import limits
 from featurestore.definitions.problems import Place, ProblemList, suggest
+from featurestore.near_names import near_names
 from featurestore.wire.feast.registry import RegisteredProjection, RegisteredService
+
+LABEL_VIEW = "labelView"
+"""What Feast calls a projection of a LabelView."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +77,16 @@ class ServiceCompiler:
         join_keys: dict[str, Column] = {}
         for projection in service.projections:
             servable = self.servables.get(projection.view)
+            if servable is None and projection.kind == LABEL_VIEW:
+                unserved.append(f'feature view "{projection.view}" is a label view')
+                continue
             if servable is None:
-                known = suggest(projection.view, self.servables)
-                self.problems.add(place, f'feature view "{projection.view}" is not registered', known)
+                near = near_names(projection.view, self.servables)
+                remedy = suggest(projection.view, near or self.servables)
+                if projection.features:  # of a view that the author has made, and not of a name in a text
+                    known = f"{remedy} If not, " if near else ""
+                    remedy = f"{known}assign it to a name in a module: Feast registers no others"
+                self.problems.add(place, f'feature view "{projection.view}" is not registered', remedy)
                 continue
             has_broken_view |= servable.is_broken
             reason = _unserved_reason(projection, servable)
@@ -83,8 +94,10 @@ class ServiceCompiler:
                 unserved.append(reason)
             elif not servable.is_broken:
                 picked += [(projection, name) for name in self._features(projection, servable, place)]
-                self._add_join_keys(join_keys, servable, projection.view, place)
-        self._check_size(service, picked, place)
+                unserved += self._add_join_keys(join_keys, servable, projection.view)
+        if not service.projections or not all(projection.features for projection in service.projections):
+            unserved.append("it has no features, or a view without any")
+        self._check_size(picked, place)
         references = self._references(picked, place)
         if len(self.problems.found) > found_before or has_broken_view:
             return ""
@@ -108,18 +121,15 @@ class ServiceCompiler:
             return list(servable.features)
         return [name for name in projection.features if name in servable.features]
 
-    def _add_join_keys(self, join_keys: dict[str, Column], servable: Servable, view: str, place: Place) -> None:
-        for column in servable.join_keys:
-            known = join_keys.setdefault(column.name, column)
-            if known.type is not column.type:
-                fact = f'join key "{column.name}" is {column.type} in feature view "{view}" and {known.type} before'
-                self.problems.add(place, fact, "give the entities the same value type, or the keys other names")
+    def _add_join_keys(self, join_keys: dict[str, Column], servable: Servable, view: str) -> list[str]:
+        """Add a view's; what two entities of one join key disagree about."""
+        return [
+            f'join key "{column.name}" is {column.type} in feature view "{view}" and {known.type} before'
+            for column in servable.join_keys
+            if (known := join_keys.setdefault(column.name, column)).type is not column.type
+        ]
 
-    def _check_size(
-        self, service: RegisteredService, picked: list[tuple[RegisteredProjection, str]], place: Place
-    ) -> None:
-        if not service.projections or not all(projection.features for projection in service.projections):
-            self.problems.add(place, "it has no features, or a view without any", "give features=[view, ...]")
+    def _check_size(self, picked: list[tuple[RegisteredProjection, str]], place: Place) -> None:
         if len(picked) > limits.SERVICE_FEATURES_MAX:
             fact = f"it has {len(picked)} features, at most {limits.SERVICE_FEATURES_MAX} are supported"
             self.problems.add(place, fact, "split the service")

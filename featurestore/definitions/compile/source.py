@@ -14,6 +14,7 @@ from featurestore.definitions.problems import Place, ProblemList, suggest
 from featurestore.definitions.source_schema import SourceSchema, parse_source_schema
 from featurestore.errors import InvalidRequest
 from featurestore.wire.feast.registry import RegisteredSource, RegisteredView
+from featurestore.wire.moments import MILLISECONDS, UNITS
 
 EVENT_ID_TAG = "event_id"
 """Tag of a source: the column whose value is unique per event."""
@@ -26,6 +27,9 @@ MAX_FUTURE_TAG = "max_future"
 
 EVENT_LOG_COLUMNS = frozenset({"topic", "partition", "offset", "ingest_time_ms", "event_time_ms", "event_date"})
 """Names that every event log has for itself, see `offline.event_log.schema`."""
+
+EVENT_TIME_UNIT_TAG = "event_time_unit"
+"""Tag of a source: unit of the event-time column's integers: s, ms, us or ns."""
 
 KAFKA = "STREAM_KAFKA"
 JSON = "json_format"
@@ -55,15 +59,8 @@ class CompiledSource:
 def compile_source(view: RegisteredView, view_place: Place, problems: ProblemList) -> CompiledSource | None:
     """The source of a stream view; None when columns cannot be known. Lesser mistakes are noted beside it."""
     source = view.source
-    if source is None or source.kind != KAFKA:
-        kind = source.kind if source else "none"
-        fact = f"its source is of kind {kind}, not a stream of events"
-        problems.add(view_place, fact, "give source=KafkaSource(...)")
-        return None
+    assert source is not None, "views without one are passed over, see `unhandled`"
     place = Place("source", source.name)
-    if view.has_function:
-        remedy = 'remove the function; write computed columns as SQL in tags "computed.NAME" of the source'
-        problems.add(view_place, "it transforms events by a function before aggregating", remedy)
     if not source.topic:
         problems.add(place, "it has no topic", "give KafkaSource(topic=...)")
     schema = _schema(source, place, problems)
@@ -71,9 +68,12 @@ def compile_source(view: RegisteredView, view_place: Place, problems: ProblemLis
         return None
     schema = _mapped(schema, source, place, problems)
     names = {column.name: column.type for column in schema.columns}
-    time_column = view.timestamp_field or source.timestamp_field
-    if source.timestamp_field and source.timestamp_field != time_column:
-        fact = f'its timestamp_field is "{time_column}", but that of its source is "{source.timestamp_field}"'
+    time_column, of_source = (
+        _column_of(name, names, source.field_mapping)
+        for name in (view.timestamp_field or source.timestamp_field, source.timestamp_field)
+    )
+    if of_source and of_source != time_column:
+        fact = f'its timestamp_field is "{time_column}", but that of its source is "{of_source}"'
         problems.add(view_place, fact, "give both the same column")
     if time_column not in names:
         problems.add(place, f'event-time column "{time_column}" is not in its schema', suggest(time_column, names))
@@ -81,6 +81,11 @@ def compile_source(view: RegisteredView, view_place: Place, problems: ProblemLis
         fact = f'event-time column "{time_column}" is of type {names[time_column]}'
         problems.add(place, fact, "make it timestamp (ISO 8601 text) or bigint (milliseconds since the epoch)")
     return CompiledSource(_spec(source, schema, time_column, place, problems), schema.unsupported)
+
+
+def _column_of(name: str, columns: Collection[str], field_mapping: Mapping[str, str]) -> str:
+    """The column that a name means: its own, or that of the payload's field, as Feast's own stores take it."""
+    return name if name in columns else field_mapping.get(name, name)
 
 
 def _spec(
@@ -120,7 +125,21 @@ def _spec(
         renamed=renamed_columns(source.field_mapping, names, "field_mapping", place, problems),
         more_topics=topics_of(source.tags, names, place, problems),
         topic_column=source.tags.get(TOPIC_COLUMN_TAG, ""),
+        event_time_unit=_time_unit(source.tags, time_column, place, problems),
     )
+
+
+def _time_unit(tags: Mapping[str, str], time_column: str, place: Place, problems: ProblemList) -> str:
+    """Unit of the event-time column's integers; milliseconds when it is not declared, or wrong."""
+    unit = tags.get(EVENT_TIME_UNIT_TAG, MILLISECONDS)
+    if unit not in UNITS:
+        problems.add(place, f'tag "{EVENT_TIME_UNIT_TAG}" is "{unit}"', f"write {', '.join(UNITS)}")
+        return MILLISECONDS
+    if unit != MILLISECONDS and time_column == "event_time_ms":
+        # The event log has a column of that name for itself, which holds milliseconds whatever comes in.
+        fact = f'its event-time column "{time_column}" is declared to hold {UNITS[unit]}'
+        problems.add(place, fact, "give the column another name, by field_mapping")
+    return unit
 
 
 def _mapped(schema: SourceSchema, source: RegisteredSource, place: Place, problems: ProblemList) -> SourceSchema:
@@ -142,8 +161,8 @@ def _mapped(schema: SourceSchema, source: RegisteredSource, place: Place, proble
 
 def _schema(source: RegisteredSource, place: Place, problems: ProblemList) -> SourceSchema | None:
     if source.format != JSON:
-        fact = f"its message format is {source.format or 'not given'}"
-        problems.add(place, fact, 'give message_format=JsonFormat(schema_json="name type, ...")')
+        remedy = 'give message_format=JsonFormat(schema_json="name type, ...")'
+        problems.add(place, "its message format is not given", remedy)
         return None
     try:
         return parse_source_schema(source.schema_text)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from featurestore.core.spec import Column, ValueType
-from featurestore.definitions import limits
 from featurestore.definitions.problems import Place, ProblemList, suggest
+from featurestore.near_names import near_names
 from featurestore.wire.feast.registry import RegisteredEntity, RegisteredView
 
 VALUE_TYPES: Mapping[str, ValueType] = {
@@ -49,29 +49,32 @@ UNDECLARED = "INVALID"
 def join_keys_of(
     view: RegisteredView, entities: Mapping[str, RegisteredEntity], place: Place, problems: ProblemList
 ) -> tuple[Column, ...] | None:
-    """The typed join keys of a view, in the order of its entities; None when something is wrong with one."""
+    """The typed join keys of a view, in the order of its entities; None when something is wrong with one.
+
+    A view whose keys are of types that cannot be keys is not asked about (`unhandled.why_not_keyed`). One without
+    entities has no join keys: its one row is everybody's.
+    """
     found_before = len(problems.found)
-    declared = {field.name: field.value_type for field in view.entity_columns}
-    declared |= {field.name: field.value_type for field in view.fields if field.name not in declared}
     columns: list[Column] = []
     for name in view.entities:
         entity = entities.get(name)
         if entity is None:
-            problems.add(place, f'entity "{name}" is not registered', suggest(name, entities))
+            near = f"{suggest(name, entities)} If not, " if near_names(name, entities) else ""
+            remedy = f"{near}assign it to a name in a module, such as {name} = Entity(...): Feast registers no others"
+            problems.add(place, f'entity "{name}" is not registered', remedy)
             continue
-        type_name = entity.value_type
+        type_name = key_type_name(view, entity)
         if type_name == UNDECLARED:
-            type_name = declared.get(entity.join_key, UNDECLARED)
-        value_type = VALUE_TYPES.get(type_name)
-        entity_place = Place("entity", name)
-        if type_name == UNDECLARED:
-            problems.add(entity_place, "it has no value type", "give Entity(value_type=ValueType.STRING) or INT64")
-        elif value_type not in KEY_TYPES:
-            problems.add(entity_place, f"type {type_name} cannot be an entity key", "use ValueType.STRING or INT64")
+            remedy = "give Entity(value_type=ValueType.STRING) or INT64"
+            problems.add(Place("entity", name), "it has no value type", remedy)
         else:
-            columns.append(Column(entity.join_key, value_type))
-    if not view.entities:
-        problems.add(place, "it has no entity", "give entities=[...], the keys by which its features are looked up")
-    if len(columns) > limits.JOIN_KEYS_MAX:
-        problems.add(place, f"it has more than {limits.JOIN_KEYS_MAX} entities", "combine keys into one column")
+            columns.append(Column(entity.join_key, VALUE_TYPES[type_name]))
     return tuple(columns) if len(problems.found) == found_before else None
+
+
+def key_type_name(view: RegisteredView, entity: RegisteredEntity) -> str:
+    """Feast's name of a join key's type: its entity's, else its field's in the view; UNDECLARED where nobody says."""
+    if entity.value_type != UNDECLARED:
+        return entity.value_type
+    fields = (*view.entity_columns, *view.fields)
+    return next((field.value_type for field in fields if field.name == entity.join_key), UNDECLARED)

@@ -31,6 +31,7 @@ from featurestore.definitions.compile.types import EXACT_TYPES, join_keys_of
 from featurestore.definitions.compile.window import NANOSECONDS_PER_MS, SERIES_TAG, compile_window
 from featurestore.definitions.problems import Place, ProblemList, quoted, suggest
 from featurestore.errors import InvalidRequest
+from featurestore.near_names import near_names
 from featurestore.wire.feast.registry import RegisteredAggregation, RegisteredEntity, RegisteredField, RegisteredView
 
 LOOKBACK_TAG = "lookback"
@@ -54,8 +55,10 @@ def compile_stream_view(
     key_names = {entities[name].join_key for name in view.entities if name in entities}
     key_names |= {column.name for column in view.entity_columns}
     features = _FeatureCompiler(view, key_names, source, problems).compile()
+    sound = {feature.name for feature in features}
+    broken = {one.resolved_name for one in view.aggregations if one.resolved_name not in sound}
     derived = derived_features(
-        [field for field in view.fields if _is_derived(field, key_names)], features, place, problems
+        [field for field in view.fields if _is_derived(field, key_names)], features, broken, place, problems
     )
     where = undo = None
     if source is not None:
@@ -169,15 +172,18 @@ class _FeatureCompiler:
         if not fields:
             example = ", ".join(quoted(names[:3]))
             self.problems.add(place, "it has no schema", f"give one Field per aggregation ({example} ...)")
+        misspelled = set[str]()
         for name in fields:
             if name not in names:
-                known = suggest(name, names)
+                unpaired = [one for one in names if one not in fields]
+                misspelled |= set(near := near_names(name, unpaired)[:1])
+                known = suggest(name, near or names)
                 self.problems.add(place.of(name), "the Field has no aggregation of that name", f"add one; {known}")
         compiled = []
         for name, aggregation in zip(names, self.view.aggregations, strict=True):
             if name in self.key_names:
                 continue
-            if fields and name not in fields:
+            if fields and name not in fields and name not in misspelled:
                 remedy = f'add Field(name="{name}", dtype=...) to the schema'
                 self.problems.add(place.of(name), "the aggregation has no Field of that name", remedy)
             compiled.append(self._feature(aggregation, fields.get(name), place.of(name)))

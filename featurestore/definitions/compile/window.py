@@ -1,6 +1,7 @@
 """Compile the window of one feature: time_window and slide_interval of its Aggregation, and tags of its Field.
 
     time_window=1h                                           the last hour, slide_interval its hop
+    time_window=1h   hop="1h"                                the same, with a hop that slide_interval cannot say
     time_window=1h   offset="7d"                             the same hour a week ago
     time_window=1h   series="24"                             the last 24 hours by the hour, as a list
                      window="lifetime"                       everything
@@ -17,7 +18,7 @@ from dataclasses import replace
 
 from featurestore.core.spec import CalendarUnit, Window, default_hop_ms
 from featurestore.core.windows.calendar_windows import calendar_window
-from featurestore.core.windows.durations import format_duration
+from featurestore.core.windows.durations import format_duration, parse_duration_ms
 from featurestore.core.windows.windows import session_window
 from featurestore.definitions import limits
 from featurestore.definitions.compile.source import duration_tag
@@ -30,6 +31,9 @@ WINDOW_TAG = "window"
 
 LIFETIME = "lifetime"
 SESSION = "session"
+
+HOP_TAG = "hop"
+"""Tag of a Field: its window's hop, where that is as long as the window: Feast takes such a slide_interval for none."""
 
 OFFSET_TAG = "offset"
 """Tag of a Field: how far back its window ends."""
@@ -50,7 +54,7 @@ NANOSECONDS_PER_MS = 1_000_000
 
 _CALENDARS = tuple(unit.value for unit in CalendarUnit)
 _TAGS_OF = {
-    "": frozenset({OFFSET_TAG, SERIES_TAG}),
+    "": frozenset({HOP_TAG, OFFSET_TAG, SERIES_TAG}),
     LIFETIME: frozenset[str](),
     SESSION: frozenset({GAP_TAG, SESSION_MAX_TAG}),
     **dict.fromkeys(_CALENDARS, frozenset({TIMEZONE_TAG})),
@@ -74,6 +78,8 @@ def compile_window(
     _check_tags(kind, tags, place, problems)
     if kind and aggregation.window_ns is not None:
         problems.add(place, f"it is tagged {kind} and has a time_window", "remove one of the two")
+    elif kind and aggregation.slide_ns is not None and HOP_TAG not in tags:
+        problems.add(place, f"slide_interval does not go with {_called(kind)}", "leave it out")
     window: Window | None
     if kind == LIFETIME:
         window = Window(None)
@@ -88,12 +94,20 @@ def compile_window(
 
 def _check_tags(kind: str, tags: Mapping[str, str], place: Place, problems: ProblemList) -> None:
     """Refuse tags of other kinds of windows."""
-    what = {"": "a time_window", LIFETIME: "a lifetime", SESSION: "a session"}.get(kind, f'"{kind}"')
-    for tag in (OFFSET_TAG, SERIES_TAG, TIMEZONE_TAG, GAP_TAG, SESSION_MAX_TAG):
+    what = _called(kind)
+    for tag in (HOP_TAG, OFFSET_TAG, SERIES_TAG, TIMEZONE_TAG, GAP_TAG, SESSION_MAX_TAG):
         if tag not in tags or tag in _TAGS_OF[kind]:
             continue
         fact = "a lifetime has no end to offset" if (kind, tag) == (LIFETIME, OFFSET_TAG) else ""
-        problems.add(place, fact or f'tag "{tag}" does not go with {what}', f'remove the tag "{tag}"')
+        remedy = f'remove the tag "{tag}"' + (
+            ", or declare this window in a call without hop" if tag == HOP_TAG else ""
+        )
+        problems.add(place, fact or f'tag "{tag}" does not go with {what}', remedy)
+
+
+def _called(kind: str) -> str:
+    """A kind of window in a sentence."""
+    return {"": "a time_window", LIFETIME: "a lifetime", SESSION: "a session"}.get(kind, f'"{kind}"')
 
 
 def _calendar(unit: CalendarUnit, tags: Mapping[str, str], place: Place, problems: ProblemList) -> Window | None:
@@ -142,17 +156,42 @@ def _sliding(
         problems.add(place, "it has no window", remedy)
         return None
     length_ms = _whole_ms(aggregation.window_ns, "window", place, problems)
-    hop_ms = length_ms
-    if aggregation.slide_ns is not None and aggregation.slide_ns != aggregation.window_ns:
-        hop_ms = _whole_ms(aggregation.slide_ns, "hop", place, problems)
-    elif length_ms:
-        # Feast fills an unset slide_interval with time_window, so equality is all that "unset" looks like.
-        hop_ms = default_hop_ms(length_ms)
+    hop_ms = _hop_ms(aggregation, tags, length_ms or 0, place, problems)
     if length_ms is None or hop_ms is None:
         return None
     _check_hop(length_ms, hop_ms, place, problems)
     window = Window(length_ms, hop_ms, offset_ms)
     return window if SERIES_TAG not in tags else _series(window, tags[SERIES_TAG], place, problems)
+
+
+def _hop_ms(
+    aggregation: RegisteredAggregation, tags: Mapping[str, str], length_ms: int, place: Place, problems: ProblemList
+) -> int | None:
+    """The hop that the author gave, else the default."""
+    is_given = aggregation.slide_ns is not None and aggregation.slide_ns != aggregation.window_ns
+    slide_ms = _whole_ms(aggregation.slide_ns or 0, "hop", place, problems) if is_given else None
+    if is_given and slide_ms is None:
+        return None
+    if HOP_TAG not in tags:
+        # Feast fills an unset slide_interval with time_window, so equality is all that "unset" looks like.
+        return slide_ms or default_hop_ms(length_ms)
+    try:
+        hop_ms = _whole_ms(parse_duration_ms(tags[HOP_TAG]) * NANOSECONDS_PER_MS, "hop", place, problems)
+    except InvalidRequest as error:
+        problems.add(place, f'tag "{HOP_TAG}": {error.message}', error.hint)
+        return None
+    if slide_ms is not None and slide_ms != hop_ms:
+        fact = f'its tag "{HOP_TAG}" is {tags[HOP_TAG]}, but its slide_interval is {format_duration(slide_ms)}'
+        problems.add(place, fact, "leave out one of the two")
+    return hop_ms
+
+
+def has_unsaid_hop(aggregation: RegisteredAggregation, tags: Mapping[str, str]) -> bool:
+    """Whether its slide_interval is as long as its window, and nothing tells if the author wrote it or Feast."""
+    window_ns = aggregation.window_ns
+    if window_ns is None or aggregation.slide_ns != window_ns or HOP_TAG in tags or tags.get(WINDOW_TAG):
+        return False
+    return default_hop_ms(window_ns // NANOSECONDS_PER_MS) * NANOSECONDS_PER_MS != window_ns
 
 
 def _series(window: Window, text: str, place: Place, problems: ProblemList) -> Window | None:

@@ -189,4 +189,4 @@ def test_unknown_functions_are_refused_with_near_names() -> None:
     with pytest.raises(InvalidRequest, match='unknown aggregation function "cuont"') as refused:
         resolve("cuont")
 
-    assert "did you mean count" in refused.value.hint
+    assert 'did you mean "count"' in refused.value.hint

@@ -22,7 +22,7 @@ COLUMNS = {
 
 REFUSALS = [
     # text, part of the fact, part of the place, part of the remedy
-    ("amuont > 3", "column 'amuont' is unknown", "near character 1: amuont", "did you mean amount?"),
+    ("amuont > 3", "column 'amuont' is unknown", "near character 1: amuont", 'did you mean "amount"?'),
     ('market = "DE"', "column 'DE' is unknown", "DE", "text stands in single quotes"),
     ("events.amount", "qualified name", "near character 1: events.amount", "column's name alone"),
     ("amount = 'a'", "gives = what it does not take: (BIGINT, VARCHAR)", "amount = 'a'", "CAST"),

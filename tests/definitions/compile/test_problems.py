@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from featurestore.definitions.compile.repo import compile_repo
@@ -32,7 +34,7 @@ MISTAKES: dict[str, tuple[RegisteredRepo, str, str]] = {
     "unknown function": (
         repo(view([aggregation("summ")])),
         FEATURE + 'unknown aggregation function "summ"',
-        "did you mean sum",
+        'did you mean "sum"',
     ),
     "unknown column": (
         repo(view([aggregation(column="amuont")])),
@@ -204,26 +206,6 @@ MISTAKES: dict[str, tuple[RegisteredRepo, str, str]] = {
         'entity "shop": it has no value type',
         "give Entity(value_type=ValueType.STRING) or INT64",
     ),
-    "entity of a type that is no key": (
-        repo(view(), entities=[RegisteredEntity("card_entity", "card", "DOUBLE")]),
-        'entity "card_entity": type DOUBLE cannot be an entity key',
-        "use ValueType.STRING or INT64",
-    ),
-    "view without entity": (
-        repo(view(entities=[])),
-        VIEW + "it has no entity",
-        "give entities=[...]",
-    ),
-    "source that is no stream": (
-        repo(view(reads=source(kind="PUSH_SOURCE"))),
-        VIEW + "its source is of kind PUSH_SOURCE, not a stream of events",
-        "give source=KafkaSource(...)",
-    ),
-    "format that is not JSON": (
-        repo(view(reads=source(message_format="avro_format"))),
-        SOURCE + "its message format is avro_format",
-        'give message_format=JsonFormat(schema_json="name type, ...")',
-    ),
     "schema that cannot be read": (
         repo(view(reads=source(schema="card"))),
         SOURCE + 'its schema cannot be read: "card" is not a column',
@@ -233,11 +215,6 @@ MISTAKES: dict[str, tuple[RegisteredRepo, str, str]] = {
         repo(view(reads=source(topic=""))),
         SOURCE + "it has no topic",
         "give KafkaSource(topic=...)",
-    ),
-    "view that transforms events by a function": (
-        repo(view(has_function=True)),
-        VIEW + "it transforms events by a function before aggregating",
-        "remove the function",
     ),
     "event-time column not in the source": (
         repo(view(reads=source(time="happened_at"), time="happened_at")),
@@ -299,28 +276,32 @@ MISTAKES: dict[str, tuple[RegisteredRepo, str, str]] = {
         SERVICE + ', feature "activity__total": 2 features would have that name in the answer',
         "give one view an alias by with_name()",
     ),
-    "service without features": (
-        repo(view(), services=[service()]),
-        SERVICE + ": it has no features, or a view without any",
-        "give features=[view, ...]",
-    ),
-    "service with join keys of one name and two types": (
-        repo(
-            view(),
-            view(
-                [aggregation(name="n")],
-                [field("n")],
-                name="other",
-                entities=["other"],
-                reads=source(schema="at timestamp, card bigint, amount bigint"),
-            ),
-            entities=[CARD, RegisteredEntity("other", "card", "INT64")],
-            services=[service(projection(), projection("other", "n"))],
-        ),
-        SERVICE + ': join key "card" is int64 in feature view "other" and string before',
-        "give the entities the same value type",
-    ),
 }
+
+
+UNHANDLED = {
+    "entity of a type that is no key": (
+        repo(view(entities=["ratio"]), entities=[CARD, RegisteredEntity("ratio", "ratio", "DOUBLE")]),
+        'it has entity "ratio" of type DOUBLE, and keys are STRING or INT64',
+    ),
+    "view without entity": (repo(view(entities=[])), "it has no entity"),
+    "view of too many entities": (repo(view(entities=["card_entity"] * 9)), "it has more than 8 entities"),
+    "view with a name that is too long": (repo(view(name="n" * 201)), "it has a name of more than 200 characters"),
+    "source that is no stream": (
+        repo(view(reads=source(kind="PUSH_SOURCE"))),
+        "it reads a source of kind PUSH_SOURCE, not a stream of events",
+    ),
+    "format that is not JSON": (
+        repo(view(reads=source(message_format="avro_format"))),
+        "it reads messages of avro_format, not JSON",
+    ),
+    "function before aggregating": (
+        repo(view(has_function=True)),
+        "it transforms events by a function before aggregating",
+    ),
+    "service without features": (repo(view(), services=[service()]), "it has no features, or a view without any"),
+}
+"""Legal in Feast, but not done here."""
 
 
 @pytest.mark.parametrize(("registered", "fact", "remedy"), MISTAKES.values(), ids=MISTAKES.keys())
@@ -333,10 +314,37 @@ def test_a_mistake_is_reported_with_place_and_remedy(registered: RegisteredRepo,
     assert remedy in matching[0]
 
 
+@pytest.mark.parametrize(("registered", "fact"), UNHANDLED.values(), ids=UNHANDLED.keys())
+def test_what_is_legal_but_not_done_here_is_noted(registered: RegisteredRepo, fact: str) -> None:
+    """It is left out and told, and is no reason to stop everything else: stream and server start."""
+    beside = view(name="beside")
+    compilation = compile_repo(replace(registered, stream_views=(*registered.stream_views, beside)))
+
+    assert () == compilation.problems
+    assert "beside" in [each.name for each in compilation.spec.views]
+    assert 1 == sum(fact in note for note in compilation.notes)
+
+
+def test_two_types_of_one_join_key_keep_a_service_from_being_served() -> None:
+    """Feast allows two entities with one join key; a lookup could not tell which of them is meant."""
+    other = RegisteredEntity("other", "card", "INT64")
+    compilation = compile_repo(
+        repo(
+            view(),
+            entities=[CARD, other],
+            plain=[replace(plain_view(field("n"), name="other"), entities=("other",))],
+            services=[service(projection(), projection("other", "n"), name="both")],
+        )
+    )
+
+    assert () == compilation.problems
+    assert 'join key "card" is int64 in feature view "other" and string before' == compilation.unserved["both"]
+
+
 @pytest.mark.parametrize("function", ["sum", "first"])
 def test_a_sound_view_has_no_problems(function: str) -> None:
     """The records of these tests are sound unless one is told otherwise, so a reported mistake is the one meant."""
-    compilation = compile_repo(repo(view([aggregation(function)]), services=[service(projection())]))
+    compilation = compile_repo(repo(view([aggregation(function, slide_ns=MS_NS)]), services=[service(projection())]))
 
     assert compilation.problems == ()
     assert compilation.notes == ()
@@ -374,7 +382,7 @@ def test_a_broken_view_is_left_out_and_its_services_are_not_blamed() -> None:
 
 def test_columns_are_not_checked_against_a_source_that_cannot_be_read() -> None:
     """A wrong source is one problem, not one for every column that cannot be found in it."""
-    problems = compile_repo(repo(view(reads=source(message_format="proto_format")))).problems
+    problems = compile_repo(repo(view(reads=source(message_format="")))).problems
 
     assert len(problems) == 1
 

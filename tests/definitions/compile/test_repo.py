@@ -265,3 +265,17 @@ def test_a_stream_view_without_aggregations_is_a_plain_view() -> None:
 
     assert compiled.views == ()
     assert ["tier"] == [feature.name for feature in compiled.plain_views[0].features]
+
+
+@pytest.mark.parametrize("of_view", ["at", "happened", ""])
+@pytest.mark.parametrize("of_source", ["at", "happened"])
+def test_the_event_time_goes_by_the_name_of_the_column_or_of_the_field(of_view: str, of_source: str) -> None:
+    """Feast's own stores take timestamp_field as it is in the payload; both names mean one column."""
+    schema = "id string, happened timestamp, card string, amount bigint"
+    reads = source(schema=schema, mapping={"happened": "at"}, time=of_source)
+    by_name = source(schema=schema, mapping={"happened": "at"}, time="at")
+    compilation = compile_repo(repo(view(reads=reads, time=of_view)))
+
+    assert compilation.problems == ()
+    assert compile_repo(repo(view(reads=by_name))).spec == compilation.spec
+    assert compilation.spec.views[0].source.event_time_column == "at"

