@@ -33,9 +33,25 @@ The mapping to gRPC status codes lives in `serving/request/grpc_status.py` alone
 from __future__ import annotations
 
 import os
+import re
 
 TRACEBACK_VARIABLE = "FEATURESTORE_TRACEBACK"
 """Environment variable: set to anything, every error that ends a process comes with its traceback."""
+
+
+_SECRETS = re.compile(r"(?i)\b(password|passwd|username|user|token|secret)=[^&,;\s\"']*")
+_USER = re.compile(r"(?<=://)\S*@")
+
+
+def redacted(address: str) -> str:
+    """An address as it may be shown: without user and password, wherever they stand.
+
+    >>> redacted("rediss://user:p@ss@10.0.0.7:6379/0?password=x@y&ssl_ca_certs=ca.pem")
+    'rediss://10.0.0.7:6379/0?password=...&ssl_ca_certs=ca.pem'
+    >>> redacted("10.0.0.7:6379,password=x@y,ssl=true")
+    '10.0.0.7:6379,password=...,ssl=true'
+    """
+    return _USER.sub("", _SECRETS.sub(r"\1=...", address))
 
 
 class FeatureStoreError(Exception):
@@ -45,13 +61,16 @@ class FeatureStoreError(Exception):
         message: lowercase fact that names the object, no full stop.
         detail: one sentence of context, may be empty.
         hint: what to type or change next, may be empty.
+        public: what a caller in another process is told instead, where the rest names parts of this system that are
+            none of its business; empty for all of it.
     """
 
-    def __init__(self, message: str, *, detail: str = "", hint: str = "") -> None:
+    def __init__(self, message: str, *, detail: str = "", hint: str = "", public: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.detail = detail
         self.hint = hint
+        self.public = public
 
     def __str__(self) -> str:
         """Message, detail and hint on one line each, empty ones left out."""

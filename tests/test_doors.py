@@ -39,6 +39,10 @@ DOORS = {
         KafkaBroker RedisCluster RedisServer ServerDidNotStart ServerProcess free_port kafka_broker kafka_missing
         redis_cluster redis_server
     """,
+    "featurestore.testing.simulation": """
+        Finding KNOWN_FAULTS LogConnection Outcome Schedule SimulatedLog SimulatedStore StartStream Step StoreClient
+        StreamParts StreamProcess as_text draw_schedule find from_text never_met run_schedule schedule_of shrink
+    """,
     "featurestore.testing.simulator": """
         KafkaSink LabelsWriter LogDirectorySink ParquetSink PayloadEncoder Population PopulationSize Scenario Simulation
         TransactionSink open_sink write_merchant_table

@@ -22,7 +22,7 @@ NAMED_IN = (ROOT / "pyproject.toml", ROOT / "feature_repo" / "feature_store.yaml
 """Files that name modules without being Python."""
 
 FUNCTION_LINES_MAX = 70
-FILE_LINES_MAX = 450
+FILE_LINES_MAX = 460
 ROOMS_MAX = 12
 """A folder is a picture that fits in the eye."""
 

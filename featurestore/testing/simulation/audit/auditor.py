@@ -1,0 +1,150 @@
+"""Looks at every answer that a reader would get, and says when one is wrong.
+
+A value is right when it is what the naive oracle says of the events that the checkpoint, which was read in the same
+step, calls applied. Otherwise it must be refused, or its view not be served. Nothing else is asked of a store that has
+been through anything.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from featurestore.errors import AsOfTooOld, CorruptData, InvalidRequest, StoreMismatch
+from featurestore.online.generations import Generation
+from featurestore.online.read.reader import EntityBytes, EntityRead
+from featurestore.online.read.serving_generations import ServedViews, look
+from featurestore.online.store import OnlineStore
+from featurestore.testing.answers import answer_values
+from featurestore.testing.oracle.tolerance import agrees
+from featurestore.testing.simulation.audit.truth import Position, possibilities
+from featurestore.testing.simulation.process import PROJECT
+from featurestore.testing.simulation.producer import KEYS
+from featurestore.testing.simulation.stand_ins.client import Begin
+from featurestore.testing.simulation.stand_ins.log import Place, SimulatedLog
+from featurestore.wire.codecs.body import decode_entity
+from featurestore.wire.entity_key import lane_of
+from featurestore.wire.store_layout import Checkpoint, decode_checkpoint
+
+
+class WrongAnswer(AssertionError):
+    """The simulation has found something."""
+
+
+@dataclass
+class Auditor:
+    """Reads as a server does, and compares.
+
+    Args:
+        store: what readers read.
+        log: everything that was sent.
+        counts: told what happened.
+        now_ms: the right time.
+
+    Attributes:
+        letters: records that were put among the dead letters, by view; "" is all of them.
+        begins: where lanes began to read partitions, by the name of their checkpoint.
+        unknowable: entities of which the only key was lost, by name of the generation's keys.
+        lost_checkpoints: what they said, by key.
+        served: what readers know, from their last look.
+    """
+
+    store: OnlineStore
+    log: SimulatedLog
+    counts: Counter[str]
+    now_ms: Callable[[], int]
+    letters: set[tuple[str, Position]] = field(default_factory=set)
+    begins: dict[tuple[bytes, int], Begin] = field(default_factory=dict)
+    unknowable: set[tuple[str, bytes]] = field(default_factory=set)
+    lost_checkpoints: dict[bytes, bytes] = field(default_factory=dict)
+    served: ServedViews | None = None
+    _checked: dict[tuple[str, bytes], tuple[object, ...]] = field(default_factory=dict)
+
+    def look(self) -> None:
+        """What readers do every second; a store that cannot be used is refused, and answers stop."""
+        try:
+            self.served = look(self.store, PROJECT, {} if self.served is None else self.served.generations)
+        except (CorruptData, StoreMismatch, InvalidRequest):
+            self.counts["look refused"] += 1
+            self.served = None
+
+    def check(self, as_of_ms: int, *, is_everything: bool = False) -> None:
+        """All entities of all views that are served.
+
+        Args:
+            as_of_ms: read time.
+            is_everything: look again at what has not changed since.
+        """
+        if self.served is None:
+            return
+        for generation in self.served.generations.values():
+            reads = [EntityRead(generation, key.encode()) for key in KEYS]
+            for read, found in zip(reads, self.served.reader.read(reads, with_checkpoint=True), strict=True):
+                assert isinstance(found, EntityBytes), "a stream view is read as body and head"
+                of_key = (generation.keys.stem, read.key)
+                state = (found, self.log.incarnation, self._extent(generation, read.key, found))
+                if is_everything or self._checked.get(of_key) != state:
+                    self._check_entity(generation, read.key, found, as_of_ms)
+                    self._checked[of_key] = state
+
+    def _check_entity(self, generation: Generation, key: bytes, found: EntityBytes, as_of_ms: int) -> None:
+        """One answer."""
+        view = generation.view
+        if (generation.keys.stem, key) in self.unknowable:
+            return
+        if view.retention_ms is not None and as_of_ms < self.now_ms() - view.lookback_ms:
+            # What has expired by now is not there, and nobody says that it was.
+            self.counts["read of what may have expired"] += 1
+            return
+        try:
+            table = decode_entity(generation.compiled, found.body, found.head)
+            answer = generation.compiled.answer(table, as_of_ms)
+        except CorruptData:
+            self.counts["read refused: damaged"] += 1
+            return
+        except AsOfTooOld:
+            self.counts["read refused: too old"] += 1
+            return
+        extent = self._extent(generation, key, found)
+        letters = {position for name, position in self.letters if name in ("", view.name)}
+        right = possibilities(self.log, view, key, extent, letters, as_of_ms)
+        if right is None:
+            self.counts["answer with too many possibilities"] += 1
+            return
+        actual = answer_values(view, answer)
+        self.counts["answer compared"] += 1
+        self.counts["answer compared: found" if answer.found else "answer compared: not found"] += 1
+        if found.body is not None:
+            self.counts["answer compared: with a body"] += 1
+        if len(right) > 1:
+            self.counts["answer of several possible ones"] += 1
+        for one in right:
+            if one.is_found == answer.found and all(
+                agrees(one.values[name], value, scale=1_000.0) for name, value in actual.items()
+            ):
+                return
+        expected = " or ".join(f"{dict(one.values)}" for one in right[:3])
+        raise WrongAnswer(
+            f"{generation.keys.stem} ({generation.state}) {key!r} at {as_of_ms}: {actual}, expected {expected}; "
+            f"applied {dict(extent)}"
+        )
+
+    def _extent(self, generation: Generation, key: bytes, found: EntityBytes) -> Mapping[Place, tuple[int, int]]:
+        """What the checkpoint says was applied."""
+        assert self.served is not None, "somebody has looked"
+        name = generation.keys.checkpoint(lane_of(key, self.served.lane_count))
+        extent = {}
+        for _, number, offset in self.checkpoint(name, found.checkpoint).positions:
+            incarnation, first = self.begins[name, number]
+            extent[Place(incarnation, number)] = (first, offset)
+        return extent
+
+    def checkpoint(self, name: bytes, stored: bytes | None) -> Checkpoint:
+        """What a lane has applied; one whose checkpoint is lost or spoilt is not written any more, and stays so."""
+        try:
+            if stored is not None:
+                return decode_checkpoint(stored)
+        except CorruptData:
+            pass
+        return decode_checkpoint(self.lost_checkpoints.get(name))

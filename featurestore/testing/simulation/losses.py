@@ -1,0 +1,154 @@
+"""Keys that vanish, bytes that flip, a store that evicts: what of it the product promises to notice.
+
+An entity of which the store holds a single key, and loses it, looks like one that never was (decision 0011). Such
+losses are counted apart: the entity is not found at once, and nothing is said of it from then on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from featurestore.online.generations import Generation
+from featurestore.testing.simulation.known import HEAD_BEGUN_ANEW, IDS_BEGUN_ANEW
+from featurestore.testing.simulation.process import LANES, PROJECT
+from featurestore.testing.simulation.producer import KEYS
+from featurestore.testing.simulation.stand_ins.store import Copy
+from featurestore.testing.simulation.world import World
+from featurestore.wire.entity_key import lane_of
+from featurestore.wire.store_layout import decode_checkpoint, generations_key, layout_key
+
+ONLY_KEY_SHARE = 0.1
+"""Losses of an entity's only key, which nobody can notice, among losses."""
+
+
+def lose_key(world: World, draw: random.Random) -> None:
+    """A single key goes: half of an entity, a checkpoint, event ids; or, apart from those, an entity's only key."""
+    if draw.random() < ONLY_KEY_SHARE:
+        _lose_only_key(world, draw)
+        return
+    kind = draw.choice(("half", "half", "half", "checkpoint", "ids"))
+    chosen = draw.choice([*_keys_of_kind(world, kind), b""])
+    if chosen:
+        _remember_checkpoint(world, chosen)
+        before = world.store.contents()
+        world.store.delete([chosen])
+        world.counts[f"lost {kind}"] += 1
+        _find_again(world, chosen, before)
+        if kind == "ids" and IDS_BEGUN_ANEW in world.avoided:
+            world.processes.clear()
+            world.supervise()
+
+
+def lose_record(world: World, draw: random.Random) -> None:
+    """The record of all generations goes, or the one of the layout."""
+    key = draw.choice((generations_key(PROJECT), layout_key(PROJECT)))
+    if key == generations_key(PROJECT) and world.must_keep_records:
+        return
+    if key == generations_key(PROJECT):
+        world.seen_open.clear()
+    world.counts["lost generations" if key == generations_key(PROJECT) else "lost layout"] += world.store.delete([key])
+
+
+def spoil(world: World, draw: random.Random) -> None:
+    """A bit of some value flips, or somebody writes a list there."""
+    kind = draw.choice(("half", "half", "half", "checkpoint"))
+    chosen = draw.choice([*_keys_of_kind(world, kind), b""])
+    [value] = world.store.read_groups([[chosen]])
+    if value is None:
+        return
+    _remember_checkpoint(world, chosen)
+    at = draw.randrange(len(value))
+    flipped = value[:at] + bytes([value[at] ^ (1 << draw.randrange(8))]) + value[at + 1 :]
+    # A checkpoint is no checksummed record; what becomes of it must at least not be JSON any more.
+    written = b"{" + flipped if kind == "checkpoint" else flipped
+    is_list = draw.random() < 0.2 and (b"/b/" in chosen or HEAD_BEGUN_ANEW not in world.avoided)
+    world.store.spoil(chosen, None if is_list else written)
+    world.counts[f"spoilt {kind}"] += 1
+
+
+def evict(world: World, draw: random.Random) -> None:
+    """Somebody sets a policy that evicts, or takes it back; some keys are gone by then."""
+    world.store.evicts = not world.store.evicts
+    if not world.store.evicts:
+        return
+    for key in list(_keys_of_kind(world, "half"))[:: draw.randint(2, 4)]:
+        if _other_half(key) in world.store.contents():
+            before = world.store.contents()
+            world.store.delete([key])
+            world.store.evicted_keys += 1
+            _find_again(world, key, before)
+    world.counts["evicted"] += 1
+    world.clock.advance_ms(30_001)
+
+
+def _find_again(world: World, name: bytes, before: Copy) -> None:
+    """Give a lost head back, after everybody has looked."""
+    if HEAD_BEGUN_ANEW in world.avoided and b"/h/" in name:
+        world.check(random.Random(0), is_everything=True)
+        world.store.restore(before, lambda key: key == name)
+
+
+def _lose_only_key(world: World, draw: random.Random) -> None:
+    """The known limit: not found, and nobody can know."""
+    contents = world.store.contents()
+    alone = [
+        (one, key, name)
+        for one, key, pair in _entities(world)
+        for name, other in (pair, pair[::-1])
+        if name in contents and other not in contents
+    ]
+    if not alone:
+        return
+    generation, key, name = draw.choice(alone)
+    world.store.delete([name])
+    world.auditor.unknowable.add((generation.keys.stem, key))
+    world.counts["lost only key"] += 1
+
+
+def _keys_of_kind(world: World, kind: str) -> Iterator[bytes]:
+    """Keys whose loss must be noticed."""
+    contents = world.store.contents()
+    if kind == "half":
+        for _, _, pair in _entities(world):
+            if all(name in contents for name in pair):
+                yield from pair
+        return
+    for generation in _generations(world):
+        for lane in range(LANES):
+            name = generation.keys.checkpoint(lane)
+            # Until all lanes have been seen open, one without a checkpoint is one that never had any.
+            is_seen = generation.keys.stem in world.seen_open
+            if name in contents and is_seen and name not in world.auditor.lost_checkpoints:
+                if kind == "checkpoint":
+                    yield name
+                else:
+                    [stored] = world.store.read_groups([[name]])
+                    buckets = decode_checkpoint(stored).id_buckets
+                    yield from (generation.keys.id_bucket(lane, bucket) for bucket in buckets)
+
+
+def _remember_checkpoint(world: World, name: bytes) -> None:
+    """What a checkpoint said holds on: nobody writes the lane any more."""
+    [stored] = world.store.read_groups([[name]])
+    if name.endswith(b"/c") and stored is not None:
+        world.auditor.lost_checkpoints[name] = stored
+
+
+def _generations(world: World) -> list[Generation]:
+    """All of all views."""
+    return [one for each in world.catalog.all().values() for one in each]
+
+
+def _entities(world: World) -> Iterator[tuple[Generation, bytes, tuple[bytes, bytes]]]:
+    """Each entity of each generation, with the names of its body and its head."""
+    for generation in _generations(world):
+        for text in KEYS:
+            key = text.encode()
+            lane, names = lane_of(key, LANES), generation.keys
+            yield generation, key, (names.body_prefix(lane) + key, names.head_prefix(lane) + key)
+
+
+def _other_half(name: bytes) -> bytes:
+    """The head of a body, the body of a head."""
+    return name.replace(b"/b/", b"/h/") if b"/b/" in name else name.replace(b"/h/", b"/b/")

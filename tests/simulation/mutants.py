@@ -1,0 +1,169 @@
+"""The product with one of its guards taken out: what the simulator must find, or it is worth nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from dataflows.log_to_tiles import routing
+from dataflows.plan import same_topics
+from featurestore.core.events import KeyedBatch
+from featurestore.errors import CorruptTile
+from featurestore.online.generations import Generation, GenerationCatalog
+from featurestore.online.store import LaneCommit, LaneOutcome
+from featurestore.online.write import bootstrap, writer
+from featurestore.online.write.new_rows import HashArray, UnseenRows
+from featurestore.online.write.seen_ids import HorizonClock, IdHorizon, SeenIds
+from featurestore.online.write.writer import ViewWriter
+from featurestore.testing.simulation.stand_ins.store import SimulatedStore
+from featurestore.wire.codecs import body
+from featurestore.wire.codecs.head import HeadCodec
+
+Mutant = Callable[[], AbstractContextManager[object]]
+
+
+def _commits_without_comparing() -> AbstractContextManager[object]:
+    original = SimulatedStore._commit_lane
+
+    def commit_lane(self: SimulatedStore, lane: LaneCommit) -> LaneOutcome:
+        found = self._get(lane.checkpoint_key) or b""
+        replacement = found if lane.replacement == lane.expected else lane.replacement
+        return original(self, replace(lane, expected=found, replacement=replacement))
+
+    return patch.object(SimulatedStore, "_commit_lane", commit_lane)
+
+
+def _ids_are_not_loaded() -> AbstractContextManager[object]:
+    original = SeenIds.load
+
+    def load(self: SeenIds, *arguments: Any) -> None:
+        original(self, *arguments)
+        self._horizon = IdHorizon()
+
+    return patch.object(SeenIds, "load", load)
+
+
+def _horizon_clock_runs() -> AbstractContextManager[object]:
+    def advance(self: HorizonClock, newest_ms: Mapping[tuple[str, int], int], rows: int) -> int:
+        self.bucket += 1
+        return self.bucket
+
+    return patch.object(HorizonClock, "advance", advance)
+
+
+def _ids_within_a_commit_are_not_compared() -> AbstractContextManager[object]:
+    def admit(self: IdHorizon, hashes: HashArray) -> Any:
+        known = np.zeros(len(hashes), dtype=np.bool_)
+        for bucket in self._buckets.values():
+            known |= bucket.contains(hashes)
+        return ~known
+
+    return patch.object(IdHorizon, "admit", admit)
+
+
+def _replayed_offsets_are_applied() -> AbstractContextManager[object]:
+    original = ViewWriter._unseen
+
+    def unseen(self: ViewWriter, batch: KeyedBatch, reached: dict[tuple[str, int], int]) -> UnseenRows:
+        original(self, batch, reached)
+        return UnseenRows(batch, None, 0)
+
+    return patch.object(ViewWriter, "_unseen", unseen)
+
+
+def _halves_need_not_know_of_each_other() -> AbstractContextManager[object]:
+    return patch.object(body, "_check_whole", lambda header, has_head, is_beside_body: None)
+
+
+def _a_lost_half_is_nothing() -> AbstractContextManager[object]:
+    original = body._check_whole
+
+    def check_whole(header: Any, has_head: bool, *, is_beside_body: bool) -> None:
+        if header is not None and has_head:
+            original(header, has_head, is_beside_body=is_beside_body)
+
+    return patch.object(body, "_check_whole", check_whole)
+
+
+def _idle_lanes_are_not_compared() -> AbstractContextManager[object]:
+    return patch.object(writer, "IDLE_COMMIT_EVERY_MS", 1 << 60)
+
+
+def _opened_lanes_are_forgotten() -> AbstractContextManager[object]:
+    return patch.object(GenerationCatalog, "note_opened", lambda self, generation: None)
+
+
+@contextmanager
+def _checks_of_heads_are_not_compared() -> Iterator[None]:
+    original = HeadCodec.count_rows
+
+    def count_rows(self: HeadCodec, head: bytes) -> tuple[int, bool]:
+        try:
+            return original(self, head)
+        except CorruptTile:
+            if len(head) % self.row_bytes_min:
+                raise
+            return len(head) // self.row_bytes_min, True
+
+    with patch.object(HeadCodec, "count_rows", count_rows):
+        yield
+
+
+def _checksums_of_bodies_are_not_compared() -> AbstractContextManager[object]:
+    return patch.object(body, "xxhash", SimpleNamespace(xxh3_64_intdigest=lambda content: 0))
+
+
+def _a_store_that_went_back_is_written_on() -> AbstractContextManager[object]:
+    original = ViewWriter.open
+
+    def open_lanes(self: ViewWriter) -> None:
+        original(self)
+        self._went_back = False
+
+    return patch.object(ViewWriter, "open", open_lanes)
+
+
+def _topics_are_always_the_same() -> AbstractContextManager[object]:
+    return patch.object(same_topics, "made_anew", lambda kept, found, read: [])
+
+
+def _letters_are_not_written() -> AbstractContextManager[object]:
+    return patch.object(routing, "write_letters", lambda dead_letters, letters, shared: None)
+
+
+def _keys_expire_early() -> AbstractContextManager[object]:
+    return patch.object(Generation, "expire_ms", lambda self, ahead_ms: 0 if self.view.retention_ms is None else 60_000)
+
+
+def _recent_ids_are_not_handed_on() -> AbstractContextManager[object]:
+    def no_hashes(ids: Sequence[bytes], keys: Sequence[bytes], key_index: object) -> HashArray:
+        return np.empty(0, dtype=np.uint64)
+
+    return patch.object(bootstrap, "hash_entity_ids", no_hashes)
+
+
+MUTANTS: Mapping[str, Mutant] = {
+    "a commit does not compare the checkpoint": _commits_without_comparing,
+    "a writer that opens does not load the event ids": _ids_are_not_loaded,
+    "ids of one commit are not compared with each other": _ids_within_a_commit_are_not_compared,
+    "the clock of the horizon runs with every commit": _horizon_clock_runs,
+    "offsets that were applied are applied again": _replayed_offsets_are_applied,
+    "body and head need not know of each other": _halves_need_not_know_of_each_other,
+    "a lost half is taken for nothing": _a_lost_half_is_nothing,
+    "checks of head rows are not compared": _checks_of_heads_are_not_compared,
+    "checksums of bodies are not compared": _checksums_of_bodies_are_not_compared,
+    "lanes without events are not compared": _idle_lanes_are_not_compared,
+    "nobody remembers that lanes were opened": _opened_lanes_are_forgotten,
+    "a writer does not see that the store went back": _a_store_that_went_back_is_written_on,
+    "topics are taken for the same": _topics_are_always_the_same,
+    "dead letters are not written": _letters_are_not_written,
+    "keys expire early": _keys_expire_early,
+    "a bootstrap hands on no event ids": _recent_ids_are_not_handed_on,
+}
+"""What is taken out, and how."""

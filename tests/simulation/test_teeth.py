@@ -1,0 +1,30 @@
+"""The simulator's teeth: with a guard of the product taken out it must find something, each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from featurestore.testing.simulation import run_schedule, schedule_of
+from tests.simulation.__main__ import quietly
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.stream import DrivenStream
+
+SCHEDULES_MAX = 300
+
+
+@pytest.fixture(autouse=True)
+def _quiet_streams() -> Iterator[None]:
+    """No threads, and no log lines of streams that fail as they should."""
+    with quietly():
+        yield
+
+
+@pytest.mark.parametrize("guard", MUTANTS)
+def test_a_product_without_one_of_its_guards_is_found_out(guard: str) -> None:
+    """Within so many schedules some value is wrong, or something that was promised does not happen."""
+    with MUTANTS[guard]():
+        failures = (run_schedule(schedule_of(seed), DrivenStream).failure for seed in range(SCHEDULES_MAX))
+
+        assert next(filter(None, failures), "")
