@@ -125,6 +125,7 @@ class FeatureServer:
         self._metrics.show_state(
             store_up=is_store_up, registry_up=catalog.registry_error is None, service_count=catalog.service_count
         )
+        self._metrics.show_store(catalog.newest_event_ms, catalog.memory)
 
 
 def start_server(

@@ -21,11 +21,13 @@ from featurestore.errors import (
     InvalidRequest,
     LimitExceeded,
     OnlineStoreDown,
+    Overloaded,
     Unavailable,
     UnknownFeatureService,
 )
 from featurestore.online.redis.store import connect
 from featurestore.serving.client.clients import ClientTls, LookupClient
+from featurestore.serving.client.result import LookupResult
 from featurestore.serving.request.limits import REQUEST_BYTES_MAX
 from featurestore.serving.rpc.listening import ServerSettings, Tls
 from featurestore.serving.server import FeatureServer
@@ -199,10 +201,20 @@ def test_a_hanging_store_does_not_silence_health(registry: RegistryInMemory, clo
             failures = [each.exception() for each in lost]
             os.kill(redis.process.pid, signal.SIGCONT)
 
-            assert [DeadlineSpent] * 20 == [type(failure) for failure in failures]
-            assert client.lookup("merchant_monitoring", {"merchant_id": 7}, timeout_s=5).row_count == 1
+            # Those that wait are given up; whom the wait would be too long for may be refused beforehand.
+            assert {DeadlineSpent} <= {type(failure) for failure in failures} <= {DeadlineSpent, Overloaded}
+            assert _answered(client).row_count == 1
         server.stop(drain_seconds=1.0)
         payments.store.close()
+
+
+def _answered(client: LookupClient) -> LookupResult:
+    """An answer, as soon as the server is no longer full of what it could not answer."""
+    while True:
+        try:
+            return client.lookup("merchant_monitoring", {"merchant_id": 7}, timeout_s=5)
+        except Overloaded:
+            SystemClock().sleep(0.05)
 
 
 @pytest.mark.parametrize("io", ["sync", "aio"])

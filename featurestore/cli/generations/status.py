@@ -12,7 +12,7 @@ import click
 from featurestore.cli.narrow_table import narrow_table
 from featurestore.cli.settings import Settings, format_option, load_settings, print_json, settings_options
 from featurestore.core.windows.durations import readable_duration
-from featurestore.errors import OnlineStoreDown
+from featurestore.errors import OnlineStoreDown, redacted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,7 +72,7 @@ def command(
     finally:
         store.close()
     if output == "json":
-        print_json({**asdict(found), "store": store.url})
+        print_json({**asdict(found), "store": redacted(store.url)})
     else:
         show(found)
 

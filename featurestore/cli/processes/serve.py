@@ -38,7 +38,7 @@ GC_THRESHOLDS = (20_000, 20, 20)
 """A request makes hundreds of objects and no cycle to speak of: with Python's own threshold of 700 every second payment
 would wait for a walk that finds nothing."""
 
-DEFAULT_QUEUE_MS = 10.0
+DEFAULT_QUEUE_MS = 50.0
 QUEUE_MS_MAX = 10_000.0
 DEFAULT_CONNECTION_SECONDS = 300.0
 

@@ -29,11 +29,13 @@ class ServedViews:
         reader: reads the store as it is laid out.
         lane_count: number of lanes that it is laid out in.
         generations: the serving generation of each stream view that has one.
+        known: views of which the store has any generation, whatever its state.
     """
 
     reader: Reader
     lane_count: int
     generations: Mapping[str, Generation]
+    known: frozenset[str] = frozenset()
 
 
 class ServingGenerations:
@@ -81,10 +83,11 @@ def look(store: OnlineStore, project: str, known: Mapping[str, Generation]) -> S
     # store is empty, and any number finds nothing.
     is_laid_out = store.read_groups([[layout_key(project)]])[0] is not None
     lane_count = catalog.lane_count() if is_laid_out else DEFAULT_LANE_COUNT
+    stored = catalog.all()
     serving = {
         name: known[name] if known.get(name) == found else found
-        for name, generations in catalog.all().items()
+        for name, generations in stored.items()
         for found in generations
         if found.state is GenerationState.SERVING
     }
-    return ServedViews(Reader(store, lane_count), lane_count, serving)
+    return ServedViews(Reader(store, lane_count), lane_count, serving, frozenset(stored))

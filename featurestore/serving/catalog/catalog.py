@@ -29,9 +29,11 @@ from featurestore.errors import (
     UnknownFeatureService,
 )
 from featurestore.online.answer.service_plan import ServicePlan, make_service_plan
+from featurestore.online.eviction import StoreMemory
 from featurestore.online.generations import Generation
 from featurestore.online.read.reader import Reader
-from featurestore.online.read.serving_generations import look
+from featurestore.online.read.serving_generations import ServedViews, look
+from featurestore.online.read.store_status import read_checkpoints
 from featurestore.online.store import OnlineStore
 from featurestore.serving.request.limits import CACHED_PLANS_MAX, FEATURES_PER_REQUEST_MAX, POLL_SECONDS
 
@@ -201,10 +203,13 @@ class CatalogSource:
         self._stamp: Hashable = registry.stamp()
         self._repo = registry.read()
         self._snapshot: CatalogSnapshot | None = None
+        self._seen: frozenset[str] = frozenset()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.registry_error: FeatureStoreError | None = None
         self.store_error: FeatureStoreError | None = None
+        self.newest_event_ms: dict[str, int] = {}
+        self.memory: StoreMemory | None = None
         self.poll()
 
     @property
@@ -277,15 +282,26 @@ class CatalogSource:
         """Read which generations serve; this is also how the store is found up or down."""
         old = self._snapshot
         try:
-            found = self._read_store()
+            served = look(self._store, self._repo.project, {} if old is None else old.serving)
+            self._look_at_state(served)
         except FeatureStoreError as error:
             if self.store_error is None:
                 _log.error("online store cannot be used: %s", error)
             self.store_error = error
             return
-        if self.store_error is not None:
+        found = CatalogSnapshot(self._repo, served.generations, served.lane_count, served.reader)
+        self._show(old, found)
+        loss = self._loss(served.known)
+        if loss is not None:
+            if self.store_error is None:
+                _log.error("%s", loss)
+            self.store_error = loss
+        elif self.store_error is not None:
             _log.info("online store can be used again")
             self.store_error = None
+
+    def _show(self, old: CatalogSnapshot | None, found: CatalogSnapshot) -> None:
+        """Serve from now on what was found."""
         if old is None or old != found:
             if old is not None:
                 found.adopt_plans(old)
@@ -296,10 +312,27 @@ class CatalogSource:
             load_all()
             self._snapshot = found
 
-    def _read_store(self) -> CatalogSnapshot:
-        """A snapshot of the current registry and store."""
-        served = look(self._store, self._repo.project, {} if self._snapshot is None else self._snapshot.serving)
-        return CatalogSnapshot(self._repo, served.generations, served.lane_count, served.reader)
+    def _look_at_state(self, served: ServedViews) -> None:
+        """How fresh each view is, and whether the store evicts; for metrics."""
+        self.newest_event_ms = {
+            name: max(each.watermark_ms for each in read_checkpoints(self._store, generation, served.lane_count))
+            for name, generation in served.generations.items()
+        }
+        memory = self._store.memory()
+        if memory is not None and memory.evicts and (self.memory is None or not self.memory.evicts):
+            _log.error("the online store evicts keys: maxmemory-policy is %s; values may be wrong", memory.policy)
+        self.memory = memory
+
+    def _loss(self, known: frozenset[str]) -> OnlineStoreDown | None:
+        """What tells a store that has lost its generations from one that nobody has written to yet."""
+        lost = sorted({view.name for view in self._repo.views} & (self._seen - known))
+        self._seen |= known
+        if not lost:
+            return None
+        return OnlineStoreDown(
+            f"the online store has lost the generations of feature view {', '.join(lost)}",
+            hint="restore the store, or let the stream fill it again; until then these views are not answered",
+        )
 
 
 def _near(name: str, names: Sequence[str]) -> str:

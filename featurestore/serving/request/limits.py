@@ -42,7 +42,7 @@ DRAIN_SECONDS = 10.0
 WAITING_MAX = 128
 """Requests that wait for their turn; each holds a thread where threads serve."""
 
-WAIT_MS_MAX = 10.0
+WAIT_MS_MAX = 50.0
 """Longest wait for a turn: that of some answers. Whoever would wait longer is refused with RESOURCE_EXHAUSTED."""
 
 LARGE_AT_WORK_MAX = 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from featurestore.errors import InvalidRequest
+from featurestore.online.eviction import StoreMemory
 
 LATENCY_BUCKETS_S = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 """From a lookup that hits everything to one that waited for its deadline."""
@@ -59,6 +60,20 @@ class ServerMetrics:
         self._registry_up = Gauge(
             "featurestore_registry_up", "1 when the registry was readable at the last poll.", registry=self.registry
         )
+        self._newest_event_seconds = Gauge(
+            "featurestore_newest_event_time_seconds",
+            "Event time of the newest event that a view's serving generation has applied, seconds since 1970.",
+            ("view",),
+            registry=self.registry,
+        )
+        self._evicted_keys = Gauge(
+            "featurestore_online_store_evicted_keys",
+            "Keys that the store's servers have evicted since they began. Any of ours makes values wrong.",
+            registry=self.registry,
+        )
+        self._evicts = Gauge(
+            "featurestore_online_store_evicts", "1 when the store evicts keys once it is full.", registry=self.registry
+        )
         self._services = Gauge(
             "featurestore_feature_services", "Feature services that are served.", registry=self.registry
         )
@@ -110,6 +125,15 @@ class ServerMetrics:
         self._store_up.set(store_up)
         self._registry_up.set(registry_up)
         self._services.set(service_count)
+
+    def show_store(self, newest_event_ms: Mapping[str, int], memory: StoreMemory | None) -> None:
+        """What the last poll found in the store."""
+        self._newest_event_seconds.clear()
+        for view, time_ms in newest_event_ms.items():
+            self._newest_event_seconds.labels(view).set(time_ms / 1_000)
+        if memory is not None:
+            self._evicted_keys.set(memory.evicted_keys)
+            self._evicts.set(memory.evicts)
 
     def listen(self, host: str, port: int) -> tuple[int, Callable[[], None]]:
         """Serve /metrics over HTTP.

@@ -23,9 +23,11 @@ from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.servers import RedisServer, redis_server
 from tests.serving.payments import (
+    CARD_ACTIVITY,
     MERCHANT_ACTIVITY,
     MERCHANT_ID,
     NOW_MS,
+    PAIR_ACTIVITY,
     REPO,
     WEEK,
     Payments,
@@ -280,3 +282,58 @@ def test_requests_fail_and_recover_with_the_store(
         assert client.lookup("merchant_monitoring", {"merchant_id": 7}, timeout_s=WAIT_SECONDS).row_count == 1
         eventually(is_serving)
     server.stop(drain_seconds=1.0)
+
+
+def test_a_store_that_lost_everything_is_told_from_an_empty_one(
+    payments: Payments, registry: RegistryInMemory, clock: ManualClock
+) -> None:
+    """Not zeros under SERVING: the views are not answered, health and metrics say so, and a refilled store heals it."""
+    server = FeatureServer(registry, payments.store, clock, ServerSettings(port=0), metrics_port=0)
+    try:
+        with (
+            grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+            LookupClient(f"127.0.0.1:{server.port}", timeout_s=5) as client,
+        ):
+            health: Any = health_pb2_grpc.HealthStub(channel)
+
+            def is_serving() -> bool:
+                answer = health.Check(health_pb2.HealthCheckRequest(), timeout=5)
+                return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+            eventually(is_serving)
+            assert "featurestore_newest_event_time_seconds{" in _metrics(server)
+            payments.store._client().flushdb()
+            eventually(lambda: not is_serving())
+            lost = client.lookup("merchant_monitoring", {"merchant_id": 7})
+            assert "featurestore_online_store_up 0.0" in _metrics(server)
+            anew = Payments(payments.store, clock)
+            for view, key in ((MERCHANT_ACTIVITY, b"7"), (CARD_ACTIVITY, b"c-1"), (PAIR_ACTIVITY, b"3:c-11:7")):
+                anew.write(view, [event_of(key, NOW_MS - 7)])
+            eventually(is_serving)
+    finally:
+        server.stop(drain_seconds=0)
+
+    statuses = {lost.status(name)[0] for name in lost.names}
+    assert {FeatureStatus.NOT_READY} == statuses
+
+
+def test_a_store_that_evicts_shows_in_the_metrics(payments: Payments, registry: RegistryInMemory) -> None:
+    """Whoever is on duty sees it before a value is wrong."""
+    admin = payments.store._client()
+    admin.config_set("maxmemory-policy", "allkeys-lru")
+    admin.config_set("maxmemory", 1 << 30)
+    try:
+        server = FeatureServer(registry, payments.store, SystemClock(), ServerSettings(port=0), metrics_port=0)
+        shown = _metrics(server)
+        server.stop(drain_seconds=0)
+    finally:
+        admin.config_set("maxmemory", 0)
+        admin.config_set("maxmemory-policy", "noeviction")
+
+    assert "featurestore_online_store_evicts 1.0" in shown
+    assert "featurestore_online_store_evicted_keys 0.0" in shown
+
+
+def _metrics(server: FeatureServer) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=5) as page:
+        return str(page.read().decode())
