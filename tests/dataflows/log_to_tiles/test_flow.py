@@ -166,9 +166,9 @@ def test_a_second_stream_takes_over_and_the_first_stops(
     first_part, second_part = make_payments(2_000, seed=9), make_payments(2_000, seed=10, first=2_000)
     first_part.append_to(tmp_path / "log")
     first = start_stream("--log-dir", str(tmp_path / "log"))
-    first.wait_for("lag 0")
+    wait_until_it_follows(first)
     second = start_stream("--log-dir", str(tmp_path / "log"))
-    second.wait_for("lag 0")
+    wait_until_it_follows(second)
 
     second_part.append_to(tmp_path / "log")
 
