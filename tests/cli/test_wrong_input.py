@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from featurestore.cli.processes.simulate import command as simulate
 from featurestore.clock import SystemClock
 from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.errors import TRACEBACK_VARIABLE, FeatureStoreError, InvalidRequest, OnlineStoreDown, of_system
+from featurestore.online.embedded import DATA_DIR_VARIABLE, EmbeddedStore
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.serving.rpc.metrics import ServerMetrics
 from featurestore.testing.servers import redis_server
@@ -245,3 +249,22 @@ def test_numbers_that_are_none_are_wrong_usage(arguments: list[str], capsys: Cap
     """The option is named; click's own range takes "nan"."""
     assert main(arguments) == 2
     assert f"Invalid value for '{arguments[-2]}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["serve", "stream"])
+def test_a_command_without_a_registry_leaves_no_store_behind(name: str, tmp_path: Path) -> None:
+    """The embedded store is started for a command that can run, not for one that cannot."""
+    store = EmbeddedStore(tmp_path / "store")
+    command = [sys.executable, "-m", "featurestore", name, "--registry", "absent.db", "--project", "p"]
+    environment = os.environ | {DATA_DIR_VARIABLE: str(store.data_dir)}
+
+    try:
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+        assert ended.returncode == 1
+        assert 'registry "absent.db" cannot be read' in ended.stderr
+        assert store.status() is None
+    finally:
+        store.stop()

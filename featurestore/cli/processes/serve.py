@@ -202,6 +202,8 @@ def command(
     stopping = wish_to_stop()
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
     tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key, tls_client_ca)
+    features = open_registry(settings.registry, settings.project)
+    features.stamp()  # a registry that is not there must not leave a store behind that was started for nothing
     store = RedisStore(
         settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure(), cluster=settings.store.cluster
     )
@@ -209,7 +211,7 @@ def command(
     clock = SystemClock()
     feature_log = None if log_features is None else open_feature_log(log_features, log_share, log_seconds, clock)
     server = FeatureServer(
-        open_registry(settings.registry, settings.project),
+        features,
         store,
         clock,
         ServerSettings(

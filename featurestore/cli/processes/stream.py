@@ -12,6 +12,7 @@ import click
 from featurestore.cli.extras import require_packages
 from featurestore.cli.processes.program import ProgramCommand, become
 from featurestore.cli.settings import Settings, load_settings, settings_options
+from featurestore.definitions.registry import open_registry
 from featurestore.online.embedded import EmbeddedStore
 
 COMMAND = "stream"
@@ -40,6 +41,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
     """The environment variables by which the stream gets its settings."""
     url = settings.store.url
     if url is None:
+        # A registry that is not there must not leave a store behind that was started for nothing.
+        open_registry(settings.registry, settings.project).stamp()
         url = EmbeddedStore.for_repo(settings.repo).ensure()
     return {
         "FEATURESTORE_PROJECT": settings.project,
