@@ -25,11 +25,13 @@ IMPORTED_AS = {
 }
 
 
-def run_without(package: str, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_without(
+    package: str, directory: Path, *arguments: str, module: str = "featurestore"
+) -> subprocess.CompletedProcess[str]:
     """A command in a process, and in whatever that becomes, which cannot import a package."""
     (directory / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
     environment = {**os.environ, "PYTHONPATH": f"{directory}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", "featurestore", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=directory)
 
 
@@ -77,6 +79,17 @@ def test_a_missing_package_is_one_fact_and_one_remedy(
         rf'error: `featurestore .*` needs the Python package "{package}", which is not installed', told
     ), done.stderr
     assert hint == f'hint: pip install "featurestore[{extra}]"'
+
+
+@pytest.mark.parametrize("program", ["dataflows.log_to_tiles", "dataflows.log_to_files"])
+def test_a_program_that_is_started_by_itself_says_the_same(program: str, tmp_path: Path) -> None:
+    """`python -m` without the command around it."""
+    done = run_without("bytewax", tmp_path, module=program)
+
+    told, hint = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert told.endswith('needs the Python package "bytewax", which is not installed')
+    assert hint == 'hint: pip install "featurestore[stream]"'
 
 
 def test_the_extras_are_those_of_the_package() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.settings import FiniteRange, load_settings, settings_options
+from featurestore.cli.settings import FiniteRange, Settings, load_settings, settings_options
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -191,8 +191,6 @@ def command(
     # gRPC takes longest to load; a wrong option should not have to wait for it.
     from featurestore.clock import SystemClock
     from featurestore.definitions.registry import open_registry
-    from featurestore.online.embedded import EmbeddedStore
-    from featurestore.online.redis.store import RedisStore
     from featurestore.serving.rpc.admission import AdmissionSettings
     from featurestore.serving.rpc.listening import ServerSettings, Tls
     from featurestore.serving.server import FeatureServer
@@ -204,9 +202,7 @@ def command(
     tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key, tls_client_ca)
     features = open_registry(settings.registry, settings.project)
     features.stamp()  # a registry that is not there must not leave a store behind that was started for nothing
-    store = RedisStore(
-        settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure(), cluster=settings.store.cluster
-    )
+    store = open_store(settings)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     clock = SystemClock()
     feature_log = None if log_features is None else open_feature_log(log_features, log_share, log_seconds, clock)
@@ -229,6 +225,16 @@ def command(
     stopping.wait()
     drain(server, store)
     return 0
+
+
+def open_store(settings: Settings) -> RedisStore:
+    """The configured store, else the repo's embedded one, which is started when it does not run."""
+    from featurestore.online.embedded import EmbeddedStore
+    from featurestore.online.redis.store import RedisStore
+
+    return RedisStore(
+        settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure(), cluster=settings.store.cluster
+    )
 
 
 def wish_to_stop() -> threading.Event:
