@@ -123,18 +123,37 @@ class KafkaLog:
 
     def ends(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, int]:
         """Offsets behind the last record that a reader would get now: those of open transactions are not waited for."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent_kafka has no types there
+        return self._offsets(source, partitions, latest)
+
+    def reaches_back(self, source: SourceSpec, partitions: Collection[int], since_ms: int) -> bool:
+        """Whether nothing was removed, or something older than that is still there."""
+        earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+        oldest = {
+            number: offset for number, offset in self._offsets(source, partitions, earliest).items() if offset > 0
+        }
+        if not oldest:
+            return True
+        ends = self.ends(source, oldest)
+        found = self._offsets(source, oldest, OffsetSpec.for_timestamp(since_ms))
+        # Negative where nothing is as young as that: then whatever is there is older, if anything is.
+        return all(
+            (found[number] if found[number] >= 0 else ends[number]) > offset for number, offset in oldest.items()
+        )
+
+    def _offsets(self, source: SourceSpec, partitions: Collection[int], wanted: OffsetSpec) -> Mapping[int, int]:
+        """One offset of each partition."""
         servers = self.servers(source)
         admin = self._admin(servers)
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent_kafka has no types there
         try:
             asked = admin.list_offsets(
-                {TopicPartition(source.topic, partition): latest for partition in partitions},
+                {TopicPartition(source.topic, partition): wanted for partition in partitions},
                 isolation_level=IsolationLevel.READ_COMMITTED,
                 request_timeout=METADATA_TIMEOUT_SECONDS,
             )
             return {place.partition: end.result().offset for place, end in asked.items()}
         except KafkaException as error:
-            raise of_kafka(error, f'the ends of topic "{source.topic}" at {servers} are not known') from error
+            raise of_kafka(error, f'the offsets of topic "{source.topic}" at {servers} are not known') from error
 
     def open(self, source: SourceSpec, partition: int, start: int | None) -> PartitionReader:
         """A reader of one partition, with a consumer of its own."""

@@ -81,6 +81,19 @@ class SourceLog(Protocol):
         """
         ...
 
+    def reaches_back(self, source: SourceSpec, partitions: Collection[int], since_ms: int) -> bool:
+        """Whether some partitions surely still hold every record that they got since a time; may take long.
+
+        Args:
+            source: whose topic.
+            partitions: of it.
+            since_ms: time of writing, in milliseconds since 1970.
+
+        Raises:
+            SourceUnavailable: the log does not answer.
+        """
+        ...
+
     def incarnations(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, str]:
         """What tells some partitions of the source's topic from those of a topic that is made anew under its name.
 

@@ -25,6 +25,7 @@ from dataflows.plan.tile_store import Positions, TileStore
 from dataflows.run_outcome import Conductor, RunOutcome
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec, ViewSpec
+from featurestore.core.windows.durations import format_duration
 from featurestore.errors import EventsLost, InvalidRequest, InvariantBroken, StoreMismatch, Unavailable
 from featurestore.online.eviction import refuse_eviction
 from featurestore.online.generations import Generation, GenerationDamaged, GenerationState
@@ -234,6 +235,7 @@ class PlanWatch:
         self._may_replan = may_replan
         self._targets: dict[tuple[str, int], Positions] = {}
         self._caught_up: set[tuple[str, int]] = set()
+        self._next_history_check_ns: dict[tuple[str, int], int] = {}
         self._next_check_ns = 0
         self._is_outdated = False
         self._evicted_keys: int | None = None
@@ -284,6 +286,8 @@ class PlanWatch:
                 continue
             target = self._targets.get(identity)
             if target is not None and _has_reached(self._store.positions(generation), target):
+                if self._lacks_history(generation):
+                    continue
                 self._caught_up.add(identity)
                 if generation.state is GenerationState.FILLING:
                     try:
@@ -297,6 +301,41 @@ class PlanWatch:
             topics = generation.view.source.topics
             # A live generation that has just begun with a topic is behind the end.
             self._targets[identity] = {**_furthest(live, topics), **_furthest([self._plan.ends], topics)}
+
+    def _lacks_history(self, generation: Generation) -> bool:
+        """Whether one that is to replace another has not seen all events that its windows reach.
+
+        Readers would get smaller values for having changed a definition. So the old one goes on serving until the log
+        reaches back far enough, or until the history was bootstrapped.
+        """
+        view = generation.view
+        is_replacement = generation.state is GenerationState.FILLING and any(
+            one.view.name == view.name and one.state is GenerationState.SERVING
+            for stage in self._plan.stages
+            for one in stage.generations
+        )
+        if not is_replacement or generation.is_bootstrapped:
+            return False
+        identity, now_ns = _identity(generation), self._clock.monotonic_ns()
+        if now_ns < self._next_history_check_ns.get(identity, 0):
+            return True
+        kept_ms = view.retention_ms
+        since_ms = 0 if kept_ms is None else max(0, self._clock.now_ms() - kept_ms - view.lookback_ms)
+        partitions: dict[str, list[int]] = {}
+        for start in self._plan.catch_up.starts:
+            partitions.setdefault(start.source.topic, []).append(start.partition)
+        if all(self._log.reaches_back(one, partitions[one.topic], since_ms) for one in view.source.per_topic):
+            return False
+        if identity not in self._next_history_check_ns:
+            _logger.warning(
+                'feature view "%s" generation %d has read what there is and waits, the one before it goes on serving: '
+                "the log does not hold all events%s any more; run `featurestore bootstrap %s`",
+                *identity,
+                "" if kept_ms is None else f" of the last {format_duration(kept_ms)}",
+                view.name,
+            )
+        self._next_history_check_ns[identity] = now_ns + PARTITION_WATCH_INTERVAL_MS * 1_000_000
+        return True
 
     def _look_for_generations(self) -> None:
         """Plan again when something else is to be fed than was planned."""

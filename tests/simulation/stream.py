@@ -144,6 +144,10 @@ class _StageLog:
         """See SourceLog."""
         return self._connection.ends(source, partitions)
 
+    def reaches_back(self, source: SourceSpec, partitions: Collection[int], since_ms: int) -> bool:
+        """See SourceLog."""
+        return self._connection.reaches_back(source, partitions, since_ms)
+
     def incarnations(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, str]:
         """See SourceLog."""
         return self._connection.incarnations(source, partitions)
@@ -151,9 +155,10 @@ class _StageLog:
     def open(self, source: SourceSpec, partition: int, start: int | None) -> PartitionReader:
         """See SourceLog."""
         reader = self._connection.open(source, partition, start)
-        first = self._log.at(partition).oldest if start is None else start
+        # Wherever the plan begins: a lane that has read nothing of a partition must get all that there is.
+        oldest = self._log.at(partition).oldest
         for generation in self._stage.generations:
-            self._on_begin(generation, partition, first)
+            self._on_begin(generation, partition, oldest)
         return reader
 
 

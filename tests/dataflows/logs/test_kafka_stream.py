@@ -134,6 +134,29 @@ def test_the_ends_of_a_topic_are_asked_of_the_broker(
         nowhere.ends(SOURCE, [0])
 
 
+def test_a_topic_that_was_trimmed_reaches_back_as_far_as_its_oldest_record(kafka: KafkaBroker, fill: Fill) -> None:
+    """One that lost nothing reaches back for ever; an emptied one says nothing of when its last record came."""
+    from confluent_kafka import TopicPartition
+
+    fill(make_payments(100, seed=36, partitions=2))
+    log = KafkaLog(bootstrap_servers=kafka.bootstrap_servers, options={}, group="", clock=SystemClock())
+    now_ms = SystemClock().now_ms()
+    hour_ms = 3_600_000
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+
+    def forget(before: int) -> None:
+        for future in admin.delete_records([TopicPartition(TOPIC, 0, before)]).values():
+            future.result(timeout=30)
+
+    assert log.reaches_back(SOURCE, [0, 1], 0)
+    forget(10)
+    assert not log.reaches_back(SOURCE, [0, 1], now_ms - hour_ms)
+    assert log.reaches_back(SOURCE, [1], now_ms - hour_ms)
+    assert log.reaches_back(SOURCE, [0, 1], now_ms + hour_ms)
+    forget(log.ends(SOURCE, [0])[0])
+    assert not log.reaches_back(SOURCE, [0, 1], now_ms + hour_ms)
+
+
 def test_events_that_kafka_deleted_before_they_were_applied_are_an_error(
     start_stream: StartStream, kafka: KafkaBroker, fill: Fill
 ) -> None:

@@ -125,6 +125,11 @@ class LogConnection:
         self._require_same(source)
         return {number: self._log.at(number).end for number in partitions}
 
+    def reaches_back(self, source: SourceSpec, partitions: Collection[int], since_ms: int) -> bool:
+        """See SourceLog; records have no time of writing here, so whatever was removed may be missed."""
+        self._require_same(source)
+        return all(self._log.at(number).oldest == 0 for number in partitions)
+
     def incarnations(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, str]:
         """See SourceLog."""
         self._require_same(source)
