@@ -128,7 +128,7 @@ class KafkaLog:
 
     def reaches_back(self, source: SourceSpec, partitions: Collection[int], since_ms: int) -> bool:
         """Whether nothing was removed, or something older than that is still there."""
-        earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+        earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # confluent_kafka has no types there
         oldest = {
             number: offset for number, offset in self._offsets(source, partitions, earliest).items() if offset > 0
         }

@@ -3,6 +3,7 @@
     from featurestore.testing import ManualClock, NaiveEvent, naive_values
 
     featurestore.testing.servers       a real Kafka, Redis, Valkey or Redis Cluster on loopback
+    featurestore.testing.simulation    the real code in a world of faults that is drawn from a seed
     featurestore.testing.simulator     card transactions of several markets, with fraud and its labels
     featurestore.testing.strategies    Hypothesis strategies: views and events that go where windows break
 

@@ -9,7 +9,7 @@ import pytest
 
 from featurestore.testing.simulation import find, never_met, run_schedule, schedule_of
 from featurestore.testing.simulation.audit.required import FAULTS_MET, REQUIRED
-from tests.simulation.__main__ import quietly
+from tests.simulation.nightly import quietly
 from tests.simulation.stream import DrivenStream
 
 FIRST_SEED = 20_000
@@ -23,6 +23,7 @@ def _quiet_streams() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_no_schedule_makes_a_value_wrong_without_a_refusal() -> None:
     """Every answer equals the oracle, is refused or is not served; and the run has met every fault and path."""
     counts = Counter[str]()

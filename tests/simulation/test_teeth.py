@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from featurestore.testing.simulation import run_schedule, schedule_of
-from tests.simulation.__main__ import quietly
 from tests.simulation.mutants import MUTANTS
+from tests.simulation.nightly import quietly
 from tests.simulation.stream import DrivenStream
 
-SCHEDULES_MAX = 300
+SCHEDULES_MAX = 600
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +21,7 @@ def _quiet_streams() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guard", MUTANTS)
 def test_a_product_without_one_of_its_guards_is_found_out(guard: str) -> None:
     """Within so many schedules some value is wrong, or something that was promised does not happen."""

@@ -14,6 +14,8 @@ TOPIC_READ_IN_PART = "a topic is made anew of which some lanes have committed a 
 TRUNCATED_BESIDE_NEW = "the log loses records that one generation still needs, and another one begins the partition"
 RECORD_AND_CHECKPOINT = "a checkpoint is lost, and the record of the generations goes back to before it was seen open"
 BOOTSTRAP_OF_OLD_TOPIC = "a generation is bootstrapped, and its topic made anew before a stream has taken it"
+NUMBER_GIVEN_AGAIN = "the record of the generations is lost, and a bootstrap takes what an older one of its number left"
+OTHER_DEFINITION = "the record goes back to where a number meant another definition, and a running stream goes on"
 
 KNOWN_FAULTS = frozenset(
     {
@@ -25,6 +27,8 @@ KNOWN_FAULTS = frozenset(
         TRUNCATED_BESIDE_NEW,
         RECORD_AND_CHECKPOINT,
         BOOTSTRAP_OF_OLD_TOPIC,
+        NUMBER_GIVEN_AGAIN,
+        OTHER_DEFINITION,
     }
 )
 """All of them."""

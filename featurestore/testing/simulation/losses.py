@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 
 from featurestore.online.generations import Generation
-from featurestore.testing.simulation.known import HEAD_BEGUN_ANEW, IDS_BEGUN_ANEW
+from featurestore.testing.simulation.known import HEAD_BEGUN_ANEW, IDS_BEGUN_ANEW, NUMBER_GIVEN_AGAIN
 from featurestore.testing.simulation.process import LANES, PROJECT
 from featurestore.testing.simulation.producer import KEYS
 from featurestore.testing.simulation.stand_ins.store import Copy
@@ -43,7 +43,9 @@ def lose_key(world: World, draw: random.Random) -> None:
 def lose_record(world: World, draw: random.Random) -> None:
     """The record of all generations goes, or the one of the layout."""
     key = draw.choice((generations_key(PROJECT), layout_key(PROJECT)))
-    if key == generations_key(PROJECT) and world.must_keep_records:
+    if key == generations_key(PROJECT) and (
+        world.must_keep_records or (world.log.incarnation > 1 and NUMBER_GIVEN_AGAIN in world.avoided)
+    ):
         return
     if key == generations_key(PROJECT):
         world.seen_open.clear()
@@ -52,7 +54,7 @@ def lose_record(world: World, draw: random.Random) -> None:
 
 def spoil(world: World, draw: random.Random) -> None:
     """A bit of some value flips, or somebody writes a list there."""
-    kind = draw.choice(("half", "half", "half", "checkpoint"))
+    kind = draw.choice(("value", "value", "value", "half", "checkpoint"))
     chosen = draw.choice([*_keys_of_kind(world, kind), b""])
     [value] = world.store.read_groups([[chosen]])
     if value is None:
@@ -62,7 +64,7 @@ def spoil(world: World, draw: random.Random) -> None:
     flipped = value[:at] + bytes([value[at] ^ (1 << draw.randrange(8))]) + value[at + 1 :]
     # A checkpoint is no checksummed record; what becomes of it must at least not be JSON any more.
     written = b"{" + flipped if kind == "checkpoint" else flipped
-    is_list = draw.random() < 0.2 and (b"/b/" in chosen or HEAD_BEGUN_ANEW not in world.avoided)
+    is_list = kind == "half" and (b"/b/" in chosen or HEAD_BEGUN_ANEW not in world.avoided)
     world.store.spoil(chosen, None if is_list else written)
     world.counts[f"spoilt {kind}"] += 1
 
@@ -107,8 +109,11 @@ def _lose_only_key(world: World, draw: random.Random) -> None:
 
 
 def _keys_of_kind(world: World, kind: str) -> Iterator[bytes]:
-    """Keys whose loss must be noticed."""
+    """Keys whose loss must be noticed, or, of values, whose bytes must be."""
     contents = world.store.contents()
+    if kind == "value":
+        yield from (name for _, _, pair in _entities(world) for name in pair if name in contents)
+        return
     if kind == "half":
         for _, _, pair in _entities(world):
             if all(name in contents for name in pair):

@@ -60,8 +60,7 @@ class StreamParts:
         clock: its machine's.
         letters: directory of the dead letters.
         counts: to be told what happens.
-        on_begin: to be told that a generation begins to read a partition that some lane of it has not read: at which
-            offset.
+        on_begin: to be told that a generation begins to read a partition, and which offset is the oldest there.
         on_letters: to be told of letters that are durable.
     """
 

@@ -11,6 +11,8 @@ from featurestore.online.write import bootstrap
 from featurestore.testing.simulation.known import (
     BOOTSTRAP_OF_OLD_TOPIC,
     CLOCK_STEPS_BACK,
+    NUMBER_GIVEN_AGAIN,
+    OTHER_DEFINITION,
     TOPIC_READ_IN_PART,
     TRUNCATED_BESIDE_NEW,
 )
@@ -131,11 +133,17 @@ def _restore(world: World, draw: random.Random) -> None:
 
 def _restore_node(world: World, draw: random.Random) -> None:
     """Some of the lanes, or what belongs to none."""
-    world.restore(draw, draw.choice([*(lane_tag(PROJECT, lane).encode() for lane in range(LANES)), RECORDS_TAG]))
+    tag = draw.choice([*(lane_tag(PROJECT, lane).encode() for lane in range(LANES)), RECORDS_TAG])
+    world.restore(draw, tag)
+    if tag == RECORDS_TAG and OTHER_DEFINITION in world.avoided:
+        world.processes.clear()
 
 
 def _restore_idle(world: World, draw: random.Random) -> None:
     """While nothing arrives: a stream that goes on notices within two seconds, whatever its clock says."""
+    world.supervise()
+    world.clock.advance_ms(1_000)
+    world.process.watch()  # what was handed over or rolled back meanwhile is fed from now on
     world.supervise()
     world.process.commit()
     before = _checkpoints(world)
@@ -207,13 +215,15 @@ def _truncate(world: World, draw: random.Random) -> None:
 def _make_anew(world: World, draw: random.Random) -> None:
     if TOPIC_READ_IN_PART in world.avoided:
         # Every lane comes to know how far it has read, and no older store comes back that does not.
-        world.processes[:-1] = []
         if BOOTSTRAP_OF_OLD_TOPIC in world.avoided:
             finish_bootstraps(world)
+        world.processes.clear()
         world.catch_up()
-        if world.wanting() or not world.is_read_by_all_lanes():
+        if not world.process.is_running or world.wanting() or not world.is_read_by_all_lanes():
             return
         world.copies = [world.copy()]
+    if NUMBER_GIVEN_AGAIN in world.avoided:
+        world.delete_strays()
     world.log.make_anew(draw.randint(1, 2))
     world.counts["topic made anew"] += 1
 
@@ -226,7 +236,13 @@ def _define(world: World, draw: random.Random) -> None:
 
 
 def _roll_back(world: World, draw: random.Random) -> None:
-    world.catalog.roll_back(draw.choice(list(DEFINITIONS)))
+    """Back to what served before; half of the times a definition was promoted just now."""
+    name = draw.choice(list(DEFINITIONS))
+    if draw.random() < 0.5:
+        world.views[name] = draw.choice([one for one in DEFINITIONS[name] if one != world.views[name]])
+        world.processes.clear()
+        world.catch_up()
+    world.catalog.roll_back(name)
     world.counts["generation rolled back"] += 1
 
 

@@ -196,6 +196,12 @@ class World:
                     return False
         return True
 
+    def delete_strays(self) -> None:
+        """Delete what no generation of the record owns: the record was lost, or is an older one."""
+        stems = tuple(one.keys.stem + "/" for known in self.catalog.all().values() for one in known)
+        strays = [key for key in self.store.contents() if not key.startswith(RECORDS_TAG)]
+        self.store.delete([key for key in strays if not key.decode().partition("}")[2].startswith(stems)])
+
     def positions_of(self, number: int) -> list[int]:
         """How far each lane of each generation has read a partition of the topic as it is now; not at all is 0."""
         reached = []

@@ -11,7 +11,7 @@ from featurestore.testing.simulation.stand_ins.client import FAULTS
 FAULTS_MET = (
     *(f"write {fault}" for fault in FAULTS),
     *(f"lost {kind}" for kind in ("half", "checkpoint", "ids", "only key", "generations", "layout")),
-    *(f"spoilt {kind}" for kind in ("half", "checkpoint")),
+    *(f"spoilt {kind}" for kind in ("value", "half", "checkpoint")),
     "crash",
     "second writer",
     "delayed commit refused",
