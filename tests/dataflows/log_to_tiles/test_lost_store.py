@@ -64,7 +64,8 @@ def test_a_lane_that_lost_a_key_is_computed_anew(
     payments = make_payments(4_000, seed=24)
     payments.append_to(tmp_path / "log")
     stream = start_stream("--log-dir", str(tmp_path / "log"))
-    stream.wait_for("lag 0")
+    stream.wait_for("live: cards@1, merchants@1")
+    first = stream
     store = connect(redis_url)
     catalog = GenerationCatalog(store, PROJECT)
     stream.wait_until(lambda: all(one.is_opened for found in catalog.all().values() for one in found))
@@ -83,11 +84,11 @@ def test_a_lane_that_lost_a_key_is_computed_anew(
         is_running = False
     if not is_running:
         stream = start_stream("--log-dir", str(tmp_path / "log"))
-    stream.wait_for("is damaged")
-    stream.wait_until(lambda: catalog.serving(view) is not None)
+    stream.wait_until(lambda: (found := catalog.serving(view)) is not None and found.number == serving.number + 1)
     stream.terminate()
 
     assert stream.wait() == 0, stream.output
+    assert "is damaged" in first.output + stream.output
     states = [(one.number, one.state) for one in catalog.generations(view)]
     assert [(1, GenerationState.RETIRED), (2, GenerationState.SERVING)] == states
     store.close()
