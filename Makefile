@@ -35,7 +35,7 @@ test: setup ## Everything that this machine can run; ARGS="-k name" chooses
 test-quick: setup ## Without Kafka and without the slow ones
 	$(BIN)/python -m pytest -m "not kafka and not slow" $(ARGS)
 
-# Half an hour on two cores; it prints the seed and the smallest schedule of whatever it finds.
+# Five to ten minutes on two cores; it prints the seed and the smallest schedule of whatever it finds.
 simulate: setup ## Ten thousand schedules of faults against the oracle; SEED=7 begins there, COUNT=1 runs one
 	$(BIN)/python -m tests.simulation --seed $(or $(SEED),0) --count $(or $(COUNT),10000) $(ARGS)
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from featurestore.errors import CorruptData
 from featurestore.online.generations import Generation
 from featurestore.testing.simulation.known import HEAD_BEGUN_ANEW, IDS_BEGUN_ANEW, NUMBER_GIVEN_AGAIN
 from featurestore.testing.simulation.process import LANES, PROJECT
 from featurestore.testing.simulation.producer import KEYS
 from featurestore.testing.simulation.stand_ins.store import Copy
 from featurestore.testing.simulation.world import World
+from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.entity_key import lane_of
 from featurestore.wire.store_layout import decode_checkpoint, generations_key, layout_key
 
@@ -112,7 +114,9 @@ def _keys_of_kind(world: World, kind: str) -> Iterator[bytes]:
     """Keys whose loss must be noticed, or, of values, whose bytes must be."""
     contents = world.store.contents()
     if kind == "value":
-        yield from (name for _, _, pair in _entities(world) for name in pair if name in contents)
+        # Of two damages to one entity the second may hide the first: a lost body, and the bit by which its head knew.
+        whole = [pair for generation, _, pair in _entities(world) if _is_whole(world, generation, pair)]
+        yield from (name for pair in whole for name in pair if name in contents)
         return
     if kind == "half":
         for _, _, pair in _entities(world):
@@ -131,6 +135,15 @@ def _keys_of_kind(world: World, kind: str) -> Iterator[bytes]:
                     [stored] = world.store.read_groups([[name]])
                     buckets = decode_checkpoint(stored).id_buckets
                     yield from (generation.keys.id_bucket(lane, bucket) for bucket in buckets)
+
+
+def _is_whole(world: World, generation: Generation, pair: tuple[bytes, bytes]) -> bool:
+    """Whether a reader gets an answer."""
+    try:
+        decode_entity(generation.compiled, *world.store.read_groups([pair]))
+    except CorruptData:
+        return False
+    return True
 
 
 def _remember_checkpoint(world: World, name: bytes) -> None:
