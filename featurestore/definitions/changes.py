@@ -193,7 +193,11 @@ def registered_or_empty(registry: str | Path, project: str) -> RepoSpec:
 
     What was registered with mistakes (by the stock `feast apply`, say) was never computed, so it counts as absent.
     """
-    content = find_registry_bytes(registry)
+    return compiled_or_empty(find_registry_bytes(registry), project)
+
+
+def compiled_or_empty(content: bytes | None, project: str) -> RepoSpec:
+    """As `registered_or_empty`, of a serialized feast.core.Registry."""
     if content is None or project not in projects_of(content):
         return RepoSpec(project, (), (), ())
     compilation: Compilation = compile_registry(content, project=project)

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from featurestore.core.spec import RepoSpec
@@ -84,39 +84,37 @@ def read_registry_bytes(path_or_url: str | Path) -> bytes:
     raise InvalidRequest(f'there is no registry at "{_path(path_or_url)}"', hint=hint)
 
 
-def find_registry_bytes(path_or_url: str | Path) -> bytes | None:
-    """As `read_registry_bytes`; None where nothing has been applied yet: no file, or a database without tables."""
+def find_registry_bytes(
+    path_or_url: str | Path, more: Mapping[str, tuple[str, str]] | None = None, registry: Any = None
+) -> bytes | None:
+    """As `read_registry_bytes`; None where nothing has been applied yet: no file, or a database without tables.
+
+    Args:
+        path_or_url: of the registry.
+        more: of a database, what else to read than ROW_LISTS, as that; a table may be missing, as in an older Feast's.
+        registry: empty message that has the fields of `more`.
+    """
     if not _is_sql(path_or_url):
         return _read_file(_path(path_or_url))
-    rows = find_registry_rows(path_or_url, ROW_LISTS)
+    rows = _read_rows(path_or_url, {**ROW_LISTS, **(more or {})})
     try:
-        return None if rows is None else registry_from_rows(rows)
+        return None if rows is None else registry_from_rows(rows, registry)
     except CorruptData as error:
         hint = "restore the row from a copy, or delete it and run `featurestore apply`"
         place = redacted(str(path_or_url))
         raise CorruptData(f'the registry in "{place}" is damaged', detail=error.message, hint=hint) from error
 
 
-def find_registry_rows(
+def _read_rows(
     path_or_url: str | Path, lists: Mapping[str, tuple[str, str]]
-) -> Mapping[str, Sequence[bytes]] | None:
-    """Messages of a SQL registry; None where it has no tables yet, or is no SQL registry.
-
-    Args:
-        path_or_url: of the registry.
-        lists: name -> table and column; one beside ROW_LISTS may be missing, as in a database of an older Feast.
-
-    Raises:
-        InvalidRequest, SourceUnavailable: as `read_registry`.
-    """
-    if not _is_sql(path_or_url):
-        return None
+) -> Mapping[str, Sequence[tuple[str, bytes]]] | None:
+    """Project and message of each row of a SQL registry; None where it has no tables yet."""
     try:
         import sqlalchemy
     except ImportError:
         hint = "pip install SQLAlchemy and the database's driver"
         raise InvalidRequest("a SQL registry needs SQLAlchemy", hint=hint) from None
-    rows: dict[str, list[bytes]] = {}
+    rows: dict[str, list[tuple[str, bytes]]] = {}
     try:
         engine = sqlalchemy.create_engine(_sql_url(path_or_url))
         try:
@@ -125,9 +123,10 @@ def find_registry_rows(
                 if not any(table in tables for table, _ in ROW_LISTS.values()):
                     return None
                 for field, (table, column) in lists.items():
-                    query = sqlalchemy.text(f"SELECT {column} FROM {table}")
+                    query = sqlalchemy.text(f"SELECT project_id, {column} FROM {table}")
                     is_there = table in tables or field in ROW_LISTS
-                    rows[field] = [bytes(row[0]) for row in connection.execute(query)] if is_there else []
+                    found = connection.execute(query) if is_there else ()
+                    rows[field] = [(project, bytes(message)) for project, message in found]
         finally:
             engine.dispose()
     except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
@@ -189,7 +188,7 @@ class Registry(Protocol):
         ...
 
     def read(self) -> RepoSpec:
-        """Parse and compile the whole registry."""
+        """Parse and compile what the last `stamp` saw, or a newer one; `stamp` has been called before."""
         ...
 
 
@@ -197,12 +196,15 @@ def open_registry(path_or_url: str, project: str | None) -> Registry:
     """The registry at a path or a SQLAlchemy URL; nothing is read yet.
 
     Args:
-        path_or_url: see `definitions.registry.read_registry`.
+        path_or_url: see `read_registry`.
         project: Feast project; None where the registry has just one.
+
+    Raises:
+        InvalidRequest: it is in an object store.
     """
-    if "://" in path_or_url and not path_or_url.startswith("file://"):
+    if _is_sql(path_or_url):
         return RegistryDatabase(path_or_url, project)
-    return RegistryFile(Path(path_or_url.removeprefix("file://")), project)
+    return RegistryFile(_path(path_or_url), project)
 
 
 @dataclass(frozen=True, slots=True)

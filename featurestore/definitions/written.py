@@ -17,10 +17,10 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from featurestore.definitions.changes import Plan, Written, WrittenObject, compare, registered_or_empty
+from featurestore.definitions.changes import Plan, Written, WrittenObject, compare, compiled_or_empty
 from featurestore.definitions.compile.repo import Compilation
 from featurestore.definitions.fast_import import skip_typeguard
-from featurestore.definitions.registry import find_registry_bytes, find_registry_rows
+from featurestore.definitions.registry import find_registry_bytes
 from featurestore.definitions.repo import LoadedRepo
 from featurestore.errors import CorruptData
 from featurestore.wire.feast.registry import DUMMY_ENTITY
@@ -64,20 +64,11 @@ def plan_of(repo: LoadedRepo, compilation: Compilation, registry: str | Path) ->
         InvalidRequest, CorruptData, SourceUnavailable: the registry cannot be read.
     """
     after = compilation.require_sound()
-    before = registered_or_empty(registry, repo.project)
-    return compare(before, after, Written(_registered(registry, repo.project), _objects(repo.registry, repo.project)))
-
-
-def _registered(registry: str | Path, project: str) -> Mapping[tuple[str, str], WrittenObject]:
-    """What is registered now; nothing where there is no registry yet."""
-    content = find_registry_bytes(registry)
-    if content is None:
-        return {}
-    message: Any = Registry()
-    for field, rows in (find_registry_rows(registry, MORE_ROW_LISTS) or {}).items():
-        for row in rows:
-            getattr(message, field).add().ParseFromString(row)
-    return _objects(content + bytes(message.SerializeToString()), project)
+    content = find_registry_bytes(registry, MORE_ROW_LISTS, Registry())
+    objects = {} if content is None else _objects(content, repo.project)
+    return compare(
+        compiled_or_empty(content, repo.project), after, Written(objects, _objects(repo.registry, repo.project))
+    )
 
 
 def _objects(registry: bytes, project: str) -> Mapping[tuple[str, str], WrittenObject]:
@@ -87,13 +78,15 @@ def _objects(registry: bytes, project: str) -> Mapping[tuple[str, str], WrittenO
         message.ParseFromString(registry)
     except DecodeError as error:
         raise CorruptData("the registry's bytes are not a Feast registry", detail=str(error)) from error
-    join_keys = {each.spec.name: each.spec.join_key or each.spec.name for each in message.entities}
+    mine = [each.spec for each in message.entities if each.spec.project in ("", project)]
+    join_keys = {each.name: each.join_key or each.name for each in mine}
     found: dict[tuple[str, str], WrittenObject] = {}
     for field, kind in KINDS.items():
         for each in getattr(message, field):
             content = MessageToDict(each, preserving_proto_field_name=True)
             content = content.get("spec", content)
-            if content.get("name") == DUMMY_ENTITY or content.get("project", project) != project:
+            owner = content["name"] if field == "projects" else content.get("project", project)
+            if content.get("name") == DUMMY_ENTITY or owner != project:
                 continue
             if field.endswith("feature_views"):
                 # Feast mixes the join keys into the fields of some views when it applies them.

@@ -17,18 +17,18 @@ def write_tables(url: str, registry: bytes) -> None:
     message = message_class("feast.core.Registry").FromString(registry)
     with sqlalchemy.create_engine(url).begin() as connection:
         for field, (table, column) in ROW_LISTS.items():
-            connection.execute(sqlalchemy.text(f"CREATE TABLE IF NOT EXISTS {table} (name TEXT, {column} BLOB)"))
+            connection.execute(sqlalchemy.text(f"CREATE TABLE IF NOT EXISTS {table} (project_id TEXT, {column} BLOB)"))
             connection.execute(sqlalchemy.text(f"DELETE FROM {table}"))
             for row in getattr(message, field):
-                insert = sqlalchemy.text(f"INSERT INTO {table} VALUES (:name, :data)")
-                connection.execute(insert, {"name": row.spec.name, "data": row.SerializeToString()})
+                insert = sqlalchemy.text(f"INSERT INTO {table} VALUES ('payments', :data)")
+                connection.execute(insert, {"data": row.SerializeToString()})
 
 
 def test_a_file_has_a_new_stamp_when_it_is_replaced(tmp_path: Path) -> None:
     """Feast rewrites the whole file at every apply; reading it gives the specs."""
-    path = tmp_path / "registry.db"
+    path = tmp_path / "registry of all.db"
     write_registry(path)
-    registry = open_registry(f"file://{path}", "payments")
+    registry = open_registry(path.as_uri(), "payments")
     before = registry.stamp()
 
     assert registry.stamp() == before

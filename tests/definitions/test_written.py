@@ -125,6 +125,32 @@ def test_after_an_apply_nothing_is_to_change_however_often(
         assert "nothing to change" in planned(repo, capsys, code=0)
 
 
+@pytest.mark.parametrize("is_in_database", [False, True])
+def test_another_project_in_the_registry_is_none_of_ours(
+    repo: Path, tmp_path_factory: pytest.TempPathFactory, capsys: Capture, *, is_in_database: bool
+) -> None:
+    """Teams share a registry, and use the same names: neither sees, changes or removes what is the other's."""
+    url = in_database(repo) if is_in_database else str(repo / "registry.db")
+    assert main(["apply", "--repo", str(repo)]) == 0
+    other = tmp_path_factory.mktemp("other")
+    config = (
+        (repo / "feature_store.yaml").read_text().replace("registry.db", url).replace("project: shop", "project: web")
+    )
+    (other / "feature_store.yaml").write_text(config)
+    definitions = DEFINITIONS.replace('name="shop", description="all of it"', 'name="web"')
+    (other / "definitions.py").write_text(definitions.replace('over=["1h", LIFETIME]', 'over=["1h", "2h", LIFETIME]'))
+
+    first = planned(other, capsys)
+    assert "- " not in first
+    assert "+ feature view            activity" in first
+    assert main(["apply", "--repo", str(other)]) == 0
+    for one in (repo, other):
+        assert "nothing to change" in planned(one, capsys, code=0)
+    counts = {name: len(read_registry(url, project=name).views[0].features) for name in ("shop", "web")}
+    assert counts["web"] == counts["shop"] + 1
+    assert [view.name for view in read_registry(url, project="shop").views] == ["activity"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [

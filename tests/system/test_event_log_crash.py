@@ -25,7 +25,8 @@ from tests.dataflows.stream_process import ROOT, StreamProcess
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 KILLS = 10
-RECORDS = 40_000
+RECORDS = 120_000
+"""Ten commits for each kill: a busy machine may be late by some of them."""
 TOPIC = "logged-payments"
 
 COMMIT_PERIOD_S = 0.05

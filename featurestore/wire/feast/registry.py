@@ -227,22 +227,28 @@ def decode_registry(registry: bytes, project: str) -> RegisteredRepo:
     )
 
 
-def registry_from_rows(rows: Mapping[str, Iterable[bytes]]) -> bytes:
+def registry_from_rows(rows: Mapping[str, Iterable[tuple[str, bytes]]], registry: Any = None) -> bytes:
     """A serialized feast.core.Registry from the messages of a SQL registry.
 
     Args:
-        rows: field of Registry (a key of ROW_LISTS) -> serialized messages.
+        rows: field of Registry (a key of ROW_LISTS) -> project and serialized message. Feast writes the project beside
+            the message, and not into it.
+        registry: empty message to fill; by default ours, which has what this package reads.
 
     Raises:
         CorruptData: a row is not the message it should be.
     """
-    registry: Any = message_class("feast.core.Registry")()
+    registry = message_class("feast.core.Registry")() if registry is None else registry
     for field, messages in rows.items():
-        for each in messages:
+        for project, content in messages:
+            each = getattr(registry, field).add()
             try:
-                getattr(registry, field).add().ParseFromString(each)
+                each.ParseFromString(content)
             except DecodeError as error:
-                raise CorruptData(f'a row of table "{ROW_LISTS[field][0]}" is not a registry message') from error
+                raise CorruptData(f"a row of {field.replace('_', ' ')} is not a registry message") from error
+            named = each.spec if "spec" in each.DESCRIPTOR.fields_by_name else each
+            if "project" in named.DESCRIPTOR.fields_by_name:
+                named.project = project
     return bytes(registry.SerializeToString(deterministic=True))
 
 
