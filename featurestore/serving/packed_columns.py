@@ -1,4 +1,6 @@
-"""Lists and maps in packed columns, both ways: every cell's length, and the elements of all cells one after another.
+"""What server and clients of the packed API share: its name, its types, and lists and maps in packed columns.
+
+Of these a column has every cell's length, and the elements of all cells one after another:
 
     cells      ["a", "b"]   null   []   ["c"]          feature-major, as every matrix
     lengths             2      0    0       1
@@ -13,9 +15,29 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+from featurestore.core.spec import ValueType
 from featurestore.errors import CorruptData
 from featurestore.online.answer.schema import MAP_MATRICES, Collection, Matrix
 from featurestore.serving._generated import lookup_pb2 as pb
+
+SERVICE_NAME = "featurestore.v1.FeatureLookup"
+
+PACKED_TYPES: dict[ValueType, pb.ValueType] = {
+    ValueType.INT64: pb.ValueType.INT64,
+    ValueType.FLOAT64: pb.ValueType.FLOAT64,
+    ValueType.STRING: pb.ValueType.STRING,
+    ValueType.BOOL: pb.ValueType.BOOL,
+    ValueType.TIMESTAMP: pb.ValueType.TIMESTAMP,
+    ValueType.INT64_LIST: pb.ValueType.INT64_LIST,
+    ValueType.FLOAT64_LIST: pb.ValueType.FLOAT64_LIST,
+    ValueType.STRING_LIST: pb.ValueType.STRING_LIST,
+    ValueType.INT64_MAP: pb.ValueType.INT64_MAP,
+    ValueType.FLOAT64_MAP: pb.ValueType.FLOAT64_MAP,
+}
+"""Types of values on the wire."""
+
+VALUE_TYPES: dict[int, ValueType] = {packed: value for value, packed in PACKED_TYPES.items()}
+"""And back."""
 
 
 def pack_collections(response: pb.LookupResponse, matrix: Matrix, cells: Sequence[Any]) -> None:

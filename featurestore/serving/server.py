@@ -88,12 +88,12 @@ class FeatureServer:
         if metrics_port is not None:
             # Before anything that would have to be stopped again if the port is taken.
             self.metrics_port, self._stop_metrics = self._metrics.listen(settings.host, metrics_port)
-        self._catalog = CatalogSource(registry, store)
-        lookup = FeatureLookup(clock, count_rows=self._metrics.count_rows, sink=feature_log)
-        methods = all_methods(PackedService(self._catalog, lookup), FeastService(self._catalog, lookup))
         try:
+            self._catalog = CatalogSource(registry, store)
+            lookup = FeatureLookup(clock, count_rows=self._metrics.count_rows, sink=feature_log)
+            methods = all_methods(PackedService(self._catalog, lookup), FeastService(self._catalog, lookup))
             self._server = start_server(methods, store, clock, self._metrics, settings)
-        except InvalidRequest:
+        except BaseException:
             self._stop_metrics()
             raise
         self._feature_log = feature_log

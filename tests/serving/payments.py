@@ -19,7 +19,8 @@ from featurestore.core.spec import (
     Window,
 )
 from featurestore.errors import InvalidRequest
-from featurestore.online.generations import Generation, GenerationCatalog
+from featurestore.online.generation import Generation
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch

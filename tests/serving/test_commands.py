@@ -14,7 +14,7 @@ import pytest
 
 from featurestore.clock import SystemClock
 from featurestore.definitions.registry import read_registry
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch

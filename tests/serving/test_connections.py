@@ -1,5 +1,6 @@
 """Connections and what stands before them: readiness, certificates that are renewed, ages."""
 
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -8,9 +9,9 @@ import grpc
 import pytest
 
 from featurestore.core import compiled
-from featurestore.errors import Unavailable
+from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.serving.client.clients import ClientTls, LookupClient
-from featurestore.serving.rpc.listening import ServerSettings, Tls
+from featurestore.serving.rpc.listening import ServerSettings, Tls, _TlsFiles
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
 from tests.serving.payments import Payments, RegistryInMemory
@@ -93,6 +94,41 @@ def test_connections_end_with_age_and_calls_do_not_notice(
             assert client.lookup("merchant_monitoring", {"merchant_id": 7}).row_count == 1
         channel.unsubscribe(see)
     server.stop(drain_seconds=1.0)
+
+
+def test_tls_files_that_could_not_be_read_are_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may read them after a `chown` sees the same time, size and inode as before."""
+    certificate, key = make_certificate(tmp_path, "first")
+    files = _TlsFiles(Tls(certificate, key))
+    files.read()
+    renewed, renewed_key = make_certificate(tmp_path, "second")
+    renewed.replace(certificate)
+    renewed_key.replace(key)
+    with monkeypatch.context() as forbidden:
+        forbidden.setattr(Path, "read_bytes", _raise_permission_error)
+        assert files.read_if_changed() is None
+
+    assert files.read_if_changed() is not None
+    assert files.read_if_changed() is None
+
+
+def _raise_permission_error(path: Path) -> bytes:
+    raise PermissionError(f"{path}: not yours")
+
+
+def test_a_server_whose_registry_cannot_be_read_leaves_no_port_bound(
+    payments: Payments, clock: ManualClock, registry: RegistryInMemory
+) -> None:
+    """Whoever tries again in the same process finds the metrics port free."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = ServerSettings(port=0)
+    registry.change(broken=True)
+    with pytest.raises(InvalidRequest, match="on purpose"):
+        FeatureServer(registry, payments.store, clock, settings, metrics_port=port)
+
+    registry.change()
+    FeatureServer(registry, payments.store, clock, settings, metrics_port=port).stop(drain_seconds=1.0)
 
 
 def test_a_server_that_is_ready_has_nothing_left_to_compile(

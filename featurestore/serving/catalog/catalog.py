@@ -11,7 +11,6 @@ by the health service and the metrics, and mended by the next poll that succeeds
 
 from __future__ import annotations
 
-import difflib
 import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -28,9 +27,10 @@ from featurestore.errors import (
     OnlineStoreDown,
     UnknownFeatureService,
 )
+from featurestore.near_names import suggest
 from featurestore.online.answer.service_plan import ServicePlan, make_service_plan
 from featurestore.online.eviction import StoreMemory
-from featurestore.online.generations import Generation
+from featurestore.online.generation import Generation
 from featurestore.online.read.reader import Reader
 from featurestore.online.read.serving_generations import ServedViews, look
 from featurestore.online.read.store_status import read_checkpoints
@@ -73,13 +73,13 @@ class CatalogSnapshot:
             service = self.repo.service(name)
             if service is None:
                 names = [each.name for each in self.repo.services]
-                raise UnknownFeatureService(f'feature service "{name}" is not registered', hint=_near(name, names))
+                raise _not_registered("feature service", name, names)
             plan = self._of_services[name] = self._make(service)
         return plan
 
-    def knows(self, texts: tuple[str, ...], *, full_names: bool) -> bool:
-        """Whether `plan_of_references` has the plan of a list, or will take tens of milliseconds to make it."""
-        return (texts, full_names) in self._of_lists
+    def known_plan(self, texts: tuple[str, ...], *, full_names: bool) -> ServicePlan | None:
+        """The plan of a list; None where `plan_of_references` will take tens of milliseconds to make it."""
+        return self._of_lists.get((texts, full_names))
 
     def plan_of_references(self, texts: Sequence[str], *, full_names: bool) -> ServicePlan:
         """The plan of an ad-hoc list such as ["card_activity:count_1h"].
@@ -166,7 +166,7 @@ class CatalogSnapshot:
         if feature not in features[view_name]:
             raise UnknownFeatureService(
                 f'feature view "{view_name}" has no feature "{feature}"',
-                hint=_near(feature, self._features_of(view_name)),
+                hint=suggest(feature, self._features_of(view_name)),
             )
         return FeatureReference(view_name, feature, f"{view_name}__{feature}" if full_names else feature)
 
@@ -175,7 +175,7 @@ class CatalogSnapshot:
         view = self.repo.view(view_name) or self.repo.plain_view(view_name)
         if view is None:
             names = [each.name for each in self.repo.views] + [each.name for each in self.repo.plain_views]
-            raise UnknownFeatureService(f'feature view "{view_name}" is not registered', hint=_near(view_name, names))
+            raise _not_registered("feature view", view_name, names)
         if isinstance(view, ViewSpec):
             return [answer.name for answer in view.answers]
         return [column.name for column in view.features]
@@ -335,12 +335,7 @@ class CatalogSource:
         )
 
 
-def _near(name: str, names: Sequence[str]) -> str:
-    """A hint with near names, or with some of all names."""
-    near = difflib.get_close_matches(name, names, n=3)
-    if near:
-        return "did you mean " + " or ".join(f'"{each}"' for each in near)
-    if not names:
-        return "nothing is registered; run featurestore apply"
-    more = "" if len(names) <= 10 else f" and {len(names) - 10} more"
-    return "registered are " + ", ".join(f'"{each}"' for each in sorted(names)[:10]) + more
+def _not_registered(what: str, name: str, names: Sequence[str]) -> UnknownFeatureService:
+    """The error for an unknown name, with near ones."""
+    hint = suggest(name, names) if names else "nothing is registered; run featurestore apply"
+    return UnknownFeatureService(f'{what} "{name}" is not registered', hint=hint)

@@ -28,6 +28,7 @@ from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.client.messages import EntityValues, make_request, parse_result, parse_schema
 from featurestore.serving.client.result import LookupResult
+from featurestore.serving.packed_columns import SERVICE_NAME
 from featurestore.serving.request.grpc_status import ERROR_KIND_KEY, error_of, is_transient
 from featurestore.serving.request.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
 
@@ -41,7 +42,6 @@ BACKOFF_GROWTH = 2.0
 
 _MS_PER_SECOND = 1_000
 
-_SERVICE_PATH = "/featurestore.v1.FeatureLookup/"
 _CHANNEL_OPTIONS = (
     # Ours to send, the server's to answer.
     ("grpc.max_send_message_length", REQUEST_BYTES_MAX),
@@ -315,7 +315,7 @@ def _calls(unary_unary: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     }
     return {
         name: unary_unary(
-            _SERVICE_PATH + name,
+            f"/{SERVICE_NAME}/{name}",
             request_serializer=request.SerializeToString,
             response_deserializer=response.FromString,
         )

@@ -7,28 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.core.spec import Column, ValueType
+from featurestore.core.spec import Column
 from featurestore.errors import CorruptData, InvalidRequest
 from featurestore.online.answer.schema import SCALAR_MATRICES, FeatureSlot, ServedView, ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.client.result import LookupResult, SourcePosition, ViewFreshness
-from featurestore.serving.packed_columns import unpack_collections
+from featurestore.serving.packed_columns import VALUE_TYPES, unpack_collections
 
 EntityValues = str | int | Sequence[str] | Sequence[int]
 """One row's join-key value, or one for each row."""
-
-_TYPES: dict[int, ValueType] = {
-    pb.ValueType.INT64: ValueType.INT64,
-    pb.ValueType.FLOAT64: ValueType.FLOAT64,
-    pb.ValueType.STRING: ValueType.STRING,
-    pb.ValueType.BOOL: ValueType.BOOL,
-    pb.ValueType.TIMESTAMP: ValueType.TIMESTAMP,
-    pb.ValueType.INT64_LIST: ValueType.INT64_LIST,
-    pb.ValueType.FLOAT64_LIST: ValueType.FLOAT64_LIST,
-    pb.ValueType.STRING_LIST: ValueType.STRING_LIST,
-    pb.ValueType.INT64_MAP: ValueType.INT64_MAP,
-    pb.ValueType.FLOAT64_MAP: ValueType.FLOAT64_MAP,
-}
 
 
 def make_request(
@@ -71,7 +58,7 @@ def parse_schema(response: pb.DescribeFeatureServiceResponse) -> ServiceSchema:
     Raises:
         InvalidRequest: a feature is of a type that only newer clients know.
     """
-    unknown = [feature.name for feature in response.features if feature.type not in _TYPES]
+    unknown = [feature.name for feature in response.features if feature.type not in VALUE_TYPES]
     if unknown:
         raise InvalidRequest(
             f'this client does not know the type of feature "{unknown[0]}" of "{response.feature_service}"',
@@ -79,9 +66,9 @@ def parse_schema(response: pb.DescribeFeatureServiceResponse) -> ServiceSchema:
         )
     return ServiceSchema(
         service=response.feature_service,
-        join_keys=tuple(Column(key.name, _TYPES[key.type]) for key in response.join_keys),
+        join_keys=tuple(Column(key.name, VALUE_TYPES[key.type]) for key in response.join_keys),
         features=tuple(
-            FeatureSlot(each.name, _TYPES[each.type], each.slot, each.view, each.zero_when_not_found)
+            FeatureSlot(each.name, VALUE_TYPES[each.type], each.slot, each.view, each.zero_when_not_found)
             for each in response.features
         ),
         views=tuple(ServedView(view.name, view.definition_hash) for view in response.views),

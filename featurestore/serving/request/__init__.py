@@ -1,1 +1,1 @@
-"""What one request may take and how it ends: limits, deadline, steps, statuses."""
+"""What one request may take and how it ends: limits, steps, statuses."""

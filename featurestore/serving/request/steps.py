@@ -123,7 +123,13 @@ async def run_async(
         answer: _T = end.value
         return answer
     await before_large()
-    return await asyncio.get_running_loop().run_in_executor(threads, _finish, steps, store, wanted)
+    work = asyncio.get_running_loop().run_in_executor(threads, _finish, steps, store, wanted)
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        # The thread goes on, and whoever waits for its turn must wait for that.
+        await asyncio.wait([work])
+        raise
 
 
 def _is_large(wanted: StoreRead | LongWork) -> bool:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from featurestore.clock import Clock, Deadline
+from featurestore.clock import NS_PER_MS, Clock, Deadline
 from featurestore.errors import DeadlineSpent, Overloaded
 from featurestore.serving.request.limits import (
     LARGE_AT_WORK_MAX,
@@ -41,8 +41,6 @@ PAUSES_MAX = 20
 """Before one request's work, however many come."""
 
 HINT = "wait a moment before trying again, or add servers"
-
-_NS_PER_MS = 1_000_000
 
 
 @dataclass(slots=True, eq=False)
@@ -87,7 +85,7 @@ class Lane:
         self.name = name
         self._at_work_max = at_work_max
         self._waiting_max = waiting_max
-        self._wait_ns_max = int(wait_ms_max * _NS_PER_MS)
+        self._wait_ns_max = int(wait_ms_max * NS_PER_MS)
         self._clock = clock
         self._count_refusal = count_refusal
         self._lock = threading.Lock()
@@ -114,7 +112,7 @@ class Lane:
         self._count_refusal(self.name)
         raise Overloaded(
             f"the server is overloaded: {len(self._waiting)} {self.name} requests wait",
-            detail=f"This one would wait {self._wait_ns() / _NS_PER_MS:.0f} ms.",
+            detail=f"This one would wait {self._wait_ns() / NS_PER_MS:.0f} ms.",
             hint=HINT,
         )
 
@@ -326,8 +324,13 @@ class Visit:
         if admission.clients is not None:
             self._take(admission.clients, client_of(context, admission.client_key))
 
+    @property
+    def counts_services(self) -> bool:
+        """Whether it is let in also by the feature service that it asks for."""
+        return self._admission.services is not None
+
     def name_service(self, name: str) -> None:
-        """It asks for a feature service.
+        """It asks for a feature service; before it waits, or one service could fill the queue.
 
         Raises:
             Overloaded: the service has as many requests as it may.

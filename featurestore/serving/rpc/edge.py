@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote
@@ -26,6 +27,7 @@ from featurestore.clock import Clock, Deadline
 from featurestore.errors import FeatureStoreError, InvalidRequest, Overloaded
 from featurestore.serving.request.grpc_status import code_of, metadata_of
 from featurestore.serving.request.limits import DEADLINE_DEFAULT_MS
+from featurestore.serving.rpc.admission import Visit
 from featurestore.serving.rpc.methods import Method
 from featurestore.serving.rpc.metrics import ServerMetrics
 
@@ -42,6 +44,16 @@ QUIET_SECONDS = 0.05
 """Without a new request for so long, those that were sent before the stop have all come in."""
 
 QUIET_SECONDS_MAX = 1.0
+
+STOP_SECONDS = 2.0
+"""For cancelled calls to end, once the time to drain is over; a call that does not must not hold the process."""
+
+NO_DEADLINE_S = 1e12
+"""In its thread-pool server grpc gives a call without a deadline so much time and more, instead of None."""
+
+SILENT = "deadline passed before the request's message came"
+SILENT_HINT = "send the message with the call"
+"""What to say to a caller who says nothing."""
 
 _MS_PER_SECOND = 1_000
 _NS_PER_SECOND = 1_000_000_000
@@ -89,6 +101,16 @@ class Complaints:
             _log.warning("%s, %d since this was last said: %s", what, count, str(error).replace("\n", "; "))
 
 
+def caller_budget_s(context: Any) -> float | None:
+    """How much time the caller gives; None where it set no deadline, and grpc would wait for ever.
+
+    Args:
+        context: grpc's, of either kind of server.
+    """
+    remaining_s: float | None = context.time_remaining()
+    return None if remaining_s is None or remaining_s > NO_DEADLINE_S else remaining_s
+
+
 class Handling:
     """What happens around the handler of one method.
 
@@ -109,9 +131,9 @@ class Handling:
         """When a request begins that begins now."""
         return self._clock.monotonic_ns()
 
-    def deadline(self, remaining_s: float | None) -> Deadline:
-        """The deadline of a request that grpc gives so much time; None stands for no deadline."""
-        return Deadline.after(self._clock, DEADLINE_DEFAULT_MS if remaining_s is None else remaining_s * _MS_PER_SECOND)
+    def deadline(self, budget_s: float | None) -> Deadline:
+        """The deadline of a request whose caller gives so much time; see `caller_budget_s`."""
+        return Deadline.after(self._clock, DEADLINE_DEFAULT_MS if budget_s is None else budget_s * _MS_PER_SECOND)
 
     def decoded(self, decode: Callable[[bytes], Any], data: bytes | None) -> Any:
         """The request's message.
@@ -135,6 +157,21 @@ class Handling:
             )
             self._complaints.tell(f"messages to {self._name} cannot be read", refused)
             raise refused from error
+
+    def named(self, method: Method, visit: Visit, data: bytes | None) -> Any | None:
+        """The message of a request that is let in only if its feature service has room for it.
+
+        None where that has no say: then it is decoded when the request's turn has come.
+
+        Raises:
+            InvalidRequest: it is none.
+            Overloaded: the service has as many requests as it may.
+        """
+        if not (method.names_service and visit.counts_services):
+            return None
+        request = self.decoded(method.decode, data)
+        visit.name_service(request.feature_service)
+        return request
 
     def ended(self, error: Exception, started_ns: int) -> Refusal:
         """Count a request that failed; how to tell the caller.
@@ -162,6 +199,16 @@ class Handling:
         self._observe(grpc.StatusCode.OK.name, self._clock.monotonic_ns() - started_ns)
 
 
+def on_pool(method: Callable[[Any, Any], Any], pool: ThreadPoolExecutor) -> Callable[[Any, Any], Any]:
+    """The method, run on threads of its own: grpc looks for this attribute."""
+
+    def on_pool(request: Any, context: Any) -> Any:
+        return method(request, context)
+
+    on_pool.__dict__["experimental_thread_pool"] = pool
+    return on_pool
+
+
 def quiet_pauses_s(arrivals: Callable[[], int], drain_seconds: float) -> Iterator[float]:
     """Pauses until no more requests come in, for the time between the wish to stop and the end of listening.
 
@@ -185,6 +232,10 @@ def _bounded(text: str) -> str:
     return f"{text[:kept]} ... ({len(text)} characters) ... {text[-kept:]}"
 
 
+HandlingOf: TypeAlias = Callable[[str], Handling]
+"""What happens around the handler of a method, by its name."""
+
+
 class _Registering(Protocol):
     """What grpc.Server and grpc.aio.Server have in common."""
 
@@ -196,26 +247,35 @@ class _Registering(Protocol):
 def register(
     server: _Registering,
     methods: Sequence[Method],
-    behavior_of: Callable[[Method], Callable[[Any, Any], Any]],
-    reflection_of: Callable[[Sequence[str]], Mapping[str, Handlers]] | None,
+    clock: Clock,
+    metrics: ServerMetrics,
+    behavior_of: Callable[[Method, Handling], Callable[[Any, Any], Any]],
+    reflection_of: Callable[[Sequence[str], HandlingOf], Mapping[str, Handlers]] | None,
 ) -> tuple[str, ...]:
     """Register all methods, and reflection, if any, that describes them and the health service.
 
     Args:
         server: of either kind.
         methods: what to serve.
+        clock: measures latency and deadlines.
+        metrics: counts requests.
         behavior_of: what the server calls for each request of a method.
         reflection_of: service names -> handlers of the reflection services; None for none.
 
     Returns:
         The names that the health service answers for: the server as a whole, and each service.
     """
+    complaints = Complaints(clock)
+
+    def handling_of(name: str) -> Handling:
+        return Handling(name, clock, metrics, complaints)
+
     by_service: dict[str, Handlers] = {}
     for method in methods:
         by_service.setdefault(method.service, {})[method.name] = grpc.stream_unary_rpc_method_handler(
-            behavior_of(method)
+            behavior_of(method, handling_of(method.name))
         )
-    reflected = {} if reflection_of is None else reflection_of([*by_service, health.SERVICE_NAME])
+    reflected = {} if reflection_of is None else reflection_of([*by_service, health.SERVICE_NAME], handling_of)
     for service, handlers in (by_service | dict(reflected)).items():
         # Under their full names, which spares grpc a search for each request; and generic, for what asks so.
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))

@@ -1,7 +1,7 @@
 """The lookup server on asyncio: an event loop that serves others while a request waits for the store.
 
 That saves the hand-over between threads, and the threads' fight for the interpreter under load. What is computed runs
-in the loop one after another; requests that would hold the others up go to threads (see `serving.steps`). The
+in the loop one after another; requests that would hold the others up go to threads (see `serving.request.steps`). The
 loop runs in a thread of its own, so that this server is started and stopped like the threaded one.
 """
 
@@ -17,23 +17,32 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 
-from featurestore.clock import Clock
+from featurestore.clock import Clock, Deadline
+from featurestore.errors import DeadlineSpent
 from featurestore.online.store import OnlineStore
 from featurestore.serving.request.limits import LARGE_AT_WORK_MAX
 from featurestore.serving.request.steps import run_async
 from featurestore.serving.rpc.admission import Admission, Visit
-from featurestore.serving.rpc.edge import QUIET_SECONDS_MAX, Complaints, Handling, quiet_pauses_s, register
+from featurestore.serving.rpc.edge import (
+    QUIET_SECONDS_MAX,
+    SILENT,
+    SILENT_HINT,
+    STOP_SECONDS,
+    CallerGone,
+    Handling,
+    caller_budget_s,
+    quiet_pauses_s,
+    register,
+)
 from featurestore.serving.rpc.listening import ServerSettings, bind, health_status
 from featurestore.serving.rpc.methods import Method
 from featurestore.serving.rpc.metrics import ServerMetrics
-from featurestore.serving.rpc.reflection import METHOD as REFLECTION
 from featurestore.serving.rpc.reflection import async_reflection
 
 TURNS_PER_PAUSE = 6
 """Turns of the loop in which gRPC's events come in, before it is taken that there are no more."""
 
-STOP_SECONDS = 2.0
-"""For cancelled calls to end, once the time to drain is over; a call that does not must not hold the process."""
+_MS_PER_SECOND = 1_000
 
 
 class AsyncServer:
@@ -61,6 +70,7 @@ class AsyncServer:
         self._store = store
         self._reads = store.async_reads()
         self._pool = ThreadPoolExecutor(LARGE_AT_WORK_MAX, thread_name_prefix="large-lookup")
+        self._computing = asyncio.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lookup-loop", daemon=True)
         self._thread.start()
@@ -97,13 +107,8 @@ class AsyncServer:
         self._admission = settings.admitting(clock, metrics)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        complaints = Complaints(clock)
-        handling = Handling(REFLECTION, clock, metrics, complaints)
         self._services = register(
-            self._server,
-            methods,
-            lambda method: self._behavior(method, Handling(method.name, clock, metrics, complaints)),
-            (lambda services: async_reflection(services, handling)) if settings.reflection else None,
+            self._server, methods, clock, metrics, self._behavior, async_reflection if settings.reflection else None
         )
         # The servicer says SERVING for the server as a whole until it is told something.
         await self._set_serving(False)
@@ -121,6 +126,8 @@ class AsyncServer:
         for pause_s in quiet_pauses_s(lambda: self._admission.arrivals, drain_seconds):
             await asyncio.sleep(pause_s)
         await self._server.stop(drain_seconds)
+        # What was cancelled in a thread goes on there until the store answers.
+        await asyncio.to_thread(self._pool.shutdown)
         self._reads.close()
         # What the loop was told to do at once, such as closing sockets, is done before it ends.
         await asyncio.sleep(0)
@@ -141,26 +148,31 @@ class AsyncServer:
     ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
         """The coroutine that grpc runs for each request."""
         reads, store, threads, admission = self._reads, self._store, self._pool, self._admission
-
-        computing = asyncio.Lock()
+        computing = self._computing
 
         async def behave(_messages: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started_ns = handling.started_ns()
-            deadline = handling.deadline(context.time_remaining())
+            budget_s = caller_budget_s(context)
+            deadline = handling.deadline(budget_s)
             visit = Visit(admission, deadline)
             try:
                 visit.begin(context)
-                data = await context.read()
+                data = await (context.read() if budget_s is not None else _read_in_time(context, deadline))
+                if data is grpc.aio.EOF:
+                    data = None
+                request = handling.named(method, visit, data)
                 await _wait(visit)
                 async with computing:
                     for _ in visit.pauses():
                         for _ in range(TURNS_PER_PAUSE):
                             await asyncio.sleep(0)
-                request = handling.decoded(method.decode, None if data is grpc.aio.EOF else data)
-                if method.names_service:
-                    visit.name_service(request.feature_service)
+                if request is None:
+                    request = handling.decoded(method.decode, data)
                 steps = method.handle(request, deadline)
                 response = await run_async(steps, reads, store, threads, lambda: _wait(visit, is_large=True))
+            except asyncio.CancelledError:
+                handling.ended(CallerGone(), started_ns)
+                raise
             except Exception as error:  # noqa: BLE001  # the process edge: one bad request must not take the loop down
                 visit.end()
                 refusal = handling.ended(error, started_ns)
@@ -174,6 +186,19 @@ class AsyncServer:
             return response
 
         return behave
+
+
+async def _read_in_time(context: grpc.aio.ServicerContext[Any, Any], deadline: Deadline) -> Any:
+    """The call's one message; grpc would wait for it for ever where the caller set no deadline.
+
+    Raises:
+        DeadlineSpent: it does not come.
+    """
+    try:
+        async with asyncio.timeout(deadline.remaining_ms("the request's message is read") / _MS_PER_SECOND):
+            return await context.read()
+    except TimeoutError as error:
+        raise DeadlineSpent(SILENT, hint=SILENT_HINT) from error
 
 
 async def _wait(visit: Visit, *, is_large: bool = False) -> None:

@@ -92,11 +92,13 @@ class _TlsFiles:
         tls = self._tls
         try:
             # First, so that what is replaced while it is read is read again.
-            self._stamp = self._stamp_now()
+            stamp = self._stamp_now()
             authority = None if tls.client_authority is None else tls.client_authority.read_bytes()
             pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
         except OSError as error:
             raise InvalidRequest("a TLS file cannot be read", detail=str(error)) from error
+        # Not before: a file that may not be read yet looks the same once it may.
+        self._stamp = stamp
         return grpc.ssl_server_certificate_configuration([pair], authority)
 
     def read_if_changed(self) -> grpc.ServerCertificateConfiguration | None:

@@ -9,6 +9,7 @@ from typing import Any
 from featurestore.clock import Deadline
 from featurestore.errors import LimitExceeded
 from featurestore.serving._generated import lookup_pb2 as pb
+from featurestore.serving.packed_columns import SERVICE_NAME as PACKED_SERVICE
 from featurestore.serving.request.limits import RESPONSE_BYTES_MAX
 from featurestore.serving.request.steps import Handler, Steps, without_reading
 from featurestore.serving.services.feast import SERVICE_NAME as FEAST_SERVICE
@@ -19,7 +20,6 @@ from featurestore.serving.services.feast import (
     InfoRequest,
     InfoResponse,
 )
-from featurestore.serving.services.packed import SERVICE_NAME as PACKED_SERVICE
 from featurestore.serving.services.packed import PackedService
 
 

@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from featurestore.errors import FeatureStoreError
 from featurestore.serving._generated import lookup_pb2
-from featurestore.serving.rpc.edge import Handling
+from featurestore.serving.rpc.edge import HandlingOf, on_pool
 from featurestore.wire.feast.protos import descriptor_pool as feast_pool
 
 REFLECTION_SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
@@ -35,15 +35,16 @@ _FEAST_SERVING_FILE = "feast/serving/ServingService.proto"
 
 
 def threaded_reflection(
-    services: Iterable[str], pool: ThreadPoolExecutor, handling: Handling
+    pool: ThreadPoolExecutor, services: Iterable[str], handling_of: HandlingOf
 ) -> dict[str, dict[str, Handler]]:
     """Method handlers by service name, for a thread-pool server.
 
     Args:
-        services: full names of the services to show.
         pool: runs the reflection streams.
-        handling: decodes and counts.
+        services: full names of the services to show.
+        handling_of: decodes and counts.
     """
+    handling = handling_of(METHOD)
     servicer = reflection.ReflectionServicer([*services, *REFLECTION_SERVICES], pool=_pool())
 
     def reflect(requests: Any, context: Any) -> Iterator[Any]:
@@ -56,18 +57,17 @@ def threaded_reflection(
             context.abort(refusal.code, refusal.text)
         handling.answered(started_ns)
 
-    # grpc looks for this attribute to run a method elsewhere than on the server's own pool.
-    reflect.__dict__["experimental_thread_pool"] = pool
-    return _handlers(reflect)
+    return _handlers(on_pool(reflect, pool))
 
 
-def async_reflection(services: Iterable[str], handling: Handling) -> dict[str, dict[str, Handler]]:
+def async_reflection(services: Iterable[str], handling_of: HandlingOf) -> dict[str, dict[str, Handler]]:
     """Method handlers by service name, for an asyncio server.
 
     Args:
         services: full names of the services to show.
-        handling: decodes and counts.
+        handling_of: decodes and counts.
     """
+    handling = handling_of(METHOD)
     servicer = reflection.aio.ReflectionServicer([*services, *REFLECTION_SERVICES], pool=_pool())
 
     async def decoded(requests: Any) -> AsyncIterator[Any]:

@@ -9,21 +9,32 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 
-from featurestore.clock import Clock
+from featurestore.clock import Clock, Deadline
+from featurestore.errors import DeadlineSpent
 from featurestore.online.store import OnlineStore
 from featurestore.serving.request.limits import LARGE_AT_WORK_MAX, LARGE_WAITING_MAX, WAITING_MAX
 from featurestore.serving.request.steps import run_blocking
 from featurestore.serving.rpc.admission import Admission, Lane, Visit
-from featurestore.serving.rpc.edge import CallerGone, Complaints, Handling, quiet_pauses_s, register
+from featurestore.serving.rpc.edge import (
+    SILENT,
+    SILENT_HINT,
+    STOP_SECONDS,
+    CallerGone,
+    Handling,
+    caller_budget_s,
+    on_pool,
+    quiet_pauses_s,
+    register,
+)
 from featurestore.serving.rpc.listening import ServerSettings, bind, health_status
 from featurestore.serving.rpc.methods import Method
 from featurestore.serving.rpc.metrics import ServerMetrics
-from featurestore.serving.rpc.reflection import METHOD as REFLECTION
 from featurestore.serving.rpc.reflection import threaded_reflection
 
 _T = TypeVar("_T")
@@ -40,8 +51,8 @@ OTHER_THREADS = 4
 PAUSE_SECONDS = 0.00006
 """Twice as long in the end, as systems sleep; long enough for grpc's thread to let some requests in."""
 
-STOP_SECONDS = 2.0
-"""For cancelled calls to end, once the time to drain is over; a call that does not must not hold the process."""
+SILENCE_LOOK_SECONDS = 1.0
+"""How often calls are looked for whose message does not come."""
 
 
 class ThreadedServer:
@@ -75,22 +86,21 @@ class ThreadedServer:
         self._health_pool = ThreadPoolExecutor(1, thread_name_prefix="health")
         self._health = health.HealthServicer()
         # Health must answer also when every lookup thread waits for a store that hangs.
-        self._health.__dict__["Check"] = _on_pool(self._health.Check, self._health_pool)
+        self._health.__dict__["Check"] = on_pool(self._health.Check, self._health_pool)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        complaints = Complaints(clock)
-        handling = Handling(REFLECTION, clock, metrics, complaints)
-        behaviors = _Behaviors(store, clock, self._admission, self._pool)
+        self._silent = _SilentCallers(clock)
         self._services = register(
             self._server,
             methods,
-            lambda method: behaviors.of(method, Handling(method.name, clock, metrics, complaints)),
-            (lambda services: threaded_reflection(services, self._reflection_pool, handling))
-            if settings.reflection
-            else None,
+            clock,
+            metrics,
+            _Behaviors(store, clock, self._admission, self._pool, self._silent).of,
+            partial(threaded_reflection, self._reflection_pool) if settings.reflection else None,
         )
         # The servicer says SERVING for the server as a whole until it is told something.
         self.set_serving(False)
         self.port = bind(self._server, settings)
+        self._silent.start()
         self._server.start()
 
     def set_serving(self, is_serving: bool) -> None:
@@ -104,6 +114,7 @@ class ThreadedServer:
         for pause_s in quiet_pauses_s(lambda: self._admission.arrivals, drain_seconds):
             threading.Event().wait(pause_s)
         has_ended = self._server.stop(drain_seconds).wait(drain_seconds + STOP_SECONDS)
+        self._silent.stop()
         for pool in (self._pool, self._other_pool, self._reflection_pool, self._health_pool):
             pool.shutdown(wait=False, cancel_futures=True)
         return has_ended
@@ -122,7 +133,7 @@ class _LookupPool(ThreadPoolExecutor):
         self._here = threading.local()
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
-        """See Executor; what runs here must begin with `refuse_if_full`."""
+        """See Executor; what runs here must call `refuse_if_full` before it reads, waits or computes."""
         if not self._lane.is_full():
             return super().submit(fn, *args, **kwargs)
         done: Future[_T] = Future()
@@ -177,14 +188,54 @@ class _Turn:
             self.begin()
 
 
-def _on_pool(method: Callable[[Any, Any], Any], pool: ThreadPoolExecutor) -> Callable[[Any, Any], Any]:
-    """The method, run on threads of its own: grpc looks for this attribute."""
+class _SilentCallers:
+    """Breaks off calls without a deadline whose message does not come: grpc would keep a thread waiting for ever.
 
-    def on_pool(request: Any, context: Any) -> Any:
-        return method(request, context)
+    One thread looks at all of them. A timer for each call would be a thread for each.
 
-    on_pool.__dict__["experimental_thread_pool"] = pool
-    return on_pool
+    Args:
+        clock: says whose time is over.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._deadlines: dict[grpc.ServicerContext, Deadline] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="silent-callers", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        self._thread.join()
+
+    def received(self, messages: Iterator[bytes], context: grpc.ServicerContext, deadline: Deadline) -> bytes | None:
+        """As `_received`, until the deadline.
+
+        Raises:
+            CallerGone: the call was broken off by its caller.
+            DeadlineSpent: it was broken off here.
+        """
+        self._deadlines[context] = deadline
+        try:
+            return _received(messages)
+        finally:
+            if self._deadlines.pop(context, None) is None:
+                # To grpc that is a caller who hung up, or one who ended the call without a message.
+                raise DeadlineSpent(SILENT, hint=SILENT_HINT)
+
+    def _run(self) -> None:
+        """The thread."""
+        while not self._stopping.wait(SILENCE_LOOK_SECONDS):
+            now_ns = self._clock.monotonic_ns()
+            for context, deadline in list(self._deadlines.items()):
+                is_over = deadline.expires_ns is not None and deadline.expires_ns <= now_ns
+                # Unless the message has come meanwhile.
+                if is_over and self._deadlines.pop(context, None) is not None:
+                    context.cancel()
 
 
 class _Behaviors:
@@ -195,13 +246,17 @@ class _Behaviors:
         clock: for pauses.
         admission: who is let in.
         pool: the threads.
+        silent: minds those who call and say nothing.
     """
 
-    def __init__(self, store: OnlineStore, clock: Clock, admission: Admission, pool: _LookupPool) -> None:
+    def __init__(
+        self, store: OnlineStore, clock: Clock, admission: Admission, pool: _LookupPool, silent: _SilentCallers
+    ) -> None:
         self._store = store
         self._clock = clock
         self._admission = admission
         self._pool = pool
+        self._silent = silent
         self._computing = threading.Lock()
 
     def of(self, method: Method, handling: Handling) -> Callable[[Iterator[bytes], grpc.ServicerContext], Any]:
@@ -209,13 +264,22 @@ class _Behaviors:
 
         def behave(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             started_ns = handling.started_ns()
-            visit = Visit(self._admission, handling.deadline(context.time_remaining()))
+            budget_s = caller_budget_s(context)
+            visit = Visit(self._admission, handling.deadline(budget_s))
             try:
                 visit.begin(context)
                 self._pool.refuse_if_full()
-                data = _received(messages)
+                if budget_s is None:
+                    data = self._silent.received(messages, context, visit.deadline)
+                else:
+                    data = _received(messages)
+                named = handling.named(method, visit, data)
                 _wait(visit, context)
-                response = self._answer(method, handling, visit, data, context)
+
+                def message() -> Any:
+                    return handling.decoded(method.decode, data) if named is None else named
+
+                response = self._answer(method, visit, message, context)
             except Exception as error:  # noqa: BLE001  # the process edge: one bad request must not take the thread down
                 visit.end()
                 refusal = handling.ended(error, started_ns)
@@ -225,12 +289,10 @@ class _Behaviors:
             handling.answered(started_ns)
             return response
 
-        return _on_pool(behave, self._pool)
+        return on_pool(behave, self._pool)
 
-    def _answer(
-        self, method: Method, handling: Handling, visit: Visit, data: bytes | None, context: grpc.ServicerContext
-    ) -> Any:
-        """From the request's bytes to the response's."""
+    def _answer(self, method: Method, visit: Visit, message: Callable[[], Any], context: grpc.ServicerContext) -> Any:
+        """From the request's message to the response's bytes."""
         turn = _Turn(self._store, self._computing)
 
         def before_large() -> OnlineStore:
@@ -242,10 +304,7 @@ class _Behaviors:
         try:
             for _ in visit.pauses():
                 self._clock.sleep(PAUSE_SECONDS)
-            request = handling.decoded(method.decode, data)
-            if method.names_service:
-                visit.name_service(request.feature_service)
-            return run_blocking(method.handle(request, visit.deadline), turn, before_large)
+            return run_blocking(method.handle(message(), visit.deadline), turn, before_large)
         finally:
             turn.end()
 

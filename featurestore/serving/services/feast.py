@@ -87,9 +87,11 @@ def _plan(snapshot: CatalogSnapshot, request: Any) -> Steps[ServicePlan]:
     if request.WhichOneof("kind") == "feature_service":
         return snapshot.plan_of_service(request.feature_service)
     texts, full_names = tuple(request.features.val), request.full_feature_names
-    if not snapshot.knows(texts, full_names=full_names):
+    plan = snapshot.known_plan(texts, full_names=full_names)
+    if plan is None:
         yield LongWork()
-    return snapshot.plan_of_references(texts, full_names=full_names)
+        plan = snapshot.plan_of_references(texts, full_names=full_names)
+    return plan
 
 
 def _names(plan: ServicePlan, *, full_names: bool) -> Iterable[str]:

@@ -2,7 +2,7 @@
 
     LookupRequest -> plan, columns -> serving.lookup -> matrices -> LookupResponse
 
-Handlers know neither gRPC nor threads; `serving.server` calls them and maps what they raise.
+Handlers know neither gRPC nor threads; `serving.rpc` calls them and maps what they raise.
 """
 
 from __future__ import annotations
@@ -12,34 +12,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from featurestore.clock import Deadline
-from featurestore.core.spec import ValueType
 from featurestore.errors import InvalidRequest, UnknownJoinKey
 from featurestore.online.answer.assembly import Answer
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.catalog.catalog import CatalogSource
 from featurestore.serving.lookup import FeatureLookup
-from featurestore.serving.packed_columns import pack_collections
+from featurestore.serving.packed_columns import PACKED_TYPES, pack_collections
 from featurestore.serving.request.steps import Steps
 from featurestore.wire.store_layout import decode_checkpoint
 
-SERVICE_NAME = "featurestore.v1.FeatureLookup"
-
 FRESHNESS_UNKNOWN_MS = -1
 """Freshness of a view without an event."""
-
-_TYPES: dict[ValueType, pb.ValueType] = {
-    ValueType.INT64: pb.ValueType.INT64,
-    ValueType.FLOAT64: pb.ValueType.FLOAT64,
-    ValueType.STRING: pb.ValueType.STRING,
-    ValueType.BOOL: pb.ValueType.BOOL,
-    ValueType.TIMESTAMP: pb.ValueType.TIMESTAMP,
-    ValueType.INT64_LIST: pb.ValueType.INT64_LIST,
-    ValueType.FLOAT64_LIST: pb.ValueType.FLOAT64_LIST,
-    ValueType.STRING_LIST: pb.ValueType.STRING_LIST,
-    ValueType.INT64_MAP: pb.ValueType.INT64_MAP,
-    ValueType.FLOAT64_MAP: pb.ValueType.FLOAT64_MAP,
-}
 
 
 class PackedService:
@@ -114,11 +98,11 @@ def describe_schema(schema: ServiceSchema) -> pb.DescribeFeatureServiceResponse:
     """A schema as its message."""
     response = pb.DescribeFeatureServiceResponse(schema_id=schema.schema_id, feature_service=schema.service)
     for key in schema.join_keys:
-        response.join_keys.add(name=key.name, type=_TYPES[key.type])
+        response.join_keys.add(name=key.name, type=PACKED_TYPES[key.type])
     for feature in schema.features:
         response.features.add(
             name=feature.name,
-            type=_TYPES[feature.type],
+            type=PACKED_TYPES[feature.type],
             slot=feature.slot,
             view=feature.view,
             zero_when_not_found=feature.zero_when_not_found,

@@ -69,7 +69,7 @@ def test_errors_keep_message_and_hint(client: LookupClient) -> None:
         client.lookup("merchant_monitorin", {"merchant_id": 7})
 
     assert raised.value.message == 'feature service "merchant_monitorin" is not registered'
-    assert raised.value.hint == 'did you mean "merchant_monitoring"'
+    assert raised.value.hint == 'did you mean "merchant_monitoring"?'
 
 
 @pytest.mark.parametrize("values", [["c", 1], [1, "c"], [1.5], [1 << 70]])

@@ -11,7 +11,7 @@ import pytest
 from featurestore.definitions.registry import read_registry
 from featurestore.offline.event_log.address import open_files
 from featurestore.offline.parity.feature_log import FeatureLogWriter, find_logged_files
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.sampling.sample import FeatureLog
