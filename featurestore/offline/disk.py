@@ -1,10 +1,12 @@
 """Files of this machine that must be there before something else is committed, and what to do when the disk refuses.
 
-    append_lines     all lines or none: what a full disk took of them is taken back, a line that a crash tore is cut off
-    complete_file    a whole file under its name, or no file of that name
+    append_lines       all lines or none: what a full disk took of them is taken back, as is a line that a crash tore
+    complete_file      a whole file under its name, in the place of the one there, or none
+    unfinished_file    for whoever gives it its name by another step: see `create` of the event log's local files
 
-Both return when the bytes, the file's name and the directories above it would survive a loss of power. What they make
-is for the eyes of its user alone: letters, logs and training sets hold what the events hold.
+The first two return when the bytes, the file's name and the directories above it would survive a loss of power. What
+they make is for the eyes of its user alone: letters and logs hold what the events hold. `SHARED_FILE_MODE` leaves that
+to the umask: of training sets that somebody asked for, and of event logs.
 
 A write may be short: the kernel takes what there is room for and says how much that was, and the next write says why.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +24,7 @@ from pathlib import Path
 from featurestore.errors import FeatureStoreError, InvalidRequest, Unavailable
 
 FILE_MODE = 0o600
+SHARED_FILE_MODE = 0o666
 DIRECTORY_MODE = 0o700
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -62,25 +66,32 @@ def append_lines(path: Path, lines: bytes) -> None:
 
 
 @contextmanager
-def complete_file(path: Path) -> Iterator[Path]:
+def complete_file(path: Path, mode: int = FILE_MODE) -> Iterator[Path]:
     """A file to write, which gets its name when the block ends; nothing is left of it when the block or the disk fails.
 
     Args:
         path: its name; its directory exists. Whatever has that name is replaced.
+        mode: of the file; the umask takes from it.
 
     Yields:
-        What to write: an empty file beside it, hidden.
+        What to write: an empty file beside it, as `unfinished_file` makes it.
     """
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    new_file(unfinished)
-    try:
+    with unfinished_file(path, mode) as unfinished:
         yield unfinished
         sync(unfinished)
         unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
     sync(path.parent)
+
+
+@contextmanager
+def unfinished_file(path: Path, mode: int = FILE_MODE) -> Iterator[Path]:
+    """An empty, hidden file beside a path, of this writer alone; nothing of that name is left when the block ends."""
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.unfinished")
+    new_file(unfinished, mode)
+    try:
+        yield unfinished
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def new_file(path: Path, mode: int = FILE_MODE) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from featurestore.core.spec import Column, ValueType
 from featurestore.errors import InvalidRequest, Unavailable
-from featurestore.offline.disk import append_lines, make_directory, of_disk
+from featurestore.offline.disk import append_lines, complete_file, make_directory, of_disk
 from featurestore.offline.event_log.address import open_files
 from featurestore.offline.parity.feature_log import (
     LOG_DATE,
@@ -24,7 +24,11 @@ from featurestore.offline.parity.feature_log import (
     find_logged_files,
 )
 from featurestore.offline.training_set.answer_parts import AnswerParts
+from featurestore.offline.training_set.build import write_training_set
+from featurestore.offline.training_set.histories import FileHistory
+from featurestore.offline.training_set.plan import plan_training_set
 from tests.full_disk import files_of_at_most
+from tests.offline.training_set.label_tables import CARD, NOON_MS, payments, repo_of
 
 
 @pytest.fixture
@@ -63,6 +67,21 @@ def log_an_answer(directory: Path) -> Path:
     return found
 
 
+def write_a_training_set(directory: Path) -> Path:
+    """Where somebody wants it."""
+    make_directory(directory / "new")
+    plan = plan_training_set(repo_of(CARD), "all", pa.table({"card": ["c-1"]}), at_ms=NOON_MS + 1_000)
+    history = FileHistory(payments(("p1", 0, "c-1", 1, 50, "DE")))
+    write_training_set(plan, directory / "new" / "train.parquet", history=history)
+    return directory / "new" / "train.parquet"
+
+
+def keep_dropped_dates(directory: Path) -> Path:
+    """Of an event log."""
+    open_files(directory / "new").replace("_retention.json", b"{}")
+    return directory / "new" / "_retention.json"
+
+
 LAYOUT = LogLayout("fraud", (Column("card", ValueType.STRING),), (), ())
 
 
@@ -77,7 +96,7 @@ def answers(count: int) -> pa.Table:
     )
 
 
-@pytest.mark.parametrize("keep", [append_a_line, keep_a_part, log_an_answer])
+@pytest.mark.parametrize("keep", [append_a_line, keep_a_part, log_an_answer, write_a_training_set, keep_dropped_dates])
 def test_what_is_kept_survives_a_loss_of_power_with_its_name_and_its_directories(
     tmp_path: Path, synced: list[Path], keep: Callable[[Path], Path]
 ) -> None:
@@ -98,6 +117,45 @@ def test_what_is_kept_is_for_the_eyes_of_its_user_alone(tmp_path: Path, keep: Ca
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     below = [parent for parent in path.parents if tmp_path in parent.parents]
     assert {stat.S_IMODE(parent.stat().st_mode) for parent in below} == {0o700}
+
+
+@pytest.mark.parametrize("keep", [write_a_training_set, keep_dropped_dates])
+def test_what_others_read_follows_the_umask(tmp_path: Path, keep: Callable[[Path], Path]) -> None:
+    """A training set and an event log are for whomever their author lets read."""
+    before = os.umask(0o027)
+    try:
+        path = keep(tmp_path)
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    """And nothing of what it had written."""
+    (tmp_path / "kept").write_text("older")
+    with pytest.raises(ZeroDivisionError), complete_file(tmp_path / "kept") as unfinished:
+        unfinished.write_text(str(1 / 0))
+
+    assert {"kept": "older"} == {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+
+def test_two_writers_of_one_name_are_not_in_each_others_way(tmp_path: Path) -> None:
+    """Each writes a file of its own; the last one to end has the name."""
+    with complete_file(tmp_path / "kept") as first, complete_file(tmp_path / "kept") as second:
+        first.write_text("first")
+        second.write_text("second")
+
+    assert {"kept": "first"} == {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+
+def test_a_file_that_cannot_get_its_name_in_an_event_log_is_not_there(tmp_path: Path) -> None:
+    """Neither under its name nor beside it."""
+    (tmp_path / "_retention.json").mkdir()
+    with pytest.raises(InvalidRequest, match="is a directory"):
+        open_files(tmp_path).replace("_retention.json", b"{}")
+
+    assert ["_retention.json"] == [path.name for path in tmp_path.iterdir()]
 
 
 def test_a_feature_log_leaves_nothing_of_a_file_for_which_there_was_no_room(tmp_path: Path) -> None:

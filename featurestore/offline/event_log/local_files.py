@@ -16,7 +16,16 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from featurestore.errors import Unavailable
-from featurestore.offline.disk import DIRECTORY_MODE, FILE_MODE, make_directory, new_file, sync
+from featurestore.offline.disk import (
+    DIRECTORY_MODE,
+    FILE_MODE,
+    SHARED_FILE_MODE,
+    complete_file,
+    make_directory,
+    new_file,
+    sync,
+    unfinished_file,
+)
 from featurestore.offline.event_log.files import DirectoryExchange, FoundFile, file_errors, is_hidden
 
 _AT_FDCWD = -100
@@ -34,7 +43,7 @@ class LocalFiles:
 
     def __init__(self, root: Path, *, is_private: bool = False) -> None:
         self._root = root.absolute()
-        self._file_mode, self._directory_mode = (FILE_MODE, DIRECTORY_MODE) if is_private else (0o666, 0o777)
+        self._file_mode, self._directory_mode = (FILE_MODE, DIRECTORY_MODE) if is_private else (SHARED_FILE_MODE, 0o777)
         self._exchanges: bool | None = None
 
     @property
@@ -82,21 +91,25 @@ class LocalFiles:
     def create(self, path: str, content: bytes) -> bool:
         """Link a complete file to its name: link(2) fails where the name is taken."""
         with file_errors(self.uri):
-            aside = self._write_aside(path, content)
-            try:
-                os.link(aside, self._root / path)
-            except FileExistsError:
-                return False
-            finally:
-                aside.unlink()
-            sync(aside.parent)
+            target = self._root / path
+            self._make_directory(target.parent)
+            with unfinished_file(target, self._file_mode) as aside:
+                aside.write_bytes(content)
+                sync(aside)
+                try:
+                    os.link(aside, target)
+                except FileExistsError:
+                    return False
+            sync(target.parent)
             return True
 
     def replace(self, path: str, content: bytes) -> None:
         """Rename a complete file over the one there."""
         with file_errors(self.uri):
-            self._write_aside(path, content).rename(self._root / path)
-            sync((self._root / path).parent)
+            target = self._root / path
+            self._make_directory(target.parent)
+            with complete_file(target, self._file_mode) as aside:
+                aside.write_bytes(content)
 
     @contextmanager
     def write(self, path: str) -> Iterator[pa.NativeFile]:
@@ -177,20 +190,6 @@ class LocalFiles:
             for name in names:
                 shutil.rmtree(self._root / name, ignore_errors=True)
         return True
-
-    def _write_aside(self, path: str, content: bytes) -> Path:
-        """A complete, synced file beside the path, with a name that listings pass over."""
-        target = self._root / path
-        self._make_directory(target.parent)
-        aside = target.with_name(f".{secrets.token_hex(8)}")
-        new_file(aside, self._file_mode)
-        try:
-            aside.write_bytes(content)
-            sync(aside)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-        return aside
 
     def _make_directory(self, path: Path) -> None:
         make_directory(path, self._directory_mode)

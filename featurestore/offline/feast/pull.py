@@ -36,14 +36,14 @@ Seconds = int
 """Feast's unit of a timeout."""
 
 _NULLABLE = {
-    pa.int8(): "Int8",
-    pa.int16(): "Int16",
-    pa.int32(): "Int32",
-    pa.int64(): "Int64",
-    pa.uint8(): "UInt8",
-    pa.uint16(): "UInt16",
-    pa.uint32(): "UInt32",
-    pa.uint64(): "UInt64",
+    pa.int8(): pd.Int8Dtype(),
+    pa.int16(): pd.Int16Dtype(),
+    pa.int32(): pd.Int32Dtype(),
+    pa.int64(): pd.Int64Dtype(),
+    pa.uint8(): pd.UInt8Dtype(),
+    pa.uint16(): pd.UInt16Dtype(),
+    pa.uint32(): pd.UInt32Dtype(),
+    pa.uint64(): pd.UInt64Dtype(),
 }
 """Integers that may be null, as pandas calls them."""
 
@@ -105,7 +105,7 @@ def data_frame(table: pa.Table) -> pd.DataFrame:
     frame = table.to_pandas()
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_integer(column.type) and column.null_count:
-            frame[name] = pd.Series(pd.array(column.to_pylist(), dtype=_NULLABLE[column.type]), index=frame.index)
+            frame[name] = pd.Series(column.to_pandas(types_mapper=_NULLABLE.get).array, index=frame.index)
         elif _is_integer_list(column.type) and pc.list_flatten(column).null_count:
             lists = [None if row is None else np.array(row, dtype=object) for row in column.to_pylist()]
             frame[name] = pd.Series(lists, index=frame.index, dtype=object)

@@ -176,6 +176,6 @@ def kinds_of(outcomes: Counter[ValueOutcome]) -> tuple[int, int, int]:
 
 
 def _is_explained(outcomes: Int64Array) -> BoolArray:
-    """See `Outcome.is_explained`."""
+    """See `ValueOutcome.is_explained`."""
     explained: BoolArray = (outcomes > ValueOutcome.EQUAL) & (outcomes < ValueOutcome.UNEXPLAINED)
     return explained

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from featurestore.errors import CorruptData, FeatureStoreError, InvalidRequest, 
 from featurestore.offline.spark.engine import spark_training_set
 from featurestore.offline.spark.events import SparkHistory, exactly, hadoop_uri
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES, cast_column
-from featurestore.offline.training_set.build import OUTPUT_ROWS
+from featurestore.offline.training_set.build import OUTPUT_ROWS, parquet_file
 from featurestore.offline.training_set.plain_join import PlainHistory
 from featurestore.offline.training_set.plan import TrainingSetPlan, plan_training_set
 
@@ -156,7 +156,8 @@ def write_spark_file(spark: SparkSession, request: SparkRequest, entities: pa.Ta
         path: the file.
 
     Raises:
-        FeatureStoreError: as `spark_training_set`; Unavailable when Spark fails.
+        FeatureStoreError: as `spark_training_set`; InvalidRequest when the path cannot be written, which is found out
+            before anything is computed; Unavailable when Spark fails.
     """
     plan = request.plan(entities)
     names = dict.fromkeys(key.name for outputs in plan.views for key in outputs.view.join_keys)
@@ -168,13 +169,14 @@ def write_spark_file(spark: SparkSession, request: SparkRequest, entities: pa.Ta
     parts = path.with_name(path.name + ".parts").absolute()
     shutil.rmtree(parts, ignore_errors=True)
     try:
-        with clear_errors():
-            found = request.answer(spark, spark.createDataFrame(pa.table(columns))).select(
-                _ROW, *map(exactly, plan.names)
-            )
-            numbered = found.withColumn(_PART, F.expr(f"{_ROW} div {OUTPUT_ROWS}"))
-            numbered.repartition(_PART).write.partitionBy(_PART).parquet(f"file://{parts}")
-        _put_together(plan, parts, path)
+        with parquet_file(path) as write:
+            with clear_errors():
+                found = request.answer(spark, spark.createDataFrame(pa.table(columns))).select(
+                    _ROW, *map(exactly, plan.names)
+                )
+                numbered = found.withColumn(_PART, F.expr(f"{_ROW} div {OUTPUT_ROWS}"))
+                numbered.repartition(_PART).write.partitionBy(_PART).parquet(f"file://{parts}")
+            _put_together(plan, parts, write)
     finally:
         shutil.rmtree(parts, ignore_errors=True)
     return Written(entities.num_rows, len(plan.names))
@@ -243,10 +245,10 @@ def _ours(error: PySparkException) -> FeatureStoreError:
     return Unavailable("the Spark job failed", detail=summary)
 
 
-def _put_together(plan: TrainingSetPlan, parts: Path, path: Path) -> None:
-    """One file of the labels and of the features that executors have written."""
+def _put_together(plan: TrainingSetPlan, parts: Path, write: Callable[[pa.Table], None]) -> None:
+    """Writes the labels with the features that executors have written."""
     types = {column.name: column.type for outputs in plan.views for column in outputs.columns}
-    labels, unfinished, writer = plan.labels.table, path.with_name(path.name + ".unfinished"), None
+    labels = plan.labels.table
     for begin in range(0, max(labels.num_rows, 1), OUTPUT_ROWS):
         block = labels.slice(begin, OUTPUT_ROWS)
         part = parts / f"{_PART}={begin // OUTPUT_ROWS}"
@@ -254,11 +256,7 @@ def _put_together(plan: TrainingSetPlan, parts: Path, path: Path) -> None:
         for name in plan.names:
             kind = ARROW_TYPES[types[name]]
             block = block.append_column(name, pa.array([], kind) if features is None else features[name].cast(kind))
-        writer = writer or pq.ParquetWriter(unfinished, block.schema, compression="zstd")
-        writer.write_table(block)
-    assert writer is not None, "there is a block, if only an empty one"
-    writer.close()
-    unfinished.replace(path)
+        write(block)
 
 
 def _read_part(part: Path, begin: int, count: int) -> pa.Table:

@@ -20,7 +20,7 @@ import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +30,11 @@ import pyarrow.parquet as pq
 from featurestore.core.spec import PlainViewSpec, RepoSpec, ValueType, ViewSpec
 from featurestore.core.view import CompiledView
 from featurestore.errors import InvalidRequest, Unavailable
+from featurestore.offline.disk import SHARED_FILE_MODE, complete_file
 from featurestore.offline.training_set.answer_parts import AnswerParts
 from featurestore.offline.training_set.histories import History
 from featurestore.offline.training_set.plain_join import PlainHistory, join_plain_view, registered_table
-from featurestore.offline.training_set.plan import TrainingSetPlan, ViewOutputs, plan_training_set
+from featurestore.offline.training_set.plan import SupportsArrowStream, TrainingSetPlan, ViewOutputs, plan_training_set
 from featurestore.offline.training_set.resume import KeptWork
 from featurestore.offline.training_set.stream import StreamLimits, StreamWork, run_together
 from featurestore.offline.training_set.view_events import BLOCK_ROWS, ScannedBlock, scan_events
@@ -76,7 +77,7 @@ ProgressReport = Callable[[TrainingSetProgress], None]
 def build_training_set(
     repo: RepoSpec,
     features: str | Sequence[str],
-    entities: pa.Table,
+    entities: pa.Table | SupportsArrowStream,
     *,
     history: History,
     plain: Mapping[str, PlainHistory] | None = None,
@@ -94,7 +95,7 @@ def build_training_set(
         repo: the definitions.
         features: name of a feature service, or "view:feature" texts.
         entities: R rows: the join keys of all views, label times, and whatever else (labels); an Arrow table, or a data
-            frame of pandas or Polars.
+            frame of pandas or Polars, or whatever else gives its rows as a stream of Arrow.
         history: the events of stream views.
         plain: tables of plain views, by name of the view; those of others are found in the registry.
         timestamp_column: the label times' column (see `label_times`).
@@ -134,7 +135,7 @@ def write_training_set(
     progress: ProgressReport | None = None,
     repo_path: Path | None = None,
 ) -> int:
-    """As `build_training_set`, into a Parquet file that appears when it is complete.
+    """As `build_training_set`, into a Parquet file that appears when it is complete; who may read it, the umask says.
 
     Returns:
         The number of rows.
@@ -147,7 +148,7 @@ def write_training_set(
         TrainingSet(
             plan, history, plain, memory_bytes=memory_bytes, work_dir=work_dir, progress=progress, repo_path=repo_path
         ) as answers,
-        _parquet_file(path) as write,
+        parquet_file(path) as write,
     ):
         for block in answers.blocks():
             write(block)
@@ -294,32 +295,34 @@ class TrainingSet:
 
 
 @contextmanager
-def _parquet_file(path: Path) -> Iterator[Callable[[pa.Table], None]]:
-    """Writes tables of one schema to a file that gets its name when it is complete, and is gone when it never is."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError(errno.EISDIR, "Is a directory or device")  # which a rename would replace
-        unfinished.touch()
-    except OSError as error:
-        raise InvalidRequest(f'"{path}" cannot be written: {error.strerror}', hint="name another file") from error
-    writer: pq.ParquetWriter | None = None
-    remedy = "make room, or name a file on another disk"
+def parquet_file(path: Path) -> Iterator[Callable[[pa.Table], None]]:
+    """Writes tables of one schema to a file that gets its name when it is complete, and is gone when it never is.
 
-    def write(table: pa.Table) -> None:
-        nonlocal writer
-        with _disk_errors(path, remedy):
-            writer = writer or pq.ParquetWriter(unfinished, table.schema, compression="zstd")
-            writer.write_table(table)
+    Raises:
+        InvalidRequest: there can be no such file; before the block.
+        Unavailable: the disk refuses.
+    """
+    with ExitStack() as file:
+        try:
+            if path.exists() and not path.is_file():
+                raise OSError(errno.EISDIR, "Is a directory or device")  # which a rename would replace
+            unfinished = file.enter_context(complete_file(path, SHARED_FILE_MODE))
+        except OSError as error:
+            raise InvalidRequest(f'"{path}" cannot be written: {error.strerror}', hint="name another file") from error
+        writer: pq.ParquetWriter | None = None
+        remedy = "make room, or name a file on another disk"
 
-    try:
+        def write(table: pa.Table) -> None:
+            nonlocal writer
+            with _disk_errors(path, remedy):
+                writer = writer or pq.ParquetWriter(unfinished, table.schema, compression="zstd")
+                writer.write_table(table)
+
         yield write
         assert writer is not None, "there is a block, if only an empty one"
         with _disk_errors(path, remedy):
             writer.close()
-            unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+            file.close()  # gets its name
 
 
 @contextmanager

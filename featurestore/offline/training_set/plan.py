@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,14 @@ from featurestore.offline.training_set.label_times import check_moment, label_mo
 
 PANDAS_INDEX = "__index_level_"
 """What pandas calls the column of an index without a name."""
+
+
+class SupportsArrowStream(Protocol):
+    """A table that gives its rows as a stream of Arrow: a data frame of pandas or Polars, a relation of DuckDB."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """A capsule with the stream."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,7 @@ class TrainingSetPlan:
 def plan_training_set(
     repo: RepoSpec,
     features: str | Sequence[str],
-    entities: pa.Table,
+    entities: pa.Table | SupportsArrowStream,
     *,
     timestamp_column: str = "event_timestamp",
     at_ms: int | None = None,
@@ -86,7 +95,8 @@ def plan_training_set(
     Args:
         repo: the definitions.
         features: name of a feature service, or "view:feature" texts.
-        entities: R rows with the join keys of all views, and label times; any other columns.
+        entities: R rows with the join keys of all views, and label times; any other columns. An Arrow table, or a data
+            frame of pandas or Polars, or whatever else gives its rows as a stream of Arrow.
         timestamp_column: the label times' column; not looked at when `at_ms` is given.
         at_ms: one moment for all rows instead, milliseconds UTC.
         full_names: call every feature "view__feature", as Feast's full_feature_names.

@@ -24,7 +24,7 @@ from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.schema import log_schema, payload_columns, rows_of
 from featurestore.offline.event_log.writer import PartitionRows, PartitionWriter, prepare_log
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch

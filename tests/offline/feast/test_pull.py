@@ -115,7 +115,8 @@ def test_a_data_frame_keeps_integers_beside_nulls() -> None:
     table = pa.table(
         {
             "alone": pa.array([big, 2]),
-            "beside": pa.array([big, None]),
+            "beside": pa.chunked_array([[big], [None]]),
+            "least": pa.array([None, -(2**63)]),
             "small": pa.array([7, None], pa.int32()),
             "unsigned": pa.array([2**64 - 1, None], pa.uint64()),
             "lists": pa.array([[big, None], [1, 2]]),
@@ -125,7 +126,9 @@ def test_a_data_frame_keeps_integers_beside_nulls() -> None:
     )
     frame = TableJob(lambda: table).to_df()
 
-    assert ["int64", "Int64", "Int32", "UInt64", "object", "object", "float64"] == [str(kind) for kind in frame.dtypes]
-    assert (big, 2**64 - 1) == (frame["beside"][0], frame["unsigned"][0])
+    assert ["int64", "Int64", "Int64", "Int32", "UInt64", "object", "object", "float64"] == [
+        str(kind) for kind in frame.dtypes
+    ]
+    assert (big, -(2**63), 2**64 - 1) == (frame["beside"][0], frame["least"][1], frame["unsigned"][0])
     assert [[big, None], [1, 2]] == [list(value) for value in frame["lists"]]
     assert frame["beside"].isna().tolist() == [False, True]

@@ -27,7 +27,7 @@ from featurestore.offline.parity.feature_log import FeatureLogWriter, find_logge
 from featurestore.offline.parity.reads import PinnedEventLogs
 from featurestore.offline.parity.report import ParityReport, ValueOutcome
 from featurestore.offline.training_set.plain_join import PlainHistory
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.rpc.listening import ServerSettings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pyspark.sql import SparkSession
 
 from featurestore.cli.main import main
 from featurestore.core.spec import Column, PlainViewSpec, RepoSpec, ValueType
-from featurestore.errors import InvalidRequest
+from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.snapshot import list_data
@@ -35,6 +36,7 @@ from featurestore.offline.training_set.plan import plan_training_set
 from featurestore.offline.training_set.view_events import LabelReach, reach_of
 from featurestore.testing.strategies import StreamCase, stream_cases
 from featurestore.wire.moments import EVENT_TIME_MS_MAX
+from tests.full_disk import files_of_at_most
 from tests.offline.event_log.event_logs import PAYMENTS, Crash, FaultyFiles, offsets_of, write_commits
 from tests.offline.spark.tables import Past, differing, make_past
 from tests.offline.training_set.label_tables import CARD, NOON_MS, PAIR, history_table, payments, repo_of
@@ -291,6 +293,19 @@ def test_what_cannot_be_is_said(
     assert 2 == main(words)
     assert "have no order" in capsys.readouterr().err
     assert [] == list(tmp_path.glob("out*"))
+
+
+def test_a_place_that_takes_no_file_is_named_and_left_as_it_was(spark: SparkSession, tmp_path: Path) -> None:
+    """A directory before Spark has computed anything, which may take hours; a full disk when it is full."""
+    pq.write_table(ROWS, tmp_path / "events.parquet")
+    labels = pa.table({"card": ["c-1"], "event_timestamp": ["2026-01-01"], "note": [os.urandom(100_000)]})
+    (tmp_path / "taken").mkdir()
+
+    with pytest.raises(InvalidRequest, match='taken" cannot be written: Is a directory'):
+        write_spark_file(spark, spark_request(tmp_path / "nothing"), labels, tmp_path / "taken")
+    with files_of_at_most(64 * 1024), pytest.raises(Unavailable, match=r'out\.parquet" cannot be written'):
+        write_spark_file(spark, spark_request(tmp_path / "events.parquet"), labels, tmp_path / "out.parquet")
+    assert ["events.parquet", "taken"] == sorted(path.name for path in tmp_path.iterdir())
 
 
 def spark_request(path: Path) -> SparkRequest:
