@@ -2,16 +2,20 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
 from featurestore.errors import InvalidRequest, OnlineStoreDown
-from featurestore.online.generations import GenerationCatalog, GenerationState
+from featurestore.online.embedded import server_binary
+from featurestore.online.generation import GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.batches import keyed_batch
+from featurestore.testing.servers.redis import BINARY_VARIABLE, redis_server
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
 from featurestore.wire.store_layout import decode_checkpoint
 from tests.online.write.writing import (
@@ -107,8 +111,21 @@ def test_a_checkpoint_is_read_in_the_same_step_as_the_tiles(store: RedisStore) -
     assert ((SOURCE.topic, 0, 10),) == decode_checkpoint(read.checkpoint).positions
 
 
-def test_a_user_without_rights_is_told_of_all_that_are_missing(redis_url: str) -> None:
+@pytest.fixture(params=["here", "embedded"])
+def any_redis_url(request: pytest.FixtureRequest, redis_url: str) -> Iterator[str]:
+    """The server of all tests, and the one that comes with the package: Redis and Valkey word their errors each."""
+    if request.param == "here":
+        yield redis_url
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(BINARY_VARIABLE, str(server_binary()))
+        with redis_server() as server:
+            yield server.url
+
+
+def test_a_user_without_rights_is_told_of_all_that_are_missing(any_redis_url: str) -> None:
     """Inside scripts and outside: one list, ready to be given."""
+    redis_url = any_redis_url
     admin: Any = redis.Redis.from_url(redis_url)
     everything = ["on", "nopass", "~*", "+@all"]
     restricted = [*everything, "-append", "-setrange", "-hgetall"]
