@@ -14,7 +14,8 @@ import numpy as np
 
 from featurestore.clock import SystemClock
 from featurestore.core.spec import RepoSpec
-from featurestore.online.generations import Generation, GenerationCatalog
+from featurestore.online.generation import Generation
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.write.writer import ViewWriter
 from featurestore.wire.entity_routing import columns_read, key_events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import shutil
 import subprocess
@@ -112,6 +113,11 @@ def cpu_seconds(pid: int) -> float:
     """Processor time that a running process has taken, its threads included."""
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
+
+
+def cpu_seconds_since(pid: int, before_s: float) -> float:
+    """Processor time since `cpu_seconds` said so much; at least one tick, for no less can be told from nothing."""
+    return max(cpu_seconds(pid) - before_s, 1 / os.sysconf("SC_CLK_TCK"))
 
 
 def _children_cpu_seconds() -> float:

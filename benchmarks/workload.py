@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.scenario import digest, require
 from featurestore.core.events import Int64Array
 from featurestore.core.spec import RepoSpec, ViewSpec
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import Reader
 from featurestore.online.redis.store import RedisStore
 from featurestore.testing.answers import AnswerValues, stored_answers

@@ -14,7 +14,7 @@ from benchmarks.workload import BEGIN_MS, DAY_MS, answer_text
 from featurestore.clock import SystemClock
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array, KeyedBatch
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window, default_hop_ms
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.online.write.writer import ViewWriter

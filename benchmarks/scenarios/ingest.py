@@ -9,7 +9,7 @@ import time
 
 from benchmarks.filling import Filling, decode_seconds
 from benchmarks.machine import environment
-from benchmarks.parts import AppliedRepo, applied_repo, cpu_seconds, run_to_end, stream_process
+from benchmarks.parts import AppliedRepo, applied_repo, cpu_seconds, cpu_seconds_since, run_to_end, stream_process
 from benchmarks.peers import bytewax_windows
 from benchmarks.scenario import Line, Result, Run, require
 from benchmarks.workload import Workload, check_against_oracle, make_workload
@@ -88,7 +88,7 @@ def _measure_stream(run: Run, repo: AppliedRepo, kafka: KafkaBroker, redis: Redi
     process = stream_process(repo, run.directory, redis.url, *options)
     redis_before_s = cpu_seconds(redis.process.pid)
     busy = run_to_end(process)
-    redis_s = cpu_seconds(redis.process.pid) - redis_before_s
+    redis_s = cpu_seconds_since(redis.process.pid, redis_before_s)
     start = run_to_end(process)
     run.say(f"stream took {busy.wall_s:.1f} s, {start.wall_s:.1f} s of it to start")
     wall_s, cpu_s = max(busy.wall_s - start.wall_s, 1e-3), max(busy.cpu_s - start.cpu_s, 1e-3)

@@ -18,6 +18,7 @@ from benchmarks.parts import (
     AppliedRepo,
     applied_repo,
     cpu_seconds,
+    cpu_seconds_since,
     grpc_server,
     module_process,
     running,
@@ -188,8 +189,8 @@ def _measure(run: Run, plan: LoadPlan, server_pid: int, redis_pid: int | None) -
     cpu_before_s = cpu_seconds(server_pid)
     redis_before_s = 0.0 if redis_pid is None else cpu_seconds(redis_pid)
     one = run_clients(run.directory, plan)
-    cpu_s = cpu_seconds(server_pid) - cpu_before_s
-    redis_s = 0.0 if redis_pid is None else cpu_seconds(redis_pid) - redis_before_s
+    cpu_s = cpu_seconds_since(server_pid, cpu_before_s)
+    redis_s = 0.0 if redis_pid is None else cpu_seconds_since(redis_pid, redis_before_s)
     clients = run.choose(smoke=2, full=CLIENTS)
     several = run_clients(run.directory, replace(plan, per_second=OPEN_LOOP_PER_S), clients=clients)
     saturated = run_clients(run.directory, plan, clients=clients)

@@ -8,7 +8,7 @@ from benchmarks.peers import feast_peer
 from benchmarks.peers.plain_hashes import event_set_bytes, hop_hash_bytes, value_hash_bytes
 from benchmarks.scenario import Line, Result, Run
 from benchmarks.workload import Workload, check_against_oracle, make_workload
-from featurestore.online.generations import Generation
+from featurestore.online.generation import Generation
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.servers import redis_server
 from featurestore.wire.entity_key import encode_key, lane_of

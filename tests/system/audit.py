@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.errors import AsOfTooOld, Unavailable
-from featurestore.online.generations import Generation, GenerationCatalog
+from featurestore.online.generation import Generation
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.answers import answer_values

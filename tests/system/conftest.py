@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from featurestore.core.spec import ViewSpec
@@ -47,18 +46,7 @@ def load(kafka: KafkaBroker) -> Iterator[Load]:
     """The load, all of it in its topic."""
     made = make_load(seed=7)
     kafka.create_topic(TOPIC, partitions=len(made.partitions))
-    settings: dict[str, str | int | float | bool] = {
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "enable.idempotence": True,  # offsets must be the records' places in the load, also after a retry
-        "linger.ms": 20,
-        "log_level": 3,
-        "queue.buffering.max.messages": 1_000_000,
-    }
-    producer = Producer(settings)
-    for partition, records in enumerate(made.partitions):
-        for record in records:
-            producer.produce(TOPIC, record, partition=partition)
-    assert producer.flush(60) == 0
+    kafka.append(TOPIC, made.partitions)
     yield made
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(TOPIC)]

@@ -24,7 +24,8 @@ from dataflows.plan.tile_store import OnlineTileStore
 from featurestore.clock import SystemClock
 from featurestore.errors import FeatureStoreError
 from featurestore.offline.event_log.reader import EventLog
-from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
+from featurestore.online.generation import Generation, GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead
 from featurestore.online.read.serving_generations import ServingGenerations
 from featurestore.online.redis.store import RedisStore
@@ -173,6 +174,7 @@ class Sender:
             "log_level": 3,
             "queue.buffering.max.messages": 1_000_000,
         }
+        self._kafka = kafka
         self._producer = Producer(settings)
         self._is_done = threading.Event()
         self._thread = threading.Thread(target=self._send_live)
@@ -195,10 +197,7 @@ class Sender:
     def send_all(self, slices: Sequence[Payments]) -> None:
         """As fast as it goes."""
         for payments in slices:
-            for partition, records in enumerate(payments.records):
-                for record in records:
-                    self._producer.produce(TOPIC, record, partition=partition)
-        assert self._producer.flush(60) == 0
+            self._kafka.append(TOPIC, payments.records)
 
     def _send_live(self) -> None:
         """All partitions side by side, each record at its moment."""

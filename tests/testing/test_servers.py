@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, TopicPartition
 
 from featurestore.online.probe import ask
 from featurestore.testing.servers import (
@@ -77,9 +77,7 @@ def test_a_server_that_dies_at_once_is_reported_with_its_log(tmp_path: Path) -> 
 def test_kafka_keeps_what_it_was_sent(kafka: KafkaBroker) -> None:
     """A record produced to a new topic is consumed from offset 0."""
     kafka.create_topic("kit_round_trip", partitions=1)
-    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
-    producer.produce("kit_round_trip", b"payload")
-    producer.flush()
+    kafka.append("kit_round_trip", [[b"payload"]])
     consumer = Consumer(
         {"bootstrap.servers": kafka.bootstrap_servers, "group.id": "kit", "auto.offset.reset": "earliest"}
     )
@@ -92,6 +90,21 @@ def test_kafka_keeps_what_it_was_sent(kafka: KafkaBroker) -> None:
 
 
 @pytest.mark.kafka
+def test_kafka_is_sent_more_than_a_producer_holds_back(kafka: KafkaBroker) -> None:
+    """A producer's queue takes 100,000 records, then it refuses; none is lost and none comes twice."""
+    count = 110_000
+    kafka.create_topic("kit_crowd", partitions=1)
+    kafka.append("kit_crowd", [(b"%d" % number for number in range(count))])
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "kit"})
+    consumer.assign([TopicPartition("kit_crowd", 0, count - 1)])
+
+    messages = consumer.consume(2, timeout=2)
+    consumer.close()
+
+    assert [(b"%d" % (count - 1), count - 1)] == [(message.value(), message.offset()) for message in messages]
+
+
+@pytest.mark.kafka
 @pytest.mark.slow
 def test_a_killed_kafka_comes_back_with_its_topics() -> None:
     """Kill -9, restart: same address, same records."""
@@ -100,9 +113,7 @@ def test_a_killed_kafka_comes_back_with_its_topics() -> None:
         pytest.skip(missing)
     with kafka_broker() as broker:
         broker.create_topic("survivor", partitions=1)
-        producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "acks": "all"})
-        producer.produce("survivor", b"payload")
-        producer.flush()
+        broker.append("survivor", [[b"payload"]])
         broker.process.kill()
         broker.restart()
         consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": "kit"})

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,8 @@ CACHE_VARIABLE = "FEATURESTORE_CACHE"
 
 START_TIMEOUT_S = 120.0
 """After kill -9 the broker first recovers its log segments."""
+
+PRODUCE_TIMEOUT_S = 60.0
 
 _HEAP = "-Xmx768m"
 
@@ -78,6 +80,30 @@ class KafkaBroker:
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(settings or {}))
         admin.create_topics([topic])[name].result(timeout=30)
+
+    def append(self, topic: str, partitions: Sequence[Iterable[bytes]]) -> None:
+        """Append records in their order, each once, and wait until the broker has them all.
+
+        Args:
+            topic: name of a topic that exists.
+            partitions: the records of each partition, from partition 0 on.
+
+        Raises:
+            BufferError: the broker takes nothing for a minute.
+            AssertionError: it did not take the last ones within a minute.
+        """
+        from confluent_kafka import Producer
+
+        # Idempotent: offsets are the records' places also after a retry.
+        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "enable.idempotence": True, "linger.ms": 20})
+        for partition, records in enumerate(partitions):
+            for record in records:
+                try:
+                    producer.produce(topic, record, partition=partition)
+                except BufferError:
+                    producer.poll(PRODUCE_TIMEOUT_S)  # until some of the queue has been delivered
+                    producer.produce(topic, record, partition=partition)
+        assert producer.flush(PRODUCE_TIMEOUT_S) == 0, "the broker did not take the last records"
 
     def restart(self) -> None:
         """Start it again on the same port and data, after `process.kill()` or `process.stop()`, and wait."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from dataflows.logs.file_log import FileLog
@@ -18,7 +17,7 @@ from featurestore.cli.main import main
 from featurestore.clock import SystemClock
 from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.errors import EventsLost
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.testing.servers import KafkaBroker
 from tests.dataflows.conftest import StartStream
@@ -50,10 +49,7 @@ def make_topic(kafka: KafkaBroker) -> Iterator[Make]:
     def make(payments: Payments) -> None:
         delete()
         kafka.create_topic(TOPIC, partitions=1)
-        producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
-        for record in payments.records[0]:
-            producer.produce(TOPIC, record, partition=0)
-        assert producer.flush(60) == 0
+        kafka.append(TOPIC, payments.records[:1])
 
     yield make
     delete()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
 from dataflows.logs import kafka_log
@@ -39,13 +39,7 @@ def fill(kafka: KafkaBroker) -> Iterator[Fill]:
         if not is_made:
             kafka.create_topic(TOPIC, partitions=len(payments.records))
             is_made = True
-        producer = Producer(
-            {"bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 20, "queue.buffering.max.messages": 1_000_000}
-        )
-        for partition, records in enumerate(payments.records):
-            for record in records:
-                producer.produce(TOPIC, record, partition=partition)
-        assert producer.flush(60) == 0
+        kafka.append(TOPIC, payments.records)
 
     yield append
     names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(TOPIC)]
