@@ -47,6 +47,7 @@ from featurestore.wire.moments import (
     EVENT_TIME_MS_MAX,
     EVENT_TIME_MS_MIN,
     MILLISECONDS,
+    UNITS,
     are_moments,
     as_ms,
     not_a_moment,
@@ -226,7 +227,7 @@ class EventDecoder:
             unit = self._source.event_time_unit if column.name == self._event_time.name else MILLISECONDS
             times_ms, valid, unreadable = _timestamps(values, unit)
             for index in np.flatnonzero(unreadable).tolist():
-                detail = f"{column.name} is neither ISO 8601 nor milliseconds: {values[index]!r:.100}"
+                detail = f"{column.name} is neither ISO 8601 nor {UNITS[unit]}: {values[index]!r:.100}"
                 refused.setdefault(int(rows[index]), (DeadLetterReason.UNDECODABLE, detail))
             decoded[column.name] = ColumnValues(times_ms, None if valid.all() else valid)
         return decoded

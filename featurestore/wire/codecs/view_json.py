@@ -21,10 +21,6 @@ LAYOUT_VERSION = 4
 
 HASH_BYTES = 16
 
-_USUAL_UNIT = b',"event_time_unit":"ms"}'
-"""The end of a source that declares no unit: left out of the hash, which is that of definitions before there was one.
-No text of a definition can hold it, as quotes in texts are escaped."""
-
 _encoder = msgspec.json.Encoder(order="deterministic")
 _decoder = msgspec.json.Decoder(ViewSpec)
 
@@ -70,7 +66,7 @@ def definition_hash(view: ViewSpec) -> str:
         ),
         derived=tuple(sorted(view.derived, key=_name)),
     )
-    payload = _encoder.encode({"layout": LAYOUT_VERSION, "view": canonical}).replace(_USUAL_UNIT, b"}")
+    payload = _encoder.encode({"layout": LAYOUT_VERSION, "view": canonical})
     return hashlib.blake2b(payload, digest_size=HASH_BYTES).hexdigest()
 
 
