@@ -74,18 +74,22 @@ class FileDeadLetters:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._written: set[DeadLetter] = set()
 
     def write(self, letters: Sequence[DeadLetter]) -> None:
-        """Append the letters of each partition, all of them or none."""
-        by_file: dict[Path, list[bytes]] = {}
+        """Append the letters of each partition, all of them or none; those that the last try wrote are left out."""
+        by_file: dict[Path, list[DeadLetter]] = {}
         for letter in letters:
-            path = self._directory / f"{letter.topic}{TOPIC_SUFFIX}" / f"{letter.partition}.jsonl"
-            by_file.setdefault(path, []).append(_encode(letter))
-        for path, lines in by_file.items():
+            if letter not in self._written:
+                path = self._directory / f"{letter.topic}{TOPIC_SUFFIX}" / f"{letter.partition}.jsonl"
+                by_file.setdefault(path, []).append(letter)
+        for path, of_file in by_file.items():
             try:
-                append_lines(path, b"".join(lines))
+                append_lines(path, b"".join(map(_encode, of_file)))
             except OSError as error:
                 raise of_disk(error, "dead letters cannot be written", path, unavailable=SourceUnavailable) from error
+            self._written.update(of_file)
+        self._written.clear()
 
 
 class KafkaDeadLetters:

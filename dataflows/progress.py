@@ -22,7 +22,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from featurestore.clock import Clock
 from featurestore.core.events import KeyedBatch
 from featurestore.core.windows.durations import readable_duration
-from featurestore.online.generations import Generation
+from featurestore.online.generation import Generation
 from featurestore.online.write.writer import WriteReport
 from featurestore.wire.payloads import DeadLetter
 

@@ -1,9 +1,9 @@
 """Runs a dataflow, and again when its plan is outdated; turns outcomes into exit codes.
 
     0   stopped by SIGTERM or Ctrl-C, or the input's end: everything read was committed
-    1   an error that the message explains; nothing is lost, a restart goes on where the store says
+    1   an error that the message explains; nothing is lost, a restart goes on where it was
     2   wrong usage
-    3   another process took the lanes over: do not restart
+    3   another process took over: do not restart
     4   another process of the cluster is gone: restart all
 
 A second signal ends the process at once, which loses nothing either.

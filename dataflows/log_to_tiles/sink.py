@@ -26,7 +26,7 @@ from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd
 from featurestore.core.events import KeyedBatch
 from featurestore.errors import StoreFull
-from featurestore.online.generations import Generation, GenerationDamaged
+from featurestore.online.generation import Generation, GenerationDamaged
 from featurestore.online.write.writer import PreparedWrite, ViewWriter, write_together
 
 WriterItem: TypeAlias = WriterBatch | PartitionEnd | Heartbeat | Goodbye

@@ -97,6 +97,7 @@ class KafkaLog:
         self._group = group
         self._clock = clock
         self._topic_ids: dict[str, str] = {}
+        self._admins: dict[str, AdminClient] = {}
 
     def servers(self, source: SourceSpec) -> str:
         """Addresses of the cluster that has the source's topic."""
@@ -179,7 +180,7 @@ class KafkaLog:
     def _topic(self, source: SourceSpec) -> TopicDescription:
         """The topic as it is now."""
         servers = self.servers(source)
-        admin = self._admin(servers)  # it must live as long as what it is asked
+        admin = self._admin(servers)
         asked = admin.describe_topics(TopicCollection([source.topic]), request_timeout=METADATA_TIMEOUT_SECONDS)
         try:
             topic: TopicDescription = asked[source.topic].result(timeout=2 * METADATA_TIMEOUT_SECONDS)
@@ -199,11 +200,13 @@ class KafkaLog:
         return topic
 
     def _admin(self, servers: str) -> AdminClient:
-        """A client that asks about topics; the first thing that sees the user's options."""
-        try:
-            return AdminClient({**self._options, "bootstrap.servers": servers}, logger=_logger)
-        except KafkaException as error:
-            raise _unusable_options(error) from error
+        """A client that asks about topics, one for each cluster; the first thing that sees the user's options."""
+        if servers not in self._admins:
+            try:
+                self._admins[servers] = AdminClient({**self._options, "bootstrap.servers": servers}, logger=_logger)
+            except KafkaException as error:
+                raise _unusable_options(error) from error
+        return self._admins[servers]
 
 
 class KafkaPartition:

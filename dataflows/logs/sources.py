@@ -1,6 +1,6 @@
 """Bytewax sources: the partitions of an event log, and the control items that keep processes together.
 
-An `SourceLog` is where events come from (Kafka in kafka_log.py, files in file_log.py). It knows no Bytewax; this file
+A `SourceLog` is where events come from (Kafka in kafka_log.py, files in file_log.py). It knows no Bytewax; this file
 knows nothing else. Bytewax's own recovery is not used: where a partition begins is read from the online store, which
 committed the position together with the tiles.
 
@@ -70,7 +70,12 @@ class SourceLog(Protocol):
     """Partitioned, append-only records; one partition's records have rising offsets."""
 
     def partitions(self, source: SourceSpec) -> Sequence[int]:
-        """Partition numbers of the source's topic, ascending."""
+        """Partition numbers of the source's topic, ascending.
+
+        Raises:
+            EventsLost: the topic is not the one any more that was there when it was first asked about.
+            SourceUnavailable: the log does not answer.
+        """
         ...
 
     def ends(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, int]:

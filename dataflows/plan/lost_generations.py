@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 
 from dataflows.logs.sources import PartitionStart
-from dataflows.plan.stream_plan import Stage, first_offset
+from dataflows.plan.stream_plan import Stage
 from dataflows.plan.tile_store import TileStore
 from featurestore.errors import EventsLost
-from featurestore.online.generations import GenerationState
+from featurestore.online.generation import GenerationState
 
 _logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def park_lost(store: TileStore, stage: Stage, start: PartitionStart, error: Even
     """
     partition = (start.source.topic, start.partition)
     readers = [one for one in stage.generations if start.source.topic in one.view.source.topics]
-    positions = [store.positions(one).get(partition, first_offset(one)) for one in readers]
+    positions = [store.positions(one).get(partition) for one in readers]
     known = [position for position in positions if position is not None]
     waiting = [one for one, position in zip(readers, positions, strict=True) if known and position == min(known)]
     if not waiting or any(one.state is not GenerationState.FILLING for one in waiting):

@@ -45,12 +45,13 @@ class RegistryWatch:
             stamp = self._registry.stamp()
             if stamp == self._stamp:
                 return
+            self._stamp = stamp  # also of one with mistakes, which is not compiled again until it changes
             views = self._registry.read().views
         except FeatureStoreError as error:
             if error.message != self._trouble:
                 self._trouble = error.message
                 _logger.error("the registry cannot be used, the stream goes on with what it has: %s", error)
             return
-        self._stamp, self._trouble = stamp, ""
+        self._trouble = ""
         if views != self._views:
             self._conductor.end(RunOutcome.REBUILD, "other definitions were applied")

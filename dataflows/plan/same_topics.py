@@ -9,7 +9,7 @@ from dataflows.logs.incarnations import anew, found_incarnations, made_anew
 from dataflows.logs.sources import SourceLog
 from dataflows.plan.tile_store import Positions, TileStore
 from featurestore.core.spec import SourceSpec
-from featurestore.online.generations import Generation, GenerationState
+from featurestore.online.generation import Generation, GenerationState
 
 _logger = logging.getLogger(__name__)
 

@@ -4,12 +4,13 @@
     catch_up    a new generation, or a view that is far behind: reads the log from its own position in a stage of its
                 own, so that the live features stay fresh meanwhile
 
-A catch-up generation that has come as far as the live ones were a moment ago is promoted, and the flow is planned
-again: it joins the live stage, and nobody writes the generation it replaces any more. Of a partition that no live one
-has read, such as those of a topic that a view has moved to, it must have come as far as the log went when the plan was
-made: a target that moved with the log might never be reached. The flow is also planned again when somebody else has
-changed what is to be fed: a generation was bootstrapped from the event log and is handed over, or a view was rolled
-back. One that is still being bootstrapped belongs to whoever does that, and is not in a plan.
+A catch-up generation that has come as far as the live ones were a moment ago is promoted, unless it takes the place of
+another one and lacks events that its windows reach; and the flow is planned again: it joins the live stage, and nobody
+writes the generation it replaces any more. Of a partition that no live one has read, such as those of a topic that a
+view has moved to, it must have come as far as the log went when the plan was made: a target that moved with the log
+might never be reached. The flow is also planned again when somebody else has changed what is to be fed: a generation
+was bootstrapped from the event log and is handed over, or a view was rolled back. One that is still being bootstrapped
+belongs to whoever does that, and is not in a plan.
 """
 
 from __future__ import annotations
@@ -23,21 +24,22 @@ from dataflows.logs.sources import PartitionStart, SourceLog
 from dataflows.plan.same_topics import generations_of_same_topics
 from dataflows.plan.tile_store import Positions, TileStore
 from dataflows.run_outcome import Conductor, RunOutcome
-from featurestore.clock import Clock
+from featurestore.clock import NS_PER_MS, Clock
 from featurestore.core.spec import SourceSpec, ViewSpec
 from featurestore.core.windows.durations import format_duration
 from featurestore.errors import EventsLost, InvalidRequest, InvariantBroken, StoreMismatch, Unavailable
 from featurestore.online.eviction import refuse_eviction
-from featurestore.online.generations import Generation, GenerationDamaged, GenerationState
+from featurestore.online.generation import Generation, GenerationDamaged, GenerationState
 
 BEHIND_RECORDS_MAX = 200_000
 """A serving view that lags the most advanced one of its topic by more than this catches up on its own."""
 
 WATCH_INTERVAL_MS = 1_000
 PARTITION_WATCH_INTERVAL_MS = 30_000
+HISTORY_WATCH_INTERVAL_MS = 30_000
 
-FedGeneration: TypeAlias = tuple[str, int, GenerationState]
-"""View, number and state of a generation that the stream feeds."""
+FedGeneration: TypeAlias = tuple[str, int, str, GenerationState]
+"""View, number, definition and state of a generation that the stream feeds."""
 
 _logger = logging.getLogger(__name__)
 
@@ -120,7 +122,7 @@ def make_stream_plan(store: TileStore, log: SourceLog, views: Sequence[ViewSpec]
 
 def _fed(generations: Iterable[Generation]) -> frozenset[FedGeneration]:
     """Generations and what they are."""
-    return frozenset((one.view.name, one.number, one.state) for one in generations)
+    return frozenset((one.view.name, one.number, one.definition_hash, one.state) for one in generations)
 
 
 def _identity(generation: Generation) -> tuple[str, int]:
@@ -167,11 +169,9 @@ def _starts(
             sources.setdefault(source.topic, source)
     starts = []
     for topic, source in sorted(sources.items()):
-        readers = [
-            (positions[_identity(one)], first_offset(one)) for one in generations if topic in one.view.source.topics
-        ]
+        readers = [positions[_identity(one)] for one in generations if topic in one.view.source.topics]
         partitions = log.partitions(source)
-        known = {partition for reader, _ in readers for (name, partition) in reader if name == topic}
+        known = {partition for reader in readers for (name, partition) in reader if name == topic}
         vanished = sorted(known - set(partitions))
         if vanished:
             raise EventsLost(
@@ -179,16 +179,11 @@ def _starts(
                 hint="restore the topic, or use a new project or an empty store",
             )
         for partition in partitions:
-            offsets = [reader.get((topic, partition), first) for reader, first in readers]
+            offsets = [reader.get((topic, partition)) for reader in readers]
             known_offsets = [offset for offset in offsets if offset is not None]
             start = min(known_offsets) if len(known_offsets) == len(offsets) else None
             starts.append(PartitionStart(source, partition, start))
     return tuple(starts)
-
-
-def first_offset(generation: Generation) -> int | None:
-    """Where a generation begins a partition that it has not read: at the oldest record, or at the very first."""
-    return 0 if generation.needs_beginning else None
 
 
 def _ends(starts: Iterable[PartitionStart], live: Sequence[Positions], log: SourceLog) -> Positions:
@@ -239,28 +234,37 @@ class PlanWatch:
         self._next_check_ns = 0
         self._is_outdated = False
         self._evicted_keys: int | None = None
-        self._next_partition_check_ns = clock.monotonic_ns() + PARTITION_WATCH_INTERVAL_MS * 1_000_000
+        self._next_partition_check_ns = clock.monotonic_ns() + PARTITION_WATCH_INTERVAL_MS * NS_PER_MS
 
     def tick(self) -> None:
         """Look, if it is time to; what does not answer is asked again at the next look.
 
         How long an outage may last is for the sources and writers to say, who are held up by it.
         """
-        now_ns = self._clock.monotonic_ns()
         try:
-            if now_ns >= self._next_check_ns:
-                self._next_check_ns = now_ns + WATCH_INTERVAL_MS * 1_000_000
-                self._look_for_generations()
-                if self._plan.catch_up.generations:
-                    self.promote_caught_up()
-            if now_ns >= self._next_partition_check_ns:
-                self._next_partition_check_ns = now_ns + PARTITION_WATCH_INTERVAL_MS * 1_000_000
-                self._look_for_partitions()
-                self._look_at_memory()
+            try:
+                self._look()
+            except GenerationDamaged as damage:
+                self._store.replace_damaged(damage)
         except Unavailable as error:
             _logger.warning("%s; looking again later", error.message)
-        except GenerationDamaged as damage:
-            self._store.replace_damaged(damage)
+        except EventsLost as error:  # a topic was made anew; a new plan tells whose events are lost
+            if not self._may_replan:
+                raise
+            self._conductor.end(RunOutcome.REBUILD, error.message)
+
+    def _look(self) -> None:
+        """Everything that it is time for."""
+        now_ns = self._clock.monotonic_ns()
+        if now_ns >= self._next_check_ns:
+            self._next_check_ns = now_ns + WATCH_INTERVAL_MS * NS_PER_MS
+            self._look_for_generations()
+            if self._plan.catch_up.generations:
+                self.promote_caught_up()
+        if now_ns >= self._next_partition_check_ns:
+            self._next_partition_check_ns = now_ns + PARTITION_WATCH_INTERVAL_MS * NS_PER_MS
+            self._look_for_partitions()
+            self._look_at_memory()
 
     def _look_at_memory(self) -> None:
         """End the flow when the store has begun to evict, and raise the alarm over what was evicted."""
@@ -303,38 +307,40 @@ class PlanWatch:
             self._targets[identity] = {**_furthest(live, topics), **_furthest([self._plan.ends], topics)}
 
     def _lacks_history(self, generation: Generation) -> bool:
-        """Whether one that is to replace another has not seen all events that its windows reach.
+        """Whether one that takes the place of another has not seen all events that its windows reach.
 
-        Readers would get smaller values for having changed a definition. So the old one goes on serving until the log
-        reaches back far enough, or until the history was bootstrapped.
+        Readers would get smaller values for a changed definition, or for a damaged store. So it waits until the log
+        reaches back far enough, until it has filled for so long itself, or until the history is bootstrapped.
         """
-        view = generation.view
-        is_replacement = generation.state is GenerationState.FILLING and any(
-            one.view.name == view.name and one.state is GenerationState.SERVING
-            for stage in self._plan.stages
-            for one in stage.generations
-        )
-        if not is_replacement or generation.is_bootstrapped:
+        if generation.number == 1 or generation.is_bootstrapped or generation.state is not GenerationState.FILLING:
             return False
-        identity, now_ns = _identity(generation), self._clock.monotonic_ns()
-        if now_ns < self._next_history_check_ns.get(identity, 0):
+        view, identity, now_ns = generation.view, _identity(generation), self._clock.monotonic_ns()
+        if now_ns < self._next_history_check_ns.get(identity, now_ns):
             return True
         kept_ms = view.retention_ms
         since_ms = 0 if kept_ms is None else max(0, self._clock.now_ms() - kept_ms - view.lookback_ms)
+        if generation.is_opened and generation.opened_ms <= since_ms:
+            return False
         partitions: dict[str, list[int]] = {}
         for start in self._plan.catch_up.starts:
             partitions.setdefault(start.source.topic, []).append(start.partition)
-        if all(self._log.reaches_back(one, partitions[one.topic], since_ms) for one in view.source.per_topic):
+        short = [
+            one.topic
+            for one in view.source.per_topic
+            if not self._log.reaches_back(one, partitions[one.topic], since_ms)
+        ]
+        if not short:
             return False
         if identity not in self._next_history_check_ns:
             _logger.warning(
-                'feature view "%s" generation %d has read what there is and waits, the one before it goes on serving: '
-                "the log does not hold all events%s any more; run `featurestore bootstrap %s`",
+                'feature view "%s" generation %d has read what there is, and waits: topic "%s" does not hold all '
+                "events%s any more; run `featurestore bootstrap %s`",
                 *identity,
+                short[0],
                 "" if kept_ms is None else f" of the last {format_duration(kept_ms)}",
                 view.name,
             )
-        self._next_history_check_ns[identity] = now_ns + PARTITION_WATCH_INTERVAL_MS * 1_000_000
+        self._next_history_check_ns[identity] = now_ns + HISTORY_WATCH_INTERVAL_MS * NS_PER_MS
         return True
 
     def _look_for_generations(self) -> None:
@@ -348,7 +354,7 @@ class PlanWatch:
         if fed == self._plan.fed or self._is_outdated:
             return
         self._is_outdated = True
-        views = ", ".join(sorted({f'"{view}"' for view, _, _ in fed ^ self._plan.fed}))
+        views = ", ".join(sorted({f'"{view}"' for view, *_ in fed ^ self._plan.fed}))
         _logger.info("generations of feature view %s have changed", views)
         if self._may_replan:
             self._conductor.end(RunOutcome.REBUILD, f"generations of feature view {views} have changed")

@@ -11,7 +11,8 @@ from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import CorruptData
 from featurestore.online.eviction import StoreMemory, refuse_eviction
-from featurestore.online.generations import Generation, GenerationCatalog, GenerationDamaged, GenerationState
+from featurestore.online.generation import Generation, GenerationDamaged, GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.store import OnlineStore
 from featurestore.online.write.writer import ViewWriter
 from featurestore.wire.store_layout import decode_checkpoint, rights_key, smallest_positions
@@ -150,7 +151,7 @@ class OnlineTileStore:
         if missing and generation.is_opened:
             raise GenerationDamaged(generation, f"the checkpoint of lane {missing[0]} is gone")
         if not missing and not generation.is_opened:
-            self._catalog.note_opened(generation)
+            self._catalog.note_opened(generation, self._clock.now_ms())
         try:
             return smallest_positions([decode_checkpoint(data).positions for data in stored])
         except CorruptData as error:

@@ -22,7 +22,14 @@ from featurestore.core.spec import RepoSpec
 from featurestore.definitions import limits
 from featurestore.definitions.compile.repo import Compilation, compile_repo
 from featurestore.definitions.problems import suggest
-from featurestore.errors import CorruptData, InvalidRequest, LimitExceeded, SourceUnavailable, redacted
+from featurestore.errors import (
+    CorruptData,
+    FeatureStoreError,
+    InvalidRequest,
+    LimitExceeded,
+    SourceUnavailable,
+    redacted,
+)
 from featurestore.wire.feast.registry import ROW_LISTS, decode_registry, projects_of, registry_from_rows
 
 POLLS_PER_DATABASE_READ = 5
@@ -242,6 +249,7 @@ class RegistryDatabase:
         self._polls = 0
         self._content = b""
         self._stamp: Hashable = None
+        self._trouble: FeatureStoreError | None = None
 
     def stamp(self) -> Hashable:
         """Digest of the contents as of the last read.
@@ -249,10 +257,18 @@ class RegistryDatabase:
         Raises:
             SourceUnavailable: the database does not answer.
         """
-        if self._polls % POLLS_PER_DATABASE_READ == 0:
-            self._content = read_registry_bytes(self._url)
-            self._stamp = hashlib.blake2b(self._content, digest_size=16).digest()
+        is_due = self._polls % POLLS_PER_DATABASE_READ == 0
         self._polls += 1
+        if is_due:
+            self._trouble = None
+            try:
+                self._content = read_registry_bytes(self._url)
+            except FeatureStoreError as error:
+                self._trouble = error
+            else:
+                self._stamp = hashlib.blake2b(self._content, digest_size=16).digest()
+        if self._trouble is not None:  # said again, and not asked again: whoever polls would wait for it every time
+            raise self._trouble.with_traceback(None)
         return self._stamp
 
     def read(self) -> RepoSpec:

@@ -17,108 +17,22 @@ that the stream does not fill it anew while the registry still has it.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 
 import msgspec
 
 from featurestore.core.spec import ViewSpec
-from featurestore.core.view import CompiledView
-from featurestore.errors import CorruptData, InvalidRequest, StoreMismatch, StoreRolledBack
+from featurestore.errors import CorruptData, InvalidRequest, StoreMismatch
+from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.store import OnlineStore
 from featurestore.wire.codecs.view_json import LAYOUT_VERSION, definition_hash
 from featurestore.wire.store_layout import (
     DEFAULT_LANE_COUNT,
     LANE_COUNT_MAX,
-    GenerationKeys,
     generations_key,
     layout_key,
 )
-
-
-class GenerationState(enum.StrEnum):
-    """Where a generation is in its life."""
-
-    BOOTSTRAPPING = "bootstrapping"
-    FILLING = "filling"
-    SERVING = "serving"
-    ROLLED_BACK = "rolled_back"
-    RETIRED = "retired"
-
-    @property
-    def is_fed(self) -> bool:
-        """Whether the stream writes it."""
-        return self in (GenerationState.FILLING, GenerationState.SERVING)
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One definition of a view in the store.
-
-    Attributes:
-        project: Feast project.
-        view: the definition.
-        number: 1 for the view's first.
-        definition_hash: see `wire.codecs.view_json.definition_hash`.
-        state: where it is in its life.
-        is_bootstrapped: its history was computed from the event log.
-        replaces: number of the generation that served before it, to which a rollback returns; None before it serves.
-        is_opened: every lane has had a checkpoint: one that is missing has been lost.
-        needs_beginning: it stands in for one that was damaged, so what it reads must begin with the first record.
-    """
-
-    project: str
-    view: ViewSpec
-    number: int
-    definition_hash: str
-    state: GenerationState = field(default=GenerationState.SERVING, compare=False)
-    is_bootstrapped: bool = field(default=False, compare=False)
-    replaces: int | None = field(default=None, compare=False)
-    is_opened: bool = field(default=False, compare=False)
-    needs_beginning: bool = field(default=False, compare=False)
-
-    @cached_property
-    def keys(self) -> GenerationKeys:
-        """Its key names."""
-        return GenerationKeys(self.project, self.view.name, self.number, self.definition_hash)
-
-    @cached_property
-    def compiled(self) -> CompiledView:
-        """Its view, ready to compute."""
-        return CompiledView(self.view)
-
-    def expire_ms(self, ahead_ms: int) -> int:
-        """How long heads and bodies live: one retention after the write, or after a newest event dated ahead.
-
-        Args:
-            ahead_ms: how far the newest event is ahead of the clock, 0 when it is not.
-
-        Returns:
-            Milliseconds; 0 for ever.
-        """
-        if self.view.retention_ms is None:
-            return 0
-        return self.view.retention_ms + self.view.lookback_ms + self.compiled.roll_up.retention_hop_ms + ahead_ms
-
-
-class GenerationDamaged(StoreRolledBack):
-    """The store has lost or spoilt something of a generation: it must be computed anew.
-
-    Args:
-        generation: which one.
-        what: what is wrong, with its lane or key.
-        detail: a sentence more.
-    """
-
-    def __init__(self, generation: Generation, what: str, *, detail: str = "") -> None:
-        super().__init__(
-            f'feature view "{generation.view.name}" generation {generation.number} is damaged: {what}',
-            detail=detail,
-            hint="see that the store does not evict, and that nobody deletes keys; another generation is filled",
-        )
-        self.generation = generation
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -130,8 +44,7 @@ class _Record(msgspec.Struct, frozen=True):
     view: ViewSpec
     is_bootstrapped: bool = False
     replaces: int | None = None
-    is_opened: bool = False
-    needs_beginning: bool = False
+    opened_ms: int = 0
 
 
 class _Layout(msgspec.Struct, frozen=True):
@@ -316,11 +229,18 @@ class GenerationCatalog:
             if self._write(view_name, raw, [replace(one, state=GenerationState.RETIRED) for one in known]):
                 return
 
-    def note_opened(self, generation: Generation) -> None:
-        """Remember that every lane has a checkpoint now; without this, a lost one looks like one that never was."""
+    def note_opened(self, generation: Generation, now_ms: int) -> None:
+        """Remember that every lane has a checkpoint now; without this, a lost one looks like one that never was.
+
+        Args:
+            generation: which one; nothing is written of one that is known to be opened.
+            now_ms: processing time.
+        """
         while True:
             known, raw = self._read(generation.view.name)
-            noted = [replace(one, is_opened=True) if one.number == generation.number else one for one in known]
+            if all(one.is_opened for one in known if one.number == generation.number):
+                return
+            noted = [replace(one, opened_ms=now_ms) if one.number == generation.number else one for one in known]
             if self._write(generation.view.name, raw, noted):
                 return
 
@@ -341,7 +261,7 @@ class GenerationCatalog:
             if all(one.state is GenerationState.RETIRED for one in others):
                 number = max(one.number for one in known) + 1
                 fresh = Generation(self.project, generation.view, number, generation.definition_hash)
-                retired.append(replace(fresh, state=GenerationState.FILLING, needs_beginning=True))
+                retired.append(replace(fresh, state=GenerationState.FILLING))
             if self._write(generation.view.name, raw, retired):
                 return
 
@@ -412,8 +332,7 @@ class GenerationCatalog:
                 one.view,
                 one.is_bootstrapped,
                 one.replaces,
-                one.is_opened,
-                one.needs_beginning,
+                one.opened_ms,
             )
             for one in generations
         )
@@ -436,8 +355,7 @@ class GenerationCatalog:
                 record.state,
                 record.is_bootstrapped,
                 record.replaces,
-                record.is_opened,
-                record.needs_beginning,
+                record.opened_ms,
             )
             for record in records
         )

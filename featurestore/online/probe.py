@@ -1,6 +1,6 @@
 """One command to one Redis or Valkey over a raw socket: for starting, checking and stopping servers.
 
-Everything else talks through `redis_store.py`. This exists because a process that only wants to know whether a store
+Everything else talks through `redis/store.py`. This exists because a process that only wants to know whether a store
 lives should not load a client library, and because it must work before a cluster has slots.
 """
 

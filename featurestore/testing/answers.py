@@ -8,7 +8,7 @@ from typing import cast
 from featurestore.core.lowering.lowering import INT_TYPES
 from featurestore.core.spec import ValueType, ViewSpec
 from featurestore.core.view import ViewAnswer
-from featurestore.online.generations import Generation
+from featurestore.online.generation import Generation
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.testing.oracle.naive import NaiveAnswer
 from featurestore.wire.codecs.body import decode_entity

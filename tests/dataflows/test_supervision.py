@@ -15,7 +15,8 @@ from featurestore.clock import SystemClock
 from featurestore.core.spec import ViewSpec
 from featurestore.definitions.registry import read_registry
 from featurestore.errors import SourceUnavailable
-from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
+from featurestore.online.generation import Generation, GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.online.write.bootstrap import EventPart, fill_lanes, hand_over
 from tests.dataflows.conftest import StartStream

@@ -21,7 +21,7 @@ import pytest
 from featurestore.core.spec import ViewSpec
 from featurestore.definitions.repo import load_repo
 from featurestore.errors import AsOfTooOld
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.online.write import compaction

@@ -15,7 +15,8 @@ from dataflows.log_to_tiles import routing
 from dataflows.plan import same_topics
 from featurestore.core.events import KeyedBatch
 from featurestore.errors import CorruptTile
-from featurestore.online.generations import Generation, GenerationCatalog
+from featurestore.online.generation import Generation
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.store import LaneCommit, LaneOutcome
 from featurestore.online.write import bootstrap, writer
 from featurestore.online.write.new_rows import HashArray, UnseenRows
@@ -96,7 +97,7 @@ def _idle_lanes_are_not_compared() -> AbstractContextManager[object]:
 
 
 def _opened_lanes_are_forgotten() -> AbstractContextManager[object]:
-    return patch.object(GenerationCatalog, "note_opened", lambda self, generation: None)
+    return patch.object(GenerationCatalog, "note_opened", lambda self, generation, now_ms: None)
 
 
 @contextmanager

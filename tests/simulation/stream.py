@@ -24,7 +24,7 @@ from dataflows.retry import patiently
 from dataflows.run_outcome import Conductor, RunOutcome
 from featurestore.core.events import KeyedBatch
 from featurestore.core.spec import SourceSpec
-from featurestore.online.generations import Generation, GenerationDamaged
+from featurestore.online.generation import Generation, GenerationDamaged
 from featurestore.online.write.writer import WriteReport
 from featurestore.testing.simulation.process import PROJECT, StreamParts
 from featurestore.testing.simulation.stand_ins.log import LogConnection

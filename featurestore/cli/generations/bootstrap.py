@@ -30,7 +30,8 @@ from featurestore.offline.event_log.layout import INCARNATIONS_PATH
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.snapshot import LogSnapshot
 from featurestore.online.embedded import EmbeddedStore
-from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
+from featurestore.online.generation import Generation, GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.online.store import OnlineStore
 from featurestore.online.write.bootstrap import LaneReport, fill_lanes, hand_over, missing_lanes

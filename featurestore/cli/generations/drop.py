@@ -12,7 +12,7 @@ from featurestore.cli.settings import format_option, load_settings, print_json, 
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from featurestore.online.generations import Generation
+    from featurestore.online.generation import Generation
 
 
 @click.command("drop")
@@ -38,7 +38,8 @@ def command(
     one cannot be rolled back to. Only retired generations can be dropped: nothing reads or writes them.
     """
     from featurestore.cli.generations.status import open_running_store
-    from featurestore.online.generations import GenerationCatalog, GenerationState
+    from featurestore.online.generation import GenerationState
+    from featurestore.online.generation_catalog import GenerationCatalog
 
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
     store = open_running_store(settings)

@@ -9,7 +9,7 @@ import click
 from featurestore.cli.settings import format_option, load_settings, print_json, settings_options
 from featurestore.errors import OnlineStoreDown
 from featurestore.online.embedded import EmbeddedStore
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.store_status import read_checkpoints
 from featurestore.online.redis.store import connect
 from featurestore.wire.store_layout import smallest_positions

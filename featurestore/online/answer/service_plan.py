@@ -29,7 +29,7 @@ from featurestore.online.answer.schema import (
     ServiceSchema,
     make_schema,
 )
-from featurestore.online.generations import Generation
+from featurestore.online.generation import Generation
 from featurestore.wire.codecs.body import prepare
 
 BEFORE_EVERYTHING_MS = 0

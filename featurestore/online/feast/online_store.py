@@ -28,7 +28,8 @@ from featurestore.definitions.fast_import import skip_typeguard
 from featurestore.errors import InvalidRequest
 from featurestore.online.answer.assembly import Answer, Assembly, DistinctReads, KeyColumns
 from featurestore.online.embedded import EmbeddedStore
-from featurestore.online.generations import Generation, GenerationCatalog
+from featurestore.online.generation import Generation
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
 from featurestore.online.read.serving_generations import ServedViews, ServingGenerations
 from featurestore.online.redis.store import RedisStore, connect

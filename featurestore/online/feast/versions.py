@@ -14,7 +14,7 @@ from feast.repo_config import RepoConfig
 from featurestore.definitions.registry import compile_registry
 from featurestore.errors import InvalidRequest
 from featurestore.online.feast.views import is_windowed
-from featurestore.online.generations import Generation
+from featurestore.online.generation import Generation
 from featurestore.wire.codecs.view_json import definition_hash
 from featurestore.wire.feast.registry import registry_of_view
 

@@ -26,7 +26,7 @@ from featurestore.errors import InvalidRequest, UnknownJoinKey
 from featurestore.online.answer.assembly import Answer
 from featurestore.online.answer.feast_vectors import NULL_VALUE, PRESENT, FeastVectors, add_nothing
 from featurestore.online.answer.service_plan import ServicePlan, make_service_plan
-from featurestore.online.generations import Generation
+from featurestore.online.generation import Generation
 from featurestore.wire.entity_key import EntityValue, encode_key
 
 ReadRow = tuple[datetime | None, dict[str, ValueProto] | None]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from featurestore.core.spec import PlainViewSpec
-from featurestore.online.generations import Generation
+from featurestore.online.generation import Generation
 from featurestore.online.store import OnlineStore
 from featurestore.wire.entity_key import lane_of
 from featurestore.wire.store_layout import plain_key

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from featurestore.clock import Clock
-from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
+from featurestore.online.generation import Generation, GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import Reader
 from featurestore.online.store import OnlineStore
 from featurestore.wire.store_layout import DEFAULT_LANE_COUNT, layout_key

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
 from featurestore.online.eviction import StoreMemory
-from featurestore.online.generations import Generation, GenerationCatalog
+from featurestore.online.generation import Generation
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.store import OnlineStore
 from featurestore.wire.codecs.view_json import definition_hash
 from featurestore.wire.store_layout import (

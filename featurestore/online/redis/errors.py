@@ -101,7 +101,6 @@ def require_address(url: str, store_name: str) -> None:
     except (ValueError, TypeError, redis.exceptions.RedisError) as error:
         raise InvalidRequest(
             f"{store_name} is not an address",
-            # The library quotes what it cannot read, which may be half of a password.
             # A library quotes what it could not read, which may be half of a password; an option's name is none.
             detail=redacted(str(error))
             if "@" not in url or isinstance(error, TypeError)

@@ -6,9 +6,11 @@ an error applies nothing that counts. (Bodies may have been set and their heads 
 of what was there, and changes no value.)
 
 A head that begins beside a body is marked, and so is the body (see `wire.codecs.body`): each then knows of the other.
+A head that begins beside a body that is marked already stands for one that was lost, and stays unmarked: readers refuse
+the pair.
 The marks are a byte each, set once for every head, which lives for some fifty events.
 
-What stands in ARGV and KEYS is laid out beside the Python that fills it, in `redis_store`.
+What stands in ARGV and KEYS is laid out beside the Python that fills it, in `store`.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ for i = 1, appends + ids do
   if i <= appends then
     local body = ARGV[10] .. string.sub(KEYS[k], tonumber(ARGV[9]) + 1)
     if size >= report then long[#long + 1] = i - 1 end
-    if size == #ARGV[a] and run('EXISTS', body) == 1 then
+    if size == #ARGV[a] and run('GETRANGE', body, 0, 0) == '\\251' then
       run('SETRANGE', KEYS[k], 0, string.char((string.byte(ARGV[a]) + 128) % 256))
       marked[#marked + 1] = body
       run('SETRANGE', body, 0, '\\4')

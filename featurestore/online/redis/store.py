@@ -2,7 +2,7 @@
 
 Commits are scripts, because a conditional MULTI/EXEC costs a second round trip for its WATCH; a script applies whole or
 not at all, is one entry of the append-only file, and knows the length that APPEND answers. Reads go past redis-py's
-command layer: see `redis_transport` and `redis_pipeline` for one server, `redis_cluster` for many.
+command layer: see `transport` and `pipeline` for one server, `cluster` for many.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ from featurestore.clock import Clock
 from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.point_in_time.rows import EntityEvents
 from featurestore.errors import StoreRolledBack, WriterFenced
-from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
+from featurestore.online.generation import Generation, GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.store import LaneCommit, OnlineStore
 from featurestore.online.write.bootstrap_fold import EntityFolder, StoredEntity
 from featurestore.online.write.new_rows import hash_entity_ids

@@ -20,7 +20,7 @@ from featurestore.core.point_in_time.rows import EntityEvents, first_of_ids
 from featurestore.core.tiles.parts import EventRows
 from featurestore.core.tiles.roll_up import EntityTiles
 from featurestore.core.tiles.tiles import concatenate
-from featurestore.online.generations import Generation
+from featurestore.online.generation import Generation
 from featurestore.online.write.compaction import HEAD_ROWS_MAX
 from featurestore.wire.codecs.body import encode_body
 from featurestore.wire.codecs.head import head_codec

@@ -19,7 +19,7 @@ from featurestore.clock import Clock
 from featurestore.core.tiles.roll_up import EntityTiles
 from featurestore.core.tiles.tiles import TileTable, concatenate
 from featurestore.errors import CorruptTile
-from featurestore.online.generations import Generation
+from featurestore.online.generation import Generation
 from featurestore.online.store import OnlineStore
 from featurestore.wire.codecs.body import decode_entity, encode_body
 from featurestore.wire.codecs.head import head_codec

@@ -18,10 +18,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from featurestore.clock import Clock
+from featurestore.clock import NS_PER_MS, Clock
 from featurestore.core.events import KeyedBatch
 from featurestore.errors import CorruptData, CorruptTile, InvariantBroken, StoreRolledBack, TileLost, WriterFenced
-from featurestore.online.generations import Generation, GenerationDamaged
+from featurestore.online.generation import Generation, GenerationDamaged
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
 from featurestore.online.write.compaction import Compaction, Compactor
 from featurestore.online.write.new_rows import (
@@ -47,6 +47,9 @@ TOKEN_BYTES = 6
 IDLE_COMMIT_EVERY_MS = 1_000
 """Lanes without events only move their offsets, or compare their checkpoint: a store that went back in time is noticed
 while nothing arrives, too."""
+
+NEVER_NS = -(1 << 62)
+"""Before any reading of a clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ class ViewWriter:
         deduplicates = source.event_id_column is not None and source.dedup_horizon_ms > 0
         self._seen_ids = SeenIds(source.dedup_horizon_ms) if deduplicates else None
         self._compactor = Compactor(store, generation, clock, pause_ms=compaction_pause_ms)
-        self._idle_since_ms = 0
+        self._idle_since_ns = NEVER_NS
 
     def open(self) -> None:
         """Take the lanes: whoever held them before fails at its next commit.
@@ -228,7 +231,7 @@ class ViewWriter:
     def close(self) -> None:
         """Commit the offsets that idle lanes still owe, so that a restart re-reads nothing."""
         if self._is_usable:
-            self._idle_since_ms = 0
+            self._idle_since_ns = NEVER_NS
             self.write([])
             self._is_usable = False
 
@@ -317,9 +320,11 @@ class ViewWriter:
         ids = ids_by_lane(rows, hashes) if self._seen_ids is not None else {}
         watermarks = newest_by_lane(rows)
         now_ms = self._clock.now_ms()
-        idle_is_due = now_ms - self._idle_since_ms >= IDLE_COMMIT_EVERY_MS
+        # Not by the wall clock, which may step back: lanes would neither compare nor commit until it has caught up.
+        now_ns = self._clock.monotonic_ns()
+        idle_is_due = now_ns - self._idle_since_ns >= IDLE_COMMIT_EVERY_MS * NS_PER_MS
         if idle_is_due:
-            self._idle_since_ms = now_ms
+            self._idle_since_ns = now_ns
         commits = []
         for lane in self._lanes.values():
             for partition, offset in moved.items():

@@ -37,7 +37,7 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Address for `redis_store.connect`."""
+        """Address for `redis.store.connect`."""
         return f"redis://{LOOPBACK}:{self.port}/0"
 
     def restart(self) -> None:

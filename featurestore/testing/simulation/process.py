@@ -15,7 +15,7 @@ from typing import Protocol
 
 from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
-from featurestore.online.generations import Generation
+from featurestore.online.generation import Generation
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.simulation.stand_ins.client import StoreClient
 from featurestore.testing.simulation.stand_ins.log import SimulatedLog

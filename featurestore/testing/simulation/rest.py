@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from featurestore.errors import CorruptData, EventsLost, WriterFenced
-from featurestore.online.generations import Generation, GenerationState
+from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.write import bootstrap
 from featurestore.testing.simulation.audit.auditor import WrongAnswer
 from featurestore.testing.simulation.known import CLOCK_STEPS_BACK
@@ -43,14 +43,17 @@ def run_to_rest(world: World) -> None:
 
 
 def _needs_help(world: World) -> bool:
-    """Whether the stream has said that the log lacks what it needs."""
-    parked = [
+    """Whether the stream has said that the log lacks what it needs: of a generation that is parked, or that waits."""
+    stopped_states = {GenerationState.ROLLED_BACK}
+    if any(world.log.at(number).oldest for number in range(world.log.count)):
+        stopped_states.add(GenerationState.FILLING)
+    stopped = [
         name
         for name, known in world.catalog.all().items()
-        if any(one.state is GenerationState.ROLLED_BACK for one in known)
+        if any(one.state in stopped_states for one in known)
         and not any(one.state is GenerationState.SERVING for one in known)
     ]
-    return bool(parked) or isinstance(world.last_error, EventsLost)
+    return bool(stopped) or isinstance(world.last_error, EventsLost)
 
 
 def _bootstrap_all(world: World) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read import serving_generations
 from featurestore.online.write import bootstrap, bootstrap_fold, compaction, writer
 from featurestore.testing.simulation.process import LANES

@@ -6,13 +6,12 @@ import random
 from collections.abc import Callable, Mapping
 
 from featurestore.errors import CorruptData, InternalError, InvalidRequest, Unavailable, WriterStopped
-from featurestore.online.generations import Generation, GenerationState
+from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.write import bootstrap
 from featurestore.testing.simulation.known import (
     BOOTSTRAP_OF_OLD_TOPIC,
     CLOCK_STEPS_BACK,
     NUMBER_GIVEN_AGAIN,
-    OTHER_DEFINITION,
     TOPIC_READ_IN_PART,
     TRUNCATED_BESIDE_NEW,
 )
@@ -135,8 +134,6 @@ def _restore_node(world: World, draw: random.Random) -> None:
     """Some of the lanes, or what belongs to none."""
     tag = draw.choice([*(lane_tag(PROJECT, lane).encode() for lane in range(LANES)), RECORDS_TAG])
     world.restore(draw, tag)
-    if tag == RECORDS_TAG and OTHER_DEFINITION in world.avoided:
-        world.processes.clear()
 
 
 def _restore_idle(world: World, draw: random.Random) -> None:

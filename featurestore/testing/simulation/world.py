@@ -16,7 +16,8 @@ from pathlib import Path
 
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import CorruptData, FeatureStoreError, InternalError, WriterFenced
-from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
+from featurestore.online.generation import Generation, GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.write import bootstrap
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.simulation.audit.auditor import Auditor

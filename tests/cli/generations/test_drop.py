@@ -10,7 +10,8 @@ import pytest
 
 from featurestore.cli.main import main
 from featurestore.errors import InvalidRequest
-from featurestore.online.generations import GenerationCatalog, GenerationState
+from featurestore.online.generation import GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.testing.batches import keyed_batch
 from tests.online.write.writing import LANES, PROJECT, events_of, open_writer, view_of

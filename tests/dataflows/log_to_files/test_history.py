@@ -17,7 +17,7 @@ from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.retention import retain
 from featurestore.offline.training_set.build import build_training_set
 from featurestore.offline.training_set.histories import EventLogHistory
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent, naive_values

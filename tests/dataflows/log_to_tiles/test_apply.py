@@ -6,7 +6,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from featurestore.online.generations import GenerationCatalog, GenerationState
+from featurestore.online.generation import GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from tests.dataflows.conftest import StartStream
 from tests.dataflows.payments import PROJECT, assert_every_value_is_exact, make_payments

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from featurestore.cli.main import main
-from featurestore.online.generations import GenerationCatalog, GenerationState
+from featurestore.online.generation import GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from tests.dataflows.payments import PROJECT, TOPIC, Payments, assert_every_value_is_exact, make_payments
 from tests.dataflows.stream_process import StreamProcess

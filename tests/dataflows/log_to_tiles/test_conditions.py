@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.offline.event_log.reader import EventLog
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import Reader
 from featurestore.online.redis.store import connect
 from featurestore.testing.answers import AnswerValues, stored_answers

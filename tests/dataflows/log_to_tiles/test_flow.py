@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.probe import free_port
 from featurestore.online.redis.store import connect
 from featurestore.testing.servers import redis_server

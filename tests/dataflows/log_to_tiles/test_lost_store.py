@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import redis
 
-from featurestore.online.generations import GenerationCatalog, GenerationState
+from featurestore.online.generation import GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.testing.servers import redis_server
 from tests.dataflows.conftest import StartStream

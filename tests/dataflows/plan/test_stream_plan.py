@@ -13,7 +13,7 @@ from dataflows.plan.stream_plan import PlanWatch, StreamPlan, make_stream_plan
 from dataflows.plan.tile_store import OnlineTileStore
 from dataflows.run_outcome import Conductor
 from featurestore.core.spec import SourceSpec, TopicSpec, ViewSpec
-from featurestore.online.generations import Generation
+from featurestore.online.generation import Generation
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock

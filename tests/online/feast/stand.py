@@ -12,7 +12,7 @@ import pandas as pd
 
 from featurestore.core.spec import RepoSpec, ValueType, ViewSpec
 from featurestore.definitions.registry import read_compilation
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from featurestore.definitions.registry import RegistryFile
 from featurestore.errors import InvalidRequest, OnlineStoreDown, StoreRolledBack, UnknownJoinKey
-from featurestore.online.generations import GenerationCatalog, GenerationState
+from featurestore.online.generation import GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.online.write.plain_writer import delete_project
 from featurestore.online.write.writer import ViewWriter

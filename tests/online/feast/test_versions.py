@@ -12,7 +12,7 @@ import yaml
 
 from featurestore.definitions.repo import apply_repo, load_repo
 from featurestore.errors import InvalidRequest
-from featurestore.online.generations import GenerationCatalog
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from tests.online.feast.stand import NOT_FOUND, NOW, PRESENT, PROJECT, Stand, payments, profile, stand_on
 

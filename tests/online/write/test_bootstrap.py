@@ -16,7 +16,8 @@ from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.point_in_time.rows import EntityEvents, hash_history_ids
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import InvalidRequest, OnlineStoreDown, WriterFenced
-from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
+from featurestore.online.generation import Generation, GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
 from featurestore.online.write.bootstrap import fill_lanes, missing_lanes

@@ -9,7 +9,8 @@ import pytest
 
 import featurestore.online.write.bootstrap_fold as bootstrap_fold
 from featurestore.errors import WriterFenced
-from featurestore.online.generations import Generation, GenerationCatalog, GenerationState
+from featurestore.online.generation import Generation, GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
 from featurestore.online.write.bootstrap import fill_lanes, hand_over, missing_lanes

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from featurestore.errors import CorruptData, StoreRolledBack, TileLost
-from featurestore.online.generations import GenerationCatalog, GenerationDamaged, GenerationState
+from featurestore.online.generation import GenerationDamaged, GenerationState
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.write.writer import ViewWriter
@@ -121,7 +122,7 @@ def test_a_lost_checkpoint_is_noticed_by_a_running_writer(
 def test_a_lost_checkpoint_is_noticed_by_a_new_process(store: RedisStore, writer: ViewWriter) -> None:
     """Once every lane has been opened, a lane without a checkpoint has lost it."""
     catalog = GenerationCatalog(store, PROJECT)
-    catalog.note_opened(writer.generation)
+    catalog.note_opened(writer.generation, 1)
     delete(store, keys_of(writer)[2])
     with pytest.raises(GenerationDamaged, match="is gone"):
         open_writer(store, view_of())
@@ -163,6 +164,5 @@ def test_a_damaged_generation_is_replaced_by_one_that_fills(store: RedisStore, w
 
     old, new = catalog.generations("card_activity")
     assert (GenerationState.RETIRED, GenerationState.FILLING) == (old.state, new.state)
-    assert new.needs_beginning
     assert catalog.serving("card_activity") is None
     assert new.number == catalog.register(view_of()).number

@@ -7,7 +7,7 @@ from featurestore.errors import (
     AsOfTooOld,
     CorruptData,
 )
-from featurestore.online.generations import GenerationDamaged
+from featurestore.online.generation import GenerationDamaged
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.write.compaction import ENTITIES_AT_ONCE

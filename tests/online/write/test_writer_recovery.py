@@ -13,7 +13,7 @@ from featurestore.errors import (
     StoreRolledBack,
     WriterFenced,
 )
-from featurestore.online.generations import GenerationDamaged
+from featurestore.online.generation import GenerationDamaged
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
-from featurestore.online.generations import Generation, GenerationCatalog
+from featurestore.online.generation import Generation
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import Reader
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.write.writer import ViewWriter

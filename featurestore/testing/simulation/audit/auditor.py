@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from featurestore.errors import AsOfTooOld, CorruptData, InvalidRequest, StoreMismatch
-from featurestore.online.generations import Generation
+from featurestore.online.generation import Generation
 from featurestore.online.read.reader import EntityBytes, EntityRead
 from featurestore.online.read.serving_generations import ServedViews, look
 from featurestore.online.store import OnlineStore

@@ -39,7 +39,6 @@ PATHS_TAKEN = (
     "entity compacted",
     "generation damaged",
     "generation promoted",
-    "generation parked",
     "generation rolled back",
     "generation dropped",
     "generation handed over",

@@ -149,16 +149,23 @@ class StoreClient:
         """See OnlineStore."""
 
     def _apply(self, lanes: Sequence[LaneCommit]) -> list[LaneOutcome]:
-        """What arrives."""
-        outcomes = self._store.commit(lanes)
-        for lane, outcome in zip(lanes, outcomes, strict=True):
-            if outcome.applied and lane.replacement != lane.expected:
-                known = {number for _, number, _ in decode_checkpoint(lane.expected).positions}
-                stem = lane.checkpoint_key.decode().partition("}")[2].rpartition("/")[0]
-                for _, number, _ in decode_checkpoint(lane.replacement).positions:
-                    if number not in known:
-                        self._begins[lane.checkpoint_key, number] = self.starts[stem, number]
-        return outcomes
+        """What arrives; when a lane errs, others have been applied."""
+        try:
+            return self._store.commit(lanes)
+        finally:
+            for lane in lanes:
+                if lane.replacement != lane.expected:
+                    self._note_begins(lane)
+
+    def _note_begins(self, lane: LaneCommit) -> None:
+        """Where it has begun partitions, if its checkpoint has arrived."""
+        if self._store.read_groups([[lane.checkpoint_key]]) != [lane.replacement]:
+            return
+        known = {number for _, number, _ in decode_checkpoint(lane.expected).positions}
+        stem = lane.checkpoint_key.decode().partition("}")[2].rpartition("/")[0]
+        for _, number, _ in decode_checkpoint(lane.replacement).positions:
+            if number not in known:
+                self._begins[lane.checkpoint_key, number] = self.starts[stem, number]
 
     def _write(self, write: Callable[[], bool]) -> bool:
         """A small write: it arrives or not, and the answer does not."""

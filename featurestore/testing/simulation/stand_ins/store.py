@@ -194,13 +194,13 @@ class SimulatedStore:
         """Let a head that begins beside a body know of it, and the body of the head; then let both live on."""
         body_key = lane.body_prefix + head_key[len(lane.head_prefix) :]
         failure: WrongKind | None = None
-        if size == len(data) and self._find(body_key) is not None:
-            self._set_first(head_key, data[0] ^ BESIDE_BODY)
-            marked.append(body_key)
-            try:
+        try:
+            if size == len(data) and (self._get(body_key) or b"")[:1] == bytes([MAGIC]):
+                self._set_first(head_key, data[0] ^ BESIDE_BODY)
                 self._set_first(body_key, MAGIC_BESIDE_HEAD)
-            except WrongKind as error:
-                failure = error
+                marked.append(body_key)
+        except WrongKind as error:
+            failure = error
         if lane.expire_ms > 0:
             self._expire(head_key, lane.expire_ms)
             self._expire(body_key, lane.expire_ms)
