@@ -26,7 +26,7 @@ $(VENV)/.installed: pyproject.toml $(wildcard requirements/all-*.txt)
 	$(BIN)/python -m featurestore warm-up
 	@touch $@
 
-demo: setup ## Two minutes: history, live payments, suspicious cards, lookups; leaves nothing running
+demo: setup ## A minute or two: history, live payments, suspicious cards, lookups; leaves nothing running
 	$(BIN)/python -m featurestore demo
 
 test: setup ## Everything that this machine can run; ARGS="-k name" chooses

@@ -53,7 +53,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "featurestore.cli.processes.warm_up:command",
         "Compile the calculator's loops ahead of their first use.",
     ),
-    "demo": ("featurestore.cli.demo.demo:command", "Show all of it at work for a minute, and leave nothing behind."),
+    "demo": (
+        "featurestore.cli.demo.demo:command",
+        "Show all of it at work in a minute or two; nothing is left behind.",
+    ),
 }
 """Command -> (module:attribute, one line of help), in the order of `featurestore --help`."""
 

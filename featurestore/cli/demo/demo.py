@@ -1,4 +1,4 @@
-"""`featurestore demo`: the whole loop in two minutes, on embedded parts: no Kafka, no Docker, nothing left behind.
+"""`featurestore demo`: the whole loop in a minute or two, on embedded parts: no Kafka, no Docker, nothing left behind.
 
 history -> log directory -> stream -> Valkey -> server -> lookups at the moment of each live payment -> score
 """
@@ -67,7 +67,7 @@ _MS_PER_S = 1_000
 def command(seconds: float, rate: float, days: float, cards: int, seed: int, repo: Path) -> int:
     """Simulate payments with fraud in them, stream and serve their features, and look them up as a risk model does.
 
-    Takes about a minute and leaves nothing behind. Exit code 1 when something did not work.
+    Takes a minute or two and leaves nothing behind. Exit code 1 when something did not work.
     """
     clock = SystemClock()
     screen = Screen(clock)

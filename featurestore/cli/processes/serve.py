@@ -106,7 +106,8 @@ class NamedLimit(click.ParamType[tuple[str, int]]):
     "--client-key",
     metavar="KEY",
     default="",
-    help="Metadata key that names the client. Default: its certificate, else its address.",
+    show_default="its certificate, else its address",
+    help="Metadata key that names the client.",
 )
 @click.option(
     "--service-limit",

@@ -17,6 +17,7 @@ def command(repo: Path | None, output: str) -> None:
     """Check the repo, show what changes, and register it; the same as `feast apply` with the checks before it.
 
     The stream picks changed views up as new generations: the old values are served until the new ones have caught up.
+    One whose history Kafka no longer has waits for a bootstrap.
     """
     from featurestore.definitions.repo import apply_repo, load_repo
     from featurestore.definitions.written import plan_of
