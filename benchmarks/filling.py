@@ -17,7 +17,7 @@ from featurestore.core.spec import RepoSpec
 from featurestore.online.generation import Generation
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import RedisStore
-from featurestore.online.write.writer import ViewWriter
+from featurestore.testing.writers import open_writer
 from featurestore.wire.entity_routing import columns_read, key_events
 from featurestore.wire.payloads import EventDecoder, RawBatch
 
@@ -43,11 +43,9 @@ class Filling:
         self.generations: dict[str, Generation] = {view.name: catalog.register(view) for view in repo.views}
         self._clock = SystemClock()
         self._writers = {
-            name: ViewWriter(store, generation, lanes=range(self._lane_count), clock=self._clock)
+            name: open_writer(store, generation, self._lane_count, self._clock)
             for name, generation in self.generations.items()
         }
-        for writer in self._writers.values():
-            writer.open()
         source = repo.views[0].source
         names = dict.fromkeys(name for view in repo.views for name in columns_read(view))
         self._topic = source.topic

@@ -40,7 +40,7 @@ DOORS = {
         redis_cluster redis_server
     """,
     "featurestore.testing.simulation": """
-        Finding KNOWN_FAULTS LogConnection Outcome Schedule SimulatedLog SimulatedStore StartStream Step StoreClient
+        Finding LogConnection Outcome Schedule SimulatedLog SimulatedStore StartStream Step StoreClient
         StreamParts StreamProcess as_text draw_schedule find from_text never_met run_schedule schedule_of shrink
     """,
     "featurestore.testing.simulator": """

@@ -20,6 +20,7 @@ from featurestore.online.redis.store import RedisStore, connect
 from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.answers import stored_answers
 from featurestore.testing.servers import RedisServer, redis_server
+from featurestore.testing.writers import open_writer
 from featurestore.wire.entity_key import lanes_of
 
 VIEW = "card_activity"
@@ -161,9 +162,7 @@ def _with_windows(view: ViewSpec, lengths_ms: Sequence[int]) -> ViewSpec:
 
 def _open_writer(store: RedisStore, view: ViewSpec) -> ViewWriter:
     catalog = GenerationCatalog(store, "payments")
-    writer = ViewWriter(store, catalog.register(view), lanes=range(catalog.lane_count(LANES)), clock=SystemClock())
-    writer.open()
-    return writer
+    return open_writer(store, catalog.register(view), catalog.lane_count(LANES), SystemClock())
 
 
 def _batch(

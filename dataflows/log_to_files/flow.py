@@ -32,7 +32,7 @@ from dataflows.dead_letters import DeadLetterWriter
 from dataflows.log_to_files.settings import EventLogSettings, event_log_settings
 from dataflows.log_to_files.sink import CommitTiming, EventLogSink, LoggedPartition, LogItem, LogRowsStep
 from dataflows.log_to_files.watch import CompactionWatch, PartitionWatch
-from dataflows.logs.incarnations import anew, decode_incarnations, encode_incarnations, found_incarnations, made_anew
+from dataflows.logs.incarnations import anew, found_incarnations, made_anew
 from dataflows.logs.sources import ControlSource, EventSource, PartitionStart, Shared, SourceLog, Watch
 from dataflows.progress import StreamProgress
 from dataflows.retry import patiently
@@ -49,6 +49,7 @@ from featurestore.offline.event_log.layout import INCARNATIONS_PATH
 from featurestore.offline.event_log.schema import log_schema
 from featurestore.offline.event_log.snapshot import logged_partitions
 from featurestore.offline.event_log.writer import prepare_log
+from featurestore.wire.incarnations import decode_incarnations, encode_incarnations
 
 FLOW_NAME = "event_log"
 

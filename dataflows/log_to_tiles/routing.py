@@ -24,7 +24,10 @@ from featurestore.wire.entity_routing import (
     split_by_writer,
     with_computed,
 )
-from featurestore.wire.payloads import DeadLetter, DecodedBatch, EventDecoder, RawBatch
+from featurestore.wire.payloads import DeadLetter, DeadLetterReason, DecodedBatch, EventDecoder, RawBatch
+
+_BY_THE_CLOCK = frozenset({DeadLetterReason.TOO_FAR_IN_FUTURE})
+"""Reasons of a decoder that depend on when it looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,10 @@ class DecodeStep:
                 decoded = decoder.decode(item, now_ms=now_ms)
                 letters.update((letter.offset, letter) for letter in decoded.dead_letters)
                 reads.append(DecodedRead(item, views, decoded))
-            if letters and item.topic not in self._topics_lettered_elsewhere:
+            if item.topic in self._topics_lettered_elsewhere:
+                # Of what the record alone decides. The clock may say something else here than it said there.
+                letters = {offset: one for offset, one in letters.items() if one.reason in _BY_THE_CLOCK}
+            if letters:
                 write_letters(self._dead_letters, [letters[offset] for offset in sorted(letters)], self._shared)
             return reads
         except Exception as error:  # noqa: BLE001  # process edge: whatever it is, the flow must end in order

@@ -74,7 +74,9 @@ class _WriterPart(StatefulSinkPartition[WriterItem, None]):
         self._stage = stage
         self._shared = shared
         generations = stage.generations if lanes else ()
-        self._lanes = _Lanes({each: store.writer(each, lanes) for each in generations}, store, shared)
+        self._lanes = _Lanes(
+            {each: store.writer(each, lanes, stage.positions_of(each)) for each in generations}, store, shared
+        )
         # Never two, so the order of a partition's batches is kept. A thread for each view would only fight for the
         # interpreter's lock: small commits took twice the CPU.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")

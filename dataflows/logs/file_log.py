@@ -95,9 +95,11 @@ class FileLog:
                 known[partition] = hashlib.blake2b(first, digest_size=12).hexdigest() if (first := _first(file)) else ""
         return known
 
-    def open(self, source: SourceSpec, partition: int, start: int | None) -> PartitionReader:
+    def open(self, source: SourceSpec, partition: int, start: int | None, needed: int | None = None) -> PartitionReader:
         """A reader from record `start` on."""
         path, index = self._place(source, partition)
+        if start is None and needed:
+            FilePartition(path, source.topic, partition, needed, index).close()  # is it there?
         return FilePartition(path, source.topic, partition, start or 0, index)
 
     def _place(self, source: SourceSpec, partition: int) -> tuple[Path, LineIndex]:

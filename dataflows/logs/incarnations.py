@@ -10,20 +10,12 @@ release or never read, takes the log as it is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import TypeAlias
-
-import msgspec
+from collections.abc import Collection, Iterable
 
 from dataflows.logs.sources import SourceLog
 from featurestore.core.spec import SourceSpec
-from featurestore.errors import CorruptData, EventsLost
-
-Incarnations: TypeAlias = Mapping[tuple[str, int], str]
-"""By (topic, partition)."""
-
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(list[tuple[str, int, str]])
+from featurestore.errors import EventsLost
+from featurestore.wire.incarnations import Incarnations
 
 
 def found_incarnations(log: SourceLog, sources: Iterable[SourceSpec]) -> dict[tuple[str, int], str]:
@@ -58,22 +50,3 @@ def anew(topic: str, partition: int, hint: str) -> EventsLost:
         detail="What was read of the old one says nothing of where to go on in the new one.",
         hint=hint,
     )
-
-
-def encode_incarnations(incarnations: Incarnations) -> bytes:
-    """Canonical bytes, compared when they are replaced."""
-    return _encoder.encode(sorted((*place, incarnation) for place, incarnation in incarnations.items()))
-
-
-def decode_incarnations(data: bytes | None) -> dict[tuple[str, int], str]:
-    """What `encode_incarnations` wrote; nothing of nothing.
-
-    Raises:
-        CorruptData: it did not write that.
-    """
-    if not data:
-        return {}
-    try:
-        return {(topic, partition): incarnation for topic, partition, incarnation in _decoder.decode(data)}
-    except msgspec.MsgspecError as error:
-        raise CorruptData("the record of the topics that were read does not decode", detail=str(error)) from error

@@ -156,7 +156,7 @@ class KafkaLog:
         except KafkaException as error:
             raise of_kafka(error, f'the offsets of topic "{source.topic}" at {servers} are not known') from error
 
-    def open(self, source: SourceSpec, partition: int, start: int | None) -> PartitionReader:
+    def open(self, source: SourceSpec, partition: int, start: int | None, needed: int | None = None) -> PartitionReader:
         """A reader of one partition, with a consumer of its own."""
         self._topic(source)
         settings = {
@@ -172,7 +172,9 @@ class KafkaLog:
         except KafkaException as error:
             raise _unusable_options(error) from error
         try:
-            return KafkaPartition(consumer, source.topic, partition, start, self._clock, publishes=bool(self._group))
+            return KafkaPartition(
+                consumer, source.topic, partition, start, needed, self._clock, publishes=bool(self._group)
+            )
         except FeatureStoreError:
             consumer.close()
             raise
@@ -216,16 +218,25 @@ class KafkaPartition:
         consumer: not assigned yet; closed with the reader.
         topic, partition: what to read.
         start: first offset; None begins with the oldest record there is.
+        needed: what must be there in that case.
         clock: processing time.
         publishes: commit positions to the consumer's group.
 
     Raises:
-        EventsLost: the partition does not hold `start` any more, or never did.
+        EventsLost: the partition does not hold `start`, or else `needed`, any more, or never did.
         SourceUnavailable: Kafka does not answer.
     """
 
     def __init__(
-        self, consumer: Consumer, topic: str, partition: int, start: int | None, clock: Clock, *, publishes: bool
+        self,
+        consumer: Consumer,
+        topic: str,
+        partition: int,
+        start: int | None,
+        needed: int | None,
+        clock: Clock,
+        *,
+        publishes: bool,
     ) -> None:
         self._consumer = consumer
         self._topic = topic
@@ -235,7 +246,7 @@ class KafkaPartition:
         self._published_offset = 0
         self._next_publish_ns = 0
         oldest, self._end_at_opening = self._watermarks()
-        self._check_start(start, oldest, self._end_at_opening)
+        self._check_start(needed if start is None else start, oldest, self._end_at_opening)
         first = oldest if start is None else start
         # A partition that nobody has read begins at 0, even where the broker has deleted its first records already.
         self._next_offset = 0 if start is None else start

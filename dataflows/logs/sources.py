@@ -109,18 +109,37 @@ class SourceLog(Protocol):
         """
         ...
 
-    def open(self, source: SourceSpec, partition: int, start: int | None) -> PartitionReader:
-        """A reader from offset `start` on; None begins with the oldest record there is."""
+    def open(self, source: SourceSpec, partition: int, start: int | None, needed: int | None = None) -> PartitionReader:
+        """A reader from offset `start` on; None begins with the oldest record there is.
+
+        Args:
+            source: whose topic.
+            partition: of it.
+            start: first offset.
+            needed: of what begins with the oldest record, the offset that somebody waits for.
+
+        Raises:
+            EventsLost: the log does not hold `start`, or else `needed`, any more, or never did.
+            SourceUnavailable: it does not answer.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionStart:
-    """A partition that a flow reads, and where it begins."""
+    """A partition that a flow reads, and where it begins.
+
+    Attributes:
+        source: of one topic.
+        partition: which.
+        start: first offset; None is the oldest record there is.
+        needed: the smallest offset that somebody waits for; None when all begin with what there is.
+    """
 
     source: SourceSpec
     partition: int
     start: int | None
+    needed: int | None = None
 
 
 OnLost: TypeAlias = Callable[[PartitionStart, EventsLost], bool]
@@ -245,7 +264,7 @@ class _EventPartition(StatefulSourcePartition[SourceItem, None]):
         """Items that are there now."""
         source, partition = self._start.source, self._start.partition
         if self._reader is None:
-            self._reader = self._log.open(source, partition, self._start.start)
+            self._reader = self._log.open(source, partition, self._start.start, self._start.needed)
             self._shared.progress.opened(source.topic, partition, self._start.start or 0, self._reader.end_offset())
         batch = self._reader.read(self._records_max)
         self._unavailable_since_ns = None

@@ -52,16 +52,22 @@ class Stage:
         name: "live" or "catch_up".
         generations: at most one of each view.
         starts: every partition of their topics, with its first offset.
+        positions: how far each generation had come, by view and number.
     """
 
     name: str
     generations: tuple[Generation, ...]
     starts: tuple[PartitionStart, ...]
+    positions: Mapping[tuple[str, int], Positions]
 
     @property
     def topics(self) -> frozenset[str]:
         """Topics the stage reads."""
         return frozenset(topic for generation in self.generations for topic in generation.view.source.topics)
+
+    def positions_of(self, generation: Generation) -> Positions:
+        """How far one of its generations had come when it was planned."""
+        return self.positions[_identity(generation)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +110,16 @@ def make_stream_plan(store: TileStore, log: SourceLog, views: Sequence[ViewSpec]
         generations = [generation for generation in found if generation.view.name in names]
         try:
             positions = {_identity(generation): store.positions(generation) for generation in generations}
+            generations = generations_of_same_topics(store, log, generations)
         except GenerationDamaged as damage:
             store.replace_damaged(damage)
         else:
             break
-    generations = generations_of_same_topics(store, log, generations, positions)
     live, catch_up = _divide(generations, positions)
     catch_up_starts = _starts(catch_up, positions, log)
     return StreamPlan(
-        live=Stage("live", live, _starts(live, positions, log)),
-        catch_up=Stage("catch_up", catch_up, catch_up_starts),
+        live=Stage("live", live, _starts(live, positions, log), positions),
+        catch_up=Stage("catch_up", catch_up, catch_up_starts, positions),
         lane_count=store.lane_count,
         fed=_fed(found),
         ends=_ends(catch_up_starts, [positions[_identity(generation)] for generation in live], log),
@@ -181,8 +187,9 @@ def _starts(
         for partition in partitions:
             offsets = [reader.get((topic, partition)) for reader in readers]
             known_offsets = [offset for offset in offsets if offset is not None]
-            start = min(known_offsets) if len(known_offsets) == len(offsets) else None
-            starts.append(PartitionStart(source, partition, start))
+            needed = min(known_offsets, default=None)
+            start = needed if len(known_offsets) == len(offsets) else None
+            starts.append(PartitionStart(source, partition, start, needed))
     return tuple(starts)
 
 
@@ -345,12 +352,7 @@ class PlanWatch:
 
     def _look_for_generations(self) -> None:
         """Plan again when something else is to be fed than was planned."""
-        found = self._store.generations()
-        for generation in found:
-            if not generation.is_opened:
-                # It is noted there once every lane has a checkpoint: from then on a missing one is a lost one.
-                self._store.positions(generation)
-        fed = _fed(found)
+        fed = _fed(self._store.generations())
         if fed == self._plan.fed or self._is_outdated:
             return
         self._is_outdated = True

@@ -6,16 +6,16 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from dataflows.logs.incarnations import Incarnations, decode_incarnations, encode_incarnations
 from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
-from featurestore.errors import CorruptData
 from featurestore.online.eviction import StoreMemory, refuse_eviction
 from featurestore.online.generation import Generation, GenerationDamaged, GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.store import OnlineStore
+from featurestore.online.write.lanes import open_lanes
 from featurestore.online.write.writer import ViewWriter
-from featurestore.wire.store_layout import decode_checkpoint, rights_key, smallest_positions
+from featurestore.wire.incarnations import Incarnations, decode_incarnations, encode_incarnations
+from featurestore.wire.store_layout import Checkpoint, rights_key, smallest_positions
 
 COMPACTION_PAUSE_MS = 500
 """At thousands of events a second some heads grow long in every commit; folded at once they would be half its cost."""
@@ -63,6 +63,14 @@ class TileStore(Protocol):
         """
         ...
 
+    def partitions_begun(self, generation: Generation) -> frozenset[tuple[str, int]]:
+        """The (topic, partition)s of which some lane has passed a record.
+
+        Raises:
+            GenerationDamaged: the checkpoint of a lane is lost or spoilt.
+        """
+        ...
+
     def incarnations(self, generation: Generation) -> Incarnations:
         """Which topics its positions belong to."""
         ...
@@ -83,8 +91,8 @@ class TileStore(Protocol):
         """Feed a filling generation no more, and fill its definition not anew either."""
         ...
 
-    def writer(self, generation: Generation, lanes: Sequence[int]) -> ViewWriter:
-        """A writer for some lanes of a generation; not opened yet."""
+    def writer(self, generation: Generation, lanes: Sequence[int], read_from: Positions) -> ViewWriter:
+        """A writer for some lanes of a generation, which gets all records from some positions on; not opened yet."""
         ...
 
     def close(self) -> None:
@@ -145,17 +153,20 @@ class OnlineTileStore:
 
     def positions(self, generation: Generation) -> Positions:
         """Smallest next offset over all lanes; a partition that some lane has never seen is left out."""
-        keys = [generation.keys.checkpoint(lane) for lane in range(self.lane_count)]
-        stored = self._store.read_groups([[key] for key in keys])
-        missing = [lane for lane, data in enumerate(stored) if data is None]
-        if missing and generation.is_opened:
-            raise GenerationDamaged(generation, f"the checkpoint of lane {missing[0]} is gone")
-        if not missing and not generation.is_opened:
-            self._catalog.note_opened(generation, self._clock.now_ms())
-        try:
-            return smallest_positions([decode_checkpoint(data).positions for data in stored])
-        except CorruptData as error:
-            raise GenerationDamaged(generation, error.message, detail=error.detail) from error
+        return smallest_positions([checkpoint.positions for checkpoint in self._lanes(generation)])
+
+    def partitions_begun(self, generation: Generation) -> frozenset[tuple[str, int]]:
+        """The (topic, partition)s of which some lane has passed a record."""
+        return frozenset(
+            (topic, partition)
+            for checkpoint in self._lanes(generation)
+            for topic, partition, offset in checkpoint.positions
+            if offset > 0
+        )
+
+    def _lanes(self, generation: Generation) -> list[Checkpoint]:
+        """The checkpoint of each lane."""
+        return open_lanes(self._store, generation, self.lane_count, self._clock.now_ms())
 
     def incarnations(self, generation: Generation) -> Incarnations:
         """Which topics its positions belong to."""
@@ -179,10 +190,15 @@ class OnlineTileStore:
         """Feed a filling generation no more, and fill its definition not anew either."""
         self._catalog.park(generation)
 
-    def writer(self, generation: Generation, lanes: Sequence[int]) -> ViewWriter:
-        """A writer for some lanes of a generation; not opened yet."""
+    def writer(self, generation: Generation, lanes: Sequence[int], read_from: Positions) -> ViewWriter:
+        """A writer for some lanes of a generation, which gets all records from some positions on; not opened yet."""
         return ViewWriter(
-            self._store, generation, lanes=lanes, clock=self._clock, compaction_pause_ms=COMPACTION_PAUSE_MS
+            self._store,
+            generation,
+            lanes=lanes,
+            clock=self._clock,
+            read_from=read_from,
+            compaction_pause_ms=COMPACTION_PAUSE_MS,
         )
 
     def close(self) -> None:

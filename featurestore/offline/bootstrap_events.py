@@ -95,6 +95,9 @@ class LogEvents:
                 f'event log "{log.uri}" has nothing of topic "{view.source.topic}" yet',
                 hint="keep it filled with `featurestore event-log run`, beside the stream",
             )
+        self.incarnations = {
+            place: which for place, which in log.incarnations().items() if place[0] in view.source.topics
+        }
         self._sources = {partition: number for number, partition in enumerate(sorted(self.positions))}
         self._newest_ms: dict[tuple[str, int], int] = {}
         self.from_ms = self._first_needed_ms(now_ms)

@@ -30,6 +30,7 @@ from featurestore.wire.codecs.view_json import LAYOUT_VERSION, definition_hash
 from featurestore.wire.store_layout import (
     DEFAULT_LANE_COUNT,
     LANE_COUNT_MAX,
+    GenerationKeys,
     generations_key,
     layout_key,
 )
@@ -140,7 +141,8 @@ class GenerationCatalog:
                 return found
             if found is None:
                 state = GenerationState.FILLING if alive or fills_first else GenerationState.SERVING
-                number = max((one.number for one in known), default=0) + 1
+                # A store that has only lost its records holds what was the first.
+                number = self._unused_number(view.name, wanted, known) if known else 1
                 found = Generation(self.project, view, number, wanted, state)
                 others.append(found)
             if self._write(view.name, raw, others):
@@ -178,7 +180,7 @@ class GenerationCatalog:
                 is_done = one.is_bootstrapped and one.state.is_fed
                 if one.definition_hash == wanted and (is_done or one.state is GenerationState.BOOTSTRAPPING):
                     return one
-            number = max((one.number for one in known), default=0) + 1
+            number = self._unused_number(view.name, wanted, known)
             begun = Generation(self.project, view, number, wanted, GenerationState.BOOTSTRAPPING)
             others = [replace(one, state=GenerationState.RETIRED) if one.state in _PENDING else one for one in known]
             if self._write(view.name, raw, [*others, begun]):
@@ -259,7 +261,7 @@ class GenerationCatalog:
             ]
             others = [one for one in retired if one.definition_hash == generation.definition_hash]
             if all(one.state is GenerationState.RETIRED for one in others):
-                number = max(one.number for one in known) + 1
+                number = self._unused_number(generation.view.name, generation.definition_hash, known)
                 fresh = Generation(self.project, generation.view, number, generation.definition_hash)
                 retired.append(replace(fresh, state=GenerationState.FILLING))
             if self._write(generation.view.name, raw, retired):
@@ -316,6 +318,16 @@ class GenerationCatalog:
         while not self._write(generation.view.name, raw, [one for one in known if one.number != generation.number]):
             known, raw = self._read(generation.view.name)
         return deleted
+
+    def _unused_number(self, view_name: str, definition_hash: str, known: Sequence[Generation]) -> int:
+        """The next number under which the store holds nothing: a record that was lost may have given it out before."""
+        number, lanes = max((one.number for one in known), default=0), range(self.lane_count())
+        while True:
+            number += 1
+            keys = GenerationKeys(self.project, view_name, number, definition_hash)
+            names = [keys.incarnations, *map(keys.checkpoint, lanes)]
+            if not any(self._store.read_groups([[name] for name in names])):
+                return number
 
     def _read(self, view_name: str) -> tuple[tuple[Generation, ...], bytes | None]:
         """A view's generations and the bytes they were read from."""

@@ -39,14 +39,15 @@ class Checkpoint:
         writer: token of the writer that holds the epoch.
         watermark_ms: newest event time that was applied.
         positions: next offset of each (topic, partition), ascending.
-        id_buckets: event-id buckets that exist for the lane, ascending.
+        id_buckets: (bucket, ids in it) of the event-id buckets that exist for the lane, ascending: of a bucket that was
+            lost, and begun anew since, more ids are missing than there are.
     """
 
     epoch: int = 0
     writer: str = ""
     watermark_ms: int = 0
     positions: tuple[Position, ...] = ()
-    id_buckets: tuple[int, ...] = ()
+    id_buckets: tuple[tuple[int, int], ...] = ()
 
 
 _encoder = msgspec.json.Encoder()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,7 @@ class NothingUpTo:
     """A log without events of the view, that ends at some offsets."""
 
     positions: Mapping[tuple[str, int], int]
+    incarnations: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     def parts(self, lane: int) -> Iterator[EventPart]:
         """None."""

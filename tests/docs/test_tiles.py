@@ -30,6 +30,7 @@ from featurestore.testing.answers import stored_answers
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent, naive_value
+from featurestore.testing.writers import open_writer
 from featurestore.wire.codecs.body import decode_body
 from featurestore.wire.codecs.head import head_codec
 from featurestore.wire.entity_key import lane_of
@@ -87,9 +88,7 @@ class Stream:
 
     def open_writer(self) -> ViewWriter:
         """A writer as a process has it that starts now."""
-        writer = ViewWriter(self.store, self.generation, lanes=range(LANES), clock=self.clock)
-        writer.open()
-        return writer
+        return open_writer(self.store, self.generation, LANES, self.clock)
 
     def receive(self, first: int, behind: int) -> list[WriteReport]:
         """Records of some offsets, each in a commit of its own."""
@@ -127,7 +126,7 @@ class Stream:
     def id_bytes(self) -> int:
         """Size of the event ids of the card's lane."""
         buckets = decode_checkpoint(self.stored().checkpoint).id_buckets
-        keys = [self.generation.keys.id_bucket(tiles_pictures.LANE, bucket) for bucket in buckets]
+        keys = [self.generation.keys.id_bucket(tiles_pictures.LANE, bucket) for bucket, _ in buckets]
         return sum(len(value or b"") for value in self.store.read_groups([keys]))
 
     def answer(self, as_of: datetime) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
+from featurestore.testing.writers import open_writer
 from featurestore.wire.codecs.plain_row import StoredValue, encode_values, stored_value
 from featurestore.wire.entity_key import lane_of
 from featurestore.wire.feast.protos import message_class
@@ -171,8 +172,7 @@ class Payments:
         """An open writer of all lanes."""
         key = (generation.view.name, generation.number)
         if key not in self.writers:
-            writer = ViewWriter(self.store, generation, lanes=range(LANES), clock=self.clock)
-            writer.open()
+            writer = open_writer(self.store, generation, LANES, self.clock)
             self.writers[key] = writer
         return self.writers[key]
 

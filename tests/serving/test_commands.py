@@ -16,10 +16,10 @@ from featurestore.clock import SystemClock
 from featurestore.definitions.registry import read_registry
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
-from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.strategies import DAY_MS
+from featurestore.testing.writers import open_writer
 from tests.serving.registries import write_registry
 
 START_SECONDS_MAX = 10.0
@@ -62,8 +62,7 @@ def options(registry: Path, redis_url: str) -> list[str]:
     store = connect(redis_url)
     catalog = GenerationCatalog(store, "payments")
     generation = catalog.register(repo.views[0])
-    writer = ViewWriter(store, generation, lanes=range(catalog.lane_count()), clock=SystemClock())
-    writer.open()
+    writer = open_writer(store, generation, catalog.lane_count(), SystemClock())
     writer.write([keyed_batch(repo.views[0], [NaiveEvent(b"7", NOW_MS - 60_000, b"e-1", {"amount": 250})])])
     store.close()
     return ["--registry", str(registry), "--project", "payments", "--store-url", redis_url]

@@ -152,9 +152,9 @@ class _StageLog:
         """See SourceLog."""
         return self._connection.incarnations(source, partitions)
 
-    def open(self, source: SourceSpec, partition: int, start: int | None) -> PartitionReader:
+    def open(self, source: SourceSpec, partition: int, start: int | None, needed: int | None = None) -> PartitionReader:
         """See SourceLog."""
-        reader = self._connection.open(source, partition, start)
+        reader = self._connection.open(source, partition, start, needed)
         # Wherever the plan begins: a lane that has read nothing of a partition must get all that there is.
         oldest = self._log.at(partition).oldest
         for generation in self._stage.generations:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,9 +23,6 @@ from featurestore.definitions.problems import suggest
 from featurestore.definitions.registry import read_registry
 from featurestore.errors import InvalidRequest
 from featurestore.offline.bootstrap_events import LogEvents
-from featurestore.offline.event_log.address import open_files
-from featurestore.offline.event_log.files import LogFiles
-from featurestore.offline.event_log.layout import INCARNATIONS_PATH
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.snapshot import LogSnapshot
 from featurestore.online.embedded import EmbeddedStore
@@ -87,7 +83,6 @@ def command(
             return
         with tempfile.TemporaryDirectory(prefix="featurestore-bootstrap-", dir=temp_dir) as directory:
             events = _fill(store, catalog, generation, log, clock, Path(directory), say)
-        _keep_topics(store, generation, open_files(log.uri))
         hand_over(store, generation, catalog.lane_count())
         say(f"{_name(generation)} is complete; the stream brings it up to date, and then it serves")
         if output == "json":
@@ -158,12 +153,6 @@ def _fill(
     fill_lanes(store, generation, events, lanes, clock, on_lane)
     say(f"  {total:,} events in {(clock.monotonic_ns() - started_ns) / _NS_PER_S:,.1f} s")
     return total
-
-
-def _keep_topics(store: OnlineStore, generation: Generation, files: LogFiles) -> None:
-    """The positions are those of the topics that the log was written from, whatever has their names by now."""
-    with suppress(FileNotFoundError):  # a log of a release that did not remember them
-        store.compare_and_set(generation.keys.incarnations, None, files.read(INCARNATIONS_PATH))
 
 
 def _warn_of_retention(snapshot: LogSnapshot, view: ViewSpec) -> None:

@@ -15,7 +15,7 @@ from featurestore.core.aggregations.keyed.by_key import KEYS_DEFAULT, by_key
 from featurestore.core.aggregations.keyed.count_distinct import CountDistinct
 from featurestore.core.aggregations.keyed.heavy_hitters import HeavyHitters
 from featurestore.core.aggregations.keyed.histogram import Entropy, Histogram, Mode
-from featurestore.core.aggregations.keyed.states import DISTINCT_MAX
+from featurestore.core.aggregations.keyed.multiset import DISTINCT_MAX
 from featurestore.core.aggregations.keyed.top_k import LENGTH_MAX, TopK
 from featurestore.core.aggregations.keyed.top_k_by import TopKBy
 from featurestore.core.aggregations.numbers.count import Count

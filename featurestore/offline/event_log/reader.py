@@ -23,10 +23,18 @@ from featurestore.definitions.limits import DAY_MS
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.event_log.address import open_files
-from featurestore.offline.event_log.files import LogFiles, mapped_parquet_errors
-from featurestore.offline.event_log.layout import EPOCH_ORDINAL, PREPARED, REPLACED, SCHEMA_PATH, DataFile
+from featurestore.offline.event_log.files import LogFiles, file_errors, mapped_parquet_errors
+from featurestore.offline.event_log.layout import (
+    EPOCH_ORDINAL,
+    INCARNATIONS_PATH,
+    PREPARED,
+    REPLACED,
+    SCHEMA_PATH,
+    DataFile,
+)
 from featurestore.offline.event_log.schema import decode_schema
 from featurestore.offline.event_log.snapshot import LogSnapshot, Positions, take_snapshot
+from featurestore.wire.incarnations import Incarnations, decode_incarnations
 
 BATCH_ROWS = 131_072
 """Most rows of a batch of a scan."""
@@ -81,6 +89,14 @@ class EventLog:
     def positions(self) -> Positions:
         """Next offset of each (topic, partition) that has been read: what a stream must go on from."""
         return self.snapshot().positions
+
+    def incarnations(self) -> Incarnations:
+        """Which topics the positions belong to; a log of a release that did not remember them says nothing."""
+        with file_errors(self.uri):
+            try:
+                return decode_incarnations(self._files.read(INCARNATIONS_PATH))
+            except FileNotFoundError:
+                return {}
 
     def dates(self) -> list[date]:
         """Event dates that have rows, ascending."""

@@ -24,13 +24,14 @@ import numpy as np
 from featurestore.clock import Clock
 from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.point_in_time.rows import EntityEvents
-from featurestore.errors import StoreRolledBack, WriterFenced
+from featurestore.errors import InvalidRequest, StoreRolledBack, WriterFenced
 from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.store import LaneCommit, OnlineStore
 from featurestore.online.write.bootstrap_fold import EntityFolder, StoredEntity
 from featurestore.online.write.new_rows import hash_entity_ids
 from featurestore.online.write.writer import TOKEN_BYTES
+from featurestore.wire.incarnations import Incarnations, decode_incarnations, encode_incarnations
 from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode_checkpoint
 
 COMMIT_ENTITIES = 512
@@ -78,6 +79,11 @@ class RecordedEvents(Protocol):
     @property
     def positions(self) -> Positions:
         """Next offset of each (topic, partition): exactly the events before them are here."""
+        ...
+
+    @property
+    def incarnations(self) -> Incarnations:
+        """Which topics they were read from, as far as that is known."""
         ...
 
     def parts(self, lane: int) -> Iterator[EventPart]:
@@ -158,15 +164,36 @@ def fill_lanes(
 
     Raises:
         WriterFenced: another bootstrap of the generation was begun, or completed and handed over.
+        InvalidRequest: other lanes were computed from a topic that was made anew since.
         StoreRolledBack: the store lost what was committed; begin again.
         OnlineStoreDown: the store does not answer; begin again, complete lanes are kept.
     """
+    _keep_incarnations(store, generation, events.incarnations)
     for lane in lanes:
         filler = _LaneFiller(store, generation, lane, clock)
         if filler.open(events.positions):
             on_lane(filler.fill(events))
         else:
             on_lane(LaneReport(lane))
+
+
+def _keep_incarnations(store: OnlineStore, generation: Generation, wanted: Incarnations) -> None:
+    """Remember beside the positions which topics they belong to, whatever has their names by now."""
+    key, view = generation.keys.incarnations, generation.view.name
+    while True:
+        [data] = store.read_groups([[key]])
+        kept = decode_incarnations(data)
+        other = sorted(place for place, which in wanted.items() if kept.get(place, which) != which)
+        if other:
+            raise InvalidRequest(
+                f'topic "{other[0][0]}" was made anew since the bootstrap of generation {generation.number} of feature '
+                f'view "{view}" was begun',
+                hint=f"run `featurestore bootstrap {view} --anew`",
+            )
+        if kept.items() >= wanted.items():
+            return
+        if store.compare_and_set(key, data, encode_incarnations({**kept, **wanted})):
+            return
 
 
 def _read_checkpoints(store: OnlineStore, generation: Generation, lane_count: int) -> Sequence[bytes | None]:
@@ -258,7 +285,7 @@ class _LaneFiller:
             self._checkpoint,
             watermark_ms=self._watermark_ms,
             positions=positions,
-            id_buckets=(ID_BUCKET,) if len(ids) else (),
+            id_buckets=((ID_BUCKET, len(ids)),) if len(ids) else (),
         )
         self._commit(complete, (), ids.astype("<u8").tobytes())
         return replace(report, ids=len(ids))

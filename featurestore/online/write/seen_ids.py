@@ -39,6 +39,7 @@ IDLE_AFTER_ROWS = 1_000_000
 """Rows of other partitions after which a partition without any no longer holds the clock: some 30 MB of ids."""
 
 BUCKETS_KEPT = 2
+HASH_BYTES = 8
 _CAPACITY_MIN = 1 << 10
 _FREE = np.uint64(0)
 
@@ -63,18 +64,20 @@ class SeenIds:
         Raises:
             TileLost: a checkpoint lists ids that are not there; their retries would count again.
         """
-        wanted = [(lane, bucket) for lane, checkpoint in checkpoints.items() for bucket in checkpoint.id_buckets]
+        wanted = [(lane, *listed) for lane, checkpoint in checkpoints.items() for listed in checkpoint.id_buckets]
         frontier: dict[tuple[str, int], int] = {}
         for checkpoint in checkpoints.values():
             for topic, number, offset in checkpoint.positions:
                 frontier[topic, number] = max(offset, frontier.get((topic, number), 0))
         self._frontier = frontier
-        current = self._bucket_at_load = max((bucket for _, bucket in wanted), default=0)
+        current = self._bucket_at_load = max((bucket for _, bucket, _ in wanted), default=0)
         self._horizon, self._clock = IdHorizon(), HorizonClock(self._horizon_ms, current, frontier)
-        stored = store.read_groups([[keys.id_bucket(lane, bucket)] for lane, bucket in wanted])
-        for (lane, bucket), data in zip(wanted, stored, strict=True):
-            if data is None:
-                raise TileLost(f"the event ids of lane {lane}, bucket {bucket}, are gone")
+        stored = store.read_groups([[keys.id_bucket(lane, bucket)] for lane, bucket, _ in wanted])
+        for (lane, bucket, count), found_bytes in zip(wanted, stored, strict=True):
+            data = found_bytes or b""
+            found = len(data) // HASH_BYTES
+            if found != count:
+                raise TileLost(f"of {count} event ids of lane {lane}, bucket {bucket}, the store has {found}")
             hashes = np.unique(np.frombuffer(data, dtype="<u8"))
             self._horizon.remember(max(bucket, current - 1), hashes[self._horizon.admit(hashes)])
 

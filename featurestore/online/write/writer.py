@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -34,7 +34,7 @@ from featurestore.online.write.new_rows import (
     new_rows,
     newest_by_lane,
 )
-from featurestore.online.write.seen_ids import SeenIds
+from featurestore.online.write.seen_ids import HASH_BYTES, SeenIds
 from featurestore.wire.codecs.head import head_codec
 from featurestore.wire.store_layout import (
     Checkpoint,
@@ -115,13 +115,14 @@ def write_together(prepared: Sequence[PreparedWrite]) -> list[WriteReport]:
 
 
 class ViewWriter:
-    """The only writer of some lanes of one view generation.
+    """The only writer of some lanes of one view generation, of which `open_lanes` has made the checkpoints.
 
     Args:
         store: the online store.
         generation: what to write.
         lanes: lanes to own.
         clock: bounds roll-ups, so that an event dated ahead cannot age the tiles of its entity.
+        read_from: where the caller reads on in each (topic, partition); lanes that are behind that have gone back.
         compaction_pause_ms: how long a few long heads wait for others before they are folded into their bodies.
     """
 
@@ -132,11 +133,13 @@ class ViewWriter:
         *,
         lanes: Sequence[int],
         clock: Clock,
+        read_from: Mapping[tuple[str, int], int] | None = None,
         compaction_pause_ms: int = 0,
     ) -> None:
         self.generation = generation
         self.store = store
         self._clock = clock
+        self._read_from = read_from or {}
         self._lane_numbers = tuple(lanes)
         self._lanes: dict[int, _Lane] = {}
         self._tokens: set[str] = set()
@@ -168,7 +171,7 @@ class ViewWriter:
         found = self.store.read_groups([[keys.checkpoint(lane)] for lane in self._lane_numbers])
         waiting = {lane: data or b"" for lane, data in zip(self._lane_numbers, found, strict=True)}
         for number, stored in waiting.items():
-            if not stored and (number in held or self.generation.is_opened):
+            if not stored:
                 # Not the beginning: what the lane holds would count a second time.
                 raise GenerationDamaged(self.generation, f"the checkpoint of lane {number} is gone")
             if number in held and _is_newer(self._decoded(number, stored), held[number].checkpoint, self._tokens):
@@ -196,6 +199,10 @@ class ViewWriter:
             except TileLost as error:
                 raise GenerationDamaged(self.generation, error.message) from error
         self._went_back = any(
+            lane.positions.get(partition, -1) < offset
+            for lane in lanes.values()
+            for partition, offset in self._read_from.items()
+        ) or any(
             lane.positions.get(partition, -1) < offset
             for number, lane in lanes.items()
             if number in held
@@ -334,16 +341,16 @@ class ViewWriter:
             positions = tuple(sorted((*partition, offset) for partition, offset in lane.positions.items()))
             if not head_keys and not bodies and not idle_is_due:
                 continue
-            stale = [old for old in lane.checkpoint.id_buckets if old < stale_before]
+            stale = [old for old, _ in lane.checkpoint.id_buckets if old < stale_before]
             fresh_ids = ids.get(lane.lane, b"")
-            buckets = {old for old in lane.checkpoint.id_buckets if old >= stale_before} | (
-                {bucket} if fresh_ids else set()
-            )
+            buckets = {old: count for old, count in lane.checkpoint.id_buckets if old >= stale_before}
+            if fresh_ids:
+                buckets[bucket] = buckets.get(bucket, 0) + len(fresh_ids) // HASH_BYTES
             checkpoint = replace(
                 lane.checkpoint,
                 watermark_ms=max(lane.checkpoint.watermark_ms, watermarks.get(lane.lane, 0)),
                 positions=positions,
-                id_buckets=tuple(sorted(buckets)),
+                id_buckets=tuple(sorted(buckets.items())),
             )
             keys = self.generation.keys
             commit = LaneCommit(

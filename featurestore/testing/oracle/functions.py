@@ -14,7 +14,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from featurestore.testing.oracle.events import INT64_MAX, INT64_MIN, NaiveAnswer, NaiveValue, Row, Rows
-from featurestore.testing.oracle.sketches import approx_count_distinct, approx_percentile, median
+from featurestore.testing.oracle.sketches import approx_count_distinct, approx_percentile, count_distinct, median
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
@@ -215,11 +215,6 @@ def _weight(since_ms: int, half_life: str) -> float:
     return math.exp2(-float(Fraction(since_ms, int(number) * UNITS_MS[unit])))
 
 
-def _count_distinct(rows: Rows, bound: str) -> int | None:
-    distinct = len({row.value for row in rows})
-    return distinct if distinct <= int(bound) else None
-
-
 def _histogram(rows: Rows, bound: str) -> dict[str, int] | None:
     counts = _counts(rows, bound)
     return {_text(value): count for value, count in counts.items()} or None
@@ -323,7 +318,7 @@ FUNCTIONS: dict[str, Callable[..., NaiveAnswer | None]] = {
     "ewma_sum": _ewma_sum,
     "ewma_count": _ewma_count,
     "ewma_mean": _ewma_mean,
-    "count_distinct": _count_distinct,
+    "count_distinct": count_distinct,
     "histogram": _histogram,
     "mode": _mode,
     "entropy": _entropy,

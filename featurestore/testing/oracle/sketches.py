@@ -1,7 +1,8 @@
 """The naive oracle's sketches: what approximations answer, from their published definitions and all values at once.
 
 Percentiles answer with the middle of a logarithmic bucket, which is found by exact powers of rational numbers. Distinct
-counts are HyperLogLog over hashes of the `xxhash` package, with registers in a list.
+counts are HyperLogLog over hashes of the `xxhash` package, with registers in a list: of all values, or where counting
+them one by one ends.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import xxhash
@@ -17,6 +18,9 @@ import xxhash
 from featurestore.testing.oracle.events import NaiveValue, Rows
 
 BUCKETS_PER_OCTAVE = 35
+
+COUNTED_MIN = 1_000
+"""Distinct values that are counted exactly, however low the bound."""
 
 
 def approx_percentile(rows: Rows, *shares: str) -> float | list[float] | None:
@@ -39,12 +43,27 @@ def approx_count_distinct(rows: Rows, lg_k: str) -> int:
 
     While there are few, the distinct coupons count: 26 bits of the hash, and where behind them the first 1 is.
     """
-    width = 64 - int(lg_k)
-    hashes = {xxhash.xxh64_intdigest(_hashed_bytes(row.value)) for row in rows}
+    hashes = _hashes(rows)
     coupons = {(word >> 38, _first_one(word, 38)) for word in hashes}
-    registers = [0] * (1 << int(lg_k))
-    if len(coupons) <= len(registers) // 4:
+    if len(coupons) <= (1 << int(lg_k)) // 4:
         return len(coupons)
+    return _estimate(hashes, int(lg_k))
+
+
+def count_distinct(rows: Rows, bound: str) -> int:
+    """The number itself up to the bound; above, HyperLogLog's of 4,096 registers, but more than the bound."""
+    distinct, counted_max = len({row.value for row in rows}), max(int(bound), COUNTED_MIN)
+    return distinct if distinct <= counted_max else max(counted_max + 1, _estimate(_hashes(rows), 12))
+
+
+def _hashes(rows: Rows) -> set[int]:
+    """XXH64 of all values."""
+    return {xxhash.xxh64_intdigest(_hashed_bytes(row.value)) for row in rows}
+
+
+def _estimate(hashes: Iterable[int], lg_k: int) -> int:
+    """HyperLogLog of 2**lg_k registers."""
+    width, registers = 64 - lg_k, [0] * (1 << lg_k)
     for word in hashes:
         registers[word >> width] = max(registers[word >> width], _first_one(word, width))
     return round(_ertl(registers, width))

@@ -7,7 +7,6 @@ decision 0012.
 """
 
 from featurestore.testing.simulation.audit.required import never_met
-from featurestore.testing.simulation.known import KNOWN_FAULTS
 from featurestore.testing.simulation.process import StartStream, StreamParts, StreamProcess
 from featurestore.testing.simulation.schedule import Schedule, Step, as_text, draw_schedule, from_text, shrink
 from featurestore.testing.simulation.search import Finding, Outcome, find, run_schedule, schedule_of
@@ -16,7 +15,6 @@ from featurestore.testing.simulation.stand_ins.log import LogConnection, Simulat
 from featurestore.testing.simulation.stand_ins.store import SimulatedStore
 
 __all__ = [
-    "KNOWN_FAULTS",
     "Finding",
     "LogConnection",
     "Outcome",

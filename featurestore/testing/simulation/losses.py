@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 from featurestore.errors import CorruptData
 from featurestore.online.generation import Generation
-from featurestore.testing.simulation.known import IDS_BEGUN_ANEW, NUMBER_GIVEN_AGAIN
 from featurestore.testing.simulation.process import LANES, PROJECT
 from featurestore.testing.simulation.producer import KEYS
 from featurestore.testing.simulation.world import World
@@ -34,20 +33,11 @@ def lose_key(world: World, draw: random.Random) -> None:
         _remember_checkpoint(world, chosen)
         world.store.delete([chosen])
         world.counts[f"lost {kind}"] += 1
-        if kind == "ids" and IDS_BEGUN_ANEW in world.avoided:
-            world.processes.clear()
-            world.supervise()
 
 
 def lose_record(world: World, draw: random.Random) -> None:
     """The record of all generations goes, or the one of the layout."""
     key = draw.choice((generations_key(PROJECT), layout_key(PROJECT)))
-    if key == generations_key(PROJECT) and (
-        world.must_keep_records or (world.log.incarnation > 1 and NUMBER_GIVEN_AGAIN in world.avoided)
-    ):
-        return
-    if key == generations_key(PROJECT):
-        world.seen_open.clear()
     world.counts["lost generations" if key == generations_key(PROJECT) else "lost layout"] += world.store.delete([key])
 
 
@@ -112,15 +102,13 @@ def _keys_of_kind(world: World, kind: str) -> Iterator[bytes]:
     for generation in _generations(world):
         for lane in range(LANES):
             name = generation.keys.checkpoint(lane)
-            # Until all lanes have been seen open, one without a checkpoint is one that never had any.
-            is_seen = generation.keys.stem in world.seen_open
-            if name in contents and is_seen and name not in world.auditor.lost_checkpoints:
+            if name in contents and name not in world.auditor.lost_checkpoints:
                 if kind == "checkpoint":
                     yield name
                 else:
                     [stored] = world.store.read_groups([[name]])
                     buckets = decode_checkpoint(stored).id_buckets
-                    yield from (generation.keys.id_bucket(lane, bucket) for bucket in buckets)
+                    yield from (generation.keys.id_bucket(lane, bucket) for bucket, _ in buckets)
 
 
 def _is_whole(world: World, generation: Generation, pair: tuple[bytes, bytes]) -> bool:

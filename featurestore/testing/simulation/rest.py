@@ -8,7 +8,6 @@ from featurestore.errors import CorruptData, EventsLost, WriterFenced
 from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.write import bootstrap
 from featurestore.testing.simulation.audit.auditor import WrongAnswer
-from featurestore.testing.simulation.known import CLOCK_STEPS_BACK
 from featurestore.testing.simulation.process import LANES
 from featurestore.testing.simulation.stand_ins.disk import payloads_in
 from featurestore.testing.simulation.world import World
@@ -21,8 +20,7 @@ def run_to_rest(world: World) -> None:
     for client in world.clients:
         client.disarm()
         client.deliver()
-    if CLOCK_STEPS_BACK not in world.avoided:
-        world.skewed.skew_ms = 0
+    world.skewed.skew_ms = 0
     world.processes[:-1] = []
     world.store.delete(world.store.unusable())
     if not any(one.state.is_fed for known in world.catalog.all().values() for one in known):
@@ -44,16 +42,13 @@ def run_to_rest(world: World) -> None:
 
 def _needs_help(world: World) -> bool:
     """Whether the stream has said that the log lacks what it needs: of a generation that is parked, or that waits."""
-    stopped_states = {GenerationState.ROLLED_BACK}
-    if any(world.log.at(number).oldest for number in range(world.log.count)):
-        stopped_states.add(GenerationState.FILLING)
-    stopped = [
-        name
-        for name, known in world.catalog.all().items()
-        if any(one.state in stopped_states for one in known)
-        and not any(one.state is GenerationState.SERVING for one in known)
-    ]
-    return bool(stopped) or isinstance(world.last_error, EventsLost)
+    is_short = any(world.log.at(number).oldest for number in range(world.log.count))
+    for known in world.catalog.all().values():
+        states = {one.state for one in known}
+        is_parked = GenerationState.ROLLED_BACK in states and GenerationState.SERVING not in states
+        if is_parked or (is_short and GenerationState.FILLING in states):
+            return True
+    return isinstance(world.last_error, EventsLost)
 
 
 def _bootstrap_all(world: World) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import dataclass
 
-from featurestore.testing.simulation.known import KNOWN_FAULTS
 from featurestore.testing.simulation.process import StartStream
 from featurestore.testing.simulation.rest import run_to_rest
 from featurestore.testing.simulation.schedule import Schedule, as_text, draw_schedule, shrink
@@ -63,9 +61,9 @@ def schedule_of(seed: int) -> Schedule:
     return draw_schedule(seed, random.Random(seed).randint(10, STEPS_MAX))
 
 
-def run_schedule(schedule: Schedule, start_stream: StartStream, avoided: Collection[str] = KNOWN_FAULTS) -> Outcome:
+def run_schedule(schedule: Schedule, start_stream: StartStream) -> Outcome:
     """Let a schedule happen in a new world, then let it come to rest."""
-    with a_world(start_stream, avoided) as world:
+    with a_world(start_stream) as world:
         try:
             for step in schedule:
                 take_step(world, step)
@@ -75,20 +73,16 @@ def run_schedule(schedule: Schedule, start_stream: StartStream, avoided: Collect
         return Outcome(world.counts, "", world.store.contents())
 
 
-def find(
-    seed: int, start_stream: StartStream, avoided: Collection[str] = KNOWN_FAULTS
-) -> tuple[Counter[str], Finding | None]:
+def find(seed: int, start_stream: StartStream) -> tuple[Counter[str], Finding | None]:
     """Run the schedule of a seed; what was found is made small."""
     schedule = schedule_of(seed)
-    outcome = run_schedule(schedule, start_stream, avoided)
+    outcome = run_schedule(schedule, start_stream)
     if not outcome.failure:
         return outcome.counts, None
     kind = outcome.failure[:KIND_CHARACTERS]
 
     def fails_alike(candidate: Schedule) -> bool:
-        return run_schedule(candidate, start_stream, avoided).failure.startswith(kind)
+        return run_schedule(candidate, start_stream).failure.startswith(kind)
 
     smallest = shrink(schedule, fails_alike)
-    return outcome.counts, Finding(
-        seed, outcome.failure, smallest, run_schedule(smallest, start_stream, avoided).failure
-    )
+    return outcome.counts, Finding(seed, outcome.failure, smallest, run_schedule(smallest, start_stream).failure)

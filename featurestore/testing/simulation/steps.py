@@ -8,17 +8,9 @@ from collections.abc import Callable, Mapping
 from featurestore.errors import CorruptData, InternalError, InvalidRequest, Unavailable, WriterStopped
 from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.write import bootstrap
-from featurestore.testing.simulation.known import (
-    BOOTSTRAP_OF_OLD_TOPIC,
-    CLOCK_STEPS_BACK,
-    NUMBER_GIVEN_AGAIN,
-    TOPIC_READ_IN_PART,
-    TRUNCATED_BESIDE_NEW,
-)
 from featurestore.testing.simulation.losses import evict, lose_key, lose_record, spoil
 from featurestore.testing.simulation.process import LANES, PROJECT
 from featurestore.testing.simulation.producer import DEFINITIONS
-from featurestore.testing.simulation.rest import finish_bootstraps
 from featurestore.testing.simulation.schedule import Step
 from featurestore.testing.simulation.stand_ins.client import FAULTS
 from featurestore.testing.simulation.stand_ins.store import Stored
@@ -79,8 +71,6 @@ def _watch(world: World, draw: random.Random) -> None:
         process.watch()
         if process.is_running:
             process.commit()
-    if world.process.is_running:
-        world.note_seen_open()
 
 
 def _pass_time(world: World, draw: random.Random) -> None:
@@ -101,10 +91,8 @@ def _deliver(world: World, draw: random.Random) -> None:
 
 
 def _jump_clock(world: World, draw: random.Random) -> None:
-    jump_ms = draw.choice((2_000, -2_000, 30_000, -30_000, 3_600_000, -3_600_000))
-    if jump_ms > 0 or CLOCK_STEPS_BACK not in world.avoided:
-        world.skewed.skew_ms += jump_ms
-        world.counts["clock jumped"] += 1
+    world.skewed.skew_ms += draw.choice((2_000, -2_000, 30_000, -30_000, 3_600_000, -3_600_000))
+    world.counts["clock jumped"] += 1
 
 
 def _crash(world: World, draw: random.Random) -> None:
@@ -201,26 +189,11 @@ def _add_partition(world: World, draw: random.Random) -> None:
 def _truncate(world: World, draw: random.Random) -> None:
     number = draw.randrange(world.log.count)
     partition = world.log.at(number)
-    first = draw.randint(partition.oldest, partition.end)
-    if TRUNCATED_BESIDE_NEW in world.avoided:
-        first = min([first, *world.positions_of(number)])
-        world.copies = [world.copy()]
-    world.log.truncate(number, first)
+    world.log.truncate(number, draw.randint(partition.oldest, partition.end))
     world.counts["log truncated"] += 1
 
 
 def _make_anew(world: World, draw: random.Random) -> None:
-    if TOPIC_READ_IN_PART in world.avoided:
-        # Every lane comes to know how far it has read, and no older store comes back that does not.
-        if BOOTSTRAP_OF_OLD_TOPIC in world.avoided:
-            finish_bootstraps(world)
-        world.processes.clear()
-        world.catch_up()
-        if not world.process.is_running or world.wanting() or not world.is_read_by_all_lanes():
-            return
-        world.copies = [world.copy()]
-    if NUMBER_GIVEN_AGAIN in world.avoided:
-        world.delete_strays()
     world.log.make_anew(draw.randint(1, 2))
     world.counts["topic made anew"] += 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,6 @@ from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.write import bootstrap
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.simulation.audit.auditor import Auditor
-from featurestore.testing.simulation.known import (
-    KNOWN_FAULTS,
-    LANES_AFTER_PLAN,
-    RECORD_AND_CHECKPOINT,
-)
 from featurestore.testing.simulation.process import (
     LANES,
     PROJECT,
@@ -61,7 +56,6 @@ class StoreCopy:
     begins: dict[tuple[bytes, int], Begin]
     lost_checkpoints: dict[bytes, bytes]
     unknowable: set[tuple[str, bytes]]
-    seen_open: set[str]
 
 
 class World:
@@ -71,17 +65,13 @@ class World:
         start_stream: starts a stream process.
         disk: of the dead letters.
         letters: where they are.
-        avoided: known faults that steps go around.
 
     Attributes:
         counts: how often what happened.
     """
 
-    def __init__(
-        self, start_stream: StartStream, disk: Disk, letters: Path, avoided: Collection[str] = KNOWN_FAULTS
-    ) -> None:
+    def __init__(self, start_stream: StartStream, disk: Disk, letters: Path) -> None:
         self._start_stream = start_stream
-        self.avoided = avoided
         self.disk = disk
         self.letters = letters
         self.counts: Counter[str] = Counter()
@@ -97,7 +87,6 @@ class World:
         self.processes: list[StreamProcess] = []
         self.last_error: BaseException | None = None
         self.begun: list[Generation] = []
-        self.seen_open: set[str] = set()
         self.bootstrapped: dict[str, dict[Place, int]] = {}
         self.copies: list[StoreCopy] = [self.copy()]
         self.start()
@@ -132,8 +121,6 @@ class World:
             on_letters=self._note_letters,
         )
         self.processes.append(self._start_stream(parts))
-        if self.process.is_running and LANES_AFTER_PLAN in self.avoided:
-            self.process.commit()
         self.judge()
 
     def new_client(self) -> StoreClient:
@@ -169,52 +156,6 @@ class World:
             self.processes[-1:] = []
             self.start()
 
-    @property
-    def must_keep_records(self) -> bool:
-        """Whether a checkpoint is missing that only the record of its generation witnesses."""
-        contents = self.store.contents()
-        is_lost = any(name not in contents for name in self.auditor.lost_checkpoints)
-        return is_lost and RECORD_AND_CHECKPOINT in self.avoided
-
-    def note_seen_open(self) -> None:
-        """A stream has looked after its generations: from now on a lane without a checkpoint has lost it."""
-        contents = self.store.contents()
-        for known in self.catalog.all().values():
-            for generation in known:
-                names = [generation.keys.checkpoint(lane) for lane in range(LANES)]
-                if generation.state.is_fed and all(name in contents for name in names):
-                    self.seen_open.add(generation.keys.stem)
-
-    def is_read_by_all_lanes(self) -> bool:
-        """Whether every lane of every generation that is fed knows a position of every partition, or none does."""
-        for known in self.catalog.all().values():
-            for generation in known:
-                of_lanes = [
-                    {partition for _, partition, _ in self.checkpoint(generation, lane).positions}
-                    for lane in range(LANES)
-                ]
-                if any(partitions != of_lanes[0] for partitions in of_lanes):
-                    return False
-        return True
-
-    def delete_strays(self) -> None:
-        """Delete what no generation of the record owns: the record was lost, or is an older one."""
-        stems = tuple(one.keys.stem + "/" for known in self.catalog.all().values() for one in known)
-        strays = [key for key in self.store.contents() if not key.startswith(RECORDS_TAG)]
-        self.store.delete([key for key in strays if not key.decode().partition("}")[2].startswith(stems)])
-
-    def positions_of(self, number: int) -> list[int]:
-        """How far each lane of each generation has read a partition of the topic as it is now; not at all is 0."""
-        reached = []
-        for known in self.catalog.all().values():
-            for generation in known:
-                for lane in range(LANES):
-                    begin = self.auditor.begins.get((generation.keys.checkpoint(lane), number))
-                    is_same = begin is not None and begin[0] == self.log.incarnation
-                    of_lane = {at: offset for _, at, offset in self.checkpoint(generation, lane).positions}
-                    reached.append(of_lane.get(number, 0) if is_same else 0)
-        return reached
-
     def checkpoint(self, generation: Generation, lane: int) -> Checkpoint:
         """What a lane has applied."""
         name = generation.keys.checkpoint(lane)
@@ -229,12 +170,11 @@ class World:
             dict(auditor.begins),
             dict(auditor.lost_checkpoints),
             set(auditor.unknowable),
-            set(self.seen_open),
         )
 
     def restore(self, draw: random.Random, tag: bytes = b"") -> None:
         """The store, or one node of a cluster, comes back as an older copy of itself."""
-        if not self.copies or (tag == RECORDS_TAG and self.must_keep_records):
+        if not self.copies:
             return
         copy, auditor = draw.choice(self.copies), self.auditor
         self.store.restore(copy.store, lambda key: key.startswith(tag))
@@ -244,8 +184,6 @@ class World:
         lost = {key: said for key, said in copy.lost_checkpoints.items() if key.startswith(tag)}
         auditor.lost_checkpoints.update(lost)
         auditor.unknowable |= copy.unknowable
-        if RECORDS_TAG.startswith(tag):
-            self.seen_open = set(copy.seen_open)
         self.counts["store went back"] += 1
 
     def check(self, draw: random.Random, *, is_everything: bool = False) -> None:
@@ -315,7 +253,7 @@ class World:
 
 
 @contextmanager
-def a_world(start_stream: StartStream, avoided: Collection[str] = KNOWN_FAULTS) -> Iterator[World]:
+def a_world(start_stream: StartStream) -> Iterator[World]:
     """A new world; nothing is left of it."""
     with small_world() as disk, tempfile.TemporaryDirectory() as directory:
-        yield World(start_stream, disk, Path(directory), avoided)
+        yield World(start_stream, disk, Path(directory))

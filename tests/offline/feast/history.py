@@ -26,11 +26,11 @@ from featurestore.offline.event_log.writer import PartitionRows, PartitionWriter
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
-from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent, naive_value
 from featurestore.testing.oracle.tolerance import agrees, magnitude
+from featurestore.testing.writers import open_writer
 from featurestore.wire.entity_key import encode_key
 from featurestore.wire.payloads import EventDecoder, RawBatch
 
@@ -303,8 +303,7 @@ def stream_payments(store_url: str, view: ViewSpec, payments: Sequence[dict[str,
     store = connect(store_url)
     catalog = GenerationCatalog(store, PROJECT)
     lanes = catalog.lane_count(4)
-    writer = ViewWriter(store, catalog.register(view), lanes=range(lanes), clock=ManualClock(now_ms=NOON_MS))
-    writer.open()
+    writer = open_writer(store, catalog.register(view), lanes, ManualClock(now_ms=NOON_MS))
     writer.write([keyed_batch(writer.generation.view, naive_events(payments, view), lane_count=lanes)])
     store.close()
 

@@ -20,6 +20,7 @@ from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent, NaiveValue, naive_found, naive_value
 from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS
+from featurestore.testing.writers import open_writer
 
 from feast import FeatureStore  # isort: skip  # after featurestore.definitions, which makes its import fast
 
@@ -52,9 +53,7 @@ class Stand:
         catalog = GenerationCatalog(self.store, PROJECT)
         catalog.lane_count(LANES)
         view = self.view(view_name)
-        writer = ViewWriter(self.store, catalog.register(view), lanes=range(LANES), clock=self.clock)
-        writer.open()
-        return writer
+        return open_writer(self.store, catalog.register(view), LANES, self.clock)
 
     def stream(self, view_name: str, events: Sequence[NaiveEvent]) -> None:
         """Feed events to a stream view."""

@@ -23,12 +23,12 @@ from featurestore.online.generation import GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.online.write.plain_writer import delete_project
-from featurestore.online.write.writer import ViewWriter
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.servers import RedisServer, redis_server
 from featurestore.testing.strategies import event_streams, read_times
+from featurestore.testing.writers import open_writer
 from tests.online.feast.stand import (
     LANES,
     NOT_FOUND,
@@ -136,8 +136,7 @@ def test_a_promoted_generation_answers_within_a_second(stand: Stand) -> None:
     catalog.lane_count(LANES)
     features = tuple(feature for feature in view.features if feature.name != "card_count_1h")
     old = catalog.register(replace(view, features=features))
-    writer = ViewWriter(stand.store, old, lanes=range(LANES), clock=stand.clock)
-    writer.open()
+    writer = open_writer(stand.store, old, LANES, stand.clock)
     writer.write([keyed_batch(old.view, payments(10, key=b"c-1"), lane_count=LANES)])
     asked = ["card_activity:card_count_1d", "card_activity:card_count_1h"]
     before = stand.cells(asked, [{"card_id": "c-1"}])

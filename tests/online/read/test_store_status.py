@@ -14,11 +14,11 @@ from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.store_status import look_over
 from featurestore.online.redis.store import RedisStore, connect
-from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
+from featurestore.testing.writers import open_writer
 
 PROJECT = "tests"
 LANES = 4
@@ -38,8 +38,7 @@ def fill(store: RedisStore) -> None:
     """Write some payments of a few cards, a second apart."""
     catalog = GenerationCatalog(store, PROJECT)
     catalog.lane_count(LANES)
-    writer = ViewWriter(store, catalog.register(VIEW), lanes=range(LANES), clock=CLOCK)
-    writer.open()
+    writer = open_writer(store, catalog.register(VIEW), LANES, CLOCK)
     events = [NaiveEvent(b"card-%d" % (n % CARDS), ANCHOR_MS + n * 1_000, b"id-%d" % n, {}) for n in range(EVENTS)]
     writer.write([keyed_batch(VIEW, events, lane_count=LANES)])
     writer.close()

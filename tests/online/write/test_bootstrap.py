@@ -29,6 +29,7 @@ from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent, naive_found, naive_value
 from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases
+from featurestore.testing.writers import open_writer
 from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.entity_key import lane_of
 from tests.online.write.writing import LANES, PROJECT, assert_equals_oracle, copy_of, events_of, view_of
@@ -53,6 +54,7 @@ class Recorded:
     view: ViewSpec
     rows: Sequence[NaiveEvent]
     positions: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    incarnations: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     def parts(self, lane: int) -> Iterator[Part]:
         """All events of the lane in one part."""
@@ -88,9 +90,7 @@ def clock() -> ManualClock:
 
 def writer_of(store: RedisStore, generation: Generation) -> ViewWriter:
     """The stream's writer of a generation."""
-    writer = ViewWriter(store, generation, lanes=range(LANES), clock=clock())
-    writer.open()
-    return writer
+    return open_writer(store, generation, LANES, clock())
 
 
 def dying(store: RedisStore, commits: int, *, is_applied: bool) -> OnlineStore:

@@ -10,6 +10,7 @@ from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import Reader
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.write.writer import ViewWriter
+from featurestore.testing import writers
 from featurestore.testing.answers import stored_answers
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent, naive_found, naive_value
@@ -39,15 +40,13 @@ def open_writer(
     """A writer of all lanes of the view's generation."""
     catalog = GenerationCatalog(store, PROJECT)
     catalog.lane_count(LANES)
-    writer = ViewWriter(
+    return writers.open_writer(
         store,
         catalog.register(view),
-        lanes=range(LANES),
-        clock=clock or ManualClock(now_ms=ANCHOR_MS + 1_000 * DAY_MS),
+        LANES,
+        clock or ManualClock(now_ms=ANCHOR_MS + 1_000 * DAY_MS),
         compaction_pause_ms=compaction_pause_ms,
     )
-    writer.open()
-    return writer
 
 
 def events_of(count: int, *, keys: int = 5, step_ms: int = 1_000, first: int = 0) -> list[NaiveEvent]:

@@ -55,7 +55,7 @@ ANSWERS: dict[str, object] = {
     "ewma_count(10ms)": 1 / 512 + 1 / 256 + 1 / 32 + 1 / 2,
     "ewma_mean(10ms)": pytest.approx((5 + 2 + 16 + 256) / (1 + 2 + 16 + 256)),
     "count_distinct(2)": 2,
-    "count_distinct(1)": None,
+    "count_distinct(1)": 2,
     "histogram(2)": {"5": 1, "1": 3},
     "histogram(1)": None,
     "mode(2)": 1,
@@ -209,6 +209,18 @@ def test_a_mean_outlives_the_decay_of_all_its_weights() -> None:
     assert answer("ewma_sum(1ms)", events, 10_000) == 0.0
 
 
+def test_distinct_values_are_counted_up_to_the_bound_or_a_thousand() -> None:
+    """Above, the estimate: no less than one more than the bound, even where it is too low."""
+    numbers = range(1, 3_001)
+    estimates = {size: over("approx_count_distinct(12)", *numbers[:size]) for size in range(1_101, 3_000, 100)}
+    low = next(size for size, estimate in estimates.items() if isinstance(estimate, int) and estimate < size)
+
+    assert [over("count_distinct(2)", *numbers[:size]) for size in (999, 1_000)] == [999, 1_000]
+    assert over("count_distinct(2)", *numbers[:1_501]) == estimates[1_501] != 1_501
+    assert over("count_distinct(3000)", *numbers) == 3_000
+    assert over(f"count_distinct({low - 1})", *numbers[:low]) == low
+
+
 def test_sketches_are_as_near_as_they_promise() -> None:
     """The numbers 1 to 20,000: three standard errors of 1.04 / 2**(lg_k / 2), one percent of a value; few are exact."""
     numbers = range(1, 20_001)
@@ -218,5 +230,6 @@ def test_sketches_are_as_near_as_they_promise() -> None:
         assert estimate == pytest.approx(20_000, rel=3 * 1.04 / 2 ** (lg_k / 2))
         assert estimate != 20_000
     assert over("approx_count_distinct(12)", *numbers[:1_000]) == 1_000
+    assert [over(f"count_distinct({bound})", *numbers) for bound in (2, 1_500, 10_000)] == [estimate] * 3
     assert [over("median", value) for value in (-1.99, 0.0, 2**62)] == pytest.approx([-1.99, 0.0, 2**62], rel=0.01)
     assert over("approx_percentile(0.01, 0.5, 0.99)", *numbers) == pytest.approx([200, 10_000, 19_800], rel=0.01)

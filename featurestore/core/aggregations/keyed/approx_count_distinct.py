@@ -24,12 +24,12 @@ from featurestore.core.aggregations.base import ANY_TYPE, AggregationBase, Lower
 from featurestore.core.aggregations.keyed.distinct_kernels import (
     DENSE,
     SPARSE,
+    coupons_of,
     estimate_distinct,
     fill_registers,
-    hash_coupons,
 )
 from featurestore.core.aggregations.keyed.kernels import TOO_MANY
-from featurestore.core.aggregations.keyed.states import KeyedPart, StateLayout, keys_of
+from featurestore.core.aggregations.keyed.states import KeyedPart, StateLayout, keys_of, replace_too_many
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array
 from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles.parts import Array, EventRows, FieldValues, Part
@@ -39,8 +39,6 @@ LG_K_MIN, LG_K_MAX = 8, 16
 
 REGISTERS_PER_COUPON = 4
 """A sketch is dense as soon as its coupons would take about as many bytes as its registers."""
-
-_NUMBER_BYTES = 8
 
 
 class DistinctSketch(KeyedPart):
@@ -67,13 +65,11 @@ class DistinctSketch(KeyedPart):
         if not len(many):
             return merged
         assert (buffer[merged.begins[many]] == TOO_MANY).all(), "a sketch with a coupon has more than one byte"
-        sketch_bytes = 1 + (1 << self.lg_k)
-        out = np.empty(len(many) * sketch_bytes, dtype=np.uint8)
+        out = np.empty((len(many), 1 + (1 << self.lg_k)), dtype=np.uint8)
         begins, ends = np.ascontiguousarray(states.begins), np.ascontiguousarray(states.ends)
-        fill_registers(np.frombuffer(states.buffer, np.uint8), begins, ends, lows[many], highs[many], self.lg_k, out)
-        merged.begins[many] = len(buffer) + sketch_bytes * np.arange(len(many))
-        merged.ends[many] = merged.begins[many] + sketch_bytes
-        return BlobRow(merged.buffer + out.tobytes(), merged.begins, merged.ends)
+        data = np.frombuffer(states.buffer, np.uint8)
+        fill_registers(data, begins, ends, lows[many], highs[many], self.lg_k, out.reshape(-1))
+        return replace_too_many(merged, many, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +113,3 @@ def count_of(state: bytes, lg_k: int) -> int:
     if data[0] == DENSE:
         return round(estimate_distinct(data, lg_k))
     return int(np.count_nonzero(data[1:] < 0x80))  # a varint ends with such a byte
-
-
-def coupons_of(keys: ColumnValues | BlobRow) -> Int64Array:
-    """(N,) coupons of texts, or of numbers as 8 bytes."""
-    if not isinstance(keys, BlobRow):
-        numbers = np.asarray(keys.values)
-        begins = _NUMBER_BYTES * np.arange(len(numbers))
-        keys = BlobRow(numbers.astype("<i8").tobytes(), begins, begins + _NUMBER_BYTES)
-    coupons = np.empty(len(keys), dtype=np.int64)
-    spans = np.ascontiguousarray(keys.begins), np.ascontiguousarray(keys.ends)
-    hash_coupons(np.frombuffer(keys.buffer, np.uint8), *spans, coupons)
-    return coupons

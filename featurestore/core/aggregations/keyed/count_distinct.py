@@ -1,7 +1,8 @@
-"""count_distinct: how many different values, exactly, up to a bound.
+"""count_distinct: how many different values; exactly while they are held, from a HyperLogLog sketch beyond.
 
-Holistic (Gray et al. 1997): no bounded accumulator counts any number of distinct values, hence the bound. Beyond it
-`approx_count_distinct` estimates.
+Holistic (Gray et al. 1997): no bounded accumulator counts any number of distinct values exactly, hence the bound. What
+is beyond it is the busiest merchant, or the card that is tried at every shop: there the number is the signal, and a
+null would read as "no data".
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.aggregations.base import ANY_TYPE, AggregationBase, Lowered
-from featurestore.core.aggregations.keyed.states import Multiset, each_multiset
+from featurestore.core.aggregations.keyed.multiset import Multiset, count_of, held_values
 from featurestore.core.events import Int64Array
 from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles.parts import Array, Part
@@ -20,7 +21,11 @@ from featurestore.core.tiles.parts import Array, Part
 
 @dataclass(frozen=True, slots=True)
 class CountDistinct(AggregationBase):
-    """Number of distinct non-null values; 0 over none, null above `bound`."""
+    """Number of distinct non-null values; 0 over none, never null.
+
+    Exact up to `bound`, and up to 1,000 if that is lower. Above, an estimate by HyperLogLog with 4,096 registers: its
+    standard error is 1.6 %, and it is never less than the first number that is not exact. Exactly mergeable.
+    """
 
     bound: int
     input_types = ANY_TYPE
@@ -40,10 +45,10 @@ class CountDistinct(AggregationBase):
         return (Multiset(column, self.bound),)
 
     def lower(self, fields: Sequence[Array], as_of_ms: Int64Array) -> Lowered:
-        """How many there are."""
+        """How many there are, or about how many."""
         (states,) = fields
-        counts = np.zeros(states.shape, dtype=np.int64)
-        null = np.array([len(state) > 0 for state in states.ravel()], dtype=np.bool_).reshape(states.shape)
-        for place, entries in each_multiset(states, self.bound):
-            counts[place], null[place] = len(entries), False
-        return Lowered(counts, null)
+        counts, held = np.zeros(states.shape, dtype=np.int64), held_values(self.bound)
+        for place, state in np.ndenumerate(states):
+            if state:
+                counts[place] = count_of(state, held)
+        return Lowered(counts)

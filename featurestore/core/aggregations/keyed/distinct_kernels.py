@@ -1,4 +1,4 @@
-"""Compiled loops of the distinct sketch: XXH64 of values, registers, and Ertl's estimate.
+"""Compiled loops of distinct counts: XXH64 of values, HyperLogLog's registers, and Ertl's estimate.
 
 A hash h of 64 bits becomes a coupon of 32: its first 26 bits, then the rank (position of the first 1, from 1) of the
 38 bits that follow. A sketch of 2**lg_k registers reads from a coupon which register it is for (the first lg_k bits)
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from featurestore.core.compiled import BYTES, FLAGS, FLOAT, INT, INTS, compiled, inlined
-from featurestore.core.events import Int64Array
+from featurestore.core.events import BlobRow, ColumnValues, Int64Array
 from featurestore.core.tiles.parts import Array
 
 SPARSE, DENSE = 1, 2
@@ -21,6 +21,7 @@ SPARSE, DENSE = 1, 2
 COUPON_BITS = 26
 RANK_BITS = 6
 
+_NUMBER_BYTES = 8
 _REST_BITS = 64 - COUPON_BITS
 _PRIME_1, _PRIME_2, _PRIME_3 = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
 _PRIME_4, _PRIME_5 = 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5
@@ -90,6 +91,37 @@ def _rank(word: Any, bits: int) -> Any:
     return rank
 
 
+@inlined
+def _read_coupon(coupon: Any, lg_k: int) -> Any:
+    """Which register a coupon is for, and the rank that it says."""
+    between = COUPON_BITS - lg_k
+    prefix = coupon >> np.uint64(RANK_BITS)
+    rank: Any = _rank(prefix, between)
+    if rank > between:
+        rank = between + np.int64(coupon & np.uint64((1 << RANK_BITS) - 1))
+    return np.int64(prefix >> np.uint64(between)), np.uint8(rank)
+
+
+@inlined
+def _raise_all(mine: Array, other: Array) -> Any:
+    """The maximum of each register; returns how many there are."""
+    for register in range(len(mine)):
+        mine[register] = max(mine[register], other[register])
+    return len(mine)
+
+
+def coupons_of(keys: ColumnValues | BlobRow) -> Int64Array:
+    """(N,) coupons of texts, or of numbers as 8 bytes."""
+    if not isinstance(keys, BlobRow):
+        numbers = np.asarray(keys.values)
+        begins = _NUMBER_BYTES * np.arange(len(numbers))
+        keys = BlobRow(numbers.astype("<i8").tobytes(), begins, begins + _NUMBER_BYTES)
+    coupons = np.empty(len(keys), dtype=np.int64)
+    spans = np.ascontiguousarray(keys.begins), np.ascontiguousarray(keys.ends)
+    hash_coupons(np.frombuffer(keys.buffer, np.uint8), *spans, coupons)
+    return coupons
+
+
 @compiled(INT, BYTES, INTS, INTS, INTS)
 def hash_coupons(data: Array, begins: Int64Array, ends: Int64Array, coupons: Int64Array) -> int:
     """The coupons of N byte strings.
@@ -129,7 +161,6 @@ def fill_registers(
         out: (W * (1 + 2**lg_k),) receives the sketches, one after another.
     """
     registers = 1 << lg_k
-    between = COUPON_BITS - lg_k
     for window in range(len(lows)):
         base = window * (registers + 1)
         out[base] = DENSE
@@ -138,9 +169,7 @@ def fill_registers(
         for row in range(lows[window], highs[window]):
             at, end = begins[row], row_ends[row]
             if at < end and data[at] == DENSE:
-                other = data[at + 1 : end]
-                for register in range(registers):
-                    mine[register] = max(mine[register], other[register])
+                _raise_all(mine, data[at + 1 : end])
                 continue
             coupon, is_first = np.uint64(0), True
             at += 1
@@ -154,18 +183,58 @@ def fill_registers(
                 at += 1
                 coupon = number >> np.uint64(1) if is_first else coupon + number
                 is_first = False
-                prefix = coupon >> np.uint64(RANK_BITS)
-                rank: Any = _rank(prefix, between)
-                if rank > between:
-                    rank = between + np.int64(coupon & np.uint64((1 << RANK_BITS) - 1))
-                place = np.int64(prefix >> np.uint64(between))
-                mine[place] = max(mine[place], np.uint8(rank))
+                place, rank = _read_coupon(coupon, lg_k)
+                mine[place] = max(mine[place], rank)
     return 0
+
+
+@compiled(INT, INTS, INTS, BYTES, INTS, INTS, INTS, INTS, INT, FLAGS)
+def fill_registers_by_coupons(
+    coupons: Int64Array,
+    firsts: Int64Array,
+    data: Array,
+    begins: Int64Array,
+    row_ends: Int64Array,
+    lows: Int64Array,
+    highs: Int64Array,
+    lg_k: int,
+    out: Array,
+) -> int:
+    """Count ranges of rows that have coupons or registers; returns the number of rows that have neither.
+
+    Args:
+        coupons: of all rows, one row after another.
+        firsts: (N + 1,) where each row's begin.
+        data: holds the registers of rows without coupons, each behind a byte.
+        begins: (N,) where each row's bytes begin.
+        row_ends: (N,) where they end.
+        lows: (W,) first row of each range.
+        highs: (W,) row behind its last.
+        lg_k: binary logarithm of the number of registers.
+        out: (W * (1 + 2**lg_k),) zeros; receives the registers, each range's behind a byte that stays.
+    """
+    registers, wrong = 1 << lg_k, 0
+    places, ranks = np.empty(len(coupons), np.uint16), np.empty(len(coupons), np.uint8)
+    for index in range(len(coupons)):
+        places[index], ranks[index] = _read_coupon(np.uint64(coupons[index]), lg_k)
+    for window in range(len(lows)):
+        base = window * (registers + 1)
+        mine = out[base + 1 : base + 1 + registers]
+        for row in range(lows[window], highs[window]):
+            for index in range(firsts[row], firsts[row + 1]):
+                mine[places[index]] = max(mine[places[index]], ranks[index])
+            if firsts[row] < firsts[row + 1]:
+                continue
+            if row_ends[row] - begins[row] == registers + 1:
+                _raise_all(mine, data[begins[row] + 1 : row_ends[row]])
+            else:
+                wrong += 1
+    return wrong
 
 
 @compiled(FLOAT, BYTES, INT)
 def estimate_distinct(sketch: Array, lg_k: int) -> float:
-    """How many distinct values filled the registers of a dense sketch.
+    """How many distinct values filled 2**lg_k registers, which stand behind a byte as in a dense sketch.
 
     Source: Ertl, "New cardinality estimation algorithms for HyperLogLog sketches", 2017, algorithm 6: unbiased from
     zero up, without tables and without a switch between estimators.

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.aggregations.base import ANY_TYPE, AggregationBase, Lowered
-from featurestore.core.aggregations.keyed.states import Multiset, each_multiset, no_answers
+from featurestore.core.aggregations.keyed.multiset import Multiset, each_multiset
+from featurestore.core.aggregations.keyed.states import no_answers
 from featurestore.core.events import Int64Array
 from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles.parts import Array, Part

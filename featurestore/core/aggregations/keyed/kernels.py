@@ -4,7 +4,8 @@
     entry     key | integers, zigzag varints | floats, 8 bytes little-endian
     key       INT    the first as a zigzag varint, then the distance to the one before as a varint
               TEXT   length as a varint, bytes; in the order of bytes
-    too many  one byte that is not the tag: the state held more keys than it may, and absorbs whatever is merged in
+    too many  a byte that is not the tag: the state held more keys than it may, and absorbs whatever is merged in. It is
+              written alone; what a part then puts behind it is not looked at here
 
 One call merges many windows over shared rows (a lookup) or many runs of rows (a compaction). Rows are decoded once, a
 hash table finds equal keys, the distinct ones are sorted, and every window is a pass of additions in the order of keys:
@@ -318,6 +319,8 @@ def merge_keyed(
 ) -> int:
     """Merge the states of W ranges of rows, one after another into `out`; returns the number of bytes written.
 
+    Keys are read only where a range without a row of too many needs them.
+
     Args:
         data: holds the states.
         begins: (N,) where each row's begins.
@@ -335,7 +338,8 @@ def merge_keyed(
         last = first + windows_a_span
         low, high, size = lows[first:last].min(), highs[first:last].max(), 0
         for row in range(low, high):
-            size += row_ends[row] - begins[row]
+            if begins[row] < row_ends[row] and data[begins[row]] == shape[1]:
+                size += row_ends[row] - begins[row]
         room, rows = max(room, size // (1 + shape[2] + _FLOAT_BYTES * shape[3]) + 4), max(rows, high - low)
     free = np.empty((9, room), np.int64)
     entries = _Entries(data, free[0], free[1], np.empty((len(merges), room), np.int64))
@@ -349,7 +353,14 @@ def merge_keyed(
             begin, end = begins[row], row_ends[row]
             is_whole = begin == end or data[begin] == shape[1]
             lost[row - low + 1] = lost[row - low] + (0 if is_whole else 1)
-            if begin < end and is_whole:
+        from_row, to_row = high, low
+        for window in range(first, last):
+            begin, end = lows[window], max(lows[window], highs[window])
+            if lost[end - low] == lost[begin - low]:
+                from_row, to_row = min(from_row, begin), max(to_row, end)
+        for row in range(low, high):
+            begin, end = begins[row], row_ends[row]
+            if from_row <= row < to_row and begin < end and data[begin] == shape[1]:
                 count = _decode(entries, begin, end, shape, count)
             firsts[row - low + 1] = count
         keys = held[: _rank(entries, shape[0], count, ranks)]
@@ -397,3 +408,27 @@ def decode_keyed(data: Array, shape: Int64Array, keys: Int64Array, ends: Int64Ar
     `keys`, `ends` and `bits` receive them as in `_Entries`.
     """
     return int(_decode(_Entries(data, keys, ends, bits), 0, len(data), shape, 0))
+
+
+@compiled(INT, BYTES, INTS, INTS, INTS, INTS, INTS, INT_MATRIX, INTS)
+def decode_rows(
+    data: Array,
+    begins: Int64Array,
+    row_ends: Int64Array,
+    shape: Int64Array,
+    keys: Int64Array,
+    ends: Int64Array,
+    bits: Int64Array,
+    firsts: Int64Array,
+) -> int:
+    """The entries of N states, one after another; a state of too many keys has none. Returns how many there are.
+
+    `keys`, `ends` and `bits` receive them as in `_Entries`, `firsts` (N + 1,) where each state's begin; the rest is as
+    in `merge_keyed`.
+    """
+    count, firsts[0] = 0, 0
+    for row in range(len(begins)):
+        if begins[row] < row_ends[row] and data[begins[row]] == shape[1]:
+            count = _decode(_Entries(data, keys, ends, bits), begins[row], row_ends[row], shape, count)
+        firsts[row + 1] = count
+    return count

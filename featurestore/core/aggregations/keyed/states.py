@@ -12,14 +12,14 @@ differ in what the key is, which numbers it has, and what happens when there are
     time              merging: see `kernels`
     space             bounded by the limit
 
-A tile that holds more distinct values than a bounded state may forgets them all and says so, for ever: whatever it is
-merged into holds too many as well. So whether an answer is given depends on the set of values in the window and on
-nothing else. All bounds up to SHARED_BOUND share one part, so a column's values are stored once.
+A tile that holds more keys than a bounded state may forgets them all and says so, for ever: whatever it is merged into
+holds too many as well. So whether an answer is given depends on the set of keys in the window and on nothing else. What
+it says in their place is the part's: nothing, or how many they were (`multiset`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +68,7 @@ UNLIMITED = 1 << 62
 ONCE = np.ones(1, dtype=np.int64)
 """The count of a key that was just lifted."""
 
-_SHARED_WINDOWS_MAX = 64
+SHARED_WINDOWS_MAX = 64
 """Each window passes over all keys of the rows that it shares with others: worth it for a lookup, not for history."""
 
 _FLOAT_BYTES = 8
@@ -221,7 +221,7 @@ class KeyedPart(PartBase):
         """All ranges in one call; the few of a lookup, which overlap, share the work of reading their rows."""
         states = mine[0]
         assert isinstance(states, BlobRow)
-        return (self.merge_states(states, lows, highs, len(lows) if len(lows) <= _SHARED_WINDOWS_MAX else 1),)
+        return (self.merge_states(states, lows, highs, len(lows) if len(lows) <= SHARED_WINDOWS_MAX else 1),)
 
     def merge_states(self, states: BlobRow, lows: Int64Array, highs: Int64Array, windows_a_span: int) -> BlobRow:
         """States of W ranges of rows, of which `windows_a_span` after another share their rows; see `merge_keyed`."""
@@ -259,35 +259,6 @@ class ValueCounts(KeyedPart):
         return {"state": self.lift_entries(keys_of(values, self.column.type), values.valid, [ONCE])}
 
 
-SHARED_BOUND = 1_000
-"""Smallest bound of a part; answers with a lower bound are null above it all the same."""
-
-DISTINCT_MAX = 10_000
-"""Highest bound: some 100 KB a tile of numbers."""
-
-
-class Multiset(ValueCounts):
-    """Non-null values of a column with their counts.
-
-    Args:
-        column: whose values.
-        bound: number of distinct values of which an answer is wanted.
-    """
-
-    def __init__(self, column: Column, bound: int) -> None:
-        held = max(bound, SHARED_BOUND)
-        super().__init__(f"multiset({column.name},{held})", column, limit=held)
-
-
-def each_multiset(states: Array, bound: int) -> Iterator[tuple[tuple[int, int], Entries]]:
-    """Place and entries of every state that is not empty and holds at most `bound` values; (K, R) states."""
-    for place, state in np.ndenumerate(states):
-        if state and not is_too_many(state):
-            entries = read_state(state)
-            if len(entries) <= bound:
-                yield (place[0], place[1]), entries
-
-
 def no_answers(shape: Sequence[int]) -> ObjectArray:
     """(K, R) objects to fill in; 0 stands where there is no answer."""
     answers: ObjectArray = np.empty(tuple(shape), dtype=np.object_)
@@ -298,6 +269,19 @@ def no_answers(shape: Sequence[int]) -> ObjectArray:
 def is_too_many(state: bytes) -> bool:
     """Whether the state held more keys than it may."""
     return state[:1] == bytes((TOO_MANY,))
+
+
+def replace_too_many(merged: BlobRow, rows: Int64Array, states: Array) -> BlobRow:
+    """Merged states with longer ones in the place of single bytes of too many keys.
+
+    Args:
+        merged: W states, as `merge_states` of a keyed part gives them; its spans are changed.
+        rows: (M,) which of them had too many keys.
+        states: (M, B) bytes of the states that take their places.
+    """
+    begins = len(merged.buffer) + states.shape[1] * np.arange(len(rows))
+    merged.begins[rows], merged.ends[rows] = begins, begins + states.shape[1]
+    return BlobRow(b"".join((merged.buffer, states.reshape(-1).data)), merged.begins, merged.ends)
 
 
 def read_state(state: bytes, int_count: int = 1, float_count: int = 0) -> Entries:

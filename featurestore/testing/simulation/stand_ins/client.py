@@ -161,10 +161,11 @@ class StoreClient:
         """Where it has begun partitions, if its checkpoint has arrived."""
         if self._store.read_groups([[lane.checkpoint_key]]) != [lane.replacement]:
             return
-        known = {number for _, number, _ in decode_checkpoint(lane.expected).positions}
+        # Of a partition at offset 0 nothing was read: whatever topic is there by then may still be the first.
+        before = {number: offset for _, number, offset in decode_checkpoint(lane.expected).positions}
         stem = lane.checkpoint_key.decode().partition("}")[2].rpartition("/")[0]
-        for _, number, _ in decode_checkpoint(lane.replacement).positions:
-            if number not in known:
+        for _, number, offset in decode_checkpoint(lane.replacement).positions:
+            if not before.get(number) and offset != before.get(number):
                 self._begins[lane.checkpoint_key, number] = self.starts[stem, number]
 
     def _write(self, write: Callable[[], bool]) -> bool:

@@ -135,10 +135,10 @@ class LogConnection:
         self._require_same(source)
         return dict.fromkeys(partitions, f"topic-{self._log.incarnation}")
 
-    def open(self, source: SourceSpec, partition: int, start: int | None) -> SimulatedReader:
+    def open(self, source: SourceSpec, partition: int, start: int | None, needed: int | None = None) -> SimulatedReader:
         """See SourceLog."""
         self._require_same(source)
-        return SimulatedReader(self._log, source.topic, partition, start)
+        return SimulatedReader(self._log, source.topic, partition, start, needed)
 
     def _require_same(self, source: SourceSpec) -> None:
         """As Kafka's topic id tells.
@@ -158,18 +158,20 @@ class SimulatedReader:
         log: where it is.
         topic, partition: which.
         start: first offset; None begins with the oldest record there is.
+        needed: what must be there in that case.
 
     Raises:
-        EventsLost: the partition does not hold `start` any more, or never did.
+        EventsLost: the partition does not hold `start`, or else `needed`, any more, or never did.
     """
 
-    def __init__(self, log: SimulatedLog, topic: str, partition: int, start: int | None) -> None:
+    def __init__(self, log: SimulatedLog, topic: str, partition: int, start: int | None, needed: int | None) -> None:
         self._log = log
         self._topic = topic
         self._place = Place(log.incarnation, partition)
         found = self._partition
-        if start is not None and not found.oldest <= start <= found.end:
-            raise EventsLost(f"{topic}[{partition}] has offsets {found.oldest} to {found.end}, and not {start}")
+        wanted = needed if start is None else start
+        if wanted is not None and not found.oldest <= wanted <= found.end:
+            raise EventsLost(f"{topic}[{partition}] has offsets {found.oldest} to {found.end}, and not {wanted}")
         # A partition that nobody has read begins at 0, even where its first records are deleted already.
         self._next_offset = 0 if start is None else start
         self._fetched_to = found.oldest if start is None else start

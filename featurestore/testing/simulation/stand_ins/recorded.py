@@ -38,6 +38,7 @@ class RecordedLog:
 
     def __init__(self, log: SimulatedLog, view: ViewSpec, lane_count: int, ends: Mapping[int, int]) -> None:
         self._view = view
+        self.incarnations = {(view.source.topic, number): f"topic-{log.incarnation}" for number in ends}
         self._lane_count = lane_count
         self.positions = {(view.source.topic, number): end for number, end in ends.items()}
         self._events: list[NaiveEvent] = []

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from dataflows.logs.incarnations import anew, found_incarnations, made_anew
 from dataflows.logs.sources import SourceLog
-from dataflows.plan.tile_store import Positions, TileStore
+from dataflows.plan.tile_store import TileStore
 from featurestore.core.spec import SourceSpec
 from featurestore.online.generation import Generation, GenerationState
 
 _logger = logging.getLogger(__name__)
 
 
-def generations_of_same_topics(
-    store: TileStore, log: SourceLog, generations: Sequence[Generation], positions: Mapping[tuple[str, int], Positions]
-) -> list[Generation]:
+def generations_of_same_topics(store: TileStore, log: SourceLog, generations: Sequence[Generation]) -> list[Generation]:
     """The generations to feed; the store remembers their topics before a record of them is committed.
 
     One that fills beside another is parked when a topic that it has read was made anew. One that serves, or is the
@@ -26,10 +24,10 @@ def generations_of_same_topics(
         store: the online store.
         log: where events come from.
         generations: all that are fed.
-        positions: of each, by view and number.
 
     Raises:
         EventsLost: a topic was made anew, and what serves would miss its first records.
+        GenerationDamaged: the checkpoint of a lane is lost or spoilt.
         Unavailable: the store or the log does not answer.
     """
     sources: dict[str, SourceSpec] = {
@@ -39,7 +37,7 @@ def generations_of_same_topics(
     same: list[Generation] = []
     stopped: dict[Generation, tuple[str, int]] = {}
     for one in generations:
-        read = {place for place, offset in positions[one.view.name, one.number].items() if offset > 0}
+        read = store.partitions_begun(one)
         own = {place: which for place, which in found.items() if place[0] in one.view.source.topics}
         while True:
             kept = store.incarnations(one)
