@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from featurestore.clock import Deadline
-from featurestore.core.spec import FeatureReference, ServiceSpec, ValueType
+from featurestore.core.spec import ComputedColumn, FeatureReference, ServiceSpec, ValueType
 from featurestore.online.answer.assembly import Answer
 from featurestore.online.answer.schema import FeatureStatus, Matrix, ServedView, make_schema
 from featurestore.online.answer.service_plan import ServicePlan
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import RedisStore
 from featurestore.serving.catalog.catalog import CatalogSource
 from featurestore.serving.client.messages import parse_schema
@@ -153,6 +154,38 @@ def test_a_feature_whose_type_changed_is_not_ready(
     answer = run_blocking(steps, store)
 
     assert answer.statuses[:2].ravel().tolist() == [FeatureStatus.NOT_READY, FeatureStatus.PRESENT]
+
+
+def test_a_feature_that_was_renamed_is_answered_at_once(
+    catalog: CatalogSource, store: RedisStore, registry: RegistryInMemory, clock: ManualClock
+) -> None:
+    """The serving generation has it under its old name, windowed or derived, while the new one fills."""
+    derived = ComputedColumn("price_mean_1d_twice", ValueType.FLOAT64, "2 * price_mean_7d")
+    windowed = MERCHANT_ACTIVITY.features[0]
+    before = replace(MERCHANT_ACTIVITY, derived=(derived,))
+    after = replace(
+        before,
+        features=(replace(windowed, name="renamed"), *before.features[1:]),
+        derived=(replace(derived, name="renamed_too"),),
+    )
+    generation = GenerationCatalog(store, registry.repo.project).register(before)
+    GenerationCatalog(store, registry.repo.project).promote(generation)
+    answers = []
+    for view, names in ((before, (windowed.name, derived.name)), (after, ("renamed", "renamed_too"))):
+        views = tuple(view if one.name == view.name else one for one in registry.repo.views)
+        registry.change(replace(registry.repo, views=views, services=()))
+        catalog.poll()
+        snapshot = catalog.snapshot()
+        plan = snapshot.plan_of_references([f"{view.name}:{name}" for name in names], full_names=False)
+        steps = FeatureLookup(clock).answer(
+            snapshot.reader, plan, {"merchant_id": [7]}, deadline=Deadline.after(clock, 1_000)
+        )
+        answer = run_blocking(steps, store)
+        statuses = [FeatureStatus(status).name for status in answer.statuses.ravel().tolist()]
+        answers.append((statuses, [cell[0] for cell in cells(plan, answer).values()]))
+
+    assert answers[0] == answers[1]
+    assert "NOT_READY" not in str(answers)
 
 
 def test_names_that_only_join_to_the_same_text_have_different_ids() -> None:

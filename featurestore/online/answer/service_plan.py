@@ -11,14 +11,23 @@ A plan belongs to one snapshot of registry and generations and is never changed;
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from featurestore.core.events import Int64Array
 from featurestore.core.lowering.lowering import Lowering
 from featurestore.core.lowering.view_input import LoweredView
-from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ValueType
+from featurestore.core.spec import (
+    Column,
+    ComputedColumn,
+    FeatureReference,
+    FeatureSpec,
+    PlainViewSpec,
+    RepoSpec,
+    ValueType,
+    ViewSpec,
+)
 from featurestore.online.answer.scatter import DOUBLE, INTEGER, OTHER
 from featurestore.online.answer.schema import (
     COLLECTION_MATRICES,
@@ -202,10 +211,25 @@ def _view_of(name: str, repo: RepoSpec, serving: Mapping[str, Generation]) -> _V
         return _View(spec.join_keys, types, {})
     old = generation.view.answers
     positions = {feature.name: at for at, feature in enumerate(old) if types.get(feature.name) is feature.type}
+    positions |= _renamed(spec, generation.view)
     compiled = generation.compiled
     nothing = compiled.answer(compiled.layout.empty(), BEFORE_EVERYTHING_MS)
     zeros = frozenset(feature for feature, at in positions.items() if not nothing.null[at])
     return _View(spec.join_keys, types, positions, zeros, generation)
+
+
+def _renamed(spec: ViewSpec, old: ViewSpec) -> dict[str, int]:
+    """Index, within an older definition, of features that it has under another name."""
+    at = {feature: index for index, feature in enumerate(_nameless(old))}
+    known = {answer.name for answer in old.answers}
+    asked = zip(spec.answers, _nameless(spec), strict=True)
+    return {answer.name: at[feature] for answer, feature in asked if answer.name not in known and feature in at}
+
+
+def _nameless(view: ViewSpec) -> list[FeatureSpec | ComputedColumn]:
+    """All that the features of a view are but for their names, in the order of its answers."""
+    windowed = [replace(feature, name="") for feature in view.features]
+    return [*windowed, *(replace(feature, name="") for feature in view.derived)]
 
 
 def _slots(
