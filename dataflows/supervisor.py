@@ -30,6 +30,7 @@ from dataflows.dead_letters import DeadLetterWriter, FileDeadLetters, KafkaDeadL
 from dataflows.logs.file_log import FileLog
 from dataflows.logs.kafka_log import KafkaLog
 from dataflows.logs.sources import Shared, SourceLog
+from dataflows.plan.definitions import Definitions
 from dataflows.plan.stream_plan import PlanWatch, StreamPlan, make_stream_plan
 from dataflows.plan.tile_store import OnlineTileStore, TileStore
 from dataflows.progress import StreamProgress
@@ -38,7 +39,6 @@ from dataflows.run_outcome import Conductor, PartitionEnd, RunOutcome
 from dataflows.settings import METRICS_HOST_DEFAULT, StreamSettings
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import RepoSpec, SourceSpec
-from featurestore.definitions.registry import read_registry
 from featurestore.errors import (
     FeatureStoreError,
     InvalidRequest,
@@ -67,7 +67,8 @@ class Parts:
     """What a flow is built from.
 
     Attributes:
-        repo: the registered definitions.
+        definitions: the registered ones.
+        repo: what they were when the parts were made.
         store: the online store.
         log: where events come from.
         dead_letters: where refused records go.
@@ -75,6 +76,7 @@ class Parts:
         is_supervised: somebody can plan again when this flow ends.
     """
 
+    definitions: Definitions
     repo: RepoSpec
     store: TileStore
     log: SourceLog
@@ -141,11 +143,12 @@ def run(settings: StreamSettings, build: BuildFlow, clock: Clock | None = None) 
     """
     signals = Signals()
     progress: StreamProgress | None = None
+    definitions = Definitions(settings.registry, settings.project)
     while True:
         conductor = Conductor()
         # Before anything is waited for: a signal ends the waiting too.
         signals.end(conductor)
-        connected = partial(connect_parts, settings, conductor=conductor, clock=clock, progress=progress)
+        connected = partial(connect_parts, settings, definitions, conductor=conductor, clock=clock, progress=progress)
         parts = unless_stopped(conductor, connected)
         if parts is None:
             return
@@ -183,6 +186,7 @@ def _run_once(settings: StreamSettings, parts: Parts, build: BuildFlow) -> RunOu
 
 def connect_parts(
     settings: StreamSettings,
+    definitions: Definitions,
     *,
     is_supervised: bool = True,
     conductor: Conductor | None = None,
@@ -203,7 +207,7 @@ def connect_parts(
         patience_seconds=settings.store_patience_seconds,
     )
     store = patiently(shared, lambda: connect_store(settings.store_url, cluster=settings.store_cluster))
-    repo = read_registry(settings.registry, project=settings.project)
+    repo = definitions.read()
     if not repo.views:
         raise InvalidRequest(
             f'project "{settings.project}" has no stream feature views',
@@ -219,6 +223,7 @@ def connect_parts(
         dead_letter_dir=settings.dead_letter_dir,
     )
     return Parts(
+        definitions=definitions,
         repo=repo,
         store=OnlineTileStore(store, settings.project, clock),
         log=log,
@@ -249,7 +254,7 @@ def plan(settings: StreamSettings, parts: Parts) -> StreamPlan | None:
     def attempt() -> StreamPlan | None:
         # The wait may be long. A definition that is outdated by now must not be registered: it would retire what was
         # begun for the newer one. Nor is one that cannot be read yet.
-        if read_registry(settings.registry, project=settings.project).views != parts.repo.views:
+        if parts.definitions.read().views != parts.repo.views:
             return None
         for view in parts.repo.views:
             for source in view.source.per_topic:

@@ -34,13 +34,13 @@ from dataflows.log_to_files.sink import CommitTiming, EventLogSink, LoggedPartit
 from dataflows.log_to_files.watch import CompactionWatch, PartitionWatch
 from dataflows.logs.incarnations import anew, found_incarnations, made_anew
 from dataflows.logs.sources import ControlSource, EventSource, PartitionStart, Shared, SourceLog, Watch
+from dataflows.plan.definitions import Definitions, RegistryWatch
 from dataflows.progress import StreamProgress
 from dataflows.retry import patiently
 from dataflows.run_outcome import Conductor, PartitionEnd, RunOutcome
 from featurestore.clock import Clock, SystemClock
-from featurestore.core.spec import SourceSpec
+from featurestore.core.spec import RepoSpec, SourceSpec
 from featurestore.definitions.problems import suggest
-from featurestore.definitions.registry import read_registry
 from featurestore.errors import EventsLost, InvalidRequest
 from featurestore.offline.event_log.address import open_files
 from featurestore.offline.event_log.commits import CommitChain
@@ -61,6 +61,7 @@ class LogParts:
     """What a flow is built from.
 
     Attributes:
+        definitions: the registered ones.
         sources: what is logged, each of one topic.
         files: of each source's log, by the source's name.
         log: where events come from.
@@ -68,6 +69,7 @@ class LogParts:
         shared: what all steps of this process share.
     """
 
+    definitions: Definitions
     sources: tuple[SourceSpec, ...]
     files: Mapping[str, LogFiles]
     log: SourceLog
@@ -105,8 +107,9 @@ def run(settings: EventLogSettings, clock: Clock | None = None) -> None:
     """
     signals = supervisor.Signals()
     progress: StreamProgress | None = None
+    definitions = Definitions(settings.registry, settings.project)
     while True:
-        parts = connect(settings, clock or SystemClock(), progress)
+        parts = connect(settings, definitions, clock or SystemClock(), progress)
         shared, conductor = parts.shared, parts.shared.conductor
         progress = shared.progress
         signals.end(conductor)
@@ -126,13 +129,15 @@ def run(settings: EventLogSettings, clock: Clock | None = None) -> None:
         _logger.info("planning again: %s", conductor.cause)
 
 
-def connect(settings: EventLogSettings, clock: Clock, progress: StreamProgress | None = None) -> LogParts:
+def connect(
+    settings: EventLogSettings, definitions: Definitions, clock: Clock, progress: StreamProgress | None = None
+) -> LogParts:
     """Open everything a flow needs.
 
     Raises:
         FeatureStoreError: something cannot be used.
     """
-    sources = _sources(settings)
+    sources = _sources(settings, definitions.read())
     log, dead_letters = supervisor.open_log(
         sources,
         clock,
@@ -151,7 +156,7 @@ def connect(settings: EventLogSettings, clock: Clock, progress: StreamProgress |
     )
     root = settings.event_log.rstrip("/")
     files = {source.name: open_files(f"{root}/{source.name}") for source in sources}
-    return LogParts(sources, files, log, dead_letters, shared)
+    return LogParts(definitions, sources, files, log, dead_letters, shared)
 
 
 def plan(parts: LogParts) -> list[LoggedPartition]:
@@ -215,9 +220,8 @@ def main(arguments: list[str] | None = None, *, program: str = "python -m datafl
     return supervisor.exit_code_of(start)
 
 
-def _sources(settings: EventLogSettings) -> tuple[SourceSpec, ...]:
+def _sources(settings: EventLogSettings, repo: RepoSpec) -> tuple[SourceSpec, ...]:
     """The sources to log, by name; one of several topics is logged topic by topic, into one log."""
-    repo = read_registry(settings.registry, project=settings.project)
     known = {view.source.name: view.source for view in repo.views}
     if not known:
         raise InvalidRequest(
@@ -230,7 +234,7 @@ def _sources(settings: EventLogSettings) -> tuple[SourceSpec, ...]:
     return tuple(one for name in sorted(settings.sources or known) for one in known[name].per_topic)
 
 
-def _refuse_gap(start: PartitionStart, error: EventsLost) -> bool:
+def _refuse_gap(start: PartitionStart, error: EventsLost) -> None:
     """Say what to do about a log that would have a gap."""
     raise EventsLost(
         f'the event log of source "{start.source.name}" would have a gap: {error.message}',
@@ -242,11 +246,13 @@ def _refuse_gap(start: PartitionStart, error: EventsLost) -> bool:
 
 def _watches(settings: EventLogSettings, parts: LogParts, partitions: Sequence[LoggedPartition]) -> list[Watch]:
     """What is looked at while the flow runs."""
-    watches: list[Watch] = [PartitionWatch(partitions, parts.log, parts.shared)]
+    shared = parts.shared
+    watches: list[Watch] = [
+        PartitionWatch(partitions, parts.log, shared),
+        RegistryWatch(parts.definitions, partial(_sources, settings), parts.sources, shared.conductor, shared.clock),
+    ]
     if settings.compact_minutes and not settings.until_end:
         watches.append(
-            CompactionWatch(
-                parts.files, parts.shared, minutes=settings.compact_minutes, may_overlap=settings.allow_overlap
-            )
+            CompactionWatch(parts.files, shared, minutes=settings.compact_minutes, may_overlap=settings.allow_overlap)
         )
     return watches

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import partial
+from operator import attrgetter
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
@@ -34,12 +34,10 @@ from dataflows import supervisor
 from dataflows.log_to_tiles.routing import DecodeStep, KeyStep, writer_keys
 from dataflows.log_to_tiles.sink import TileSink
 from dataflows.logs.sources import ControlSource, EventSource, Watch
-from dataflows.plan.lost_generations import park_lost
-from dataflows.plan.registry_watch import RegistryWatch
+from dataflows.plan.definitions import Definitions, RegistryWatch
 from dataflows.plan.stream_plan import PlanWatch, Stage, StreamPlan
 from dataflows.settings import StreamSettings, from_command_line, from_environment
 from dataflows.supervisor import Parts
-from featurestore.definitions.registry import open_registry
 
 FLOW_NAME = "tiles"
 
@@ -54,11 +52,11 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
     watch = PlanWatch(plan, parts.store, parts.log, shared.conductor, shared.clock, may_replan=parts.is_supervised)
     watches: list[Watch] = [watch]
     if parts.is_supervised:
-        registry = open_registry(settings.registry, settings.project)
-        watches.append(RegistryWatch(registry, parts.repo.views, shared.conductor, shared.clock))
+        views = attrgetter("views")
+        watches.append(RegistryWatch(parts.definitions, views, parts.repo.views, shared.conductor, shared.clock))
     control = op.input("control", flow, ControlSource(writer_keys(settings.writers), shared, watches))
     for stage, other in (plan.stages, plan.stages[::-1]):
-        source = _source(settings, parts, stage)
+        source = EventSource(stage.name, parts.log, stage.starts, shared, records_max=settings.batch_records)
         read = op.input(f"{stage.name}_read", flow, source)
         decoded = op.flat_map(f"{stage.name}_decode", read, _decode_step(parts, stage, other))
         keyed = op.flat_map(
@@ -80,12 +78,13 @@ def flow() -> Dataflow:
     """
     settings = from_environment(os.environ)
     supervisor.configure_logging()
-    parts = supervisor.connect_parts(settings, is_supervised=False)
+    definitions = Definitions(settings.registry, settings.project)
+    parts = supervisor.connect_parts(settings, definitions, is_supervised=False)
     signals = supervisor.Signals()
     signals.end(parts.shared.conductor)
     while (plan := supervisor.plan(settings, parts)) is None:
         parts.store.close()
-        parts = supervisor.connect_parts(settings, is_supervised=False)
+        parts = supervisor.connect_parts(settings, definitions, is_supervised=False)
         signals.end(parts.shared.conductor)
     return build(settings, parts, plan)
 
@@ -94,15 +93,6 @@ def main(arguments: list[str] | None = None, *, program: str = "python -m datafl
     """Run the stream until it is stopped; returns the process's exit code (see supervisor.py)."""
     given = sys.argv[1:] if arguments is None else arguments
     return supervisor.main(lambda: from_command_line(given, os.environ, program=program), build)
-
-
-def _source(settings: StreamSettings, parts: Parts, stage: Stage) -> EventSource:
-    """The source of a stage; where nobody reads what it writes yet, lost events are no reason to stop everything."""
-    records_max, log, shared = settings.batch_records, parts.log, parts.shared
-    if stage.name == "live":
-        return EventSource(stage.name, log, stage.starts, shared, records_max=records_max)
-    on_lost = partial(park_lost, parts.store, stage)
-    return EventSource(stage.name, log, stage.starts, shared, records_max=records_max, on_lost=on_lost)
 
 
 def _decode_step(parts: Parts, stage: Stage, other: Stage) -> DecodeStep:

@@ -25,7 +25,7 @@ from dataflows.plan.tile_store import TileStore
 from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd
 from featurestore.core.events import KeyedBatch
-from featurestore.errors import StoreFull
+from featurestore.errors import StoreFull, StoreRolledBack
 from featurestore.online.generation import Generation, GenerationDamaged
 from featurestore.online.write.writer import PreparedWrite, ViewWriter, write_together
 
@@ -193,6 +193,14 @@ class _Lanes:
             for writer in self._writers.values():
                 writer.open()
             self._is_open = True
+            for generation, writer in self._writers.items():
+                if writer.has_gone_back:
+                    # Now, and not with the next batch: none may come.
+                    raise StoreRolledBack(
+                        f'the online store went back in time at feature view "{generation.view.name}"',
+                        detail="Its lanes are behind what was read.",
+                        hint="the stream reads again from the store's own positions",
+                    )
         started_ns = clock.monotonic_ns()
         if not self._prepared:
             self._prepared = [writer.prepare(batches[one.view.name]) for one, writer in self._writers.items()]

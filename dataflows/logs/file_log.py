@@ -98,9 +98,24 @@ class FileLog:
     def open(self, source: SourceSpec, partition: int, start: int | None, needed: int | None = None) -> PartitionReader:
         """A reader from record `start` on."""
         path, index = self._place(source, partition)
-        if start is None and needed:
-            FilePartition(path, source.topic, partition, needed, index).close()  # is it there?
+        if start is None and needed is not None:
+            self._require(source, partition, needed)
         return FilePartition(path, source.topic, partition, start or 0, index)
+
+    def lost(self, source: SourceSpec, offsets: Mapping[int, int]) -> Mapping[int, EventsLost]:
+        """Records behind the end of a file that has become shorter."""
+        lost = {}
+        for partition, offset in offsets.items():
+            try:
+                self._require(source, partition, offset)
+            except EventsLost as error:
+                lost[partition] = error
+        return lost
+
+    def _require(self, source: SourceSpec, partition: int, offset: int) -> None:
+        """Go to a record; raises EventsLost where there is no such place."""
+        path, index = self._place(source, partition)
+        FilePartition(path, source.topic, partition, offset, index).close()
 
     def _place(self, source: SourceSpec, partition: int) -> tuple[Path, LineIndex]:
         """A partition's file and its index."""

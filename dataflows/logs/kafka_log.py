@@ -142,6 +142,18 @@ class KafkaLog:
             (found[number] if found[number] >= 0 else ends[number]) > offset for number, offset in oldest.items()
         )
 
+    def lost(self, source: SourceSpec, offsets: Mapping[int, int]) -> Mapping[int, EventsLost]:
+        """Offsets before the oldest record, or behind the end."""
+        if not offsets:
+            return {}
+        earliest = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # confluent_kafka has no types there
+        oldest, ends = self._offsets(source, offsets, earliest), self.ends(source, offsets)
+        return {
+            number: error
+            for number, offset in offsets.items()
+            if (error := _why_lost(f"{source.topic}[{number}]", offset, oldest[number], ends[number])) is not None
+        }
+
     def _offsets(self, source: SourceSpec, partitions: Collection[int], wanted: OffsetSpec) -> Mapping[int, int]:
         """One offset of each partition."""
         servers = self.servers(source)
@@ -209,6 +221,23 @@ class KafkaLog:
             except KafkaException as error:
                 raise _unusable_options(error) from error
         return self._admins[servers]
+
+
+def _why_lost(name: str, offset: int, oldest: int, end: int) -> EventsLost | None:
+    """Why a partition cannot be read from an offset on."""
+    if oldest <= offset <= end:
+        return None
+    if offset < oldest:
+        return EventsLost(
+            f"{name} begins at offset {oldest}, it was read up to {offset}",
+            detail=f"{oldest - offset} events were deleted before they were applied.",
+            hint="bootstrap the views from their event log; keep Kafka's retention longer than any stop of the stream",
+        )
+    return EventsLost(
+        f"{name} ends at offset {end}, it was read up to {offset}",
+        detail="The topic was restored from an older copy, or lost records.",
+        hint="bootstrap the views from an event log of the topic as it is now, or use a new topic name",
+    )
 
 
 class KafkaPartition:
@@ -326,20 +355,9 @@ class KafkaPartition:
 
     def _check_start(self, start: int | None, oldest: int, end: int) -> None:
         """Refuse to begin where events are missing."""
-        if start is None or oldest <= start <= end:
-            return
-        if start < oldest:
-            raise EventsLost(
-                f"{self._name} begins at offset {oldest}, it was read up to {start}",
-                detail=f"{oldest - start} events were deleted before they were applied.",
-                hint="fill the gap from an archive, or apply the definitions to a new project; keep Kafka's retention "
-                "longer than any stop of the stream",
-            )
-        raise EventsLost(
-            f"{self._name} ends at offset {end}, it was read up to {start}",
-            detail="The topic was restored from an older copy, or lost records.",
-            hint="use a new topic name, or a new project",
-        )
+        error = None if start is None else _why_lost(self._name, start, oldest, end)
+        if error is not None:
+            raise error
 
     def _heed(self, reports: Sequence[Message]) -> None:
         """What librdkafka reports between records: the end of the partition, or trouble."""

@@ -99,6 +99,18 @@ class SourceLog(Protocol):
         """
         ...
 
+    def lost(self, source: SourceSpec, offsets: Mapping[int, int]) -> Mapping[int, EventsLost]:
+        """Why some partitions cannot be read from an offset on: its records are gone, or never were; may take long.
+
+        Args:
+            source: whose topic.
+            offsets: of some of its partitions.
+
+        Raises:
+            SourceUnavailable: the log does not answer.
+        """
+        ...
+
     def incarnations(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, str]:
         """What tells some partitions of the source's topic from those of a topic that is made anew under its name.
 
@@ -142,9 +154,9 @@ class PartitionStart:
     needed: int | None = None
 
 
-OnLost: TypeAlias = Callable[[PartitionStart, EventsLost], bool]
-"""Told that events of a partition are gone; True when those who need them were taken out of the next plan. May raise
-another error, which then ends the flow."""
+OnLost: TypeAlias = Callable[[PartitionStart, EventsLost], None]
+"""Told that events of a partition are gone. May raise another error, which then ends the flow; otherwise it is planned
+again."""
 
 
 class EventSource(FixedPartitionedSource[SourceItem, None]):
@@ -156,7 +168,7 @@ class EventSource(FixedPartitionedSource[SourceItem, None]):
         starts: the partitions and their first offsets.
         shared: what all steps of this process share.
         records_max: records in one read.
-        on_lost: what to do about events that the log does not have any more; by default the flow fails.
+        on_lost: what to do about events that the log does not have any more; by default the flow is planned again.
     """
 
     def __init__(
@@ -167,7 +179,7 @@ class EventSource(FixedPartitionedSource[SourceItem, None]):
         shared: Shared,
         *,
         records_max: int,
-        on_lost: OnLost = lambda start, error: False,
+        on_lost: OnLost = lambda start, error: None,
     ) -> None:
         self._stage = stage
         self._log = log
@@ -283,11 +295,10 @@ class _EventPartition(StatefulSourcePartition[SourceItem, None]):
         return []
 
     def _give_up_lost(self, error: EventsLost) -> None:
-        """Plan again without those who need what is lost, or fail."""
+        """Let a new plan find out who can go on without what is lost, or fail."""
         conductor = self._shared.conductor
         try:
-            if not self._on_lost(self._start, error):
-                raise error
+            self._on_lost(self._start, error)
         except FeatureStoreError as reason:
             conductor.fail(reason)
             return

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from dataflows.logs.sources import PartitionStart, SourceLog
-from dataflows.plan.same_topics import generations_of_same_topics
+from dataflows.plan.readable import readable_generations
 from dataflows.plan.tile_store import Positions, TileStore
 from dataflows.run_outcome import Conductor, RunOutcome
 from featurestore.clock import NS_PER_MS, Clock
@@ -77,6 +77,7 @@ class StreamPlan:
     Attributes:
         live, catch_up: the stages.
         lane_count: lanes of the store.
+        views: names of the views that the plan is for.
         fed: what there was to feed when the plan was made, of all views of the store.
         ends: where the log ended when the plan was made, of partitions to catch up with that no live generation has
             read.
@@ -85,6 +86,7 @@ class StreamPlan:
     live: Stage
     catch_up: Stage
     lane_count: int
+    views: frozenset[str]
     fed: frozenset[FedGeneration]
     ends: Mapping[tuple[str, int], int]
 
@@ -99,29 +101,34 @@ def make_stream_plan(store: TileStore, log: SourceLog, views: Sequence[ViewSpec]
 
     Raises:
         Unavailable: the store or the log does not answer.
-        EventsLost: see `PartitionStart`s' readers; checked again when they open.
+        EventsLost: what serves can be brought up to date no more; checked again when readers open.
         StoreMismatch: the store evicts keys.
     """
     store.require_usable()
-    names = {view.name for view in views}
+    names = frozenset(view.name for view in views)
     while True:
         store.register(views)
         found = store.generations()
         generations = [generation for generation in found if generation.view.name in names]
         try:
-            positions = {_identity(generation): store.positions(generation) for generation in generations}
-            generations = generations_of_same_topics(store, log, generations)
+            lanes = {_identity(generation): store.lane_positions(generation) for generation in generations}
         except GenerationDamaged as damage:
             store.replace_damaged(damage)
         else:
             break
+    planned = generations
+    generations = readable_generations(store, log, planned, lanes)
+    # What was parked is not fed from now on.
+    parked = {one for one in planned if one not in generations and one.state is GenerationState.FILLING}
+    positions = {_identity(generation): _smallest(lanes[_identity(generation)]) for generation in generations}
     live, catch_up = _divide(generations, positions)
-    catch_up_starts = _starts(catch_up, positions, log)
+    catch_up_starts = _starts(catch_up, lanes, log)
     return StreamPlan(
-        live=Stage("live", live, _starts(live, positions, log), positions),
+        live=Stage("live", live, _starts(live, lanes, log), positions),
         catch_up=Stage("catch_up", catch_up, catch_up_starts, positions),
         lane_count=store.lane_count,
-        fed=_fed(found),
+        views=names,
+        fed=_fed(one for one in found if one not in parked),
         ends=_ends(catch_up_starts, [positions[_identity(generation)] for generation in live], log),
     )
 
@@ -165,26 +172,24 @@ def _records_behind(own: Positions, peers: Iterable[Positions]) -> int:
     )
 
 
+def _smallest(lanes: Sequence[Positions]) -> Positions:
+    """How far all lanes have come; what some of them have never seen is left out."""
+    known_to_all = set.intersection(*map(set, lanes))
+    return {place: min(positions[place] for positions in lanes) for place in known_to_all}
+
+
 def _starts(
-    generations: Sequence[Generation], positions: Mapping[tuple[str, int], Positions], log: SourceLog
+    generations: Sequence[Generation], lanes: Mapping[tuple[str, int], Sequence[Positions]], log: SourceLog
 ) -> tuple[PartitionStart, ...]:
-    """Where a stage begins in every partition of its topics: at the least advanced of its generations."""
+    """Where a stage begins in every partition of its topics: at the least advanced lane of its generations."""
     sources: dict[str, SourceSpec] = {}
     for generation in generations:
         for source in generation.view.source.per_topic:
             sources.setdefault(source.topic, source)
     starts = []
     for topic, source in sorted(sources.items()):
-        readers = [positions[_identity(one)] for one in generations if topic in one.view.source.topics]
-        partitions = log.partitions(source)
-        known = {partition for reader in readers for (name, partition) in reader if name == topic}
-        vanished = sorted(known - set(partitions))
-        if vanished:
-            raise EventsLost(
-                f'topic "{topic}" has no partition {vanished[0]}, which the store has read from',
-                hint="restore the topic, or use a new project or an empty store",
-            )
-        for partition in partitions:
+        readers = [lane for one in generations if topic in one.view.source.topics for lane in lanes[_identity(one)]]
+        for partition in log.partitions(source):
             offsets = [reader.get((topic, partition)) for reader in readers]
             known_offsets = [offset for offset in offsets if offset is not None]
             needed = min(known_offsets, default=None)
@@ -352,11 +357,13 @@ class PlanWatch:
 
     def _look_for_generations(self) -> None:
         """Plan again when something else is to be fed than was planned."""
-        fed = _fed(self._store.generations())
-        if fed == self._plan.fed or self._is_outdated:
+        changed = {view for view, *_ in _fed(self._store.generations()) ^ self._plan.fed}
+        # A store that was emptied knows no view, which looks like nothing to feed.
+        changed |= self._plan.views - self._store.views()
+        if not changed or self._is_outdated:
             return
         self._is_outdated = True
-        views = ", ".join(sorted({f'"{view}"' for view, *_ in fed ^ self._plan.fed}))
+        views = ", ".join(f'"{view}"' for view in sorted(changed))
         _logger.info("generations of feature view %s have changed", views)
         if self._may_replan:
             self._conductor.end(RunOutcome.REBUILD, f"generations of feature view {views} have changed")

@@ -55,6 +55,10 @@ class TileStore(Protocol):
         """Generations of all views that are serving or filling."""
         ...
 
+    def views(self) -> frozenset[str]:
+        """Names of the views that the store knows, fed or not."""
+        ...
+
     def positions(self, generation: Generation) -> Positions:
         """How far every lane of a generation has come: the smallest next offset of its lanes.
 
@@ -63,20 +67,20 @@ class TileStore(Protocol):
         """
         ...
 
-    def partitions_begun(self, generation: Generation) -> frozenset[tuple[str, int]]:
-        """The (topic, partition)s of which some lane has passed a record.
+    def lane_positions(self, generation: Generation) -> list[Positions]:
+        """How far each lane of a generation has come.
 
         Raises:
             GenerationDamaged: the checkpoint of a lane is lost or spoilt.
         """
         ...
 
-    def incarnations(self, generation: Generation) -> Incarnations:
-        """Which topics its positions belong to."""
+    def incarnations(self, generation: Generation) -> list[Incarnations]:
+        """Which topics the positions of each lane belong to."""
         ...
 
-    def keep_incarnations(self, generation: Generation, kept: Incarnations, wanted: Incarnations) -> bool:
-        """Replace them; False when somebody else did meanwhile."""
+    def keep_incarnations(self, generation: Generation, lane: int, kept: Incarnations, wanted: Incarnations) -> bool:
+        """Replace those of a lane; False when somebody else did meanwhile."""
         ...
 
     def replace_damaged(self, damage: GenerationDamaged) -> None:
@@ -153,29 +157,32 @@ class OnlineTileStore:
 
     def positions(self, generation: Generation) -> Positions:
         """Smallest next offset over all lanes; a partition that some lane has never seen is left out."""
-        return smallest_positions([checkpoint.positions for checkpoint in self._lanes(generation)])
+        return smallest_positions([checkpoint.positions for checkpoint in self._checkpoints(generation)])
 
-    def partitions_begun(self, generation: Generation) -> frozenset[tuple[str, int]]:
-        """The (topic, partition)s of which some lane has passed a record."""
-        return frozenset(
-            (topic, partition)
-            for checkpoint in self._lanes(generation)
-            for topic, partition, offset in checkpoint.positions
-            if offset > 0
-        )
+    def views(self) -> frozenset[str]:
+        """Names of the views that the store knows, fed or not."""
+        return frozenset(self._catalog.all())
 
-    def _lanes(self, generation: Generation) -> list[Checkpoint]:
-        """The checkpoint of each lane."""
+    def lane_positions(self, generation: Generation) -> list[Positions]:
+        """How far each lane of a generation has come."""
+        return [
+            {(topic, partition): offset for topic, partition, offset in checkpoint.positions}
+            for checkpoint in self._checkpoints(generation)
+        ]
+
+    def _checkpoints(self, generation: Generation) -> list[Checkpoint]:
+        """Of each lane."""
         return open_lanes(self._store, generation, self.lane_count, self._clock.now_ms())
 
-    def incarnations(self, generation: Generation) -> Incarnations:
-        """Which topics its positions belong to."""
-        return decode_incarnations(self._store.read_groups([[generation.keys.incarnations]])[0])
+    def incarnations(self, generation: Generation) -> list[Incarnations]:
+        """Which topics the positions of each lane belong to."""
+        keys = [[generation.keys.incarnations(lane)] for lane in range(self.lane_count)]
+        return [decode_incarnations(data) for data in self._store.read_groups(keys)]
 
-    def keep_incarnations(self, generation: Generation, kept: Incarnations, wanted: Incarnations) -> bool:
-        """Replace them; False when somebody else did meanwhile."""
+    def keep_incarnations(self, generation: Generation, lane: int, kept: Incarnations, wanted: Incarnations) -> bool:
+        """Replace those of a lane; False when somebody else did meanwhile."""
         expected = encode_incarnations(kept) if kept else None
-        return self._store.compare_and_set(generation.keys.incarnations, expected, encode_incarnations(wanted))
+        return self._store.compare_and_set(generation.keys.incarnations(lane), expected, encode_incarnations(wanted))
 
     def replace_damaged(self, damage: GenerationDamaged) -> None:
         """Let another generation fill in the place of one that is not whole any more."""

@@ -231,6 +231,11 @@ class GenerationCatalog:
             if self._write(view_name, raw, [replace(one, state=GenerationState.RETIRED) for one in known]):
                 return
 
+    def is_opened(self, generation: Generation) -> bool:
+        """Whether every lane of a generation has had a checkpoint, as the store knows now; also one that is gone."""
+        found = (one for one in self.generations(generation.view.name) if one.number == generation.number)
+        return all(one.is_opened for one in found)
+
     def note_opened(self, generation: Generation, now_ms: int) -> None:
         """Remember that every lane has a checkpoint now; without this, a lost one looks like one that never was.
 
@@ -325,7 +330,7 @@ class GenerationCatalog:
         while True:
             number += 1
             keys = GenerationKeys(self.project, view_name, number, definition_hash)
-            names = [keys.incarnations, *map(keys.checkpoint, lanes)]
+            names = [*map(keys.incarnations, lanes), *map(keys.checkpoint, lanes)]
             if not any(self._store.read_groups([[name] for name in names])):
                 return number
 

@@ -3,7 +3,7 @@
     {payments/7}card_activity@2.9f3a12bc/h/c-17      head of card c-17: recent events, written by APPEND
     {payments/7}card_activity@2.9f3a12bc/b/c-17      body of card c-17: rolled-up tiles, written by SET
     {payments/7}card_activity@2.9f3a12bc/c           checkpoint of lane 7
-    {payments/0}card_activity@2.9f3a12bc/t           which topics it was that its lanes have read
+    {payments/7}card_activity@2.9f3a12bc/t           which topics it was that lane 7 has read
     {payments/7}card_activity@2.9f3a12bc/i/17              ids that lane 7 took in while its writer's clock stood there
     {payments/7}merchant_profile/p/4711              a plain view's values, written by materialize and push
     {payments}/generations                           hash: view name -> generations, newest last
@@ -104,13 +104,12 @@ class GenerationKeys:
         """The lane's checkpoint."""
         return self._known.get(("c", lane)) or self._name("c", lane)
 
-    @property
-    def incarnations(self) -> bytes:
-        """Which topics the positions of all lanes belong to; in the first lane, as there is always one."""
-        return f"{lane_tag(self._project, 0)}{self.stem}/t".encode()
+    def incarnations(self, lane: int) -> bytes:
+        """Which topics the lane's positions belong to; beside them, as a node may come back older than others."""
+        return self._known.get(("t", lane)) or self._name("t", lane)
 
     def _name(self, kind: str, lane: int) -> bytes:
-        """A name, kept from now on; there are three for each lane."""
+        """A name, kept from now on; there are four for each lane."""
         name = self._known[kind, lane] = f"{lane_tag(self._project, lane)}{self.stem}/{kind}".encode()
         return name
 

@@ -16,11 +16,11 @@ from tests.dataflows.stream_process import ROOT, StreamProcess
 StartStream = Callable[..., StreamProcess]
 
 
-def _applied(directory: Path, card_window: str) -> Path:
-    """The registry of the repo, applied as users apply it."""
+def applied_repo(directory: Path, card_window: str = "1d", more: str = "") -> Path:
+    """The registry of the repo, applied as users apply it; with more definitions if need be."""
     (directory / "data").mkdir(parents=True)
     (directory / "feature_store.yaml").write_text(CONFIG)
-    (directory / "definitions.py").write_text(REPO % {"card_window": card_window})
+    (directory / "definitions.py").write_text(REPO % {"card_window": card_window} + more)
     command = [sys.executable, "-m", "featurestore", "apply", "--repo", str(directory)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return directory / "data" / "registry.db"
@@ -29,13 +29,13 @@ def _applied(directory: Path, card_window: str) -> Path:
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repo's registry."""
-    return _applied(tmp_path_factory.mktemp("repo") / "first", "1d")
+    return applied_repo(tmp_path_factory.mktemp("repo") / "first", "1d")
 
 
 @pytest.fixture(scope="session")
 def changed_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The registry after one window of the view "cards" was changed."""
-    return _applied(tmp_path_factory.mktemp("repo") / "second", "2d")
+    return applied_repo(tmp_path_factory.mktemp("repo") / "second", "2d")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dataflows import supervisor
+from dataflows.plan.definitions import Definitions
 from dataflows.settings import from_environment
 from featurestore.clock import SystemClock
 from featurestore.core.spec import ViewSpec
@@ -100,7 +101,8 @@ def test_a_stream_that_waits_does_not_undo_what_is_begun_for_a_newer_definition(
             "FEATURESTORE_STORE_PATIENCE_SECONDS": "0",
         }
     )
-    catalog, parts = GenerationCatalog(store, PROJECT), supervisor.connect_parts(settings)
+    definitions = Definitions(settings.registry, settings.project)
+    catalog, parts = GenerationCatalog(store, PROJECT), supervisor.connect_parts(settings, definitions)
     with pytest.raises(SourceUnavailable):
         supervisor.plan(settings, parts)
     assert catalog.all() == {}, "what cannot be read yet is not registered"
@@ -111,7 +113,7 @@ def test_a_stream_that_waits_does_not_undo_what_is_begun_for_a_newer_definition(
     begun = catalog.begin_bootstrap(cards_of(changed_registry))
     assert supervisor.plan(settings, parts) is None, "connect again"
     parts.store.close()
-    parts = supervisor.connect_parts(settings)
+    parts = supervisor.connect_parts(settings, definitions)
     assert supervisor.plan(settings, parts) is not None
     parts.store.close()
 

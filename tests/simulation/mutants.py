@@ -12,19 +12,20 @@ from unittest.mock import patch
 import numpy as np
 
 from dataflows.log_to_tiles import routing
-from dataflows.plan import same_topics
+from dataflows.plan import readable, tile_store
 from featurestore.core.events import KeyedBatch
 from featurestore.errors import CorruptTile
 from featurestore.online.generation import Generation
 from featurestore.online.generation_catalog import GenerationCatalog
-from featurestore.online.store import LaneCommit, LaneOutcome
-from featurestore.online.write import bootstrap, writer
+from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
+from featurestore.online.write import bootstrap, seen_ids, writer
 from featurestore.online.write.new_rows import HashArray, UnseenRows
 from featurestore.online.write.seen_ids import HorizonClock, IdHorizon, SeenIds
 from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.simulation.stand_ins.store import SimulatedStore
 from featurestore.wire.codecs import body
 from featurestore.wire.codecs.head import HeadCodec
+from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode_checkpoint
 
 Mutant = Callable[[], AbstractContextManager[object]]
 
@@ -96,8 +97,36 @@ def _idle_lanes_are_not_compared() -> AbstractContextManager[object]:
     return patch.object(writer, "IDLE_COMMIT_EVERY_MS", 1 << 60)
 
 
-def _opened_lanes_are_forgotten() -> AbstractContextManager[object]:
-    return patch.object(GenerationCatalog, "note_opened", lambda self, generation, now_ms: None)
+def _missing_checkpoints_are_the_beginning() -> AbstractContextManager[object]:
+    def begin(store: OnlineStore, generation: Generation, lane_count: int, now_ms: int) -> list[Checkpoint]:
+        begun = encode_checkpoint(Checkpoint())
+        keys = [generation.keys.checkpoint(lane) for lane in range(lane_count)]
+        store.commit([LaneCommit(key, b"", begun) for key in keys])
+        return [decode_checkpoint(data) for data in store.read_groups([[key] for key in keys])]
+
+    return patch.object(tile_store, "open_lanes", begin)
+
+
+def _ids_are_not_counted() -> AbstractContextManager[object]:
+    return patch.object(seen_ids, "_require_all", lambda lane, bucket, count, found: None)
+
+
+def _writers_do_not_know_the_plan() -> AbstractContextManager[object]:
+    def make(*arguments: Any, read_from: object, **more: Any) -> ViewWriter:
+        return ViewWriter(*arguments, **more)
+
+    return patch.object(tile_store, "ViewWriter", make)
+
+
+def _numbers_are_given_again() -> AbstractContextManager[object]:
+    def number(self: GenerationCatalog, view_name: str, definition_hash: str, known: Sequence[Generation]) -> int:
+        return max((one.number for one in known), default=0) + 1
+
+    return patch.object(GenerationCatalog, "_unused_number", number)
+
+
+def _removed_records_are_not_missed() -> AbstractContextManager[object]:
+    return patch.object(readable, "_removed", lambda log, generation, lanes: None)
 
 
 @contextmanager
@@ -131,7 +160,7 @@ def _a_store_that_went_back_is_written_on() -> AbstractContextManager[object]:
 
 
 def _topics_are_always_the_same() -> AbstractContextManager[object]:
-    return patch.object(same_topics, "made_anew", lambda kept, found, read: [])
+    return patch.object(readable, "made_anew", lambda kept, found, read: [])
 
 
 def _letters_are_not_written() -> AbstractContextManager[object]:
@@ -160,7 +189,11 @@ MUTANTS: Mapping[str, Mutant] = {
     "checks of head rows are not compared": _checks_of_heads_are_not_compared,
     "checksums of bodies are not compared": _checksums_of_bodies_are_not_compared,
     "lanes without events are not compared": _idle_lanes_are_not_compared,
-    "nobody remembers that lanes were opened": _opened_lanes_are_forgotten,
+    "a checkpoint that is missing is the beginning": _missing_checkpoints_are_the_beginning,
+    "event ids are not counted": _ids_are_not_counted,
+    "a writer does not know how far the plan was": _writers_do_not_know_the_plan,
+    "numbers of generations are given again": _numbers_are_given_again,
+    "a plan does not ask for what comes next": _removed_records_are_not_missed,
     "a writer does not see that the store went back": _a_store_that_went_back_is_written_on,
     "topics are taken for the same": _topics_are_always_the_same,
     "dead letters are not written": _letters_are_not_written,

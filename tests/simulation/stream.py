@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -16,7 +15,6 @@ from dataflows.log_to_tiles import sink
 from dataflows.log_to_tiles.routing import DecodeStep, KeyStep, writer_keys
 from dataflows.log_to_tiles.sink import TileSink, WriterItem
 from dataflows.logs.sources import EventSource, Heartbeat, PartitionReader, Shared, SourceItem
-from dataflows.plan.lost_generations import park_lost
 from dataflows.plan.stream_plan import PlanWatch, Stage, StreamPlan, make_stream_plan
 from dataflows.plan.tile_store import OnlineTileStore
 from dataflows.progress import StreamProgress
@@ -24,6 +22,7 @@ from dataflows.retry import patiently
 from dataflows.run_outcome import Conductor, RunOutcome
 from featurestore.core.events import KeyedBatch
 from featurestore.core.spec import SourceSpec
+from featurestore.errors import EventsLost
 from featurestore.online.generation import Generation, GenerationDamaged
 from featurestore.online.write.writer import WriteReport
 from featurestore.testing.simulation.process import PROJECT, StreamParts
@@ -148,6 +147,10 @@ class _StageLog:
         """See SourceLog."""
         return self._connection.reaches_back(source, partitions, since_ms)
 
+    def lost(self, source: SourceSpec, offsets: Mapping[int, int]) -> Mapping[int, EventsLost]:
+        """See SourceLog."""
+        return self._connection.lost(source, offsets)
+
     def incarnations(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, str]:
         """See SourceLog."""
         return self._connection.incarnations(source, partitions)
@@ -176,14 +179,12 @@ class _RunningStage:
     ) -> None:
         stage, other = plan.stages[at], plan.stages[1 - at]
         letters = _Letters(parts)
-        on_lost = partial(park_lost, store, stage) if at else (lambda start, error: False)
         source = EventSource(
             stage.name,
             _StageLog(parts, connection, stage),
             stage.starts,
             shared,
             records_max=RECORDS_MAX,
-            on_lost=on_lost,
         )
         elsewhere = other.topics if other.name == "live" else frozenset()
         self._decode = DecodeStep(stage, letters, shared, topics_lettered_elsewhere=elsewhere)

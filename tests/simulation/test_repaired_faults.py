@@ -34,6 +34,20 @@ REPAIRED: Mapping[str, str] = {
         "watch:869 watch:57 begin_bootstrap:86 fill_bootstrap:173 make_anew:753 produce:315 hand_over:620 watch:217"
     ),
     "a number is given again": "bootstrap:38 bootstrap:500 lose_record:4 make_anew:534 bootstrap:326",
+    "a node comes back from before its topic was made anew": (
+        "produce:1282220703 pump:159966685 make_anew:1228261869 copy:791464548 restore_in_outage:3588650794 "
+        "restore:844615896 define:1913563552 copy:897790616 restore_node:872748383"
+    ),
+    "every lane is lost, and the plan knows an older record": (
+        "produce:1100470653 pump:2112945741 watch:1637387353 restore_node:567500333 lose_key:3802012716 watch:625097339"
+    ),
+    "the store goes back before a successor opens, and nothing arrives": (
+        "restore_in_outage:926461038 pump:2547367495 second_writer:2022821456 restore:3230470925"
+    ),
+    "what was parked comes back with an older store": (
+        "produce:3449603169 pump:1432407896 make_anew:2017240479 copy:501863860 read:1795191447 read:3995037774 "
+        "restore:2889090071"
+    ),
 }
 """What was a fault -> the smallest schedule that ran into it."""
 

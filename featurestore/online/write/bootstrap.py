@@ -128,8 +128,9 @@ def hand_over(store: OnlineStore, generation: Generation, lane_count: int) -> Ge
 
     Raises:
         WriterFenced: a lane is not complete (any more), or was computed from other partitions than the rest.
-        InvalidRequest: it is not being bootstrapped any more.
+        InvalidRequest: it is not being bootstrapped any more, or a topic was made anew meanwhile.
     """
+    _require_same_topics(store, generation, lane_count)
     checkpoints = [decode_checkpoint(data) for data in _read_checkpoints(store, generation, lane_count)]
     partitions = {(topic, number) for topic, number, _ in checkpoints[0].positions}
     unlike = [lane for lane, one in enumerate(checkpoints) if not _is_complete(one, partitions)]
@@ -164,36 +165,32 @@ def fill_lanes(
 
     Raises:
         WriterFenced: another bootstrap of the generation was begun, or completed and handed over.
-        InvalidRequest: other lanes were computed from a topic that was made anew since.
         StoreRolledBack: the store lost what was committed; begin again.
         OnlineStoreDown: the store does not answer; begin again, complete lanes are kept.
     """
-    _keep_incarnations(store, generation, events.incarnations)
     for lane in lanes:
         filler = _LaneFiller(store, generation, lane, clock)
-        if filler.open(events.positions):
+        if filler.open(events.positions, events.incarnations):
             on_lane(filler.fill(events))
         else:
             on_lane(LaneReport(lane))
 
 
-def _keep_incarnations(store: OnlineStore, generation: Generation, wanted: Incarnations) -> None:
-    """Remember beside the positions which topics they belong to, whatever has their names by now."""
-    key, view = generation.keys.incarnations, generation.view.name
-    while True:
-        [data] = store.read_groups([[key]])
-        kept = decode_incarnations(data)
-        other = sorted(place for place, which in wanted.items() if kept.get(place, which) != which)
-        if other:
-            raise InvalidRequest(
-                f'topic "{other[0][0]}" was made anew since the bootstrap of generation {generation.number} of feature '
-                f'view "{view}" was begun',
-                hint=f"run `featurestore bootstrap {view} --anew`",
-            )
-        if kept.items() >= wanted.items():
-            return
-        if store.compare_and_set(key, data, encode_incarnations({**kept, **wanted})):
-            return
+def _require_same_topics(store: OnlineStore, generation: Generation, lane_count: int) -> None:
+    """Refuse lanes of which some were computed from a topic that was made anew since.
+
+    Raises:
+        InvalidRequest: there are such.
+    """
+    seen: dict[tuple[str, int], str] = {}
+    for data in store.read_groups([[generation.keys.incarnations(lane)] for lane in range(lane_count)]):
+        for place, which in decode_incarnations(data).items():
+            if seen.setdefault(place, which) != which:
+                raise InvalidRequest(
+                    f'topic "{place[0]}" was made anew since the bootstrap of generation {generation.number} of '
+                    f'feature view "{generation.view.name}" was begun',
+                    hint=f"run `featurestore bootstrap {generation.view.name} --anew`",
+                )
 
 
 def _read_checkpoints(store: OnlineStore, generation: Generation, lane_count: int) -> Sequence[bytes | None]:
@@ -225,7 +222,7 @@ class _LaneFiller:
         self._checkpoint = Checkpoint()
         self._watermark_ms = 0
 
-    def open(self, positions: Positions) -> bool:
+    def open(self, positions: Positions, incarnations: Incarnations) -> bool:
         """Take the lane and delete what an unfinished run left; False when it is complete meanwhile.
 
         Raises:
@@ -250,7 +247,16 @@ class _LaneFiller:
             stored = outcome.found
         if old.epoch > 0:
             self._delete_leftovers()
+        self._keep_incarnations(incarnations)
         return True
+
+    def _keep_incarnations(self, incarnations: Incarnations) -> None:
+        """Remember beside the positions which topics they belong to, whatever has their names by now."""
+        key = self._keys.incarnations(self._lane)
+        while incarnations:
+            [kept] = self._store.read_groups([[key]])
+            if self._store.compare_and_set(key, kept, encode_incarnations(incarnations)):
+                return
 
     def _delete_leftovers(self) -> None:
         """Delete all keys of the lane, by commits that compare the checkpoint: another one's keys are not ours."""

@@ -28,8 +28,9 @@ def open_lanes(store: OnlineStore, generation: Generation, lane_count: int, now_
         GenerationDamaged: the checkpoint of a lane is lost or spoilt.
         OnlineStoreDown: the store does not answer.
     """
+    catalog = GenerationCatalog(store, generation.project)
     stored = _read(store, generation, lane_count)
-    if None in stored and not generation.is_opened:
+    if None in stored and not catalog.is_opened(generation):
         if not any(checkpoint.positions for checkpoint in _decoded(generation, stored)):
             begun = encode_checkpoint(Checkpoint())
             missing = [lane for lane, data in enumerate(stored) if data is None]
@@ -40,7 +41,7 @@ def open_lanes(store: OnlineStore, generation: Generation, lane_count: int, now_
         raise GenerationDamaged(generation, f"the checkpoint of lane {stored.index(None)} is gone")
     checkpoints = _decoded(generation, stored)
     if not generation.is_opened:
-        GenerationCatalog(store, generation.project).note_opened(generation, now_ms)
+        catalog.note_opened(generation, now_ms)
     return checkpoints
 
 

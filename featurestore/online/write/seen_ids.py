@@ -73,11 +73,9 @@ class SeenIds:
         current = self._bucket_at_load = max((bucket for _, bucket, _ in wanted), default=0)
         self._horizon, self._clock = IdHorizon(), HorizonClock(self._horizon_ms, current, frontier)
         stored = store.read_groups([[keys.id_bucket(lane, bucket)] for lane, bucket, _ in wanted])
-        for (lane, bucket, count), found_bytes in zip(wanted, stored, strict=True):
-            data = found_bytes or b""
-            found = len(data) // HASH_BYTES
-            if found != count:
-                raise TileLost(f"of {count} event ids of lane {lane}, bucket {bucket}, the store has {found}")
+        for (lane, bucket, count), found in zip(wanted, stored, strict=True):
+            data = found or b""
+            _require_all(lane, bucket, count, len(data) // HASH_BYTES)
             hashes = np.unique(np.frombuffer(data, dtype="<u8"))
             self._horizon.remember(max(bucket, current - 1), hashes[self._horizon.admit(hashes)])
 
@@ -236,6 +234,16 @@ class _HashSet:
             self._slots[at[free]] = waiting[free]
             going_on = self._slots[at] != waiting
             waiting, at = waiting[going_on], (at[going_on] + 1) & mask
+
+
+def _require_all(lane: int, bucket: int, count: int, found: int) -> None:
+    """Refuse a bucket that has lost ids, also one that has been begun anew since.
+
+    Raises:
+        TileLost: it has.
+    """
+    if found != count:
+        raise TileLost(f"of {count} event ids of lane {lane}, bucket {bucket}, the store has {found}")
 
 
 def _nonzero(hashes: HashArray) -> HashArray:

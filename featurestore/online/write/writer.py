@@ -213,6 +213,11 @@ class ViewWriter:
         self._lanes = lanes
         self._is_usable = True
 
+    @property
+    def has_gone_back(self) -> bool:
+        """Whether the store was behind what had been committed, or planned, when the lanes were opened last."""
+        return self._went_back
+
     def positions(self) -> dict[tuple[str, int], int]:
         """Where to resume: the smallest next offset over the lanes, for each (topic, partition).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from featurestore.errors import CorruptData, EventsLost, WriterFenced
+from featurestore.errors import CorruptData, EventsLost, InvalidRequest, WriterFenced
 from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.write import bootstrap
 from featurestore.testing.simulation.audit.auditor import WrongAnswer
@@ -23,9 +23,6 @@ def run_to_rest(world: World) -> None:
     world.skewed.skew_ms = 0
     world.processes[:-1] = []
     world.store.delete(world.store.unusable())
-    if not any(one.state.is_fed for known in world.catalog.all().values() for one in known):
-        # A stream that feeds nothing does not look whether its views are still registered.
-        world.processes.clear()
     finish_bootstraps(world)
     for help_with in (_bootstrap_all, _bootstrap_all, _promote_all, None):
         world.catch_up()
@@ -74,8 +71,9 @@ def _bootstrap(world: World, generation: Generation) -> None:
         try:
             world.fill(generation, world.new_client(), ends)
             bootstrap.hand_over(world.store, generation, LANES)
-        except (WriterFenced, CorruptData):
-            # A record that was lost gave the number out again, whose lanes a stream has written; or one is spoilt.
+        except (WriterFenced, CorruptData, InvalidRequest):
+            # A record that was lost gave the number out again, whose lanes a stream has written; or one is spoilt; or
+            # the topic was made anew.
             world.counts["bootstrap refused"] += 1
             generation = world.catalog.begin_bootstrap(generation.view, is_anew=True)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.online.probe import free_port
+from tests.dataflows.conftest import applied_repo
 from tests.dataflows.payments import TOPIC, Payments, make_payments
 from tests.dataflows.stream_process import ROOT, StreamProcess
 
@@ -25,10 +27,10 @@ def start_log(tmp_path: Path, registry: Path) -> Iterator[StartLog]:
     """Starts a process that logs `events` to `event_log`; whatever still runs at the end is killed."""
     started: list[StreamProcess] = []
 
-    def start(*options: str) -> StreamProcess:
+    def start(*options: str, use_registry: Path | None = None) -> StreamProcess:
         always = ["--event-log", str(tmp_path / "event_log"), "--log-dir", str(tmp_path / "events")]
         program = ("-m", "dataflows.log_to_files")
-        process = StreamProcess(tmp_path, registry, "", *always, *options, program=program)
+        process = StreamProcess(tmp_path, use_registry or registry, "", *always, *options, program=program)
         started.append(process)
         return process
 
@@ -183,3 +185,38 @@ def _command(directory: Path, name: str, *options: str) -> subprocess.CompletedP
     """One `featurestore event-log` command."""
     always = [sys.executable, "-m", "featurestore", "event-log", name, "--event-log", str(directory / "event_log")]
     return subprocess.run([*always, *options], cwd=ROOT, check=False, capture_output=True, text=True)
+
+
+REFUNDS = """
+refunds = kafka_source(
+    name="refunds",
+    topic="refunds",
+    columns={"payment_id": "string", "refunded_at": "timestamp", "card_id": "string"},
+    event_time="refunded_at",
+    event_id="payment_id",
+    bootstrap_servers="127.0.0.1:1",
+)
+refunded = stream_view(name="refunded", entities=[card], source=refunds, features=[*count(over="1d")])
+"""
+
+
+def test_a_source_that_is_applied_is_logged_from_then_on(start_log: StartLog, tmp_path: Path, registry: Path) -> None:
+    """The stream notices by itself, and logs each record of both once."""
+    used = tmp_path / "registry.db"
+    shutil.copy(registry, used)
+    parts = make_payments(500, seed=81), make_payments(500, seed=82, first=500)
+    parts[0].append_to(tmp_path / "events")
+    refund = {"payment_id": "p-1", "refunded_at": "2026-03-01T12:00:00Z", "card_id": "c-1"}
+    (tmp_path / "events" / "refunds").mkdir()
+    (tmp_path / "events" / "refunds" / "0.jsonl").write_text(json.dumps(refund) + "\n")
+    process = start_log("--commit-seconds", "0.2", use_registry=used)
+    process.wait_for("logging payments from")
+    applied_repo(tmp_path / "next", more=REFUNDS).replace(used)
+    parts[1].append_to(tmp_path / "events")
+    process.wait_for("logging payments, refunds from")
+    process.wait_until(lambda: sum(EventLog(tmp_path / "event_log" / "refunds").positions().values()) == 1)
+    process.terminate()
+
+    assert process.wait() == 0, process.output
+    assert start_log("--until-end", use_registry=used).wait() == 0
+    assert sound_offsets(*parts) == logged(tmp_path)

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from featurestore.definitions.registry import read_registry
 from featurestore.online.generation import GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
@@ -43,15 +44,20 @@ def test_a_running_stream_takes_an_apply_over(
 def test_a_registry_that_breaks_leaves_the_stream_as_it_is(
     start_stream: StartStream, tmp_path: Path, redis_url: str, registry: Path
 ) -> None:
-    """It says so once, and goes on with the definitions that it has."""
+    """It says so once, and goes on with the definitions that it has, also when it must plan again."""
     applied = tmp_path / "registry.db"
     shutil.copy(registry, applied)
     first_part, second_part = make_payments(1_000, seed=33), make_payments(1_000, seed=34, first=1_000)
     first_part.append_to(tmp_path / "log")
     stream = start_stream("--log-dir", str(tmp_path / "log"), use_registry=applied)
     stream.wait_for("live: cards@1, merchants@1 from")
+    views = read_registry(str(registry), project=PROJECT).views
     applied.write_bytes(b"\xff\xff not a registry")
     stream.wait_for("the stream goes on with what it has")
+    store = connect(redis_url)
+    GenerationCatalog(store, PROJECT).register(replace(views[0], lookback_ms=views[0].lookback_ms + 1))
+    store.close()
+    stream.wait_for("have changed")
     second_part.append_to(tmp_path / "log")
     read = sum(map(len, first_part.records + second_part.records))
     stream.wait_for(f"{read:,} read")

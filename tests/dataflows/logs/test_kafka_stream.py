@@ -15,7 +15,7 @@ from dataflows.logs import kafka_log
 from dataflows.logs.kafka_log import KafkaLog
 from featurestore.clock import SystemClock
 from featurestore.core.spec import Column, SourceSpec, ValueType
-from featurestore.errors import SourceUnavailable
+from featurestore.errors import EventsLost, SourceUnavailable
 from featurestore.testing.servers import KafkaBroker
 from tests.dataflows.conftest import StartStream
 from tests.dataflows.payments import TOPIC, Payments, assert_every_value_is_exact, make_payments
@@ -166,8 +166,15 @@ def test_events_that_kafka_deleted_before_they_were_applied_are_an_error(
     for future in admin.delete_records([TopicPartition(TOPIC, 0, end - 10)]).values():
         future.result(timeout=30)
 
-    stream = start_stream("--bootstrap-servers", kafka.bootstrap_servers, "--until-end")
+    log = KafkaLog(bootstrap_servers=kafka.bootstrap_servers, options={}, group="", clock=SystemClock())
 
+    assert {0: True} == {number: "begins at" in str(error) for number, error in log.lost(SOURCE, {0: end - 11}).items()}
+    assert {0: True} == {number: "ends at" in str(error) for number, error in log.lost(SOURCE, {0: end + 1}).items()}
+    assert {} == log.lost(SOURCE, {0: end - 10}) == log.lost(SOURCE, {0: end})
+    with pytest.raises(EventsLost, match=f"begins at offset {end - 10}"):
+        log.open(SOURCE, 0, None, end - 11)
+    log.open(SOURCE, 0, None, end - 10).close()
+    stream = start_stream("--bootstrap-servers", kafka.bootstrap_servers, "--until-end")
     assert stream.wait() == 1, stream.output
     assert f"begins at offset {end - 10}" in stream.output
 

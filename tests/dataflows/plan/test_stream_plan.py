@@ -13,7 +13,8 @@ from dataflows.plan.stream_plan import PlanWatch, StreamPlan, make_stream_plan
 from dataflows.plan.tile_store import OnlineTileStore
 from dataflows.run_outcome import Conductor
 from featurestore.core.spec import SourceSpec, TopicSpec, ViewSpec
-from featurestore.online.generation import Generation
+from featurestore.errors import EventsLost
+from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
@@ -131,3 +132,32 @@ def test_a_topic_without_records_keeps_nobody_waiting(store: RedisStore, tmp_pat
     [filling] = plan.catch_up.generations
 
     assert changing.serves(changing.watch(plan)) == filling.number
+
+
+def test_a_view_whose_records_are_gone_gives_way_to_one_that_can_be_read(store: RedisStore, tmp_path: Path) -> None:
+    """What serves is fed no more; with nothing to take its place the stream stops, and says why."""
+    changing = Changing(store, tmp_path, CHANGES["moved"])
+    changing.plan()
+    (tmp_path / SOURCE.topic / "0.jsonl").write_bytes(b"")
+
+    plan = changing.plan()
+    assert () == plan.live.generations
+    assert [changing.serving.number + 1] == [one.number for one in plan.catch_up.generations]
+    changing.changed = MERCHANT_ACTIVITY
+    with pytest.raises(EventsLost, match="has 0 records, 1 were read from it before"):
+        changing.plan()
+
+
+def test_a_topic_with_fewer_partitions_than_were_read_is_one_reason(store: RedisStore, tmp_path: Path) -> None:
+    """One that fills is parked, and what serves goes on."""
+    changing = Changing(store, tmp_path, CHANGES["added"])
+    [filling] = changing.plan().catch_up.generations
+    changing.grow(SOURCE.topic, 1)
+    changing.fill(filling, SOURCE.topic, 1)
+    changing.fill(filling, NEW_TOPIC, 1)
+    (tmp_path / NEW_TOPIC / "0.jsonl").rename(tmp_path / NEW_TOPIC / "1.jsonl")
+
+    plan = changing.plan()
+    assert [MERCHANT_ACTIVITY.name] == [one.view.name for one in plan.live.generations]
+    assert () == plan.catch_up.generations
+    assert GenerationState.ROLLED_BACK is changing.payments.catalog.generations(MERCHANT_ACTIVITY.name)[-1].state

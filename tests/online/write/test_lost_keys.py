@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -11,12 +12,14 @@ from featurestore.online.generation import GenerationDamaged, GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis.store import RedisStore
+from featurestore.online.write.lanes import open_lanes
 from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
-from featurestore.testing.strategies import ANCHOR_MS, DAY_MS
+from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
 from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.entity_key import lane_of
+from featurestore.wire.store_layout import generations_key
 from tests.online.write.writing import LANES, PROJECT, answers, assert_equals_oracle, events_of, open_writer, view_of
 
 CARD = b"card-0"
@@ -146,6 +149,63 @@ def test_lost_event_ids_are_noticed_when_a_lane_is_opened(store: RedisStore, wri
     delete(store, writer.generation.keys.id_bucket(lane_of(CARD, LANES), 0))
     with pytest.raises(GenerationDamaged, match="event ids of lane"):
         open_writer(store, view_of())
+
+
+def test_event_ids_that_are_lost_and_begun_anew_are_noticed(store: RedisStore, writer: ViewWriter) -> None:
+    """The next commit appends under the key that is gone; the checkpoint has counted more."""
+    delete(store, writer.generation.keys.id_bucket(lane_of(CARD, LANES), 0))
+    writer.write([keyed_batch(view_of(), events_of(5, keys=1, first=110), from_offset=110, lane_count=LANES)])
+    with pytest.raises(GenerationDamaged, match="of 115 event ids of lane"):
+        open_writer(store, view_of())
+
+
+def test_lanes_witness_each_other(store: RedisStore, writer: ViewWriter) -> None:
+    """A lane without a checkpoint is no beginning if another one has read, whatever the record of it says."""
+    key, view = generations_key(PROJECT), view_of()
+    record = store.hash_fields(key)[view.name.encode()]
+    delete(store, keys_of(writer)[2])
+    store._client().hset(key, view.name, re.sub(rb'"opened_ms":[0-9]+', b'"opened_ms":0', record))
+    with pytest.raises(GenerationDamaged, match="is gone"):
+        open_writer(store, view)
+
+
+def test_lanes_are_not_begun_twice(store: RedisStore, clock: ManualClock) -> None:
+    """All of them lost at once: the record knows, also one that was read before they were opened."""
+    catalog = GenerationCatalog(store, PROJECT)
+    catalog.lane_count(LANES)
+    early = catalog.register(view_of())
+    assert not early.is_opened
+    open_lanes(store, early, LANES, clock.now_ms())
+    for lane in range(LANES):
+        delete(store, early.keys.checkpoint(lane))
+    with pytest.raises(GenerationDamaged, match="the checkpoint of lane 0 is gone"):
+        open_lanes(store, early, LANES, clock.now_ms())
+
+
+def test_a_store_that_goes_back_between_plan_and_opening_is_noticed(
+    store: RedisStore, writer: ViewWriter, clock: ManualClock
+) -> None:
+    """Lanes that are behind what the reader was told to begin with lack what comes before it."""
+    writer.close()  # lanes without events owe their offset until then
+    planned = {(SOURCE.topic, 0): 110}
+    for next_offset, is_behind in ((110, False), (111, True)):
+        planned[SOURCE.topic, 0] = next_offset
+        later = ViewWriter(store, writer.generation, lanes=range(LANES), clock=clock, read_from=planned)
+        later.open()
+        assert later.has_gone_back == is_behind
+
+
+def test_a_number_is_passed_over_under_which_the_store_holds_something(
+    store: RedisStore, writer: ViewWriter, clock: ManualClock
+) -> None:
+    """A record that was lost had given it out: what is left of it is not the new generation's."""
+    catalog = GenerationCatalog(store, PROJECT)
+    second = catalog.begin_bootstrap(view_of())
+    open_lanes(store, second, LANES, clock.now_ms())
+    delete(store, generations_key(PROJECT))
+
+    assert 1 == catalog.register(view_of()).number, "what the store holds of the first is all that there was"
+    assert 3 == catalog.begin_bootstrap(view_of()).number
 
 
 def test_compaction_does_not_bless_what_is_left(store: RedisStore, writer: ViewWriter) -> None:

@@ -130,6 +130,15 @@ class LogConnection:
         self._require_same(source)
         return all(self._log.at(number).oldest == 0 for number in partitions)
 
+    def lost(self, source: SourceSpec, offsets: Mapping[int, int]) -> Mapping[int, EventsLost]:
+        """See SourceLog."""
+        self._require_same(source)
+        return {
+            number: error
+            for number, offset in offsets.items()
+            if (error := _why_lost(f"{source.topic}[{number}]", self._log.at(number), offset)) is not None
+        }
+
     def incarnations(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, str]:
         """See SourceLog."""
         self._require_same(source)
@@ -170,8 +179,8 @@ class SimulatedReader:
         self._place = Place(log.incarnation, partition)
         found = self._partition
         wanted = needed if start is None else start
-        if wanted is not None and not found.oldest <= wanted <= found.end:
-            raise EventsLost(f"{topic}[{partition}] has offsets {found.oldest} to {found.end}, and not {wanted}")
+        if wanted is not None and (error := _why_lost(f"{topic}[{partition}]", found, wanted)) is not None:
+            raise error
         # A partition that nobody has read begins at 0, even where its first records are deleted already.
         self._next_offset = 0 if start is None else start
         self._fetched_to = found.oldest if start is None else start
@@ -213,3 +222,10 @@ class SimulatedReader:
     def _partition(self) -> Partition:
         """What it reads."""
         return self._log.everything[self._place]
+
+
+def _why_lost(name: str, partition: Partition, offset: int) -> EventsLost | None:
+    """Why a partition cannot be read from an offset on."""
+    if partition.oldest <= offset <= partition.end:
+        return None
+    return EventsLost(f"{name} has offsets {partition.oldest} to {partition.end}, and not {offset}")
