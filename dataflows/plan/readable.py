@@ -59,11 +59,18 @@ def readable_generations(
             readable.append(one)
         else:
             stopped[one] = lost
-    for one, error in stopped.items():
+    for one in sorted(stopped, key=lambda generation: generation.state is not GenerationState.FILLING):
+        error = stopped[one]
         name = f'feature view "{one.view.name}" generation {one.number}'
         if one.state is GenerationState.FILLING:
             store.park(one)
-            _logger.error("%s cannot be brought up to date and is parked; the others go on\n%s", name, error)
+            _logger.error(
+                "%s cannot be brought up to date and is parked; the others go on\n%s\n"
+                "hint: keep the event log filled, and run `featurestore bootstrap %s` again",
+                name,
+                error,
+                one.view.name,
+            )
         elif any(other.view.name == one.view.name for other in readable):
             _logger.error("%s is read no further\n%s", name, error)
         else:

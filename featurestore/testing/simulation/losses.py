@@ -33,6 +33,13 @@ def lose_key(world: World, draw: random.Random) -> None:
         _remember_checkpoint(world, chosen)
         world.store.delete([chosen])
         world.counts[f"lost {kind}"] += 1
+        if kind == "ids" and draw.random() < 0.5 and world.process.is_running:
+            # The next commit begins the key anew, and a new process must not take what is there for everything.
+            world.producer.send(draw, world.clock.now_ms(), draw.randint(1, 8))
+            world.process.read_all()
+            world.process.commit()
+            world.crash()
+            world.producer.send_again(draw)
 
 
 def lose_record(world: World, draw: random.Random) -> None:
@@ -43,8 +50,9 @@ def lose_record(world: World, draw: random.Random) -> None:
 
 def spoil(world: World, draw: random.Random) -> None:
     """A bit of some value flips, or somebody writes a list there."""
-    kind = draw.choice(("value", "value", "value", "half", "checkpoint"))
-    chosen = draw.choice([*_keys_of_kind(world, kind), b""])
+    kind = draw.choice(("value", "value", "head", "half", "checkpoint"))
+    wanted = [key for key in _keys_of_kind(world, "value") if b"/h/" in key] if kind == "head" else None
+    chosen = draw.choice([*(_keys_of_kind(world, kind) if wanted is None else wanted), b""])
     [value] = world.store.read_groups([[chosen]])
     if value is None:
         return
@@ -56,7 +64,7 @@ def spoil(world: World, draw: random.Random) -> None:
     # An operator deletes a list: of a head, and with its body lost, nothing would be left to be missed.
     is_list = kind == "half" and b"/b/" in chosen
     world.store.spoil(chosen, None if is_list else written)
-    world.counts[f"spoilt {kind}"] += 1
+    world.counts[f"spoilt {'value' if kind == 'head' else kind}"] += 1
 
 
 def evict(world: World, draw: random.Random) -> None:

@@ -99,6 +99,12 @@ class Producer:
             else:
                 self._send_event(draw, number, now_ms)
 
+    def send_again(self, draw: random.Random) -> None:
+        """A producer that was restarted repeats what it had sent last."""
+        for number in range(self._log.count):
+            for _ in range(RETRY_RECORDS // 2):
+                self._retry(draw, number)
+
     def _send_event(self, draw: random.Random, number: int, now_ms: int) -> None:
         """A new event."""
         self._sent += 1
