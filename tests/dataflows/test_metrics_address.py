@@ -23,7 +23,7 @@ ENVIRONMENT = {
 def answers(host: str, port: int) -> bool:
     """Whether there are metrics at an address."""
     try:
-        with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=5) as response:
+        with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=30) as response:
             return bool(response.read())
     except urllib.error.URLError:
         return False

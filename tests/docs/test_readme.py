@@ -56,7 +56,7 @@ def test_the_lookup_of_the_readme_answers_every_feature(
     server = FeatureServer(registry, store, SystemClock(), ServerSettings(port=0))
     names: dict[str, Any] = {}
     try:
-        exec(LOOK_UP.replace(PORT_ON_PAGE, str(server.port)).replace("timeout_s=0.1", "timeout_s=10"), names)
+        exec(LOOK_UP.replace(PORT_ON_PAGE, str(server.port)).replace("timeout_s=0.1", "timeout_s=30"), names)
     finally:
         server.stop(drain_seconds=0)
         store.close()

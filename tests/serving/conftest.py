@@ -91,7 +91,7 @@ def metered_server(payments: Payments, registry: RegistryInMemory, clock: Manual
 @pytest.fixture
 def client(server: FeatureServer) -> Iterator[LookupClient]:
     """A client of the server."""
-    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=5.0) as connected:
+    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as connected:
         yield connected
 
 

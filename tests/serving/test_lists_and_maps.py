@@ -116,7 +116,7 @@ def test_feasts_own_service_gives_the_same(client: LookupClient, server: Feature
             request_serializer=FeastRequest.SerializeToString,
             response_deserializer=FeastResponse.FromString,
         )
-        response = call(request, timeout=5)
+        response = call(request, timeout=30)
     vectors = dict(zip(response.metadata.feature_names.val, response.results, strict=True))
 
     for name, values in client.lookup("card_review", {"card_id": CARDS}).to_dict().items():

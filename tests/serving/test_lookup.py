@@ -290,7 +290,7 @@ def test_a_cluster_answers_as_a_single_server_does(redis_cluster_url: str, clock
     written.write(CARD_ACTIVITY, [event_of(card.encode(), NOW_MS - 9) for card in cards])
     written.materialize(7, NOW_MS - DAY_MS, {"risk_tier": "low"})
     server = FeatureServer(RegistryInMemory(), store, clock, ServerSettings(port=0))
-    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=5) as client:
+    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as client:
         result = client.lookup("fraud_detection", {"card_id": cards, "merchant_id": [7] * 20}, with_metadata=True)
     server.stop(drain_seconds=1.0)
     store.close()

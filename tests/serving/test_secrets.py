@@ -76,7 +76,7 @@ def _refusal(server: FeatureServer) -> str:
         call: Any = channel.unary_unary("/featurestore.v1.FeatureLookup/Lookup")
         with pytest.raises(grpc.RpcError) as raised:
             # Field 1, the feature service; field 2, a column of merchant ids.
-            call(b"\x0a\x13merchant_monitoring" + b"\x12\x10\x0a\x0bmerchant_id\x1a\x01\x07", timeout=10)
+            call(b"\x0a\x13merchant_monitoring" + b"\x12\x10\x0a\x0bmerchant_id\x1a\x01\x07", timeout=30)
         failure: Any = raised.value
         assert failure.code() is grpc.StatusCode.UNAVAILABLE
         return str(failure.details())

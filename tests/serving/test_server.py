@@ -1,7 +1,5 @@
 """What a load balancer, an operator and a fresh terminal see of the server."""
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -44,7 +42,7 @@ def reflect(channel: grpc.Channel, version: str, *requests: reflection_pb2.Serve
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
-    return list(call(iter(requests), timeout=5))
+    return list(call(iter(requests), timeout=30))
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
@@ -89,22 +87,22 @@ def test_health_knows_each_service_and_the_whole(channel: grpc.Channel) -> None:
     """Load balancers may ask for the server or for one service; unknown ones are NOT_FOUND."""
     health: Any = health_pb2_grpc.HealthStub(channel)
     for service in ("", "featurestore.v1.FeatureLookup", "feast.serving.ServingService"):
-        answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+        answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
     with pytest.raises(grpc.RpcError) as raised:
-        health.Check(health_pb2.HealthCheckRequest(service="nothing"), timeout=5)
+        health.Check(health_pb2.HealthCheckRequest(service="nothing"), timeout=30)
     assert code_name(raised.value) == "NOT_FOUND"
 
 
 def test_metrics_count_requests_rows_and_latency(metered_server: FeatureServer) -> None:
     """Prometheus sees requests by status, latency and rows, with units in the names."""
-    with LookupClient(f"127.0.0.1:{metered_server.port}", timeout_s=5) as client:
+    with LookupClient(f"127.0.0.1:{metered_server.port}", timeout_s=30) as client:
         client.lookup("merchant_monitoring", {"merchant_id": [7, 404]})
         with pytest.raises(UnknownFeatureService):
             client.lookup("nothing", {"merchant_id": 7})
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{metered_server.metrics_port}/metrics", timeout=5) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{metered_server.metrics_port}/metrics", timeout=30) as page:
         metrics = page.read().decode()
     assert 'featurestore_requests_total{method="Lookup",status="OK"} 1.0' in metrics
     assert 'featurestore_requests_total{method="Lookup",status="NOT_FOUND"} 1.0' in metrics
@@ -118,7 +116,7 @@ def test_the_error_kind_is_machine_readable(channel: grpc.Channel, server: Featu
     """Clients in other languages tell kinds apart by trailing metadata, not by reading prose."""
     call: Any = channel.unary_unary("/featurestore.v1.FeatureLookup/Lookup")
     with pytest.raises(grpc.RpcError) as raised:
-        call(b"", timeout=5)
+        call(b"", timeout=30)
 
     assert code_name(raised.value) == "NOT_FOUND"
     failure: Any = raised.value
@@ -130,7 +128,7 @@ def test_an_oversized_request_is_refused(client: LookupClient, server: FeatureSe
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         call: Any = channel.unary_unary("/featurestore.v1.FeatureLookup/Lookup")
         with pytest.raises(grpc.RpcError) as raised:
-            call(bytes(REQUEST_BYTES_MAX + 1), timeout=5)
+            call(bytes(REQUEST_BYTES_MAX + 1), timeout=30)
 
     assert code_name(raised.value) == "RESOURCE_EXHAUSTED"
     with pytest.raises(LimitExceeded):
@@ -146,7 +144,7 @@ def test_work_is_given_up_when_the_deadline_has_passed(
 ) -> None:
     """A request whose time is over stops before the next expensive step, with DEADLINE_EXCEEDED."""
     computed: list[str] = []
-    before_lookup_reads(monkeypatch, lambda _groups, _timeout_ms: clock.advance_ms(10_000))
+    before_lookup_reads(monkeypatch, lambda _groups, _timeout_ms: clock.advance_ms(100_000))
     monkeypatch.setattr("featurestore.online.answer.assembly.decode_entity", lambda *_: computed.append("decoded"))
 
     with pytest.raises(DeadlineSpent, match="before computing the answer"):
@@ -191,15 +189,15 @@ def test_a_hanging_store_does_not_silence_health(registry: RegistryInMemory, clo
         with LookupClient(address) as client, ThreadPoolExecutor(20) as callers, grpc.insecure_channel(address) as bare:
             health: Any = health_pb2_grpc.HealthStub(bare)
             assert client.lookup("merchant_monitoring", {"merchant_id": 7}).row_count == 1
-            os.kill(redis.process.pid, signal.SIGSTOP)
+            redis.process.pause()
             lost = [
-                callers.submit(client.lookup, "merchant_monitoring", {"merchant_id": 7}, timeout_s=0.6)
+                callers.submit(client.lookup, "merchant_monitoring", {"merchant_id": 7}, timeout_s=3.0)
                 for _ in range(20)
             ]
             for _ in range(10):
-                health.Check(health_pb2.HealthCheckRequest(), timeout=0.3)
+                health.Check(health_pb2.HealthCheckRequest(), timeout=2.5)
             failures = [each.exception() for each in lost]
-            os.kill(redis.process.pid, signal.SIGCONT)
+            redis.process.resume()
 
             # Those that wait are given up; whom the wait would be too long for may be refused beforehand.
             assert {DeadlineSpent} <= {type(failure) for failure in failures} <= {DeadlineSpent, Overloaded}
@@ -212,7 +210,7 @@ def _answered(client: LookupClient) -> LookupResult:
     """An answer, as soon as the server is no longer full of what it could not answer."""
     while True:
         try:
-            return client.lookup("merchant_monitoring", {"merchant_id": 7}, timeout_s=5)
+            return client.lookup("merchant_monitoring", {"merchant_id": 7}, timeout_s=30)
         except Overloaded:
             SystemClock().sleep(0.05)
 
@@ -227,11 +225,11 @@ def test_requests_in_flight_end_before_the_server_does(
 
     def wait(_groups: Groups, _timeout_ms: float) -> None:
         entered.set()
-        proceed.wait(5)
+        proceed.wait(30)
 
     before_lookup_reads(monkeypatch, wait)
     rows: list[int] = []
-    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=5) as client:
+    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as client:
 
         def ask() -> None:
             rows.append(client.lookup("merchant_monitoring", {"merchant_id": 7}).row_count)
@@ -239,7 +237,7 @@ def test_requests_in_flight_end_before_the_server_does(
         client.describe("merchant_monitoring")
         asking = threading.Thread(target=ask)
         asking.start()
-        assert entered.wait(5)
+        assert entered.wait(30)
         stopping = threading.Thread(target=server.stop)
         stopping.start()
         # Answered until all that was sent before the stop has come in, and then never again.
@@ -267,7 +265,7 @@ def test_processes_may_share_a_port_on_purpose(
 
     assert second.port == first.port
     for server in (first, second):
-        with LookupClient(f"127.0.0.1:{first.port}", timeout_s=5) as client:
+        with LookupClient(f"127.0.0.1:{first.port}", timeout_s=30) as client:
             assert client.lookup("merchant_monitoring", {"merchant_id": 7}).row_count == 1
         server.stop(drain_seconds=1.0)
 
@@ -293,7 +291,7 @@ def test_tls_with_client_certificates(
     server = FeatureServer(registry, payments.store, clock, settings)
     address = f"localhost:{server.port}"
 
-    with LookupClient(address, tls=ClientTls(certificate, certificate, key), timeout_s=5) as client:
+    with LookupClient(address, tls=ClientTls(certificate, certificate, key), timeout_s=30) as client:
         assert client.lookup("merchant_monitoring", {"merchant_id": 7}).row_count == 1
     for tls in (None, ClientTls(certificate)):
         with LookupClient(address, tls=tls, timeout_s=0.3) as client, pytest.raises(Unavailable):

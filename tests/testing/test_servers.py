@@ -70,7 +70,7 @@ def test_a_server_that_dies_at_once_is_reported_with_its_log(tmp_path: Path) -> 
     process.start()
 
     with pytest.raises(ServerDidNotStart, match="no such option"):
-        process.wait_until(lambda: False, timeout_s=10)
+        process.wait_until(lambda: False, timeout_s=30)
 
 
 @pytest.mark.kafka

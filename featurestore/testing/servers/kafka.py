@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featurestore.online.probe import LOOPBACK, free_port
-from featurestore.testing.servers.process import ServerDidNotStart, ServerProcess, server_directory
+from featurestore.testing.servers.process import ServerDidNotStart, ServerProcess, on_free_ports, server_directory
 
 KAFKA_VERSION = "4.1.1"
 """The same in docker-compose.yml."""
@@ -138,20 +138,29 @@ def kafka_broker(settings: Mapping[str, str] | None = None) -> Iterator[KafkaBro
     """
     libs = kafka_libs()
     with server_directory("kafka") as directory:
-        port = free_port()
-        properties = directory / "server.properties"
-        lines = {**_server_properties(port, directory), **(settings or {})}
-        properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
-        _format_storage(libs, properties)
-        command = ("java", _HEAP, "-cp", f"{libs}/*", "kafka.Kafka", str(properties))
-        process = ServerProcess("kafka", command, directory)
-        broker = KafkaBroker(process, f"{LOOPBACK}:{port}", directory)
-        process.start()
+        broker = on_free_ports(lambda: _start(libs, Path(tempfile.mkdtemp(dir=directory)), settings or {}))
         try:
-            broker.wait_ready()
             yield broker
         finally:
-            process.stop()
+            broker.process.stop()
+
+
+def _start(libs: Path, directory: Path, settings: Mapping[str, str]) -> KafkaBroker:
+    """A broker that is ready."""
+    port = free_port()
+    properties = directory / "server.properties"
+    lines = {**_server_properties(port, directory), **settings}
+    properties.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    _format_storage(libs, properties)
+    command = ("java", _HEAP, "-cp", f"{libs}/*", "kafka.Kafka", str(properties))
+    broker = KafkaBroker(ServerProcess("kafka", command, directory), f"{LOOPBACK}:{port}", directory)
+    broker.process.start()
+    try:
+        broker.wait_ready()
+    except BaseException:
+        broker.process.stop()
+        raise
+    return broker
 
 
 def kafka_missing() -> str | None:

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from featurestore.clock import Clock, SystemClock
 
 STOP_TIMEOUT_S = 15.0
 """After SIGTERM; then SIGKILL."""
 
+PORT_ATTEMPTS = 5
+
+_T = TypeVar("_T")
 _POLL_S = 0.02
 _LOG_TAIL_BYTES = 4_000
 
 
 class ServerDidNotStart(AssertionError):
     """A server of the testing kit ended or stayed silent instead of becoming ready."""
+
+
+def on_free_ports(start: Callable[[], _T]) -> _T:
+    """Start something on ports that were free a moment ago; where somebody was faster, again, on others.
+
+    Args:
+        start: picks ports and starts; raises ServerDidNotStart, and leaves nothing running then.
+    """
+    for _ in range(PORT_ATTEMPTS - 1):
+        try:
+            return start()
+        except ServerDidNotStart as failure:
+            if "already in use" not in str(failure):
+                raise
+    return start()
 
 
 class ServerProcess:
@@ -77,6 +98,15 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self.kill()
         self._process = None
+
+    def pause(self) -> None:
+        """SIGSTOP, until `resume`; returns when the process stands still."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)  # a signal is sent before it is delivered
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL, as a crash or the kernel's memory killer does; returns when the process is gone."""

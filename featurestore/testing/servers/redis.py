@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,12 @@ from pathlib import Path
 from featurestore.clock import SystemClock
 from featurestore.online.embedded import server_binary
 from featurestore.online.probe import LOOPBACK, ask, free_port, server_pid
-from featurestore.testing.servers.process import ServerDidNotStart, ServerProcess, server_directory
+from featurestore.testing.servers.process import (
+    ServerDidNotStart,
+    ServerProcess,
+    on_free_ports,
+    server_directory,
+)
 
 BINARY_VARIABLE = "FEATURESTORE_REDIS_SERVER"
 """Environment variable that names the server program to test against."""
@@ -91,10 +97,8 @@ class RedisCluster:
 def redis_server(*arguments: str) -> Iterator[RedisServer]:
     """A standalone server without persistence, unless `arguments` such as "--appendonly", "yes" say otherwise."""
     with server_directory("redis") as directory:
-        server = _node(directory, arguments)
-        server.process.start()
+        [server] = on_free_ports(lambda: _start([_node(directory, arguments)]))
         try:
-            server.wait_ready()
             yield server
         finally:
             server.process.stop()
@@ -103,20 +107,33 @@ def redis_server(*arguments: str) -> Iterator[RedisServer]:
 @contextlib.contextmanager
 def redis_cluster(node_count: int = 3) -> Iterator[RedisCluster]:
     """A cluster of primaries with all slots assigned, ready when every node says so."""
-    with server_directory("redis-cluster") as directory, contextlib.ExitStack() as running:
-        nodes = []
-        for index in range(node_count):
-            node_directory = directory / f"node-{index}"
-            node_directory.mkdir()
-            arguments = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-            node = _node(node_directory, (*arguments, "--cluster-port", str(free_port())))
+    with server_directory("redis-cluster") as directory:
+        nodes = on_free_ports(lambda: _start([_cluster_node(directory) for _ in range(node_count)]))
+        try:
+            _form_cluster(nodes)
+            yield RedisCluster(tuple(nodes))
+        finally:
+            for node in nodes:
+                node.process.stop()
+
+
+def _start(nodes: Sequence[RedisServer]) -> Sequence[RedisServer]:
+    """All of them, or none."""
+    with contextlib.ExitStack() as stopping:
+        for node in nodes:
             node.process.start()
-            running.callback(node.process.stop)
-            nodes.append(node)
+            stopping.callback(node.process.stop)
         for node in nodes:
             node.wait_ready()
-        _form_cluster(nodes)
-        yield RedisCluster(tuple(nodes))
+        stopping.pop_all()
+    return nodes
+
+
+def _cluster_node(directory: Path) -> RedisServer:
+    """A node of a cluster, in a directory of its own."""
+    own = Path(tempfile.mkdtemp(prefix="node-", dir=directory))
+    arguments = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(free_port()))
+    return _node(own, arguments)
 
 
 def _node(directory: Path, arguments: Sequence[str]) -> RedisServer:

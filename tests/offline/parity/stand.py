@@ -176,7 +176,7 @@ class Stand:
             ServerSettings(port=0),
             feature_log=FeatureLog(writer, clock, share=1.0),
         )
-        with LookupClient(f"127.0.0.1:{server.port}", timeout_s=10.0) as client:
+        with LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as client:
             for card, merchant, as_of_ms in rows:
                 client.lookup(SERVICE, {"card_id": card, "merchant_id": merchant}, as_of_ms=as_of_ms)
         server.stop(drain_seconds=5.0)

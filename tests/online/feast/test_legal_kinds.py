@@ -91,7 +91,7 @@ def serving(stand: Stand) -> Iterator[LookupClient]:
     """A client of a gRPC server on the same registry and store."""
     registry = RegistryFile(stand.repo / "data" / "registry.db", PROJECT)
     server = FeatureServer(registry, stand.store, stand.clock, ServerSettings(port=0))
-    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=10.0) as connected:
+    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as connected:
         yield connected
     server.stop(drain_seconds=1.0)
 

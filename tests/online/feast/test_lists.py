@@ -92,7 +92,7 @@ def test_both_services_give_what_the_sdk_gives(reviewed: Stand, server: FeatureS
     """One registry and one store, three ways to ask; the second speaks with Feast's own stub."""
     expected = sdk_answer(reviewed)
     address = f"127.0.0.1:{server.port}"
-    with LookupClient(address, timeout_s=10) as client:
+    with LookupClient(address, timeout_s=30) as client:
         packed = client.lookup("card_review", {"card_id": CARDS, "merchant_id": MERCHANTS}).to_dict()
     request = GetOnlineFeaturesRequest(feature_service="card_review")
     for card, merchant in zip(CARDS, MERCHANTS, strict=True):
@@ -100,7 +100,7 @@ def test_both_services_give_what_the_sdk_gives(reviewed: Stand, server: FeatureS
         request.entities["merchant_id"].val.add().int64_val = merchant
     with grpc.insecure_channel(address) as channel:
         stub = ServingServiceStub(channel)  # type: ignore[no-untyped-call]  # Feast declares no types here
-        response = stub.GetOnlineFeatures(request, timeout=10)
+        response = stub.GetOnlineFeatures(request, timeout=30)
     vectors = dict(zip(response.metadata.feature_names.val, response.results, strict=True))
 
     assert set(packed) == set(expected) - {"card_id", "merchant_id"}

@@ -83,7 +83,7 @@ def test_the_sdk_and_the_server_give_the_same_vectors(stand: Stand, tmp_path: Pa
     server = FeatureServer(registry, stand.store, stand.clock, ServerSettings(port=0))
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         stub = ServingServiceStub(channel)  # type: ignore[no-untyped-call]  # Feast declares no types here
-        served = stub.GetOnlineFeatures(request, timeout=10)
+        served = stub.GetOnlineFeatures(request, timeout=30)
     server.stop(drain_seconds=0)
     asked = stand.feast.get_online_features(
         features=stand.feast.get_feature_service("fraud_detection"),

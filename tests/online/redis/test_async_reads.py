@@ -1,8 +1,6 @@
 """Reads of an event loop: order, deadlines, outages, on a server and on a cluster."""
 
 import asyncio
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,13 +49,13 @@ def test_an_impatient_reader_costs_nobody_his_answer(own_redis: RedisServer) -> 
     async def ask() -> list[list[bytes | None] | BaseException]:
         reads = store.async_reads()
         await reads.read_groups([(KEYS[0],)])
-        os.kill(own_redis.process.pid, signal.SIGSTOP)
+        own_redis.process.pause()
         asking = [
             asyncio.ensure_future(reads.read_groups([(key,)], timeout_ms=50 if index % 2 else 5_000))
             for index, key in enumerate(KEYS)
         ]
         await asyncio.sleep(0.2)
-        os.kill(own_redis.process.pid, signal.SIGCONT)
+        own_redis.process.resume()
         answers = await asyncio.gather(*asking, return_exceptions=True)
         reads.close()
         return answers
@@ -78,13 +76,13 @@ def test_a_silent_connection_is_replaced(own_redis: RedisServer, monkeypatch: py
     async def ask() -> list[bytes | None]:
         reads = store.async_reads()
         await reads.read_groups([(KEYS[0],)])
-        os.kill(own_redis.process.pid, signal.SIGSTOP)
+        own_redis.process.pause()
         patient = asyncio.ensure_future(reads.read_groups([(KEYS[0],)], timeout_ms=5_000))
         with pytest.raises(DeadlineSpent):
             await reads.read_groups([(KEYS[1],)], timeout_ms=20)
         with pytest.raises(OnlineStoreDown, match="does not answer"):
             await patient
-        os.kill(own_redis.process.pid, signal.SIGCONT)
+        own_redis.process.resume()
         answer = await reads.read_groups([(KEYS[2],)], timeout_ms=5_000)
         reads.close()
         return answer
@@ -137,11 +135,11 @@ def test_a_blocking_read_that_ran_out_of_time_leaves_no_reply_behind(own_redis: 
     """The next read of the same thread gets its own answer, not the late one."""
     store = connect(own_redis.url)
     fill(store)
-    os.kill(own_redis.process.pid, signal.SIGSTOP)
+    own_redis.process.pause()
     for _ in range(3):  # on the old connection, then on new ones, which the server accepts but does not greet
         with pytest.raises(DeadlineSpent):
             store.read_groups([(KEYS[0],)], timeout_ms=50)
-    os.kill(own_redis.process.pid, signal.SIGCONT)
+    own_redis.process.resume()
 
     assert [KEYS[1] * 5_000] == store.read_groups([(KEYS[1],)], timeout_ms=5_000)
     store.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -55,11 +53,11 @@ def owner(cluster: RedisCluster, key: bytes) -> RedisServer:
 @contextmanager
 def hanging(node: RedisServer) -> Iterator[None]:
     """A node that accepts connections and answers nothing."""
-    os.kill(node.process.pid, signal.SIGSTOP)
+    node.process.pause()
     try:
         yield
     finally:
-        os.kill(node.process.pid, signal.SIGCONT)
+        node.process.resume()
 
 
 @contextmanager

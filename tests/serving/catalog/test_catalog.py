@@ -87,7 +87,7 @@ def test_a_broken_registry_keeps_the_last_good_one(metered_server: FeatureServer
     """A registry that does not compile changes nothing but what monitoring sees, until it is repaired."""
 
     def metric(line: str) -> bool:
-        with urllib.request.urlopen(f"http://127.0.0.1:{metered_server.metrics_port}/metrics", timeout=5) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{metered_server.metrics_port}/metrics", timeout=30) as page:
             return line in page.read().decode()
 
     registry.change(broken=True)
@@ -269,7 +269,7 @@ def test_requests_fail_and_recover_with_the_store(
         health: Any = health_pb2_grpc.HealthStub(channel)
 
         def is_serving() -> bool:
-            answer = health.Check(health_pb2.HealthCheckRequest(service="featurestore.v1.FeatureLookup"), timeout=5)
+            answer = health.Check(health_pb2.HealthCheckRequest(service="featurestore.v1.FeatureLookup"), timeout=30)
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
         assert is_serving()
@@ -292,12 +292,12 @@ def test_a_store_that_lost_everything_is_told_from_an_empty_one(
     try:
         with (
             grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
-            LookupClient(f"127.0.0.1:{server.port}", timeout_s=5) as client,
+            LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as client,
         ):
             health: Any = health_pb2_grpc.HealthStub(channel)
 
             def is_serving() -> bool:
-                answer = health.Check(health_pb2.HealthCheckRequest(), timeout=5)
+                answer = health.Check(health_pb2.HealthCheckRequest(), timeout=30)
                 return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
             eventually(is_serving)
@@ -335,5 +335,5 @@ def test_a_store_that_evicts_shows_in_the_metrics(payments: Payments, registry: 
 
 
 def _metrics(server: FeatureServer) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=5) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=30) as page:
         return str(page.read().decode())

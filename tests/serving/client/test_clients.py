@@ -46,7 +46,7 @@ def test_a_server_that_comes_up_late_is_waited_for(
 
     timer = threading.Timer(0.3, start_late)
     timer.start()
-    with LookupClient(f"127.0.0.1:{port}", timeout_s=10) as client:
+    with LookupClient(f"127.0.0.1:{port}", timeout_s=30) as client:
         result = client.lookup("merchant_monitoring", {"merchant_id": 7})
     timer.join()
     started[0].stop(drain_seconds=1.0)
@@ -100,7 +100,7 @@ def test_asyncio_client_answers_the_same(server: FeatureServer, client: LookupCl
     """Both clients are one API."""
 
     async def ask() -> tuple[list[str], dict[str, object], list[str]]:
-        async with AsyncLookupClient(f"127.0.0.1:{server.port}", timeout_s=5) as asynchronous:
+        async with AsyncLookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as asynchronous:
             results = await asyncio.gather(
                 *(asynchronous.lookup("merchant_monitoring", {"merchant_id": [7, key]}) for key in range(20))
             )

@@ -43,7 +43,7 @@ class Table:
     def write(self, layout: LogLayout, table: pa.Table, now_ms: int) -> int:
         """Keep rows."""
         assert layout.schema.names == table.schema.names
-        assert self.may_write.wait(10)
+        assert self.may_write.wait(30)
         if self.fails:
             raise Unavailable("the table is full on purpose")
         self.rows += table.cast(layout.schema).to_pylist(maps_as_pydicts="strict")
@@ -106,7 +106,7 @@ def one_answer(payments: Payments, registry: RegistryInMemory, clock: ManualCloc
 
     log = Keep(Table(), clock, share=1.0)
     server = FeatureServer(registry, payments.store, clock, ServerSettings(port=0), feature_log=log)
-    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=5.0) as client:
+    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as client:
         client.lookup("fraud_detection", {"card_id": ["c-1"], "merchant_id": [7]})
     server.stop(drain_seconds=1.0)
     assert {FeatureStatus.PRESENT} <= set(taken[0][2].statuses.ravel().tolist())

@@ -29,7 +29,7 @@ def test_files_are_whole_by_service_and_date_and_say_what_they_hold(
     writer = FeatureLogWriter(open_files(tmp_path), "t", roll_seconds=3_600.0)
     with (
         logging_server(payments, registry, clock, writer) as server,
-        LookupClient(f"127.0.0.1:{server.port}", timeout_s=5.0) as client,
+        LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as client,
     ):
         client.lookup("fraud_detection", ENTITIES)
         client.lookup("merchant_monitoring", {"merchant_id": [7]})
@@ -87,11 +87,11 @@ def test_serve_logs_by_option_and_writes_all_rows_when_it_is_stopped(redis_url: 
     _register(registry_path, redis_url)
     with serving(*options, "--log-features", str(tmp_path / "served"), "--log-share", "0.5") as (line, process):
         address = line.split(" on ")[1].strip()
-        with LookupClient(address, timeout_s=10.0) as client:
+        with LookupClient(address, timeout_s=30) as client:
             for merchant in range(200):
                 client.lookup("merchant_monitoring", {"merchant_id": merchant})
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
 
     merchants = [
         value

@@ -47,7 +47,7 @@ def test_rows_become_messages_that_say_all(
     kafka.create_topic(topic, partitions=2)
     log = open_feature_log(f"kafka://{kafka.bootstrap_servers}/{topic}", 1.0, 60.0, clock)
     server = FeatureServer(registry, payments.store, clock, ServerSettings(port=0), feature_log=log)
-    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=5.0) as client:
+    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as client:
         result = client.lookup("fraud_detection", {"card_id": ["c-1", "c-2"], "merchant_id": [7, 404]})
     server.stop(drain_seconds=1.0)
     messages = consume(kafka, topic, 2)

@@ -73,7 +73,7 @@ def test_the_log_has_what_was_answered_with_hashes_and_positions(
     """Every type, nulls, unknown entities and plain views; the same whether or not the caller asked for metadata."""
     with (
         logging_server(payments, registry, clock, table, io=io) as server,
-        LookupClient(f"127.0.0.1:{server.port}", timeout_s=5.0) as client,
+        LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as client,
     ):
         result = client.lookup("fraud_detection", ENTITIES, with_metadata=True)
         bare = client.lookup("fraud_detection", ENTITIES, as_of_ms=NOW_MS - 5_000)
@@ -97,7 +97,7 @@ def test_lists_and_maps_are_logged_as_they_were_answered(payments: Payments, clo
     habits.write_habits(payments)
     with (
         logging_server(payments, RegistryInMemory(habits.REPO), clock, table) as server,
-        LookupClient(f"127.0.0.1:{server.port}", timeout_s=5.0) as client,
+        LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as client,
     ):
         result = client.lookup("card_review", {"card_id": habits.CARDS}, with_metadata=True)
 
@@ -122,7 +122,7 @@ def test_answers_to_feasts_own_clients_are_logged(
             "/feast.serving.ServingService/GetOnlineFeatures", request_serializer=request_class.SerializeToString
         )
         for request in (by_service, by_list):
-            call(request, timeout=5)
+            call(request, timeout=30)
 
     counts = [row["merchant_activity__count_1h"] for row in table.rows]
     assert 2 == len(counts)
@@ -200,7 +200,7 @@ def test_the_metrics_say_what_became_of_sampled_rows(
     """By the names that operators alert on."""
     log = FeatureLog(table, clock, share=1.0)
     server = FeatureServer(registry, payments.store, clock, ServerSettings(port=0), feature_log=log)
-    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=5.0) as client:
+    with LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as client:
         client.lookup("fraud_detection", ENTITIES)
     server.stop(drain_seconds=1.0)
     registry_of_metrics = server._metrics.registry

@@ -53,7 +53,7 @@ def get_online_features(channel: grpc.Channel) -> GetOnlineFeatures:
                     added.string_val = value
                 else:
                     setattr(added, "int32_val" if narrow else "int64_val", value)
-        return call(request, timeout=5)
+        return call(request, timeout=30)
 
     return get
 
@@ -118,15 +118,15 @@ def test_planning_an_unknown_list_holds_nobody_up(
 
     def slow(*arguments: Any) -> ServicePlan:
         planning.set()
-        assert proceed.wait(10)
+        assert proceed.wait(30)
         return make_service_plan(*arguments)
 
     monkeypatch.setattr(catalog, "make_service_plan", slow)
     with ThreadPoolExecutor(1) as caller:
         asked = caller.submit(get_online_features, {"merchant_id": [7]}, ["merchant_activity:count_lifetime"])
         try:
-            assert planning.wait(5)
-            assert client.lookup("merchant_monitoring", {"merchant_id": 7}, timeout_s=5).row_count == 1
+            assert planning.wait(30)
+            assert client.lookup("merchant_monitoring", {"merchant_id": 7}, timeout_s=30).row_count == 1
         finally:
             proceed.set()
 
@@ -198,7 +198,7 @@ def test_serving_info_names_this_server(channel: grpc.Channel, payments: Payment
         response_deserializer=InfoResponse.FromString,
     )
 
-    assert call(InfoRequest(), timeout=5).version.startswith("featurestore ")
+    assert call(InfoRequest(), timeout=30).version.startswith("featurestore ")
 
 
 FEAST_FIELDS = """
