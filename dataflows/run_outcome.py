@@ -48,12 +48,17 @@ class Conductor:
 
     Args:
         raises: let errors out of the steps instead of draining, for runs that nobody supervises.
+
+    Attributes:
+        has_begun: set once the flow runs, in a cluster: once all processes have found each other.
+        outcome, cause, error: how the run ended, and why.
     """
 
     def __init__(self, *, raises: bool = False) -> None:
         self._lock = threading.Lock()
         self._raises = raises
         self._ends_awaited: set[PartitionEnd] | None = None
+        self.has_begun = threading.Event()
         self.outcome = RunOutcome.RUNNING
         self.cause = ""
         self.error: BaseException | None = None

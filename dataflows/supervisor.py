@@ -12,8 +12,10 @@ A second signal ends the process at once, which loses nothing either.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -52,6 +54,9 @@ from featurestore.online.redis.store import connect as connect_store
 EXIT_ERROR = 1
 EXIT_FENCED = 3
 EXIT_PEER_GONE = 4
+
+PEER_PATIENCE_S = 60.0
+"""After a run in which all were there. At the first start they may come in their own time."""
 
 EPOCH = timedelta(seconds=5)
 """Bytewax's epoch: a source reads into the next one when every source has finished the previous, and spins until then.
@@ -144,6 +149,7 @@ def run(settings: StreamSettings, build: BuildFlow, clock: Clock | None = None) 
     signals = Signals()
     progress: StreamProgress | None = None
     definitions = Definitions(settings.registry, settings.project)
+    is_first = True
     while True:
         conductor = Conductor()
         # Before anything is waited for: a signal ends the waiting too.
@@ -154,14 +160,15 @@ def run(settings: StreamSettings, build: BuildFlow, clock: Clock | None = None) 
             return
         progress = parts.shared.progress
         try:
-            outcome = _run_once(settings, parts, build)
+            outcome = _run_once(settings, parts, build, peer_patience_s=None if is_first else PEER_PATIENCE_S)
         finally:
             parts.store.close()
         if outcome is not RunOutcome.REBUILD:
             return
+        is_first = False
 
 
-def _run_once(settings: StreamSettings, parts: Parts, build: BuildFlow) -> RunOutcome:
+def _run_once(settings: StreamSettings, parts: Parts, build: BuildFlow, *, peer_patience_s: float | None) -> RunOutcome:
     """One plan, one flow."""
     conductor = parts.shared.conductor
     current = unless_stopped(conductor, lambda: plan(settings, parts))
@@ -171,7 +178,13 @@ def _run_once(settings: StreamSettings, parts: Parts, build: BuildFlow) -> RunOu
         _logger.info("planning again: other definitions were registered meanwhile")
         return RunOutcome.REBUILD
     _logger.info("%s", _describe(current))
-    run_flow(build(settings, parts, current), settings.addresses, settings.process_id)
+    run_flow(
+        build(settings, parts, current),
+        conductor,
+        settings.addresses,
+        settings.process_id,
+        peer_patience_s=peer_patience_s,
+    )
     parts.shared.progress.show(is_last=True)
     if conductor.outcome is RunOutcome.FAILED:
         raise conductor.error or PeerGone(f"another process of the cluster failed: {conductor.cause}")
@@ -306,8 +319,22 @@ class PeerGone(Exception):
     """Another process of the cluster is gone."""
 
 
-def run_flow(flow: Dataflow, addresses: Sequence[str], process_id: int) -> None:
+def run_flow(
+    flow: Dataflow,
+    conductor: Conductor,
+    addresses: Sequence[str],
+    process_id: int,
+    *,
+    peer_patience_s: float | None = None,
+) -> None:
     """Run a flow to its end, alone or as a process of a cluster.
+
+    Args:
+        flow: what to run.
+        conductor: its.
+        addresses: of the cluster's processes.
+        process_id: which of them this is.
+        peer_patience_s: how long the others are waited for; then this process ends with EXIT_PEER_GONE. None for ever.
 
     Raises:
         PeerGone: another process of the cluster ended without saying goodbye.
@@ -315,6 +342,8 @@ def run_flow(flow: Dataflow, addresses: Sequence[str], process_id: int) -> None:
     cluster: dict[str, object] = {}
     if len(addresses) > 1:
         cluster = {"process_id": process_id, "addresses": list(addresses)}
+        if peer_patience_s is not None:
+            threading.Thread(target=_end_without_peers, args=(conductor, peer_patience_s), daemon=True).start()
     try:
         cli_main(flow, epoch_interval=EPOCH, **cluster)  # type: ignore[no-untyped-call]  # Rust, without types
     except BaseException as error:
@@ -323,6 +352,16 @@ def run_flow(flow: Dataflow, addresses: Sequence[str], process_id: int) -> None:
         if type(error).__name__ == "PanicException":
             raise PeerGone("another process of the cluster is gone; restart this one with it") from error
         raise
+
+
+def _end_without_peers(conductor: Conductor, patience_s: float) -> None:
+    """End the process if the others do not come: one that was killed between two runs would be waited for for ever.
+
+    Bytewax waits for them in Rust, where nothing can be told to it. Nothing was read yet, so nothing is lost.
+    """
+    if not conductor.has_begun.wait(patience_s):
+        _logger.error("another process of the cluster did not come within %g s; restart this one with it", patience_s)
+        os._exit(EXIT_PEER_GONE)
 
 
 def _promote_finished(parts: Parts, current: StreamPlan) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -173,15 +174,21 @@ def _measure_ours(
         return _measure(run, LoadPlan(address, METHOD, exchanges, _seconds(run)), pid, redis.process.pid)
 
 
-def _measure_echo(run: Run, io: str, exchanges: Sequence[tuple[str, str]]) -> Measured:
-    """The floor."""
+@contextmanager
+def echo(run: Run, io: str, exchanges: Sequence[tuple[str, str]]) -> Iterator[tuple[str, int]]:
+    """A server that only echoes, at `echo_server.METHOD`; yields its address and process id."""
     path = run.directory / "exchanges.json"
     path.write_text(json.dumps(exchanges))
     arguments = [io, str(path), str(WORKERS_DEFAULT[io])]
     process = module_process(f"echo-{io}", run.directory, "benchmarks.peers.echo_server", arguments)
     with running(process, echo_server.READY) as line:
-        address = line.removeprefix(echo_server.READY)
-        return _measure(run, LoadPlan(address, echo_server.METHOD, exchanges, _seconds(run)), process.pid, None)
+        yield line.removeprefix(echo_server.READY), process.pid
+
+
+def _measure_echo(run: Run, io: str, exchanges: Sequence[tuple[str, str]]) -> Measured:
+    """The floor."""
+    with echo(run, io, exchanges) as (address, pid):
+        return _measure(run, LoadPlan(address, echo_server.METHOD, exchanges, _seconds(run)), pid, None)
 
 
 def _measure(run: Run, plan: LoadPlan, server_pid: int, redis_pid: int | None) -> Measured:

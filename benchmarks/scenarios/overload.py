@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from benchmarks.load import FloodPlan, FloodReport, exchange, run_flood
 from benchmarks.parts import applied_repo, grpc_server
+from benchmarks.peers import echo_server
 from benchmarks.scenario import Line, Result, Run, digest, require
-from benchmarks.scenarios.lookup import METHOD, MODES, SERVICE, fill, freeze
+from benchmarks.scenarios.lookup import METHOD, MODES, SERVICE, echo, fill, freeze
 from benchmarks.workload import Workload, check_against_oracle, make_workload
 from featurestore.online.redis.store import connect
 from featurestore.serving.client.messages import make_request
@@ -32,11 +33,12 @@ BESIDE_BATCHES = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One server."""
+    """One server; `echoes` are what a bare server that only echoes makes of the same loads."""
 
     capacity: FloodReport
     unloaded: FloodReport
     loaded: dict[int, FloodReport]
+    echoes: dict[int, FloodReport]
     alone: FloodReport
     beside: FloodReport
     batches: FloodReport
@@ -58,6 +60,12 @@ def run(run: Run) -> Result:
             with grpc_server(repo, run.directory, redis.url, io) as (address, _):
                 plan = FloodPlan(address, METHOD, frozen.exchanges, _seconds(run), DEADLINE_MS)
                 measured = _measure(run, plan, workload)
+            with echo(run, io, frozen.exchanges) as (address, _):
+                bare = replace(plan, address=address, method=echo_server.METHOD)
+                rate = measured.capacity.in_time_per_s
+                measured.echoes.update(
+                    {times: run_flood(run.directory, replace(bare, per_second=times * rate)) for times in LOADS}
+                )
             run.say(f"{io}: capacity {measured.capacity.in_time_per_s:,.0f}/s")
             lines += _lines(io, measured)
             notes += _notes(io, measured)
@@ -72,6 +80,7 @@ def run(run: Run) -> Result:
             f"call with a deadline of {DEADLINE_MS} ms and timed from when it was due; an answer that is late is none.",
             f"Batches: {ROWS_PER_REQUEST_MAX:,} rows, {BATCHES} under way, beside single payments at a quarter of "
             "the capacity.",
+            "A bare echo: a grpcio server of the same kind without any work, offered the same calls a second.",
             "One client process of bare HTTP/2; it shares the machine's cores with server and Redis.",
             *notes,
         ),
@@ -92,7 +101,7 @@ def _measure(run: Run, plan: FloodPlan, workload: Workload) -> Measured:
     batches.start()
     beside = _flood(run, quarter)
     batches.join()
-    return Measured(capacity, unloaded, loaded, alone, beside, found[0])
+    return Measured(capacity, unloaded, loaded, {}, alone, beside, found[0])
 
 
 def _flood(run: Run, plan: FloodPlan) -> FloodReport:
@@ -120,6 +129,10 @@ def _seconds(run: Run) -> float:
 def _lines(io: str, measured: Measured) -> list[Line]:
     """Goodput beside capacity, p99 beside the unloaded one."""
     capacity, unloaded = measured.capacity, measured.unloaded
+
+    def offered(times: int) -> float:
+        return times * capacity.in_time_per_s
+
     lines = [
         Line(f"{io}: capacity", capacity.in_time_per_s, "answers/s"),
         Line(f"{io}: p99 at {UNLOADED:g}x", unloaded.p99_ms, "ms"),
@@ -127,6 +140,11 @@ def _lines(io: str, measured: Measured) -> list[Line]:
     for times, report in measured.loaded.items():
         share = report.in_time_per_s / capacity.in_time_per_s
         lines.append(Line(f"{io}, {times}x: in time", report.in_time_per_s, "answers/s", share, "capacity"))
+        floor = measured.echoes[times].in_time_per_s
+        # An echo that is offered more than it can take may have nothing in time.
+        lines.append(
+            Line(f"{io}, {times}x: a bare echo's", max(floor, 1.0), "answers/s", floor / offered(times), "offered")
+        )
         ratio = report.p99_ms / unloaded.p99_ms
         lines.append(Line(f"{io}, {times}x: p99 of those", report.p99_ms, "ms", ratio, f"p99 at {UNLOADED:g}x"))
     for name in ("p50_ms", "p99_ms"):

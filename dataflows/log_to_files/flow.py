@@ -108,6 +108,7 @@ def run(settings: EventLogSettings, clock: Clock | None = None) -> None:
     signals = supervisor.Signals()
     progress: StreamProgress | None = None
     definitions = Definitions(settings.registry, settings.project)
+    is_first = True
     while True:
         parts = connect(settings, definitions, clock or SystemClock(), progress)
         shared, conductor = parts.shared, parts.shared.conductor
@@ -119,7 +120,14 @@ def run(settings: EventLogSettings, clock: Clock | None = None) -> None:
         _logger.info("logging %s from %d partitions", ", ".join(parts.files), len(partitions))
         if settings.until_end:
             conductor.await_ends(PartitionEnd(one.source.name, one.source.topic, one.partition) for one in partitions)
-        supervisor.run_flow(build(settings, parts, partitions), settings.addresses, settings.process_id)
+        supervisor.run_flow(
+            build(settings, parts, partitions),
+            conductor,
+            settings.addresses,
+            settings.process_id,
+            peer_patience_s=None if is_first else supervisor.PEER_PATIENCE_S,
+        )
+        is_first = False
         progress.show(is_last=True)
         if conductor.outcome is RunOutcome.FAILED:
             raise conductor.error or supervisor.PeerGone(f"another process of the cluster failed: {conductor.cause}")

@@ -358,6 +358,7 @@ class ControlSource(DynamicSource[tuple[str, Heartbeat | Goodbye]]):
                 f"{len(self._writer_keys)} writers cannot be shared by {worker_count} workers",
                 hint="set --writers (FEATURESTORE_WRITERS) to the number of workers or a multiple of it",
             )
+        self._shared.conductor.has_begun.set()
         is_first = worker_index == 0
         return _ControlPart(self._writer_keys, self._shared, self._watches if is_first else (), beats=is_first)
 

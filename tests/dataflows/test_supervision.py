@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from dataflows import supervisor
+from dataflows.logs.sources import ControlSource, Shared
 from dataflows.plan.definitions import Definitions
+from dataflows.progress import StreamProgress
+from dataflows.run_outcome import Conductor
 from dataflows.settings import from_environment
 from featurestore.clock import SystemClock
 from featurestore.core.spec import ViewSpec
@@ -18,11 +23,12 @@ from featurestore.definitions.registry import read_registry
 from featurestore.errors import SourceUnavailable
 from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
+from featurestore.online.probe import free_port
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.online.write.bootstrap import EventPart, fill_lanes, hand_over
 from tests.dataflows.conftest import StartStream
 from tests.dataflows.payments import PROJECT, TOPIC, assert_every_value_is_exact, make_payments
-from tests.dataflows.stream_process import StreamProcess
+from tests.dataflows.stream_process import ROOT, StreamProcess
 
 
 @pytest.fixture
@@ -146,3 +152,37 @@ def test_a_log_stream_that_waits_for_its_source_is_stopped_by_sigterm(tmp_path: 
         assert stream.wait(20) == 0, stream.output
     finally:
         stream.kill()
+
+
+LONELY = """
+import sys
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.testing import TestingSink, TestingSource
+from dataflows.run_outcome import Conductor
+from dataflows.supervisor import run_flow
+
+flow = Dataflow("lonely")
+op.output("out", op.input("in", flow, TestingSource([1])), TestingSink([]))
+run_flow(flow, Conductor(), sys.argv[1:], 0, peer_patience_s=0.5)
+"""
+
+
+def test_a_process_whose_peers_do_not_come_back_ends(tmp_path: Path) -> None:
+    """Killed while the flow was planned again, they would be waited for for ever: 4 says restart all."""
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    ended = subprocess.run([sys.executable, "-c", LONELY, *addresses], cwd=ROOT, capture_output=True, timeout=60)
+
+    assert supervisor.EXIT_PEER_GONE == ended.returncode, ended.stderr
+    assert b"did not come within 0.5 s" in ended.stderr
+
+
+def test_a_flow_that_runs_is_not_waited_for() -> None:
+    """Bytewax builds the control source once the processes have found each other."""
+    conductor = Conductor()
+    shared = Shared(conductor, StreamProgress(SystemClock(), interval_seconds=1.0), SystemClock(), False, 0.0)
+    source = ControlSource(["0000"], shared, ())
+    assert not conductor.has_begun.is_set()
+    source.build("control", 0, 1)
+
+    assert conductor.has_begun.is_set()
