@@ -56,7 +56,7 @@ EXIT_FENCED = 3
 EXIT_PEER_GONE = 4
 
 PEER_PATIENCE_S = 60.0
-"""After a run in which all were there. At the first start they may come in their own time."""
+"""Beside what they may wait for others. At the first start they may come in their own time."""
 
 EPOCH = timedelta(seconds=5)
 """Bytewax's epoch: a source reads into the next one when every source has finished the previous, and spins until then.
@@ -159,8 +159,9 @@ def run(settings: StreamSettings, build: BuildFlow, clock: Clock | None = None) 
         if parts is None:
             return
         progress = parts.shared.progress
+        patience = peer_patience_s(settings.store_patience_seconds)
         try:
-            outcome = _run_once(settings, parts, build, peer_patience_s=None if is_first else PEER_PATIENCE_S)
+            outcome = _run_once(settings, parts, build, peers_patience_s=None if is_first else patience)
         finally:
             parts.store.close()
         if outcome is not RunOutcome.REBUILD:
@@ -168,7 +169,9 @@ def run(settings: StreamSettings, build: BuildFlow, clock: Clock | None = None) 
         is_first = False
 
 
-def _run_once(settings: StreamSettings, parts: Parts, build: BuildFlow, *, peer_patience_s: float | None) -> RunOutcome:
+def _run_once(
+    settings: StreamSettings, parts: Parts, build: BuildFlow, *, peers_patience_s: float | None
+) -> RunOutcome:
     """One plan, one flow."""
     conductor = parts.shared.conductor
     current = unless_stopped(conductor, lambda: plan(settings, parts))
@@ -183,7 +186,7 @@ def _run_once(settings: StreamSettings, parts: Parts, build: BuildFlow, *, peer_
         conductor,
         settings.addresses,
         settings.process_id,
-        peer_patience_s=peer_patience_s,
+        peers_patience_s=peers_patience_s,
     )
     parts.shared.progress.show(is_last=True)
     if conductor.outcome is RunOutcome.FAILED:
@@ -220,7 +223,7 @@ def connect_parts(
         patience_seconds=settings.store_patience_seconds,
     )
     store = patiently(shared, lambda: connect_store(settings.store_url, cluster=settings.store_cluster))
-    repo = definitions.read()
+    repo = patiently(shared, definitions.read)
     if not repo.views:
         raise InvalidRequest(
             f'project "{settings.project}" has no stream feature views',
@@ -266,13 +269,13 @@ def plan(settings: StreamSettings, parts: Parts) -> StreamPlan | None:
 
     def attempt() -> StreamPlan | None:
         # The wait may be long. A definition that is outdated by now must not be registered: it would retire what was
-        # begun for the newer one. Nor is one that cannot be read yet.
+        # begun for the newer one. Nor is one whose records cannot be read yet.
         if parts.definitions.read().views != parts.repo.views:
             return None
         for view in parts.repo.views:
             for source in view.source.per_topic:
                 parts.log.partitions(source)
-        return make_stream_plan(parts.store, parts.log, parts.repo.views)
+        return make_stream_plan(parts.store, parts.log, parts.repo.views, are_current=parts.definitions.is_current)
 
     made = patiently(parts.shared, attempt)
     if made is not None and settings.until_end:
@@ -325,7 +328,7 @@ def run_flow(
     addresses: Sequence[str],
     process_id: int,
     *,
-    peer_patience_s: float | None = None,
+    peers_patience_s: float | None = None,
 ) -> None:
     """Run a flow to its end, alone or as a process of a cluster.
 
@@ -334,7 +337,7 @@ def run_flow(
         conductor: its.
         addresses: of the cluster's processes.
         process_id: which of them this is.
-        peer_patience_s: how long the others are waited for; then this process ends with EXIT_PEER_GONE. None for ever.
+        peers_patience_s: how long the others are waited for, before EXIT_PEER_GONE; None for ever.
 
     Raises:
         PeerGone: another process of the cluster ended without saying goodbye.
@@ -342,8 +345,8 @@ def run_flow(
     cluster: dict[str, object] = {}
     if len(addresses) > 1:
         cluster = {"process_id": process_id, "addresses": list(addresses)}
-        if peer_patience_s is not None:
-            threading.Thread(target=_end_without_peers, args=(conductor, peer_patience_s), daemon=True).start()
+        if peers_patience_s is not None:
+            threading.Thread(target=_end_without_peers, args=(conductor, peers_patience_s), daemon=True).start()
     try:
         cli_main(flow, epoch_interval=EPOCH, **cluster)  # type: ignore[no-untyped-call]  # Rust, without types
     except BaseException as error:
@@ -352,6 +355,15 @@ def run_flow(
         if type(error).__name__ == "PanicException":
             raise PeerGone("another process of the cluster is gone; restart this one with it") from error
         raise
+
+
+def peer_patience_s(outage_patience_s: float) -> float:
+    """How long to wait for the other processes after a run in which all were there.
+
+    Args:
+        outage_patience_s: how long each of them may wait for the registry and the store, and then for the source.
+    """
+    return PEER_PATIENCE_S + 2 * outage_patience_s
 
 
 def _end_without_peers(conductor: Conductor, patience_s: float) -> None:

@@ -125,7 +125,7 @@ def run(settings: EventLogSettings, clock: Clock | None = None) -> None:
             conductor,
             settings.addresses,
             settings.process_id,
-            peer_patience_s=None if is_first else supervisor.PEER_PATIENCE_S,
+            peers_patience_s=None if is_first else supervisor.peer_patience_s(settings.patience_seconds),
         )
         is_first = False
         progress.show(is_last=True)
@@ -255,10 +255,11 @@ def _refuse_gap(start: PartitionStart, error: EventsLost) -> None:
 def _watches(settings: EventLogSettings, parts: LogParts, partitions: Sequence[LoggedPartition]) -> list[Watch]:
     """What is looked at while the flow runs."""
     shared = parts.shared
-    watches: list[Watch] = [
-        PartitionWatch(partitions, parts.log, shared),
-        RegistryWatch(parts.definitions, partial(_sources, settings), parts.sources, shared.conductor, shared.clock),
-    ]
+    watches: list[Watch] = [PartitionWatch(partitions, parts.log, shared)]
+    if len(settings.addresses) <= 1:
+        # The steps of a flow are those of its sources: the processes of a cluster must all begin with the same ones.
+        sources = partial(_sources, settings)
+        watches.append(RegistryWatch(parts.definitions, sources, parts.sources, shared.conductor, shared.clock))
     if settings.compact_minutes and not settings.until_end:
         watches.append(
             CompactionWatch(parts.files, shared, minutes=settings.compact_minutes, may_overlap=settings.allow_overlap)

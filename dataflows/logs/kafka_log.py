@@ -158,10 +158,11 @@ class KafkaLog:
         """One offset of each partition."""
         servers = self.servers(source)
         admin = self._admin(servers)
+        is_dirty = self._options.get("isolation.level") == "read_uncommitted"
         try:
             asked = admin.list_offsets(
                 {TopicPartition(source.topic, partition): wanted for partition in partitions},
-                isolation_level=IsolationLevel.READ_COMMITTED,
+                isolation_level=IsolationLevel.READ_UNCOMMITTED if is_dirty else IsolationLevel.READ_COMMITTED,
                 request_timeout=METADATA_TIMEOUT_SECONDS,
             )
             return {place.partition: end.result().offset for place, end in asked.items()}

@@ -1,8 +1,8 @@
 """Generations that can go on where they stopped: the log still has the topics that they have read, and what is next.
 
 Of the others, one that fills is parked: nobody reads it yet, and the rest go on. One that serves is fed no more if
-another one of its view can take its place; otherwise what readers see would stand still without anybody deciding so,
-and the stream stops.
+another one of its view can take its place, with all of its history; otherwise what readers see would stand still
+without anybody deciding so, and the stream stops.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def readable_generations(
 
     Raises:
         EventsLost: what serves can be brought up to date no more, and nothing can take its place.
+        GenerationDamaged: what says which topics one has read is spoilt.
         Unavailable: the store or the log does not answer.
     """
     sources: dict[str, SourceSpec] = {
@@ -65,17 +66,25 @@ def readable_generations(
         if one.state is GenerationState.FILLING:
             store.park(one)
             _logger.error(
-                "%s cannot be brought up to date and is parked; the others go on\n%s\n"
+                "%s cannot be brought up to date and is parked; the others go on\n%s\n%s\n"
                 "hint: keep the event log filled, and run `featurestore bootstrap %s` again",
                 name,
-                error,
+                error.message,
+                error.detail,
                 one.view.name,
             )
-        elif any(other.view.name == one.view.name for other in readable):
+        elif any(other.view.name == one.view.name and _has_history(log, other, partitions) for other in readable):
             _logger.error("%s is read no further\n%s", name, error)
         else:
             raise error
     return readable
+
+
+def _has_history(log: SourceLog, generation: Generation, partitions: Mapping[str, frozenset[int]]) -> bool:
+    """Whether one that fills will have seen all that its windows reach: from the event log, or from a whole topic."""
+    return generation.is_bootstrapped or all(
+        log.reaches_back(source, partitions[source.topic], 0) for source in generation.view.source.per_topic
+    )
 
 
 def _vanished(lanes: Sequence[Positions], partitions: Mapping[str, frozenset[int]]) -> EventsLost | None:

@@ -96,8 +96,17 @@ class StreamPlan:
         return self.live, self.catch_up
 
 
-def make_stream_plan(store: TileStore, log: SourceLog, views: Sequence[ViewSpec]) -> StreamPlan:
+def make_stream_plan(
+    store: TileStore, log: SourceLog, views: Sequence[ViewSpec], *, are_current: bool = True
+) -> StreamPlan:
     """Register the views and find out where each generation stands.
+
+    Args:
+        store: the online store.
+        log: where events come from.
+        views: what to feed.
+        are_current: False for definitions that may be outdated: they are not registered, and what the store has of
+            them is fed.
 
     Raises:
         Unavailable: the store or the log does not answer.
@@ -107,19 +116,20 @@ def make_stream_plan(store: TileStore, log: SourceLog, views: Sequence[ViewSpec]
     store.require_usable()
     names = frozenset(view.name for view in views)
     while True:
-        store.register(views)
+        if are_current:
+            store.register(views)
         found = store.generations()
         generations = [generation for generation in found if generation.view.name in names]
         try:
             lanes = {_identity(generation): store.lane_positions(generation) for generation in generations}
+            readable = readable_generations(store, log, generations, lanes)
         except GenerationDamaged as damage:
             store.replace_damaged(damage)
         else:
             break
-    planned = generations
-    generations = readable_generations(store, log, planned, lanes)
     # What was parked is not fed from now on.
-    parked = {one for one in planned if one not in generations and one.state is GenerationState.FILLING}
+    parked = {one for one in generations if one not in readable and one.state is GenerationState.FILLING}
+    generations = readable
     positions = {_identity(generation): _smallest(lanes[_identity(generation)]) for generation in generations}
     live, catch_up = _divide(generations, positions)
     catch_up_starts = _starts(catch_up, lanes, log)
@@ -357,9 +367,10 @@ class PlanWatch:
 
     def _look_for_generations(self) -> None:
         """Plan again when something else is to be fed than was planned."""
-        changed = {view for view, *_ in _fed(self._store.generations()) ^ self._plan.fed}
+        known = self._store.known()
+        fed = _fed(one for of_view in known.values() for one in of_view if one.state.is_fed)
         # A store that was emptied knows no view, which looks like nothing to feed.
-        changed |= self._plan.views - self._store.views()
+        changed = {view for view, *_ in fed ^ self._plan.fed} | (self._plan.views - set(known))
         if not changed or self._is_outdated:
             return
         self._is_outdated = True

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
+from featurestore.errors import CorruptData
 from featurestore.online.eviction import StoreMemory, refuse_eviction
 from featurestore.online.generation import Generation, GenerationDamaged, GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
@@ -55,8 +56,8 @@ class TileStore(Protocol):
         """Generations of all views that are serving or filling."""
         ...
 
-    def views(self) -> frozenset[str]:
-        """Names of the views that the store knows, fed or not."""
+    def known(self) -> Mapping[str, Sequence[Generation]]:
+        """All generations of all views that the store knows, fed or not, by the view's name."""
         ...
 
     def positions(self, generation: Generation) -> Positions:
@@ -76,7 +77,11 @@ class TileStore(Protocol):
         ...
 
     def incarnations(self, generation: Generation) -> list[Incarnations]:
-        """Which topics the positions of each lane belong to."""
+        """Which topics the positions of each lane belong to.
+
+        Raises:
+            GenerationDamaged: what says so is spoilt.
+        """
         ...
 
     def keep_incarnations(self, generation: Generation, lane: int, kept: Incarnations, wanted: Incarnations) -> bool:
@@ -159,9 +164,9 @@ class OnlineTileStore:
         """Smallest next offset over all lanes; a partition that some lane has never seen is left out."""
         return smallest_positions([checkpoint.positions for checkpoint in self._checkpoints(generation)])
 
-    def views(self) -> frozenset[str]:
-        """Names of the views that the store knows, fed or not."""
-        return frozenset(self._catalog.all())
+    def known(self) -> Mapping[str, Sequence[Generation]]:
+        """All generations of all views that the store knows, fed or not, by the view's name."""
+        return self._catalog.all()
 
     def lane_positions(self, generation: Generation) -> list[Positions]:
         """How far each lane of a generation has come."""
@@ -177,7 +182,14 @@ class OnlineTileStore:
     def incarnations(self, generation: Generation) -> list[Incarnations]:
         """Which topics the positions of each lane belong to."""
         keys = [[generation.keys.incarnations(lane)] for lane in range(self.lane_count)]
-        return [decode_incarnations(data) for data in self._store.read_groups(keys)]
+        found: list[Incarnations] = []
+        for [key], data in zip(keys, self._store.read_groups(keys), strict=True):
+            try:
+                found.append(decode_incarnations(data))
+            except CorruptData as error:
+                what = f'what says which topics it has read is spoilt (key "{key.decode()}")'
+                raise GenerationDamaged(generation, what, detail=error.detail) from error
+        return found
 
     def keep_incarnations(self, generation: Generation, lane: int, kept: Incarnations, wanted: Incarnations) -> bool:
         """Replace those of a lane; False when somebody else did meanwhile."""

@@ -164,7 +164,7 @@ from dataflows.supervisor import run_flow
 
 flow = Dataflow("lonely")
 op.output("out", op.input("in", flow, TestingSource([1])), TestingSink([]))
-run_flow(flow, Conductor(), sys.argv[1:], 0, peer_patience_s=0.5)
+run_flow(flow, Conductor(), sys.argv[1:], 0, peers_patience_s=0.5)
 """
 
 

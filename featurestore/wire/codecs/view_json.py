@@ -16,7 +16,7 @@ from featurestore.core.inputs import ViewInputs
 from featurestore.core.spec import Column, ComputedColumn, FeatureSpec, ViewSpec
 from featurestore.errors import CorruptData
 
-LAYOUT_VERSION = 4
+LAYOUT_VERSION = 5
 """Version of the tile bytes; part of every definition hash, so that a new layout is a new generation."""
 
 HASH_BYTES = 16

@@ -6,6 +6,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from dataflows.plan.tile_store import OnlineTileStore
+from featurestore.clock import SystemClock
 from featurestore.definitions.registry import read_registry
 from featurestore.online.generation import GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
@@ -60,7 +62,9 @@ def test_a_registry_that_breaks_leaves_the_stream_as_it_is(
     stream.wait_for("have changed")
     second_part.append_to(tmp_path / "log")
     read = sum(map(len, first_part.records + second_part.records))
-    stream.wait_for(f"{read:,} read")
+    tiles = OnlineTileStore(connect(redis_url), PROJECT, SystemClock())
+    stream.wait_until(lambda: all(sum(tiles.positions(one).values()) == read for one in tiles.generations()))
+    tiles.close()
     stream.terminate()
 
     assert stream.wait() == 0, stream.output

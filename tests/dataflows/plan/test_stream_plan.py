@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,3 +161,32 @@ def test_a_topic_with_fewer_partitions_than_were_read_is_one_reason(store: Redis
     assert [MERCHANT_ACTIVITY.name] == [one.view.name for one in plan.live.generations]
     assert () == plan.catch_up.generations
     assert GenerationState.ROLLED_BACK is changing.payments.catalog.generations(MERCHANT_ACTIVITY.name)[-1].state
+
+
+def test_a_view_does_not_give_way_to_one_that_lacks_its_history(store: RedisStore, tmp_path: Path) -> None:
+    """It would be answered from, and stand still, until the other one has filled for as long as its windows."""
+    changing = Changing(store, tmp_path, CHANGES["moved"])
+    changing.plan()
+    (tmp_path / SOURCE.topic / "0.jsonl").write_bytes(b"")
+
+    with pytest.raises(EventsLost, match="1 were read from it before"):
+        make_stream_plan(changing.tiles, TrimmedLog(tmp_path), [changing.changed])
+
+
+class TrimmedLog(FileLog):
+    """One that has removed something, some time."""
+
+    def reaches_back(self, source: SourceSpec, partitions: Collection[int], since_ms: int) -> bool:
+        """Not that far."""
+        return False
+
+
+def test_a_spoilt_record_of_topics_costs_its_generation_alone(store: RedisStore, tmp_path: Path) -> None:
+    """Another one is filled in its place, and the rest go on."""
+    changing = Changing(store, tmp_path, CHANGES["moved"])
+    changing.plan()
+    store._client().set(changing.serving.keys.incarnations(0), b"{not json")
+
+    numbers = [one.number for stage in changing.plan().stages for one in stage.generations]
+    assert changing.serving.number not in numbers
+    assert [changing.serving.number + 1] == numbers

@@ -46,7 +46,6 @@ PATHS_TAKEN = (
     "rollback noticed while idle",
     "planned again: went back in time",
     "planned again: is damaged",
-    "planned again: jumped to offset",
     "stream failed: WriterFenced",
     "stream failed: EventsLost",
     "stream failed: StoreMismatch",
