@@ -39,7 +39,7 @@ def lose_key(world: World, draw: random.Random) -> None:
             world.process.read_all()
             world.process.commit()
             world.crash()
-            world.producer.send_again(draw)
+            world.producer.send_again()
 
 
 def lose_record(world: World, draw: random.Random) -> None:

@@ -99,11 +99,14 @@ class Producer:
             else:
                 self._send_event(draw, number, now_ms)
 
-    def send_again(self, draw: random.Random) -> None:
+    def send_again(self) -> None:
         """A producer that was restarted repeats what it had sent last."""
         for number in range(self._log.count):
-            for _ in range(RETRY_RECORDS // 2):
-                self._retry(draw, number)
+            events = [record.event for record in self._log.at(number).records if record.event is not None]
+            last = {event.event_id: event for event in events[-RETRY_RECORDS:]}
+            for event in last.values():
+                self._log.append(number, payload_of(event), event)
+                self._counts["retry"] += 1
 
     def _send_event(self, draw: random.Random, number: int, now_ms: int) -> None:
         """A new event."""

@@ -22,6 +22,9 @@ from featurestore.testing.simulation.stand_ins.log import Place, SimulatedLog
 POSSIBILITIES_MAX = 64
 """More are not told apart."""
 
+COPIES_MAX = 8
+"""Nor are the ways in which more copies of one event may count; they double with each."""
+
 Extent = Mapping[Place, tuple[int, int]]
 """What was applied of each partition: from the first offset, to before the second."""
 
@@ -73,6 +76,8 @@ def possibilities(
     by_id: dict[bytes, list[_Copy]] = {}
     for copy in _copies(log, key, extent):
         by_id.setdefault(copy.event.event_id or b"", []).append(copy)
+    if any(len(copies) > COPIES_MAX for copies in by_id.values()):
+        return None
     counts = [_possible_counts(copies, letters) for copies in by_id.values()]
     if math.prod(len(each) for each in counts) > POSSIBILITIES_MAX:
         return None
