@@ -129,10 +129,6 @@ def _seconds(run: Run) -> float:
 def _lines(io: str, measured: Measured) -> list[Line]:
     """Goodput beside capacity, p99 beside the unloaded one."""
     capacity, unloaded = measured.capacity, measured.unloaded
-
-    def offered(times: int) -> float:
-        return times * capacity.in_time_per_s
-
     lines = [
         Line(f"{io}: capacity", capacity.in_time_per_s, "answers/s"),
         Line(f"{io}: p99 at {UNLOADED:g}x", unloaded.p99_ms, "ms"),
@@ -140,11 +136,9 @@ def _lines(io: str, measured: Measured) -> list[Line]:
     for times, report in measured.loaded.items():
         share = report.in_time_per_s / capacity.in_time_per_s
         lines.append(Line(f"{io}, {times}x: in time", report.in_time_per_s, "answers/s", share, "capacity"))
-        floor = measured.echoes[times].in_time_per_s
-        # An echo that is offered more than it can take may have nothing in time.
-        lines.append(
-            Line(f"{io}, {times}x: a bare echo's", max(floor, 1.0), "answers/s", floor / offered(times), "offered")
-        )
+        # One that is offered more than it can take may have nothing in time.
+        floor, offered = max(measured.echoes[times].in_time_per_s, 1.0), times * capacity.in_time_per_s
+        lines.append(Line(f"{io}, {times}x: a bare echo's", floor, "answers/s", floor / offered, "offered"))
         ratio = report.p99_ms / unloaded.p99_ms
         lines.append(Line(f"{io}, {times}x: p99 of those", report.p99_ms, "ms", ratio, f"p99 at {UNLOADED:g}x"))
     for name in ("p50_ms", "p99_ms"):

@@ -110,10 +110,15 @@ def run(settings: EventLogSettings, clock: Clock | None = None) -> None:
     definitions = Definitions(settings.registry, settings.project)
     is_first = True
     while True:
-        parts = connect(settings, definitions, clock or SystemClock(), progress)
-        shared, conductor = parts.shared, parts.shared.conductor
-        progress = shared.progress
+        conductor = Conductor()
+        # Before anything is waited for: a signal ends the waiting too.
         signals.end(conductor)
+        connected = partial(connect, settings, definitions, conductor, clock or SystemClock(), progress)
+        parts = supervisor.unless_stopped(conductor, connected)
+        if parts is None:
+            return
+        shared = parts.shared
+        progress = shared.progress
         partitions = supervisor.unless_stopped(conductor, partial(patiently, shared, partial(plan, parts)))
         if partitions is None or conductor.is_ending:
             return
@@ -138,14 +143,25 @@ def run(settings: EventLogSettings, clock: Clock | None = None) -> None:
 
 
 def connect(
-    settings: EventLogSettings, definitions: Definitions, clock: Clock, progress: StreamProgress | None = None
+    settings: EventLogSettings,
+    definitions: Definitions,
+    conductor: Conductor,
+    clock: Clock,
+    progress: StreamProgress | None = None,
 ) -> LogParts:
     """Open everything a flow needs.
 
     Raises:
-        FeatureStoreError: something cannot be used.
+        FeatureStoreError: something cannot be used; what does not answer is retried for the patience first.
     """
-    sources = _sources(settings, definitions.read())
+    shared = Shared(
+        conductor=conductor,
+        progress=progress or StreamProgress(clock, interval_seconds=settings.progress_seconds),
+        clock=clock,
+        until_end=settings.until_end,
+        patience_seconds=settings.patience_seconds,
+    )
+    sources = _sources(settings, patiently(shared, definitions.read))
     log, dead_letters = supervisor.open_log(
         sources,
         clock,
@@ -154,13 +170,6 @@ def connect(
         kafka_options=settings.kafka_options,
         kafka_group=settings.kafka_group,
         dead_letter_dir=settings.dead_letter_dir,
-    )
-    shared = Shared(
-        conductor=Conductor(),
-        progress=progress or StreamProgress(clock, interval_seconds=settings.progress_seconds),
-        clock=clock,
-        until_end=settings.until_end,
-        patience_seconds=settings.patience_seconds,
     )
     root = settings.event_log.rstrip("/")
     files = {source.name: open_files(f"{root}/{source.name}") for source in sources}

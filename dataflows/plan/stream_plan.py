@@ -30,6 +30,7 @@ from featurestore.core.windows.durations import format_duration
 from featurestore.errors import EventsLost, InvalidRequest, InvariantBroken, StoreMismatch, Unavailable
 from featurestore.online.eviction import refuse_eviction
 from featurestore.online.generation import Generation, GenerationDamaged, GenerationState
+from featurestore.wire.store_layout import smallest_positions
 
 BEHIND_RECORDS_MAX = 200_000
 """A serving view that lags the most advanced one of its topic by more than this catches up on its own."""
@@ -130,7 +131,7 @@ def make_stream_plan(
     # What was parked is not fed from now on.
     parked = {one for one in generations if one not in readable and one.state is GenerationState.FILLING}
     generations = readable
-    positions = {_identity(generation): _smallest(lanes[_identity(generation)]) for generation in generations}
+    positions = {_identity(generation): smallest_positions(lanes[_identity(generation)]) for generation in generations}
     live, catch_up = _divide(generations, positions)
     catch_up_starts = _starts(catch_up, lanes, log)
     return StreamPlan(
@@ -180,12 +181,6 @@ def _records_behind(own: Positions, peers: Iterable[Positions]) -> int:
         (sum(max(0, offset - own.get(partition, 0)) for partition, offset in peer.items()) for peer in peers),
         default=0,
     )
-
-
-def _smallest(lanes: Sequence[Positions]) -> Positions:
-    """How far all lanes have come; what some of them have never seen is left out."""
-    known_to_all = set.intersection(*map(set, lanes))
-    return {place: min(positions[place] for positions in lanes) for place in known_to_all}
 
 
 def _starts(

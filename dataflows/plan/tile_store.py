@@ -16,7 +16,7 @@ from featurestore.online.store import OnlineStore
 from featurestore.online.write.lanes import open_lanes
 from featurestore.online.write.writer import ViewWriter
 from featurestore.wire.incarnations import Incarnations, decode_incarnations, encode_incarnations
-from featurestore.wire.store_layout import Checkpoint, rights_key, smallest_positions
+from featurestore.wire.store_layout import rights_key, smallest_positions
 
 COMPACTION_PAUSE_MS = 500
 """At thousands of events a second some heads grow long in every commit; folded at once they would be half its cost."""
@@ -162,7 +162,7 @@ class OnlineTileStore:
 
     def positions(self, generation: Generation) -> Positions:
         """Smallest next offset over all lanes; a partition that some lane has never seen is left out."""
-        return smallest_positions([checkpoint.positions for checkpoint in self._checkpoints(generation)])
+        return smallest_positions(self.lane_positions(generation))
 
     def known(self) -> Mapping[str, Sequence[Generation]]:
         """All generations of all views that the store knows, fed or not, by the view's name."""
@@ -170,14 +170,8 @@ class OnlineTileStore:
 
     def lane_positions(self, generation: Generation) -> list[Positions]:
         """How far each lane of a generation has come."""
-        return [
-            {(topic, partition): offset for topic, partition, offset in checkpoint.positions}
-            for checkpoint in self._checkpoints(generation)
-        ]
-
-    def _checkpoints(self, generation: Generation) -> list[Checkpoint]:
-        """Of each lane."""
-        return open_lanes(self._store, generation, self.lane_count, self._clock.now_ms())
+        checkpoints = open_lanes(self._store, generation, self.lane_count, self._clock.now_ms())
+        return [checkpoint.next_offsets() for checkpoint in checkpoints]
 
     def incarnations(self, generation: Generation) -> list[Incarnations]:
         """Which topics the positions of each lane belong to."""

@@ -15,7 +15,7 @@ atomic step on a cluster just as on a single server.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -48,6 +48,10 @@ class Checkpoint:
     watermark_ms: int = 0
     positions: tuple[Position, ...] = ()
     id_buckets: tuple[tuple[int, int], ...] = ()
+
+    def next_offsets(self) -> dict[tuple[str, int], int]:
+        """Its positions by (topic, partition)."""
+        return {(topic, partition): offset for topic, partition, offset in self.positions}
 
 
 _encoder = msgspec.json.Encoder()
@@ -169,10 +173,7 @@ def _glob_escape(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "*?[]^-\\" else letter for letter in text)
 
 
-def smallest_positions(lanes: Sequence[Sequence[Position]]) -> dict[tuple[str, int], int]:
-    """Smallest next offset over lanes for each partition that every lane has seen."""
-    seen: dict[tuple[str, int], list[int]] = {}
-    for positions in lanes:
-        for topic, partition, offset in positions:
-            seen.setdefault((topic, partition), []).append(offset)
-    return {partition: min(offsets) for partition, offsets in seen.items() if len(offsets) == len(lanes)}
+def smallest_positions(lanes: Sequence[Mapping[tuple[str, int], int]]) -> dict[tuple[str, int], int]:
+    """Smallest next offset over lanes for each (topic, partition) that every lane has seen."""
+    seen = set(lanes[0]).intersection(*lanes[1:]) if lanes else set()
+    return {partition: min(positions[partition] for positions in lanes) for partition in seen}

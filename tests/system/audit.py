@@ -68,10 +68,7 @@ def reached(store: RedisStore) -> Reached:
         for one in generations
         for lane in range(catalog.lane_count())
     ]
-    lanes = [
-        {(topic, partition): offset for topic, partition, offset in decode_checkpoint(data).positions}
-        for data in store.read_groups([[key] for key in keys])
-    ]
+    lanes = [decode_checkpoint(data).next_offsets() for data in store.read_groups([[key] for key in keys])]
     partitions = {partition for lane in lanes for partition in lane}
     slowest = {partition: min(lane.get(partition, 0) for lane in lanes) for partition in partitions}
     furthest = {partition: max(lane.get(partition, 0) for lane in lanes) for partition in partitions}

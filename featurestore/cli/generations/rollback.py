@@ -49,7 +49,7 @@ def command(
         lanes = catalog.lane_count()
         serves, away = catalog.roll_back(view)
         reached, was = (
-            smallest_positions([checkpoint.positions for checkpoint in read_checkpoints(store, one, lanes)])
+            smallest_positions([checkpoint.next_offsets() for checkpoint in read_checkpoints(store, one, lanes)])
             for one in (serves, away)
         )
     finally:

@@ -198,7 +198,7 @@ def _describe(
 ) -> GenerationOverview:
     """Checkpoints of all lanes as one row."""
     watermark_ms = max((checkpoint.watermark_ms for checkpoint in checkpoints), default=0)
-    positions = smallest_positions([checkpoint.positions for checkpoint in checkpoints])
+    positions = smallest_positions([checkpoint.next_offsets() for checkpoint in checkpoints])
     topics = generation.view.source.topics
     partitions = sorted({*positions, *(each for each in ends if each[0] in topics)})
     is_read = generation.state.is_fed  # nobody reads for the others, so nothing is to come

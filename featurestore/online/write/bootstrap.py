@@ -170,7 +170,7 @@ def fill_lanes(
     """
     for lane in lanes:
         filler = _LaneFiller(store, generation, lane, clock)
-        if filler.open(events.positions, events.incarnations):
+        if filler.open(events.positions):
             on_lane(filler.fill(events))
         else:
             on_lane(LaneReport(lane))
@@ -222,7 +222,7 @@ class _LaneFiller:
         self._checkpoint = Checkpoint()
         self._watermark_ms = 0
 
-    def open(self, positions: Positions, incarnations: Incarnations) -> bool:
+    def open(self, positions: Positions) -> bool:
         """Take the lane and delete what an unfinished run left; False when it is complete meanwhile.
 
         Raises:
@@ -247,16 +247,7 @@ class _LaneFiller:
             stored = outcome.found
         if old.epoch > 0:
             self._delete_leftovers()
-        self._keep_incarnations(incarnations)
         return True
-
-    def _keep_incarnations(self, incarnations: Incarnations) -> None:
-        """Remember beside the positions which topics they belong to, whatever has their names by now."""
-        key = self._keys.incarnations(self._lane)
-        while incarnations:
-            [kept] = self._store.read_groups([[key]])
-            if self._store.compare_and_set(key, kept, encode_incarnations(incarnations)):
-                return
 
     def _delete_leftovers(self) -> None:
         """Delete all keys of the lane, by commits that compare the checkpoint: another one's keys are not ours."""
@@ -284,7 +275,7 @@ class _LaneFiller:
                     entities=report.entities + len(chunk),
                     stored_bytes=report.stored_bytes + sum(len(one.head) + len(one.body) for one in chunk),
                 )
-                self._commit(self._checkpoint, chunk, b"")
+                self._commit(self._checkpoint, chunk)
         ids = np.unique(np.concatenate(hashes))
         positions = tuple((*partition, offset) for partition, offset in sorted(events.positions.items()))
         complete = replace(
@@ -293,11 +284,25 @@ class _LaneFiller:
             positions=positions,
             id_buckets=((ID_BUCKET, len(ids)),) if len(ids) else (),
         )
-        self._commit(complete, (), ids.astype("<u8").tobytes())
+        beside = []
+        if len(ids):
+            beside.append((self._keys.id_bucket(self._lane, ID_BUCKET), ids.astype("<u8").tobytes()))
+        if events.incarnations:
+            # In the step that keeps the positions: which topics they belong to, whatever has their names by now.
+            beside.append((self._keys.incarnations(self._lane), encode_incarnations(events.incarnations)))
+        self._commit(complete, (), beside)
         return replace(report, ids=len(ids))
 
-    def _commit(self, checkpoint: Checkpoint, entities: Sequence[StoredEntity], ids: bytes) -> None:
-        """One atomic step. It may be sent twice, when the answer was lost: every key is written whole."""
+    def _commit(
+        self, checkpoint: Checkpoint, entities: Sequence[StoredEntity], beside: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
+        """One atomic step. It may be sent twice, when the answer was lost: every key is written whole.
+
+        Args:
+            checkpoint: what the lane's will be.
+            entities: heads and bodies to set.
+            beside: (key, bytes) of keys that are not there yet.
+        """
         heads = self._keys.head_prefix(self._lane)
         bodies = self._keys.body_prefix(self._lane)
         with_head = [one for one in entities if one.head]
@@ -311,7 +316,7 @@ class _LaneFiller:
             body_prefix=bodies,
             head_keys=[heads + one.key for one in with_head],
             appends=[one.head for one in with_head],
-            id_appends=((self._keys.id_bucket(self._lane, ID_BUCKET), ids),) if ids else (),
+            id_appends=beside,
             expire_ms=self._generation.expire_ms(max(self._watermark_ms - self._clock.now_ms(), 0)),
             report_bytes_min=_REPORT_NOTHING_BYTES,
         )

@@ -52,13 +52,19 @@ def _read(store: OnlineStore, generation: Generation, lane_count: int) -> list[b
 
 def _decoded(generation: Generation, stored: Sequence[bytes | None]) -> list[Checkpoint]:
     """What they say; an empty one where there is none."""
-    checkpoints = []
-    for lane, data in enumerate(stored):
-        try:
-            checkpoints.append(decode_checkpoint(data))
-        except CorruptData as error:
-            key = generation.keys.checkpoint(lane).decode()
-            raise GenerationDamaged(
-                generation, f'the checkpoint of lane {lane} is spoilt (key "{key}")', detail=error.detail
-            ) from error
-    return checkpoints
+    return [decode_lane(generation, lane, data) for lane, data in enumerate(stored)]
+
+
+def decode_lane(generation: Generation, lane: int, data: bytes | None) -> Checkpoint:
+    """The checkpoint of a lane; an empty one where nothing is stored.
+
+    Raises:
+        GenerationDamaged: its bytes are no checkpoint.
+    """
+    try:
+        return decode_checkpoint(data)
+    except CorruptData as error:
+        key = generation.keys.checkpoint(lane).decode()
+        raise GenerationDamaged(
+            generation, f'the checkpoint of lane {lane} is spoilt (key "{key}")', detail=error.detail
+        ) from error

@@ -20,10 +20,11 @@ import numpy as np
 
 from featurestore.clock import NS_PER_MS, Clock
 from featurestore.core.events import KeyedBatch
-from featurestore.errors import CorruptData, CorruptTile, InvariantBroken, StoreRolledBack, TileLost, WriterFenced
+from featurestore.errors import CorruptTile, InvariantBroken, StoreRolledBack, TileLost, WriterFenced
 from featurestore.online.generation import Generation, GenerationDamaged
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
 from featurestore.online.write.compaction import Compaction, Compactor
+from featurestore.online.write.lanes import decode_lane
 from featurestore.online.write.new_rows import (
     HashArray,
     NewRows,
@@ -80,7 +81,7 @@ class _Lane:
         self.lane = lane
         self.stored = stored
         self.checkpoint = decode_checkpoint(stored)
-        self.positions = {(topic, number): offset for topic, number, offset in self.checkpoint.positions}
+        self.positions = self.checkpoint.next_offsets()
 
     def committed(self, stored: bytes, checkpoint: Checkpoint) -> None:
         """The store took the replacement."""
@@ -174,13 +175,15 @@ class ViewWriter:
             if not stored:
                 # Not the beginning: what the lane holds would count a second time.
                 raise GenerationDamaged(self.generation, f"the checkpoint of lane {number} is gone")
-            if number in held and _is_newer(self._decoded(number, stored), held[number].checkpoint, self._tokens):
+            if number in held and _is_newer(
+                decode_lane(self.generation, number, stored), held[number].checkpoint, self._tokens
+            ):
                 self._refuse(held[number], LaneOutcome(False, stored, ()))
         self._tokens.add(token)
         while waiting:
             commits = []
             for number, stored in waiting.items():
-                old = self._decoded(number, stored)
+                old = decode_lane(self.generation, number, stored)
                 # After a roll-back the store's epoch can be lower than one this process has held already.
                 new = replace(old, epoch=max(old.epoch, highest_epoch) + 1, writer=token)
                 commits.append(LaneCommit(keys.checkpoint(number), stored, encode_checkpoint(new)))
@@ -223,7 +226,7 @@ class ViewWriter:
 
         A partition that some lane has never seen is missing, which means its beginning.
         """
-        return smallest_positions([lane.checkpoint.positions for lane in self._lanes.values()])
+        return smallest_positions([lane.checkpoint.next_offsets() for lane in self._lanes.values()])
 
     def write(self, batches: Sequence[KeyedBatch]) -> WriteReport:
         """Append and commit; when it returns, the events are servable and will not be applied again.
@@ -391,20 +394,6 @@ class ViewWriter:
             f"committed were epoch {mine.epoch} and {mine.positions}.",
             hint="the stream resumes from the store's own checkpoint by itself",
         )
-
-    def _decoded(self, number: int, stored: bytes) -> Checkpoint:
-        """The checkpoint of a lane.
-
-        Raises:
-            GenerationDamaged: its bytes are no checkpoint.
-        """
-        try:
-            return decode_checkpoint(stored)
-        except CorruptData as error:
-            key = self.generation.keys.checkpoint(number).decode()
-            raise GenerationDamaged(
-                self.generation, f'the checkpoint of lane {number} is spoilt (key "{key}")', detail=error.detail
-            ) from error
 
     def _moved_positions(self, batches: Sequence[UnseenRows]) -> dict[tuple[str, int], int]:
         """Next offset of each partition after the batches."""
