@@ -119,9 +119,12 @@ def make_stream_plan(
     while True:
         if are_current:
             store.register(views)
-        found = store.generations()
-        generations = [generation for generation in found if generation.view.name in names]
         try:
+            for one in store.generations():
+                if one.view.name in names and not one.is_opened:
+                    store.lane_positions(one)  # opens it: when that was is in its record from now on
+            found = store.generations()
+            generations = [generation for generation in found if generation.view.name in names]
             lanes = {_identity(generation): store.lane_positions(generation) for generation in generations}
             readable = readable_generations(store, log, generations, lanes)
         except GenerationDamaged as damage:

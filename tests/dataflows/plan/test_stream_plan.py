@@ -19,7 +19,7 @@ from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent
-from featurestore.testing.strategies import SOURCE
+from featurestore.testing.strategies import DAY_MS, SOURCE
 from tests.serving.payments import LANES, MERCHANT_ACTIVITY, NOW_MS, PROJECT, Payments, event_of
 
 RECORD_COUNT = 3
@@ -171,6 +171,22 @@ def test_a_view_does_not_give_way_to_one_that_lacks_its_history(store: RedisStor
 
     with pytest.raises(EventsLost, match="1 were read from it before"):
         make_stream_plan(changing.tiles, TrimmedLog(tmp_path), [changing.changed])
+
+
+def test_a_changed_view_takes_over_once_it_has_filled_for_as_long_as_its_windows(
+    store: RedisStore, tmp_path: Path
+) -> None:
+    """In the life of one process: since when it fills is known to the plan that opened it."""
+    changing = Changing(store, tmp_path, CHANGES["moved"])
+    changing.changed = replace(changing.changed, retention_ms=DAY_MS)
+    plan = make_stream_plan(changing.tiles, TrimmedLog(tmp_path), [changing.changed])
+    [filling] = plan.catch_up.generations
+    changing.fill(filling, NEW_TOPIC, RECORD_COUNT)
+    watch = PlanWatch(plan, changing.tiles, TrimmedLog(tmp_path), Conductor(), changing.clock, may_replan=True)
+
+    assert changing.serves(watch) == changing.serving.number, "the topic does not hold a day"
+    changing.clock.advance_ms(DAY_MS + changing.changed.lookback_ms + 1)
+    assert changing.serves(watch) == filling.number
 
 
 class TrimmedLog(FileLog):
