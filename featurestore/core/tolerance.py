@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 RELATIVE_TOLERANCE = 1e-9
 """Between answers of two paths, relative."""
+
+SMALLEST_DIFFERENCE = sys.float_info.min
+"""Between any answers: doubles below the smallest normal one have fewer digits the smaller they are."""
 
 SHAPE_TOLERANCE = 1e-12
 """Between skews and kurtoses, for values as large as their standard deviation; in proportion for larger ones."""
@@ -22,6 +27,8 @@ def agrees(expected: object, actual: object, *, scale: float = 0.0) -> bool:
     (True, False, False, True)
     >>> agrees([0.1 + 0.2], [0.3]), agrees([1, 2], [1]), agrees({"a": 1}, {"b": 1}), agrees(float("nan"), float("nan"))
     (True, False, False, True)
+    >>> agrees(1.38e-321, 1.383e-321)
+    True
     """
     if isinstance(expected, list) and isinstance(actual, list):
         return len(expected) == len(actual) and all(
@@ -37,4 +44,4 @@ def agrees(expected: object, actual: object, *, scale: float = 0.0) -> bool:
         return actual != actual
     if expected in (float("inf"), float("-inf")):
         return expected == actual
-    return abs(expected - actual) <= RELATIVE_TOLERANCE * max(abs(expected), scale)
+    return abs(expected - actual) <= max(RELATIVE_TOLERANCE * max(abs(expected), scale), SMALLEST_DIFFERENCE)

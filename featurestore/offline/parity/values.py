@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.core.events import BoolArray, Float64Array
-from featurestore.core.tolerance import RELATIVE_TOLERANCE, agrees
+from featurestore.core.tolerance import RELATIVE_TOLERANCE, SMALLEST_DIFFERENCE, agrees
 
 
 def differing(logged: pa.ChunkedArray, recomputed: pa.ChunkedArray, scale: Float64Array | None = None) -> BoolArray:
@@ -33,7 +33,8 @@ def differing(logged: pa.ChunkedArray, recomputed: pa.ChunkedArray, scale: Float
         left = np.asarray(logged.fill_null(0.0).to_numpy(), dtype=np.float64)
         right = np.asarray(recomputed.fill_null(0.0).to_numpy(), dtype=np.float64)
         with np.errstate(invalid="ignore"):  # infinities: they are equal to themselves, which the next line says
-            is_near = np.abs(left - right) <= RELATIVE_TOLERANCE * np.maximum(np.abs(right), scale)
+            allowed = np.maximum(RELATIVE_TOLERANCE * np.maximum(np.abs(right), scale), SMALLEST_DIFFERENCE)
+            is_near = np.abs(left - right) <= allowed
         is_same = is_near | (left == right) | (np.isnan(left) & np.isnan(right))
     else:
         cast = recomputed if recomputed.type == kind else recomputed.cast(kind)
