@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import machine, render
 from benchmarks.scenario import Result, Run, Scenario, Size
-from benchmarks.scenarios import algebra, core, freshness, growth, history, ingest, lookup, overload, size
+from benchmarks.scenarios import algebra, core, event_log, freshness, growth, history, ingest, lookup, overload, size
 
 SCENARIOS: Mapping[str, Scenario] = {
     "core": core.run,
@@ -18,6 +18,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "size": size.run,
     "growth": growth.run,
     "history": history.run,
+    "event_log": event_log.run,
     "lookup": lookup.run,
     "overload": overload.run,
     "ingest": ingest.run,

@@ -31,6 +31,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from deltalake import DeltaTable
 from feast import FeatureStore
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
@@ -92,8 +93,8 @@ pd.concat(nights).to_parquet(merchants, index=False)
 # %%
 keys = ["card_id", "merchant_id", "terminal_id"]
 said = ["amount", "market", "merchant_category", "is_card_present", "is_refund"]
-payments = pd.read_parquet(
-    "feature_repo/data/event_log/transactions", columns=["transaction_id", "event_time", *keys, *said]
+payments = DeltaTable("feature_repo/data/event_log/transactions").to_pandas(
+    columns=["transaction_id", "event_time", *keys, *said]
 )
 payments = payments.rename(columns={"merchant_category": "category"})  # merchant_profile has a feature of that name
 payments = payments[~payments.is_refund].drop(columns="is_refund").drop_duplicates("transaction_id")

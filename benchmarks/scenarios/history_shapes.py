@@ -19,7 +19,7 @@ from featurestore.core.spec import (
     Window,
 )
 from featurestore.offline.training_set.build import MEMORY_BYTES_DEFAULT, build_training_set
-from featurestore.offline.training_set.histories import FileHistory
+from featurestore.offline.training_set.histories import FileHistory, History
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 EXACT_HOP_MS = 1
@@ -102,12 +102,15 @@ def labels_of(events: pa.Table) -> pa.Table:
 
 
 def train(
-    views: tuple[ViewSpec, ...], events: pa.Table | Path, labels: pa.Table, memory_bytes: int = MEMORY_BYTES_DEFAULT
+    views: tuple[ViewSpec, ...],
+    events: pa.Table | Path | History,
+    labels: pa.Table,
+    memory_bytes: int = MEMORY_BYTES_DEFAULT,
 ) -> pa.Table:
-    """Our answer; events as `FileHistory` takes them."""
+    """Our answer; events as `FileHistory` takes them, or another history."""
     references = tuple(FeatureReference(view.name, one.name, one.name) for view in views for one in view.features)
     repo = RepoSpec("benchmark", views, (), (ServiceSpec("all", references, ()),))
-    history = FileHistory(events)
+    history = FileHistory(events) if isinstance(events, pa.Table | Path) else events
     return build_training_set(
         repo, "all", labels, history=history, timestamp_column="event_time", memory_bytes=memory_bytes
     )

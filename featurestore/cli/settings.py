@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -231,3 +231,14 @@ def _store_settings(online_store: object) -> StoreSettings:
         return StoreSettings()
     url = online_store.get("connection_string")
     return StoreSettings(url if isinstance(url, str) and url else None, bool(online_store.get("cluster", False)))
+
+
+def event_places(texts: Sequence[str]) -> dict[str, str] | str | None:
+    """What --event-log was given: places by source, or one place for all; None where nothing was given."""
+    given = [text.partition("=") for text in texts]
+    named = {source: path for source, equals, path in given if equals and "/" not in source}
+    if named and len(named) < len(given):
+        raise click.UsageError("give --event-log as SOURCE=PATH once for each source, or one PATH for all")
+    if len(texts) > 1 and not named:
+        raise click.UsageError("give --event-log as SOURCE=PATH when there are several")
+    return named or (texts[0] if texts else None)

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -26,10 +27,11 @@ from featurestore.core.point_in_time.rows import EntityEvents, hash_history_ids
 from featurestore.core.spec import Column, ValueType, ViewSpec
 from featurestore.core.view import CompiledView
 from featurestore.errors import InvalidRequest
-from featurestore.offline.event_log.reader import EventLog
-from featurestore.offline.event_log.snapshot import LogSnapshot, Positions
+from featurestore.offline.event_log.reader import by_partition
+from featurestore.offline.event_log.table import Positions
 from featurestore.offline.training_set.arrow_columns import column_values, strings, strings_array
 from featurestore.wire.entity_routing import key_events, with_computed
+from featurestore.wire.incarnations import Incarnations
 
 PART_ROWS = 1 << 19
 """Rows of a file, about, if no single entity has more."""
@@ -42,6 +44,46 @@ FILES_MAX = 4_096
 
 _LENGTH_BYTES = 8
 _KEY, _TIME, _SOURCE, _OFFSET, _ID, _COLUMN = "key", "event_time_ms", "source", "offset", "event_id", ":"
+
+
+class PositionedEvents(Protocol):
+    """Records of a source at rest, each with its position: an `EventLog`, or a `TableLog`; one version of it."""
+
+    @property
+    def uri(self) -> str:
+        """Its address, for people."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Of the table."""
+        ...
+
+    @property
+    def row_count(self) -> int:
+        """About how many rows."""
+        ...
+
+    @property
+    def kept_from(self) -> date | None:
+        """Event dates before this one were dropped; None when none were, or nobody knows."""
+        ...
+
+    def positions(self) -> Positions:
+        """Next offset of each partition: every record below is there."""
+        ...
+
+    def incarnations(self) -> Incarnations:
+        """Which topics the positions belong to, as far as is known."""
+        ...
+
+    def dates(self) -> list[date]:
+        """Event dates that have rows, ascending."""
+        ...
+
+    def scan(self, columns: Sequence[str], *, from_ms: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Rows; those of a partition and of one span of event times in the order of their offsets."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +104,10 @@ class LogPart:
 
 
 class LogEvents:
-    """The events of one view in one snapshot of its source's log.
+    """The events of one view in one version of its source's log.
 
     Args:
-        log: the event log of the view's source.
-        snapshot: what to read of it.
+        log: the records of the view's source.
         view: whose events.
         lane_count: lanes of the store.
         now_ms: the clock; an event dated ahead of it does not make others old.
@@ -76,11 +117,8 @@ class LogEvents:
         InvalidRequest: the log has no rows of the view's topics yet.
     """
 
-    def __init__(
-        self, log: EventLog, snapshot: LogSnapshot, view: ViewSpec, *, lane_count: int, now_ms: int, directory: Path
-    ) -> None:
+    def __init__(self, log: PositionedEvents, view: ViewSpec, *, lane_count: int, now_ms: int, directory: Path) -> None:
         self._log = log
-        self._snapshot = snapshot
         self._view = view
         self._lane_count = lane_count
         self._directory = directory
@@ -88,7 +126,7 @@ class LogEvents:
         self._lifts_ids = compiled.layout.reads_event_ids
         self._retention_hop_ms = compiled.roll_up.retention_hop_ms
         self.positions: Positions = {
-            partition: offset for partition, offset in snapshot.positions.items() if partition[0] in view.source.topics
+            partition: offset for partition, offset in log.positions().items() if partition[0] in view.source.topics
         }
         if not self.positions:
             raise InvalidRequest(
@@ -101,8 +139,7 @@ class LogEvents:
         self._sources = {partition: number for number, partition in enumerate(sorted(self.positions))}
         self._newest_ms: dict[tuple[str, int], int] = {}
         self.from_ms = self._first_needed_ms(now_ms)
-        rows = sum(size.rows for size in log.sizes(snapshot))
-        self.split = max(1, min(rows // (PART_ROWS * lane_count), FILES_MAX // lane_count))
+        self.split = max(1, min(log.row_count // (PART_ROWS * lane_count), FILES_MAX // lane_count))
 
     def collect(self, lanes: Collection[int], on_rows: Callable[[int], None] = lambda rows: None) -> None:
         """Read the log once and write the events of some lanes to files.
@@ -141,14 +178,12 @@ class LogEvents:
 
         An entity without an event since is one that the store would have let expire.
         """
-        dates = self._snapshot.dates
+        dates = self._log.dates()
         if self._view.retention_ms is None or not dates:
             return None
         last_date_ms = int(datetime.combine(dates[-1], datetime.min.time(), UTC).timestamp()) * 1_000
-        newest_ms = max(
-            int(np.max(batch.column(0).to_numpy()))
-            for batch in self._log.scan([_TIME], from_ms=last_date_ms, snapshot=self._snapshot)
-        )
+        newest = (int(np.max(batch.column(0).to_numpy())) for batch in self._log.scan([_TIME], from_ms=last_date_ms))
+        newest_ms = max(newest, default=now_ms)  # a table's last date may have nothing but events of the future
         kept_ms = self._view.retention_ms + self._view.lookback_ms + self._retention_hop_ms
         return min(newest_ms, now_ms) - kept_ms
 
@@ -157,11 +192,14 @@ class LogEvents:
         id_column = self._view.source.id_column
         names = [*view_inputs(self._view).payload_columns, *([] if id_column is None else [id_column.name])]
         wanted = list(dict.fromkeys(["topic", "partition", "offset", _TIME, *names]))
-        for batch in self._log.scan(wanted, from_ms=self.from_ms, snapshot=self._snapshot, positions=self.positions):
-            if id_column is not None and batch.column(id_column.name).null_count:
-                batch = batch.filter(batch.column(id_column.name).is_valid())
-            if batch.num_rows:
-                yield batch
+        for batch in self._log.scan(wanted, from_ms=self.from_ms):
+            for partition, rows in by_partition(batch):
+                if partition not in self.positions:
+                    continue
+                if id_column is not None and rows.column(id_column.name).null_count:
+                    rows = rows.filter(rows.column(id_column.name).is_valid())
+                if rows.num_rows:
+                    yield rows
 
     def _keyed(self, batch: pa.RecordBatch) -> tuple[Int64Array, pa.RecordBatch]:
         """The view's rows of a batch, and the file of each."""
@@ -263,14 +301,14 @@ class LogEvents:
         horizon_ms = self._view.source.dedup_horizon_ms
         oldest_ms = min(self._newest_ms.values()) - horizon_ms
         names = ["topic", "partition", "offset", _TIME]
-        for batch in self._log.scan(names, from_ms=oldest_ms, snapshot=self._snapshot, positions=self.positions):
-            partition = (batch.column(0)[0].as_py(), batch.column(1)[0].as_py())
-            if partition in self._newest_ms:
-                is_recent = batch.column(3).to_numpy() >= self._newest_ms[partition] - horizon_ms
-                at = np.flatnonzero(is_recent)
-                if len(at):
-                    number = self._sources[partition]
-                    first[number] = min(first[number], int(batch.column(2).to_numpy()[at[0]]))
+        for batch in self._log.scan(names, from_ms=oldest_ms):
+            for partition, rows in by_partition(batch):
+                if partition in self._newest_ms:
+                    is_recent = rows.column(3).to_numpy() >= self._newest_ms[partition] - horizon_ms
+                    at = np.flatnonzero(is_recent)
+                    if len(at):
+                        number = self._sources[partition]
+                        first[number] = min(first[number], int(rows.column(2).to_numpy()[at[0]]))
         return first
 
     def _path(self, bucket: int) -> Path:

@@ -2,9 +2,8 @@
 
     append_lines       all lines or none: what a full disk took of them is taken back, as is a line that a crash tore
     complete_file      a whole file under its name, in the place of the one there, or none
-    unfinished_file    for whoever gives it its name by another step: see `create` of the event log's local files
 
-The first two return when the bytes, the file's name and the directories above it would survive a loss of power. What
+Both return when the bytes, the file's name and the directories above it would survive a loss of power. What
 they make is for the eyes of its user alone: letters and logs hold what the events hold. `SHARED_FILE_MODE` leaves that
 to the umask: of training sets that somebody asked for, and of event logs.
 
@@ -74,24 +73,17 @@ def complete_file(path: Path, mode: int = FILE_MODE) -> Iterator[Path]:
         mode: of the file; the umask takes from it.
 
     Yields:
-        What to write: an empty file beside it, as `unfinished_file` makes it.
+        What to write: an empty, hidden file beside it, of this writer alone.
     """
-    with unfinished_file(path, mode) as unfinished:
-        yield unfinished
-        sync(unfinished)
-        unfinished.replace(path)
-    sync(path.parent)
-
-
-@contextmanager
-def unfinished_file(path: Path, mode: int = FILE_MODE) -> Iterator[Path]:
-    """An empty, hidden file beside a path, of this writer alone; nothing of that name is left when the block ends."""
     unfinished = path.with_name(f".{secrets.token_hex(8)}.unfinished")
     new_file(unfinished, mode)
     try:
         yield unfinished
+        sync(unfinished)
+        unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+    sync(path.parent)
 
 
 def new_file(path: Path, mode: int = FILE_MODE) -> None:

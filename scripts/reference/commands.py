@@ -12,7 +12,7 @@ import click
 
 from dataflows import settings as stream_settings
 from dataflows import supervisor
-from dataflows.log_to_files.settings import EVENT_LOG_OPTIONS
+from dataflows.log_to_table.settings import EVENT_LOG_OPTIONS
 from dataflows.settings import OPTIONS, Option, is_set
 from featurestore.cli import main, settings
 from featurestore.errors import TRACEBACK_VARIABLE
@@ -31,6 +31,7 @@ EXAMPLES: Mapping[str, str] = {
     "event-log compact": "featurestore event-log compact --full",
     "event-log retain": "featurestore event-log retain --days 400",
     "event-log show": "featurestore event-log show",
+    "event-log import": "featurestore event-log import data/before/transactions",
     "bootstrap": "featurestore bootstrap card_activity",
     "rollback": "featurestore rollback card_activity",
     "drop": "featurestore drop card_activity   # which there are; --generation deletes one",

@@ -81,7 +81,22 @@ def test_a_missing_package_is_one_fact_and_one_remedy(
     assert hint == f'hint: pip install "featurestore[{extra}]"'
 
 
-@pytest.mark.parametrize("program", ["dataflows.log_to_tiles", "dataflows.log_to_files"])
+def test_a_table_of_an_unusual_kind_names_its_own_extra(tmp_path: Path) -> None:
+    """What reads Iceberg comes with no command's extra; whoever has no such table needs it not."""
+    write_registry(tmp_path / "registry.db")
+    (tmp_path / "labels.csv").write_text("merchant_id,event_timestamp\n1,2026-01-01\n")
+    command = ["history", *REGISTRY, "--entities", "labels.csv", "--service", "merchant_monitoring"]
+    done = run_without(
+        "pyiceberg", tmp_path, *command, "--out", "train.parquet", "--event-log", "iceberg://lake/bank.payments"
+    )
+
+    assert done.stderr.splitlines() == [
+        'error: `featurestore history` needs the Python package "pyiceberg", which is not installed',
+        'hint: pip install "featurestore[iceberg]"',
+    ]
+
+
+@pytest.mark.parametrize("program", ["dataflows.log_to_tiles", "dataflows.log_to_table"])
 def test_a_program_that_is_started_by_itself_says_the_same(program: str, tmp_path: Path) -> None:
     """`python -m` without the command around it."""
     done = run_without("bytewax", tmp_path, module=program)

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from dataflows import supervisor
-from dataflows.log_to_files.settings import event_log_settings
+from dataflows.log_to_table.settings import event_log_settings
 from dataflows.logs.kafka_log import KafkaLog
 from dataflows.settings import from_command_line
 from featurestore.cli import main as command_line

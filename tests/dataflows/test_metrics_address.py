@@ -8,7 +8,7 @@ import urllib.request
 import pytest
 
 from dataflows import supervisor
-from dataflows.log_to_files.settings import event_log_settings
+from dataflows.log_to_table.settings import event_log_settings
 from dataflows.settings import from_environment
 from featurestore.errors import InvalidRequest
 

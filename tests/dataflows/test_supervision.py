@@ -145,7 +145,7 @@ def test_a_stream_that_waits_for_its_store_is_stopped_by_sigterm(
 def test_a_log_stream_that_waits_for_its_source_is_stopped_by_sigterm(tmp_path: Path, registry: Path) -> None:
     """The event log's stream too."""
     options = ("--event-log", str(tmp_path / "event_log"), "--log-dir", str(tmp_path / "events"))
-    stream = StreamProcess(tmp_path, registry, "", *options, program=("-m", "dataflows.log_to_files"))
+    stream = StreamProcess(tmp_path, registry, "", *options, program=("-m", "dataflows.log_to_table"))
     try:
         stream.wait_for("retrying")
         stream.terminate()

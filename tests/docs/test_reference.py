@@ -43,16 +43,21 @@ STREAM_CODES = {"EXIT_FENCED", "EXIT_PEER_GONE"}
 
 SESSION = (
     *("plan", "apply", "simulate"),
-    *("event-log run", "event-log compact", "event-log retain", "event-log show", "stream", "status"),
+    *("event-log run", "event-log compact", "event-log retain", "event-log show", "event-log import"),
+    *("stream", "status"),
     *("bootstrap", "stream", "drop", "rollback"),
     *("serve", "lookup", "stop serving", "parity", "history"),
     *("store status", "store stop", "store start", "warm-up", "demo", "init"),
 )
 """The examples of all commands in an order in which each finds what it needs."""
 
+BEFORE_TABLES = ROOT / "tests" / "offline" / "event_log" / "before_tables"
+"""An event log of the release before."""
+
 SAID = {
     "plan": "13 to add",
     "event-log show": "transactions[0]  next offset",
+    "event-log import": "2 partitions",
     "status": "card_activity@1",
     "bootstrap": "card_activity@2 is complete",
     "drop": "card_activity@1  retired",
@@ -263,6 +268,7 @@ def test_the_examples_of_all_commands_work(reader: Reader, port: int) -> None:
     text = COMMANDS.read_text(encoding="utf-8").replace(PORT_ON_PAGE, str(port))
     examples = dict(re.findall(r"^##+ ([^\n]+)\n(?:(?!^##).)*?^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     write_labels(reader.directory / "labels.parquet")
+    shutil.copytree(BEFORE_TABLES, reader.directory / "data" / "before" / "transactions")
 
     assert set(SESSION) - {"stop serving"} == set(examples)
     for name in SESSION:

@@ -21,7 +21,7 @@ PROFILE = ["merchant_category", "home_market", "is_online_only", "onboarded_days
 
 
 def test_every_command_of_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By CLI and from Python, from event log and from files, the answers are the same."""
+    """By CLI and from Python, from event log, files and a table, the answers are the same."""
     shutil.copytree(ROOT / "feature_repo", tmp_path / "feature_repo", ignore=shutil.ignore_patterns("data"))
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "training-sets.md").read_text(encoding="utf-8")
@@ -41,11 +41,12 @@ def test_every_command_of_the_page_works(tmp_path: Path, monkeypatch: pytest.Mon
             if words[0] == "history":
                 written.append(pq.read_table(words[words.index("--out") + 1]))
 
-    first, at_once, of_files, of_tonight = written
+    first, at_once, of_files, of_table, of_tonight = written
     assert first.num_rows > 5_000
     assert first.num_columns == len(pq.read_schema("data/asked.parquet")) + 91
     assert known["table"].equals(first)
     assert first.equals(of_files)
+    assert first.equals(of_table)
     assert first.drop_columns(PROFILE).equals(of_tonight.drop_columns(PROFILE))
     assert [0] * 5 == [first[name].null_count for name in PROFILE]
     assert [of_tonight.num_rows] * 5 == [of_tonight[name].null_count for name in PROFILE]

@@ -16,18 +16,19 @@ import pytest
 from featurestore.core.spec import Column, ValueType
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.disk import append_lines, complete_file, make_directory, of_disk
-from featurestore.offline.event_log.address import open_files
 from featurestore.offline.parity.feature_log import (
     LOG_DATE,
     FeatureLogWriter,
     LogLayout,
     find_logged_files,
 )
+from featurestore.offline.parity.log_directory import LogDirectory
 from featurestore.offline.training_set.answer_parts import AnswerParts
 from featurestore.offline.training_set.build import write_training_set
 from featurestore.offline.training_set.histories import FileHistory
 from featurestore.offline.training_set.plan import plan_training_set
 from tests.full_disk import files_of_at_most
+from tests.offline.event_log.event_logs import write_commits
 from tests.offline.training_set.label_tables import CARD, NOON_MS, payments, repo_of
 
 
@@ -60,7 +61,7 @@ def keep_a_part(directory: Path) -> Path:
 
 def log_an_answer(directory: Path) -> Path:
     """In a feature log."""
-    writer = FeatureLogWriter(open_files(directory / "new", is_private=True), "t", roll_seconds=60)
+    writer = FeatureLogWriter(LogDirectory(str(directory / "new")), "t", roll_seconds=60)
     writer.write(LAYOUT, answers(3), 0)
     writer.close(0)
     [found] = (directory / "new").rglob("*.parquet")
@@ -76,10 +77,10 @@ def write_a_training_set(directory: Path) -> Path:
     return directory / "new" / "train.parquet"
 
 
-def keep_dropped_dates(directory: Path) -> Path:
-    """Of an event log."""
-    open_files(directory / "new").replace("_retention.json", b"{}")
-    return directory / "new" / "_retention.json"
+def log_events(directory: Path) -> Path:
+    """In an event log."""
+    write_commits(directory / "new", [3])
+    return next((directory / "new").rglob("*.parquet"))
 
 
 LAYOUT = LogLayout("fraud", (Column("card", ValueType.STRING),), (), ())
@@ -96,7 +97,7 @@ def answers(count: int) -> pa.Table:
     )
 
 
-@pytest.mark.parametrize("keep", [append_a_line, keep_a_part, log_an_answer, write_a_training_set, keep_dropped_dates])
+@pytest.mark.parametrize("keep", [append_a_line, keep_a_part, log_an_answer, write_a_training_set, log_events])
 def test_what_is_kept_survives_a_loss_of_power_with_its_name_and_its_directories(
     tmp_path: Path, synced: list[Path], keep: Callable[[Path], Path]
 ) -> None:
@@ -119,7 +120,7 @@ def test_what_is_kept_is_for_the_eyes_of_its_user_alone(tmp_path: Path, keep: Ca
     assert {stat.S_IMODE(parent.stat().st_mode) for parent in below} == {0o700}
 
 
-@pytest.mark.parametrize("keep", [write_a_training_set, keep_dropped_dates])
+@pytest.mark.parametrize("keep", [write_a_training_set, log_events])
 def test_what_others_read_follows_the_umask(tmp_path: Path, keep: Callable[[Path], Path]) -> None:
     """A training set and an event log are for whomever their author lets read."""
     before = os.umask(0o027)
@@ -149,18 +150,9 @@ def test_two_writers_of_one_name_are_not_in_each_others_way(tmp_path: Path) -> N
     assert {"kept": "first"} == {path.name: path.read_text() for path in tmp_path.iterdir()}
 
 
-def test_a_file_that_cannot_get_its_name_in_an_event_log_is_not_there(tmp_path: Path) -> None:
-    """Neither under its name nor beside it."""
-    (tmp_path / "_retention.json").mkdir()
-    with pytest.raises(InvalidRequest, match="is a directory"):
-        open_files(tmp_path).replace("_retention.json", b"{}")
-
-    assert ["_retention.json"] == [path.name for path in tmp_path.iterdir()]
-
-
 def test_a_feature_log_leaves_nothing_of_a_file_for_which_there_was_no_room(tmp_path: Path) -> None:
     """Each try would take from the room that is waited for; the rows are written once when there is some."""
-    files = open_files(tmp_path / "log")
+    files = LogDirectory(str(tmp_path / "log"))
     writer = FeatureLogWriter(files, "t", roll_seconds=60)
     writer.write(LAYOUT, answers(2_000), 0)
     with files_of_at_most(16 * 1024):

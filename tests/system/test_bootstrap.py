@@ -111,7 +111,7 @@ def test_a_bootstrap_beside_a_running_stream_is_killed_twice_and_ends_exact(stan
     """Values equal the oracle, readers never see a part of a generation, Kafka's old records are not needed."""
     history = [make_slice(number) for number in range(HISTORY_SLICES)]
     stand.apply("1d")
-    stand.start("dataflows.log_to_files", "--commit-seconds", "0.5")
+    stand.start("dataflows.log_to_table", "--commit-seconds", "0.5")
     stream = stand.start("dataflows.log_to_tiles")
     sender = Sender(stand.kafka)
     sender.send_all(history)

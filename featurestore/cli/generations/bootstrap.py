@@ -15,16 +15,18 @@ from pathlib import Path
 
 import click
 
-from featurestore.cli.processes.event_log import log_option, log_root
-from featurestore.cli.settings import format_option, load_settings, print_json, settings_options
+from featurestore.cli.processes.event_log import DEFAULT, VARIABLE, log_root
+from featurestore.cli.settings import event_places, format_option, load_settings, print_json, settings_options
 from featurestore.clock import Clock, SystemClock
-from featurestore.core.spec import ViewSpec
+from featurestore.core.spec import SourceSpec, ViewSpec
 from featurestore.definitions.problems import suggest
 from featurestore.definitions.registry import read_registry
 from featurestore.errors import InvalidRequest
-from featurestore.offline.bootstrap_events import LogEvents
+from featurestore.offline.bootstrap_events import LogEvents, PositionedEvents
+from featurestore.offline.event_log.address import below
 from featurestore.offline.event_log.reader import EventLog
-from featurestore.offline.event_log.snapshot import LogSnapshot
+from featurestore.offline.foreign_tables.opening import is_table
+from featurestore.offline.table_log import TableLog
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
@@ -38,7 +40,14 @@ _NS_PER_S = 1_000_000_000
 @click.command("bootstrap")
 @click.argument("view")
 @settings_options
-@log_option
+@click.option(
+    "--event-log",
+    metavar="[SOURCE=]URI",
+    envvar=VARIABLE,
+    show_envvar=True,
+    help="Directory or URI of the logs; or a Delta or Iceberg table with the columns partition and offset (and topic)"
+    f" that has every record below its largest offsets. Default: {DEFAULT} of the repo.",
+)
 @click.option(
     "--temp-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -58,7 +67,7 @@ def command(
     anew: bool,
     output: str,
 ) -> None:
-    """Compute the registered definition of VIEW from the event log into a new generation.
+    """Compute the registered definition of VIEW from the event log, or a table like one, into a new generation.
 
     Run it beside the stream. Readers see the generation that serves now until the stream has brought the new one up to
     date; `featurestore rollback` returns to the old one. Killed, or run again, it goes on with what is missing.
@@ -67,15 +76,16 @@ def command(
     say = partial(click.echo, err=output == "json")
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
     spec = _registered(view, settings.registry, settings.project)
-    root = log_root(repo, event_log)
+    places = event_places([event_log] if event_log else [])
     url = settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure()
     clock = SystemClock()
     store = connect(url, cluster=settings.store.cluster)
     try:
         catalog = GenerationCatalog(store, settings.project)
-        log = EventLog(f"{root}/{spec.source.name}")
+        log = _log(places, spec.source, repo, clock)
         generation = _begin(catalog, spec, say, is_anew=anew)
         outcome = {"view": view, "generation": generation.number, "state": str(generation.state), "events": 0}
+        outcome |= {"event_log": log.uri, "event_log_version": log.version}
         if generation.state is not GenerationState.BOOTSTRAPPING:
             say(f"{_name(generation)} was bootstrapped already and is {generation.state}; --anew begins another")
             if output == "json":
@@ -102,6 +112,19 @@ def _registered(name: str, registry: str, project: str) -> ViewSpec:
     return views[name]
 
 
+def _log(places: dict[str, str] | str | None, source: SourceSpec, repo: Path | None, clock: Clock) -> PositionedEvents:
+    """The source's event log, or the table of somebody else's that has its records."""
+    if isinstance(places, dict) and source.name not in places:
+        raise InvalidRequest(
+            f'there is no event log of source "{source.name}"', hint=suggest(source.name, sorted(places))
+        )
+    place = places[source.name] if isinstance(places, dict) else places
+    if isinstance(places, dict) or (place is not None and is_table(place)):
+        assert place is not None, "a source's place is not empty"
+        return TableLog(place, source, now_ms=clock.now_ms())
+    return EventLog(below(log_root(repo, place), source.name))
+
+
 def _begin(catalog: GenerationCatalog, view: ViewSpec, say: Callable[[str], None], *, is_anew: bool) -> Generation:
     """The generation to fill; the keys of one that was begun and is not continued are deleted."""
     before = {one.number: one for one in catalog.generations(view.name)}
@@ -116,20 +139,19 @@ def _fill(
     store: OnlineStore,
     catalog: GenerationCatalog,
     generation: Generation,
-    log: EventLog,
+    log: PositionedEvents,
     clock: Clock,
     directory: Path,
     say: Callable[[str], None],
 ) -> int:
     """Compute the missing lanes from the log as it is now; answers with the number of events in them."""
     lane_count, view, started_ns = catalog.lane_count(), generation.view, clock.monotonic_ns()
-    snapshot = log.snapshot()
-    events = LogEvents(log, snapshot, view, lane_count=lane_count, now_ms=clock.now_ms(), directory=directory)
+    events = LogEvents(log, view, lane_count=lane_count, now_ms=clock.now_ms(), directory=directory)
     lanes = missing_lanes(store, generation, lane_count, events.positions)
-    _warn_of_retention(snapshot, view)
+    _warn_of_retention(log, view)
     say(
         f"{_name(generation)}: {len(lanes)} of {lane_count} lanes to fill, "
-        f"from {len(snapshot.files):,} files before {sum(events.positions.values()):,} offsets of {log.uri}"
+        f"from {log.row_count:,} rows of {log.uri}, version {log.version}"
     )
     rows_read = rows_said = total = 0
     step = 1_000_000
@@ -155,11 +177,11 @@ def _fill(
     return total
 
 
-def _warn_of_retention(snapshot: LogSnapshot, view: ViewSpec) -> None:
+def _warn_of_retention(log: PositionedEvents, view: ViewSpec) -> None:
     """The log may no longer hold all that the windows reach."""
-    if snapshot.kept_from is not None:
+    if log.kept_from is not None:
         click.echo(
-            f"note: event dates before {snapshot.kept_from} were dropped from the log; "
+            f"note: event dates before {log.kept_from} were dropped from the log; "
             f'windows of "{view.name}" that reach further back lack them',
             err=True,
         )

@@ -98,9 +98,9 @@ def command(
     from rich.console import Console
 
     from featurestore.definitions.registry import read_registry
-    from featurestore.offline.event_log.address import open_files
     from featurestore.offline.parity.check import ParityOptions, check_parity
     from featurestore.offline.parity.feature_log import find_logged_files
+    from featurestore.offline.parity.log_directory import LogDirectory
     from featurestore.offline.parity.reads import PinnedEventLogs
 
     plain = dict(map(parse_table, tables))
@@ -111,7 +111,7 @@ def command(
     if log.endswith(MESSAGES_SUFFIX):
         logged = _read_messages(Path(log), service)
     else:
-        logged = find_logged_files(open_files(log), service=service, since_ms=since_ms, until_ms=until_ms)
+        logged = find_logged_files(LogDirectory(log), service=service, since_ms=since_ms, until_ms=until_ms)
     with Console(stderr=True).status("recomputing ...") as status:
         report = check_parity(
             spec,
@@ -157,6 +157,8 @@ def show_report(report: ParityReport) -> None:
 
     console = Console()
     console.print(f"{report.row_count:,} logged rows", highlight=False)
+    for uri, version in report.event_logs.items():
+        console.print(f"event log {uri}, version {version}", highlight=False, markup=False)
     for service, view in dict.fromkeys((name.service, name.view) for name in report.outcomes):
         console.print(_table_of(report, service, view))
     for outcome, count in sorted(report.total.items()):
@@ -212,6 +214,7 @@ def report_content(report: ParityReport) -> dict[str, object]:
         "row_count": report.row_count,
         "first_ms": report.first_ms,
         "last_ms": report.last_ms,
+        "event_logs": [{"uri": uri, "version": version} for uri, version in report.event_logs.items()],
         "features": [
             {**asdict(name), "outcomes": {outcome.name.lower(): count for outcome, count in sorted(outcomes.items())}}
             for name, outcomes in report.outcomes.items()

@@ -113,7 +113,7 @@ def write_with_spark(
         entities: labels; a file is read here, a directory or URI by the executors.
         read_entities: reads a file.
         out: one file, or a directory or URI.
-        events: an event log's root, a Parquet file, or files by source.
+        events: an event log's root, a Parquet file or table, or these by source.
         ingested_before_ms: only events that had been read before.
         plain: tables of plain views, beside the registered ones.
         moments: the label times' column, and the one moment that is asked for instead.
@@ -165,16 +165,20 @@ def local_file(place: Path | str) -> Path:
     return place
 
 
-def is_parquet(address: str) -> bool:
-    """Whether it is the name of a Parquet file, and so not an event log."""
-    return Path(address).suffix in (".parquet", ".pq")
+def are_files(places: Mapping[str, str] | str) -> bool:
+    """Whether events are in files, or in a table that somebody else keeps, and not in event logs below a root."""
+    from featurestore.offline.foreign_tables.opening import is_table
+
+    if not isinstance(places, str):
+        return True
+    return Path(places).suffix in (".parquet", ".pq") or is_table(places)
 
 
 def _history(events: Mapping[str, str] | str, ingested_before_ms: int | None) -> SparkHistory:
-    """Event logs below a root, or files; by source where the option says so."""
+    """Event logs below a root, or files and tables; by source where the option says so."""
     from featurestore.offline.spark.events import SparkEventLog, SparkFiles
 
-    if not isinstance(events, str) or is_parquet(events):
+    if not isinstance(events, str) or are_files(events):
         return SparkFiles(events)
     return SparkEventLog(events, ingested_before_ms=ingested_before_ms)
 

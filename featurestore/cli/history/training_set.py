@@ -16,13 +16,13 @@ import click
 from featurestore.cli.history.spark import (
     PlaceType,
     SparkOptions,
-    is_parquet,
+    are_files,
     local_file,
     spark_options,
     write_with_spark,
 )
 from featurestore.cli.lookup import MomentType
-from featurestore.cli.settings import Settings, load_settings, registry_options
+from featurestore.cli.settings import Settings, event_places, load_settings, registry_options
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ class BytesType(click.ParamType[int]):
     metavar="[SOURCE=]PATH|URI",
     envvar="FEATURESTORE_EVENT_LOG",
     show_envvar=True,
-    help="Root of the event logs, or Parquet files with a source's columns; may be repeated."
+    help="Root of the event logs; or Parquet files, or a Delta or Iceberg table, with a source's columns; may be"
+    " repeated."
     f" Default: {EVENT_LOG_DEFAULT} of the repo.",
 )
 @click.option(
@@ -87,7 +88,8 @@ class BytesType(click.ParamType[int]):
     "tables",
     multiple=True,
     metavar="VIEW=PATH:TIMESTAMP[:CREATED]",
-    help="Another table for a materialized view than its registered FileSource; may be repeated.",
+    help="Another table for a materialized view than its registered FileSource, as Parquet, Delta or Iceberg; may be"
+    " repeated.",
 )
 @click.option("--timestamp-column", default="event_timestamp", show_default=True, help="Column with the label times.")
 @click.option("--at", "at_ms", type=MomentType(), help="One moment for all rows, instead of a column.")
@@ -136,7 +138,7 @@ def command(
     """
     from featurestore.cli.history.label_file import read_label_rows
     from featurestore.definitions.registry import read_registry
-    from featurestore.offline.training_set.build import write_training_set
+    from featurestore.offline.training_set.build import versions_read, write_training_set
     from featurestore.offline.training_set.plan import plan_training_set
 
     if bool(service) == bool(features):
@@ -144,7 +146,7 @@ def command(
     settings = load_settings(repo=repo, project=project, registry=registry)
     spec = read_registry(settings.registry, project=settings.project)
     wanted: str | list[str] = service or list(features)
-    places, plain = _places(events), _tables(tables, spec)
+    places, plain = event_places(events), _tables(tables, spec)
     _check_out(out, places, plain)
     read = functools.partial(read_label_rows, join_keys=_join_keys(spec, wanted))
     if spark is not None:
@@ -166,11 +168,12 @@ def command(
     plan = plan_training_set(
         spec, wanted, read(local_file(entities)), timestamp_column=timestamp_column, at_ms=at_ms, full_names=full_names
     )
+    history = _history(places, settings, ingested_before_ms)
     with _sigterm_as_interrupt(), _progress() as report:
         rows = write_training_set(
             plan,
             local_file(out),
-            history=_history(places, settings, ingested_before_ms),
+            history=history,
             plain=plain,
             memory_bytes=memory_bytes,
             work_dir=work_dir,
@@ -178,6 +181,8 @@ def command(
             repo_path=settings.repo,
         )
     click.echo(f"{out}: {rows:,} rows, {len(plan.names)} features")
+    for uri, version in versions_read(history).items():
+        click.echo(f"events of {uri}, version {version}")
 
 
 def _join_keys(spec: RepoSpec, wanted: str | list[str]) -> dict[str, ValueType]:
@@ -192,10 +197,10 @@ def _join_keys(spec: RepoSpec, wanted: str | list[str]) -> dict[str, ValueType]:
 
 
 def _history(places: Mapping[str, str] | str | None, settings: Settings, ingested_before_ms: int | None) -> History:
-    """Event logs below a root, or files; by source where the option says so."""
+    """Event logs below a root, or files and tables; by source where the option says so."""
     from featurestore.offline.training_set.histories import EventLogHistory, FileHistory
 
-    if places is not None and _are_files(places):
+    if places is not None and are_files(places):
         return FileHistory(places, ingested_before_ms=ingested_before_ms)
     root = places or str(settings.require_repo() / EVENT_LOG_DEFAULT)
     return EventLogHistory(str(root), ingested_before_ms=ingested_before_ms)
@@ -205,25 +210,9 @@ def _places_for_spark(
     places: Mapping[str, str] | str | None, settings: Settings, ingested_before_ms: int | None
 ) -> Mapping[str, str] | str:
     """The same places as its engine takes them."""
-    if ingested_before_ms is not None and _are_files(places):
+    if ingested_before_ms is not None and places is not None and are_files(places):
         raise click.UsageError("with --engine spark, --ingested-before needs an event log, not files")
     return places or str(settings.require_repo() / EVENT_LOG_DEFAULT)
-
-
-def _are_files(places: Mapping[str, str] | str | None) -> bool:
-    """Whether events are in files, and not in event logs."""
-    return places is not None and (not isinstance(places, str) or is_parquet(places))
-
-
-def _places(events: Sequence[str]) -> dict[str, str] | str | None:
-    """Files by source, or one place for all; None where nothing was given."""
-    given = [text.partition("=") for text in events]
-    named = {source: path for source, equals, path in given if equals and "/" not in source}
-    if named and len(named) < len(given):
-        raise click.UsageError("give --event-log as SOURCE=PATH once for each source, or one PATH for all")
-    if len(events) > 1 and not named:
-        raise click.UsageError("give --event-log as SOURCE=PATH when there are several")
-    return named or (events[0] if events else None)
 
 
 def _tables(texts: Sequence[str], spec: RepoSpec) -> dict[str, PlainHistory]:

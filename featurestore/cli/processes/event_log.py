@@ -1,4 +1,4 @@
-"""`featurestore event-log run | compact | retain | show`: every record once, as Parquet by event date."""
+"""`featurestore event-log run | show | compact | retain | import`: each record once, in Delta tables by event date."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from featurestore.cli.settings import format_option, load_settings, print_json, 
 from featurestore.clock import SystemClock
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest
-from featurestore.offline.event_log.address import open_files
-from featurestore.offline.event_log.compaction import (
+from featurestore.offline.event_log.address import below, directory_names, place_of
+from featurestore.offline.event_log.adoption import adopt
+from featurestore.offline.event_log.reader import EventLog
+from featurestore.offline.event_log.table import is_log_table
+from featurestore.offline.event_log.upkeep import (
     FILES_MIN_DEFAULT,
     TARGET_BYTES_DEFAULT,
     CompactionPolicy,
     compact,
+    retain,
+    vacuum,
 )
-from featurestore.offline.event_log.layout import SCHEMA_PATH
-from featurestore.offline.event_log.reader import EventLog
-from featurestore.offline.event_log.retention import retain
 
-PROGRAM = "dataflows.log_to_files"
+PROGRAM = "dataflows.log_to_table"
 VARIABLE = "FEATURESTORE_EVENT_LOG"
 DEFAULT = "data/event_log"
 RENAMED = {"--store-patience-seconds": "--patience-seconds"}
@@ -41,16 +43,16 @@ log_option = click.option(
 
 @click.group("event-log")
 def command() -> None:
-    """Write the events to Parquet, by event date and each once, and look after the files.
+    """Write the events to Delta tables, by event date and each once, and look after them.
 
-    Each source has its log in a directory of its name. DuckDB, Polars, Spark and pandas read it as it is.
+    Each source has its table in a directory of its name. Databricks, Spark, Trino, DuckDB and Polars read it as it is.
     """
 
 
 @command.command(
     short_help="Follow the stream and write what comes.",
     cls=ProgramCommand,
-    options="dataflows.log_to_files.settings:EVENT_LOG_OPTIONS",
+    options="dataflows.log_to_table.settings:EVENT_LOG_OPTIONS",
     given=frozenset({"project", "registry", "event_log"}),
 )
 @registry_options
@@ -88,9 +90,6 @@ def run(
     show_default=True,
     help="So many small files are worth a merge.",
 )
-@click.option(
-    "--allow-overlap", is_flag=True, help="On an object store: plain readers may see rows twice for a moment."
-)
 def compact_command(
     repo: Path | None,
     event_log: str | None,
@@ -98,18 +97,24 @@ def compact_command(
     full: bool,
     target_mb: int,
     files_min: int,
-    allow_overlap: bool,
 ) -> None:
-    """Merge small files while the log is read and written; `run` does it too, every ten minutes."""
+    """Merge small files while the log is read and written; `run` does it too, every ten minutes.
+
+    Files that no version of the last week needs are deleted.
+    """
     root = log_root(repo, event_log)
     policy = CompactionPolicy(target_mb * MEGABYTE, files_min, is_full=full)
     for name in _sources(root, sources):
-        before = after = 0
-        for done in compact(open_files(f"{root}/{name}"), SystemClock(), policy, may_overlap=allow_overlap):
+        place = place_of(below(root, name))
+        is_merged = False
+        for done in compact(place, policy):
             click.echo(f"{name}  {done.event_date}  {done.files_before} files became {done.files_after}")
-            before, after = before + done.files_before, after + done.files_after
-        if not before:
+            is_merged = True
+        if not is_merged:
             click.echo(f"{name}  nothing to merge")
+        deleted = vacuum(place)
+        if deleted:
+            click.echo(f"{name}  {deleted} files that no version needs were deleted")
 
 
 @command.command("retain")
@@ -120,11 +125,11 @@ def compact_command(
 def retain_command(repo: Path | None, event_log: str | None, sources: tuple[str, ...], days: int) -> None:
     """Drop old event dates for good.
 
-    Features can be computed only from what is kept.
+    Features can be computed only from what is kept. The files go a week later, for the sake of whoever reads them.
     """
     root = log_root(repo, event_log)
     for name in _sources(root, sources):
-        dropped = retain(open_files(f"{root}/{name}"), SystemClock(), days=days)
+        dropped = retain(place_of(below(root, name)), SystemClock(), days=days)
         span = f"{dropped[0]} to {dropped[-1]}" if dropped else "nothing"
         click.echo(f"{name}  dropped {span}")
 
@@ -137,40 +142,50 @@ def retain_command(repo: Path | None, event_log: str | None, sources: tuple[str,
 def show_command(repo: Path | None, event_log: str | None, sources: tuple[str, ...], output: str) -> None:
     """Rows, files and bytes of each event date, and how far each partition has been read."""
     root = log_root(repo, event_log)
-    logs = {name: EventLog(f"{root}/{name}") for name in _sources(root, sources)}
+    logs = {name: EventLog(below(root, name)) for name in _sources(root, sources)}
     if output == "json":
         print_json([_as_json(name, log) for name, log in logs.items()])
         return
     for name, log in logs.items():
-        snapshot = log.snapshot()
-        click.echo(click.style(name, bold=True) + f"  {log.uri}")
-        total_rows = total_bytes = 0
-        for size in log.sizes(snapshot):
-            total_rows, total_bytes = total_rows + size.rows, total_bytes + size.size_bytes
+        click.echo(click.style(name, bold=True) + f"  {log.uri}  version {log.version}")
+        sizes = log.sizes()
+        for size in sizes:
             click.echo(
                 f"  {size.event_date}  {size.rows:>14,} rows  {size.files:>6,} files  {_megabytes(size.size_bytes)}"
             )
-        click.echo(f"  {'all':<10}  {total_rows:>14,} rows  {len(snapshot.files):>6,} files  {_megabytes(total_bytes)}")
-        if snapshot.kept_from is not None:
-            click.echo(f"  event dates before {snapshot.kept_from} were dropped")
-        for (topic, partition), offset in sorted(snapshot.positions.items()):
+        total_bytes = sum(size.size_bytes for size in sizes)
+        click.echo(f"  {'all':<10}  {log.row_count:>14,} rows  {len(log.files):>6,} files  {_megabytes(total_bytes)}")
+        if log.kept_from is not None:
+            click.echo(f"  event dates before {log.kept_from} were dropped")
+        for (topic, partition), offset in sorted(log.positions().items()):
             click.echo(f"  {topic}[{partition}]  next offset {offset:,}")
+
+
+@command.command("import", short_help="Make a table of a log that was written before.")
+@click.argument("directory", metavar="DIR")
+def import_command(directory: str) -> None:
+    """Make DIR, the log of one source as releases before Delta tables wrote it, a table: where it stands, and once.
+
+    Stop who writes it first. No row is copied; positions, retention and topics come with it.
+    """
+    done = adopt(place_of(directory))
+    click.echo(f"{directory}: {done.rows:,} rows in {done.files:,} files, {done.partitions} partitions")
 
 
 def _as_json(name: str, log: EventLog) -> dict[str, object]:
     """One source's log."""
-    snapshot = log.snapshot()
     return {
         "source": name,
         "uri": log.uri,
-        "kept_from": None if snapshot.kept_from is None else str(snapshot.kept_from),
+        "version": log.version,
+        "kept_from": None if log.kept_from is None else str(log.kept_from),
         "event_dates": [
             {"event_date": str(one.event_date), "rows": one.rows, "files": one.files, "size_bytes": one.size_bytes}
-            for one in log.sizes(snapshot)
+            for one in log.sizes()
         ],
         "positions": [
             {"topic": topic, "partition": partition, "next_offset": offset}
-            for (topic, partition), offset in sorted(snapshot.positions.items())
+            for (topic, partition), offset in sorted(log.positions().items())
         ],
     }
 
@@ -187,8 +202,7 @@ def log_root(repo: Path | None, event_log: str | None) -> str:
 
 def _sources(root: str, wanted: tuple[str, ...]) -> list[str]:
     """Names of the sources that have a log."""
-    files = open_files(root)
-    known = [name for name in files.directories() if files.exists(f"{name}/{SCHEMA_PATH}")]
+    known = [name for name in directory_names(root) if is_log_table(place_of(below(root, name)))]
     if not known:
         raise InvalidRequest(
             f'there is no event log below "{root}"', hint="write one with `featurestore event-log run`"

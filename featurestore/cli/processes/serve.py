@@ -280,7 +280,7 @@ def open_feature_log(address: str, share: float, roll_seconds: float, clock: Clo
     """The log behind --log-features.
 
     Args:
-        address: a directory, a URI that Arrow or fsspec knows, or one whose scheme is in WRITERS.
+        address: a directory, a URI such as s3://bucket/log, or one whose scheme is in WRITERS.
         share: of the requests.
         roll_seconds: how long a row waits for its file.
         clock: dates rows.
@@ -289,8 +289,8 @@ def open_feature_log(address: str, share: float, roll_seconds: float, clock: Clo
         InvalidRequest: the address cannot be used.
     """
     try:
-        from featurestore.offline.event_log.address import open_files
         from featurestore.offline.parity.feature_log import FeatureLogWriter
+        from featurestore.offline.parity.log_directory import LogDirectory
         from featurestore.serving.sampling.sample import FeatureLog
 
         scheme = address.partition("://")[0]
@@ -300,8 +300,7 @@ def open_feature_log(address: str, share: float, roll_seconds: float, clock: Clo
             open_writer: Callable[[str], FeatureRowsWriter] = getattr(importlib.import_module(module_name), name)
             writer = open_writer(address)
         else:
-            files = open_files(address, is_private=True)
-            writer = FeatureLogWriter(files, secrets.token_hex(4), roll_seconds=roll_seconds)
+            writer = FeatureLogWriter(LogDirectory(address), secrets.token_hex(4), roll_seconds=roll_seconds)
     except ModuleNotFoundError as error:
         raise InvalidRequest(
             f'`--log-features {address}` needs the Python package "{error.name}", which is not installed',

@@ -1,14 +1,13 @@
-"""The event log: every record of a source once, as Parquet by event date.
+"""The event log: every record of a source once, in a Delta table by event date.
 
-layout      names of files and directories; a data file's name says which offsets it holds
-schema      columns of a source's log, decoded events to Arrow
-files       the few operations on a file system that the protocol needs, on a local disk and on an object store
-commits     the chain of commit records of one partition: positions and fencing
-writer      stage, commit, publish; recovery
-snapshot    what may be read at one moment
-reader      EventLog: positions, dates, scan
-compaction  many small files to one, while others read
-retention   old event dates are dropped
+address    where a log is, for delta-rs and for Arrow
+schema     columns of a source's log, decoded events to Arrow
+failures   what delta-rs raises, as this package's errors
+table      the table as it is at one version: positions, files
+writer     rows and positions in one commit; claims and fencing
+reader     EventLog: one version, scanned
+upkeep     small files merged, old dates dropped, files that nobody needs deleted
+adoption   a directory of the release before tables becomes one
 
-The protocol and its guarantees: docs/decisions/0008-event-log-commit.md.
+What it promises, and why: docs/decisions/0013-event-log-table.md.
 """

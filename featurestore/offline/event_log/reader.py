@@ -1,43 +1,53 @@
 """Reads an event log: the door for everything that is computed from history.
 
-    log = EventLog("data/event_log/transactions")
+    log = EventLog("data/event_log/transactions")          its newest version, or EventLog(..., version=17)
     log.positions()                      {("transactions", 0): 8192, ...}
     for batch in log.scan(["card_id", "amount"], from_ms=..., to_ms=...):
         ...
 
-Memory: a few batches of the wanted columns, whatever the log's size.
+An EventLog is one version of the table: whatever is written, merged or dropped meanwhile, it reads the same rows, for
+as long as the table keeps the files of that version (a week). Memory: the wanted columns of DATE_ROWS rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import groupby, pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from featurestore.core.events import Int64Array
 from featurestore.definitions.limits import DAY_MS
 from featurestore.definitions.problems import suggest
-from featurestore.errors import InvalidRequest, Unavailable
-from featurestore.offline.event_log.address import open_files
-from featurestore.offline.event_log.files import LogFiles, file_errors, mapped_parquet_errors
-from featurestore.offline.event_log.layout import (
-    EPOCH_ORDINAL,
-    INCARNATIONS_PATH,
-    PREPARED,
-    REPLACED,
-    SCHEMA_PATH,
-    DataFile,
-)
-from featurestore.offline.event_log.schema import decode_schema
-from featurestore.offline.event_log.snapshot import LogSnapshot, Positions, take_snapshot
-from featurestore.wire.incarnations import Incarnations, decode_incarnations
+from featurestore.errors import CorruptData, InvalidRequest, Unavailable
+from featurestore.offline.event_log.address import place_of
+from featurestore.offline.event_log.table import EPOCH_ORDINAL, LogFile, LogTable, Place, Positions
+from featurestore.wire.incarnations import Incarnations
 
 BATCH_ROWS = 131_072
 """Most rows of a batch of a scan."""
+
+DATE_ROWS = 1 << 22
+"""Rows that are put in order at once, about; a date of more is read in parts, by event time."""
+
+FIRST_OFFSETS = 1_000
+"""The first records of a partition, which tell from when on a log that was begun late has everything."""
+
+RUN_ROWS_MIN = 1 << 10
+"""Runs of rows that are in order are put in order as they are when they are this long, on average."""
+
+_PLACE = ("topic", "partition", "offset")
+_OFFSET_BITS = 44
+"""Offsets below 2**44 and partitions below 2**19 make one integer; others are sorted by columns."""
+
+_DAMAGE_WORDS = ("thrift", "decompression", "end of stream", "flatbuffers", "level", "magic", "footer")
+"""Arrow raises OSError also for bytes of a Parquet file that are wrong; its message then has one of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,69 +61,99 @@ class DateSize:
 
 
 class EventLog:
-    """The event log of one source.
+    """One version of the event log of one source.
 
     Args:
-        uri: its directory, or a URI that Arrow or fsspec knows.
-        filesystem: a pyarrow or fsspec file system on which `uri` is a path; default: found from the URI.
+        uri: its directory, or a URI (see address.py).
+        version: of the table; None: its newest.
 
     Raises:
-        InvalidRequest: there is no event log.
+        InvalidRequest: there is no event log, or no such version of it any more.
+        Unavailable: the file system does not answer.
     """
 
-    def __init__(self, uri: str | Path, filesystem: object | None = None) -> None:
-        self._files: LogFiles = open_files(uri, filesystem)
-        self._schema = _read_schema(self._files)
-
-    @classmethod
-    def over(cls, files: LogFiles) -> EventLog:
-        """The log of files that are open already."""
-        log = cls.__new__(cls)
-        log._files, log._schema = files, _read_schema(files)
-        return log
+    def __init__(self, uri: str | Path, version: int | None = None) -> None:
+        self._table = LogTable(place_of(uri), version)
 
     @property
     def uri(self) -> str:
-        """Its address."""
-        return self._files.uri
+        """Its address, for people."""
+        return self._table.place.uri
+
+    @property
+    def version(self) -> int:
+        """Version of the table: with it, the same rows can be read again."""
+        return self._table.version
+
+    @property
+    def table_id(self) -> str:
+        """Id of the table, which another one at the same place does not have."""
+        return str(self._table.delta.metadata().id)
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of the log (see schema.py), as they were when it was opened."""
-        return self._schema
+        """Columns of the log (see schema.py), without the event date."""
+        return self._table.schema
 
-    def snapshot(self) -> LogSnapshot:
-        """Positions and files of one moment, for several scans of the same rows."""
-        return take_snapshot(self._files)
+    @property
+    def kept_from(self) -> date | None:
+        """Event dates before this one were dropped by retention; None when none were."""
+        return self._table.kept_from
+
+    @property
+    def files(self) -> tuple[LogFile, ...]:
+        """Data files, by event date."""
+        return self._table.files
+
+    @property
+    def row_count(self) -> int:
+        """Rows."""
+        return sum(file.rows for file in self.files)
 
     def positions(self) -> Positions:
         """Next offset of each (topic, partition) that has been read: what a stream must go on from."""
-        return self.snapshot().positions
+        return self._table.positions
+
+    def begins(self) -> Positions:
+        """First offset of each of them that is in the log, or was before retention."""
+        found = {place: self._table.begin(place) for place in self.positions()}
+        return {place: begin for place, begin in found.items() if begin is not None}
 
     def incarnations(self) -> Incarnations:
-        """Which topics the positions belong to; a log of a release that did not remember them says nothing."""
-        with file_errors(self.uri):
-            try:
-                return decode_incarnations(self._files.read(INCARNATIONS_PATH))
-            except FileNotFoundError:
-                return {}
+        """Which topics the positions belong to, as far as is known."""
+        return self._table.incarnations
+
+    def complete_from_ms(self) -> int | None:
+        """The log has all events from this event time on; None when it has all since the topics' first offsets.
+
+        That is the first date that retention keeps. Of a log that was begun at a later offset it is the end of the
+        newest day that its first records are about: what came before them is missing.
+        """
+        if self.kept_from is not None:
+            return begin_of(self.kept_from)
+        cut = {place: begin for place, begin in self.begins().items() if begin > 0}
+        first = {place: range(begin, begin + FIRST_OFFSETS) for place, begin in cut.items()}
+        newest_ms = None
+        columns = ["topic", "partition", "offset", "event_time_ms"]
+        for event_date, same in groupby(self.files, key=lambda file: file.event_date) if cut else ():
+            files = [one for one in same if any(_overlap(one.offsets, offsets) for offsets in first.values())]
+            for batch in self._read(columns, files, _Span(None, None, None)):
+                for place, rows in by_partition(batch):
+                    offsets = rows.column("offset").to_numpy()
+                    if place in first and ((offsets >= first[place].start) & (offsets < first[place].stop)).any():
+                        newest_ms = begin_of(event_date) + DAY_MS
+        return newest_ms
 
     def dates(self) -> list[date]:
         """Event dates that have rows, ascending."""
-        return self.snapshot().dates
+        return sorted({file.event_date for file in self.files})
 
-    def sizes(self, snapshot: LogSnapshot | None = None) -> list[DateSize]:
-        """Files, rows and bytes of each date; reads every file's footer."""
-        snapshot = snapshot or self.snapshot()
+    def sizes(self) -> list[DateSize]:
+        """Files, rows and bytes of each date."""
         return [
-            DateSize(
-                event_date,
-                len(files),
-                sum(self._count_rows(file) for file in files),
-                sum(file.size_bytes for file in files),
-            )
-            for event_date in snapshot.dates
-            for files in [[file for file in snapshot.files if file.event_date == event_date]]
+            DateSize(event_date, len(files), sum(one.rows for one in files), sum(one.size_bytes for one in files))
+            for event_date, same in groupby(self.files, key=lambda file: file.event_date)
+            for files in [list(same)]
         ]
 
     def scan(
@@ -123,10 +163,8 @@ class EventLog:
         from_ms: int | None = None,
         to_ms: int | None = None,
         ingested_before_ms: int | None = None,
-        snapshot: LogSnapshot | None = None,
-        positions: Mapping[tuple[str, int], int] | None = None,
     ) -> Iterator[pa.RecordBatch]:
-        """Rows by event date, and within a date by topic, partition and offset.
+        """Rows by event date, and those of one event time by topic, partition and offset.
 
         Args:
             columns: names of the wanted columns, in the order of the answer.
@@ -134,92 +172,97 @@ class EventLog:
             to_ms: event times before this.
             ingested_before_ms: only rows that had been read from the source before that moment: the log as it was
                 known then.
-            snapshot: what to read; default: what is readable now.
-            positions: only rows below these offsets; a partition that is not named has none.
 
         Yields:
-            Batches of 1 to BATCH_ROWS rows.
+            Batches of 1 to BATCH_ROWS rows. Within a date (of a large one, within some hours of it) they are in the
+            order of topic, partition and offset.
 
         Raises:
             InvalidRequest: the log has no such column, or nothing was ever committed to it.
-            Unavailable: the file system does not answer, or compaction has taken a file away for good; scan again.
+            Unavailable: the file system does not answer, or a file of this version was deleted.
             CorruptData: a file is damaged.
         """
         for name in columns:
-            if name not in self._schema.names:
+            if name not in self.schema.names:
                 raise InvalidRequest(
-                    f'event log "{self.uri}" has no column "{name}"', hint=suggest(name, self._schema.names)
+                    f'event log "{self.uri}" has no column "{name}"', hint=suggest(name, self.schema.names)
                 )
-        snapshot = snapshot or self.snapshot()
-        if not snapshot.positions:
+        if not self.positions():
             raise InvalidRequest(
                 f'event log "{self.uri}" has no commits yet',
                 detail="What is computed from it would be the same as if nothing had ever happened.",
                 hint="wait for the first commit of `featurestore event-log run`",
             )
-        bounds = dict(snapshot.positions)
-        if positions is not None:
-            bounds = {partition: min(end, positions.get(partition, 0)) for partition, end in bounds.items()}
-        return self._scan(list(columns), snapshot, bounds, _Span(from_ms, to_ms, ingested_before_ms))
+        return self._scan(list(columns), _Span(from_ms, to_ms, ingested_before_ms))
 
-    def _scan(
-        self, columns: list[str], snapshot: LogSnapshot, bounds: Positions, span: _Span
-    ) -> Iterator[pa.RecordBatch]:
-        """Batches of all files that can have wanted rows."""
-        for file in snapshot.files:
-            if span.excludes(file.event_date) or file.from_offset >= bounds[file.topic, file.partition]:
-                continue
-            condition = span.condition(file.event_date)
-            if file.next_offset > bounds[file.topic, file.partition]:
-                condition = _and(condition, pc.field("offset") < bounds[file.topic, file.partition])
-            with mapped_parquet_errors(file.path):
-                scanner = self._open(file).scanner(
-                    schema=self._schema, columns=columns, filter=condition, batch_size=BATCH_ROWS
-                )
-                yield from (batch for batch in scanner.to_batches() if batch.num_rows)
+    def _scan(self, columns: list[str], span: _Span) -> Iterator[pa.RecordBatch]:
+        """Batches of all dates that can have wanted rows."""
+        for event_date, same in groupby(self.files, key=lambda file: file.event_date):
+            files = [file for file in same if span.may_have(file)]
+            if files:
+                for part in span.parts(event_date, sum(file.rows for file in files)):
+                    yield from self._read(columns, [file for file in files if part.may_have(file)], part)
 
-    def _count_rows(self, file: DataFile) -> int:
-        """Rows of a file, from its footer."""
-        with mapped_parquet_errors(file.path):
-            return int(self._open(file).count_rows())
+    def _read(self, columns: list[str], files: list[LogFile], part: _Span) -> Iterator[pa.RecordBatch]:
+        """Rows of some files of one date, in order."""
+        if not files:
+            return
+        # What all of them have in common need not be read to put them in order.
+        order = [] if _is_one([file.topics for file in files]) else ["topic"]
+        order += [] if _is_one([file.partitions for file in files]) else ["partition"]
+        stored = list(dict.fromkeys([*columns, *order, "offset"]))
+        with self._file_errors(files):
+            found = self._dataset(files).to_table(columns=stored, filter=part.condition(files[0].event_date))
+        for ordered in _in_order(found, order):
+            yield from (batch for batch in ordered.select(columns).to_batches(BATCH_ROWS) if batch.num_rows)
 
-    def _open(self, file: DataFile) -> pads.ParquetFileFragment:
-        """A file by its name, or where compaction has put it since the snapshot."""
-        try:
-            return self._fragment(file.path)
-        except FileNotFoundError:
-            pass
-        for directory in self._moved_to():
-            try:
-                return self._fragment(f"{directory}/{file.path}")
-            except FileNotFoundError:
-                continue
-        raise Unavailable(
-            f'"{file.path}" has left event log "{self.uri}"',
-            detail="It was compacted, or dropped by retention, since this scan began.",
-            hint="scan again",
+    def dataset(self) -> pads.Dataset:
+        """All rows, in no order, for engines that read Arrow datasets."""
+        return self._dataset(self.files)
+
+    def _dataset(self, files: Sequence[LogFile]) -> pads.FileSystemDataset:
+        """The rows of some files."""
+        places, kind = self._table.place.files, pads.ParquetFileFormat()
+        return pads.FileSystemDataset(
+            [kind.make_fragment(file.path, places) for file in files], self.schema, kind, places
         )
 
-    def _moved_to(self) -> Iterator[str]:
-        """Where a replaced directory is for a moment; then, listed only after that was looked at, where it goes."""
-        yield PREPARED
-        yield from (f"{REPLACED}/{moment}" for moment in self._files.directories(REPLACED))
-
-    def _fragment(self, path: str) -> pads.ParquetFileFragment:
-        """A Parquet file whose footer has been read, from one open file: it may lose its name from here on."""
-        source = self._files.arrow.open_input_file(path)
-        return pads.ParquetFileFormat().make_fragment(source)
+    def _file_errors(self, files: Sequence[LogFile]) -> _FileErrors:
+        return _FileErrors(self.uri, self.version, files[0].event_date)
 
 
-def _read_schema(files: LogFiles) -> pa.Schema:
-    """Columns of a log."""
-    try:
-        return decode_schema(files.read(SCHEMA_PATH))
-    except FileNotFoundError:
-        raise InvalidRequest(
-            f'there is no event log at "{files.uri}"',
-            hint="write one with `featurestore event-log run`, and name the directory of a source",
-        ) from None
+@dataclass(frozen=True, slots=True)
+class _FileErrors:
+    """Maps what Arrow raises while it reads data files: files that are gone or damaged, a file system that fails."""
+
+    uri: str
+    version: int
+    event_date: date
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if not isinstance(error, OSError | pa.ArrowException):
+            return
+        where = f'a file of {self.event_date} of event log "{self.uri}"'
+        if isinstance(error, FileNotFoundError):
+            raise Unavailable(
+                f"{where} has gone",
+                detail=f"It is of version {self.version} of the table, whose files were deleted since. {error}",
+                hint="begin anew with the newest version; `vacuum` must not delete what is younger than a run takes",
+            ) from error
+        if isinstance(error, PermissionError):
+            raise InvalidRequest(
+                f"{where} may not be read", detail=str(error), hint="give this process the right to it"
+            ) from error
+        if isinstance(error, OSError) and not any(word in str(error).lower() for word in _DAMAGE_WORDS):
+            raise Unavailable(f"{where} cannot be read", detail=str(error)) from error
+        raise CorruptData(
+            f"{where} is damaged",
+            detail=str(error),
+            hint="restore the file from a copy, or from Kafka: move the log away and write it anew",
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,23 +273,102 @@ class _Span:
     to_ms: int | None
     ingested_before_ms: int | None
 
-    def excludes(self, event_date: date) -> bool:
-        """No row of that date is wanted."""
-        begin_ms = (event_date.toordinal() - EPOCH_ORDINAL) * DAY_MS
-        is_before = self.from_ms is not None and begin_ms + DAY_MS <= self.from_ms
-        return is_before or (self.to_ms is not None and begin_ms >= self.to_ms)
+    def may_have(self, file: LogFile) -> bool:
+        """A file can have wanted rows."""
+        first_ms = begin_of(file.event_date)
+        oldest_ms, newest_ms = file.event_times_ms or (first_ms, first_ms + DAY_MS - 1)
+        if self.from_ms is not None and newest_ms < self.from_ms:
+            return False
+        if self.to_ms is not None and oldest_ms >= self.to_ms:
+            return False
+        ingested = file.ingest_times_ms
+        return self.ingested_before_ms is None or ingested is None or ingested[0] < self.ingested_before_ms
+
+    def parts(self, event_date: date, rows: int) -> Iterator[_Span]:
+        """This span within a date, cut so that a part has about DATE_ROWS rows."""
+        first_ms = begin_of(event_date)
+        begin_ms = first_ms if self.from_ms is None else max(first_ms, self.from_ms)
+        end_ms = first_ms + DAY_MS if self.to_ms is None else min(first_ms + DAY_MS, self.to_ms)
+        step_ms = -(-DAY_MS * DATE_ROWS // max(rows, DATE_ROWS))
+        for part_ms in range(begin_ms, end_ms, step_ms):
+            yield _Span(part_ms, min(part_ms + step_ms, end_ms), self.ingested_before_ms)
 
     def condition(self, event_date: date) -> pc.Expression | None:
-        """What rows of that date must fulfil; None when all are wanted, so that inner dates are not filtered."""
-        begin_ms = (event_date.toordinal() - EPOCH_ORDINAL) * DAY_MS
+        """What rows of that date must fulfil; None when all are wanted, so that whole dates are not filtered."""
+        first_ms = begin_of(event_date)
         wanted: pc.Expression | None = None
-        if self.from_ms is not None and self.from_ms > begin_ms:
+        if self.from_ms is not None and self.from_ms > first_ms:
             wanted = _and(wanted, pc.field("event_time_ms") >= self.from_ms)
-        if self.to_ms is not None and self.to_ms < begin_ms + DAY_MS:
+        if self.to_ms is not None and self.to_ms < first_ms + DAY_MS:
             wanted = _and(wanted, pc.field("event_time_ms") < self.to_ms)
         if self.ingested_before_ms is not None:
             wanted = _and(wanted, pc.field("ingest_time_ms") < self.ingested_before_ms)
         return wanted
+
+
+def begin_of(event_date: date) -> int:
+    """Its midnight UTC, ms."""
+    return (event_date.toordinal() - EPOCH_ORDINAL) * DAY_MS
+
+
+def by_partition(batch: pa.RecordBatch) -> Iterator[tuple[Place, pa.RecordBatch]]:
+    """A batch of a scan with topic and partition, cut into pieces of one partition each."""
+    partitions = batch.column("partition").to_numpy()
+    topics = batch.column("topic").dictionary_encode().indices.to_numpy()
+    cuts = np.flatnonzero((partitions[1:] != partitions[:-1]) | (topics[1:] != topics[:-1])) + 1
+    edges = [0, *cuts.tolist(), batch.num_rows]
+    for low, high in pairwise(edges):
+        yield (batch.column("topic")[low].as_py(), int(partitions[low])), batch.slice(low, high - low)
+
+
+def _in_order(table: pa.Table, order: Sequence[str]) -> Iterator[pa.Table]:
+    """The rows by the columns `order` and offset, in pieces.
+
+    Files are written in that order, and merged one after the other. So there are runs of rows that are in order, and
+    to put them one behind the other costs nothing; single rows are moved only where the runs are short or overlap.
+    """
+    if table.num_rows < 2:
+        yield table
+        return
+    keys = _keys(table, order)
+    if keys is None:
+        yield table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in (*order, "offset")]))
+        return
+    steps = np.diff(keys)
+    if (steps > 0).all():
+        yield table
+        return
+    # A run ends where another partition begins, so that runs of one partition can be put together.
+    edges = np.flatnonzero((steps <= 0) | (keys[1:] >> _OFFSET_BITS != keys[:-1] >> _OFFSET_BITS)) + 1
+    begins, ends = np.append(0, edges), np.append(edges, len(keys))
+    runs = np.argsort(keys[begins], kind="stable")
+    overlap = bool((keys[ends[runs[:-1]] - 1] >= keys[begins[runs[1:]]]).any())
+    if overlap or len(runs) * RUN_ROWS_MIN > len(keys):
+        yield table.take(pa.array(np.argsort(keys, kind="stable")))
+        return
+    for run in runs.tolist():
+        yield table.slice(int(begins[run]), int(ends[run] - begins[run]))
+
+
+def _overlap(span: tuple[int, int] | None, wanted: range) -> bool:
+    """Some of the wanted numbers can be in a span."""
+    return span is None or (span[0] < wanted.stop and span[1] >= wanted.start)
+
+
+def _is_one(spans: Sequence[tuple[object, object] | None]) -> bool:
+    """All rows of some files have the same value."""
+    return len(set(spans)) == 1 and spans[0] is not None and spans[0][0] == spans[0][1]
+
+
+def _keys(table: pa.Table, order: Sequence[str]) -> Int64Array | None:
+    """(N,) integers that are ordered as the rows; None when there are too many topics, partitions or offsets for it."""
+    offsets = table["offset"].to_numpy()
+    if "topic" in order or int(offsets.max()) >> _OFFSET_BITS:
+        return None
+    if "partition" not in order:
+        return np.asarray(offsets)
+    partitions = table["partition"].to_numpy().astype(np.int64)
+    return None if int(partitions.max()) >> (63 - _OFFSET_BITS) else partitions << _OFFSET_BITS | offsets
 
 
 def _and(left: pc.Expression | None, right: pc.Expression) -> pc.Expression:

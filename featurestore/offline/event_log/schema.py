@@ -3,10 +3,10 @@
     topic, partition, offset     where the record is; unique together
     ingest_time_ms               when the stream that wrote the log read it; never falls within a partition
     event_time_ms                when it happened
-    ...                          the source's own columns, in its order; TIMESTAMP as timestamp[ms, UTC]
+    ...                          the source's own columns, in its order; TIMESTAMP as timestamp[us, UTC]
+    event_date                   UTC date of the event time; the table is partitioned by it, and files do not hold it
 
-`event_date` is the directory, as Hive has it, and no column of the files. Columns may be added to a source; the files
-from before have nulls there. A column never changes its type.
+Columns may be added to a source; the files from before have nulls there. A column never changes its type.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
 from featurestore.core.events import BlobRow, ColumnValues, EventBatch
 from featurestore.core.spec import SourceSpec, ValueType
-from featurestore.errors import CorruptData, InvalidRequest
+from featurestore.errors import InvalidRequest
 
-LAYOUT_VERSION = 1
-"""Of names, commit records and columns; a log of another version is refused."""
+EVENT_DATE = "event_date"
 
 POSITION_FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("topic", pa.string()),
@@ -34,22 +32,15 @@ POSITION_FIELDS: tuple[tuple[str, pa.DataType], ...] = (
 )
 """What every log has, in front of the source's columns."""
 
-RESERVED = frozenset({*(name for name, _ in POSITION_FIELDS), "event_date"})
+RESERVED = frozenset({*(name for name, _ in POSITION_FIELDS), EVENT_DATE})
 
 _ARROW_TYPES: Mapping[ValueType, pa.DataType] = {
     ValueType.INT64: pa.int64(),
     ValueType.FLOAT64: pa.float64(),
     ValueType.STRING: pa.string(),
     ValueType.BOOL: pa.bool_(),
-    ValueType.TIMESTAMP: pa.timestamp("ms", tz="UTC"),
+    ValueType.TIMESTAMP: pa.timestamp("us", tz="UTC"),
 }
-
-
-class _StoredSchema(msgspec.Struct, frozen=True):
-    """Content of _schema.json."""
-
-    version: int
-    columns: dict[str, str]
 
 
 def log_schema(source: SourceSpec) -> pa.Schema:
@@ -112,36 +103,12 @@ def _array(column: ColumnValues, kind: pa.DataType) -> pa.Array:
         return pa.Array.from_buffers(pa.string(), len(texts), texts.buffers(), texts.null_count)
     if pa.types.is_boolean(kind):
         values = np.asarray(values).astype(np.bool_)
-    return pa.array(values, mask=mask).cast(kind)
-
-
-def encode_schema(schema: pa.Schema) -> bytes:
-    """Content of _schema.json."""
-    stored = _StoredSchema(LAYOUT_VERSION, {field.name: str(field.type) for field in schema})
-    return msgspec.json.format(msgspec.json.encode(stored))
-
-
-def decode_schema(content: bytes) -> pa.Schema:
-    """The schema of _schema.json.
-
-    Raises:
-        CorruptData: it is none, or of a version that this release does not know.
-    """
-    types = {str(kind): kind for kind in (*_ARROW_TYPES.values(), *(kind for _, kind in POSITION_FIELDS))}
-    try:
-        stored = msgspec.json.decode(content, type=_StoredSchema)
-        if stored.version == LAYOUT_VERSION:
-            return pa.schema([(name, types[text]) for name, text in stored.columns.items()])
-    except (msgspec.DecodeError, KeyError) as error:
-        raise CorruptData("the event log's _schema.json cannot be read", detail=str(error)) from error
-    raise CorruptData(
-        f"the event log has layout version {stored.version}, this release knows {LAYOUT_VERSION}",
-        hint="use the release that wrote it",
-    )
+    found = pa.array(values, mask=mask)
+    return found.cast(pa.timestamp("ms", tz="UTC")).cast(kind) if pa.types.is_timestamp(kind) else found.cast(kind)
 
 
 def merged_schema(stored: pa.Schema, wanted: pa.Schema) -> pa.Schema:
-    """The stored columns, then those that are new.
+    """The table's columns, then those that are new.
 
     Raises:
         InvalidRequest: a column has another type now.

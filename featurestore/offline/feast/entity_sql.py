@@ -17,10 +17,11 @@ from feast.data_source import DataSource, KafkaSource
 from feast.infra.registry.base_registry import BaseRegistry
 
 from featurestore.errors import InvalidRequest
-from featurestore.offline.event_log.address import open_files
+from featurestore.offline.event_log.address import below
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.feast.histories import BATCH_SOURCE, EVENT_LOG, HistoryPlaces
 from featurestore.offline.feast.tables import Tables, is_parquet_source
+from featurestore.offline.foreign_tables.table import ForeignTable
 from featurestore.offline.training_set.histories import open_dataset
 
 
@@ -66,7 +67,7 @@ def run_entity_sql(sql: str, project: str, registry: BaseRegistry, places: Histo
         connection.close()
 
 
-def _rows_of(source: DataSource, places: HistoryPlaces, tables: Tables) -> pads.Dataset | None:
+def _rows_of(source: DataSource, places: HistoryPlaces, tables: Tables) -> pads.Dataset | pa.Table | None:
     """A data source for DuckDB; None where it has no rows that it could read."""
     if is_parquet_source(source):
         return tables.dataset(source)
@@ -74,19 +75,12 @@ def _rows_of(source: DataSource, places: HistoryPlaces, tables: Tables) -> pads.
         return None
     place = places.place_of(source.name)
     if place == EVENT_LOG:
-        return _log_dataset(f"{places.event_log}/{source.name}")
+        return EventLog(below(places.event_log, source.name)).dataset()
     if place == BATCH_SOURCE:
         batch_source = source.batch_source
         return tables.dataset(batch_source) if batch_source is not None and is_parquet_source(batch_source) else None
-    return open_dataset(place)
-
-
-def _log_dataset(uri: str) -> pads.Dataset:
-    """An event log's files of this moment."""
-    files = open_files(uri)
-    log = EventLog.over(files)
-    paths = [file.path for file in log.snapshot().files]
-    return pads.dataset(paths, schema=log.schema, filesystem=files.arrow, format="parquet")
+    found = open_dataset(place)
+    return found.for_engine() if isinstance(found, ForeignTable) else found
 
 
 def _quoted(text: str) -> str:

@@ -2,7 +2,7 @@
 
 history: event_log              data/event_log/<source>/, as `featurestore event-log run` writes it
 history: batch_source           the stream source's batch_source, a Parquet file or another system's table
-histories: {logins: s3://...}   files of one source
+histories: {logins: s3://...}   files of one source, or a Delta or Iceberg table of its events
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class HistoryPlaces:
     Attributes:
         event_log: root of the event logs, a path or URI.
         default: EVENT_LOG or BATCH_SOURCE.
-        by_source: the same, or a path or URI of Parquet, for single sources.
+        by_source: the same, or a path or URI of Parquet or of a table, for single sources.
         ingested_before_ms: event logs as they were known then; None as they are.
     """
 

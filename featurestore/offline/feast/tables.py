@@ -29,6 +29,7 @@ from feast.infra.offline_stores.offline_utils import get_offline_store_from_conf
 from feast.repo_config import RepoConfig
 
 from featurestore.errors import InvalidRequest, Unavailable
+from featurestore.offline.foreign_tables.opening import check_is_files
 
 FILE_STORES = ("file", "dask")
 """Names of Feast's store that reads Parquet files and nothing else."""
@@ -136,6 +137,10 @@ class Tables:
             address, source.s3_endpoint_override or "", credentials
         )
         try:
+            check_is_files(
+                *file_system_of(address, source.s3_endpoint_override or "", credentials),
+                f'data source "{source.name}"',
+            )
             return pads.dataset(path, filesystem=filesystem, format="parquet", partitioning="hive")
         except (FileNotFoundError, pa.ArrowInvalid) as error:
             raise InvalidRequest(

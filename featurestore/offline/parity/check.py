@@ -119,6 +119,7 @@ def check_parity(
         for table in _batches(layout, files, options):
             _Batch(repo, layout, table, logs, plain or {}, options).check(report)
             on_rows(report.row_count)
+    report.event_logs = logs.versions_read()
     return report
 
 

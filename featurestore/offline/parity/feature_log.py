@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from featurestore.core.spec import Column, ValueType
 from featurestore.errors import CorruptData, FeatureStoreError, Unavailable
-from featurestore.offline.event_log.files import LogFiles
+from featurestore.offline.parity.log_directory import LogDirectory
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
 
 REQUEST_ID, LOG_TIMESTAMP, LOG_DATE = "__request_id", "__log_timestamp", "__log_date"
@@ -148,13 +148,13 @@ class FeatureLogWriter:
     """Writes feature logs; used by one thread.
 
     Args:
-        files: the log's directory, on any file system that the event log can have.
+        directory: the log's.
         token: tells this process's files from those of others.
         roll_seconds: how long a row may wait in memory: what a kill -9 can take away.
     """
 
-    def __init__(self, files: LogFiles, token: str, *, roll_seconds: float) -> None:
-        self._files = files
+    def __init__(self, directory: LogDirectory, token: str, *, roll_seconds: float) -> None:
+        self._directory = directory
         self._token = token
         self._roll_ms = round(roll_seconds * _MS_PER_SECOND)
         self._open: dict[tuple[LogLayout, date], _OpenFile] = {}
@@ -194,12 +194,13 @@ class FeatureLogWriter:
         self._number += 1
         directory = f"service={quote(layout.service, safe='')}/log_date={log_date.isoformat()}"
         name = f"part-{waiting.begun_ms}-{self._token}-{self._number:06d}.parquet"
-        unfinished = f"{directory}/.{name}.unfinished"
         try:
-            with self._files.write(unfinished) as stream, _parquet_writer(stream, table.schema) as writer:
+            with (
+                self._directory.new_file(f"{directory}/{name}") as stream,
+                _parquet_writer(stream, table.schema) as writer,
+            ):
                 writer.write_table(table)
                 writer.add_key_value_metadata({_METADATA_KEY: msgspec.json.encode(layout)})
-            self._files.move(unfinished, f"{directory}/{name}")
         except (FeatureStoreError, OSError) as error:
             is_kept = waiting.size_bytes + sum(file.size_bytes for file in self._open.values()) < HELD_BYTES_MAX
             if is_kept:
@@ -207,7 +208,7 @@ class FeatureLogWriter:
                 self._open[key] = waiting
             fate = "are kept for another try" if is_kept else "are lost"
             raise Unavailable(
-                f'feature log "{self._files.uri}" cannot be written',
+                f'feature log "{self._directory.uri}" cannot be written',
                 detail=f"{waiting.rows} rows {fate}: {error}",
                 hint="check address, credentials and free space",
             ) from error
@@ -228,12 +229,12 @@ class LoggedFile:
     Attributes:
         layout: what it holds.
         path: its path within the log.
-        files: the log's directory.
+        directory: the log's.
     """
 
     layout: LogLayout
     path: str
-    files: LogFiles = field(compare=False)
+    directory: LogDirectory = field(compare=False)
 
     def read(self, columns: Sequence[str], *, since_ms: int | None = None, until_ms: int | None = None) -> pa.Table:
         """Some columns of the rows that were logged in [since_ms, until_ms).
@@ -243,7 +244,7 @@ class LoggedFile:
         """
         wanted = list(dict.fromkeys([*columns, LOG_TIMESTAMP]))
         try:
-            with self.files.arrow.open_input_file(self.path) as source:
+            with self.directory.open(self.path) as source:
                 table = pq.ParquetFile(source).read(wanted)
             table = table.cast(pa.schema([self.layout.schema.field(name) for name in table.schema.names]))
         except OSError as error:
@@ -256,7 +257,7 @@ class LoggedFile:
 
 
 def find_logged_files(
-    files: LogFiles, *, service: str | None = None, since_ms: int | None = None, until_ms: int | None = None
+    directory: LogDirectory, *, service: str | None = None, since_ms: int | None = None, until_ms: int | None = None
 ) -> Iterator[LoggedFile]:
     """Files that can have rows of a service logged in [since_ms, until_ms), by service and date.
 
@@ -264,15 +265,15 @@ def find_logged_files(
         CorruptData: a file is not one of a feature log.
         Unavailable: the file system does not answer.
     """
-    for found in files.find():
-        match = _NAME.fullmatch(found.path)
+    for path in directory.find():
+        match = _NAME.fullmatch(path)
         if match is None or (service is not None and unquote(match["service"]) != service):
             continue
         log_date = date.fromisoformat(match["date"])
         is_before = since_ms is not None and log_date < date_of_ms(since_ms)
         if is_before or (until_ms is not None and log_date > date_of_ms(until_ms)):
             continue
-        yield LoggedFile(_read_layout(files, found.path), found.path, files)
+        yield LoggedFile(_read_layout(directory, path), path, directory)
 
 
 def date_of_ms(moment_ms: int) -> date:
@@ -280,10 +281,10 @@ def date_of_ms(moment_ms: int) -> date:
     return datetime.fromtimestamp(moment_ms // _MS_PER_SECOND, UTC).date()
 
 
-def _read_layout(files: LogFiles, path: str) -> LogLayout:
+def _read_layout(directory: LogDirectory, path: str) -> LogLayout:
     """What a file says that it holds."""
     try:
-        with files.arrow.open_input_file(path) as source:
+        with directory.open(path) as source:
             metadata = pq.ParquetFile(source).metadata.metadata or {}
         return msgspec.json.decode(metadata[_METADATA_KEY], type=LogLayout)
     except (OSError, KeyError, pa.ArrowInvalid, msgspec.MsgspecError) as error:

@@ -69,7 +69,8 @@ def render_page(report: ParityReport, project: str) -> str:
     return _PAGE.substitute(
         project=escape(project),
         span=f"{report.row_count:,} logged rows, {compared:,} values compared, read from "
-        f"{moment_text(report.first_ms)} to {moment_text(report.last_ms)}",
+        f"{moment_text(report.first_ms)} to {moment_text(report.last_ms)}"
+        + "".join(f"; event log {escape(uri)}, version {version}" for uri, version in report.event_logs.items()),
         color=COLORS[2] if unexplained else "#3c7a5f",
         verdict=verdict if compared else "nothing was compared",
         outcomes="".join(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -21,13 +20,10 @@ import pyarrow.compute as pc
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.spec import Column, FeatureSpec, RepoSpec, SourceSpec, ValueType, ViewSpec
 from featurestore.core.tolerance import RELATIVE_TOLERANCE, SHAPE_TOLERANCE
-from featurestore.definitions.limits import DAY_MS
-from featurestore.offline.event_log.layout import EPOCH_ORDINAL
-from featurestore.offline.event_log.reader import EventLog
-from featurestore.offline.event_log.snapshot import LogSnapshot, Positions
+from featurestore.offline.event_log.table import Positions
 from featurestore.offline.training_set.build import build_training_set
 from featurestore.offline.training_set.entity_numbers import EntityNumbers
-from featurestore.offline.training_set.histories import EVENT_TIME
+from featurestore.offline.training_set.histories import EVENT_TIME, EventLogHistory
 
 AS_OF = "__as_of"
 """Column of the read times in the label tables that are made here."""
@@ -41,65 +37,20 @@ EXPANDED_ROWS_MAX = 1 << 18
 _PLACE_COLUMNS = ("topic", "partition", "offset")
 
 
-class PinnedEventLogs:
-    """The event logs below a root, each read as it was when it was first asked for; a `History` that knows positions.
+class PinnedEventLogs(EventLogHistory):
+    """The event logs below a root, each at one version; a `History` that knows positions.
 
     Args:
         root: as `featurestore event-log run` was given.
     """
 
-    def __init__(self, root: str) -> None:
-        self._root = root.rstrip("/")
-        self._pinned: dict[str, tuple[EventLog, LogSnapshot]] = {}
-
-    def scan(self, source: SourceSpec, columns: Sequence[str], *, from_ms: int, to_ms: int) -> Iterator[pa.RecordBatch]:
-        """See `History`."""
-        log, snapshot = self._log(source)
-        names = [*(name for name in columns if name != EVENT_TIME), EVENT_TIME]
-        yield from log.scan(names, from_ms=from_ms, to_ms=to_ms, snapshot=snapshot)
-
-    def row_count(self, source: SourceSpec) -> int:
-        """See `History`; next offsets added up."""
-        return sum(self.positions(source).values())
-
-    def version(self, source: SourceSpec) -> str:
-        """See `History`."""
-        return f"{self._log(source)[0].uri} {sorted(self.positions(source).items())}"
-
     def positions(self, source: SourceSpec) -> Positions:
         """Where the source's log ends."""
-        return self._log(source)[1].positions
+        return self.log(source).positions()
 
     def begin_ms(self, source: SourceSpec) -> int | None:
-        """The log is complete from this event time on; None when it is from the source's first offset.
-
-        That is the first date that retention keeps. Of a log that was begun at a later offset it is the end of the day
-        that its first file is about: what came before it is missing.
-        """
-        _, snapshot = self._log(source)
-        if snapshot.kept_from is not None:
-            return _begin_of(snapshot.kept_from)
-        first: dict[tuple[str, int], tuple[int, date]] = {}
-        for file in snapshot.files:
-            place, known = (file.topic, file.partition), first.get((file.topic, file.partition))
-            if known is None or file.from_offset < known[0]:
-                first[place] = (file.from_offset, file.event_date)
-            elif file.from_offset == known[0]:
-                first[place] = (file.from_offset, max(known[1], file.event_date))
-        begins = [_begin_of(event_date) + DAY_MS for offset, event_date in first.values() if offset > 0]
-        return max(begins, default=None)
-
-    def _log(self, source: SourceSpec) -> tuple[EventLog, LogSnapshot]:
-        """A source's log, opened once."""
-        if source.name not in self._pinned:
-            log = EventLog(f"{self._root}/{source.name}")
-            self._pinned[source.name] = (log, log.snapshot())
-        return self._pinned[source.name]
-
-
-def _begin_of(event_date: date) -> int:
-    """Its midnight UTC."""
-    return (event_date.toordinal() - EPOCH_ORDINAL) * DAY_MS
+        """The log is complete from this event time on; None when it is from the source's first offset."""
+        return self.log(source).complete_from_ms()
 
 
 @dataclass(frozen=True, slots=True)

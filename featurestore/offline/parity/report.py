@@ -121,6 +121,7 @@ class ParityReport:
         by_minute: minute of the read time -> values that were equal, explained, unexplained.
         freshness: by view, rows in each class of FRESHNESS_EDGES_MS; the last one has none.
         examples: of unexplained values.
+        event_logs: address and version of the event logs that they were recomputed from.
     """
 
     row_count: int = 0
@@ -130,6 +131,7 @@ class ParityReport:
     by_minute: dict[int, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0, 0]))
     freshness: dict[str, Int64Array] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
+    event_logs: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> Counter[ValueOutcome]:

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import Column as SparkColumn
@@ -86,7 +88,7 @@ def spark_training_set(
         Unavailable: the history cannot be read now.
         pyspark.errors.PySparkException: Spark itself; `spark_engine_files.clear_errors` makes ours of it where it can.
     """
-    given = to_arrow_schema(labels.schema, timezone="UTC").empty_table()
+    given = _arrow_schema(labels.schema).empty_table()
     plan = plan_training_set(
         repo, features, given, timestamp_column=timestamp_column, at_ms=at_ms, full_names=full_names
     )
@@ -173,7 +175,7 @@ class _Join:
             self.reach,
             self.table,
             self.rows.arrival,
-            to_arrow_schema(schema, timezone="UTC"),
+            _arrow_schema(schema),
         )
         # Rows without a key are no entity's; in one bucket they could be most of all rows.
         others = [exact_column(field.name) for field in labels.schema.fields if isinstance(field.dataType, AtomicType)]
@@ -256,3 +258,11 @@ def _check_key(kind: pa.DataType, key: Column) -> None:
 def _shuffle_partitions(spark: SparkSession) -> int:
     """Partitions of a shuffle."""
     return int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
+
+
+def _arrow_schema(schema: StructType) -> pa.Schema:
+    """Arrow's columns for Spark's, moments in UTC: which releases before 4.2 know no other zone for."""
+    convert: Any = to_arrow_schema
+    takes_zone = "timezone" in signature(to_arrow_schema).parameters
+    found: pa.Schema = convert(schema, timezone="UTC") if takes_zone else convert(schema)
+    return found

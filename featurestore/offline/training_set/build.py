@@ -24,6 +24,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -32,7 +33,7 @@ from featurestore.core.view import CompiledView
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.disk import SHARED_FILE_MODE, complete_file
 from featurestore.offline.training_set.answer_parts import AnswerParts
-from featurestore.offline.training_set.histories import History
+from featurestore.offline.training_set.histories import History, KeepsVersions
 from featurestore.offline.training_set.plain_join import PlainHistory, join_plain_view, registered_table
 from featurestore.offline.training_set.plan import SupportsArrowStream, TrainingSetPlan, ViewOutputs, plan_training_set
 from featurestore.offline.training_set.resume import KeptWork
@@ -41,6 +42,9 @@ from featurestore.offline.training_set.view_events import BLOCK_ROWS, ScannedBlo
 
 MEMORY_BYTES_DEFAULT = 2 << 30
 """Memory that events may take; labels and their answers come on top."""
+
+VERSIONS_KEY = b"featurestore.versions"
+"""In the metadata of a training set's file: which versions of event logs it was made from."""
 
 OUTPUT_ROWS = 1 << 18
 """Rows of a block of the output."""
@@ -137,6 +141,8 @@ def write_training_set(
 ) -> int:
     """As `build_training_set`, into a Parquet file that appears when it is complete; who may read it, the umask says.
 
+    The file's metadata has the versions of the event logs that were read, under VERSIONS_KEY: a JSON object by address.
+
     Returns:
         The number of rows.
 
@@ -148,11 +154,16 @@ def write_training_set(
         TrainingSet(
             plan, history, plain, memory_bytes=memory_bytes, work_dir=work_dir, progress=progress, repo_path=repo_path
         ) as answers,
-        parquet_file(path) as write,
+        parquet_file(path, lambda: {VERSIONS_KEY: msgspec.json.encode(versions_read(history))}) as write,
     ):
         for block in answers.blocks():
             write(block)
     return plan.labels.count
+
+
+def versions_read(history: History) -> Mapping[str, int]:
+    """Of the event logs, and of other tables that have versions."""
+    return history.versions_read() if isinstance(history, KeepsVersions) else {}
 
 
 class TrainingSet:
@@ -295,8 +306,14 @@ class TrainingSet:
 
 
 @contextmanager
-def parquet_file(path: Path) -> Iterator[Callable[[pa.Table], None]]:
+def parquet_file(
+    path: Path, describe: Callable[[], Mapping[bytes, bytes]] = dict
+) -> Iterator[Callable[[pa.Table], None]]:
     """Writes tables of one schema to a file that gets its name when it is complete, and is gone when it never is.
+
+    Args:
+        path: its name.
+        describe: what its metadata shall say, asked when all is written.
 
     Raises:
         InvalidRequest: there can be no such file; before the block.
@@ -321,6 +338,7 @@ def parquet_file(path: Path) -> Iterator[Callable[[pa.Table], None]]:
         yield write
         assert writer is not None, "there is a block, if only an empty one"
         with _disk_errors(path, remedy):
+            writer.add_key_value_metadata(describe())
             writer.close()
             file.close()  # gets its name
 

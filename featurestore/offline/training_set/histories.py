@@ -1,4 +1,4 @@
-"""Where the events of stream views come from: the event log, files, or a table in memory.
+"""Where the events of stream views come from: the event log, files, a table of others, or a table in memory.
 
 A history gives the rows of a source in order of arrival, with the source's columns and the event time as integers.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -20,24 +19,23 @@ import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
 from featurestore.core.spec import SourceSpec, ValueType
-from featurestore.definitions.limits import DAY_MS
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.disk import complete_file
-from featurestore.offline.event_log.layout import EPOCH_ORDINAL
-from featurestore.offline.event_log.reader import EventLog
+from featurestore.offline.event_log.address import below
+from featurestore.offline.event_log.reader import EventLog, begin_of
+from featurestore.offline.foreign_tables.opening import check_outside_tables, open_table
+from featurestore.offline.foreign_tables.order import SLICE_ROWS, in_order, rows_by_day, time_slices
+from featurestore.offline.foreign_tables.table import ForeignTable, stream
 from featurestore.offline.training_set.arrow_columns import content_digest, takeable
 from featurestore.offline.training_set.label_times import event_moments_ms, moments_ms
-from featurestore.wire.moments import MILLISECONDS
+from featurestore.wire.moments import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, MILLISECONDS
 
 EVENT_TIME = "event_time_ms"
 """Column of every batch of a history: the event time, integer milliseconds UTC."""
 
 INGEST_TIME = "ingest_time_ms"
 """Column of the event log's files: when the row was read from the source."""
-
-BATCHES_AHEAD = 2
-"""Batches that are read while others are worked on; Arrow's default of sixteen would hold gigabytes."""
 
 _logger = logging.getLogger(__name__)
 
@@ -74,19 +72,23 @@ class History(Protocol):
 
 
 @runtime_checkable
-class KeepsPositions(Protocol):
+class KeepsVersions(Protocol):
     """A history that grows, and can be read again as it was."""
 
-    def keep_positions(self, path: Path | None) -> None:
-        """Let a file hold up to where logs are read: from now on, and by the process that goes on after this one.
+    def keep_versions(self, path: Path | None) -> None:
+        """Let a file hold which versions are read: from now on, and by the process that goes on after this one.
 
         A log that was opened before stays as it was then. None ends it.
         """
         ...
 
+    def versions_read(self) -> dict[str, int]:
+        """Version of each log and table that was read, by its address."""
+        ...
+
 
 class EventLogHistory:
-    """The event logs below a directory or URI, one a source; each read as it was when it was first asked for.
+    """The event logs below a directory or URI, one a source; each at the version that was its newest when first asked.
 
     Args:
         root: as `featurestore event-log run` was given; its directories are named after sources.
@@ -94,116 +96,82 @@ class EventLogHistory:
     """
 
     def __init__(self, root: str | Path, *, ingested_before_ms: int | None = None) -> None:
-        self._root = str(root).rstrip("/")
+        self._root = str(root)
         self._ingested_before_ms = ingested_before_ms
-        self._positions_file: Path | None = None
-        self._logs: dict[str, _OpenedLog] = {}
+        self._versions = _KeptVersions(None)
+        self._logs: dict[str, EventLog] = {}
 
     def scan(self, source: SourceSpec, columns: Sequence[str], *, from_ms: int, to_ms: int) -> Iterator[pa.RecordBatch]:
         """See `History`."""
-        opened = self._log(source)
-        log = opened.log
+        log = self.log(source)
         names = [name for name in columns if name != EVENT_TIME]
         for name in names:
             if name not in log.schema.names:
                 raise InvalidRequest(
                     f'event log "{log.uri}" has no column "{name}"', hint=suggest(name, log.schema.names)
                 )
-        return self._scan(opened, [*names, EVENT_TIME], from_ms, to_ms)
+        return self._scan(log, [*names, EVENT_TIME], from_ms, to_ms)
 
     def row_count(self, source: SourceSpec) -> int:
-        """Next offsets added up: a log that was cut at its begin has fewer rows."""
-        return sum(self._log(source).positions.values())
+        """Exact."""
+        return self.log(source).row_count
 
     def version(self, source: SourceSpec) -> str:
-        """Positions, and what retention has left."""
-        opened = self._log(source)
-        return json.dumps([opened.log.uri, self._ingested_before_ms, _as_rows(opened.positions), opened.kept_from])
+        """Which table, and its version."""
+        log = self.log(source)
+        return json.dumps([log.uri, log.table_id, log.version, self._ingested_before_ms])
 
-    def keep_positions(self, path: Path | None) -> None:
-        """See `KeepsPositions`."""
-        self._positions_file = path
-        for opened in self._logs.values():
-            self._keep(opened)
+    def keep_versions(self, path: Path | None) -> None:
+        """See `KeepsVersions`."""
+        self._versions = _KeptVersions(path)
+        for log in self._logs.values():
+            self._versions.keep(self._place(log), log.version)
 
-    def _scan(self, opened: _OpenedLog, names: Sequence[str], from_ms: int, to_ms: int) -> Iterator[pa.RecordBatch]:
-        """Rows of a log, whose files are looked for only now: a scan that waits for others must not lose them."""
-        snapshot = opened.log.snapshot()
-        if snapshot.kept_from is not None and from_ms < (snapshot.kept_from.toordinal() - EPOCH_ORDINAL) * DAY_MS:
-            _logger.warning(
-                "event log %s was cut by retention: windows that begin before %s lack their oldest events",
-                opened.log.uri,
-                snapshot.kept_from,
-            )
-        yield from opened.log.scan(
-            names,
-            from_ms=from_ms,
-            to_ms=to_ms,
-            ingested_before_ms=self._ingested_before_ms,
-            snapshot=snapshot,
-            positions=opened.positions,
-        )
+    def versions_read(self) -> dict[str, int]:
+        """See `KeepsVersions`."""
+        return {log.uri: log.version for log in self._logs.values()}
 
-    def _log(self, source: SourceSpec) -> _OpenedLog:
-        """The source's log, opened once; read up to where an earlier process did, else up to its present end."""
+    def log(self, source: SourceSpec) -> EventLog:
+        """The source's log, opened once: at the version that an earlier process read, else at its newest."""
         if source.name not in self._logs:
-            log = EventLog(f"{self._root}/{source.name}")
-            snapshot = log.snapshot()
-            kept = self._kept().get(self._place(log))
-            positions = snapshot.positions if kept is None else {(topic, number): end for topic, number, end in kept}
-            if any(end > snapshot.positions.get(place, 0) for place, end in positions.items()):
-                positions = snapshot.positions  # of another log, which was at this place before
-            kept_from = None if snapshot.kept_from is None else snapshot.kept_from.isoformat()
-            self._logs[source.name] = _OpenedLog(log, dict(positions), kept_from)
-            self._keep(self._logs[source.name])
+            log = EventLog(below(self._root, source.name))
+            version = self._versions.of(self._place(log), log.version)
+            if version != log.version:
+                # A version that is gone: what was found in it is of no use, and is found again in the newest.
+                with suppress(InvalidRequest):
+                    log = EventLog(below(self._root, source.name), version)
+            self._logs[source.name] = log
+            self._versions.keep(self._place(log), log.version)
         return self._logs[source.name]
 
-    def _kept(self) -> dict[str, list[tuple[str, int, int]]]:
-        """What the file holds; nothing where there is none, or none that was written completely."""
-        if self._positions_file is None or not self._positions_file.exists():
-            return {}
-        try:
-            return msgspec.json.decode(self._positions_file.read_bytes(), type=dict[str, list[tuple[str, int, int]]])
-        except msgspec.DecodeError:
-            return {}
-
-    def _keep(self, opened: _OpenedLog) -> None:
-        """Write a log's positions down; the file is the old one or the new one, whenever the process ends."""
-        path = self._positions_file
-        if path is None:
-            return
-        content = msgspec.json.encode({**self._kept(), self._place(opened.log): _as_rows(opened.positions)})
-        with complete_file(path) as unfinished:
-            unfinished.write_bytes(content)
+    def _scan(self, log: EventLog, names: Sequence[str], from_ms: int, to_ms: int) -> Iterator[pa.RecordBatch]:
+        """Rows of a log."""
+        if log.kept_from is not None and from_ms < begin_of(log.kept_from):
+            _logger.warning(
+                "event log %s was cut by retention: windows that begin before %s lack their oldest events",
+                log.uri,
+                log.kept_from,
+            )
+        yield from log.scan(names, from_ms=from_ms, to_ms=to_ms, ingested_before_ms=self._ingested_before_ms)
 
     def _place(self, log: EventLog) -> str:
-        """Which log, and as it was known when: positions of another one are of no use."""
-        return json.dumps([log.uri, self._ingested_before_ms])
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenedLog:
-    """An event log as it was when it was first asked for: up to which offsets, and from which date on (ISO 8601)."""
-
-    log: EventLog
-    positions: dict[tuple[str, int], int]
-    kept_from: str | None
-
-
-def _as_rows(positions: Mapping[tuple[str, int], int]) -> list[tuple[str, int, int]]:
-    """Positions as JSON has them."""
-    return sorted((topic, number, end) for (topic, number), end in positions.items())
+        """Which log, and as it was known when: the version of another one is of no use."""
+        return json.dumps([log.uri, log.table_id, self._ingested_before_ms])
 
 
 class FileHistory:
-    """Events of one or more sources in files that Arrow reads, or in a table in memory.
+    """Events of one or more sources in files that Arrow reads, in a table that somebody else keeps, or in memory.
 
     Rows are in order of arrival as they stand; rows without an event time or (where the source declares one) without
     an event id are no events and are left out, as the stream does.
 
+    A Delta or Iceberg table is read at the version that was its newest when it was first asked for. Its rows have the
+    order of its files' paths; those of one event time that of their topic, partition and offset, if it has columns of
+    these names, and each position counts once.
+
     Args:
-        events: path of a Parquet, CSV, JSON or Arrow IPC file or directory, a pyarrow dataset or a table; or one of
-            these for each source, by its name.
+        events: path of a Parquet, CSV, JSON or Arrow IPC file or directory, address of a Delta or Iceberg table (see
+            foreign_tables/opening.py), a pyarrow dataset or a table; or one of these for each source, by its name.
         format: of files, as pyarrow.dataset names it.
         ingested_before_ms: only events that had been read from the source before that moment; for what has the event
             log's column INGEST_TIME.
@@ -219,11 +187,95 @@ class FileHistory:
         self._events = events
         self._format = format
         self._ingested_before_ms = ingested_before_ms
-        self._datasets: dict[str, pads.Dataset] = {}
+        self._datasets: dict[str, pads.Dataset | ForeignTable] = {}
         self._states: dict[str, str] = {}
+        self._days: dict[str, dict[int, int]] = {}
+        self._versions = _KeptVersions(None)
 
     def scan(self, source: SourceSpec, columns: Sequence[str], *, from_ms: int, to_ms: int) -> Iterator[pa.RecordBatch]:
         """See `History`."""
+        dataset = self._dataset(source)
+        stored, time_column = self._stored(source, columns)
+        if isinstance(dataset, ForeignTable):
+            return self._scan_table(source, dataset, columns, from_ms, to_ms)
+        return self._scan(source, stored, columns, time_column)
+
+    def row_count(self, source: SourceSpec) -> int:
+        """Exact, from footers where files have them; of an Iceberg table with the rows that were deleted from it."""
+        with _read_errors(source):
+            return int(self._dataset(source).count_rows())
+
+    def version(self, source: SourceSpec) -> str:
+        """Names, sizes and ages of the files; a digest of a table in memory; which other table, and its version."""
+        dataset = self._dataset(source)
+        if isinstance(dataset, ForeignTable):
+            return json.dumps([dataset.uri, dataset.table_id, dataset.version, self._ingested_before_ms])
+        state = _state_of_files(dataset) or content_digest(dataset.schema, dataset.to_batches())
+        return json.dumps([state, self._ingested_before_ms])
+
+    def keep_versions(self, path: Path | None) -> None:
+        """See `KeepsVersions`; only tables that somebody else keeps have versions."""
+        self._versions = _KeptVersions(path)
+        for dataset in self._datasets.values():
+            if isinstance(dataset, ForeignTable):
+                self._versions.keep(_table_place(dataset), dataset.version)
+
+    def versions_read(self) -> dict[str, int]:
+        """See `KeepsVersions`."""
+        return {one.uri: one.version for one in self._datasets.values() if isinstance(one, ForeignTable)}
+
+    def table(self, source: SourceSpec) -> ForeignTable | None:
+        """The source's table that somebody else keeps; None where its events are in files or in memory."""
+        dataset = self._dataset(source)
+        return dataset if isinstance(dataset, ForeignTable) else None
+
+    def rows_by_day(self, source: SourceSpec) -> dict[int, int]:
+        """Events of each day since 1970, of a table that somebody else keeps; reads all event times, once."""
+        table = self.table(source)
+        assert table is not None, "files are read as they stand"
+        if source.name not in self._days:
+            span_ms = EVENT_TIME_MS_MIN, EVENT_TIME_MS_MAX + 1
+            batches = self._table_rows(source, table, [], *span_ms, are_integers_ms=False)
+            self._days[source.name] = rows_by_day(batch.column(0) for batch in batches)
+        return self._days[source.name]
+
+    def _scan_table(
+        self, source: SourceSpec, table: ForeignTable, columns: Sequence[str], from_ms: int, to_ms: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of a table that somebody else keeps; those of one event time in the order of their positions."""
+        positions = table.positions
+        if not positions:
+            yield from self._table_rows(source, table, columns, from_ms, to_ms, are_integers_ms=False)
+            return
+        names = [*columns, *(name for name in positions if name not in columns)]
+        slices, is_large = [(from_ms, to_ms)], table.count_rows() > SLICE_ROWS
+        if is_large:
+            slices = list(time_slices(self.rows_by_day(source), from_ms, to_ms))
+        # Where days were counted, all event times were read, and integers of another unit have been refused.
+        are_integers_ms = is_large and source.event_time_unit == MILLISECONDS
+        for first_ms, end_ms in slices:
+            rows = self._table_rows(source, table, names, first_ms, end_ms, are_integers_ms=are_integers_ms)
+            for batch in in_order(rows, positions, first_ms, end_ms):
+                yield batch.select([*range(len(columns)), batch.num_columns - 1])
+
+    def _table_rows(
+        self,
+        source: SourceSpec,
+        table: ForeignTable,
+        columns: Sequence[str],
+        from_ms: int,
+        to_ms: int,
+        *,
+        are_integers_ms: bool,
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of a table as they stand."""
+        stored, time_column = self._stored(source, columns)
+        span = table.span_of(time_column, from_ms, to_ms, are_integers_ms=are_integers_ms)
+        for batch in table.to_batches(columns=stored, span=span):
+            yield self._rows(batch, columns, time_column, source)
+
+    def _stored(self, source: SourceSpec, columns: Sequence[str]) -> tuple[list[str], str]:
+        """The stored columns that are read for the wanted ones, and which of them has the event times."""
         dataset = self._dataset(source)
         time_column = EVENT_TIME if EVENT_TIME in dataset.schema.names else source.event_time_column
         wanted = dict.fromkeys([*columns, time_column])
@@ -236,18 +288,7 @@ class FileHistory:
                     f'the history of source "{source.name}" has no column "{name}"',
                     hint=suggest(name, dataset.schema.names),
                 )
-        return self._scan(source, list(wanted), columns, time_column)
-
-    def row_count(self, source: SourceSpec) -> int:
-        """Exact; from footers where files have them."""
-        with _read_errors(source):
-            return int(self._dataset(source).count_rows())
-
-    def version(self, source: SourceSpec) -> str:
-        """Names, sizes and ages of the files; a digest of a table in memory."""
-        dataset = self._dataset(source)
-        state = _state_of_files(dataset) or content_digest(dataset.schema, dataset.to_batches())
-        return json.dumps([state, self._ingested_before_ms])
+        return list(wanted), time_column
 
     def _scan(
         self, source: SourceSpec, stored: list[str], columns: Sequence[str], time_column: str
@@ -255,25 +296,16 @@ class FileHistory:
         """Rows with the columns, of batches with the stored ones."""
         dataset = self._dataset(source)
         self._check_unchanged(source)
-        # Buffering ahead, as Arrow does unless told otherwise, keeps the bytes of a whole file in memory.
-        is_parquet = isinstance(getattr(dataset, "format", None), pads.ParquetFileFormat)
-        options = pads.ParquetFragmentScanOptions(pre_buffer=False) if is_parquet else None
-        batches = dataset.to_batches(
-            columns=stored,
-            batch_readahead=BATCHES_AHEAD,
-            fragment_readahead=1,
-            fragment_scan_options=options,
-        )
         try:
             with _read_errors(source):
-                for batch in batches:
+                for batch in stream(dataset, stored):
                     yield self._rows(batch, columns, time_column, source)
         except Unavailable:
             self._check_unchanged(source)
             raise
         self._check_unchanged(source)
 
-    def _check_tells_arrival(self, source: SourceSpec, dataset: pads.Dataset) -> None:
+    def _check_tells_arrival(self, source: SourceSpec, dataset: pads.Dataset | ForeignTable) -> None:
         """Only the event log knows when an event arrived."""
         if INGEST_TIME not in dataset.schema.names:
             raise InvalidRequest(
@@ -316,8 +348,8 @@ class FileHistory:
         rows = pa.RecordBatch.from_arrays([*arrays, pa.array(times_ms)], names=[*columns, EVENT_TIME])
         return rows if is_wanted.all() else rows.take(pa.array(np.flatnonzero(is_wanted)))
 
-    def _dataset(self, source: SourceSpec) -> pads.Dataset:
-        """The files of a source."""
+    def _dataset(self, source: SourceSpec) -> pads.Dataset | ForeignTable:
+        """The files of a source, or its table at the version that an earlier process read, else at its newest."""
         if source.name not in self._datasets:
             events = self._events
             if isinstance(events, Mapping):
@@ -327,26 +359,71 @@ class FileHistory:
                     )
                 events = events[source.name]
             dataset = open_dataset(events, self._format)
+            if isinstance(dataset, ForeignTable):
+                dataset = self._versions.reopened(dataset, str(events))
             self._states[source.name] = _state_of_files(dataset) if _is_local(dataset) else ""
             self._datasets[source.name] = dataset
         return self._datasets[source.name]
 
 
-def open_dataset(given: object, file_format: str = "parquet") -> pads.Dataset:
-    """A path, URI, table or dataset as a dataset.
+class _KeptVersions:
+    """A file that holds which versions of logs and tables are read; None: there is none."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def of(self, place: str, default: int) -> int:
+        """The version that is kept of a place."""
+        return self._read().get(place, default)
+
+    def keep(self, place: str, version: int) -> None:
+        """Write a version down; the file is the old one or the new one, whenever the process ends."""
+        if self._path is None:
+            return
+        content = msgspec.json.encode({**self._read(), place: version})
+        with complete_file(self._path) as unfinished:
+            unfinished.write_bytes(content)
+
+    def reopened(self, table: ForeignTable, address: str) -> ForeignTable:
+        """A table that was just opened, at the version that is kept of it, if that can be read yet."""
+        version = self.of(_table_place(table), table.version)
+        if version != table.version:
+            with suppress(InvalidRequest):  # gone: what was found in it is found again in the newest
+                table = open_table(address, version) or table
+        self.keep(_table_place(table), table.version)
+        return table
+
+    def _read(self) -> dict[str, int]:
+        """What the file holds; nothing where there is none, or none that was written completely."""
+        if self._path is None or not self._path.exists():
+            return {}
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, int])
+        except msgspec.DecodeError:
+            return {}
+
+
+def open_dataset(given: object, file_format: str = "parquet") -> pads.Dataset | ForeignTable:
+    """A path, URI, table or dataset as a dataset; or the table that somebody else keeps there, at its newest version.
 
     Raises:
-        InvalidRequest: nothing readable is there.
+        InvalidRequest: nothing readable is there, or files of a table without the table.
+        Unavailable: a table cannot be reached.
     """
     if isinstance(given, pads.Dataset):
         return given
     if isinstance(given, pa.Table):
         return pads.dataset(given)
+    table = open_table(str(given))
+    if table is not None:
+        return table
     try:
-        return pads.dataset(str(given), format=file_format, partitioning="hive")
+        dataset = pads.dataset(str(given), format=file_format, partitioning="hive")
     except (OSError, pa.ArrowInvalid) as error:
         detail = "There is no such file." if isinstance(error, FileNotFoundError) else str(error)
         raise InvalidRequest(f'"{given}" cannot be read as {file_format}', detail=detail) from error
+    check_outside_tables(str(given), dataset)
+    return dataset
 
 
 @contextmanager
@@ -358,13 +435,18 @@ def _read_errors(source: SourceSpec) -> Iterator[None]:
         raise Unavailable(f'the history of source "{source.name}" cannot be read', detail=str(error)) from error
 
 
+def _table_place(table: ForeignTable) -> str:
+    """Which table: the version of another one is of no use."""
+    return json.dumps([table.uri, table.table_id])
+
+
 def _is_moment(source: SourceSpec, name: str) -> bool:
     """A column is declared to hold moments, not numbers: then its unit is of its spelling only."""
     column = source.column(name)
     return column is not None and column.type is ValueType.TIMESTAMP
 
 
-def _is_local(dataset: pads.Dataset) -> bool:
+def _is_local(dataset: pads.Dataset | ForeignTable) -> bool:
     """Whether it is of files of this machine."""
     return isinstance(getattr(dataset, "filesystem", None), pafs.LocalFileSystem)
 

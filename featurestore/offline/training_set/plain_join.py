@@ -22,6 +22,7 @@ from featurestore.core.events import BoolArray, Int64Array
 from featurestore.core.spec import Column, PlainViewSpec, TableSpec, ValueType
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, Unavailable
+from featurestore.offline.foreign_tables.opening import check_is_files
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES, cast_column, takeable
 from featurestore.offline.training_set.entity_numbers import EntityNumbers
 from featurestore.offline.training_set.histories import open_dataset
@@ -157,8 +158,9 @@ def key_column(column: pa.ChunkedArray, key: Column) -> pa.ChunkedArray:
 def _located(table: TableSpec, repo_path: Path | None) -> object:
     """Where Arrow finds a file source."""
     if table.endpoint:
-        store = pafs.S3FileSystem(endpoint_override=table.endpoint)
-        return pads.dataset(table.path.removeprefix("s3://"), format="parquet", partitioning="hive", filesystem=store)
+        store, path = pafs.S3FileSystem(endpoint_override=table.endpoint), table.path.removeprefix("s3://")
+        check_is_files(store, path, f'the table at "{table.path}"')
+        return pads.dataset(path, format="parquet", partitioning="hive", filesystem=store)
     return table.path if "://" in table.path else (repo_path or Path()) / table.path
 
 

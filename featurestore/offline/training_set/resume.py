@@ -1,6 +1,6 @@
 """The work directory of a training set: what a killed process has finished, for the next one that is asked the same.
 
-    WORK_DIR/<request>/positions.json      up to where event logs are read, from the first start on
+    WORK_DIR/<request>/versions.json       of the event logs that are read, from the first start on
                        <events>/<view>/    events and answers by part
              <request>.done/               not needed any more; being deleted
 
@@ -21,13 +21,13 @@ from featurestore.core.spec import ViewSpec
 from featurestore.errors import Unavailable
 from featurestore.offline.disk import make_directory, of_disk
 from featurestore.offline.training_set.arrow_columns import content_digest
-from featurestore.offline.training_set.histories import History, KeepsPositions
+from featurestore.offline.training_set.histories import History, KeepsVersions
 from featurestore.offline.training_set.plan import TrainingSetPlan
 
 LAYOUT_VERSION = 1
 """Of the files below; work of another version is left alone."""
 
-_POSITIONS = "positions.json"
+_VERSIONS = "versions.json"
 _DONE = ".done"
 
 
@@ -57,8 +57,8 @@ class KeptWork:
         shutil.rmtree(self._directory.with_suffix(_DONE), ignore_errors=True)
         self._lock = _locked(self._directory)
         try:
-            if isinstance(self._history, KeepsPositions):
-                self._history.keep_positions(self._directory / _POSITIONS)
+            if isinstance(self._history, KeepsVersions):
+                self._history.keep_versions(self._directory / _VERSIONS)
             events = [
                 self._history.version(outputs.view.source)
                 for outputs in self._plan.views
@@ -75,8 +75,8 @@ class KeptWork:
         It loses its name first. What says that all events were written must not outlive the events by one moment, in
         which the process may end: the next one would find none.
         """
-        if isinstance(self._history, KeepsPositions):
-            self._history.keep_positions(None)
+        if isinstance(self._history, KeepsVersions):
+            self._history.keep_versions(None)
         if is_done:
             deleted = self._directory.with_suffix(_DONE)
             self._directory.rename(deleted)

@@ -53,7 +53,7 @@ def test_a_view_is_bootstrapped_and_rolled_back_by_commands(
     first.append_to(log)
     logging = ("--log-dir", str(log), "--event-log", str(event_log), "--until-end")
     processes = [
-        start_stream(*logging, program=("-m", "dataflows.log_to_files")),
+        start_stream(*logging, program=("-m", "dataflows.log_to_table")),
         start_stream("--log-dir", str(log), "--until-end"),
     ]
     assert [process.wait() for process in processes] == [0, 0], processes[0].output + processes[1].output

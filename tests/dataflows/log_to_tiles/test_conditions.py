@@ -126,7 +126,7 @@ def test_two_topics_are_logged_into_one_event_log(tmp_path: Path, registry: Path
     write_log(tmp_path / "log")
     options = ("--event-log", str(tmp_path / "event_log"), "--log-dir", str(tmp_path / "log"), "--until-end")
 
-    run = StreamProcess(tmp_path, registry, "", *options, program=("-m", "dataflows.log_to_files"))
+    run = StreamProcess(tmp_path, registry, "", *options, program=("-m", "dataflows.log_to_table"))
 
     assert 0 == run.wait(), run.output
     log = EventLog(tmp_path / "event_log" / "events")

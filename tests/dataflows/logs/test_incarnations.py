@@ -66,7 +66,7 @@ def start_log(tmp_path: Path, registry: Path) -> Iterator[Log]:
             registry,
             "",
             *("--event-log", str(tmp_path / "event_log"), *options),
-            program=("-m", "dataflows.log_to_files"),
+            program=("-m", "dataflows.log_to_table"),
         )
         started.append(process)
         return process

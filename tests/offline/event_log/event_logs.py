@@ -1,28 +1,23 @@
-"""Logs for tests: file systems of all three kinds, rows, faults, and readers that know nothing of us."""
+"""Logs for tests: rows, commits, and readers that know nothing of us."""
 
 from __future__ import annotations
 
-import glob
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import fsspec
+import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
-import pyarrow.parquet as pq
-from fsspec.implementations.memory import MemoryFileSystem
+from deltalake import DeltaTable
 
 from featurestore.core.spec import Column, SourceSpec, ValueType
-from featurestore.offline.event_log.address import open_files
-from featurestore.offline.event_log.files import DirectoryExchange, FoundFile, LogFiles
+from featurestore.offline.event_log.address import TablePlace, place_of
 from featurestore.offline.event_log.schema import log_schema, payload_columns, rows_of
-from featurestore.offline.event_log.writer import PartitionRows, PartitionWriter, prepare_log
+from featurestore.offline.event_log.writer import LogWriter, PartitionRows, prepare_log
 from featurestore.wire.payloads import EventDecoder, RawBatch
 
 TOPIC = "payments"
@@ -45,29 +40,6 @@ PAYMENTS = SourceSpec(
     event_id_column="payment_id",
 )
 SCHEMA = log_schema(PAYMENTS)
-
-KINDS = ("local", "object_store", "renaming")
-"""A local disk; an object store with conditional PUT; a remote file system with rename."""
-
-
-class MemoryStore(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """fsspec's object store in memory; each with objects of its own."""
-
-    cachable = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.store: dict[str, Any] = {}
-        self.pseudo_dirs = [""]
-
-
-def make_files(kind: str, directory: Path) -> LogFiles:
-    """An empty log of some kind."""
-    if kind == "local":
-        return open_files(directory / "log")
-    if kind == "object_store":
-        return open_files("/log", MemoryStore())
-    return open_files(str(directory / "log"), fsspec.filesystem("file"))
 
 
 def payload(offset: int, *, days: int = 2, partition: int = 0) -> bytes:
@@ -95,45 +67,74 @@ def read_of(begin: int, end: int, *, partition: int = 0, ingest_time_ms: int = 1
     return PartitionRows(begin, end, rows_of(decoded.events, SCHEMA, ingest_time_ms=ingest_time_ms))
 
 
-def write_commits(files: LogFiles, ends: Sequence[int], *, partition: int = 0, ingest_step_ms: int = 1_000) -> None:
+def rows_at(times_ms: Sequence[int], begin: int = 0, *, topic: str = TOPIC, partition: int = 0) -> PartitionRows:
+    """A read of rows at given event times, from an offset on; their other columns say nothing."""
+    count = len(times_ms)
+    own: dict[str, pa.Array] = {
+        "topic": pa.repeat(pa.scalar(topic, pa.string()), count),
+        "partition": pa.repeat(pa.scalar(partition, pa.int32()), count),
+        "offset": pa.array(range(begin, begin + count), pa.int64()),
+        "ingest_time_ms": pa.repeat(pa.scalar(1_000, pa.int64()), count),
+        "event_time_ms": pa.array(times_ms, pa.int64()),
+    }
+    arrays = [own[field.name] if field.name in own else pa.nulls(count, field.type) for field in SCHEMA]
+    return PartitionRows(begin, begin + count, pa.RecordBatch.from_arrays(arrays, schema=SCHEMA))
+
+
+def write_at(
+    directory: Path | str, times_ms: Sequence[int], begin: int = 0, *, topic: str = TOPIC, partition: int = 0
+) -> None:
+    """One commit of such a read, by a new writer."""
+    place, which = place_of(directory), (topic, partition)
+    prepare_log(place, SCHEMA, {which: ""})
+    writer = LogWriter(place, SCHEMA)
+    writer.claim([which])
+    writer.commit({which: [rows_at(times_ms, begin, topic=topic, partition=partition)]})
+
+
+def open_writer(place: TablePlace, *partitions: int, incarnation: str = "") -> LogWriter:
+    """A new writer of some partitions of the topic, of a log that is made if need be."""
+    places = [(TOPIC, partition) for partition in partitions or (0,)]
+    prepare_log(place, SCHEMA, dict.fromkeys(places, incarnation))
+    writer = LogWriter(place, SCHEMA)
+    writer.claim(places)
+    return writer
+
+
+def write_commits(
+    directory: Path | str, ends: Sequence[int], *, partition: int = 0, ingest_step_ms: int = 1_000
+) -> None:
     """A new writer that goes on from the log's position, with a commit up to each end."""
-    prepare_log(files, SCHEMA)
-    writer = PartitionWriter(files, SCHEMA, TOPIC, partition)
-    writer.open()
+    writer = open_writer(place_of(directory), partition)
     for number, end in enumerate(ends):
-        begin = writer.position or 0
+        begin = writer.position((TOPIC, partition)) or 0
         if end > begin:
-            ingested_ms = writer.ingest_time_ms + ingest_step_ms * (number + 1)
-            writer.commit([read_of(begin, end, partition=partition, ingest_time_ms=ingested_ms)])
+            read = read_of(begin, end, partition=partition, ingest_time_ms=ingest_step_ms * (number + 1))
+            writer.commit({(TOPIC, partition): [read]})
 
 
-def plain_offsets(files: LogFiles) -> list[tuple[int, int]]:
-    """(partition, offset) of every row that a reader sees who opens each file of `event_date=*/*.parquet`."""
-    infos = files.arrow.get_file_info(pafs.FileSelector("", recursive=True, allow_not_found=True))
-    paths = [info.path for info in infos if info.type == pafs.FileType.File]
-    shown = [path for path in paths if path.startswith("event_date=") and path.endswith(".parquet")]
-    return _offsets_in(files, shown)
+def rows_up_to(end: int, partition: int = 0) -> list[tuple[int, int]]:
+    """All (partition, offset) of a partition below an end."""
+    return [(partition, offset) for offset in range(end)]
 
 
-def globbed_offsets(files: LogFiles, root: Path) -> list[tuple[int, int]]:
-    """The same on a local disk, by names alone as DuckDB and Polars list.
-
-    Arrow's own listing looks at each file once more, and leaves out without a word what was exchanged meanwhile.
-
-    Raises:
-        FileNotFoundError: a file was exchanged after it was listed.
-    """
-    return _offsets_in(files, glob.glob("event_date=*/*.parquet", root_dir=root))
+def plain_offsets(directory: Path) -> list[tuple[int, int]]:
+    """(partition, offset) of every row that delta-rs sees by itself, sorted."""
+    table = DeltaTable(directory).to_pyarrow_table(columns=["partition", "offset"])
+    return sorted(zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True))
 
 
-def _offsets_in(files: LogFiles, paths: Iterable[str]) -> list[tuple[int, int]]:
-    """(partition, offset) of every row of some files, sorted."""
-    rows: list[tuple[int, int]] = []
-    for path in sorted(paths):
-        with files.arrow.open_input_file(path) as source:
-            table = pq.ParquetFile(source).read(["partition", "offset"], use_threads=False)
-        rows += zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True)
-    return sorted(rows)
+def duckdb_delta(directory: Path, query: str) -> list[tuple[Any, ...]]:
+    """What DuckDB answers about a table, which the query calls `log`; with its own reader of Delta if that is here."""
+    connection = duckdb.connect()
+    try:
+        connection.execute("LOAD delta")
+    except duckdb.Error:
+        log = DeltaTable(directory).to_pyarrow_dataset()
+        connection.register("log", log)
+    else:
+        connection.execute(f"CREATE VIEW log AS SELECT * FROM delta_scan('{directory}')")
+    return connection.execute(query).fetchall()
 
 
 def offsets_of(batches: Iterator[pa.RecordBatch]) -> list[tuple[int, int]]:
@@ -142,105 +143,3 @@ def offsets_of(batches: Iterator[pa.RecordBatch]) -> list[tuple[int, int]]:
     for batch in batches:
         rows += zip(batch["partition"].to_pylist(), batch["offset"].to_pylist(), strict=True)
     return sorted(rows)
-
-
-class Crash(Exception):
-    """The process ended here."""
-
-
-class FaultyFiles:
-    """Files on which the process ends at one of the operations that change something.
-
-    Args:
-        files: the real ones.
-        crash_at: number of the operation, from 0; None never crashes.
-        is_done: the operation still takes effect.
-    """
-
-    def __init__(self, files: LogFiles, crash_at: int | None, *, is_done: bool) -> None:
-        self._files: Any = files
-        self._crash_at = crash_at
-        self._is_done = is_done
-        self.operations = 0
-
-    @property
-    def uri(self) -> str:
-        """As the real one."""
-        return str(self._files.uri)
-
-    @property
-    def arrow(self) -> pafs.FileSystem:
-        """As the real one."""
-        return self._files.arrow
-
-    @property
-    def exchanger(self) -> DirectoryExchange | None:
-        """This, where the real one has one."""
-        return None if self._files.exchanger is None else self
-
-    def find(self, directory: str = "") -> list[FoundFile]:
-        """As the real one."""
-        return list(self._files.find(directory))
-
-    def directories(self, directory: str = "") -> list[str]:
-        """As the real one."""
-        return list(self._files.directories(directory))
-
-    def exists(self, path: str) -> bool:
-        """As the real one."""
-        return bool(self._files.exists(path))
-
-    def read(self, path: str) -> bytes:
-        """As the real one."""
-        return bytes(self._files.read(path))
-
-    def create(self, path: str, content: bytes) -> bool:
-        """May crash."""
-        return bool(self._change(lambda: self._files.create(path, content)))
-
-    def replace(self, path: str, content: bytes) -> None:
-        """May crash."""
-        self._change(lambda: self._files.replace(path, content))
-
-    @contextmanager
-    def write(self, path: str) -> Iterator[Any]:
-        """May crash before the file is there, in the middle of it, or when it is complete."""
-        self._change(lambda: None)
-        with self._files.write(path) as stream:
-            yield stream
-            self._change(lambda: None)
-        self._change(lambda: None)
-
-    def move(self, source: str, target: str) -> None:
-        """May crash."""
-        self._change(lambda: self._files.move(source, target))
-
-    def delete(self, path: str) -> None:
-        """May crash."""
-        self._change(lambda: self._files.delete(path))
-
-    def delete_directory(self, directory: str) -> None:
-        """May crash."""
-        self._change(lambda: self._files.delete_directory(directory))
-
-    def lock(self, name: str) -> AbstractContextManager[None]:
-        """As the real one: the kernel lets go of a dead process's locks."""
-        held: AbstractContextManager[None] = self._files.lock(name)
-        return held
-
-    def link(self, source: str, target: str) -> None:
-        """May crash."""
-        self._change(lambda: self._files.link(source, target))
-
-    def exchange(self, left: str, right: str) -> None:
-        """May crash."""
-        self._change(lambda: self._files.exchange(left, right))
-
-    def _change(self, operation: Callable[[], object]) -> object:
-        """One operation."""
-        number, self.operations = self.operations, self.operations + 1
-        if number != self._crash_at:
-            return operation()
-        if self._is_done:
-            operation()
-        raise Crash(f"operation {number}")

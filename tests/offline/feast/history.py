@@ -20,9 +20,9 @@ import yaml
 from featurestore.core.spec import RepoSpec, SourceSpec, ViewSpec
 from featurestore.definitions.registry import read_registry
 from featurestore.definitions.repo import apply_repo, load_repo
-from featurestore.offline.event_log.address import open_files
+from featurestore.offline.event_log.address import place_of
 from featurestore.offline.event_log.schema import log_schema, payload_columns, rows_of
-from featurestore.offline.event_log.writer import PartitionRows, PartitionWriter, prepare_log
+from featurestore.offline.event_log.writer import LogWriter, PartitionRows, prepare_log
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
@@ -224,11 +224,12 @@ def write_log(root: Path, source: SourceSpec, payments: Sequence[dict[str, Any]]
     payloads = [json.dumps(row).encode() for row in payments]
     raw = RawBatch(source.topic, 0, 0, len(payloads), np.arange(len(payloads), dtype=np.int64), payloads)
     decoded = EventDecoder(source, payload_columns(source)).decode(raw, now_ms=NOON_MS + 400 * DAY_MS)
-    files, schema = open_files(root), log_schema(source)
-    prepare_log(files, schema)
-    writer = PartitionWriter(files, schema, source.topic, 0)
-    writer.open()
-    writer.commit([PartitionRows(0, len(payloads), rows_of(decoded.events, schema, ingest_time_ms=ingest_time_ms))])
+    log, schema, place = place_of(root), log_schema(source), (source.topic, 0)
+    prepare_log(log, schema, {place: ""})
+    writer = LogWriter(log, schema)
+    writer.claim([place])
+    rows = rows_of(decoded.events, schema, ingest_time_ms=ingest_time_ms)
+    writer.commit({place: [PartitionRows(0, len(payloads), rows)]})
 
 
 def write_tables(data: Path) -> None:

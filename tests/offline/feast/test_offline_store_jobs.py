@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 
 from featurestore.definitions.registry import read_registry
 from featurestore.errors import InvalidRequest
@@ -31,6 +33,7 @@ from tests.offline.feast.history import (
     plain,
     profile,
 )
+from tests.offline.training_set.foreign_tables import write_iceberg
 
 from feast.dqm.errors import ValidationFailed  # isort: skip  # after featurestore, which makes its import fast
 from feast.errors import SavedDatasetLocationAlreadyExists  # isort: skip
@@ -70,6 +73,38 @@ def test_it_is_the_training_set_of_the_history_command(past: Past) -> None:
         for name in ours.column_names:
             assert ours[name].type == answer[name].type or name in table.column_names, name
             assert ours[name].to_pylist() == answer[name].to_pylist(), name
+
+
+def test_the_history_can_be_a_table_that_somebody_else_keeps(past: Past, tmp_path: Path) -> None:
+    """Delta or Iceberg, of a training set and of SQL; a registered Parquet source is not a table's files."""
+    rows = pq.read_table(past.repo / "data" / "transactions.parquet")
+    write_deltalake(tmp_path / "delta", pa.concat_tables([rows, rows]), mode="append")
+    write_deltalake(tmp_path / "delta", rows, mode="overwrite")
+    asked = ["card_activity:card_count_1d", "card_activity:card_amount_max_90d"]
+    sql = (
+        "SELECT card_id, max(event_time) AS event_timestamp, count(*) AS n FROM transactions GROUP BY ALL ORDER BY ALL"
+    )
+    answers = [
+        past.feast(**settings).get_historical_features(entities, features=asked).to_arrow()
+        for entities in (labels(), sql)
+        for settings in (
+            {},
+            {"histories": {"transactions": str(tmp_path / "delta")}},
+            {"histories": {"transactions": write_iceberg(tmp_path / str(len(entities)), rows).metadata_location}},
+        )
+    ]
+
+    assert answers[0].num_rows == len(labels())
+    assert [answers[0]] * 3 + [answers[3]] * 3 == answers
+    tiers = past.repo / "data" / "tiers"
+    tiers.rename(tmp_path / "tiers")
+    try:
+        write_deltalake(tiers, pq.read_table(tmp_path / "tiers" / "part-0.parquet"))
+        with pytest.raises(InvalidRequest, match='data source "tiers_table" is a Delta table, and no Parquet file'):
+            past.feast().get_historical_features(labels(), features=["merchant_tiers:tier"]).to_df()
+    finally:
+        shutil.rmtree(tiers)
+        (tmp_path / "tiers").rename(tiers)
 
 
 def test_a_training_set_is_persisted_and_read_back(past: Past) -> None:

@@ -14,16 +14,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import redis
 
 from featurestore.clock import SystemClock
 from featurestore.core.spec import RepoSpec, SourceSpec
 from featurestore.definitions.registry import open_registry, read_registry
-from featurestore.offline.event_log.address import open_files
+from featurestore.offline.event_log.address import below
 from featurestore.offline.event_log.reader import EventLog
-from featurestore.offline.event_log.snapshot import LogSnapshot
+from featurestore.offline.event_log.table import Positions
 from featurestore.offline.parity.check import ParityOptions, check_parity
 from featurestore.offline.parity.feature_log import FeatureLogWriter, find_logged_files
+from featurestore.offline.parity.log_directory import LogDirectory
 from featurestore.offline.parity.reads import PinnedEventLogs
 from featurestore.offline.parity.report import ParityReport, ValueOutcome
 from featurestore.offline.training_set.plain_join import PlainHistory
@@ -77,6 +80,29 @@ scoring = FeatureService(name="scoring", features=[cards, merchants, habits, pro
 )
 
 
+class EventLogUpTo(EventLog):
+    """An event log as it was when its partitions ended earlier.
+
+    Args:
+        uri: where it is.
+        ends: next offset of each partition.
+    """
+
+    def __init__(self, uri: str, ends: Sequence[int]) -> None:
+        super().__init__(uri)
+        self._ends = np.array(ends)
+
+    def positions(self) -> Positions:
+        """The earlier ones."""
+        return {place: int(self._ends[place[1]]) for place in super().positions()}
+
+    def scan(self, columns: Sequence[str], **span: int | None) -> Iterator[pa.RecordBatch]:
+        """Rows below them."""
+        for batch in super().scan([*columns, "partition", "offset"], **span):
+            is_below = batch.column("offset").to_numpy() < self._ends[batch.column("partition").to_numpy()]
+            yield batch.filter(pa.array(is_below)).select(list(columns))
+
+
 class EventLogsUpTo(PinnedEventLogs):
     """The event logs as they were when their partitions ended earlier.
 
@@ -87,15 +113,11 @@ class EventLogsUpTo(PinnedEventLogs):
 
     def __init__(self, root: str, ends: Sequence[int] | None) -> None:
         super().__init__(root)
-        self._ends = ends
+        self._root, self._ends = root, ends
 
-    def _log(self, source: SourceSpec) -> tuple[EventLog, LogSnapshot]:
+    def log(self, source: SourceSpec) -> EventLog:
         """The log with earlier positions."""
-        log, snapshot = super()._log(source)
-        if self._ends is None:
-            return log, snapshot
-        positions = {(source.topic, partition): end for partition, end in enumerate(self._ends)}
-        return log, replace(snapshot, positions=positions)
+        return super().log(source) if self._ends is None else EventLogUpTo(below(self._root, source.name), self._ends)
 
 
 @dataclass
@@ -158,7 +180,7 @@ class Stand:
 
     def run_event_log(self) -> None:
         """`featurestore event-log run --until-end`."""
-        self._run("dataflows.log_to_files", "--event-log", str(self.directory / "event_log"))
+        self._run("dataflows.log_to_table", "--event-log", str(self.directory / "event_log"))
 
     def ask(self, log: Path, rows: Iterable[tuple[str, int, int]]) -> None:
         """Look rows up at a server that logs all of them.
@@ -168,7 +190,7 @@ class Stand:
             rows: card, merchant and read time of each; a request each.
         """
         store, clock = connect(self.redis_url), SystemClock()
-        writer = FeatureLogWriter(open_files(log), secrets.token_hex(4), roll_seconds=60.0)
+        writer = FeatureLogWriter(LogDirectory(log), secrets.token_hex(4), roll_seconds=60.0)
         server = FeatureServer(
             open_registry(str(self.registry), PROJECT),
             store,
@@ -193,7 +215,7 @@ class Stand:
     ) -> ParityReport:
         """The report on some feature logs; as if the event log's partitions had only come to `ends`."""
         events = EventLogsUpTo(str(event_log or self.directory / "event_log"), ends)
-        logged = [file for log in logs for file in find_logged_files(open_files(log))]
+        logged = [file for log in logs for file in find_logged_files(LogDirectory(log))]
         return check_parity(repo or self.repo, logged, events, plain=plain, options=options)
 
     def materialize(self, merchant_id: int, tier: str, risk: float, event_time_ms: int) -> None:

@@ -14,11 +14,12 @@ import pytest
 
 from featurestore.cli.main import main
 from featurestore.core.spec import RepoSpec, ViewSpec
-from featurestore.offline.event_log.address import open_files
-from featurestore.offline.event_log.retention import retain
+from featurestore.offline.event_log.address import place_of
+from featurestore.offline.event_log.upkeep import retain
 from featurestore.offline.parity.check import ParityOptions, check_parity
 from featurestore.offline.parity.feature_log import find_logged_files
 from featurestore.offline.parity.feature_log_json import decode_messages, encode_messages
+from featurestore.offline.parity.log_directory import LogDirectory
 from featurestore.offline.parity.reads import PinnedEventLogs
 from featurestore.offline.parity.report import FeatureName, ValueOutcome
 from featurestore.offline.training_set.plain_join import PlainHistory
@@ -131,7 +132,7 @@ def test_a_log_that_retention_has_cut_explains_windows_that_reach_back_further(s
     """Windows of hours are equal still; those of days and for ever have a cause, and nothing is unexplained."""
     shutil.copytree(story.stand.directory / "event_log", tmp_path / "event_log")
     clock = ManualClock(now_ms=story.newest_ms)
-    retain(open_files(tmp_path / "event_log" / TOPIC), clock, days=1)
+    retain(place_of(tmp_path / "event_log" / TOPIC), clock, days=1)
     report = story.stand.check(story.late, event_log=tmp_path / "event_log")
 
     by_feature = {(name.view, name.feature): outcomes for name, outcomes in report.outcomes.items()}
@@ -266,7 +267,7 @@ def test_messages_of_a_topic_are_checked_like_files(
     """The same rows as JSON lines, as a consumer of the topic has them: the same outcomes."""
     path = tmp_path / "served.jsonl"
     with path.open("wb") as lines:
-        for file in find_logged_files(open_files(story.early)):
+        for file in find_logged_files(LogDirectory(story.early)):
             for _, message in encode_messages(file.layout, file.read(file.layout.schema.names)):
                 lines.write(message + b"\n")
     with path.open("rb") as lines:

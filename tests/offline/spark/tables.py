@@ -12,9 +12,9 @@ import pyarrow as pa
 from featurestore.core.spec import RepoSpec, SourceSpec
 from featurestore.definitions.registry import read_registry
 from featurestore.definitions.repo import apply_repo, load_repo
-from featurestore.offline.event_log.address import open_files
+from featurestore.offline.event_log.address import place_of
 from featurestore.offline.event_log.schema import log_schema
-from featurestore.offline.event_log.writer import PartitionRows, PartitionWriter, prepare_log
+from featurestore.offline.event_log.writer import LogWriter, PartitionRows, prepare_log
 from featurestore.testing.simulator.population import Population, PopulationSize
 from featurestore.testing.simulator.simulation import Scenario, Simulation
 from featurestore.testing.simulator.tables import transaction_table, write_merchant_table
@@ -88,8 +88,8 @@ def make_past(directory: Path, *, days: float) -> Past:
 def write_log(root: Path, source: SourceSpec, events: pa.Table) -> None:
     """A source's event log, in several partitions and commits; row i was ingested at i."""
     schema = log_schema(source)
-    files = open_files(root / source.name)
-    prepare_log(files, schema)
+    log = place_of(root / source.name)
+    prepare_log(log, schema, {(source.topic, partition): "" for partition in range(PARTITIONS)})
     assert source.event_time_column is not None, "sources name their event time"
     for partition in range(PARTITIONS):
         places = np.arange(partition, events.num_rows, PARTITIONS)
@@ -106,12 +106,13 @@ def write_log(root: Path, source: SourceSpec, events: pa.Table) -> None:
         table = pa.table(
             [columns[name].cast(kind) for name, kind in zip(schema.names, schema.types, strict=True)], schema=schema
         )
-        writer = PartitionWriter(files, schema, source.topic, partition)
-        writer.open()
+        place = (source.topic, partition)
+        writer = LogWriter(log, schema)
+        writer.claim([place])
         for begin in range(0, count, COMMIT_ROWS):
             end = min(begin + COMMIT_ROWS, count)
             (batch,) = table.slice(begin, end - begin).combine_chunks().to_batches()
-            writer.commit([PartitionRows(begin, end, batch)])
+            writer.commit({place: [PartitionRows(begin, end, batch)]})
 
 
 def differing(left: pa.Table, right: pa.Table) -> dict[str, int]:

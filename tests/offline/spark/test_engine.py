@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +16,9 @@ from pyspark.sql import SparkSession
 from featurestore.cli.main import main
 from featurestore.core.spec import Column, PlainViewSpec, RepoSpec, ValueType
 from featurestore.errors import InvalidRequest, Unavailable
-from featurestore.offline.event_log.address import open_files
+from featurestore.offline.event_log.address import place_of
 from featurestore.offline.event_log.reader import EventLog
-from featurestore.offline.event_log.snapshot import list_data
+from featurestore.offline.event_log.upkeep import CompactionPolicy, compact, retain
 from featurestore.offline.spark.bucket import BUCKET, Bucket, LabelMoments
 from featurestore.offline.spark.engine import spark_training_set
 from featurestore.offline.spark.events import SparkEventLog, SparkFiles
@@ -34,10 +33,11 @@ from featurestore.offline.training_set.histories import EventLogHistory, FileHis
 from featurestore.offline.training_set.plain_join import PlainHistory
 from featurestore.offline.training_set.plan import plan_training_set
 from featurestore.offline.training_set.view_events import LabelReach, reach_of
+from featurestore.testing.clock import ManualClock
 from featurestore.testing.strategies import StreamCase, stream_cases
 from featurestore.wire.moments import EVENT_TIME_MS_MAX
 from tests.full_disk import files_of_at_most
-from tests.offline.event_log.event_logs import PAYMENTS, Crash, FaultyFiles, offsets_of, write_commits
+from tests.offline.event_log.event_logs import BEGIN_MS, DAY_MS, PAYMENTS, offsets_of, write_commits
 from tests.offline.spark.tables import Past, differing, make_past
 from tests.offline.training_set.label_tables import CARD, NOON_MS, PAIR, history_table, payments, repo_of
 
@@ -108,25 +108,22 @@ def test_a_log_is_read_as_it_was(spark: SparkSession, past: Past) -> None:
     assert not everything["card_count_7d"].equals(actual["card_count_7d"])
 
 
-def test_rows_of_an_unfinished_commit_are_not_there(spark: SparkSession, tmp_path: Path) -> None:
-    """Some of its files have their names already, others do not: all of its rows are left out, as our reader does."""
-    for crash_at in range(100):
-        root = tmp_path / str(crash_at)
-        files = open_files(root / PAYMENTS.name)
-        write_commits(files, [30], partition=1)
-        with contextlib.suppress(Crash):
-            write_commits(FaultyFiles(files, crash_at, is_done=True), [40, 80])
-        if len(list_data(files)) > len(EventLog(root / PAYMENTS.name).snapshot().files):
-            break
-    else:
-        pytest.fail("no crash leaves a commit half published")
+def test_a_log_is_read_at_one_version(spark: SparkSession, tmp_path: Path) -> None:
+    """What is merged and dropped after it was first asked for changes nothing, and what is committed is not there."""
+    write_commits(tmp_path / PAYMENTS.name, [30, 40, 80])
+    history, reach = SparkEventLog(tmp_path), LabelReach(0, EVENT_TIME_MS_MAX)
+    history.rows(spark, PAYMENTS, ["card"], reach)
+    log = EventLog(tmp_path / PAYMENTS.name)
+    place = place_of(tmp_path / PAYMENTS.name)
+    write_commits(tmp_path / PAYMENTS.name, [100])
+    assert list(compact(place, CompactionPolicy(is_full=True)))
+    assert retain(place, ManualClock(now_ms=BEGIN_MS + 2 * DAY_MS), days=1)
 
-    read = SparkEventLog(root).rows(spark, PAYMENTS, ["card"], LabelReach(0, EVENT_TIME_MS_MAX))
+    read = history.rows(spark, PAYMENTS, ["card"], reach)
 
-    expected = EventLog(root / PAYMENTS.name).scan(["partition", "offset"])
     rows = [(row["partition"], row["offset"]) for row in read.frame.collect()]
-    assert offsets_of(expected) == sorted(rows)
-    assert 30 == len(rows)
+    assert offsets_of(log.scan(["partition", "offset"])) == sorted(rows)
+    assert 80 == len(rows)
 
 
 ROWS = payments(

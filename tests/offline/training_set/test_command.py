@@ -13,9 +13,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
 from featurestore.cli.lookup import MomentType
 from featurestore.cli.main import main
+from tests.offline.training_set.foreign_tables import write_iceberg
 from tests.offline.training_set.label_tables import NOON_MS
 
 REPO = """
@@ -135,6 +137,26 @@ def test_registered_tables_are_found(repo: Path, events: Path, tmp_path: Path) -
     pq.write_table(renamed, other)
     assert main([*words, "--events", str(events), "--table", f"profile={other}:since:written"]) == 0
     assert ["blue"] * 3 == pq.read_table(out)["tier"].to_pylist()
+
+
+def test_tables_that_somebody_else_keeps_are_taken_as_they_are_named(repo: Path, events: Path, tmp_path: Path) -> None:
+    """Alone or by the source's name; a deleted row is not counted, and a view's table is found likewise."""
+    labels, out = tmp_path / "labels.parquet", tmp_path / "train.parquet"
+    pq.write_table(pa.table({"card": ["007"], "event_timestamp": [NOON_MS + 5_000]}), labels)
+    iceberg = write_iceberg(tmp_path / "iceberg", pq.read_table(events))
+    write_deltalake(tmp_path / "delta", pq.read_table(events))
+    DeltaTable(tmp_path / "delta").delete("payment_id = 'p1'")
+    iceberg.delete("payment_id == 'p1'")
+    renamed = profiles(NOON_MS - 1, ["blue"], [3]).rename_columns(["card", "tier", "credit_line", "since", "written"])
+    write_deltalake(tmp_path / "profiles", renamed)
+    words = ["history", "--repo", str(repo), "--entities", str(labels), "--service", "with_profile", "--out", str(out)]
+    words += ["--table", f"profile={tmp_path}/profiles:since:written", "--event-log"]
+
+    places = (str(tmp_path / "delta"), iceberg.metadata_location)
+    for place in (*places, *(f"payments={one}" for one in places)):
+        assert main([*words, place]) == 0
+        found = pq.read_table(out)
+        assert [[1], [6], ["blue"]] == [found[name].to_pylist() for name in ("count_1h", "amount_sum_1h", "tier")]
 
 
 def test_one_moment_for_all(repo: Path, events: Path, tmp_path: Path) -> None:

@@ -15,9 +15,8 @@ import pytest
 
 from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.errors import InvalidRequest, Unavailable
-from featurestore.offline.event_log.address import open_files
-from featurestore.offline.event_log.files import LogFiles
-from featurestore.offline.event_log.retention import retain
+from featurestore.offline.event_log.address import TablePlace, place_of
+from featurestore.offline.event_log.upkeep import retain
 from featurestore.offline.training_set.build import (
     MEMORY_BYTES_DEFAULT,
     TrainingSetProgress,
@@ -62,13 +61,13 @@ class Past:
         self.steps: list[TrainingSetProgress] = []
 
     @property
-    def files(self) -> LogFiles:
+    def place(self) -> TablePlace:
         """Of the log."""
-        return open_files(self.root / "payments")
+        return place_of(self.root / "payments")
 
     def grow(self, end: int) -> None:
         """Write the log on."""
-        write_commits(self.files, [end])
+        write_commits(self.root / "payments", [end])
 
     def history(self, ingested_before_ms: int | None = None) -> History:
         """As another process opens it."""
@@ -127,7 +126,7 @@ def test_a_log_that_grew_is_read_as_it_was(past: Past) -> None:
 
 
 def test_a_log_that_grew_before_its_events_were_kept_is_read_as_it_was(past: Past) -> None:
-    """The positions are kept first."""
+    """The version is kept first."""
 
     class Cut(EventLogHistory):
         """Ends in the middle."""
@@ -146,7 +145,7 @@ def test_a_log_that_grew_before_its_events_were_kept_is_read_as_it_was(past: Pas
 
 @pytest.mark.parametrize("is_later", [True, False], ids=["at another time", "of other entities"])
 def test_other_labels_see_the_log_as_it_is_now(past: Past, *, is_later: bool) -> None:
-    """Neither positions nor events that some killed run has left are for another request."""
+    """Neither versions nor events that some killed run has left are for another request."""
     times = pa.array([BEGIN_MS + DAY_MS] * 50)
     entities = LABELS["card"].take(pa.array(range(49, -1, -1)))
     other = LABELS.set_column(1, "event_timestamp", times) if is_later else LABELS.set_column(0, "card", entities)
@@ -186,10 +185,10 @@ def test_other_limits_and_definitions_are_other_work(past: Past, *, is_smaller: 
 
 
 @pytest.mark.parametrize("content", [b"", b'{"[', b"[]", b'{"a": [["payments", 0]]}', b"\xff"])
-def test_positions_that_were_not_written_completely_are_made_again(past: Past, content: bytes) -> None:
+def test_versions_that_were_not_written_completely_are_made_again(past: Past, content: bytes) -> None:
     """Nothing that was read up to the lost ones is used."""
     past.kill()
-    [kept] = past.work_dir.glob("*/positions.json")
+    [kept] = past.work_dir.glob("*/versions.json")
     kept.write_bytes(content)
     past.grow(600)
 
@@ -207,13 +206,14 @@ def test_another_log_at_the_same_place_is_read_anew(past: Past) -> None:
     assert past.has_read
 
 
-def test_what_retention_has_dropped_is_not_mixed_with_what_it_left(past: Past) -> None:
-    """Events that were kept before are of no use."""
+def test_what_retention_drops_meanwhile_is_still_there_for_who_goes_on(past: Past) -> None:
+    """It is of the version that the killed run read; a new run has what was left."""
+    before = past.fresh()
     past.kill()
-    retain(past.files, ManualClock(now_ms=BEGIN_MS + 2 * DAY_MS), days=1)
+    retain(past.place, ManualClock(now_ms=BEGIN_MS + 2 * DAY_MS), days=1)
 
-    assert past.fresh() == past.go_on()
-    assert past.has_read
+    assert before == past.go_on()
+    assert before != past.fresh()
 
 
 def test_a_run_that_is_killed_while_it_deletes_its_work_leaves_nothing_that_is_believed(

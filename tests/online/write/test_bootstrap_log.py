@@ -14,10 +14,10 @@ from featurestore.core.events import BlobRow
 from featurestore.core.spec import Column, FeatureSpec, SourceSpec, ValueType, ViewSpec, Window
 from featurestore.errors import InvalidRequest
 from featurestore.offline.bootstrap_events import LogEvents
-from featurestore.offline.event_log.address import open_files
+from featurestore.offline.event_log.address import place_of
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.schema import log_schema, payload_columns, rows_of
-from featurestore.offline.event_log.writer import PartitionRows, PartitionWriter, prepare_log
+from featurestore.offline.event_log.writer import LogWriter, PartitionRows, prepare_log
 from featurestore.wire.entity_key import encode_key, lane_of
 from featurestore.wire.payloads import EventDecoder, RawBatch
 
@@ -69,22 +69,23 @@ def record(partition: int, offset: int) -> dict[str, object]:
 
 def write_log(directory: Path, counts: dict[int, int]) -> EventLog:
     """A log with so many records in each partition."""
-    files, schema = open_files(directory), log_schema(SOURCE)
-    prepare_log(files, schema)
+    log, schema = place_of(directory), log_schema(SOURCE)
+    prepare_log(log, schema, {(TOPIC, partition): "" for partition in counts})
     for partition, count in counts.items():
         payloads = [json.dumps(record(partition, offset)).encode() for offset in range(count)]
         raw = RawBatch(TOPIC, partition, 0, count, np.arange(count), payloads)
         decoded = EventDecoder(SOURCE, payload_columns(SOURCE)).decode(raw, now_ms=NOW_MS)
-        writer = PartitionWriter(files, schema, TOPIC, partition)
-        writer.open()
-        writer.commit([PartitionRows(0, count, rows_of(decoded.events, schema, ingest_time_ms=NOW_MS))])
+        writer = LogWriter(log, schema)
+        writer.claim([(TOPIC, partition)])
+        rows = rows_of(decoded.events, schema, ingest_time_ms=NOW_MS)
+        writer.commit({(TOPIC, partition): [PartitionRows(0, count, rows)]})
     return EventLog(directory)
 
 
 def events_of(log: EventLog, view: ViewSpec, directory: Path, *, now_ms: int = NOW_MS) -> LogEvents:
     """The view's events, not collected yet."""
     directory.mkdir()
-    return LogEvents(log, log.snapshot(), view, lane_count=LANES, now_ms=now_ms, directory=directory)
+    return LogEvents(log, view, lane_count=LANES, now_ms=now_ms, directory=directory)
 
 
 def rows_in(events: LogEvents, lane: int) -> list[tuple[bytes, int, int, str | None]]:

@@ -275,7 +275,7 @@ def test_requests_fail_and_recover_with_the_store(
         assert is_serving()
         own_redis.process.kill()
         with pytest.raises(OnlineStoreDown):
-            client.lookup("merchant_monitoring", {"merchant_id": 7}, timeout_s=0.3)
+            client.lookup("merchant_monitoring", {"merchant_id": 7}, timeout_s=3)
         eventually(lambda: not is_serving())
         own_redis.restart()
         Payments(connect(own_redis.url), clock).write(MERCHANT_ACTIVITY, [event_of(b"7", NOW_MS - 5)])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from featurestore.definitions.registry import read_registry
-from featurestore.offline.event_log.address import open_files
 from featurestore.offline.parity.feature_log import FeatureLogWriter, find_logged_files
+from featurestore.offline.parity.log_directory import LogDirectory
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
 from featurestore.serving.client.clients import LookupClient
@@ -26,7 +26,7 @@ def test_files_are_whole_by_service_and_date_and_say_what_they_hold(
     payments: Payments, registry: RegistryInMemory, clock: ManualClock, tmp_path: Path
 ) -> None:
     """Rows of two services and two days, read back by service and by time; nothing else lies in the directory."""
-    writer = FeatureLogWriter(open_files(tmp_path), "t", roll_seconds=3_600.0)
+    writer = FeatureLogWriter(LogDirectory(str(tmp_path)), "t", roll_seconds=3_600.0)
     with (
         logging_server(payments, registry, clock, writer) as server,
         LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as client,
@@ -37,7 +37,7 @@ def test_files_are_whole_by_service_and_date_and_say_what_they_hold(
         client.lookup("merchant_monitoring", {"merchant_id": [7, 8]})
         assert not list(tmp_path.rglob("*.parquet")), "an hour has not passed"
 
-    files = open_files(tmp_path)
+    files = LogDirectory(str(tmp_path))
     paths = sorted(path.relative_to(tmp_path).parent.as_posix() for path in tmp_path.rglob("*") if path.is_file())
     days = [datetime.fromtimestamp((NOW_MS + day * 86_400_000) / 1_000, UTC).date() for day in range(2)]
     assert [
@@ -64,7 +64,7 @@ def test_a_file_that_cannot_be_written_keeps_its_rows_for_the_next_try(
     plan, columns, answer = one_answer(payments, registry, clock)
     root = tmp_path / "log"
     root.write_text("a file where the directory should be")
-    writer = FeatureLogWriter(open_files(root), "t", roll_seconds=0.0)
+    writer = FeatureLogWriter(LogDirectory(str(root)), "t", roll_seconds=0.0)
     counts = Counts()
     log = FeatureLog(writer, clock, share=1.0)
     log.start(counts)
@@ -75,7 +75,7 @@ def test_a_file_that_cannot_be_written_keeps_its_rows_for_the_next_try(
 
     assert {"written": 1} == dict(counts.rows)
     [path] = [path for path in root.rglob("*") if path.is_file()]
-    assert [1] == [file.read(["card_id"]).num_rows for file in find_logged_files(open_files(root))]
+    assert [1] == [file.read(["card_id"]).num_rows for file in find_logged_files(LogDirectory(str(root)))]
     assert path.suffix == ".parquet"
 
 
@@ -95,7 +95,7 @@ def test_serve_logs_by_option_and_writes_all_rows_when_it_is_stopped(redis_url: 
 
     merchants = [
         value
-        for file in find_logged_files(open_files(tmp_path / "served"))
+        for file in find_logged_files(LogDirectory(str(tmp_path / "served")))
         for value in file.read(["merchant_id"]).column("merchant_id").to_pylist()
     ]
     assert 100 == pytest.approx(len(merchants), abs=2)
