@@ -20,7 +20,7 @@ OLD_SCHEMA = "_schema.json"
 """What a log of the release before tables has; see adoption.py."""
 
 _ERROR_NUMBER = re.compile(r"(?:os error|Os \{ code:) (\d+)")
-_REQUESTS = ("Error performing", "AWS Error")
+REQUESTS = ("Error performing", "AWS Error")
 """What delta-rs and Arrow say of requests to an object store."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -67,7 +67,7 @@ def _mapped(error: Exception, place: TablePlace) -> FeatureStoreError:
         refusal = OSError(code, os.strerror(code))
         return of_disk(refusal, f'event log "{place.uri}" does not answer', place.address, unavailable=Unavailable)
     # A request that failed may have been one for a Parquet file, or made by the kernel.
-    is_request = any(words in said for words in _REQUESTS)
+    is_request = any(words in said for words in REQUESTS)
     if not is_request and ("Kernel error" in said or "Json error" in said or "arquet" in said):
         return _damaged(place, error)
     return Unavailable(

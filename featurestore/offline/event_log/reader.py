@@ -27,6 +27,7 @@ from featurestore.definitions.limits import DAY_MS
 from featurestore.definitions.problems import suggest
 from featurestore.errors import CorruptData, InvalidRequest, Unavailable
 from featurestore.offline.event_log.address import place_of
+from featurestore.offline.event_log.failures import REQUESTS
 from featurestore.offline.event_log.table import EPOCH_ORDINAL, LogFile, LogTable, Place, Positions
 from featurestore.wire.incarnations import Incarnations
 
@@ -256,7 +257,9 @@ class _FileErrors:
             raise InvalidRequest(
                 f"{where} may not be read", detail=str(error), hint="give this process the right to it"
             ) from error
-        if isinstance(error, OSError) and not any(word in str(error).lower() for word in _DAMAGE_WORDS):
+        said = str(error)
+        is_damage = any(word in said.lower() for word in _DAMAGE_WORDS) and not any(word in said for word in REQUESTS)
+        if isinstance(error, OSError) and not is_damage:
             raise Unavailable(f"{where} cannot be read", detail=str(error)) from error
         raise CorruptData(
             f"{where} is damaged",

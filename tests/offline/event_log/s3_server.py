@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[3]
 START_TIMEOUT_S = 60.0
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 """What clients must have; any will do for moto."""
+
+MOTO_CHECKS_AFTER = "INITIAL_NO_AUTH_ACTION_COUNT"
+"""Requests that moto answers before it wants keys that it knows."""
 
 STRIP, LOSE = "strip", "lose"
 """What the network does: take If-None-Match away from requests; lose the answers of commits that were made."""
@@ -57,10 +60,10 @@ class S3Server:
 
 
 @contextlib.contextmanager
-def s3_server() -> Iterator[S3Server]:
-    """An S3 with one bucket."""
+def s3_server(*, checks_keys: bool = False) -> Iterator[S3Server]:
+    """An S3 with one bucket; it takes any keys, or none at all once the bucket is there."""
     with server_directory("s3") as directory:
-        server = on_free_ports(lambda: _start(directory))
+        server = on_free_ports(lambda: _start(directory, {MOTO_CHECKS_AFTER: "1"} if checks_keys else {}))
         try:
             yield server
         finally:
@@ -78,10 +81,11 @@ def network(server: S3Server, fault: str) -> Iterator[int]:
             process.stop()
 
 
-def _start(directory: Path) -> S3Server:
+def _start(directory: Path, settings: Mapping[str, str]) -> S3Server:
     port = free_port()
     command = (sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port))
-    server = S3Server(ServerProcess("moto", command, directory), port)
+    process = ServerProcess("moto", command, directory, environment={**os.environ, **settings})
+    server = S3Server(process, port)
     server.process.start()
     try:
         server.process.wait_until(lambda: _has_bucket(port), timeout_s=START_TIMEOUT_S)
