@@ -5,6 +5,7 @@ Each is one version of the table, or none of it. Readers of older versions read 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 from deltalake import WriterProperties
 
-from featurestore.clock import Clock
+from featurestore.clock import Clock, SystemClock
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.disk import sync
 from featurestore.offline.event_log.address import TablePlace
@@ -29,6 +30,8 @@ _TIER = 16
 """Files of one class of size are up to so many times as large as those of the class below."""
 
 _SMALLEST_CLASS_BYTES = 32 << 10
+
+_WAIT_SECONDS, _WAIT_SECONDS_MAX = 0.02, 1.0
 
 Found = TypeVar("Found")
 
@@ -189,10 +192,15 @@ def _worth_merging(sizes: list[int], policy: CompactionPolicy) -> int | None:
 
 
 def _again(place: TablePlace, work: Callable[[], Found]) -> Found:
-    """Do something to the newest version, again when another one came in between."""
-    for _ in range(ATTEMPTS):
+    """Do something to the newest version, again when another one came in between.
+
+    Who lost waits for a moment, by chance: of several who merge, each can otherwise stop the others for ever.
+    """
+    clock = SystemClock()
+    for attempt in range(ATTEMPTS):
         try:
             return work()
         except CommitLost as lost:
             last = lost
+        clock.sleep(random.uniform(0.0, min(_WAIT_SECONDS * 2**attempt, _WAIT_SECONDS_MAX)))
     raise Unavailable(f'event log "{place.uri}" is changed by others too often to be kept', detail=str(last)) from last

@@ -20,6 +20,7 @@ from deltalake.table import TableOptimizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featurestore.clock import SystemClock
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.event_log import upkeep
 from featurestore.offline.event_log.address import place_of
@@ -251,6 +252,7 @@ def test_a_merge_that_others_are_always_faster_than_gives_up(root: Path, monkeyp
     def lose(*_: object, **__: object) -> None:
         raise CommitLost("a concurrent transaction")
 
+    monkeypatch.setattr(SystemClock, "sleep", lambda *_: None)
     monkeypatch.setattr(LogTable, "__init__", _later(LogTable.__init__, lose, after=1))
     with pytest.raises(Unavailable, match="is changed by others too often"):
         list(compact(place_of(root), FULL))
