@@ -268,3 +268,57 @@ def test_a_command_without_a_registry_leaves_no_store_behind(name: str, tmp_path
         assert store.status() is None
     finally:
         store.stop()
+
+
+@pytest.mark.parametrize("options", [["--batch-records", "0"], ["--no-such-option"], ["--process-id", "x"]])
+def test_a_stream_with_a_wrong_option_leaves_no_store_behind(tmp_path: Path, options: list[str]) -> None:
+    """It is found out before a store is started for it."""
+    registry = tmp_path / "registry.db"
+    write_registry(registry)
+    store = EmbeddedStore(tmp_path / "store")
+    command = [sys.executable, "-m", "featurestore", "stream", "--registry", str(registry), "--project", "payments"]
+    try:
+        ended = subprocess.run(
+            [*command, *options],
+            cwd=tmp_path,
+            env=os.environ | {DATA_DIR_VARIABLE: str(store.data_dir)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+        assert ended.returncode in (1, 2), ended.stdout + ended.stderr
+        assert ended.stderr
+        assert store.status() is None
+    finally:
+        store.stop()
+
+
+@pytest.mark.parametrize("is_running", [False, True], ids=["started for it", "there before"])
+def test_a_server_that_cannot_listen_leaves_the_store_as_it_was(tmp_path: Path, *, is_running: bool) -> None:
+    """A store that was started for it is stopped; one that others use is not."""
+    registry = tmp_path / "registry.db"
+    write_registry(registry)
+    command = [sys.executable, "-m", "featurestore", "serve", "--registry", str(registry), "--project", "payments"]
+    store = EmbeddedStore(tmp_path / "store")
+    if is_running:
+        store.ensure()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            ended = subprocess.run(
+                [*command, "--port", port],
+                cwd=tmp_path,
+                env=os.environ | {DATA_DIR_VARIABLE: str(store.data_dir)},
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+
+        assert ended.returncode == 1, ended.stdout + ended.stderr
+        assert port in ended.stderr
+        assert (store.status() is not None) == is_running
+    finally:
+        store.stop()

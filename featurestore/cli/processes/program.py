@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -61,11 +61,15 @@ def become(
     sys.stdout.flush()
     sys.stderr.flush()
     variables = {**os.environ, **environment, "FEATURESTORE_PROGRAM": f"featurestore {command}"}
-    words = [
+    os.execve(sys.executable, [sys.executable, "-m", program, *program_words(options, renamed)], variables)
+
+
+def program_words(options: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
+    """Options under the names that the program has for them."""
+    return [
         renamed.get(word.partition("=")[0], word.partition("=")[0]) + "".join(word.partition("=")[1:])
         for word in options
     ]
-    os.execve(sys.executable, [sys.executable, "-m", program, *words], variables)
 
 
 def _row(option: Any) -> tuple[str, str]:

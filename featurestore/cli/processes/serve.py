@@ -10,7 +10,8 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,23 +204,23 @@ def command(
     tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key, tls_client_ca)
     features = open_registry(settings.registry, settings.project)
     features.stamp()  # a registry that is not there must not leave a store behind that was started for nothing
-    store = open_store(settings)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     clock = SystemClock()
-    feature_log = None if log_features is None else open_feature_log(log_features, log_share, log_seconds, clock)
-    server = FeatureServer(
-        features,
-        store,
-        clock,
-        ServerSettings(
-            *(host, port, io, workers, tls, share_port),
-            reflection=reflection,
-            admission=AdmissionSettings(queue_ms, client_limit, client_key, dict(service_limits)),
-            connection_age_s=connection_seconds or None,
-        ),
-        metrics_port=metrics_port,
-        feature_log=feature_log,
-    )
+    with store_to_serve(settings) as store:
+        feature_log = None if log_features is None else open_feature_log(log_features, log_share, log_seconds, clock)
+        server = FeatureServer(
+            features,
+            store,
+            clock,
+            ServerSettings(
+                *(host, port, io, workers, tls, share_port),
+                reflection=reflection,
+                admission=AdmissionSettings(queue_ms, client_limit, client_key, dict(service_limits)),
+                connection_age_s=connection_seconds or None,
+            ),
+            metrics_port=metrics_port,
+            feature_log=feature_log,
+        )
     metrics = "" if server.metrics_port is None else f", metrics on http://{host}:{server.metrics_port}/metrics"
     click.echo(f"serving project {settings.project} on {host}:{server.port}{metrics}")
     quiet_collector()
@@ -228,14 +229,25 @@ def command(
     return 0
 
 
-def open_store(settings: Settings) -> RedisStore:
-    """The configured store, else the repo's embedded one, which is started when it does not run."""
+@contextmanager
+def store_to_serve(settings: Settings) -> Iterator[RedisStore]:
+    """The configured store, else the repo's embedded one, which is started when it does not run.
+
+    When the block fails, an embedded store that was started for it is stopped again.
+    """
     from featurestore.online.embedded import EmbeddedStore
     from featurestore.online.redis.store import RedisStore
 
-    return RedisStore(
-        settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure(), cluster=settings.store.cluster
-    )
+    embedded = None if settings.store.url else EmbeddedStore.for_repo(settings.repo)
+    was_running = embedded is None or embedded.status() is not None
+    url = settings.store.url if embedded is None else embedded.ensure()
+    assert url is not None, "one of the two has it"
+    try:
+        yield RedisStore(url, cluster=settings.store.cluster)
+    except BaseException:
+        if embedded is not None and not was_running:
+            embedded.stop()
+        raise
 
 
 def wish_to_stop() -> threading.Event:

@@ -7,10 +7,14 @@ becomes it.
 
 from __future__ import annotations
 
+import importlib
+import os
+from collections.abc import Sequence
+
 import click
 
 from featurestore.cli.extras import require_packages
-from featurestore.cli.processes.program import ProgramCommand, become
+from featurestore.cli.processes.program import ProgramCommand, become, program_words
 from featurestore.cli.settings import Settings, load_settings, settings_options
 from featurestore.definitions.registry import open_registry
 from featurestore.online.embedded import EmbeddedStore
@@ -20,6 +24,9 @@ PROGRAM = "dataflows.log_to_tiles"
 
 RENAMED = {"--patience-seconds": "--store-patience-seconds"}
 """What `event-log run` calls it works here too."""
+
+_ANY_STORE = "redis://127.0.0.1"
+"""Stands for one that is not started yet."""
 
 
 @click.command(
@@ -34,16 +41,28 @@ def command(*, options: tuple[str, ...], **given: object) -> None:
     """Fold the events of Kafka, or of an embedded log (--log-dir), into the online store until stopped."""
     require_packages(COMMAND)  # before the embedded store is started for it
     settings = load_settings(**given)  # type: ignore[arg-type]  # click gives exactly its parameters
-    become(COMMAND, PROGRAM, list(options), environment_of(settings), RENAMED)
-
-
-def environment_of(settings: Settings) -> dict[str, str]:
-    """The environment variables by which the stream gets its settings."""
     url = settings.store.url
     if url is None:
-        # A registry that is not there must not leave a store behind that was started for nothing.
+        # What cannot be must not leave a store behind that was started for nothing.
+        check_options(settings, options)
         open_registry(settings.registry, settings.project).stamp()
         url = EmbeddedStore.for_repo(settings.repo).ensure()
+    become(COMMAND, PROGRAM, list(options), environment_of(settings, url), RENAMED)
+
+
+def check_options(settings: Settings, options: Sequence[str]) -> None:
+    """Refuse what the stream would refuse.
+
+    Raises:
+        InvalidRequest: an option has no such value. (An unknown one ends the process, as usual.)
+    """
+    environment = {**os.environ, **environment_of(settings, _ANY_STORE)}
+    parse = importlib.import_module("dataflows.settings").from_command_line  # as the help takes its options from there
+    parse(program_words(options, RENAMED), environment, program=f"featurestore {COMMAND}")
+
+
+def environment_of(settings: Settings, url: str) -> dict[str, str]:
+    """The environment variables by which the stream gets its settings."""
     return {
         "FEATURESTORE_PROJECT": settings.project,
         "FEATURESTORE_REGISTRY": settings.registry,
