@@ -20,6 +20,10 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from featurestore.clock import SystemClock
+from featurestore.errors import Overloaded
+from featurestore.serving.client.throttle import Throttle
+
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -30,8 +34,9 @@ CANCEL = 8
 
 CONNECTIONS = 4
 DRAIN_SECONDS = 2.0
-OK, EXPIRED = "0", "EXPIRED"
-"""gRPC's status of an answer, and what the client itself calls one that did not come in time."""
+OK, REFUSED, EXPIRED, HELD_BACK = "0", "8", "EXPIRED", "HELD BACK"
+"""gRPC's status of an answer and of a refusal; what the client itself calls an answer that did not come in time, and a
+call that it did not send."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -73,6 +78,7 @@ class Flood:
         self.statuses: Counter[str] = Counter()
         self.latencies_s: list[float] = []
         self.mismatches = 0
+        self.throttle = Throttle(SystemClock()) if plan["is_throttled"] else None
         self._headers = header_block(method, address, round(self.deadline_s * 1e3))
         self._exchanges = itertools.cycle(
             [(_message(base64.b64decode(ask)), _message(base64.b64decode(answer))) for ask, answer in exchanges]
@@ -123,6 +129,12 @@ class Flood:
         }
 
     def _begin(self, due_s: float) -> None:
+        if self.throttle is not None:
+            try:
+                self.throttle.check()
+            except Overloaded:
+                self.statuses[HELD_BACK] += 1
+                return
         ask, answer = next(self._exchanges)
         next(self._turn).call(self._headers, ask, answer, due_s)
         self.pending += 1
@@ -236,6 +248,10 @@ class _Link:
             status = EXPIRED
         flood.pending -= 1
         flood.statuses[status] += 1
+        if flood.throttle is not None and status == REFUSED:
+            flood.throttle.refused()
+        elif flood.throttle is not None and status == OK:
+            flood.throttle.answered()
         if status == OK:
             flood.latencies_s.append(latency_s)
             flood.mismatches += len(answer) > len(_message(b"")) and body != answer

@@ -87,6 +87,7 @@ class FloodPlan:
         per_second: calls a second of an open loop; 0 for a closed loop.
         in_flight: calls under way of a closed loop.
         warm_up_calls: calls before the first that counts.
+        is_throttled: calls are held back as `LookupClient` holds them back.
     """
 
     address: str
@@ -97,6 +98,7 @@ class FloodPlan:
     per_second: float = 0.0
     in_flight: int = 0
     warm_up_calls: int = WARM_UP_CALLS
+    is_throttled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,11 +33,12 @@ BESIDE_BATCHES = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One server; `echoes` are what a bare server that only echoes makes of the same loads."""
+    """One server; `throttled` are the same loads by a client that holds back, `echoes` by one to a bare server."""
 
     capacity: FloodReport
     unloaded: FloodReport
     loaded: dict[int, FloodReport]
+    throttled: dict[int, FloodReport]
     echoes: dict[int, FloodReport]
     alone: FloodReport
     beside: FloodReport
@@ -80,6 +81,8 @@ def run(run: Run) -> Result:
             f"call with a deadline of {DEADLINE_MS} ms and timed from when it was due; an answer that is late is none.",
             f"Batches: {ROWS_PER_REQUEST_MAX:,} rows, {BATCHES} under way, beside single payments at a quarter of "
             "the capacity.",
+            "A client that holds back: by the rule of our Python client, which does not send most of what would be "
+            "refused.",
             "A bare echo: a grpcio server of the same kind without any work, offered the same calls a second.",
             "One client process of bare HTTP/2; it shares the machine's cores with server and Redis.",
             *notes,
@@ -93,6 +96,8 @@ def _measure(run: Run, plan: FloodPlan, workload: Workload) -> Measured:
     per_second = capacity.in_time_per_s
     unloaded = _flood(run, replace(plan, per_second=UNLOADED * per_second))
     loaded = {times: _flood(run, replace(plan, per_second=times * per_second)) for times in LOADS}
+    holding = replace(plan, is_throttled=True)
+    throttled = {times: _flood(run, replace(holding, per_second=times * per_second)) for times in LOADS}
     quarter = replace(plan, per_second=BESIDE_BATCHES * per_second, deadline_ms=PATIENT_MS)
     alone = _flood(run, quarter)
     batch = replace(plan, in_flight=BATCHES, exchanges=[_batch(workload)], warm_up_calls=1, deadline_ms=PATIENT_MS)
@@ -101,7 +106,7 @@ def _measure(run: Run, plan: FloodPlan, workload: Workload) -> Measured:
     batches.start()
     beside = _flood(run, quarter)
     batches.join()
-    return Measured(capacity, unloaded, loaded, {}, alone, beside, found[0])
+    return Measured(capacity, unloaded, loaded, throttled, {}, alone, beside, found[0])
 
 
 def _flood(run: Run, plan: FloodPlan) -> FloodReport:
@@ -136,11 +141,17 @@ def _lines(io: str, measured: Measured) -> list[Line]:
     for times, report in measured.loaded.items():
         share = report.in_time_per_s / capacity.in_time_per_s
         lines.append(Line(f"{io}, {times}x: in time", report.in_time_per_s, "answers/s", share, "capacity"))
+        held = measured.throttled[times]
+        share = held.in_time_per_s / capacity.in_time_per_s
+        what = f"{io}, {times}x, client holds back: in time"
+        lines.append(Line(what, held.in_time_per_s, "answers/s", share, "capacity"))
         # One that is offered more than it can take may have nothing in time.
         floor, offered = max(measured.echoes[times].in_time_per_s, 1.0), times * capacity.in_time_per_s
         lines.append(Line(f"{io}, {times}x: a bare echo's", floor, "answers/s", floor / offered, "offered"))
         ratio = report.p99_ms / unloaded.p99_ms
         lines.append(Line(f"{io}, {times}x: p99 of those", report.p99_ms, "ms", ratio, f"p99 at {UNLOADED:g}x"))
+        ratio, what = held.p99_ms / unloaded.p99_ms, f"{io}, {times}x, client holds back: p99 of those"
+        lines.append(Line(what, held.p99_ms, "ms", ratio, f"p99 at {UNLOADED:g}x"))
     for name in ("p50_ms", "p99_ms"):
         alone, beside = getattr(measured.alone, name), getattr(measured.beside, name)
         what = f"{io}: {name.removesuffix('_ms')} beside batches"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -54,3 +55,10 @@ def crowd_of(server: FeatureServer, patch: pytest.MonkeyPatch, size: int) -> Ite
             yield crowd
         finally:
             crowd.go.set()
+
+
+def metrics_of(server: FeatureServer) -> str:
+    """What Prometheus sees."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=30) as page:
+        text: str = page.read().decode()
+    return text

@@ -3,7 +3,6 @@
 import gc
 import logging
 import threading
-import urllib.request
 from typing import Any
 
 import grpc
@@ -17,7 +16,7 @@ from featurestore.serving.rpc.admission import AdmissionSettings
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
-from tests.serving.crowds import PATIENCE_S, crowd_of
+from tests.serving.crowds import PATIENCE_S, crowd_of, metrics_of
 from tests.serving.payments import Payments, RegistryInMemory, code_name
 from tests.serving.store_reads import before_lookup_reads
 
@@ -29,13 +28,6 @@ REFLECT = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 NONSENSE = b"\xff\xff\xff"
 
 both_servers = pytest.mark.parametrize("io", ["sync", "aio"])
-
-
-def metrics_of(server: FeatureServer) -> str:
-    """What Prometheus sees."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=30) as page:
-        text: str = page.read().decode()
-    return text
 
 
 @both_servers

@@ -6,7 +6,7 @@
 
 Names are fetched once for each layout and kept. A call that meets UNAVAILABLE is tried again with growing, jittered
 pauses until its deadline; lookups only read, so that is always safe. Everything else is raised as the FeatureStoreError
-that the server raised.
+that the server raised. While a server refuses (Overloaded), most calls are not sent at all: see throttle.py.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ import grpc
 import grpc.aio
 
 from featurestore.clock import Clock, Deadline, SystemClock
-from featurestore.errors import DeadlineSpent, FeatureStoreError, InvalidRequest
+from featurestore.errors import DeadlineSpent, FeatureStoreError, InvalidRequest, Overloaded, Unavailable
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.client.messages import EntityValues, make_request, parse_result, parse_schema
 from featurestore.serving.client.result import LookupResult
+from featurestore.serving.client.throttle import Throttle
 from featurestore.serving.packed_columns import SERVICE_NAME
 from featurestore.serving.request.grpc_status import ERROR_KIND_KEY, error_of, is_transient
 from featurestore.serving.request.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
@@ -120,6 +121,7 @@ class LookupClient:
     ) -> None:
         self._timeout_s = timeout_s
         self._clock = clock if clock is not None else SystemClock()
+        self._throttle = Throttle(self._clock)
         self._channel = (
             grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
             if tls is None
@@ -204,9 +206,13 @@ class LookupClient:
         pauses = _pauses_s()
         while True:
             try:
-                return self._calls[method](request, timeout=deadline.remaining_ms("the call") / _MS_PER_SECOND)
+                self._throttle.check()
+                answer = self._calls[method](request, timeout=deadline.remaining_ms("the call") / _MS_PER_SECOND)
+                self._throttle.answered()
+                return answer
             except grpc.RpcError as failure:
                 error = _error_of(failure)
+                _remember(error, self._throttle)
                 pause_s = _pause_s(error, deadline, pauses)
                 if pause_s is None:
                     raise error from failure
@@ -233,6 +239,7 @@ class AsyncLookupClient:
     ) -> None:
         self._timeout_s = timeout_s
         self._clock = clock if clock is not None else SystemClock()
+        self._throttle = Throttle(self._clock)
         self._channel = (
             grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
             if tls is None
@@ -297,9 +304,13 @@ class AsyncLookupClient:
         pauses = _pauses_s()
         while True:
             try:
-                return await self._calls[method](request, timeout=deadline.remaining_ms("the call") / _MS_PER_SECOND)
+                self._throttle.check()
+                answer = await self._calls[method](request, timeout=deadline.remaining_ms("the call") / _MS_PER_SECOND)
+                self._throttle.answered()
+                return answer
             except grpc.aio.AioRpcError as failure:
                 error = _error_of(failure)
+                _remember(error, self._throttle)
                 pause_s = _pause_s(error, deadline, pauses)
                 if pause_s is None:
                     raise error from failure
@@ -327,6 +338,14 @@ def _error_of(failure: Any) -> FeatureStoreError:
     """The server's error; `failure` is a grpc.RpcError that is also a grpc.Call."""
     metadata = dict(failure.trailing_metadata() or ())
     return error_of(failure.code(), failure.details() or "", metadata.get(ERROR_KIND_KEY))
+
+
+def _remember(error: FeatureStoreError, throttle: Throttle) -> None:
+    """What a failed call says of how much the server can take: nothing where none was reached, or was late."""
+    if isinstance(error, Overloaded):
+        throttle.refused()
+    elif not isinstance(error, Unavailable):
+        throttle.answered()
 
 
 def _pauses_s() -> Iterator[float]:
