@@ -31,13 +31,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 from feast import FeatureStore
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from featurestore.client import LookupClient
 from featurestore.testing import simulator
+from featurestore.training import EventLog
 from scripts import fraud_model_pictures as pictures
 
 # %% [markdown]
@@ -93,9 +93,8 @@ pd.concat(nights).to_parquet(merchants, index=False)
 # %%
 keys = ["card_id", "merchant_id", "terminal_id"]
 said = ["amount", "market", "merchant_category", "is_card_present", "is_refund"]
-payments = DeltaTable("feature_repo/data/event_log/transactions").to_pandas(
-    columns=["transaction_id", "event_time", *keys, *said]
-)
+log = EventLog("feature_repo/data/event_log/transactions")
+payments = log.to_table(["transaction_id", "event_time", *keys, *said]).to_pandas()
 payments = payments.rename(columns={"merchant_category": "category"})  # merchant_profile has a feature of that name
 payments = payments[~payments.is_refund].drop(columns="is_refund").drop_duplicates("transaction_id")
 labels = pd.read_parquet("data/labels.parquet").drop_duplicates("transaction_id")

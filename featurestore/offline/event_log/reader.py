@@ -217,6 +217,10 @@ class EventLog:
         for ordered in _in_order(found, order):
             yield from (batch for batch in ordered.select(columns).to_batches(BATCH_ROWS) if batch.num_rows)
 
+    def to_table(self, columns: Sequence[str]) -> pa.Table:
+        """Some columns of all rows, in memory; see `scan`."""
+        return pa.Table.from_batches(self.scan(columns), pa.schema([self.schema.field(name) for name in columns]))
+
     def dataset(self) -> pads.Dataset:
         """All rows, in no order, for engines that read Arrow datasets."""
         return self._dataset(self.files)

@@ -22,7 +22,7 @@ SLACK = 1.25
 """So many calls are sent for each that is answered; more than one, so that a server that recovers is found out."""
 
 FADE_SECONDS = 1.0
-"""In this time what is remembered fades to a third: a server that takes six times as much is found out in ten seconds."""
+"""In this time what is remembered fades to a third: who takes six times as much is found out in ten seconds."""
 
 _NS_PER_S = 1e9
 
