@@ -93,8 +93,8 @@ pd.concat(nights).to_parquet(merchants, index=False)
 # %%
 keys = ["card_id", "merchant_id", "terminal_id"]
 said = ["amount", "market", "merchant_category", "is_card_present", "is_refund"]
-log = EventLog("feature_repo/data/event_log/transactions")
-payments = log.to_table(["transaction_id", "event_time", *keys, *said]).to_pandas()
+history = EventLog("feature_repo/data/event_log/transactions")
+payments = history.to_table(["transaction_id", "event_time", *keys, *said]).to_pandas()
 payments = payments.rename(columns={"merchant_category": "category"})  # merchant_profile has a feature of that name
 payments = payments[~payments.is_refund].drop(columns="is_refund").drop_duplicates("transaction_id")
 labels = pd.read_parquet("data/labels.parquet").drop_duplicates("transaction_id")
