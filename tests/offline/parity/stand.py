@@ -98,7 +98,7 @@ class EventLogUpTo(EventLog):
 
     def scan(self, columns: Sequence[str], **span: int | None) -> Iterator[pa.RecordBatch]:
         """Rows below them."""
-        for batch in super().scan([*columns, "partition", "offset"], **span):
+        for batch in super().scan(list(dict.fromkeys([*columns, "partition", "offset"])), **span):
             is_below = batch.column("offset").to_numpy() < self._ends[batch.column("partition").to_numpy()]
             yield batch.filter(pa.array(is_below)).select(list(columns))
 
