@@ -294,7 +294,7 @@ last_day, offline = asked[is_last_day], features.filter(pa.array(is_last_day))
 def look_up(client: LookupClient, rows: pd.DataFrame) -> pa.Table:
     """The features of some payments, each as of its own time."""
     entities = {key: rows[key].tolist() for key in keys}
-    as_of_ms = rows.event_time.astype("int64").tolist()
+    as_of_ms = rows.event_time.astype("datetime64[ms, UTC]").astype("int64").tolist()
     return pa.table(client.lookup("fraud_detection", entities, as_of_ms=as_of_ms).to_dict(), schema=offline.schema)
 
 

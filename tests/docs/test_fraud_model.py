@@ -141,7 +141,7 @@ def test_a_row_counts_just_the_payments_before_its_own(made: Made) -> None:
     first = np.unique(events["transaction_id"].to_numpy(zero_copy_only=False), return_index=True)[1]
     cards, card = np.unique(events["card_id"].to_numpy(zero_copy_only=False)[first], return_inverse=True)
     times_ms = events["event_time_ms"].to_numpy()[first]
-    as_of_ms = rows["event_time"].cast(pa.int64()).to_numpy()
+    as_of_ms = rows["event_time"].cast(pa.timestamp("ms", "UTC")).cast(pa.int64()).to_numpy()
     place = np.lexsort((times_ms, card))
     moments = card[place] * 10**14 + times_ms[place]
     asked = np.searchsorted(cards, rows["card_id"].to_numpy(zero_copy_only=False)) * 10**14

@@ -182,7 +182,7 @@ def command(
         )
     click.echo(f"{out}: {rows:,} rows, {len(plan.names)} features")
     for uri, version in versions_read(history).items():
-        click.echo(f"events of {uri}, version {version}")
+        click.echo(f"events of {uri}, version {version}", err=True)
 
 
 def _join_keys(spec: RepoSpec, wanted: str | list[str]) -> dict[str, ValueType]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -16,9 +17,11 @@ import pytest
 from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.event_log.address import TablePlace, place_of
+from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.upkeep import retain
 from featurestore.offline.training_set.build import (
     MEMORY_BYTES_DEFAULT,
+    VERSIONS_KEY,
     TrainingSetProgress,
     build_training_set,
     write_training_set,
@@ -322,6 +325,18 @@ def test_a_full_disk_is_named(past: Past, tmp_path: Path, monkeypatch: pytest.Mo
     assert str(past.work_dir if is_kept else tmp_path / "temporary") in caught.value.message
     assert ("it goes on from there" if is_kept else "TMPDIR") in caught.value.hint
     assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_training_set_names_the_version_that_it_was_made_from(past: Past, tmp_path: Path) -> None:
+    """In the file's metadata: with it the same rows can be read again."""
+    history = EventLogHistory(past.root)
+    write_training_set(plan_training_set(REPO, "all", LABELS), tmp_path / "train.parquet", history=history)
+    past.grow(600)
+
+    metadata = pq.read_metadata(tmp_path / "train.parquet").metadata or {}
+    [(uri, version)] = json.loads(metadata[VERSIONS_KEY]).items()
+    assert EventLog(uri, version).row_count == 300
+    assert EventLog(uri).row_count == 600
 
 
 def test_a_disk_that_is_full_for_the_answer_is_named(past: Past, tmp_path: Path) -> None:
