@@ -121,7 +121,7 @@ class LookupClient:
     ) -> None:
         self._timeout_s = timeout_s
         self._clock = clock if clock is not None else SystemClock()
-        self._throttle = Throttle(self._clock)
+        self._throttles = _Throttles(self._clock)
         self._channel = (
             grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
             if tls is None
@@ -203,16 +203,16 @@ class LookupClient:
 
     def _call(self, method: str, request: Any, deadline: Deadline) -> Any:
         """One call, with retries."""
-        pauses = _pauses_s()
+        pauses, throttle = _pauses_s(), self._throttles.of(request)
         while True:
             try:
-                self._throttle.check()
+                throttle.check()
                 answer = self._calls[method](request, timeout=deadline.remaining_ms("the call") / _MS_PER_SECOND)
-                self._throttle.answered()
+                throttle.answered()
                 return answer
             except grpc.RpcError as failure:
                 error = _error_of(failure)
-                _remember(error, self._throttle)
+                _remember(error, throttle)
                 pause_s = _pause_s(error, deadline, pauses)
                 if pause_s is None:
                     raise error from failure
@@ -239,7 +239,7 @@ class AsyncLookupClient:
     ) -> None:
         self._timeout_s = timeout_s
         self._clock = clock if clock is not None else SystemClock()
-        self._throttle = Throttle(self._clock)
+        self._throttles = _Throttles(self._clock)
         self._channel = (
             grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
             if tls is None
@@ -301,16 +301,16 @@ class AsyncLookupClient:
 
     async def _call(self, method: str, request: Any, deadline: Deadline) -> Any:
         """One call, with retries."""
-        pauses = _pauses_s()
+        pauses, throttle = _pauses_s(), self._throttles.of(request)
         while True:
             try:
-                self._throttle.check()
+                throttle.check()
                 answer = await self._calls[method](request, timeout=deadline.remaining_ms("the call") / _MS_PER_SECOND)
-                self._throttle.answered()
+                throttle.answered()
                 return answer
             except grpc.aio.AioRpcError as failure:
                 error = _error_of(failure)
-                _remember(error, self._throttle)
+                _remember(error, throttle)
                 pause_s = _pause_s(error, deadline, pauses)
                 if pause_s is None:
                     raise error from failure
@@ -338,6 +338,20 @@ def _error_of(failure: Any) -> FeatureStoreError:
     """The server's error; `failure` is a grpc.RpcError that is also a grpc.Call."""
     metadata = dict(failure.trailing_metadata() or ())
     return error_of(failure.code(), failure.details() or "", metadata.get(ERROR_KIND_KEY))
+
+
+class _Throttles:
+    """One for each feature service that is asked, and one for all other calls."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._by_service: dict[str, Throttle] = {}
+
+    def of(self, request: Any) -> Throttle:
+        """That of a request."""
+        service = str(getattr(request, "feature_service", ""))
+        found = self._by_service.get(service)
+        return found if found is not None else self._by_service.setdefault(service, Throttle(self._clock))
 
 
 def _remember(error: FeatureStoreError, throttle: Throttle) -> None:

@@ -21,6 +21,9 @@ from featurestore.errors import Overloaded
 SLACK = 1.25
 """So many calls are sent for each that is answered; more than one, so that a server that recovers is found out."""
 
+REFUSALS_MIN = 5
+"""So many refusals must be remembered: one of two calls says nothing yet."""
+
 FADE_SECONDS = 1.0
 """In this time what is remembered fades to a third: who takes six times as much is found out in ten seconds."""
 
@@ -28,7 +31,9 @@ _NS_PER_S = 1e9
 
 
 class Throttle:
-    """What one client remembers of one server; safe to share between threads.
+    """What one client remembers of one server and feature service; safe to share between threads.
+
+    A service may have a limit of its own, whose refusals say nothing of the others.
 
     Args:
         clock: by which memory fades.
@@ -51,7 +56,8 @@ class Throttle:
         with self._lock:
             self._fade()
             excess = (self._asked - SLACK * self._answered) / (self._asked + 1)
-            if excess <= 0 or self._random.random() >= excess:
+            is_rare = self._asked - self._answered < REFUSALS_MIN
+            if is_rare or excess <= 0 or self._random.random() >= excess:
                 return
             self._asked += 1
         raise Overloaded(
