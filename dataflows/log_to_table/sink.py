@@ -229,6 +229,7 @@ class _Committer:
         self._shared = shared
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
         self._running: Future[None] | None = None
+        self._is_known = True
         self._places: list[Place] = []
         self._waiting: dict[Place, list[PartitionRows]] = {}
         self._rows_waiting = 0
@@ -278,17 +279,19 @@ class _Committer:
 
     def _commit(self, reads: Mapping[Place, Sequence[PartitionRows]]) -> None:
         """Commit, again and again while the file system does not answer; in the commit thread."""
-        patiently(self._shared, lambda: self._commit_once(reads))
+        patiently(self._shared, lambda: self._commit_once(reads), on_outage=self._look_again)
+
+    def _look_again(self) -> None:
+        """Whether a commit was made is unknown after an outage: the table is looked at before it is tried again."""
+        self._is_known = False
 
     def _commit_once(self, reads: Mapping[Place, Sequence[PartitionRows]]) -> None:
-        """Claim what is new, and commit.
-
-        Whether a commit was made is unknown after an outage. Then the table is looked at first, and the writer skips
-        what is there: retrying never writes a row twice.
-        """
+        """Claim what is new, and commit; the writer skips what is there: retrying never writes a row twice."""
         self._writer.claim(tuple(self._places))
-        if reads:
+        if not self._is_known:
             self._writer.refresh()
+            self._is_known = True
+        if reads:
             ROWS_LOGGED.labels(self._source).inc(self._writer.commit(reads))
             COMMITS_MADE.labels(self._source).inc()
         for topic, partition in reads:

@@ -1,4 +1,4 @@
-"""A log's Delta table at one version: positions, partitions, files; and what delta-rs raises, as this package's errors.
+"""A log's Delta table at one version: positions, partitions, files, and the one way to commit to it.
 
 Positions live in the table's own log, as application transactions: one for each partition of a topic, whose version is
 the partition's next offset. Two commits that both move a partition cannot both be made, whoever makes them.
@@ -349,7 +349,7 @@ def _check_is_log(table: LogTable) -> None:
     if PARTITIONS_PROPERTY not in table.properties:
         raise InvalidRequest(
             f'the Delta table "{table.place.uri}" is not an event log',
-            hint="`featurestore history --events` takes any Delta table",
+            hint="`featurestore history --event-log SOURCE=PATH` takes any Delta table",
         )
     features = frozenset(table.delta.protocol().reader_features or ())
     if features - _READER_FEATURES:
