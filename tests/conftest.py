@@ -20,6 +20,7 @@ from featurestore.testing.servers import (
     redis_cluster,
     redis_server,
 )
+from tests.offline.event_log.s3_server import ENVIRONMENT, S3Server, s3_server
 
 # How long an example takes says something about the machine, and nothing about the code.
 settings.register_profile("featurestore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -70,3 +71,18 @@ def kafka() -> Iterator[KafkaBroker]:
 def port() -> int:
     """A free TCP port on the loopback interface."""
     return free_port()
+
+
+@pytest.fixture(scope="session")
+def _session_s3() -> Iterator[S3Server]:
+    """One S3 for all tests."""
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture
+def s3(_session_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """That S3, with keys as a user's environment has them; processes inherit them."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return _session_s3

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featurestore.online.probe import LOOPBACK, free_port
+from featurestore.testing.servers.maven import cached_jars, fetch_jars
 from featurestore.testing.servers.process import ServerDidNotStart, ServerProcess, on_free_ports, server_directory
 
 KAFKA_VERSION = "4.1.1"
@@ -26,30 +26,12 @@ KAFKA_VERSION = "4.1.1"
 LIBS_VARIABLE = "FEATURESTORE_KAFKA_LIBS"
 """Environment variable: directory that holds Kafka's jars."""
 
-CACHE_VARIABLE = "FEATURESTORE_CACHE"
-"""Environment variable: where fetched jars are kept; default is .cache of the working directory."""
-
 START_TIMEOUT_S = 120.0
 """After kill -9 the broker first recovers its log segments."""
 
 PRODUCE_TIMEOUT_S = 60.0
 
 _HEAP = "-Xmx768m"
-
-_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>featurestore.testing</groupId>
-  <artifactId>kafka-libs</artifactId>
-  <version>1</version>
-  <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
-      <version>{KAFKA_VERSION}</version>
-    </dependency>
-  </dependencies>
-</project>
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +149,7 @@ def kafka_missing() -> str | None:
     """Why no broker can run here, as a sentence with a remedy; None when one can."""
     if shutil.which("java") is None:
         return "Apache Kafka needs Java 17 or newer: install openjdk-17-jre-headless"
-    if LIBS_VARIABLE in os.environ or _cached_libs().is_dir() or shutil.which("mvn") is not None:
+    if LIBS_VARIABLE in os.environ or cached_jars("kafka", KAFKA_VERSION).is_dir() or shutil.which("mvn") is not None:
         return None
     return f"Apache Kafka's jars are fetched by Maven: install maven, or set {LIBS_VARIABLE} to a directory of them"
 
@@ -183,28 +165,7 @@ def kafka_libs() -> Path:
         raise ServerDidNotStart(missing)
     if LIBS_VARIABLE in os.environ:
         return Path(os.environ[LIBS_VARIABLE])
-    libs = _cached_libs()
-    libs.parent.mkdir(parents=True, exist_ok=True)
-    with open(libs.parent / f"{libs.name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not libs.is_dir():
-            _fetch(libs)
-    return libs
-
-
-def _cached_libs() -> Path:
-    return Path(os.environ.get(CACHE_VARIABLE, ".cache")).resolve() / f"kafka-{KAFKA_VERSION}"
-
-
-def _fetch(libs: Path) -> None:
-    """Let Maven copy Kafka and what it needs; the directory appears only when it is complete."""
-    with tempfile.TemporaryDirectory(dir=libs.parent) as scratch:
-        (Path(scratch) / "pom.xml").write_text(_POM)
-        goal = ("dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory=libs")
-        maven = subprocess.run(("mvn", "-B", "-q", *goal), cwd=scratch, capture_output=True, text=True, check=False)
-        if maven.returncode != 0:
-            raise ServerDidNotStart(f"Maven could not fetch Apache Kafka {KAFKA_VERSION}\n{maven.stdout[-2000:]}")
-        (Path(scratch) / "libs").rename(libs)
+    return fetch_jars("kafka", "org.apache.kafka:kafka_2.13", KAFKA_VERSION)
 
 
 def _format_storage(libs: Path, properties: Path) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from featurestore.cli.main import main
 from featurestore.core.spec import RepoSpec
@@ -20,55 +19,41 @@ from tests.dataflows.log_to_table.test_flow import sound_offsets
 from tests.dataflows.log_to_table.test_history import labels_of
 from tests.dataflows.payments import PROJECT, TOPIC, make_payments
 from tests.dataflows.stream_process import ROOT
-from tests.offline.event_log.s3_server import ENVIRONMENT, S3Server, s3_server
+from tests.offline.event_log.s3_server import S3Server
 
 FLOW = ("-m", "dataflows.log_to_table")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    """One S3 for all tests."""
-    with s3_server() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a user's environment has them, and the processes inherit them."""
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-
-
 def test_the_stream_logs_to_an_s3_and_the_commands_look_after_it(
-    start_stream: StartStream, server: S3Server, tmp_path: Path
+    start_stream: StartStream, s3: S3Server, tmp_path: Path
 ) -> None:
     """Every record once, also after a restart; shown, merged and cut off by the commands that serve a disk."""
-    root = server.uri("kept")
+    root = s3.uri("kept")
     first, second = make_payments(1_500, seed=81), make_payments(500, seed=82, first=1_500)
     for part in (first, second):
         part.append_to(tmp_path / "events")
         run = start_stream(*_logging(tmp_path, root), program=FLOW)
         assert run.wait() == 0, run.output
 
-    assert _logged(server.uri(f"kept/{TOPIC}")) == sound_offsets(first, second)
+    assert _logged(s3.uri(f"kept/{TOPIC}")) == sound_offsets(first, second)
     shown = _command("show", root)
     assert f"{len(sound_offsets(first, second)):,} rows" in shown
     assert f"{TOPIC}[0]  next offset" in shown
     assert "files became 1" in _command("compact", root, "--full")
     assert "nothing to merge" in _command("compact", root, "--full")
-    assert _logged(server.uri(f"kept/{TOPIC}")) == sound_offsets(first, second)
+    assert _logged(s3.uri(f"kept/{TOPIC}")) == sound_offsets(first, second)
     assert f"{TOPIC}  dropped 2026-09-" in _command("retain", root, "--days", "1")
     assert "0 rows" in _command("show", root)
 
 
 def test_a_training_set_is_that_of_a_log_on_a_disk(
-    start_stream: StartStream, server: S3Server, registry: Path, tmp_path: Path
+    start_stream: StartStream, s3: S3Server, registry: Path, tmp_path: Path
 ) -> None:
     """Every feature, every row."""
     payments, found, repo = make_payments(1_500, seed=83), [], read_registry(registry, project=PROJECT)
     payments.append_to(tmp_path / "events")
     labels = labels_of(payments)
-    for root in (str(tmp_path / "event_log"), server.uri("history")):
+    for root in (str(tmp_path / "event_log"), s3.uri("history")):
         run = start_stream(*_logging(tmp_path, root), program=FLOW)
         assert run.wait() == 0, run.output
         found.append(_history(labels, repo, registry, tmp_path, root))

@@ -9,9 +9,7 @@ The process executes what it is sent, with `spark` as a session; the jars come f
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +21,7 @@ from typing import IO
 
 import pyarrow as pa
 
-from featurestore.testing.servers.kafka import CACHE_VARIABLE
+from featurestore.testing.servers.maven import cached_jars, fetch_jars
 from featurestore.testing.servers.process import ServerDidNotStart
 
 DELTA_VERSION = "4.3.1"
@@ -54,20 +52,6 @@ REFUSAL_CHARACTERS = 1_500
 """Of what Spark says; behind that are hundreds of lines of its own calls."""
 
 _ANSWER = "answer: "
-_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>featurestore.testing</groupId>
-  <artifactId>delta-libs</artifactId>
-  <version>1</version>
-  <dependencies>
-    <dependency>
-      <groupId>io.delta</groupId>
-      <artifactId>delta-spark_2.13</artifactId>
-      <version>{DELTA_VERSION}</version>
-    </dependency>
-  </dependencies>
-</project>
-"""
 
 
 class SparkRefused(AssertionError):
@@ -154,13 +138,9 @@ def delta_jars_missing() -> str | None:
     """Why Spark cannot read Delta tables here, as a sentence with a remedy; None when it can."""
     if shutil.which("java") is None:
         return "Spark needs Java 17 or newer: install openjdk-17-jre-headless"
-    if _cached_jars().is_dir() or shutil.which("mvn") is not None:
+    if cached_jars("delta-spark", DELTA_VERSION).is_dir() or shutil.which("mvn") is not None:
         return None
     return "Delta's jars for Spark are fetched by Maven: install maven"
-
-
-def _cached_jars() -> Path:
-    return Path(os.environ.get(CACHE_VARIABLE, ROOT / ".cache")).resolve() / f"delta-spark-{DELTA_VERSION}"
 
 
 def _delta_jars() -> Path:
@@ -172,25 +152,7 @@ def _delta_jars() -> Path:
     missing = delta_jars_missing()
     if missing is not None:
         raise ServerDidNotStart(missing)
-    jars = _cached_jars()
-    jars.parent.mkdir(parents=True, exist_ok=True)
-    with open(jars.parent / f"{jars.name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not jars.is_dir():
-            _fetch(jars)
-    return jars
-
-
-def _fetch(jars: Path) -> None:
-    """Let Maven copy them; the directory appears only when it is complete."""
-    with tempfile.TemporaryDirectory(dir=jars.parent) as scratch:
-        (Path(scratch) / "pom.xml").write_text(_POM)
-        wanted = ("-DincludeScope=runtime", f"-DincludeGroupIds={GROUPS}", "-DoutputDirectory=jars")
-        command = ("mvn", "-B", "-q", "dependency:copy-dependencies", *wanted)
-        maven = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
-        if maven.returncode != 0:
-            raise ServerDidNotStart(f"Maven could not fetch Delta {DELTA_VERSION} for Spark\n{maven.stdout[-2000:]}")
-        (Path(scratch) / "jars").rename(jars)
+    return fetch_jars("delta-spark", "io.delta:delta-spark_2.13", DELTA_VERSION, groups=GROUPS)
 
 
 def _serve(jars: str, directory: str, requests: IO[str]) -> None:

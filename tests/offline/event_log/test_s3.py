@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -33,30 +33,16 @@ from tests.offline.event_log.event_logs import (
     rows_up_to,
     write_commits,
 )
-from tests.offline.event_log.s3_server import ENVIRONMENT, LOSE, STRIP, S3Server, network, s3_server
+from tests.offline.event_log.s3_server import LOSE, STRIP, S3Server, network, s3_server
 
 ENDS = (40, 90, 150)
 PLACES = ["partition", "offset"]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    """One S3 for all tests; each has a path of its own."""
-    with s3_server() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a user's environment has them."""
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-
-
 @pytest.fixture
-def uri(server: S3Server, request: pytest.FixtureRequest) -> str:
+def uri(s3: S3Server, request: pytest.FixtureRequest) -> str:
     """Where a log of the test's own can be."""
-    return server.uri(f"{request.node.name}/payments")
+    return s3.uri(f"{request.node.name}/payments")
 
 
 def test_a_log_is_the_same_as_on_a_disk(uri: str, tmp_path: Path) -> None:
@@ -123,11 +109,11 @@ def test_one_of_two_writers_of_a_partition_wins(uri: str) -> None:
     assert rows_up_to(end + 10) == offsets_of(EventLog(uri).scan(PLACES))
 
 
-def test_a_commit_whose_answer_is_lost_is_made_once(server: S3Server, uri: str, request: pytest.FixtureRequest) -> None:
+def test_a_commit_whose_answer_is_lost_is_made_once(s3: S3Server, uri: str, request: pytest.FixtureRequest) -> None:
     """Every other answer; the writer finds its rows there, and goes on."""
     write_commits(uri, [10])
-    with network(server, LOSE) as port:
-        place = place_of(server.uri(f"{request.node.name}/payments", port=port))
+    with network(s3, LOSE) as port:
+        place = place_of(s3.uri(f"{request.node.name}/payments", port=port))
         writer = LogWriter(place, SCHEMA)
         _again(partial(writer.claim, [(TOPIC, 0)]))
         for begin in range(10, 60, 10):
@@ -136,7 +122,7 @@ def test_a_commit_whose_answer_is_lost_is_made_once(server: S3Server, uri: str, 
     assert rows_up_to(60) == offsets_of(EventLog(uri).scan(PLACES))
 
 
-def test_files_are_merged_and_dates_dropped(server: S3Server, uri: str, request: pytest.FixtureRequest) -> None:
+def test_files_are_merged_and_dates_dropped(s3: S3Server, uri: str, request: pytest.FixtureRequest) -> None:
     """Rows, order and positions stay; a reader of the version before reads on; nothing young is deleted."""
     write_commits(uri, ENDS)
     before = EventLog(uri)
@@ -152,7 +138,7 @@ def test_files_are_merged_and_dates_dropped(server: S3Server, uri: str, request:
     assert [event_date_of(BEGIN_MS + DAY_MS)] == after.dates() == [after.kept_from]
     assert {(TOPIC, 0): 150} == after.positions()
     assert rows.equals(_scanned(before))
-    files = [key for key in server.keys(f"{request.node.name}/payments") if key.startswith("event_date=")]
+    files = [key for key in s3.keys(f"{request.node.name}/payments") if key.startswith("event_date=")]
     assert 2 * (len(ENDS) + 1) == len(files)
 
 
@@ -165,9 +151,7 @@ def test_others_read_it_with_the_same_settings(uri: str) -> None:
     assert list(range(150)) == sorted(table["offset"].to_pylist())
 
 
-def test_a_store_that_does_not_answer_is_waited_for(
-    server: S3Server, uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_does_not_answer_is_waited_for(s3: S3Server, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it stands still commits and reads are Unavailable; then the same writer goes on."""
     monkeypatch.setattr(
         "featurestore.offline.event_log.address._PATIENCE",
@@ -177,7 +161,7 @@ def test_a_store_that_does_not_answer_is_waited_for(
     monkeypatch.setattr("featurestore.offline.event_log.address._S3_ATTEMPTS", 1)
     writer = open_writer(place_of(uri), 0)
     writer.commit({(TOPIC, 0): [read_of(0, 30)]})
-    server.process.pause()
+    s3.process.pause()
     try:
         with pytest.raises(Unavailable):
             writer.commit({(TOPIC, 0): [read_of(30, 60)]})
@@ -186,16 +170,16 @@ def test_a_store_that_does_not_answer_is_waited_for(
         with pytest.raises(Unavailable):
             EventLog(uri)
     finally:
-        server.process.resume()
+        s3.process.resume()
     writer.refresh()
     writer.commit({(TOPIC, 0): [read_of(30, 60)]})
 
     assert rows_up_to(60) == offsets_of(EventLog(uri).scan(PLACES))
 
 
-def test_an_address_where_nobody_listens_is_unavailable(server: S3Server) -> None:
+def test_an_address_where_nobody_listens_is_unavailable(s3: S3Server) -> None:
     """Writing and reading; the address is named."""
-    nowhere = server.uri("nobody/payments", port=free_port())
+    nowhere = s3.uri("nobody/payments", port=free_port())
 
     with pytest.raises(Unavailable, match="nobody/payments"):
         EventLog(nowhere)
@@ -203,14 +187,14 @@ def test_an_address_where_nobody_listens_is_unavailable(server: S3Server) -> Non
         open_writer(place_of(nowhere), 0)
 
 
-def test_a_log_that_is_not_there_is_named(server: S3Server, uri: str) -> None:
+def test_a_log_that_is_not_there_is_named(s3: S3Server, uri: str) -> None:
     """It is not made by reading it, and a bucket that does not exist is not an empty log."""
     with pytest.raises(InvalidRequest, match="there is no event log"):
         EventLog(uri)
     with pytest.raises((InvalidRequest, Unavailable), match="NoSuchBucket"):
-        EventLog(server.uri("payments", bucket="not-there"))
+        EventLog(s3.uri("payments", bucket="not-there"))
     with pytest.raises((InvalidRequest, Unavailable), match="NoSuchBucket"):
-        open_writer(place_of(server.uri("payments", bucket="not-there")), 0)
+        open_writer(place_of(s3.uri("payments", bucket="not-there")), 0)
 
 
 def test_a_setting_that_loses_commits_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,11 +209,11 @@ def test_a_setting_that_loses_commits_is_refused(uri: str, monkeypatch: pytest.M
         open_writer(place_of(uri), 0)
 
 
-def test_a_store_that_ignores_conditions_is_refused(server: S3Server, uri: str, request: pytest.FixtureRequest) -> None:
+def test_a_store_that_ignores_conditions_is_refused(s3: S3Server, uri: str, request: pytest.FixtureRequest) -> None:
     """There two commits can both be the same version; the first claim finds out."""
     write_commits(uri, ENDS)
-    with network(server, STRIP) as port:
-        place = place_of(server.uri(f"{request.node.name}/payments", port=port))
+    with network(s3, STRIP) as port:
+        place = place_of(s3.uri(f"{request.node.name}/payments", port=port))
         assert [True, True] in [_made_together(place) for _ in range(10)]
 
         with pytest.raises(InvalidRequest, match="does not keep conditional puts"):
@@ -267,7 +251,8 @@ def test_a_store_is_asked_at_a_writers_first_claim_alone(
     assert [False, True] == sorted(_made_together(place_of(uri)))
 
 
-def test_keys_that_are_not_known_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("s3")
+def test_keys_that_are_not_known_are_refused() -> None:
     """With what the store says; nothing is taken for an empty log."""
     with s3_server(checks_keys=True) as guarded:
         uri = guarded.uri("payments")
