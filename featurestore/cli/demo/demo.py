@@ -22,6 +22,7 @@ from featurestore.cli.demo.summary import Line, Summary
 from featurestore.cli.generations.status import log_ends
 from featurestore.cli.settings import load_settings
 from featurestore.clock import Clock, SystemClock
+from featurestore.errors import redacted
 from featurestore.online.read.store_status import StoreOverview, look_over
 from featurestore.online.redis.store import connect
 from featurestore.online.store import OnlineStore
@@ -139,7 +140,7 @@ class _Demo:
         parts.finish(apply)
         self._screen.step("apply", f"feature repo registered: {_last_line(apply).partition(',')[0]}")
         url = parts.start_store()
-        self._screen.step("store", f"embedded Valkey on {url}")
+        self._screen.step("store", f"embedded Valkey on {redacted(url)}")
         return connect(url)
 
     def _serve_and_catch_up(self, store: OnlineStore) -> tuple[str, ServerProcess, ServerProcess, float]:

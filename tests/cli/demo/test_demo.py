@@ -82,6 +82,7 @@ def test_the_demo_shows_the_whole_loop_and_leaves_nothing(tmp_path: Path) -> Non
     assert re.match(r"\d+ of \d+ payments flagged", figures["suspicious"])
     assert figures["dead letters"] == "3 for 3 records broken on purpose: undecodable 3"
     assert figures["recount"].startswith("300 of 300 cards")
+    assert not re.search(r"redis://\S*@", output), "the store's password is on the screen"
     assert demo.left_behind() == []
 
 
