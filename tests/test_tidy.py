@@ -63,7 +63,7 @@ QUANTITY = re.compile(r"(^|_)(timeout|interval|latency|duration|delay|elapsed|re
 
 UNFINISHED = re.compile(r"\b(FIXME|TODO|XXX|HACK|WIP)\b")
 SUPPRESSION = re.compile(r"#\s*type:\s*ignore(?!\[[a-z-]+(,\s*[a-z-]+)*\]  # \S)")
-MACHINE_PATH = re.compile(r"(/work/|/root/|/home/[a-z])")
+MACHINE_PATH = re.compile(r"/(?:work|root|home)/[a-z.]")
 
 PLAIN_SUFFIXES = {".py", ".toml", ".yml", ".yaml", ".md", ".txt", ".proto", ".sh"}
 PLAIN_NAMES = {"Makefile", "Dockerfile", "run"}
