@@ -17,7 +17,7 @@ from dataflows.settings import OPTIONS, Option, is_set
 from featurestore.cli import main, settings
 from featurestore.errors import TRACEBACK_VARIABLE
 from featurestore.online.embedded import DATA_DIR_VARIABLE
-from featurestore.testing.servers import kafka, redis
+from featurestore.testing.servers import kafka, maven, redis
 from scripts.reference.markdown import filled, part_default, sentence, table
 
 TEMPLATE = "commands.md.template"
@@ -102,7 +102,7 @@ OTHER_VARIABLES: Mapping[str, tuple[str, str]] = {
         "Directory of Kafka's jars, for `featurestore.testing.servers.kafka_broker`",
         "fetched by Maven",
     ),
-    kafka.CACHE_VARIABLE: ("Where `kafka_broker` keeps the jars that it fetched", "`.cache`"),
+    maven.CACHE_VARIABLE: ("Where `kafka_broker` keeps the jars that it fetched", "`.cache`"),
     "PYSPARK_PYTHON": ("Interpreter of Spark's workers, for `history --engine spark`", "that of the command"),
 }
 """Variables without an option: meaning, and what holds without them."""
