@@ -10,7 +10,19 @@ from pathlib import Path
 
 from benchmarks import machine, render
 from benchmarks.scenario import Result, Run, Scenario, Size
-from benchmarks.scenarios import algebra, core, event_log, freshness, growth, history, ingest, lookup, overload, size
+from benchmarks.scenarios import (
+    algebra,
+    core,
+    event_log,
+    freshness,
+    growth,
+    history,
+    ingest,
+    lookup,
+    many_views,
+    overload,
+    size,
+)
 
 SCENARIOS: Mapping[str, Scenario] = {
     "core": core.run,
@@ -23,6 +35,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "overload": overload.run,
     "ingest": ingest.run,
     "freshness": freshness.run,
+    "many_views": many_views.run,
 }
 """Permanent ids, in the order in which they run."""
 

@@ -197,7 +197,7 @@ class _Lanes:
                 if writer.has_gone_back:
                     # Now, and not with the next batch: none may come.
                     raise StoreRolledBack(
-                        f'the online store went back in time at feature view "{generation.view.name}"',
+                        f"the online store went back in time at {generation.view.title}",
                         detail="Its lanes are behind what was read.",
                         hint="the stream reads again from the store's own positions",
                     )

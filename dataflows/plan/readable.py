@@ -62,7 +62,7 @@ def readable_generations(
             stopped[one] = lost
     for one in sorted(stopped, key=lambda generation: generation.state is not GenerationState.FILLING):
         error = stopped[one]
-        name = f'feature view "{one.view.name}" generation {one.number}'
+        name = f"{one.view.title} generation {one.number}"
         if one.state is GenerationState.FILLING:
             store.park(one)
             _logger.error(

@@ -30,6 +30,7 @@ from featurestore.core.windows.durations import format_duration
 from featurestore.errors import EventsLost, InvalidRequest, InvariantBroken, StoreMismatch, Unavailable
 from featurestore.online.eviction import refuse_eviction
 from featurestore.online.generation import Generation, GenerationDamaged, GenerationState
+from featurestore.online.registration import takes_a_place
 from featurestore.wire.store_layout import smallest_positions
 
 BEHIND_RECORDS_MAX = 200_000
@@ -78,7 +79,9 @@ class StreamPlan:
     Attributes:
         live, catch_up: the stages.
         lane_count: lanes of the store.
-        views: names of the views that the plan is for.
+        views: what the plan is for.
+        names: of what is fed of them: views that are stored by themselves, and storage groups.
+        are_current: whether the views are what is registered.
         fed: what there was to feed when the plan was made, of all views of the store.
         ends: where the log ended when the plan was made, of partitions to catch up with that no live generation has
             read.
@@ -87,7 +90,9 @@ class StreamPlan:
     live: Stage
     catch_up: Stage
     lane_count: int
-    views: frozenset[str]
+    views: tuple[ViewSpec, ...]
+    names: frozenset[str]
+    are_current: bool
     fed: frozenset[FedGeneration]
     ends: Mapping[tuple[str, int], int]
 
@@ -115,10 +120,8 @@ def make_stream_plan(
         StoreMismatch: the store evicts keys.
     """
     store.require_usable()
-    names = frozenset(view.name for view in views)
     while True:
-        if are_current:
-            store.register(views)
+        names = store.register(views) if are_current else store.fed_names(views)
         try:
             for one in store.generations():
                 if one.view.name in names and not one.is_opened:
@@ -141,7 +144,9 @@ def make_stream_plan(
         live=Stage("live", live, _starts(live, lanes, log), positions),
         catch_up=Stage("catch_up", catch_up, catch_up_starts, positions),
         lane_count=store.lane_count,
-        views=names,
+        views=tuple(views),
+        names=names,
+        are_current=are_current,
         fed=_fed(one for one in found if one not in parked),
         ends=_ends(catch_up_starts, [positions[_identity(generation)] for generation in live], log),
     )
@@ -284,6 +289,7 @@ class PlanWatch:
         if now_ns >= self._next_partition_check_ns:
             self._next_partition_check_ns = now_ns + PARTITION_WATCH_INTERVAL_MS * NS_PER_MS
             self._look_for_partitions()
+            self._look_for_merges()
             self._look_at_memory()
 
     def _look_at_memory(self) -> None:
@@ -319,9 +325,10 @@ class PlanWatch:
                     except InvalidRequest as error:  # it was retired since the last look; the next one plans again
                         _logger.warning("%s", error.message)
                         continue
-                _logger.info('feature view "%s" generation %d has caught up and serves', *identity)
+                title = generation.view.title
+                _logger.info("%s generation %d has caught up and serves", title, generation.number)
                 if self._may_replan:
-                    self._conductor.end(RunOutcome.REBUILD, f'feature view "{identity[0]}" has caught up')
+                    self._conductor.end(RunOutcome.REBUILD, f"{title} has caught up")
             topics = generation.view.source.topics
             # A live generation that has just begun with a topic is behind the end.
             self._targets[identity] = {**_furthest(live, topics), **_furthest([self._plan.ends], topics)}
@@ -332,7 +339,9 @@ class PlanWatch:
         Readers would get smaller values for a changed definition, or for a damaged store. So it waits until the log
         reaches back far enough, until it has filled for so long itself, or until the history is bootstrapped.
         """
-        if generation.number == 1 or generation.is_bootstrapped or generation.state is not GenerationState.FILLING:
+        if generation.is_bootstrapped or generation.state is not GenerationState.FILLING:
+            return False
+        if generation.number == 1 and not takes_a_place(self._store.known(), generation):
             return False
         view, identity, now_ns = generation.view, _identity(generation), self._clock.monotonic_ns()
         if now_ns < self._next_history_check_ns.get(identity, now_ns):
@@ -353,9 +362,10 @@ class PlanWatch:
             return False
         if identity not in self._next_history_check_ns:
             _logger.warning(
-                'feature view "%s" generation %d has read what there is, and waits: topic "%s" does not hold all '
+                '%s generation %d has read what there is, and waits: topic "%s" does not hold all '
                 "events%s any more; run `featurestore bootstrap %s`",
-                *identity,
+                view.title,
+                generation.number,
                 short[0],
                 "" if kept_ms is None else f" of the last {format_duration(kept_ms)}",
                 view.name,
@@ -368,7 +378,7 @@ class PlanWatch:
         known = self._store.known()
         fed = _fed(one for of_view in known.values() for one in of_view if one.state.is_fed)
         # A store that was emptied knows no view, which looks like nothing to feed.
-        changed = {view for view, *_ in fed ^ self._plan.fed} | (self._plan.views - set(known))
+        changed = {view for view, *_ in fed ^ self._plan.fed} | (self._plan.names - set(known))
         if not changed or self._is_outdated:
             return
         self._is_outdated = True
@@ -376,6 +386,13 @@ class PlanWatch:
         _logger.info("generations of feature view %s have changed", views)
         if self._may_replan:
             self._conductor.end(RunOutcome.REBUILD, f"generations of feature view {views} have changed")
+
+    def _look_for_merges(self) -> None:
+        """Plan again when views that are stored by themselves are to be stored together with others."""
+        due = self._store.due_merges(self._store.known(), self._plan.views) if self._plan.are_current else ()
+        if due and self._may_replan:
+            _logger.info("storage group %s fills anew, with all its views", ", ".join(f'"{name}"' for name in due))
+            self._conductor.end(RunOutcome.REBUILD, "views are to be stored together")
 
     def _look_for_partitions(self) -> None:
         """Plan again when a topic has got more partitions."""

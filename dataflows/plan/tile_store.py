@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import CorruptData
 from featurestore.online.eviction import StoreMemory, refuse_eviction
-from featurestore.online.generation import Generation, GenerationDamaged, GenerationState
+from featurestore.online.generation import Generation, GenerationDamaged
 from featurestore.online.generation_catalog import GenerationCatalog
+from featurestore.online.registration import MERGE_AFTER_MS, due_merges, fed_names, register_views
 from featurestore.online.store import OnlineStore
 from featurestore.online.write.lanes import open_lanes
 from featurestore.online.write.writer import ViewWriter
@@ -48,8 +49,20 @@ class TileStore(Protocol):
         """Memory of the store's servers, and whether they evict; None where that may not be seen."""
         ...
 
-    def register(self, views: Iterable[ViewSpec]) -> None:
-        """Make sure that every view has a generation of this definition, and that no other view is fed or served."""
+    def register(self, views: Sequence[ViewSpec]) -> frozenset[str]:
+        """Make sure that every view has a generation of this definition, and that no other view is fed or served.
+
+        Returns:
+            Names of what is to be fed: views, and storage groups of several.
+        """
+        ...
+
+    def fed_names(self, views: Sequence[ViewSpec]) -> frozenset[str]:
+        """Names of all that is fed of some views, which may be outdated."""
+        ...
+
+    def due_merges(self, known: Mapping[str, Sequence[Generation]], views: Sequence[ViewSpec]) -> Sequence[str]:
+        """Names of the storage groups that are to fill anew, with views that are stored by themselves until now."""
         ...
 
     def generations(self) -> list[Generation]:
@@ -116,9 +129,11 @@ class OnlineTileStore:
         store: the connection.
         project: Feast project.
         clock: processing time.
+        merge_after_ms: how long a view is stored by itself before its storage group takes it in.
     """
 
-    def __init__(self, store: OnlineStore, project: str, clock: Clock) -> None:
+    def __init__(self, store: OnlineStore, project: str, clock: Clock, *, merge_after_ms: int = MERGE_AFTER_MS) -> None:
+        self._merge_after_ms = merge_after_ms
         self._store = store
         self._catalog = GenerationCatalog(store, project)
         self._clock = clock
@@ -140,16 +155,17 @@ class OnlineTileStore:
         """Memory of the store's servers, and whether they evict; None where that may not be seen."""
         return self._store.memory()
 
-    def register(self, views: Iterable[ViewSpec]) -> None:
+    def register(self, views: Sequence[ViewSpec]) -> frozenset[str]:
         """Make sure that every view has a generation of this definition, and that no other view is fed or served."""
-        registered = set()
-        for view in views:
-            self._catalog.register(view, fills_first=True)
-            registered.add(view.name)
-        for name, generations in self._catalog.all().items():
-            if name not in registered and any(one.state is not GenerationState.RETIRED for one in generations):
-                _logger.info('feature view "%s" is not registered any more: it is retired', name)
-                self._catalog.retire(name)
+        return register_views(self._catalog, views, self._clock.now_ms(), merge_after_ms=self._merge_after_ms)
+
+    def fed_names(self, views: Sequence[ViewSpec]) -> frozenset[str]:
+        """Names of all that is fed of some views, which may be outdated."""
+        return fed_names(self._catalog.all(), views)
+
+    def due_merges(self, known: Mapping[str, Sequence[Generation]], views: Sequence[ViewSpec]) -> Sequence[str]:
+        """Names of the storage groups that are to fill anew."""
+        return due_merges(known, views, self._clock.now_ms(), self._merge_after_ms)
 
     def generations(self) -> list[Generation]:
         """Serving and filling generations of all views, by view and number."""

@@ -254,8 +254,26 @@ class SourceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberSpec:
+    """A view that a storage group answers for: all of it that it does not share with the others.
+
+    Attributes:
+        name, features, retention_ms, lookback_ms, where, derived: as in `ViewSpec`.
+        definition_hash: see `wire.codecs.view_json.definition_hash`.
+    """
+
+    name: str
+    definition_hash: str
+    features: tuple[FeatureSpec, ...]
+    retention_ms: int | None
+    lookback_ms: int
+    where: str = ""
+    derived: tuple[ComputedColumn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ViewSpec:
-    """One stream feature view: what is kept per entity key.
+    """One stream feature view: what is kept per entity key. Or several that are kept together: a storage group.
 
     Attributes:
         name: the Feast view's name.
@@ -267,6 +285,8 @@ class ViewSpec:
         where: canonical SQL condition; events for which it is not true are none of the view's. Empty: all are.
         undo: canonical SQL condition; events for which it is true take back what an equal event added. Empty: none do.
         derived: features computed from the others when they are read, names unique among all.
+        members: of a storage group, the views that it answers for; see `definitions.storage_groups`.
+        is_apart: its author wants it in no storage group; not part of what the view means.
     """
 
     name: str
@@ -278,6 +298,13 @@ class ViewSpec:
     where: str = ""
     undo: str = ""
     derived: tuple[ComputedColumn, ...] = ()
+    members: tuple[MemberSpec, ...] = ()
+    is_apart: bool = False
+
+    @property
+    def title(self) -> str:
+        """What it is, and its name, for messages."""
+        return f'{"storage group" if self.members else "feature view"} "{self.name}"'
 
     @property
     def answers(self) -> tuple[Column, ...]:

@@ -57,7 +57,7 @@ from featurestore.definitions.compile.source import (
     TOPIC_TAG_PREFIX,
     topic_text,
 )
-from featurestore.definitions.compile.view import LOOKBACK_TAG
+from featurestore.definitions.compile.view import LOOKBACK_TAG, STORAGE_TAG
 from featurestore.definitions.compile.window import HOP_TAG, LIFETIME, OFFSET_TAG, SERIES_TAG
 from featurestore.definitions.problems import MISTAKE_TAG, Place, ProblemList
 from featurestore.definitions.source_schema import COLUMN_TYPES, format_source_schema, parse_source_schema
@@ -180,6 +180,7 @@ def stream_view(
     lookback: str = "",
     where: str = "",
     undo: str = "",
+    storage: str = "",
     tags: Mapping[str, str] | None = None,
     description: str = "",
     owner: str = "",
@@ -199,6 +200,8 @@ def stream_view(
         lookback: how far before an entity's newest event an `as_of` read stays exact; default "1m".
         where: SQL condition over the source's columns; other events are none of the view's.
         undo: SQL condition; events for which it is true take back what an equal event added.
+        storage: "own" keeps the view out of the storage group of its source and join keys: for one that is heavy, or
+            an experiment.
         tags: kept beside those that are set here, as in Feast.
         description: as in Feast.
         owner: as in Feast.
@@ -212,7 +215,8 @@ def stream_view(
     windowed = [feature for feature in features if isinstance(feature, WindowedFeature)]
     types = {feature.name: _output_type(feature, columns) for feature in windowed}
     derived = [_derived_field(feature, types) for feature in features if isinstance(feature, DerivedFeature)]
-    own_tags = {LOOKBACK_TAG: lookback, WHERE_TAG: where, UNDO_TAG: undo, MISTAKE_TAG: "\n".join(mistakes)}
+    own_tags = {LOOKBACK_TAG: lookback, WHERE_TAG: where, UNDO_TAG: undo, STORAGE_TAG: storage}
+    own_tags[MISTAKE_TAG] = "\n".join(mistakes)
     with warnings.catch_warnings():
         # Feast calls stream views experimental, once a view.
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -92,7 +92,7 @@ class GenerationDamaged(StoreRolledBack):
 
     def __init__(self, generation: Generation, what: str, *, detail: str = "") -> None:
         super().__init__(
-            f'feature view "{generation.view.name}" generation {generation.number} is damaged: {what}',
+            f"{generation.view.title} generation {generation.number} is damaged: {what}",
             detail=detail,
             hint="see that the store does not evict, and that nobody deletes keys; another generation is filled",
         )

@@ -25,6 +25,7 @@ import msgspec
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import CorruptData, InvalidRequest, StoreMismatch
 from featurestore.online.generation import Generation, GenerationState
+from featurestore.online.serving_view import serving_views
 from featurestore.online.store import OnlineStore
 from featurestore.wire.codecs.view_json import LAYOUT_VERSION, definition_hash
 from featurestore.wire.store_layout import (
@@ -155,7 +156,7 @@ class GenerationCatalog:
             found = next((one for one in known if one.number == generation.number), None)
             if found is None or found.state is GenerationState.RETIRED:
                 raise InvalidRequest(
-                    f'generation {generation.number} of feature view "{generation.view.name}" is gone or retired',
+                    f"generation {generation.number} of {generation.view.title} is gone or retired",
                     hint="a newer definition was registered meanwhile; that one is filling now",
                 )
             before = next((one.number for one in known if one.state is GenerationState.SERVING), None)
@@ -196,9 +197,9 @@ class GenerationCatalog:
             known, raw = self._read(generation.view.name)
             found = next((one for one in known if one.number == generation.number), None)
             if found is None or found.state is not GenerationState.BOOTSTRAPPING:
-                name = generation.view.name
+                title = generation.view.title
                 raise InvalidRequest(
-                    f'no bootstrap of generation {generation.number} of feature view "{name}" is under way',
+                    f"no bootstrap of generation {generation.number} of {title} is under way",
                     hint="a newer definition was registered, or another bootstrap begun, meanwhile",
                 )
             ready = replace(found, state=GenerationState.FILLING, is_bootstrapped=True)
@@ -275,6 +276,11 @@ class GenerationCatalog:
     def roll_back(self, view_name: str) -> tuple[Generation, Generation]:
         """Make the generation serve again that served before; the one that serves now is kept, but not fed.
 
+        A view that is stored by itself since its definition changed goes back to its storage group.
+
+        Args:
+            view_name: of a view or a storage group.
+
         Returns:
             The one that serves now, and the one that does not any more. A second call returns to the latter.
 
@@ -283,11 +289,22 @@ class GenerationCatalog:
         """
         while True:
             known, raw = self._read(view_name)
+            group = self._group_of(view_name)
             serving = next((one for one in known if one.state is GenerationState.SERVING), None)
             kept = (GenerationState.RETIRED, GenerationState.ROLLED_BACK)
             back = next(
                 (one for one in known if serving and one.number == serving.replaces and one.state in kept), None
             )
+            if group is not None and serving is None:
+                raise InvalidRequest(
+                    f'feature view "{view_name}" is stored in {group.view.title}',
+                    hint=f'apply its earlier definition, or roll "{group.view.name}" back with all its views',
+                )
+            if serving is not None and back is None and group is not None:
+                away = replace(serving, state=GenerationState.ROLLED_BACK)
+                if self._write(view_name, raw, [away if one is serving else one for one in known]):
+                    return group, away
+                continue
             if serving is None or back is None:
                 raise InvalidRequest(
                     f'feature view "{view_name}" has no earlier generation to return to',
@@ -298,6 +315,12 @@ class GenerationCatalog:
             changed = [serves if one is back else away if one is serving else one for one in known]
             if self._write(view_name, raw, changed):
                 return serves, away
+
+    def _group_of(self, view_name: str) -> Generation | None:
+        """The storage group that answers for a view, or would if the view had no generation of its own."""
+        apart = {name: found for name, found in self.all().items() if name != view_name}
+        serving = serving_views(apart).get(view_name)
+        return None if serving is None else serving.generation
 
     def drop(self, generation: Generation) -> int:
         """Delete the keys of a retired generation and forget it; returns how many keys went.
@@ -310,7 +333,7 @@ class GenerationCatalog:
             found = next((one for one in known if one.number == generation.number), None)
             if found is None or found.state is not GenerationState.RETIRED:
                 raise InvalidRequest(
-                    f'generation {generation.number} of feature view "{generation.view.name}" is not retired',
+                    f"generation {generation.number} of {generation.view.title} is not retired",
                     hint="only what no reader and no writer uses can be dropped",
                 )
             # First of all nothing rolls back to it any more, or a generation without keys could come to serve.

@@ -8,34 +8,44 @@ from typing import cast
 from featurestore.core.lowering.lowering import INT_TYPES
 from featurestore.core.spec import ValueType, ViewSpec
 from featurestore.core.view import ViewAnswer
+from featurestore.online.answer.selection import Asked, Selection
 from featurestore.online.generation import Generation
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
+from featurestore.online.serving_view import ServingView, views_of
 from featurestore.testing.oracle.naive import NaiveAnswer
-from featurestore.wire.codecs.body import decode_entity
 
 AnswerValues = dict[str, NaiveAnswer | None]
 """Feature name -> value; moments are milliseconds, flags 0 and 1."""
 
 
-def stored_answers(reader: Reader, generation: Generation, keys: Sequence[bytes], as_of_ms: int) -> list[AnswerValues]:
+def stored_answers(
+    reader: Reader, stored: Generation | ServingView, keys: Sequence[bytes], as_of_ms: int
+) -> list[AnswerValues]:
     """What lookups of some entities would say, from what the store holds of them.
 
     Args:
         reader: of the store.
-        generation: which one to ask.
+        stored: which view to ask, or the generation of one that is stored by itself.
         keys: canonical entity keys.
         as_of_ms: read time, exclusive.
 
     Raises:
         AsOfTooOld: an entity's tiles cannot answer that read time.
     """
-    compiled = generation.compiled
+    serving = views_of(stored)[0] if isinstance(stored, Generation) else stored
+    selection = all_of(serving)
     found: list[AnswerValues] = []
-    for read in reader.read([EntityRead(generation, key) for key in keys]):
+    for read in reader.read([EntityRead(serving.generation, key) for key in keys]):
         assert isinstance(read, EntityBytes), "a stream view is read as body and head"
-        answer = compiled.answer(decode_entity(compiled, read.body, read.head), as_of_ms)
-        found.append(answer_values(generation.view, answer))
+        answer = selection.answer(selection.decode(read.body, read.head), as_of_ms)
+        found.append(answer_values(serving.view, answer))
     return found
+
+
+def all_of(serving: ServingView) -> Selection:
+    """Reads every feature of a view."""
+    asked = Asked(serving.view, range(len(serving.view.answers)))
+    return Selection(serving.generation.compiled, [asked])
 
 
 def answer_values(view: ViewSpec, answer: ViewAnswer) -> AnswerValues:

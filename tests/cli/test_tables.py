@@ -77,8 +77,11 @@ def test_status_fits_on_80_columns(capsys: Capture) -> None:
     memory = MemoryOverview(1_234_567, False, 12_345, 13_345_678_901)
     partition = PartitionOverview("transactions_of_the_group", 11, 123_456_789_012, 123_456_999_999, 210_987)
     generations = tuple(
-        GenerationOverview(view, 12, state, "1f3a9c2d00ff", False, 256, NOW_MS, 7_200_000, (partition,), memory)
-        for view, state in (("card_at_merchant_activity_hourly", "bootstrapping"), ("short", "rolled_back"))
+        GenerationOverview(view, views, 12, state, "1f3a9c2d00ff", False, 256, NOW_MS, 7_200_000, (partition,), memory)
+        for view, views, state in (
+            ("card_at_merchant_activity_hourly", ("card_at_merchant_activity_hourly",), "bootstrapping"),
+            ("short", tuple(f"card_activity_{number}" for number in range(15)), "rolled_back"),
+        )
     )
     status.show(StoreOverview("payments", 256, NOW_MS, generations, {"merchant_profile": memory}, ("new_view",)))
     lines = capsys.readouterr().out.splitlines()

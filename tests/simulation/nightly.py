@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 from featurestore.testing.simulation import Finding, find, from_text, never_met, run_schedule
 from featurestore.testing.simulation.audit.required import as_table
+from featurestore.testing.simulation.definitions import APART, TOGETHER
 from tests.simulation.stream import DrivenStream, without_threads
 
 COUNT = 10_000
@@ -30,10 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=COUNT, help="schedules")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--schedule", default="", help="a schedule that was printed")
+    parser.add_argument("--together", action="store_true", help="its views are a storage group, as those of odd seeds")
     given = parser.parse_args(arguments)
     if given.schedule:
         with quietly():
-            failure = run_schedule(from_text(given.schedule), DrivenStream).failure
+            failure = run_schedule(
+                from_text(given.schedule), DrivenStream, TOGETHER if given.together else APART
+            ).failure
         print(failure or "nothing is wrong")
         return bool(failure)
     counts, findings = Counter[str](), list[Finding]()

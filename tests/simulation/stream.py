@@ -32,6 +32,7 @@ from featurestore.wire.payloads import DeadLetter
 WRITERS = 2
 RECORDS_MAX = 4
 PATIENCE_SECONDS = 0.3
+MERGE_AFTER_MS = 1_500
 
 
 class _Inline:
@@ -66,7 +67,7 @@ class _CountedStore(OnlineTileStore):
     """Counts what happens to generations."""
 
     def __init__(self, parts: StreamParts) -> None:
-        super().__init__(parts.store, PROJECT, parts.clock)
+        super().__init__(parts.store, PROJECT, parts.clock, merge_after_ms=MERGE_AFTER_MS)
         self._counts = parts.counts
 
     def replace_damaged(self, damage: GenerationDamaged) -> None:

@@ -253,7 +253,7 @@ class PollingReader:
     def _look(self, last: dict[bytes, int]) -> None:
         """Lifetime counts of some cards."""
         served = self._served.current()
-        generation = served.generations["cards"]
+        generation = served.views["cards"].generation
         if generation.number not in self.numbers:
             self.numbers.append(generation.number)
             last.clear()

@@ -9,7 +9,7 @@ generation. See docs/bootstrap.md.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import SourceSpec, ViewSpec
 from featurestore.definitions.problems import suggest
 from featurestore.definitions.registry import read_registry
+from featurestore.definitions.storage_groups import plan_storage
 from featurestore.errors import InvalidRequest
 from featurestore.offline.bootstrap_events import LogEvents, PositionedEvents
 from featurestore.offline.event_log.address import below
@@ -31,6 +32,7 @@ from featurestore.online.embedded import EmbeddedStore
 from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
+from featurestore.online.registration import bootstrap_target
 from featurestore.online.store import OnlineStore
 from featurestore.online.write.bootstrap import LaneReport, fill_lanes, hand_over, missing_lanes
 
@@ -69,22 +71,27 @@ def command(
 ) -> None:
     """Compute the registered definition of VIEW from the event log, or a table like one, into a new generation.
 
+    VIEW is a stream feature view, or a storage group of several. What a group holds is computed with all of it.
+
     Run it beside the stream. Readers see the generation that serves now until the stream has brought the new one up to
     date; `featurestore rollback` returns to the old one. Killed, or run again, it goes on with what is missing.
     """
     # In JSON it is the outcome that is printed; how far it has come is told beside it.
     say = partial(click.echo, err=output == "json")
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
-    spec = _registered(view, settings.registry, settings.project)
+    views = read_registry(settings.registry, project=settings.project).views
     places = event_places([event_log] if event_log else [])
     url = settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure()
     clock = SystemClock()
     store = connect(url, cluster=settings.store.cluster)
     try:
         catalog = GenerationCatalog(store, settings.project)
+        spec = _target(catalog, views, view)
+        if spec.name != view:
+            say(f"{view} is stored in {spec.title}, which is computed with its {len(spec.members)} views")
         log = _log(places, spec.source, repo, clock)
         generation = _begin(catalog, spec, say, is_anew=anew)
-        outcome = {"view": view, "generation": generation.number, "state": str(generation.state), "events": 0}
+        outcome = {"view": spec.name, "generation": generation.number, "state": str(generation.state), "events": 0}
         outcome |= {"event_log": log.uri, "event_log_version": log.version}
         if generation.state is not GenerationState.BOOTSTRAPPING:
             say(f"{_name(generation)} was bootstrapped already and is {generation.state}; --anew begins another")
@@ -101,15 +108,16 @@ def command(
         store.close()
 
 
-def _registered(name: str, registry: str, project: str) -> ViewSpec:
-    """The registered definition of a stream view."""
-    views = {view.name: view for view in read_registry(registry, project=project).views}
-    if name not in views:
+def _target(catalog: GenerationCatalog, views: Sequence[ViewSpec], name: str) -> ViewSpec:
+    """What is to be computed: a stream view as it is registered, or its storage group."""
+    target = bootstrap_target(catalog.all(), views, name)
+    if target is None:
+        known = sorted({*(view.name for view in views), *plan_storage(views).groups})
         raise InvalidRequest(
             f'stream feature view "{name}" is not registered',
-            hint=suggest(name, sorted(views)) or "define it, and run `featurestore apply`",
+            hint=suggest(name, known) or "define it, and run `featurestore apply`",
         )
-    return views[name]
+    return target
 
 
 def _log(places: dict[str, str] | str | None, source: SourceSpec, repo: Path | None, clock: Clock) -> PositionedEvents:

@@ -71,7 +71,9 @@ def _generations(known: dict[str, tuple[Generation, ...]], view: str) -> tuple[G
     from featurestore.definitions.problems import suggest
 
     if view not in known:
-        raise InvalidRequest(f'the online store holds no stream feature view "{view}"', hint=suggest(view, known))
+        raise InvalidRequest(
+            f'the online store holds no stream feature view or storage group "{view}"', hint=suggest(view, known)
+        )
     return known[view]
 
 

@@ -162,6 +162,9 @@ def _show_generations(console: Console, found: StoreOverview) -> None:
             UNKNOWN if memory is None else f"{at_least}{bytes_text(memory.bytes_total)}",
         )
     console.print(table)
+    for one in found.generations:
+        if one.views != (one.view,):
+            console.print(f"{_name(one)} is a storage group of {len(one.views)} views: {', '.join(one.views)}")
     if not all(one.is_registered_definition for one in found.generations):
         console.print("* not the definition that is registered now")
 

@@ -20,9 +20,10 @@ EXIT_CHANGES = 10
 
 @click.command("plan")
 @repo_option
+@click.option("--physical", is_flag=True, help="Show instead which views are stored together, and what that saves.")
 @click.option("--exit-code", is_flag=True, help=f"Exit with {EXIT_CHANGES} when there are changes.")
 @format_option
-def command(repo: Path | None, exit_code: bool, output: str) -> int:
+def command(repo: Path | None, physical: bool, exit_code: bool, output: str) -> int:
     """Compare the repo's definitions, and what else an apply writes, with what is registered; nothing is changed.
 
     A view computes something else when the hash of its definition differs. Every mistake in the repo and in its
@@ -34,6 +35,11 @@ def command(repo: Path | None, exit_code: bool, output: str) -> int:
     settings = load_settings(repo=repo)
     loaded = load_repo(settings.require_repo(), settings.project)
     after = loaded.compile()
+    if physical:
+        from featurestore.cli.repo.physical import show_physical
+
+        show_physical(after.spec.views, output)
+        return 0
     changes = plan_of(loaded, after, settings.registry)
     show_plan(changes, after.notes, output)
     return EXIT_CHANGES if exit_code and not changes.is_empty else 0

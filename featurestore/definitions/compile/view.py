@@ -37,6 +37,10 @@ from featurestore.wire.feast.registry import RegisteredAggregation, RegisteredEn
 LOOKBACK_TAG = "lookback"
 """Tag of a view: how far before an entity's newest event a read stays exact."""
 
+STORAGE_TAG = "storage"
+OWN_STORAGE = "own"
+"""Tag of a view, and its one value: the view is in no storage group."""
+
 ROWS = ("", "*")
 """Columns that mean: count rows."""
 
@@ -70,6 +74,10 @@ def compile_stream_view(
         view.tags, LOOKBACK_TAG, place, problems, default=DEFAULT_LOOKBACK_MS, maximum=limits.LOOKBACK_MS_MAX
     )
     _check_ttl(view, features, place, problems)
+    storage = view.tags.get(STORAGE_TAG, "")
+    if storage not in ("", OWN_STORAGE):
+        fact = f'tag "{STORAGE_TAG}" is "{storage}"'
+        problems.add(place, fact, f'write "{OWN_STORAGE}", or leave it out: the view is then stored with others')
     if len(problems.found) > found_before or source is None or join_keys is None or where is None or undo is None:
         return None
     return ViewSpec(
@@ -82,6 +90,7 @@ def compile_stream_view(
         where=where,
         undo=undo,
         derived=derived,
+        is_apart=storage == OWN_STORAGE,
     )
 
 

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from featurestore.clock import Deadline
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
+from featurestore.core.lowering.lowering import LoweredFeatures
 from featurestore.core.tiles.ranges import Gathered
 from featurestore.errors import AsOfTooOld, CorruptData, CorruptTile, InvariantBroken, LimitExceeded
 from featurestore.online.answer.scatter import give_statuses, place_numbers
 from featurestore.online.answer.schema import Cell, FeatureStatus, Matrix
 from featurestore.online.answer.service_plan import PlainPart, ServicePlan, StreamPart
 from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
-from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.codecs.plain_row import decode_plain
 from featurestore.wire.entity_key import KEY_BYTES_MAX, EntityValue, encode_key, encode_value
 
@@ -239,6 +239,7 @@ class Assembly:
             lowered = lowering.lower(merged, as_of_ms[span])
         except UnicodeDecodeError as error:
             raise self._unreadable_text(span) from error
+        self._tell_views_apart(span, lowered)
         place_numbers(
             plan.places,
             span.start,
@@ -271,32 +272,45 @@ class Assembly:
                 hint="ask for fewer rows at once, or for shorter lists",
             )
 
-    def _gather(self, view: int, part: StreamPart, rows: Sequence[int], span: slice, merged: Gathered) -> None:
-        """Merge one view's windows for some rows; rows that share entity key and read time share the work."""
-        lowering, compiled, first = self._plan.lowering, part.generation.compiled, span.start
+    def _gather(self, at: int, part: StreamPart, rows: Sequence[int], span: slice, merged: Gathered) -> None:
+        """Merge one part's windows for some rows; rows that share entity key and read time share the work."""
+        lowering, selection, first = self._plan.lowering, part.selection, span.start
         known: dict[tuple[int, int], int] = {}
         for row, read in enumerate(rows[span], start=first):
             as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
             as_row = known.setdefault((read, as_of_ms), row)
             if as_row != row:
-                lowering.gather_same(view, merged, row - first, as_row - first)
-                self._view_status[part.view, row] = self._view_status[part.view, as_row]
-                self._event_time_ms[part.view, row] = self._event_time_ms[part.view, as_row]
+                lowering.gather_same(at, merged, row - first, as_row - first)
+                for view, _ in part.views:
+                    self._view_status[view, row] = self._view_status[view, as_row]
+                    self._event_time_ms[view, row] = self._event_time_ms[view, as_row]
                 continue
             self._give_up_when_late()
             found = self._found[read]
             assert isinstance(found, EntityBytes)
             try:
-                table = decode_entity(compiled, found.body, found.head)
-                reach = compiled.reach(table, as_of_ms)
+                table = selection.decode(found.body, found.head)
+                reach = selection.reach(table, as_of_ms)
             except (AsOfTooOld, CorruptData) as error:
                 raise self._named(error, read) from error
             if reach is None:
-                lowering.gather_nothing(view, merged, row - first)
+                lowering.gather_nothing(at, merged, row - first)
                 continue
-            lowering.gather(view, table, reach.bounds, merged, row - first)
-            self._view_status[part.view, row] = FeatureStatus.PRESENT
-            self._event_time_ms[part.view, row] = reach.newest_event_time_ms
+            lowering.gather(at, table, reach.bounds, merged, row - first)
+            for view, _ in part.views:
+                self._view_status[view, row] = FeatureStatus.PRESENT
+                self._event_time_ms[view, row] = reach.newest_event_time_ms
+
+    def _tell_views_apart(self, span: slice, lowered: LoweredFeatures) -> None:
+        """Of views that are stored together, an entity's events may be those of some only."""
+        for part in self._plan.stream_parts:
+            for view, newest in part.views:
+                if newest is not None:
+                    is_absent = lowered.null[newest]
+                    self._view_status[view, span] = np.where(
+                        is_absent, FeatureStatus.NOT_FOUND, FeatureStatus.PRESENT
+                    ).astype(np.uint8)
+                    self._event_time_ms[view, span] = lowered.ints[newest]
 
     def _fill_plain(self, part: PlainPart, rows: Sequence[int]) -> None:
         """Copy one plain view's values; they are few, so one by one."""
@@ -339,7 +353,9 @@ class Assembly:
         checkpoints: list[list[bytes | None]] = [[] for _ in self._plan.schema.views]
         for part, rows in zip(self._plan.stream_parts, self._reads.rows, strict=False):
             found = [self._found[read] for read in rows]
-            checkpoints[part.view] = [each.checkpoint for each in found if isinstance(each, EntityBytes)]
+            of_rows = [each.checkpoint for each in found if isinstance(each, EntityBytes)]
+            for view, _ in part.views:
+                checkpoints[view] = of_rows
         return checkpoints
 
     def _give_up_when_late(self) -> None:
@@ -351,13 +367,12 @@ class Assembly:
     def _unreadable_text(self, span: slice) -> CorruptData:
         """The error for text that is not UTF-8, naming the first entity key that has some."""
         for part, rows in zip(self._plan.stream_parts, self._reads.rows, strict=False):
-            compiled = part.generation.compiled
             for row, read in enumerate(rows[span], start=span.start):
                 found = self._found[read]
                 assert isinstance(found, EntityBytes)
                 as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
                 try:
-                    compiled.answer(decode_entity(compiled, found.body, found.head), as_of_ms)
+                    part.selection.answer(part.selection.decode(found.body, found.head), as_of_ms)
                 except UnicodeDecodeError as error:
                     return self._named(CorruptTile("stored text is not UTF-8", detail=str(error)), read)
         raise InvariantBroken("text could be read one by one, but not together")
@@ -365,11 +380,9 @@ class Assembly:
     def _named(self, error: _Named, read: int) -> _Named:
         """The same error, naming view and entity key."""
         wanted = self._reads.wanted[read]
-        name = wanted.generation.view.name if isinstance(wanted, EntityRead) else wanted.view.name
+        title = wanted.generation.view.title if isinstance(wanted, EntityRead) else f'feature view "{wanted.view.name}"'
         key = wanted.key.decode(errors="backslashreplace")
-        return type(error)(
-            f'{error.message} (feature view "{name}", entity key "{key}")', detail=error.detail, hint=error.hint
-        )
+        return type(error)(f'{error.message} ({title}, entity key "{key}")', detail=error.detail, hint=error.hint)
 
 
 def _entity_keys(plan: ServicePlan, part: StreamPart | PlainPart, columns: KeyColumns, row_count: int) -> list[bytes]:

@@ -1,7 +1,7 @@
 """Compiled loops that put lowered values where a plan wants them, and say what stands behind each.
 
-lowered    feature 0   feature 1   feature 2          of all stream views, one after another
-places     integers 0  doubles 7   (a text: no number)
+lowered    feature 0   feature 1   feature 2            newest event     of all stream views, one after another
+places     integers 0  doubles 7   (a text: no number)  (none)
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from featurestore.online.answer.schema import FeatureStatus
 
 INTEGER, DOUBLE, OTHER = 0, 1, 2
 """Which matrix a value goes to: these loops see numbers only."""
+
+PLACE_COLUMNS = 4
+"""Of a place: the lowered feature, its index in the answer, INTEGER, DOUBLE or OTHER, row of that matrix."""
 
 _FLAG_MATRIX = "uint8[:, ::1]"
 _PRESENT, _NULL, _NOT_READY = (
@@ -36,17 +39,17 @@ def place_numbers(
     """Lowered features into the matrices of an answer.
 
     Args:
-        places: (K, 3) for each lowered feature: index in the answer, INTEGER, DOUBLE or OTHER, row of that matrix.
+        places: (K, PLACE_COLUMNS), see there.
         first_row: where the R rows begin in the answer.
-        ints: (K, R) lowered integers.
-        floats: (K, R) lowered floats.
-        null: (K, R) True where there is no value.
+        ints: (L, R) lowered integers.
+        floats: (L, R) lowered floats.
+        null: (L, R) True where there is no value.
         out_integers: (I, N).
         out_doubles: (D, N).
         out_null: (F, N).
     """
-    for feature in range(len(places)):
-        at, matrix, slot = places[feature, 0], places[feature, 1], places[feature, 2]
+    for index in range(len(places)):
+        feature, at, matrix, slot = places[index, 0], places[index, 1], places[index, 2], places[index, 3]
         for row in range(null.shape[1]):
             out_null[at, first_row + row] = null[feature, row]
             if matrix == INTEGER:

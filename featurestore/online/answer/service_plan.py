@@ -3,7 +3,7 @@
     references   card.count_1h  merchant.risk  card.mean_1d          (answer order)
     schema       integers[0]    strings[0]     doubles[0]            (FeatureSlot: matrix and row)
     places       lowered features of all stream views, one after another: [3] -> integers[0]; [7] -> doubles[0]
-    parts        card: a stream view; merchant: a plain one, its field 2 -> strings[0]
+    parts        card: stream views that are stored together; merchant: a plain one, its field 2 -> strings[0]
 
 A plan belongs to one snapshot of registry and generations and is never changed; another snapshot gets another plan.
 """
@@ -28,7 +28,8 @@ from featurestore.core.spec import (
     ValueType,
     ViewSpec,
 )
-from featurestore.online.answer.scatter import DOUBLE, INTEGER, OTHER
+from featurestore.core.view import CompiledView
+from featurestore.online.answer.scatter import DOUBLE, INTEGER, OTHER, PLACE_COLUMNS
 from featurestore.online.answer.schema import (
     COLLECTION_MATRICES,
     MATRIX_OF,
@@ -38,8 +39,9 @@ from featurestore.online.answer.schema import (
     ServiceSchema,
     make_schema,
 )
+from featurestore.online.answer.selection import Asked, Selection
 from featurestore.online.generation import Generation
-from featurestore.wire.codecs.body import prepare
+from featurestore.online.serving_view import ServingView
 
 BEFORE_EVERYTHING_MS = 0
 """Read time at which a view is asked for its answer over no events; any would do."""
@@ -47,16 +49,19 @@ BEFORE_EVERYTHING_MS = 0
 
 @dataclass(frozen=True, slots=True)
 class StreamPart:
-    """A stream view's share of the answer.
+    """The share of stream views that are stored together: one read of an entity answers them all.
 
     Attributes:
-        view: index into the schema's views.
+        views: for each of them its index into the schema's views, and where the lowering has the time of its newest
+            event, null for none; None where any event that is stored is one of the view.
         generation: the one that answers.
+        selection: what is read of it.
         key_columns: indices into the schema's join keys, in the order that forms the entity key.
     """
 
-    view: int
+    views: tuple[tuple[int, int | None], ...]
     generation: Generation
+    selection: Selection
     key_columns: tuple[int, ...]
 
 
@@ -87,8 +92,9 @@ class ServicePlan:
         schema: layout of the answer.
         references: where each feature comes from, in answer order.
         stream_parts, plain_parts: the views that are read.
-        lowering: answers the features that the stream parts have, in the order of the parts.
-        places: (K, 3) where each feature of the lowering goes; see `scatter.place_numbers`.
+        lowering: answers the features that the stream parts have, in the order of the parts, each followed by the
+            newest events of its views.
+        places: (K, PLACE_COLUMNS) where features of the lowering go; see `scatter.place_numbers`.
         strings: (feature of the lowering, row of the strings matrix) pairs.
         collections: (feature of the lowering, matrix, row of that matrix) of each list and map.
         view_of_feature: (F,) index into the schema's views.
@@ -117,7 +123,7 @@ def make_service_plan(
     references: Sequence[FeatureReference],
     join_keys: tuple[Column, ...],
     repo: RepoSpec,
-    serving: Mapping[str, Generation],
+    serving: Mapping[str, ServingView],
 ) -> ServicePlan:
     """Work out a plan.
 
@@ -126,17 +132,14 @@ def make_service_plan(
         references: what to answer, in order; each view and feature is in `repo`.
         join_keys: what requests must give; holds every join key of the views.
         repo: the registry.
-        serving: the serving generation of each stream view that has one.
+        serving: what answers for each stream view, by its name.
     """
     names = tuple(dict.fromkeys(reference.view for reference in references))
     views = [_view_of(name, repo, serving) for name in names]
     slots = _slots(references, names, views)
     key_index = {key.name: index for index, key in enumerate(join_keys)}
-    stream_parts: list[StreamPart] = []
     plain_parts: list[PlainPart] = []
-    lowered: list[LoweredView] = []
-    # Index in the answer of each feature that a stream part answers.
-    streamed: list[int] = []
+    together: dict[tuple[str, tuple[int, ...]], list[_Share]] = {}
     for index, view in enumerate(views):
         keys = tuple(key_index[key.name] for key in view.join_keys)
         mine = [(view.positions.get(references[at].feature), at) for at, slot in enumerate(slots) if slot.view == index]
@@ -144,16 +147,16 @@ def make_service_plan(
         if view.plain is not None:
             targets = tuple((position, slots[at], at) for position, at in ready)
             plain_parts.append(PlainPart(index, repo.project, view.plain, keys, targets))
-        elif view.generation is not None and ready:
-            prepare(view.generation.compiled)
-            stream_parts.append(StreamPart(index, view.generation, keys))
-            lowered.append(view.generation.compiled.lowered.choose([position for position, _ in ready]))
-            streamed += [at for _, at in ready]
+        elif view.serving is not None and ready:
+            asked = Asked(view.serving.view, [position for position, _ in ready])
+            share = _Share(index, view.serving.generation, asked, [at for _, at in ready])
+            together.setdefault((share.generation.keys.stem, keys), []).append(share)
+    stream_parts, lowered, streamed = _stream_parts(together)
     schema = make_schema(
         service, join_keys, slots, tuple(ServedView(name, view.hash) for name, view in zip(names, views, strict=True))
     )
-    answered = {*streamed, *(at for part in plain_parts for _, _, at in part.targets)}
-    placed = [(of, slots[at]) for of, at in enumerate(streamed)]
+    answered = {*(at for _, at in streamed), *(at for part in plain_parts for _, _, at in part.targets)}
+    placed = [(of, slots[at]) for of, at in streamed]
     return ServicePlan(
         schema=schema,
         references=tuple(references),
@@ -172,6 +175,44 @@ def make_service_plan(
 
 
 @dataclass(frozen=True, slots=True)
+class _Share:
+    """A stream view's share of an answer.
+
+    Attributes:
+        view: index into the schema's views.
+        generation: the one that answers.
+        asked: what is read of it.
+        features: index, among the plan's references, of each feature that is asked.
+    """
+
+    view: int
+    generation: Generation
+    asked: Asked
+    features: list[int]
+
+
+def _stream_parts(
+    together: Mapping[tuple[str, tuple[int, ...]], Sequence[_Share]],
+) -> tuple[list[StreamPart], list[LoweredView], list[tuple[int, int]]]:
+    """Parts, what they lower, and the pairs (feature of the lowering, index among the references)."""
+    parts: list[StreamPart] = []
+    lowered: list[LoweredView] = []
+    streamed: list[tuple[int, int]] = []
+    first = 0
+    for (_, keys), shares in together.items():
+        generation = shares[0].generation
+        selection = Selection(generation.compiled, [share.asked for share in shares])
+        selection.prepare()
+        presences = [None if at is None else first + at for at in selection.presences]
+        views = tuple((share.view, at) for share, at in zip(shares, presences, strict=True))
+        parts.append(StreamPart(views, generation, selection, keys))
+        lowered.append(selection.lowered)
+        streamed += enumerate((at for share in shares for at in share.features), start=first)
+        first += len(selection.lowered.outputs)
+    return parts, lowered, streamed
+
+
+@dataclass(frozen=True, slots=True)
 class _View:
     """What a plan needs to know of a view, stream or plain.
 
@@ -180,7 +221,7 @@ class _View:
         types: type of each registered feature.
         positions: index, within the answering definition, of each feature that it can answer.
         zeros: features whose answer over no events is 0 or a list, not null.
-        generation: the one that answers; None for plain views and where none can.
+        serving: what answers; None for plain views and where nothing can.
         plain: the plain view, if it is one.
     """
 
@@ -188,17 +229,17 @@ class _View:
     types: Mapping[str, ValueType]
     positions: Mapping[str, int]
     zeros: frozenset[str] = frozenset()
-    generation: Generation | None = None
+    serving: ServingView | None = None
     plain: PlainViewSpec | None = None
 
     @property
     def hash(self) -> str:
-        """Definition hash of the generation that answers, or nothing."""
-        return "" if self.generation is None else self.generation.definition_hash
+        """Hash of the definition that answers, or nothing."""
+        return "" if self.serving is None else self.serving.definition_hash
 
 
-def _view_of(name: str, repo: RepoSpec, serving: Mapping[str, Generation]) -> _View:
-    """Look a view up; a generation with other join keys, or a feature of another type, cannot answer."""
+def _view_of(name: str, repo: RepoSpec, serving: Mapping[str, ServingView]) -> _View:
+    """Look a view up; a definition with other join keys, or a feature of another type, cannot answer."""
     plain = repo.plain_view(name)
     if plain is not None:
         types = {column.name: column.type for column in plain.features}
@@ -206,16 +247,16 @@ def _view_of(name: str, repo: RepoSpec, serving: Mapping[str, Generation]) -> _V
     spec = repo.view(name)
     assert spec is not None, f'definitions/ let a reference to unknown view "{name}" through'
     types = {answer.name: answer.type for answer in spec.answers}
-    generation = serving.get(name)
-    if generation is None or generation.view.join_keys != spec.join_keys:
+    served = serving.get(name)
+    if served is None or served.view.join_keys != spec.join_keys:
         return _View(spec.join_keys, types, {})
-    old = generation.view.answers
-    positions = {feature.name: at for at, feature in enumerate(old) if types.get(feature.name) is feature.type}
-    positions |= _renamed(spec, generation.view)
-    compiled = generation.compiled
-    nothing = compiled.answer(compiled.layout.empty(), BEFORE_EVERYTHING_MS)
+    old = served.view
+    positions = {feature.name: at for at, feature in enumerate(old.answers) if types.get(feature.name) is feature.type}
+    positions |= _renamed(spec, old)
+    alone = CompiledView(old)
+    nothing = alone.answer(alone.layout.empty(), BEFORE_EVERYTHING_MS)
     zeros = frozenset(feature for feature, at in positions.items() if not nothing.null[at])
-    return _View(spec.join_keys, types, positions, zeros, generation)
+    return _View(spec.join_keys, types, positions, zeros, served)
 
 
 def _renamed(spec: ViewSpec, old: ViewSpec) -> dict[str, int]:
@@ -248,11 +289,11 @@ def _slots(
     return tuple(slots)
 
 
-def _places(streamed: Sequence[int], slots: Sequence[FeatureSlot]) -> Int64Array:
+def _places(streamed: Sequence[tuple[int, int]], slots: Sequence[FeatureSlot]) -> Int64Array:
     """Where the numbers of each lowered feature go."""
     kinds = {Matrix.INTEGERS: INTEGER, Matrix.DOUBLES: DOUBLE}
-    places = [(at, kinds.get(slots[at].matrix, OTHER), slots[at].slot) for at in streamed]
-    return np.array(places, dtype=np.int64).reshape(-1, 3)
+    places = [(of, at, kinds.get(slots[at].matrix, OTHER), slots[at].slot) for of, at in streamed]
+    return np.array(places, dtype=np.int64).reshape(-1, PLACE_COLUMNS)
 
 
 def _indices(values: Iterable[int]) -> Int64Array:

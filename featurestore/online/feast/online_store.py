@@ -28,11 +28,11 @@ from featurestore.definitions.fast_import import skip_typeguard
 from featurestore.errors import InvalidRequest
 from featurestore.online.answer.assembly import Answer, Assembly, DistinctReads, KeyColumns
 from featurestore.online.embedded import EmbeddedStore
-from featurestore.online.generation import Generation
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
 from featurestore.online.read.serving_generations import ServedViews, ServingGenerations
 from featurestore.online.redis.store import RedisStore, connect
+from featurestore.online.serving_view import ServingView
 from featurestore.online.write.plain_writer import PlainWriter, delete_plain_view, delete_project
 from featurestore.wire.store_layout import DEFAULT_LANE_COUNT
 
@@ -98,7 +98,7 @@ class RealTimeOnlineStore(OnlineStore):
         self._connected: tuple[int, RedisStore] | None = None
         self._served: dict[str, ServingGenerations] = {}
         self._versions = VersionedDefinitions()
-        self._answering: dict[Hashable, tuple[Generation | None, AnsweringView]] = {}
+        self._answering: dict[Hashable, tuple[ServingView | None, AnsweringView]] = {}
 
     def online_write_batch(
         self,
@@ -150,7 +150,7 @@ class RealTimeOnlineStore(OnlineStore):
         served = self._serving(config).current()
         requested = requested_features or [field.name for field in table.features]
         names = _join_key_order(config, table)
-        view = self._answering_view(config, table, requested, names, served.generations)
+        view = self._answering_view(config, table, requested, names, served.views)
         read = _ViewRead.of(table, view, key_rows(entity_keys, _key_names(view, names)), len(entity_keys))
         response = GetOnlineFeaturesResponse()
         self._answer(served, [read], response, full_names=False)
@@ -186,7 +186,7 @@ class RealTimeOnlineStore(OnlineStore):
         reads: list[_ViewRead] = []
         for table, requested in grouped_refs:
             names = [entity_name_to_join_key_map[name] for name in table.entities]
-            view = self._answering_view(config, table, requested, names, served.generations)
+            view = self._answering_view(config, table, requested, names, served.views)
             columns = key_columns(table, _key_names(view, names), join_key_values)
             reads.append(_ViewRead.of(table, view, columns, max(map(len, columns), default=0)))
         self._answer(served, reads, online_features_response, full_names=full_feature_names)
@@ -266,20 +266,20 @@ class RealTimeOnlineStore(OnlineStore):
         table: FeatureView,
         requested: Sequence[str],
         join_keys: Sequence[str],
-        generations: Mapping[str, Generation],
+        served: Mapping[str, ServingView],
     ) -> AnsweringView:
         """How to answer some features of a view; kept by all that decides it, as Feast copies its views a request."""
         check_has_no_versions(table)
-        serving = generations.get(table.name) if is_windowed(table) else None
-        generation = self._versions.answering(config, table, serving)
-        typed = () if generation is None else still_typed(table, requested, generation)
+        registered = served.get(table.name) if is_windowed(table) else None
+        serving = self._versions.answering(config, table, registered)
+        typed = () if serving is None else still_typed(table, requested, serving.view)
         project = config.project
         key = (project, table.name, tuple(requested), tuple(join_keys), typed, ttl_ms(table))
         known = self._answering.get(key)
-        if known is None or known[0] is not generation:
+        if known is None or known[0] is not serving:
             if len(self._answering) >= ANSWERING_VIEWS_MAX:
                 self._answering.clear()
-            known = generation, prepare(project, table, requested, join_keys, generation)
+            known = serving, prepare(project, table, requested, join_keys, serving)
             self._answering[key] = known
         return known[1]
 

@@ -14,7 +14,7 @@ from feast.repo_config import RepoConfig
 from featurestore.definitions.registry import compile_registry
 from featurestore.errors import InvalidRequest
 from featurestore.online.feast.views import is_windowed
-from featurestore.online.generation import Generation
+from featurestore.online.serving_view import ServingView
 from featurestore.wire.codecs.view_json import definition_hash
 from featurestore.wire.feast.registry import registry_of_view
 
@@ -48,8 +48,8 @@ class VersionedDefinitions:
     def __init__(self) -> None:
         self._hashes: dict[tuple[str, str, int], str] = {}
 
-    def answering(self, config: RepoConfig, table: FeatureView, serving: Generation | None) -> Generation | None:
-        """The generation that answers a view: the serving one, unless a version of another definition is asked for."""
+    def answering(self, config: RepoConfig, table: FeatureView, serving: ServingView | None) -> ServingView | None:
+        """What answers a view: the serving definition, unless a version of another definition is asked for."""
         version = version_of(table)
         if version is None or serving is None:
             return serving

@@ -20,13 +20,13 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ValueType
+from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ValueType, ViewSpec
 from featurestore.definitions.authoring import FEAST_TYPES
 from featurestore.errors import InvalidRequest, UnknownJoinKey
 from featurestore.online.answer.assembly import Answer
 from featurestore.online.answer.feast_vectors import NULL_VALUE, PRESENT, FeastVectors, add_nothing
 from featurestore.online.answer.service_plan import ServicePlan, make_service_plan
-from featurestore.online.generation import Generation
+from featurestore.online.serving_view import ServingView
 from featurestore.wire.entity_key import EntityValue, encode_key
 
 ReadRow = tuple[datetime | None, dict[str, ValueProto] | None]
@@ -56,7 +56,7 @@ def prepare(
     table: FeatureView,
     requested: Sequence[str],
     join_keys: Sequence[str],
-    generation: Generation | None,
+    serving: ServingView | None,
 ) -> AnsweringView:
     """Work out how to answer.
 
@@ -65,7 +65,7 @@ def prepare(
         table: the view.
         requested: names of its features.
         join_keys: its join keys, in the order of its entities.
-        generation: the one that answers a windowed view, if there is one.
+        serving: what answers a windowed view, if anything does.
     """
     if not is_windowed(table):
         keys = tuple(Column(name, ValueType.STRING) for name in join_keys)
@@ -73,13 +73,11 @@ def prepare(
         columns = tuple(Column(name, ValueType.AS_STORED) for name in requested)
         plain = PlainViewSpec(table.name, keys, columns, ttl_ms(table))
         return _answering(requested, requested, keys, RepoSpec(project, (), (plain,), ()), {})
-    if generation is None or sorted(key.name for key in generation.view.join_keys) != sorted(table.join_keys):
+    if serving is None or sorted(key.name for key in serving.view.join_keys) != sorted(table.join_keys):
         return AnsweringView(tuple(requested), None, (None,) * len(requested))
-    view = generation.view
+    view = serving.view
     repo = RepoSpec(project, (view,), (), ())
-    return _answering(
-        requested, still_typed(table, requested, generation), view.join_keys, repo, {view.name: generation}
-    )
+    return _answering(requested, still_typed(table, requested, view), view.join_keys, repo, {view.name: serving})
 
 
 def _answering(
@@ -87,7 +85,7 @@ def _answering(
     answered: Sequence[str],
     join_keys: tuple[Column, ...],
     repo: RepoSpec,
-    serving: Mapping[str, Generation],
+    serving: Mapping[str, ServingView],
 ) -> AnsweringView:
     """The plan of the one view of `repo`."""
     [view_name] = [view.name for view in repo.views] + [view.name for view in repo.plain_views]
@@ -97,10 +95,10 @@ def _answering(
     return AnsweringView(tuple(requested), plan, tuple(at.get(name) for name in requested))
 
 
-def still_typed(table: FeatureView, names: Sequence[str], generation: Generation) -> tuple[str, ...]:
-    """Names of which generation and Feast's field have the same type; Feast has one type for all maps."""
+def still_typed(table: FeatureView, names: Sequence[str], view: ViewSpec) -> tuple[str, ...]:
+    """Names of which definition and Feast's field have the same type; Feast has one type for all maps."""
     registered = {field.name: field.dtype for field in table.features}
-    answered = {feature.name: feature.type for feature in generation.view.answers}
+    answered = {feature.name: feature.type for feature in view.answers}
     return tuple(name for name in names if name in answered and FEAST_TYPES[answered[name]] == registered.get(name))
 
 

@@ -1,4 +1,4 @@
-"""Which generation answers for each view, looked at again when what is known is a second old.
+"""What answers for each view, looked at again when what is known is a second old.
 
 For readers that have no thread of their own to watch the store, such as the Feast SDK in somebody's process: the look
 happens on the way of a read, in at most one of a second.
@@ -7,12 +7,13 @@ happens on the way of a read, in at most one of a second.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from featurestore.clock import Clock
-from featurestore.online.generation import Generation, GenerationState
+from featurestore.online.generation import Generation
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import Reader
+from featurestore.online.serving_view import ServingView, serving_views, views_of
 from featurestore.online.store import OnlineStore
 from featurestore.wire.store_layout import DEFAULT_LANE_COUNT, layout_key
 
@@ -29,13 +30,13 @@ class ServedViews:
     Attributes:
         reader: reads the store as it is laid out.
         lane_count: number of lanes that it is laid out in.
-        generations: the serving generation of each stream view that has one.
+        views: what answers for each stream view that is served.
         known: views of which the store has any generation, whatever its state.
     """
 
     reader: Reader
     lane_count: int
-    generations: Mapping[str, Generation]
+    views: Mapping[str, ServingView]
     known: frozenset[str] = frozenset()
 
 
@@ -63,12 +64,12 @@ class ServingGenerations:
         """
         now_ns = self._clock.monotonic_ns()
         if self._known is None or now_ns - self._looked_at_ns >= AGE_MS_MAX * _NS_PER_MS:
-            self._known = look(self._store, self._project, {} if self._known is None else self._known.generations)
+            self._known = look(self._store, self._project, {} if self._known is None else self._known.views)
             self._looked_at_ns = now_ns
         return self._known
 
 
-def look(store: OnlineStore, project: str, known: Mapping[str, Generation]) -> ServedViews:
+def look(store: OnlineStore, project: str, known: Mapping[str, ServingView]) -> ServedViews:
     """Ask the store what can be read.
 
     Args:
@@ -86,9 +87,21 @@ def look(store: OnlineStore, project: str, known: Mapping[str, Generation]) -> S
     lane_count = catalog.lane_count() if is_laid_out else DEFAULT_LANE_COUNT
     stored = catalog.all()
     serving = {
-        name: known[name] if known.get(name) == found else found
-        for name, generations in stored.items()
-        for found in generations
-        if found.state is GenerationState.SERVING
+        name: known[name] if known.get(name) == found else found for name, found in serving_views(stored).items()
     }
-    return ServedViews(Reader(store, lane_count), lane_count, serving, frozenset(stored))
+    # Members of a group share its generation, and with it what was compiled for it.
+    compiled = {one.generation.keys.stem: one.generation for one in known.values()}
+    serving = {
+        name: one if one is known.get(name) else replace(one, generation=_same(one.generation, compiled))
+        for name, one in serving.items()
+    }
+    names = frozenset(
+        each.view.name for generations in stored.values() for one in generations for each in views_of(one)
+    )
+    return ServedViews(Reader(store, lane_count), lane_count, serving, names)
+
+
+def _same(found: Generation, known: Mapping[str, Generation]) -> Generation:
+    """The generation as it is known, if it is."""
+    before = known.get(found.keys.stem)
+    return before if before == found and before is not None else found

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 
 from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
+from featurestore.definitions.storage_groups import plan_storage, storage_group
 from featurestore.online.eviction import StoreMemory
 from featurestore.online.generation import Generation
 from featurestore.online.generation_catalog import GenerationCatalog
+from featurestore.online.serving_view import views_of
 from featurestore.online.store import OnlineStore
 from featurestore.wire.codecs.view_json import definition_hash
 from featurestore.wire.store_layout import (
@@ -79,7 +81,8 @@ class GenerationOverview:
     """One generation of a stream view.
 
     Attributes:
-        view: name of the view.
+        view: name of the view, or of the storage group.
+        views: names of the views that it holds: itself, or the members of the group.
         number: generation, from 1.
         state: filling, serving or retired.
         definition_hash: of the definition it holds.
@@ -92,6 +95,7 @@ class GenerationOverview:
     """
 
     view: str
+    views: tuple[str, ...]
     number: int
     state: str
     definition_hash: str
@@ -158,6 +162,8 @@ def look_over(
     # Asking the catalog would fix the number of lanes where nobody has yet, and that is the writer's choice.
     lane_count = catalog.lane_count() if store.read_groups([[layout_key(project)]])[0] is not None else None
     hashes = {view.name: definition_hash(view) for view in registered}
+    for name, members in plan_storage(registered).groups.items():
+        hashes[name] = definition_hash(storage_group(name, members))
     known = [one for _, generations in sorted(catalog.all().items()) for one in generations]
     found = [
         _describe(
@@ -177,7 +183,7 @@ def look_over(
         as_of_ms=clock.now_ms(),
         generations=tuple(replace(one, memory=sizes.get(stems[one.view, one.number])) for one in found),
         plain={stem: size for stem, size in sorted(sizes.items()) if stem not in stems.values() and "@" not in stem},
-        unstreamed=tuple(sorted(set(hashes) - {one.view.name for one in known})),
+        unstreamed=tuple(sorted({view.name for view in registered} - {name for one in found for name in one.views})),
         server=store.memory(),
     )
 
@@ -204,6 +210,7 @@ def _describe(
     is_read = generation.state.is_fed  # nobody reads for the others, so nothing is to come
     return GenerationOverview(
         view=generation.view.name,
+        views=tuple(each.view.name for each in views_of(generation)),
         number=generation.number,
         state=str(generation.state),
         definition_hash=generation.definition_hash,

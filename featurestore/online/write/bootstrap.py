@@ -138,7 +138,7 @@ def hand_over(store: OnlineStore, generation: Generation, lane_count: int) -> Ge
     # A generation that is not being bootstrapped any more says so itself.
     if unlike and _is_bootstrapping(catalog, generation):
         raise WriterFenced(
-            f'lane {unlike[0]} of feature view "{generation.view.name}" is not complete',
+            f"lane {unlike[0]} of {generation.view.title} is not complete",
             detail="Another bootstrap is at work on it, or was.",
             hint="let the other one finish, or run the bootstrap again",
         )
@@ -188,7 +188,7 @@ def _require_same_topics(store: OnlineStore, generation: Generation, lane_count:
             if seen.setdefault(place, which) != which:
                 raise InvalidRequest(
                     f'topic "{place[0]}" was made anew since the bootstrap of generation {generation.number} of '
-                    f'feature view "{generation.view.name}" was begun',
+                    f"{generation.view.title} was begun",
                     hint=f"run `featurestore bootstrap {generation.view.name} --anew`",
                 )
 
@@ -332,15 +332,14 @@ class _LaneFiller:
     def _refuse_late(self) -> None:
         """The generation was handed over, or retired, meanwhile: nothing of it may be changed."""
         raise WriterFenced(
-            f'generation {self._generation.number} of feature view "{self._generation.view.name}" is not being '
-            "bootstrapped any more",
+            f"generation {self._generation.number} of {self._generation.view.title} is not being bootstrapped any more",
             detail="Another bootstrap completed it, or a newer definition was registered, meanwhile.",
             hint="see `featurestore status`; run the bootstrap again if the view still needs it",
         )
 
     def _refuse(self, found: Checkpoint) -> None:
         """Tell a successor from a store that went back in time."""
-        place = f'lane {self._lane} of feature view "{self._generation.view.name}"'
+        place = f"lane {self._lane} of {self._generation.view.title}"
         if found.epoch >= self._checkpoint.epoch:
             raise WriterFenced(
                 f"another bootstrap took over {place}",

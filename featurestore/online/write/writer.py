@@ -257,7 +257,7 @@ class ViewWriter:
             GenerationDamaged: body and head of an entity that is to be compacted are not whole.
         """
         if not self._is_usable:
-            raise InvariantBroken(f'writer of feature view "{self.generation.view.name}" is not open')
+            raise InvariantBroken(f"writer of {self.generation.view.title} is not open")
         self._is_usable = False  # until it is settled
         reached: dict[tuple[str, int], int] = {}
         unseen = [self._unseen(batch, reached) for batch in batches]
@@ -381,7 +381,7 @@ class ViewWriter:
     def _refuse(self, lane: _Lane, outcome: LaneOutcome) -> None:
         """Tell a successor from a store that went back in time."""
         found, mine = decode_checkpoint(outcome.found), lane.checkpoint
-        place = f'lane {lane.lane} of feature view "{self.generation.view.name}"'
+        place = f"lane {lane.lane} of {self.generation.view.title}"
         if _is_newer(found, mine, self._tokens):
             raise WriterFenced(
                 f"another writer took over {place}",

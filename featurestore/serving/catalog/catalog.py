@@ -30,10 +30,10 @@ from featurestore.errors import (
 from featurestore.near_names import suggest
 from featurestore.online.answer.service_plan import ServicePlan, make_service_plan
 from featurestore.online.eviction import StoreMemory
-from featurestore.online.generation import Generation
 from featurestore.online.read.reader import Reader
 from featurestore.online.read.serving_generations import ServedViews, look
 from featurestore.online.read.store_status import read_checkpoints
+from featurestore.online.serving_view import ServingView
 from featurestore.online.store import OnlineStore
 from featurestore.serving.request.limits import CACHED_PLANS_MAX, FEATURES_PER_REQUEST_MAX, POLL_SECONDS
 
@@ -49,13 +49,13 @@ class CatalogSnapshot:
 
     Attributes:
         repo: the compiled registry.
-        serving: the serving generation of each stream view that has one.
+        serving: what answers for each stream view that is served.
         lane_count: number of lanes that the store is laid out in.
         reader: reads the store.
     """
 
     repo: RepoSpec
-    serving: Mapping[str, Generation]
+    serving: Mapping[str, ServingView]
     lane_count: int
     reader: Reader = field(compare=False)
     # Apart, so that no client's lists can drive out the plans of services.
@@ -289,7 +289,7 @@ class CatalogSource:
                 _log.error("online store cannot be used: %s", error)
             self.store_error = error
             return
-        found = CatalogSnapshot(self._repo, served.generations, served.lane_count, served.reader)
+        found = CatalogSnapshot(self._repo, served.views, served.lane_count, served.reader)
         self._show(old, found)
         loss = self._loss(served.known)
         if loss is not None:
@@ -314,10 +314,11 @@ class CatalogSource:
 
     def _look_at_state(self, served: ServedViews) -> None:
         """How fresh each view is, and whether the store evicts; for metrics."""
-        self.newest_event_ms = {
-            name: max(each.watermark_ms for each in read_checkpoints(self._store, generation, served.lane_count))
-            for name, generation in served.generations.items()
+        watermarks = {
+            generation: max(each.watermark_ms for each in read_checkpoints(self._store, generation, served.lane_count))
+            for generation in {one.generation for one in served.views.values()}
         }
+        self.newest_event_ms = {name: watermarks[one.generation] for name, one in served.views.items()}
         memory = self._store.memory()
         if memory is not None and memory.evicts and (self.memory is None or not self.memory.evicts):
             _log.error("the online store evicts keys: maxmemory-policy is %s; values may be wrong", memory.policy)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from featurestore.errors import CorruptData
 from featurestore.online.generation import Generation
+from featurestore.testing.simulation.definitions import KEYS
 from featurestore.testing.simulation.process import LANES, PROJECT
-from featurestore.testing.simulation.producer import KEYS
 from featurestore.testing.simulation.world import World
 from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.entity_key import lane_of
@@ -33,7 +33,7 @@ def lose_key(world: World, draw: random.Random) -> None:
         _remember_checkpoint(world, chosen)
         world.store.delete([chosen])
         world.counts[f"lost {kind}"] += 1
-        if kind == "ids" and draw.random() < 0.5 and world.process.is_running:
+        if kind == "ids" and draw.random() < 0.5 and world.processes and world.process.is_running:
             # The next commit begins the key anew, and a new process must not take what is there for everything.
             world.producer.send(draw, world.clock.now_ms(), draw.randint(1, 8))
             world.process.read_all()

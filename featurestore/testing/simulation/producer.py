@@ -1,4 +1,4 @@
-"""A producer with bad habits, and the small views that its events are for.
+"""A producer with bad habits.
 
 Events come late, ahead of time, at the same millisecond, without an amount or a market; some records nobody can use. A
 retry is the same event again: in its own partition or another one, soon or long after the horizon.
@@ -9,66 +9,13 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping
 
-from featurestore.core.spec import Column, FeatureSpec, SourceSpec, ValueType, ViewSpec, Window
 from featurestore.testing.oracle.events import NaiveEvent
+from featurestore.testing.simulation.definitions import KEYS
 from featurestore.testing.simulation.stand_ins.log import SimulatedLog
 
-HORIZON_MS = 60_000
-"""How long ids are remembered: a minute, so that schedules go beyond it."""
-
-MAX_FUTURE_MS = 60_000
-RETENTION_MS = 600_000
 RETRY_RECORDS = 30
 """How far back, in records of a partition, a retry may reach."""
-
-KEYS = ("a", "b", "c", "d", "e")
-
-SOURCE = SourceSpec(
-    name="events",
-    topic="events",
-    columns=(
-        Column("event_id", ValueType.STRING),
-        Column("event_time", ValueType.TIMESTAMP),
-        Column("card_id", ValueType.STRING),
-        Column("amount", ValueType.INT64),
-        Column("market", ValueType.STRING),
-    ),
-    event_time_column="event_time",
-    event_id_column="event_id",
-    dedup_horizon_ms=HORIZON_MS,
-    max_future_ms=MAX_FUTURE_MS,
-)
-
-
-def windowed_view(minutes: int) -> ViewSpec:
-    """Count, sum and last over minutes, kept for ten."""
-    minute, longer = Window(60_000, 1_000), Window(minutes * 60_000, 5_000)
-    features = (
-        FeatureSpec("count_1m", "count", None, minute, ValueType.INT64),
-        FeatureSpec("sum_longer", "sum", "amount", longer, ValueType.INT64),
-        FeatureSpec("last_longer", "last", "market", longer, ValueType.STRING),
-    )
-    return ViewSpec("windowed", (Column("card_id", ValueType.STRING),), SOURCE, features, RETENTION_MS)
-
-
-def lifetime_view(minutes: int) -> ViewSpec:
-    """Count and sum of everything, and a window."""
-    lifetime, window = Window(None), Window(minutes * 60_000, 15_000)
-    features = (
-        FeatureSpec("count_ever", "count", None, lifetime, ValueType.INT64),
-        FeatureSpec("sum_ever", "sum", "amount", lifetime, ValueType.INT64),
-        FeatureSpec("count_window", "count", None, window, ValueType.INT64),
-    )
-    return ViewSpec("lifetime", (Column("card_id", ValueType.STRING),), SOURCE, features, None)
-
-
-DEFINITIONS: Mapping[str, tuple[ViewSpec, ...]] = {
-    "windowed": tuple(windowed_view(minutes) for minutes in (2, 3, 5)),
-    "lifetime": tuple(lifetime_view(minutes) for minutes in (1, 4)),
-}
-"""Each view's definitions, to change between."""
 
 
 class Producer:

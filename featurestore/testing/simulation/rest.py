@@ -6,6 +6,7 @@ import random
 
 from featurestore.errors import CorruptData, EventsLost, InvalidRequest, WriterFenced
 from featurestore.online.generation import Generation, GenerationState
+from featurestore.online.registration import bootstrap_target
 from featurestore.online.write import bootstrap
 from featurestore.testing.simulation.audit.auditor import WrongAnswer
 from featurestore.testing.simulation.process import LANES
@@ -51,8 +52,13 @@ def _needs_help(world: World) -> bool:
 def _bootstrap_all(world: World) -> None:
     """An operator computes every view from the event log."""
     world.counts["operator bootstrapped"] += 1
-    for view in world.views.values():
-        world.catalog.begin_bootstrap(view, is_anew=True)
+    targets = {}
+    for name in world.views:
+        target = bootstrap_target(world.catalog.all(), tuple(world.views.values()), name)
+        assert target is not None, "the view is registered"
+        targets[target.name] = target
+    for target in targets.values():
+        world.catalog.begin_bootstrap(target, is_anew=True)
     finish_bootstraps(world)
 
 
@@ -96,7 +102,8 @@ def _promote_all(world: World) -> None:
 def _check_letters(world: World) -> None:
     """What nobody could use, and streams have passed, is in the files, each line whole."""
     kept = payloads_in(world.letters)
-    for generation in world.auditor.served.generations.values() if world.auditor.served else ():
+    for serving in world.auditor.served.views.values() if world.auditor.served else ():
+        generation = serving.generation
         for place, partition in world.log.everything.items():
             begins = [
                 world.auditor.begins.get((generation.keys.checkpoint(lane), place.number)) for lane in range(LANES)

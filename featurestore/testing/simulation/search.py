@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
+from featurestore.testing.simulation.definitions import APART, TOGETHER, Definitions
 from featurestore.testing.simulation.process import StartStream
 from featurestore.testing.simulation.rest import run_to_rest
 from featurestore.testing.simulation.schedule import Schedule, as_text, draw_schedule, shrink
@@ -61,9 +62,14 @@ def schedule_of(seed: int) -> Schedule:
     return draw_schedule(seed, random.Random(seed).randint(10, STEPS_MAX))
 
 
-def run_schedule(schedule: Schedule, start_stream: StartStream) -> Outcome:
+def definitions_of(seed: int) -> Definitions:
+    """Views that are stored by themselves, or a storage group, in turns."""
+    return TOGETHER if seed % 2 else APART
+
+
+def run_schedule(schedule: Schedule, start_stream: StartStream, definitions: Definitions = APART) -> Outcome:
     """Let a schedule happen in a new world, then let it come to rest."""
-    with a_world(start_stream) as world:
+    with a_world(start_stream, definitions) as world:
         try:
             for step in schedule:
                 take_step(world, step)
@@ -75,14 +81,15 @@ def run_schedule(schedule: Schedule, start_stream: StartStream) -> Outcome:
 
 def find(seed: int, start_stream: StartStream) -> tuple[Counter[str], Finding | None]:
     """Run the schedule of a seed; what was found is made small."""
-    schedule = schedule_of(seed)
-    outcome = run_schedule(schedule, start_stream)
+    schedule, definitions = schedule_of(seed), definitions_of(seed)
+    outcome = run_schedule(schedule, start_stream, definitions)
     if not outcome.failure:
         return outcome.counts, None
     kind = outcome.failure[:KIND_CHARACTERS]
 
     def fails_alike(candidate: Schedule) -> bool:
-        return run_schedule(candidate, start_stream).failure.startswith(kind)
+        return run_schedule(candidate, start_stream, definitions).failure.startswith(kind)
 
     smallest = shrink(schedule, fails_alike)
-    return outcome.counts, Finding(seed, outcome.failure, smallest, run_schedule(smallest, start_stream).failure)
+    small_failure = run_schedule(smallest, start_stream, definitions).failure
+    return outcome.counts, Finding(seed, outcome.failure, smallest, small_failure)

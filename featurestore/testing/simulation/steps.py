@@ -10,7 +10,6 @@ from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.write import bootstrap
 from featurestore.testing.simulation.losses import evict, lose_key, lose_record, spoil
 from featurestore.testing.simulation.process import LANES, PROJECT
-from featurestore.testing.simulation.producer import DEFINITIONS
 from featurestore.testing.simulation.schedule import Step
 from featurestore.testing.simulation.stand_ins.client import FAULTS
 from featurestore.testing.simulation.stand_ins.store import Stored
@@ -200,25 +199,26 @@ def _make_anew(world: World, draw: random.Random) -> None:
 
 def _define(world: World, draw: random.Random) -> None:
     """Another definition of a view is applied; the stream is started with it."""
-    name = draw.choice(list(DEFINITIONS))
-    world.views[name] = draw.choice(DEFINITIONS[name])
+    name = draw.choice(list(world.definitions))
+    world.views[name] = draw.choice(world.definitions[name])
     world.crash()
 
 
 def _roll_back(world: World, draw: random.Random) -> None:
     """Back to what served before; half of the times a definition was promoted just now."""
-    name = draw.choice(list(DEFINITIONS))
+    name = draw.choice(list(world.definitions))
     if draw.random() < 0.5:
-        world.views[name] = draw.choice([one for one in DEFINITIONS[name] if one != world.views[name]])
+        world.views[name] = draw.choice([one for one in world.definitions[name] if one != world.views[name]])
         world.processes.clear()
         world.catch_up()
-    world.catalog.roll_back(name)
+    groups = [group for group in world.catalog.all() if group not in world.definitions]
+    world.catalog.roll_back(draw.choice([name, *groups]) if groups else name)
     world.counts["generation rolled back"] += 1
 
 
 def _bootstrap(world: World, draw: random.Random) -> None:
     """All of it at once, while events go on to come."""
-    generation = world.catalog.begin_bootstrap(draw.choice(list(world.views.values())), is_anew=True)
+    generation = world.begin_bootstrap(draw.choice(list(world.views)), is_anew=True)
     world.fill(generation, world.new_client(), dict.fromkeys(range(world.log.count), 1 << 40))
     _produce(world, draw)
     bootstrap.hand_over(world.store, generation, LANES)
@@ -227,8 +227,8 @@ def _bootstrap(world: World, draw: random.Random) -> None:
 
 
 def _begin_bootstrap(world: World, draw: random.Random) -> None:
-    view = draw.choice(list(world.views.values()))
-    world.begun.append(world.catalog.begin_bootstrap(view, is_anew=draw.random() < 0.5))
+    name = draw.choice(list(world.views))
+    world.begun.append(world.begin_bootstrap(name, is_anew=draw.random() < 0.5))
 
 
 def _fill_bootstrap(world: World, draw: random.Random) -> None:

@@ -16,11 +16,14 @@ from pathlib import Path
 
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import CorruptData, FeatureStoreError, InternalError, WriterFenced
-from featurestore.online.generation import Generation, GenerationState
+from featurestore.online.generation import Generation
 from featurestore.online.generation_catalog import GenerationCatalog
+from featurestore.online.registration import bootstrap_target
+from featurestore.online.serving_view import serving_views
 from featurestore.online.write import bootstrap
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.simulation.audit.auditor import Auditor
+from featurestore.testing.simulation.definitions import SOURCE, Definitions
 from featurestore.testing.simulation.process import (
     LANES,
     PROJECT,
@@ -29,7 +32,7 @@ from featurestore.testing.simulation.process import (
     StreamParts,
     StreamProcess,
 )
-from featurestore.testing.simulation.producer import DEFINITIONS, SOURCE, Producer
+from featurestore.testing.simulation.producer import Producer
 from featurestore.testing.simulation.small_world import small_world
 from featurestore.testing.simulation.stand_ins.client import Begin, StoreClient
 from featurestore.testing.simulation.stand_ins.disk import Disk
@@ -65,12 +68,13 @@ class World:
         start_stream: starts a stream process.
         disk: of the dead letters.
         letters: where they are.
+        definitions: of the views, to change between.
 
     Attributes:
         counts: how often what happened.
     """
 
-    def __init__(self, start_stream: StartStream, disk: Disk, letters: Path) -> None:
+    def __init__(self, start_stream: StartStream, disk: Disk, letters: Path, definitions: Definitions) -> None:
         self._start_stream = start_stream
         self.disk = disk
         self.letters = letters
@@ -81,7 +85,8 @@ class World:
         self.producer = Producer(self.log, self.counts)
         self.auditor = Auditor(self.store, self.log, self.counts, self.clock.now_ms)
         self.catalog = GenerationCatalog(self.store, PROJECT)
-        self.views: dict[str, ViewSpec] = {name: choices[0] for name, choices in DEFINITIONS.items()}
+        self.views: dict[str, ViewSpec] = {name: choices[0] for name, choices in definitions.items()}
+        self.definitions = definitions
         self.skewed = SkewedClock(self.clock)
         self.clients: list[StoreClient] = []
         self.processes: list[StreamProcess] = []
@@ -193,6 +198,12 @@ class World:
         as_of_ms = self.clock.now_ms() + draw.choice((0, 0, 0, 1, -500, -20_000, -200_000, 61_000))
         self.auditor.check(as_of_ms, is_everything=is_everything)
 
+    def begin_bootstrap(self, name: str, *, is_anew: bool) -> Generation:
+        """Begin to compute a view from the event log, or the storage group that it is in."""
+        target = bootstrap_target(self.catalog.all(), tuple(self.views.values()), name)
+        assert target is not None, "the view is registered"
+        return self.catalog.begin_bootstrap(target, is_anew=is_anew)
+
     def fill(self, generation: Generation, client: StoreClient, ends: dict[int, int]) -> None:
         """Compute the lanes of a bootstrapping generation that are not complete."""
         ends = {number: min(end, self.log.at(number).end) for number, end in ends.items()}
@@ -229,11 +240,12 @@ class World:
             known = self.catalog.all()
         except CorruptData as error:
             return [str(error)]
-        for name, view in self.views.items():
-            serving = next((one for one in known.get(name, ()) if one.state is GenerationState.SERVING), None)
-            if serving is None:
-                wanting.append(f"{view.name} is not served")
+        served = serving_views(known)
+        for name in self.views:
+            if name not in served:
+                wanting.append(f"{name} is not served")
                 continue
+            serving = served[name].generation
             for lane in range(LANES):
                 reached = {number: offset for _, number, offset in self.checkpoint(serving, lane).positions}
                 for number in range(self.log.count):
@@ -253,7 +265,7 @@ class World:
 
 
 @contextmanager
-def a_world(start_stream: StartStream) -> Iterator[World]:
+def a_world(start_stream: StartStream, definitions: Definitions) -> Iterator[World]:
     """A new world; nothing is left of it."""
     with small_world() as disk, tempfile.TemporaryDirectory() as directory:
-        yield World(start_stream, disk, Path(directory))
+        yield World(start_stream, disk, Path(directory), definitions)

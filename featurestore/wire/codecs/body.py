@@ -23,13 +23,14 @@ hand) is missed by the other, and the entity is refused instead of being answere
 from __future__ import annotations
 
 import dataclasses
+import functools
 import struct
 from typing import NamedTuple
 
 import numpy as np
 import xxhash
 
-from featurestore.core.events import BlobRow
+from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.spec import HOP_LADDER_MS
 from featurestore.core.tiles.parts import EventRows, Merge, Storage
 from featurestore.core.tiles.ranges import find_bounds
@@ -37,7 +38,7 @@ from featurestore.core.tiles.tiles import NOTHING_DROPPED_MS, Blobs, TileLayout,
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, InvariantBroken, TileLost, UnknownTileVersion
 from featurestore.wire.codecs.body_kernels import CONSTANT, CONSTANT_BYTES, fill_body, measure_ints, write_ints
-from featurestore.wire.codecs.head import HeadCodec, head_codec
+from featurestore.wire.codecs.head import head_codec
 from featurestore.wire.codecs.head_kernels import BESIDE_BODY
 
 MAGIC = 0xFB
@@ -108,36 +109,84 @@ def decode_body(layout: TileLayout, body: bytes) -> TileTable:
         UnknownTileVersion: written by another release.
         CorruptTile: the bytes are not a body of this layout.
     """
-    return _decode(layout, body, None, b"", is_whole=False)
+    header = _read_header(layout, body)
+    table = _room(layout, header.tile_count, body if layout.blob_fields else b"", header.dropped_before_ms)
+    _fill_from_body(layout, _Rows.of(layout, layout), header, body, table)
+    return table
 
 
 def decode_entity(view: CompiledView, body: bytes | None, head: bytes | None) -> TileTable:
-    """All tiles of an entity, ascending by start: what `CompiledView.answer` takes.
+    """All tiles of an entity; see `EntityCodec.decode`."""
+    return entity_codec(view).decode(body, head)
+
+
+@functools.lru_cache(maxsize=1_024)
+def entity_codec(view: CompiledView) -> EntityCodec:
+    """The codec of all that a view stores."""
+    return EntityCodec(view, view.layout)
+
+
+class EntityCodec:
+    """Decodes what readers want of an entity's tiles: the fields that a request is about, or all.
 
     Args:
-        view: the view that wrote them.
-        body: the stored body; None where there is none.
-        head: the stored head, likewise.
-
-    Raises:
-        TileLost: body or head is missing that the other one knows of.
-        CorruptTile: the bytes are not a body or head of this view.
-        UnknownTileVersion: the body was written by another release.
+        stored: the view that wrote them.
+        wanted: layout of the tables to make; its parts are some of the view's.
     """
-    return _decode(view.layout, body or b"", head_codec(view) if head else None, head or b"", is_whole=True)
+
+    def __init__(self, stored: CompiledView, wanted: TileLayout) -> None:
+        self._stored = stored.layout
+        self._wanted = wanted
+        self._rows = _Rows.of(stored.layout, wanted)
+        self._head_codec = head_codec(stored)
+        self._lifting = self._head_codec.lifting(wanted)
+
+    def prepare(self) -> None:
+        """Load whatever decoding and reaching take, before a payment waits for it."""
+        table = self._decode(b"", b"")
+        self._head_codec.lift_into(b"", self._lifting, table, 0, 0)
+        nothing = _Header(False, _START_SECONDS, 0, 0, 0, NOTHING_DROPPED_MS, _NO_LIFETIME_TILE)
+        empty = bytes(_HEADER.size + len(self._stored.int_fields) + 4)
+        _fill_from_body(self._stored, self._rows, nothing, empty, table)
+        find_bounds(table.start_ms, 0, table.start_ms, table.start_ms, table.start_ms)
+
+    def decode(self, body: bytes | None, head: bytes | None) -> TileTable:
+        """All tiles of an entity, ascending by start: what `CompiledView.answer` takes.
+
+        Args:
+            body: the stored body; None where there is none.
+            head: the stored head, likewise.
+
+        Raises:
+            TileLost: body or head is missing that the other one knows of.
+            CorruptTile: the bytes are not a body or head of the view.
+            UnknownTileVersion: the body was written by another release.
+        """
+        return self._decode(body or b"", head or b"")
+
+    def _decode(self, body: bytes, head: bytes) -> TileTable:
+        """Body and head in one allocation a block."""
+        header = _read_header(self._stored, body) if body else None
+        rows, is_beside_body = self._head_codec.count_rows(head) if head else (0, False)
+        _check_whole(header, rows > 0, is_beside_body=is_beside_body)
+        count = 0 if header is None else header.tile_count
+        dropped_before_ms = NOTHING_DROPPED_MS if header is None else header.dropped_before_ms
+        strings = body + head if self._wanted.blob_fields else b""
+        table = _room(self._wanted, count + rows, strings, dropped_before_ms)
+        if header is not None:
+            _fill_from_body(self._stored, self._rows, header, body, table)
+        if not head:
+            return table
+        is_ascending = self._head_codec.lift_into(head, self._lifting, table, count, len(body))
+        if self._wanted.lifts_itself:
+            table = _with_own_lifts(table, self._head_codec.decode(head), count)
+        # Events mostly arrive in order, and then body and head are one ascending list already.
+        return table if is_ascending else table.take(table.start_ms.argsort(kind="stable"))
 
 
 def beside_each_other(body: bytes, head: bytes) -> tuple[bytes, bytes]:
     """Body and head as the commit script leaves them when the head begins beside the body."""
     return bytes([MAGIC_BESIDE_HEAD]) + body[1:], bytes([head[0] ^ BESIDE_BODY]) + head[1:]
-
-
-def prepare(view: CompiledView) -> None:
-    """Load whatever decoding and reaching take, before a payment waits for it."""
-    table = _decode(view.layout, b"", head_codec(view), b"", is_whole=False)
-    nothing = _Header(False, _START_SECONDS, 0, 0, 0, NOTHING_DROPPED_MS, _NO_LIFETIME_TILE)
-    _fill_from_body(nothing, bytes(_HEADER.size + len(view.layout.int_fields) + 4), table)
-    find_bounds(table.start_ms, 0, table.start_ms, table.start_ms, table.start_ms)
 
 
 class _Header(NamedTuple):
@@ -152,34 +201,40 @@ class _Header(NamedTuple):
     lifetime_end_ms: int
 
 
-def _decode(layout: TileLayout, body: bytes, codec: HeadCodec | None, head: bytes, *, is_whole: bool) -> TileTable:
-    """A body's tiles and the tiles of the events of a head, ascending by start; all in one allocation a block."""
-    header = _read_header(layout, body) if body else None
-    rows, is_beside_body = (0, False) if codec is None else codec.count_rows(head)
-    if is_whole:
-        _check_whole(header, rows > 0, is_beside_body=is_beside_body)
-    count = 0 if header is None else header.tile_count
-    total = count + rows
+class _Rows(NamedTuple):
+    """The row of a table that receives each field of a body; -1 for none."""
+
+    ints: Int64Array
+    floats: Int64Array
+    blobs: Int64Array
+
+    @staticmethod
+    def of(stored: TileLayout, wanted: TileLayout) -> _Rows:
+        """From the fields of one layout to those of another that has some of its parts."""
+        rows = {
+            Storage.INT: np.full(len(stored.int_fields), -1, dtype=np.int64),
+            Storage.FLOAT: np.full(len(stored.float_fields), -1, dtype=np.int64),
+            Storage.BLOB: np.full(len(stored.blob_fields), -1, dtype=np.int64),
+        }
+        for to in wanted.parts:
+            for source, target in zip(stored.position_of(to.part).fields, to.fields, strict=True):
+                rows[source.storage][source.row] = target.row
+        return _Rows(rows[Storage.INT], rows[Storage.FLOAT], rows[Storage.BLOB])
+
+
+def _room(layout: TileLayout, count: int, strings: bytes, dropped_before_ms: int) -> TileTable:
+    """A table to be filled."""
     fields = len(layout.blob_fields)
-    spans = np.empty((2, fields, total), dtype=np.int64)
-    table = TileTable(
+    spans = np.empty((2, fields, count), dtype=np.int64)
+    return TileTable(
         layout,
-        np.empty(total, dtype=np.int64),
-        np.empty(total, dtype=np.int64),
-        np.empty((len(layout.int_fields), total), dtype=np.int64),
-        np.empty((len(layout.float_fields), total), dtype=np.float64),
-        Blobs(body + head if fields else b"", spans[0], spans[1]),
-        NOTHING_DROPPED_MS if header is None else header.dropped_before_ms,
+        np.empty(count, dtype=np.int64),
+        np.empty(count, dtype=np.int64),
+        np.empty((len(layout.int_fields), count), dtype=np.int64),
+        np.empty((len(layout.float_fields), count), dtype=np.float64),
+        Blobs(strings, spans[0], spans[1]),
+        dropped_before_ms,
     )
-    if header is not None:
-        _fill_from_body(header, body, table)
-    if codec is None:
-        return table
-    is_ascending = codec.lift_into(head, table, count, len(body))
-    if layout.lifts_itself:
-        table = _with_own_lifts(table, codec.decode(head), count)
-    # Events mostly arrive in order, and then body and head are one ascending list already.
-    return table if is_ascending else table.take(table.start_ms.argsort(kind="stable"))
 
 
 def _check_whole(header: _Header | None, has_head: bool, *, is_beside_body: bool) -> None:
@@ -196,22 +251,23 @@ def _check_whole(header: _Header | None, has_head: bool, *, is_beside_body: bool
     )
 
 
-def _fill_from_body(header: _Header, body: bytes, table: TileTable) -> None:
+def _fill_from_body(stored: TileLayout, rows: _Rows, header: _Header, body: bytes, table: TileTable) -> None:
     """The first rows of a table."""
     numbers = (
         header.tile_count,
         _START_BYTES[header.start_code],
         header.base_ms,
         header.lifetime_end_ms,
-        table.layout.int_add_count,
+        stored.int_add_count,
     )
     is_wrong = fill_body(
         np.frombuffer(body, np.uint8),
         _HEADER.size,
         np.array(numbers, dtype=np.int64),
         _WIDTH_OF_CODE,
-        table.layout.int_identities,
-        table.layout.int_times,
+        stored.int_identities,
+        stored.int_times,
+        *rows,
         table.start_ms,
         table.end_ms,
         table.ints,

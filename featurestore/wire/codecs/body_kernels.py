@@ -134,7 +134,7 @@ def _widen(
 
 
 @inlined
-def _spans(codes: Array, limits: Array, strings: int, begins: Array, ends: Array, field: int, count: int) -> Any:
+def _spans(codes: Array, limits: Array, strings: Any, begins: Array, ends: Array, field: int, count: int) -> Any:
     """Where each row's string is; 1 when a code points nowhere."""
     for row in range(count):
         code = np.int64(codes[row])
@@ -145,7 +145,24 @@ def _spans(codes: Array, limits: Array, strings: int, begins: Array, ends: Array
     return 0
 
 
-@compiled(INT, BYTES, INT, INTS, INTS, INTS, INTS, INTS, INTS, INT_MATRIX, FLOAT_MATRIX, INT_MATRIX, INT_MATRIX)
+@compiled(
+    INT,
+    BYTES,
+    INT,
+    INTS,
+    INTS,
+    INTS,
+    INTS,
+    INTS,
+    INTS,
+    INTS,
+    INTS,
+    INTS,
+    INT_MATRIX,
+    FLOAT_MATRIX,
+    INT_MATRIX,
+    INT_MATRIX,
+)
 def fill_body(
     body: Array,
     at: int,
@@ -153,6 +170,9 @@ def fill_body(
     width_of_code: Int64Array,
     identities: Int64Array,
     is_time: Int64Array,
+    int_rows: Int64Array,
+    float_rows: Int64Array,
+    blob_rows: Int64Array,
     start: Int64Array,
     end: Int64Array,
     ints: Int64Array,
@@ -167,8 +187,11 @@ def fill_body(
         at: where the codes of its integer fields begin.
         header: tile count, bytes a start (4: seconds), base_ms, lifetime_end_ms, number of ADD fields.
         width_of_code: (256,) ms; 0 for the tile that ends at lifetime_end_ms.
-        identities: (fields,) of the integer fields.
+        identities: (fields,) of the body's integer fields.
         is_time: (fields,) 1 where they hold event times.
+        int_rows: (fields,) the row of `ints` that receives each integer field of the body; -1 for none.
+        float_rows: likewise, of `floats`.
+        blob_rows: likewise, of `begins` and `ends`.
         start: (N,) receives the tiles in its first rows, as do the others.
         end: (N,).
         ints: (fields, N).
@@ -180,39 +203,42 @@ def fill_body(
         0, or 1 when a string lies outside the body or is none.
     """
     count, start_size, base, lifetime_end, add_count = header[0], header[1], header[2], header[3], header[4]
-    codes = body[at : at + ints.shape[0]]
-    at += ints.shape[0]
+    codes = body[at : at + len(int_rows)]
+    at += len(int_rows)
     _fill_starts(body[at : at + start_size * count], start_size, base, start, count)
     at += start_size * count
     for row in range(count):
         width = width_of_code[body[at + row]]
         end[row] = start[row] + width if width else lifetime_end
     at += count
-    for field in range(ints.shape[0]):
-        code, identity, relative = codes[field], identities[field], is_time[field]
+    for field in range(len(int_rows)):
+        code, identity, relative, to = codes[field], identities[field], is_time[field], int_rows[field]
+        size = CONSTANT_BYTES if code == CONSTANT else count << code
+        block = body[at : at + size]
+        at += size
+        if to < 0:
+            continue
         lowest_is_identity = 0 if field < add_count else 1
         if code == CONSTANT:
-            constant = body[at : at + CONSTANT_BYTES].view(np.int64)[0]
+            constant = block.view(np.int64)[0]
             for row in range(count):
-                ints[field, row] = constant
-            at += CONSTANT_BYTES
-            continue
-        block = body[at : at + (count << code)]
-        if code == 0:
-            _widen(block.view(np.int8), ints, identity, relative, lowest_is_identity, start, field, -(1 << 7))
+                ints[to, row] = constant
+        elif code == 0:
+            _widen(block.view(np.int8), ints, identity, relative, lowest_is_identity, start, to, -(1 << 7))
         elif code == 1:
-            _widen(block.view(np.int16), ints, identity, relative, lowest_is_identity, start, field, -(1 << 15))
+            _widen(block.view(np.int16), ints, identity, relative, lowest_is_identity, start, to, -(1 << 15))
         elif code == 2:
-            _widen(block.view(np.int32), ints, identity, relative, lowest_is_identity, start, field, -(1 << 31))
+            _widen(block.view(np.int32), ints, identity, relative, lowest_is_identity, start, to, -(1 << 31))
         else:
-            _widen(block.view(np.int64), ints, identity, 0, 0, start, field, 0)
-        at += count << code
-    for field in range(floats.shape[0]):
-        values = body[at : at + 8 * count].view(np.float64)
-        for row in range(count):
-            floats[field, row] = values[row]
+            _widen(block.view(np.int64), ints, identity, 0, 0, start, to, 0)
+    for field in range(len(float_rows)):
+        values, to = body[at : at + 8 * count].view(np.float64), float_rows[field]
         at += 8 * count
-    is_wrong: int = _fill_strings(body, at, begins, ends, count)
+        if to < 0:
+            continue
+        for row in range(count):
+            floats[to, row] = values[row]
+    is_wrong: int = _fill_strings(body, at, blob_rows, begins, ends, count)
     return is_wrong
 
 
@@ -231,10 +257,10 @@ def _fill_starts(block: Array, size: int, base: int, start: Array, count: int) -
 
 
 @inlined
-def _fill_strings(body: Array, at: int, begins: Array, ends: Array, count: int) -> Any:
-    """The spans of all blob fields."""
-    fields = begins.shape[0]
-    if fields == 0:
+def _fill_strings(body: Array, at: int, rows: Array, begins: Array, ends: Array, count: int) -> Any:
+    """The spans of the blob fields that are wanted."""
+    fields = len(rows)
+    if begins.shape[0] == 0:
         return 0
     distinct = np.int64(body[at : at + 4].view(np.uint32)[0])
     codes = at + 4
@@ -249,11 +275,14 @@ def _fill_strings(body: Array, at: int, begins: Array, ends: Array, count: int) 
             return 1
     is_wrong = 0
     for field in range(fields):
+        to = rows[field]
+        if to < 0:
+            continue
         mine = body[codes + size * field * count : codes + size * (field + 1) * count]
         if size == 1:
-            is_wrong |= _spans(mine, limits, strings, begins, ends, field, count)
+            is_wrong |= _spans(mine, limits, strings, begins, ends, to, count)
         elif size == 2:
-            is_wrong |= _spans(mine.view(np.uint16), limits, strings, begins, ends, field, count)
+            is_wrong |= _spans(mine.view(np.uint16), limits, strings, begins, ends, to, count)
         else:
-            is_wrong |= _spans(mine.view(np.uint32), limits, strings, begins, ends, field, count)
+            is_wrong |= _spans(mine.view(np.uint32), limits, strings, begins, ends, to, count)
     return is_wrong

@@ -22,11 +22,12 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.core.events import TEXT_BYTES_MAX, BlobRow, ColumnValues, Int64Array
+from featurestore.core.events import TEXT_BYTES_MAX, BlobRow, ColumnValues, Float64Array, Int64Array
 from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles.lifting import Input
 from featurestore.core.tiles.parts import EventRows, Lift, Merge, Storage
@@ -54,6 +55,14 @@ _STORED = {Storage.INT: STORED_INT, Storage.FLOAT: STORED_FLOAT, Storage.BLOB: S
 def head_codec(view: CompiledView) -> HeadCodec:
     """The codec of a view's heads; made once for each compiled view."""
     return HeadCodec(view)
+
+
+class Lifting(NamedTuple):
+    """What `fill_head` needs to know of a layout."""
+
+    program: Int64Array
+    int_identities: Int64Array
+    float_identities: Float64Array
 
 
 class HeadCodec:
@@ -94,9 +103,6 @@ class HeadCodec:
             ],
             dtype=np.int64,
         )
-        self._program = self._lifting_program(view.layout)
-        self._int_identities = view.layout.int_identities
-        self._float_identities = np.array([field.identity for field in view.layout.float_fields], dtype=np.float64)
 
     def encode(self, rows: EventRows) -> list[bytes] | ByteMatrix:
         """N rows, ready to be joined and appended.
@@ -167,11 +173,17 @@ class HeadCodec:
             raise CorruptTile(f"head of {len(head)} bytes ends inside a row")
         return found >> 1, bool(found & 1)
 
-    def lift_into(self, head: bytes, table: TileTable, first: int, blob_shift: int) -> bool:
+    def lifting(self, layout: TileLayout) -> Lifting:
+        """How rows become tiles of a layout that has the view's parts, or some of them."""
+        identities = np.array([field.identity for field in layout.float_fields], dtype=np.float64)
+        return Lifting(self._lifting_program(layout), layout.int_identities, identities)
+
+    def lift_into(self, head: bytes, lifting: Lifting, table: TileTable, first: int, blob_shift: int) -> bool:
         """Lift the events of a head into rows of a table, one tile of 1 ms each, in order of arrival.
 
         Args:
             head: whole rows (see `count_rows`).
+            lifting: of the table's layout.
             table: receives the tiles; fields that parts lift themselves are left alone.
             first: the row of the first event.
             blob_shift: where the head begins in the table's buffer of strings.
@@ -182,9 +194,7 @@ class HeadCodec:
         is_ascending: int = fill_head(
             np.frombuffer(head, np.uint8),
             self._shape,
-            self._program,
-            self._int_identities,
-            self._float_identities,
+            *lifting,
             first,
             blob_shift,
             table.start_ms,

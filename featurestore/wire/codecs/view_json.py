@@ -7,6 +7,7 @@ object keys are sorted. Where Kafka is reached is not part of what a feature mea
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Container, Iterable
 
@@ -22,6 +23,7 @@ LAYOUT_VERSION = 5
 HASH_BYTES = 16
 
 _encoder = msgspec.json.Encoder(order="deterministic")
+_in_order = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(ViewSpec)
 
 
@@ -42,6 +44,7 @@ def decode_view(data: bytes) -> ViewSpec:
         raise CorruptData("stored feature view definition does not decode", detail=str(error)) from error
 
 
+@functools.lru_cache(maxsize=4_096)
 def definition_hash(view: ViewSpec) -> str:
     """32 hex digits, equal for equal definitions.
 
@@ -66,7 +69,13 @@ def definition_hash(view: ViewSpec) -> str:
         ),
         derived=tuple(sorted(view.derived, key=_name)),
     )
-    payload = _encoder.encode({"layout": LAYOUT_VERSION, "view": canonical})
+    fields = {field.name: getattr(canonical, field.name) for field in dataclasses.fields(canonical)}
+    # Where a view is stored says nothing of what it means.
+    del fields["is_apart"]
+    fields["members"] = [(member.name, member.definition_hash) for member in view.members]
+    if not view.members:
+        del fields["members"]
+    payload = _in_order.encode({"layout": LAYOUT_VERSION, "view": fields})
     return hashlib.blake2b(payload, digest_size=HASH_BYTES).hexdigest()
 
 

@@ -97,5 +97,5 @@ def test_a_view_that_the_store_does_not_hold_is_named(redis_url: str, tmp_path: 
 
     assert main(["drop", "card_activty", *options]) == 1
     said = capsys.readouterr().err
-    assert 'the online store holds no stream feature view "card_activty"' in said
+    assert 'the online store holds no stream feature view or storage group "card_activty"' in said
     assert 'did you mean "card_activity"?' in said

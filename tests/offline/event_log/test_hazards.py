@@ -204,7 +204,7 @@ def test_a_table_that_is_no_event_log_is_refused(tmp_path: Path) -> None:
     for work in (EventLog, lambda root: open_writer(place_of(root))):
         with pytest.raises(InvalidRequest, match=f'the Delta table "{tmp_path}" is not an event log') as raised:
             work(tmp_path)
-        assert "featurestore history --events" in raised.value.hint
+        assert "featurestore history --event-log" in raised.value.hint
     assert DeltaTable(tmp_path).version() == 0
 
 

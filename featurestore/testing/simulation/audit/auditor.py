@@ -12,18 +12,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from featurestore.errors import AsOfTooOld, CorruptData, InvalidRequest, StoreMismatch
+from featurestore.online.answer.selection import Selection
 from featurestore.online.generation import Generation
 from featurestore.online.read.reader import EntityBytes, EntityRead
 from featurestore.online.read.serving_generations import ServedViews, look
+from featurestore.online.serving_view import ServingView
 from featurestore.online.store import OnlineStore
-from featurestore.testing.answers import answer_values
+from featurestore.testing.answers import all_of, answer_values
 from featurestore.testing.oracle.tolerance import agrees
 from featurestore.testing.simulation.audit.truth import Position, possibilities
+from featurestore.testing.simulation.definitions import KEYS
 from featurestore.testing.simulation.process import PROJECT
-from featurestore.testing.simulation.producer import KEYS
 from featurestore.testing.simulation.stand_ins.client import Begin
 from featurestore.testing.simulation.stand_ins.log import Place, SimulatedLog
-from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.entity_key import lane_of
 from featurestore.wire.store_layout import Checkpoint, decode_checkpoint
 
@@ -59,12 +60,13 @@ class Auditor:
     unknowable: set[tuple[str, bytes]] = field(default_factory=set)
     lost_checkpoints: dict[bytes, bytes] = field(default_factory=dict)
     served: ServedViews | None = None
-    _checked: dict[tuple[str, bytes], tuple[object, ...]] = field(default_factory=dict)
+    _checked: dict[tuple[str, str, bytes], tuple[object, ...]] = field(default_factory=dict)
+    _selections: dict[tuple[str, str], Selection] = field(default_factory=dict)
 
     def look(self) -> None:
         """What readers do every second; a store that cannot be used is refused, and answers stop."""
         try:
-            self.served = look(self.store, PROJECT, {} if self.served is None else self.served.generations)
+            self.served = look(self.store, PROJECT, {} if self.served is None else self.served.views)
         except (CorruptData, StoreMismatch, InvalidRequest):
             self.counts["look refused"] += 1
             self.served = None
@@ -78,19 +80,20 @@ class Auditor:
         """
         if self.served is None:
             return
-        for generation in self.served.generations.values():
+        for serving in self.served.views.values():
+            generation = serving.generation
             reads = [EntityRead(generation, key.encode()) for key in KEYS]
             for read, found in zip(reads, self.served.reader.read(reads, with_checkpoint=True), strict=True):
                 assert isinstance(found, EntityBytes), "a stream view is read as body and head"
-                of_key = (generation.keys.stem, read.key)
+                of_key = (serving.view.name, generation.keys.stem, read.key)
                 state = (found, self.log.incarnation, self._extent(generation, read.key, found))
                 if is_everything or self._checked.get(of_key) != state:
-                    self._check_entity(generation, read.key, found, as_of_ms)
+                    self._check_entity(serving, read.key, found, as_of_ms)
                     self._checked[of_key] = state
 
-    def _check_entity(self, generation: Generation, key: bytes, found: EntityBytes, as_of_ms: int) -> None:
+    def _check_entity(self, serving: ServingView, key: bytes, found: EntityBytes, as_of_ms: int) -> None:
         """One answer."""
-        view = generation.view
+        view, generation = serving.view, serving.generation
         if (generation.keys.stem, key) in self.unknowable:
             return
         if view.retention_ms is not None and as_of_ms < self.now_ms() - view.lookback_ms:
@@ -98,8 +101,8 @@ class Auditor:
             self.counts["read of what may have expired"] += 1
             return
         try:
-            table = decode_entity(generation.compiled, found.body, found.head)
-            answer = generation.compiled.answer(table, as_of_ms)
+            selection = self._selection(serving)
+            answer = selection.answer(selection.decode(found.body, found.head), as_of_ms)
         except CorruptData:
             self.counts["read refused: damaged"] += 1
             return
@@ -107,7 +110,7 @@ class Auditor:
             self.counts["read refused: too old"] += 1
             return
         extent = self._extent(generation, key, found)
-        letters = {position for name, position in self.letters if name in ("", view.name)}
+        letters = {position for name, position in self.letters if name in ("", generation.view.name)}
         right = possibilities(self.log, view, key, extent, letters, as_of_ms)
         if right is None:
             self.counts["answer with too many possibilities"] += 1
@@ -129,6 +132,13 @@ class Auditor:
             f"{generation.keys.stem} ({generation.state}) {key!r} at {as_of_ms}: {actual}, expected {expected}; "
             f"applied {dict(extent)}"
         )
+
+    def _selection(self, serving: ServingView) -> Selection:
+        """Reads every feature of a view; the stem of its keys has the definition."""
+        of_view = (serving.view.name, serving.generation.keys.stem)
+        if of_view not in self._selections:
+            self._selections[of_view] = all_of(serving)
+        return self._selections[of_view]
 
     def _extent(self, generation: Generation, key: bytes, found: EntityBytes) -> Mapping[Place, tuple[int, int]]:
         """What the checkpoint says was applied."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from featurestore.core.spec import ViewSpec
 from featurestore.testing.oracle.naive import NaiveAnswer, NaiveEvent, naive_found, naive_values
-from featurestore.testing.simulation.producer import HORIZON_MS
+from featurestore.testing.simulation.definitions import CONDITIONS, HORIZON_MS
 from featurestore.testing.simulation.stand_ins.log import Place, SimulatedLog
 
 POSSIBILITIES_MAX = 64
@@ -81,8 +81,12 @@ def possibilities(
     counts = [_possible_counts(copies, letters) for copies in by_id.values()]
     if math.prod(len(each) for each in counts) > POSSIBILITIES_MAX:
         return None
+    is_of_view = CONDITIONS[view.where] if view.where else lambda _: True
     events = [copies[0].event for copies in by_id.values()]
-    return [_answer(view, _repeated(events, chosen), as_of_ms) for chosen in itertools.product(*counts)]
+    return [
+        _answer(view, [one for one in _repeated(events, chosen) if is_of_view(one.columns)], as_of_ms)
+        for chosen in itertools.product(*counts)
+    ]
 
 
 def _answer(view: ViewSpec, events: Sequence[NaiveEvent], as_of_ms: int) -> Possibility:

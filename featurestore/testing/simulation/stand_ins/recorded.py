@@ -10,8 +10,10 @@ import numpy as np
 from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.point_in_time.rows import EntityEvents, hash_history_ids
 from featurestore.core.spec import ViewSpec
+from featurestore.definitions.storage_groups import member_views
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.oracle.events import NaiveEvent
+from featurestore.testing.simulation.definitions import CONDITIONS
 from featurestore.testing.simulation.stand_ins.log import SimulatedLog
 from featurestore.wire.entity_key import lane_of
 
@@ -50,6 +52,8 @@ class RecordedLog:
             for event in events:
                 # From where the partition came within a horizon of where it is now.
                 is_recent = is_recent or event.event_time_ms >= newest_ms - view.source.dedup_horizon_ms
+                if not any(not one.where or CONDITIONS[one.where](event.columns) for one in member_views(view)):
+                    continue
                 self._events.append(event)
                 self._is_recent.append(is_recent)
 

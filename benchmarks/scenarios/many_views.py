@@ -1,0 +1,155 @@
+"""many_views: what a platform's worth of views costs stored together and apart."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from benchmarks.many_views import FEATURES, KEYS, many_views
+from benchmarks.parts import AppliedRepo, cpu_seconds, cpu_seconds_since, run_to_end, stream_process
+from benchmarks.scenario import Line, Result, Run, digest, require
+from benchmarks.workload import Workload, make_workload
+from featurestore.core.spec import ViewSpec
+from featurestore.online.generation_catalog import GenerationCatalog
+from featurestore.online.read.reader import Reader
+from featurestore.online.redis.store import RedisStore, connect
+from featurestore.online.serving_view import serving_views
+from featurestore.testing.answers import AnswerValues, stored_answers
+from featurestore.testing.oracle.tolerance import agrees
+from featurestore.testing.servers import redis_server
+from featurestore.testing.simulator import LogDirectorySink
+from featurestore.wire.entity_key import encode_key
+
+PARTITIONS = 4
+TOPIC = "transactions"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What some views took of one stream process and one Redis.
+
+    Attributes:
+        stream_s, wall_s: of the stream, its start taken off.
+        redis_s: processor time of Redis.
+        memory_bytes: what Redis holds.
+        answers: of sampled entities, by view and key.
+    """
+
+    stream_s: float
+    wall_s: float
+    redis_s: float
+    memory_bytes: int
+    answers: dict[tuple[str, bytes], AnswerValues]
+
+
+def run(run: Run) -> Result:
+    """The same transactions, into few and many views, stored together and apart."""
+    count = run.choose(smoke=3_000, full=200_000)
+    workload = make_workload(
+        count, cards=run.choose(smoke=300, full=40_000), merchants=run.choose(smoke=60, full=4_000)
+    )
+    log = run.directory / "many-views-log"
+    sink = LogDirectorySink(log, workload.population, topic=TOPIC, partitions=PARTITIONS)
+    for begin in range(0, count, 20_000):
+        sink.write(workload.rows[begin : begin + 20_000])
+    sink.close()
+    few, many = len(KEYS), run.choose(smoke=8, full=60)
+    costs = {
+        (views, are_apart): _cost(run, workload, views, are_apart=are_apart)
+        for views, are_apart in ((few, True), (many, False), (many, True))
+    }
+    base, together, apart = costs[few, True], costs[many, False], costs[many, True]
+    compared = _require_equal(together, apart)
+    lines = []
+    for label, cost in ((f"{few} views", base), (f"{many} views, together", together), (f"{many} views, apart", apart)):
+        lines += [
+            Line(
+                f"{label}: stream",
+                count / cost.stream_s,
+                "tx per CPU second",
+                base.stream_s / cost.stream_s,
+                f"{few} views",
+            ),
+            Line(f"{label}: by the wall clock", count / cost.wall_s, "tx/s", base.wall_s / cost.wall_s, f"{few} views"),
+            Line(
+                f"{label}: Redis",
+                cost.redis_s / count * 1e6,
+                "us of CPU a tx",
+                cost.redis_s / base.redis_s,
+                f"{few} views",
+            ),
+            Line(
+                f"{label}: used_memory",
+                cost.memory_bytes / 1e6,
+                "MB",
+                cost.memory_bytes / apart.memory_bytes,
+                f"{many} apart",
+            ),
+        ]
+    return Result(
+        scenario="many_views",
+        question=f"What do {many} views of {FEATURES} features over one stream and {few} join keys cost?",
+        lines=tuple(lines),
+        answer_hash=digest(_text(values) for values in together.answers.values()),
+        checked=f"{compared:,} values of sampled entities are the same, together and apart",
+        notes=("From a log directory; the stream's start, measured by a run that finds nothing to do, is taken off.",),
+    )
+
+
+def _cost(run: Run, workload: Workload, views: int, *, are_apart: bool) -> Cost:
+    """Fill a store."""
+    name = f"many-views-{views}-{'apart' if are_apart else 'together'}"
+    repo = many_views(run.directory / name, views, are_apart=are_apart)
+    with redis_server() as redis:
+        options = ("--log-dir", str(run.directory / "many-views-log"), "--until-end")
+        process = stream_process(repo, run.directory, redis.url, *options)
+        before_s = cpu_seconds(redis.process.pid)
+        busy = run_to_end(process)
+        redis_s = cpu_seconds_since(redis.process.pid, before_s)
+        start = run_to_end(process)
+        store = connect(redis.url)
+        answers = _answers(store, repo, workload)
+        cost = Cost(
+            max(busy.cpu_s - start.cpu_s, 1e-3),
+            max(busy.wall_s - start.wall_s, 1e-3),
+            redis_s,
+            int(store._client().info("memory")["used_memory"]),
+            answers,
+        )
+        store.close()
+    run.say(f"{name}: {len(workload.rows) / cost.wall_s:,.0f} tx/s, {cost.memory_bytes / 1e6:,.0f} MB")
+    return cost
+
+
+def _answers(store: RedisStore, repo: AppliedRepo, workload: Workload) -> dict[tuple[str, bytes], AnswerValues]:
+    """What lookups of some entities would say of every view."""
+    catalog = GenerationCatalog(store, repo.spec.project)
+    reader, serving = Reader(store, catalog.lane_count()), serving_views(catalog.all())
+    found: dict[tuple[str, bytes], AnswerValues] = {}
+    for view in repo.spec.views:
+        keys = list(dict.fromkeys(_key(view, workload.payloads[at]) for at in range(0, len(workload.payloads), 997)))
+        of_view = stored_answers(reader, serving[view.name], keys, workload.as_of_ms)
+        found.update(((view.name, key), values) for key, values in zip(keys, of_view, strict=True))
+    return found
+
+
+def _key(view: ViewSpec, payload: bytes) -> bytes:
+    """The entity key of a transaction."""
+    record = json.loads(payload)
+    return encode_key([record[key.name] for key in view.join_keys])
+
+
+def _require_equal(left: Cost, right: Cost) -> int:
+    """Both answer alike; how many values were compared."""
+    require(left.answers.keys() == right.answers.keys(), "the same entities were asked for")
+    compared = 0
+    for of, values in left.answers.items():
+        for feature, value in values.items():
+            require(agrees(value, right.answers[of][feature], scale=1e6), f"{of} {feature} differs")
+            compared += 1
+    return compared
+
+
+def _text(values: AnswerValues) -> str:
+    """Canonical text of answers; floats to nine digits, since the order of merging decides about the last ones."""
+    return "|".join(f"{value:.9g}" if isinstance(value, float) else str(value) for value in values.values())
