@@ -49,6 +49,7 @@ from featurestore.errors import (
     of_system,
     shows_tracebacks,
 )
+from featurestore.garbage import spare_what_lives
 from featurestore.online.redis.store import connect as connect_store
 
 EXIT_ERROR = 1
@@ -347,6 +348,7 @@ def run_flow(
         cluster = {"process_id": process_id, "addresses": list(addresses)}
         if peers_patience_s is not None:
             threading.Thread(target=_end_without_peers, args=(conductor, peers_patience_s), daemon=True).start()
+    spare_what_lives()
     try:
         cli_main(flow, epoch_interval=EPOCH, **cluster)  # type: ignore[no-untyped-call]  # Rust, without types
     except BaseException as error:

@@ -12,7 +12,7 @@ and smaller batches, and take the processor from the commit that all wait for.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
@@ -171,6 +171,12 @@ class _Lanes:
             return False
         return True
 
+    def _preparing(self, batches: Mapping[str, Sequence[KeyedBatch]]) -> Iterator[PreparedWrite]:
+        """What each writer is to commit, prepared when it is asked for, and kept until it is committed."""
+        for generation, writer in self._writers.items():
+            self._prepared.append(writer.prepare(batches[generation.view.name]))
+            yield self._prepared[-1]
+
     def close(self) -> None:
         """Commit what idle lanes owe."""
         if self._is_open:
@@ -202,10 +208,8 @@ class _Lanes:
                         hint="the stream reads again from the store's own positions",
                     )
         started_ns = clock.monotonic_ns()
-        if not self._prepared:
-            self._prepared = [writer.prepare(batches[one.view.name]) for one, writer in self._writers.items()]
         try:
-            reports = write_together(self._prepared)
+            reports = write_together(self._prepared or self._preparing(batches))
         except StoreFull:
             self._is_full = True
             raise

@@ -59,6 +59,12 @@ class _Layout(msgspec.Struct, frozen=True):
 _PENDING = frozenset({GenerationState.BOOTSTRAPPING, GenerationState.FILLING, GenerationState.ROLLED_BACK})
 """What another definition of the view supersedes."""
 
+HISTORY = b""
+"""Field of the record that is another one after every change; see `OnlineStore.hash_fields`."""
+
+LOOKS_AT_ALL = 30
+"""Every so many looks all is read, also where nothing seems to have changed: an older release changes no history."""
+
 _encoder = msgspec.json.Encoder()
 _records_decoder = msgspec.json.Decoder(tuple[_Record, ...])
 _layout_decoder = msgspec.json.Decoder(_Layout)
@@ -73,6 +79,8 @@ class GenerationCatalog:
     """
 
     def __init__(self, store: OnlineStore, project: str) -> None:
+        self._looks = 0
+        self._seen: tuple[bytes, dict[str, tuple[Generation, ...]]] | None = None
         self._store = store
         self.project = project
 
@@ -86,8 +94,10 @@ class GenerationCatalog:
         if not 0 < wanted <= LANE_COUNT_MAX:
             raise InvalidRequest(f"lane count {wanted} is not between 1 and {LANE_COUNT_MAX}")
         key = layout_key(self.project)
-        self._store.compare_and_set(key, None, _encoder.encode(_Layout(wanted, LAYOUT_VERSION)))
         stored = self._store.read_groups([[key]])[0]
+        if stored is None:
+            self._store.compare_and_set(key, None, _encoder.encode(_Layout(wanted, LAYOUT_VERSION)))
+            stored = self._store.read_groups([[key]])[0]
         try:
             layout = _layout_decoder.decode(stored or b"")
         except msgspec.MsgspecError as error:
@@ -100,9 +110,18 @@ class GenerationCatalog:
         return layout.lanes
 
     def all(self) -> dict[str, tuple[Generation, ...]]:
-        """Every view's generations, oldest first, in one round trip."""
-        fields = self._store.hash_fields(generations_key(self.project))
-        return {name.decode(): self._decode(name.decode(), data) for name, data in fields.items()}
+        """Every view's generations, oldest first; what has not changed since the last look is not read again."""
+        key = generations_key(self.project)
+        self._looks += 1
+        if self._seen is not None and self._looks % LOOKS_AT_ALL:
+            history, known = self._seen
+            if self._store.hash_field(key, HISTORY) == history:
+                return dict(known)
+        fields = self._store.hash_fields(key)
+        before = fields.pop(HISTORY, None)
+        found = {name.decode(): self._decode(name.decode(), data) for name, data in fields.items()}
+        self._seen = None if before is None else (before, found)
+        return dict(found)
 
     def generations(self, view_name: str) -> tuple[Generation, ...]:
         """A view's generations, oldest first; empty when it was never registered."""
@@ -340,9 +359,8 @@ class GenerationCatalog:
             kept = [replace(one, replaces=None) if one.replaces == found.number else one for one in known]
             if self._write(generation.view.name, raw, kept):
                 break
-        deleted = sum(
-            self._store.delete(self._store.scan(found.keys.pattern(lane))) for lane in range(self.lane_count())
-        )
+        keys = found.keys
+        deleted = self._store.delete(key for key in self._store.scan(keys.pattern()) if keys.has(key))
         while not self._write(generation.view.name, raw, [one for one in known if one.number != generation.number]):
             known, raw = self._read(generation.view.name)
         return deleted
@@ -359,7 +377,7 @@ class GenerationCatalog:
 
     def _read(self, view_name: str) -> tuple[tuple[Generation, ...], bytes | None]:
         """A view's generations and the bytes they were read from."""
-        raw = self._store.hash_fields(generations_key(self.project)).get(view_name.encode())
+        raw = self._store.hash_field(generations_key(self.project), view_name.encode())
         return (self._decode(view_name, raw) if raw else ()), raw
 
     def _write(self, view_name: str, expected: bytes | None, generations: Sequence[Generation]) -> bool:

@@ -36,7 +36,7 @@ class LaneCommit:
         appends: bytes to append.
         id_appends: (key, bytes) appended without expiry.
         deletions: keys to delete.
-        expire_ms: how long heads and bodies live from now; 0 for ever.
+        expire_ms: how long heads and bodies live from now at least, and an eighth longer at most; 0 for ever.
         report_bytes_min: heads at least this long after the commit are reported.
     """
 
@@ -69,6 +69,29 @@ class LaneOutcome:
     long_heads: tuple[int, ...]
 
 
+class PendingCommit(Protocol):
+    """A commit that was sent."""
+
+    def outcomes(self) -> list[LaneOutcome]:
+        """Wait for what became of each lane; to be called once, also where nobody wants to know any more."""
+        ...
+
+
+class MadeCommit:
+    """A PendingCommit that is over: of a store that cannot do anything else meanwhile.
+
+    Args:
+        outcomes: what became of it.
+    """
+
+    def __init__(self, outcomes: list[LaneOutcome]) -> None:
+        self._outcomes = outcomes
+
+    def outcomes(self) -> list[LaneOutcome]:
+        """See PendingCommit."""
+        return self._outcomes
+
+
 class OnlineStore(Protocol):
     """Redis, Valkey, or a cluster of either. Every method raises OnlineStoreDown when the store does not answer."""
 
@@ -76,6 +99,14 @@ class OnlineStore(Protocol):
         """Apply each lane's commit atomically, all lanes in one round trip a node.
 
         After OnlineStoreDown it is unknown which lanes were applied: the writer must reopen them.
+        """
+        ...
+
+    def begin_commit(self, lanes: Sequence[LaneCommit]) -> PendingCommit:
+        """As `commit`, without waiting for the outcomes; a lane is in one pending commit at a time.
+
+        Raises:
+            OnlineStoreDown: it could not be sent, or somebody may have got it; a store that is full says so later.
         """
         ...
 
@@ -105,7 +136,14 @@ class OnlineStore(Protocol):
         ...
 
     def hash_fields(self, key: bytes) -> dict[bytes, bytes]:
-        """All fields of a hash; empty when it does not exist."""
+        """All fields of a hash; empty when it does not exist.
+
+        Once `compare_and_set_field` has written it, its field b"" is another one after every change.
+        """
+        ...
+
+    def hash_field(self, key: bytes, field: bytes) -> bytes | None:
+        """One field of a hash."""
         ...
 
     def compare_and_set_field(self, key: bytes, field: bytes, expected: bytes | None, replacement: bytes) -> bool:

@@ -121,9 +121,14 @@ class GenerationKeys:
         """The lane's event-id hashes of one bucket."""
         return f"{lane_tag(self._project, lane)}{self.stem}/i/{bucket}".encode()
 
-    def pattern(self, lane: int) -> bytes:
-        """SCAN pattern of everything the generation keeps in a lane."""
-        return f"{_glob_escape(lane_tag(self._project, lane) + self.stem)}/*".encode()
+    def pattern(self, lane: int | None = None) -> bytes:
+        """SCAN pattern of everything the generation keeps, in a lane or in all; see `has` for the last word."""
+        project = _glob_escape(self._project)
+        return f"{{{project}/{'*' if lane is None else lane}}}{_glob_escape(self.stem)}/*".encode()
+
+    def has(self, key: bytes) -> bool:
+        """Whether a key that matched the pattern is the generation's: a wildcard also spans "/" and "}"."""
+        return is_of_project(self._project, key) and key.partition(b"}")[2].startswith(f"{self.stem}/".encode())
 
 
 def lane_tag(project: str, lane: int) -> str:

@@ -9,15 +9,16 @@ import pytest
 from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.errors import InvalidRequest
 from featurestore.online.generation import Generation, GenerationState
-from featurestore.online.generation_catalog import GenerationCatalog
+from featurestore.online.generation_catalog import LOOKS_AT_ALL, GenerationCatalog
 from featurestore.online.read.store_status import look_over
-from featurestore.online.redis.store import RedisStore
+from featurestore.online.redis.store import RedisStore, connect
 from featurestore.online.registration import MERGE_AFTER_MS, bootstrap_target, due_merges, register_views
 from featurestore.online.serving_view import serving_views
 from featurestore.online.write.lanes import open_lanes
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.strategies import DAY_MS, SOURCE
 from featurestore.wire.codecs.view_json import definition_hash
+from featurestore.wire.store_layout import generations_key
 
 LANES = 2
 GROUP = "events:card_id"
@@ -281,3 +282,28 @@ def test_status_shows_groups_and_their_views(registry: Registry) -> None:
 
     assert {GROUP: (("counts", "declines", "sums"), False), added.name: (("added",), True)} == rows
     assert ("new",) == seen.unstreamed
+
+
+def test_generations_that_have_not_changed_are_not_read_again(redis_url: str) -> None:
+    """A poll asks for one field; a change by anybody is seen at once, an older release's within some looks."""
+    store = connect(redis_url)
+    registry = Registry(store, COUNTS, SUMS)
+    registry.plan()
+    reader = GenerationCatalog(store, "tests")
+    reader.all()
+
+    def reads() -> int:
+        return int(store._client().info("commandstats").get("cmdstat_hgetall", {"calls": 0})["calls"])
+
+    before = reads()
+    assert [reader.all() for _ in range(20)] == [registry.catalog.all()] * 20
+    assert reads() <= before + 1
+    registry.apply(view_of("sums", 9))
+    assert registry.catalog.all() == reader.all()
+    key = generations_key("tests")
+    store._client().hdel(key, b"sums")  # an older release leaves the history as it was
+    seen = [sorted(reader.all()) for _ in range(LOOKS_AT_ALL)]
+    assert [["events:card_id", "sums"], ["events:card_id"]] == [seen[0], seen[-1]]
+    store._client().delete(key)
+    assert not reader.all()
+    store.close()

@@ -19,6 +19,7 @@ import click
 
 from featurestore.cli.settings import FiniteRange, Settings, load_settings, settings_options
 from featurestore.errors import InvalidRequest
+from featurestore.garbage import spare_what_lives
 
 if TYPE_CHECKING:
     from featurestore.clock import Clock
@@ -221,6 +222,7 @@ def command(
             metrics_port=metrics_port,
             feature_log=feature_log,
         )
+    spare_what_lives()
     metrics = "" if server.metrics_port is None else f", metrics on http://{host}:{server.metrics_port}/metrics"
     click.echo(f"serving project {settings.project} on {host}:{server.port}{metrics}")
     quiet_collector()

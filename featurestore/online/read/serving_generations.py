@@ -51,7 +51,7 @@ class ServingGenerations:
 
     def __init__(self, store: OnlineStore, project: str, clock: Clock) -> None:
         self._store = store
-        self._project = project
+        self._catalog = GenerationCatalog(store, project)
         self._clock = clock
         self._looked_at_ns = 0
         self._known: ServedViews | None = None
@@ -64,26 +64,25 @@ class ServingGenerations:
         """
         now_ns = self._clock.monotonic_ns()
         if self._known is None or now_ns - self._looked_at_ns >= AGE_MS_MAX * _NS_PER_MS:
-            self._known = look(self._store, self._project, {} if self._known is None else self._known.views)
+            self._known = look(self._store, self._catalog, {} if self._known is None else self._known.views)
             self._looked_at_ns = now_ns
         return self._known
 
 
-def look(store: OnlineStore, project: str, known: Mapping[str, ServingView]) -> ServedViews:
+def look(store: OnlineStore, catalog: GenerationCatalog, known: Mapping[str, ServingView]) -> ServedViews:
     """Ask the store what can be read.
 
     Args:
         store: the online store.
-        project: Feast project.
+        catalog: of the project; what it has seen before it does not read again.
         known: what served before; those that still do stay the same objects, whose calculators are compiled already.
 
     Raises:
         OnlineStoreDown, CorruptData, StoreMismatch: see GenerationCatalog.
     """
-    catalog = GenerationCatalog(store, project)
     # Asking for the lane count would fix it where nobody has yet, and that is the writer's choice. Before that the
     # store is empty, and any number finds nothing.
-    is_laid_out = store.read_groups([[layout_key(project)]])[0] is not None
+    is_laid_out = store.read_groups([[layout_key(catalog.project)]])[0] is not None
     lane_count = catalog.lane_count() if is_laid_out else DEFAULT_LANE_COUNT
     stored = catalog.all()
     serving = {

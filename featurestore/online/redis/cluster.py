@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -75,6 +75,11 @@ class ClusterTransport:
             pipeline.execute_command(*command)
         replies: list[Any] = pipeline.execute(raise_on_error=False)
         return replies
+
+    def start(self, commands: Sequence[Sequence[Any]]) -> Callable[[], list[Any]]:
+        """See Transport. redis-py waits for all nodes before it returns."""
+        replies = self.run(commands)
+        return lambda: replies
 
     def read(self, groups: Sequence[Sequence[bytes]], *, timeout_s: float | None = None) -> list[bytes | None]:
         """See Transport."""

@@ -26,6 +26,7 @@ try('APPEND', key, 'b')
 try('GETRANGE', key, 0, 0)
 try('SETRANGE', key, 0, 'c')
 try('PEXPIRE', key, 1000)
+try('PTTL', key)
 try('DEL', key)
 try('HSET', key, 'field', 'd')
 try('HGET', key, 'field')
@@ -35,7 +36,7 @@ return denied
 """
 """Inside of scripts."""
 
-NEEDED_OUTSIDE: tuple[tuple[str, ...], ...] = (("GET",), ("MGET",), ("HGETALL",))
+NEEDED_OUTSIDE: tuple[tuple[str, ...], ...] = (("GET",), ("MGET",), ("HGETALL",), ("HGET",))
 """Outside of them, each with a key behind it; tools also take SCAN, UNLINK, INFO and MEMORY USAGE."""
 
 

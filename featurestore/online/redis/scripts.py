@@ -10,6 +10,9 @@ A head that begins beside a body that is marked already stands for one that was 
 the pair.
 The marks are a byte each, set once for every head, which lives for some fifty events.
 
+Heads and bodies get an eighth more than they are to live, and are looked at with every append: they are given it anew
+only once they have less left than they are to live from now. Head and body always go together.
+
 What stands in ARGV and KEYS is laid out beside the Python that fills it, in `store`.
 """
 
@@ -21,6 +24,7 @@ COMMIT = """
 local checkpoint = redis.call('GET', KEYS[1]) or ''
 if checkpoint ~= ARGV[1] then return checkpoint end
 local expire = tonumber(ARGV[3])
+local granted = expire + math.floor(expire / 8)
 local report = tonumber(ARGV[4])
 local bodies, appends, ids, deletions = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local k, a = 2, 11
@@ -28,7 +32,7 @@ for _ = 1, bodies do
   if #ARGV[a] == 0 then
     redis.call('DEL', KEYS[k], KEYS[k + 1])
   else
-    if expire > 0 then redis.call('SET', KEYS[k], ARGV[a], 'PX', expire) else redis.call('SET', KEYS[k], ARGV[a]) end
+    if expire > 0 then redis.call('SET', KEYS[k], ARGV[a], 'PX', granted) else redis.call('SET', KEYS[k], ARGV[a]) end
     redis.call('DEL', KEYS[k + 1])
   end
   k, a = k + 2, a + 1
@@ -64,9 +68,9 @@ for i = 1, appends + ids do
       marked[#marked + 1] = body
       run('SETRANGE', body, 0, '\\4')
     end
-    if expire > 0 then
-      run('PEXPIRE', KEYS[k], expire)
-      run('PEXPIRE', body, expire)
+    if expire > 0 and (size == #ARGV[a] or run('PTTL', KEYS[k]) < expire) then
+      run('PEXPIRE', KEYS[k], granted)
+      run('PEXPIRE', body, granted)
     end
     if failure then return take_back() end
   end
@@ -88,10 +92,12 @@ redis.call('SET', KEYS[1], ARGV[3])
 return 1
 """
 
+# The field without a name says which changes the hash has been through: who knows them need not read the others again.
 COMPARE_AND_SET_FIELD = """
 local found = redis.call('HGET', KEYS[1], ARGV[4])
 if (ARGV[1] == '0' and found) or (ARGV[1] == '1' and found ~= ARGV[2]) then return 0 end
-redis.call('HSET', KEYS[1], ARGV[4], ARGV[3])
+local history = redis.sha1hex((redis.call('HGET', KEYS[1], '') or '') .. ARGV[4] .. ARGV[3])
+redis.call('HSET', KEYS[1], ARGV[4], ARGV[3], '', history)
 return 1
 """
 

@@ -8,7 +8,7 @@ command layer: see `transport` and `pipeline` for one server, `cluster` for many
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,7 +22,7 @@ from featurestore.online.redis.pipeline import RedisPipeline
 from featurestore.online.redis.rights import NEEDED_OUTSIDE, TRY_ALL, refuse_missing
 from featurestore.online.redis.scripts import COMMIT, COMPARE_AND_SET, COMPARE_AND_SET_FIELD, SHA1, WRITE_NEWER
 from featurestore.online.redis.transport import SingleTransport, Transport, raise_first
-from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome, ThreadedReads
+from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome, PendingCommit, ThreadedReads
 
 SCAN_COUNT = 1_000
 DELETE_CHUNK = 1_000
@@ -55,14 +55,11 @@ class RedisStore:
 
     def commit(self, lanes: Sequence[LaneCommit]) -> list[LaneOutcome]:
         """See OnlineStore."""
-        try:
-            replies = self._script(COMMIT, [_commit_arguments(lane) for lane in lanes])
-        except StoreFull as error:
-            raise self._full(error) from error
-        return [
-            LaneOutcome(True, b"", tuple(reply)) if isinstance(reply, list) else LaneOutcome(False, bytes(reply), ())
-            for reply in replies
-        ]
+        return self.begin_commit(lanes).outcomes()
+
+    def begin_commit(self, lanes: Sequence[LaneCommit]) -> PendingCommit:
+        """See OnlineStore."""
+        return _Pending(self, self._start_script(COMMIT, [_commit_arguments(lane) for lane in lanes]))
 
     def read_groups(self, groups: Sequence[Sequence[bytes]], *, timeout_ms: float | None = None) -> list[bytes | None]:
         """See OnlineStore."""
@@ -106,6 +103,11 @@ class RedisStore:
         if isinstance(reply, dict):
             return reply
         return dict(zip(reply[0::2], reply[1::2], strict=True))
+
+    def hash_field(self, key: bytes, field: bytes) -> bytes | None:
+        """See OnlineStore."""
+        value: bytes | None = self._run([("HGET", key, field)])[0]
+        return value
 
     def scan(self, pattern: bytes) -> Iterator[bytes]:
         """See OnlineStore."""
@@ -185,10 +187,24 @@ class RedisStore:
 
     def _script(self, script: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Any]]]) -> list[Any]:
         """Run one script for several (keys, arguments)."""
+        return self._start_script(script, calls)()
+
+    def _start_script(
+        self, script: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Any]]]
+    ) -> Callable[[], list[Any]]:
+        """As `_script`, without waiting."""
         sha = SHA1[script]
         commands = [("EVALSHA", sha, len(keys), *keys, *arguments) for keys, arguments in calls]
         with self._mapped():
-            replies = self._transport.run(commands)
+            replies = self._transport.start(commands)
+        return lambda: self._script_replies(script, commands, replies)
+
+    def _script_replies(
+        self, script: str, commands: Sequence[Sequence[Any]], started: Callable[[], list[Any]]
+    ) -> list[Any]:
+        """The replies to scripts that were started; those that the server did not know are sent to it."""
+        with self._mapped():
+            replies = started()
             missing = [
                 index for index, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)
             ]
@@ -207,6 +223,30 @@ class RedisStore:
     def _mapped(self, *, has_deadline: bool = False) -> AbstractContextManager[None]:
         """redis-py's errors as ours."""
         return redis_errors(self._name, has_deadline=has_deadline)
+
+
+class _Pending:
+    """A commit that was sent.
+
+    Args:
+        store: where to.
+        replies: waits for the script's.
+    """
+
+    def __init__(self, store: RedisStore, replies: Callable[[], list[Any]]) -> None:
+        self._store = store
+        self._replies = replies
+
+    def outcomes(self) -> list[LaneOutcome]:
+        """See PendingCommit."""
+        try:
+            replies = self._replies()
+        except StoreFull as error:
+            raise self._store._full(error) from error
+        return [
+            LaneOutcome(True, b"", tuple(reply)) if isinstance(reply, list) else LaneOutcome(False, bytes(reply), ())
+            for reply in replies
+        ]
 
 
 def _commit_arguments(lane: LaneCommit) -> tuple[list[bytes], list[Any]]:

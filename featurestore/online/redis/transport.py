@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import redis
@@ -40,6 +40,10 @@ class Transport(Protocol):
 
     def run(self, commands: Sequence[Sequence[Any]], *, timeout_s: float | None = None) -> list[Any]:
         """Send commands in one go; their replies, ResponseError objects included."""
+        ...
+
+    def start(self, commands: Sequence[Sequence[Any]]) -> Callable[[], list[Any]]:
+        """As `run`, without waiting: what is returned waits for the replies, and must be called."""
         ...
 
     def read(self, groups: Sequence[Sequence[bytes]], *, timeout_s: float | None = None) -> list[bytes | None]:
@@ -94,6 +98,21 @@ class SingleTransport:
             return self._read(connection, len(commands), timeout_s)
         finally:
             self._idle.append(connection)
+
+    def start(self, commands: Sequence[Sequence[Any]]) -> Callable[[], list[Any]]:
+        """See Transport."""
+        try:
+            connection = self.begin(commands, COMMAND_TIMEOUT_S)
+        except redis.exceptions.ConnectionError:  # see `run`, which opens another one
+            return lambda: self.run(commands)
+
+        def replies() -> list[Any]:
+            try:
+                return self.finish(connection, len(commands), COMMAND_TIMEOUT_S)
+            except redis.exceptions.ConnectionError:
+                return self.run(commands)
+
+        return replies
 
     def read(self, groups: Sequence[Sequence[bytes]], *, timeout_s: float | None = None) -> list[bytes | None]:
         """See Transport: straight to the socket, or as any other command where that does not work."""

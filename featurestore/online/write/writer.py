@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -20,9 +20,9 @@ import numpy as np
 
 from featurestore.clock import NS_PER_MS, Clock
 from featurestore.core.events import KeyedBatch
-from featurestore.errors import CorruptTile, InvariantBroken, StoreRolledBack, TileLost, WriterFenced
+from featurestore.errors import CorruptTile, InvariantBroken, StoreFull, StoreRolledBack, TileLost, WriterFenced
 from featurestore.online.generation import Generation, GenerationDamaged
-from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
+from featurestore.online.store import LaneCommit, LaneOutcome, MadeCommit, OnlineStore, PendingCommit
 from featurestore.online.write.compaction import Compaction, Compactor
 from featurestore.online.write.lanes import decode_lane
 from featurestore.online.write.new_rows import (
@@ -101,18 +101,35 @@ class PreparedWrite:
     report: WriteReport
 
 
-def write_together(prepared: Sequence[PreparedWrite]) -> list[WriteReport]:
-    """Commit what several writers of one store have prepared, in one round trip.
+def write_together(prepared: Iterable[PreparedWrite]) -> list[WriteReport]:
+    """Commit what several writers of one store have prepared, or prepare just now.
+
+    Each commit is sent as soon as it is prepared, so that the store applies it while the next one is prepared.
 
     Raises:
         StoreFull: lanes may have been applied or not; the same call again is right, and none of it counts twice.
         as `ViewWriter.write`; then all of the writers must be opened anew.
     """
-    commits = [commit for one in prepared for _, _, commit in one.commits]
-    outcomes = iter(prepared[0].writer.store.commit(commits) if commits else ())
-    for one in prepared:
-        one.writer.settle(one.commits, list(itertools.islice(outcomes, len(one.commits))))
-    return [one.report for one in prepared]
+    sent: list[tuple[PreparedWrite, PendingCommit]] = []
+    failures: list[Exception] = []
+    try:
+        for one in prepared:
+            commits = [commit for _, _, commit in one.commits]
+            sent.append((one, one.writer.store.begin_commit(commits) if commits else MadeCommit([])))
+    except Exception as error:  # noqa: BLE001  # raised below: what was sent must be waited for before
+        failures.append(error)
+    outcomes = []
+    for _, pending in sent:
+        try:
+            outcomes.append(pending.outcomes())
+        except Exception as error:  # noqa: BLE001  # likewise
+            failures.append(error)
+    if failures:
+        # What is full may be sent again; any other failure is for all to know.
+        raise next((error for error in failures if not isinstance(error, StoreFull)), failures[0])
+    for (one, _), of_lanes in zip(sent, outcomes, strict=True):
+        one.writer.settle(one.commits, of_lanes)
+    return [one.report for one, _ in sent]
 
 
 class ViewWriter:

@@ -30,6 +30,7 @@ from featurestore.errors import (
 from featurestore.near_names import suggest
 from featurestore.online.answer.service_plan import ServicePlan, make_service_plan
 from featurestore.online.eviction import StoreMemory
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import Reader
 from featurestore.online.read.serving_generations import ServedViews, look
 from featurestore.online.read.store_status import read_checkpoints
@@ -203,6 +204,7 @@ class CatalogSource:
         self._stamp: Hashable = registry.stamp()
         self._repo = registry.read()
         self._snapshot: CatalogSnapshot | None = None
+        self._known = GenerationCatalog(store, self._repo.project)
         self._seen: frozenset[str] = frozenset()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -282,7 +284,7 @@ class CatalogSource:
         """Read which generations serve; this is also how the store is found up or down."""
         old = self._snapshot
         try:
-            served = look(self._store, self._repo.project, {} if old is None else old.serving)
+            served = look(self._store, self._generations(), {} if old is None else old.serving)
             self._look_at_state(served)
         except FeatureStoreError as error:
             if self.store_error is None:
@@ -299,6 +301,12 @@ class CatalogSource:
         elif self.store_error is not None:
             _log.info("online store can be used again")
             self.store_error = None
+
+    def _generations(self) -> GenerationCatalog:
+        """The generations of the project, which a registry may rename."""
+        if self._known.project != self._repo.project:
+            self._known = GenerationCatalog(self._store, self._repo.project)
+        return self._known
 
     def _show(self, old: CatalogSnapshot | None, found: CatalogSnapshot) -> None:
         """Serve from now on what was found."""

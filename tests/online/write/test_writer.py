@@ -81,16 +81,31 @@ def test_entities_of_before_1970_are_compacted_like_others(store: RedisStore) ->
 
 
 def test_an_append_keeps_the_body_alive(store: RedisStore) -> None:
-    """Body and head of an entity that is written to expire together."""
+    """Body and head of an entity that is written to expire together: given time anew when they have too little left."""
     view = view_of(DAY_MS, retention_ms=2 * DAY_MS)
-    writer = open_writer(store, view)
+    writer, client = open_writer(store, view), store._client()
+    least_ms = writer.generation.expire_ms(0)
+
+    def write_one(offset: int) -> None:
+        event = events_of(1, keys=1, first=offset)
+        writer.write([keyed_batch(view, event, from_offset=offset, lane_count=LANES)])
+
     writer.write([keyed_batch(view, events_of(100, keys=1), lane_count=LANES)])
     writer.write([])
     [body] = [key for key in store.scan(b"*") if b"/b/" in key]
-    store._client().pexpire(body, 60_000)
-    writer.write([keyed_batch(view, events_of(1, keys=1, first=100), from_offset=100, lane_count=LANES)])
+    client.pexpire(body, 60_000)
+    write_one(100)  # a head begins
+    head = body.replace(b"/b/", b"/h/")
+    assert least_ms < client.pttl(body) <= client.pttl(head) <= least_ms * 9 // 8
 
-    assert store._client().pttl(body) > 2 * DAY_MS
+    for key in (head, body):
+        client.pexpire(key, least_ms - 1_000)
+    write_one(101)
+    assert min(client.pttl(head), client.pttl(body)) > least_ms
+    for key in (head, body):
+        client.pexpire(key, least_ms + 60_000)
+    write_one(102)
+    assert least_ms < min(client.pttl(head), client.pttl(body)) <= least_ms + 60_000, "there is enough left"
 
 
 def test_what_was_dropped_stays_refused_when_the_clock_steps_back(store: RedisStore) -> None:

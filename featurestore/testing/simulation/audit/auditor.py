@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from featurestore.errors import AsOfTooOld, CorruptData, InvalidRequest, StoreMismatch
 from featurestore.online.answer.selection import Selection
 from featurestore.online.generation import Generation
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead
 from featurestore.online.read.serving_generations import ServedViews, look
 from featurestore.online.serving_view import ServingView
@@ -60,13 +61,17 @@ class Auditor:
     unknowable: set[tuple[str, bytes]] = field(default_factory=set)
     lost_checkpoints: dict[bytes, bytes] = field(default_factory=dict)
     served: ServedViews | None = None
+    catalog: GenerationCatalog = field(init=False)
     _checked: dict[tuple[str, str, bytes], tuple[object, ...]] = field(default_factory=dict)
     _selections: dict[tuple[str, str], Selection] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.catalog = GenerationCatalog(self.store, PROJECT)
 
     def look(self) -> None:
         """What readers do every second; a store that cannot be used is refused, and answers stop."""
         try:
-            self.served = look(self.store, PROJECT, {} if self.served is None else self.served.views)
+            self.served = look(self.store, self.catalog, {} if self.served is None else self.served.views)
         except (CorruptData, StoreMismatch, InvalidRequest):
             self.counts["look refused"] += 1
             self.served = None

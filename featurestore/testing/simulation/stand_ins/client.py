@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from featurestore.errors import OnlineStoreDown, StoreFull
 from featurestore.online.eviction import StoreMemory
-from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome
+from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome, MadeCommit, PendingCommit
 from featurestore.testing.simulation.stand_ins.store import SimulatedStore
 from featurestore.wire.store_layout import decode_checkpoint
 
@@ -60,6 +60,7 @@ class StoreClient:
         self.roll_back: Callable[[int], None] = lambda seed: None
         self._armed: _Armed | None = None
         self._delayed: list[list[LaneCommit]] = []
+        self._begun = 0
 
     def arm(self, fault: str, writes: int, seed: int) -> None:
         """Let a fault befall the next writes.
@@ -102,6 +103,13 @@ class StoreClient:
             self._delayed.append(list(lanes))
         raise StoreFull("simulated store is full") if armed.fault == "full" else OnlineStoreDown("no answer")
 
+    def begin_commit(self, lanes: Sequence[LaneCommit]) -> PendingCommit:
+        """See OnlineStore: it arrives at once, or only when its outcomes are asked for."""
+        self._begun += 1
+        if self._begun % 2 or self._armed is not None:
+            return _Late(self, lanes)
+        return MadeCommit(self.commit(lanes))
+
     def read_groups(self, groups: Sequence[Sequence[bytes]], *, timeout_ms: float | None = None) -> list[bytes | None]:
         """See OnlineStore."""
         return self._store.read_groups(groups, timeout_ms=timeout_ms)
@@ -125,6 +133,10 @@ class StoreClient:
     def hash_fields(self, key: bytes) -> dict[bytes, bytes]:
         """See OnlineStore."""
         return self._store.hash_fields(key)
+
+    def hash_field(self, key: bytes, field: bytes) -> bytes | None:
+        """See OnlineStore."""
+        return self._store.hash_field(key, field)
 
     def scan(self, pattern: bytes) -> Iterator[bytes]:
         """See OnlineStore."""
@@ -189,3 +201,20 @@ class StoreClient:
             self._counts[f"write {armed.fault}"] += 1
             self._armed = armed._replace(writes=armed.writes - 1) if armed.writes > 1 else None
         return armed
+
+
+class _Late:
+    """A commit that arrives when its outcomes are asked for.
+
+    Args:
+        client: whose.
+        lanes: what is committed.
+    """
+
+    def __init__(self, client: StoreClient, lanes: Sequence[LaneCommit]) -> None:
+        self._client = client
+        self._lanes = lanes
+
+    def outcomes(self) -> list[LaneOutcome]:
+        """See PendingCommit."""
+        return self._client.commit(self._lanes)

@@ -8,6 +8,7 @@ Every method does what the script or command of the same purpose does, step by s
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 from featurestore.errors import CorruptData
 from featurestore.online.eviction import NO_EVICTION, StoreMemory
-from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome, ThreadedReads
+from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome, MadeCommit, PendingCommit, ThreadedReads
 from featurestore.wire.codecs.body import MAGIC, MAGIC_BESIDE_HEAD
 from featurestore.wire.codecs.head_kernels import BESIDE_BODY
 
@@ -63,6 +64,10 @@ class SimulatedStore:
         self.evicted_keys = 0
         self.evicts = False
 
+    def begin_commit(self, lanes: Sequence[LaneCommit]) -> PendingCommit:
+        """See OnlineStore: it is over at once."""
+        return MadeCommit(self.commit(lanes))
+
     def commit(self, lanes: Sequence[LaneCommit]) -> list[LaneOutcome]:
         """See OnlineStore: an error of one lane is raised after the others were applied, as of a pipeline."""
         outcomes: list[LaneOutcome] = []
@@ -100,7 +105,9 @@ class SimulatedStore:
         if fields.get(field) != expected:
             return False
         found = self._find(key)
-        self._keys[key] = Stored({**fields, field: replacement}, None if found is None else found.expires_ms)
+        history = hashlib.sha1(fields.get(b"", b"") + field + replacement, usedforsecurity=False).hexdigest()
+        changed = {**fields, field: replacement, b"": history.encode()}
+        self._keys[key] = Stored(changed, None if found is None else found.expires_ms)
         return True
 
     def write_newer(self, entries: Sequence[tuple[bytes, int, bytes, int]]) -> None:
@@ -116,6 +123,10 @@ class SimulatedStore:
         """See OnlineStore."""
         with _errors():
             return dict(self._fields(key))
+
+    def hash_field(self, key: bytes, field: bytes) -> bytes | None:
+        """See OnlineStore."""
+        return self._fields(key).get(field)
 
     def scan(self, pattern: bytes) -> Iterator[bytes]:
         """See OnlineStore."""
@@ -166,7 +177,7 @@ class SimulatedStore:
             return LaneOutcome(False, found, ())
         for body_key, head_key, body in lane.bodies:
             if body:
-                self._set(body_key, body, lane.expire_ms)
+                self._set(body_key, body, _granted_ms(lane))
             else:
                 self._delete(body_key)
             self._delete(head_key)
@@ -201,9 +212,9 @@ class SimulatedStore:
                 marked.append(body_key)
         except WrongKind as error:
             failure = error
-        if lane.expire_ms > 0:
-            self._expire(head_key, lane.expire_ms)
-            self._expire(body_key, lane.expire_ms)
+        if lane.expire_ms > 0 and (size == len(data) or self._left_ms(head_key) < lane.expire_ms):
+            self._expire(head_key, _granted_ms(lane))
+            self._expire(body_key, _granted_ms(lane))
         if failure is not None:
             raise failure
 
@@ -263,6 +274,11 @@ class SimulatedStore:
         before, found = self._get(key) or b"", self._find(key)
         self._keys[key] = Stored(bytes([byte]) + before[1:], None if found is None else found.expires_ms)
 
+    def _left_ms(self, key: bytes) -> int:
+        """PTTL."""
+        found = self._find(key)
+        return -1 if found is None or found.expires_ms is None else found.expires_ms - self._now_ms()
+
     def _expire(self, key: bytes, expire_ms: int) -> None:
         """PEXPIRE."""
         found = self._find(key)
@@ -294,3 +310,8 @@ def _as_expression(pattern: bytes) -> bytes:
     """A SCAN pattern of stars, question marks and escaped characters."""
     parts = re.findall(rb"\\.|.", pattern, re.DOTALL)
     return b"".join(b".*" if part == b"*" else b"." if part == b"?" else re.escape(part[-1:]) for part in parts)
+
+
+def _granted_ms(lane: LaneCommit) -> int:
+    """How long heads and bodies live that are given time anew."""
+    return lane.expire_ms + lane.expire_ms // 8
