@@ -285,7 +285,7 @@ class ViewSpec:
         where: canonical SQL condition; events for which it is not true are none of the view's. Empty: all are.
         undo: canonical SQL condition; events for which it is true take back what an equal event added. Empty: none do.
         derived: features computed from the others when they are read, names unique among all.
-        members: of a storage group, the views that it answers for; see `definitions.storage_groups`.
+        members: of a storage group, the views that it answers for; see `definitions.compile.storage_groups`.
         is_apart: its author wants it in no storage group; not part of what the view means.
     """
 

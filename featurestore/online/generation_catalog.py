@@ -59,11 +59,8 @@ class _Layout(msgspec.Struct, frozen=True):
 _PENDING = frozenset({GenerationState.BOOTSTRAPPING, GenerationState.FILLING, GenerationState.ROLLED_BACK})
 """What another definition of the view supersedes."""
 
-HISTORY = b""
-"""Field of the record that is another one after every change; see `OnlineStore.hash_fields`."""
-
 LOOKS_AT_ALL = 30
-"""Every so many looks all is read, also where nothing seems to have changed: an older release changes no history."""
+"""Every so many looks all is read, also where nothing seems to have changed: an older release leaves no trace."""
 
 _encoder = msgspec.json.Encoder()
 _records_decoder = msgspec.json.Decoder(tuple[_Record, ...])
@@ -114,13 +111,14 @@ class GenerationCatalog:
         key = generations_key(self.project)
         self._looks += 1
         if self._seen is not None and self._looks % LOOKS_AT_ALL:
-            history, known = self._seen
-            if self._store.hash_field(key, HISTORY) == history:
+            version, known = self._seen
+            if self._store.hash_version(key) == version:
                 return dict(known)
+        # The version first: what changes between the two is read again the next time.
+        version = self._store.hash_version(key)
         fields = self._store.hash_fields(key)
-        before = fields.pop(HISTORY, None)
         found = {name.decode(): self._decode(name.decode(), data) for name, data in fields.items()}
-        self._seen = None if before is None else (before, found)
+        self._seen = (version, found) if version else None
         return dict(found)
 
     def generations(self, view_name: str) -> tuple[Generation, ...]:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from featurestore.core.spec import ViewSpec
-from featurestore.definitions.storage_groups import plan_storage, storage_group
+from featurestore.definitions.compile.storage_groups import plan_storage, storage_group
 from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.serving_view import serving_views, views_of

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from featurestore.core.spec import ViewSpec
-from featurestore.definitions.storage_groups import member_views
+from featurestore.definitions.compile.storage_groups import member_views
 from featurestore.online.generation import Generation, GenerationState
 
 

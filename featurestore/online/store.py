@@ -136,10 +136,11 @@ class OnlineStore(Protocol):
         ...
 
     def hash_fields(self, key: bytes) -> dict[bytes, bytes]:
-        """All fields of a hash; empty when it does not exist.
+        """All fields of a hash; empty when it does not exist."""
+        ...
 
-        Once `compare_and_set_field` has written it, its field b"" is another one after every change.
-        """
+    def hash_version(self, key: bytes) -> bytes:
+        """What is another one after every `compare_and_set_field` of the hash, and when it is lost; b"" without any."""
         ...
 
     def hash_field(self, key: bytes, field: bytes) -> bytes | None:

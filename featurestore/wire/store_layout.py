@@ -7,6 +7,7 @@
     {payments/7}card_activity@2.9f3a12bc/i/17              ids that lane 7 took in while its writer's clock stood there
     {payments/7}merchant_profile/p/4711              a plain view's values, written by materialize and push
     {payments}/generations                           hash: view name -> generations, newest last
+    {payments}/generations/history                   another one after every change of them
     {payments}/layout                                lane count and layout version, fixed by the first writer
 
 What stands in braces is a Redis hash tag: all keys of a lane share one cluster slot, so that a lane commits in one
@@ -161,6 +162,11 @@ def is_of_project(project: str, key: bytes) -> bool:
 def generations_key(project: str) -> bytes:
     """Hash of every view's generations."""
     return f"{{{project}}}/generations".encode()
+
+
+def history_key(key: bytes) -> bytes:
+    """Beside a hash: which changes it has been through."""
+    return key + b"/history"
 
 
 def rights_key(project: str) -> bytes:

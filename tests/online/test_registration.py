@@ -285,7 +285,7 @@ def test_status_shows_groups_and_their_views(registry: Registry) -> None:
 
 
 def test_generations_that_have_not_changed_are_not_read_again(redis_url: str) -> None:
-    """A poll asks for one field; a change by anybody is seen at once, an older release's within some looks."""
+    """A poll asks for a version; a change by anybody is seen at once, an older release's within some looks."""
     store = connect(redis_url)
     registry = Registry(store, COUNTS, SUMS)
     registry.plan()
@@ -301,9 +301,9 @@ def test_generations_that_have_not_changed_are_not_read_again(redis_url: str) ->
     registry.apply(view_of("sums", 9))
     assert registry.catalog.all() == reader.all()
     key = generations_key("tests")
-    store._client().hdel(key, b"sums")  # an older release leaves the history as it was
-    seen = [sorted(reader.all()) for _ in range(LOOKS_AT_ALL)]
-    assert [["events:card_id", "sums"], ["events:card_id"]] == [seen[0], seen[-1]]
+    store._client().hset(key, b"sums", b"[]")  # an older release leaves the history as it was
+    seen = [len(reader.all()["sums"]) for _ in range(LOOKS_AT_ALL)]
+    assert (1, 0) == (seen[0], seen[-1])
     store._client().delete(key)
     assert not reader.all()
     store.close()

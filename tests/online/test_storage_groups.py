@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from featurestore.core.spec import ViewSpec
 from featurestore.core.tiles.parts import EventRows
 from featurestore.core.view import CompiledView
-from featurestore.definitions.storage_groups import member_views, plan_storage, storage_group
+from featurestore.definitions.compile.storage_groups import member_views, plan_storage, storage_group
 from featurestore.online.generation import Generation
 from featurestore.online.serving_view import views_of
 from featurestore.testing.answers import all_of, answer_values

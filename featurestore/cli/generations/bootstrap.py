@@ -19,9 +19,9 @@ from featurestore.cli.processes.event_log import DEFAULT, VARIABLE, log_root
 from featurestore.cli.settings import event_places, format_option, load_settings, print_json, settings_options
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import SourceSpec, ViewSpec
+from featurestore.definitions.compile.storage_groups import plan_storage
 from featurestore.definitions.problems import suggest
 from featurestore.definitions.registry import read_registry
-from featurestore.definitions.storage_groups import plan_storage
 from featurestore.errors import InvalidRequest
 from featurestore.offline.bootstrap_events import LogEvents, PositionedEvents
 from featurestore.offline.event_log.address import below

@@ -11,7 +11,7 @@ from featurestore.cli.narrow_table import narrow_table
 from featurestore.cli.settings import print_json
 from featurestore.core.spec import ViewSpec
 from featurestore.core.view import CompiledView
-from featurestore.definitions.storage_groups import plan_storage, storage_group
+from featurestore.definitions.compile.storage_groups import plan_storage, storage_group
 from featurestore.wire.codecs.head import head_codec
 
 

@@ -20,7 +20,7 @@ from featurestore.core.lowering.view_input import LoweredView
 from featurestore.core.spec import FeatureSpec, ViewSpec
 from featurestore.core.tiles.tiles import TileTable
 from featurestore.core.view import CompiledView, Reach, ViewAnswer
-from featurestore.definitions.storage_groups import presence_feature, stored_feature
+from featurestore.definitions.compile.storage_groups import presence_feature, stored_feature
 from featurestore.wire.codecs.body import EntityCodec
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from featurestore.clock import Clock
 from featurestore.core.spec import ViewSpec
-from featurestore.definitions.storage_groups import plan_storage, storage_group
+from featurestore.definitions.compile.storage_groups import plan_storage, storage_group
 from featurestore.online.eviction import StoreMemory
 from featurestore.online.generation import Generation
 from featurestore.online.generation_catalog import GenerationCatalog

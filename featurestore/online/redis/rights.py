@@ -36,7 +36,7 @@ return denied
 """
 """Inside of scripts."""
 
-NEEDED_OUTSIDE: tuple[tuple[str, ...], ...] = (("GET",), ("MGET",), ("HGETALL",), ("HGET",))
+NEEDED_OUTSIDE: tuple[tuple[str, ...], ...] = (("GET",), ("MGET",), ("HGETALL",), ("HGET",), ("HLEN",))
 """Outside of them, each with a key behind it; tools also take SCAN, UNLINK, INFO and MEMORY USAGE."""
 
 

@@ -92,12 +92,12 @@ redis.call('SET', KEYS[1], ARGV[3])
 return 1
 """
 
-# The field without a name says which changes the hash has been through: who knows them need not read the others again.
+# The second key says which changes the hash has been through: who knows them need not read it again.
 COMPARE_AND_SET_FIELD = """
 local found = redis.call('HGET', KEYS[1], ARGV[4])
 if (ARGV[1] == '0' and found) or (ARGV[1] == '1' and found ~= ARGV[2]) then return 0 end
-local history = redis.sha1hex((redis.call('HGET', KEYS[1], '') or '') .. ARGV[4] .. ARGV[3])
-redis.call('HSET', KEYS[1], ARGV[4], ARGV[3], '', history)
+redis.call('HSET', KEYS[1], ARGV[4], ARGV[3])
+redis.call('SET', KEYS[2], redis.sha1hex((redis.call('GET', KEYS[2]) or '') .. ARGV[4] .. ARGV[3]))
 return 1
 """
 

@@ -23,6 +23,7 @@ from featurestore.online.redis.rights import NEEDED_OUTSIDE, TRY_ALL, refuse_mis
 from featurestore.online.redis.scripts import COMMIT, COMPARE_AND_SET, COMPARE_AND_SET_FIELD, SHA1, WRITE_NEWER
 from featurestore.online.redis.transport import SingleTransport, Transport, raise_first
 from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome, PendingCommit, ThreadedReads
+from featurestore.wire.store_layout import history_key
 
 SCAN_COUNT = 1_000
 DELETE_CHUNK = 1_000
@@ -85,7 +86,7 @@ class RedisStore:
     def compare_and_set_field(self, key: bytes, field: bytes, expected: bytes | None, replacement: bytes) -> bool:
         """See OnlineStore."""
         arguments = (*_expectation(expected, replacement), field)
-        return bool(self._script(COMPARE_AND_SET_FIELD, [((key,), arguments)])[0])
+        return bool(self._script(COMPARE_AND_SET_FIELD, [((key, history_key(key)), arguments)])[0])
 
     def write_newer(self, entries: Sequence[tuple[bytes, int, bytes, int]]) -> None:
         """See OnlineStore."""
@@ -103,6 +104,11 @@ class RedisStore:
         if isinstance(reply, dict):
             return reply
         return dict(zip(reply[0::2], reply[1::2], strict=True))
+
+    def hash_version(self, key: bytes) -> bytes:
+        """See OnlineStore: what the hash has been through, and how much there is of it."""
+        history, size = self._run([("GET", history_key(key)), ("HLEN", key)])
+        return b"" if history is None else b"%b %d" % (history, size)
 
     def hash_field(self, key: bytes, field: bytes) -> bytes | None:
         """See OnlineStore."""

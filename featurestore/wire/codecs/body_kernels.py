@@ -212,25 +212,12 @@ def fill_body(
         end[row] = start[row] + width if width else lifetime_end
     at += count
     for field in range(len(int_rows)):
-        code, identity, relative, to = codes[field], identities[field], is_time[field], int_rows[field]
-        size = CONSTANT_BYTES if code == CONSTANT else count << code
-        block = body[at : at + size]
+        size = CONSTANT_BYTES if codes[field] == CONSTANT else count << codes[field]
+        if int_rows[field] >= 0:
+            is_added = 1 if field < add_count else 0
+            block, to = body[at : at + size], int_rows[field]
+            _fill_ints(block, codes[field], identities[field], is_time[field], is_added, start, ints, to, count)
         at += size
-        if to < 0:
-            continue
-        lowest_is_identity = 0 if field < add_count else 1
-        if code == CONSTANT:
-            constant = block.view(np.int64)[0]
-            for row in range(count):
-                ints[to, row] = constant
-        elif code == 0:
-            _widen(block.view(np.int8), ints, identity, relative, lowest_is_identity, start, to, -(1 << 7))
-        elif code == 1:
-            _widen(block.view(np.int16), ints, identity, relative, lowest_is_identity, start, to, -(1 << 15))
-        elif code == 2:
-            _widen(block.view(np.int32), ints, identity, relative, lowest_is_identity, start, to, -(1 << 31))
-        else:
-            _widen(block.view(np.int64), ints, identity, 0, 0, start, to, 0)
     for field in range(len(float_rows)):
         values, to = body[at : at + 8 * count].view(np.float64), float_rows[field]
         at += 8 * count
@@ -240,6 +227,35 @@ def fill_body(
             floats[to, row] = values[row]
     is_wrong: int = _fill_strings(body, at, blob_rows, begins, ends, count)
     return is_wrong
+
+
+@inlined
+def _fill_ints(
+    block: Array,
+    code: int,
+    identity: int,
+    is_time: int,
+    is_added: int,
+    start: Array,
+    ints: Array,
+    to: int,
+    count: int,
+) -> Any:
+    """One integer field, by its code."""
+    lowest_is_identity = 0 if is_added else 1
+    if code == CONSTANT:
+        constant = block.view(np.int64)[0]
+        for row in range(count):
+            ints[to, row] = constant
+    elif code == 0:
+        _widen(block.view(np.int8), ints, identity, is_time, lowest_is_identity, start, to, -(1 << 7))
+    elif code == 1:
+        _widen(block.view(np.int16), ints, identity, is_time, lowest_is_identity, start, to, -(1 << 15))
+    elif code == 2:
+        _widen(block.view(np.int32), ints, identity, is_time, lowest_is_identity, start, to, -(1 << 31))
+    else:
+        _widen(block.view(np.int64), ints, identity, 0, 0, start, to, 0)
+    return 0
 
 
 @inlined

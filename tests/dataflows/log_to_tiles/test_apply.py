@@ -84,7 +84,7 @@ def test_a_view_that_left_the_registry_retires(start_stream: StartStream, tmp_pa
     again = start_stream("--log-dir", str(tmp_path / "log"), "--until-end")
 
     assert again.wait() == 0
-    assert 'feature view "gone" is not registered any more' in again.output
+    assert 'feature view "gone" is not needed any more' in again.output
     assert [GenerationState.RETIRED] == [one.state for one in catalog.generations("gone")]
     catalog.drop(gone)
     assert () == catalog.generations("gone")

@@ -134,6 +134,10 @@ class StoreClient:
         """See OnlineStore."""
         return self._store.hash_fields(key)
 
+    def hash_version(self, key: bytes) -> bytes:
+        """See OnlineStore."""
+        return self._store.hash_version(key)
+
     def hash_field(self, key: bytes, field: bytes) -> bytes | None:
         """See OnlineStore."""
         return self._store.hash_field(key, field)

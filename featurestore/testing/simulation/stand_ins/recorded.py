@@ -10,7 +10,7 @@ import numpy as np
 from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.point_in_time.rows import EntityEvents, hash_history_ids
 from featurestore.core.spec import ViewSpec
-from featurestore.definitions.storage_groups import member_views
+from featurestore.definitions.compile.storage_groups import member_views
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.oracle.events import NaiveEvent
 from featurestore.testing.simulation.definitions import CONDITIONS

@@ -19,6 +19,7 @@ from featurestore.online.eviction import NO_EVICTION, StoreMemory
 from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome, MadeCommit, PendingCommit, ThreadedReads
 from featurestore.wire.codecs.body import MAGIC, MAGIC_BESIDE_HEAD
 from featurestore.wire.codecs.head_kernels import BESIDE_BODY
+from featurestore.wire.store_layout import history_key
 
 _LIMIT_BYTES = 1 << 30
 
@@ -105,9 +106,10 @@ class SimulatedStore:
         if fields.get(field) != expected:
             return False
         found = self._find(key)
-        history = hashlib.sha1(fields.get(b"", b"") + field + replacement, usedforsecurity=False).hexdigest()
-        changed = {**fields, field: replacement, b"": history.encode()}
-        self._keys[key] = Stored(changed, None if found is None else found.expires_ms)
+        self._keys[key] = Stored({**fields, field: replacement}, None if found is None else found.expires_ms)
+        before = self._get(history_key(key)) or b""
+        history = hashlib.sha1(before + field + replacement, usedforsecurity=False).hexdigest()
+        self._set(history_key(key), history.encode(), 0)
         return True
 
     def write_newer(self, entries: Sequence[tuple[bytes, int, bytes, int]]) -> None:
@@ -123,6 +125,11 @@ class SimulatedStore:
         """See OnlineStore."""
         with _errors():
             return dict(self._fields(key))
+
+    def hash_version(self, key: bytes) -> bytes:
+        """See OnlineStore."""
+        history = self._get(history_key(key))
+        return b"" if history is None else b"%b %d" % (history, len(self._fields(key)))
 
     def hash_field(self, key: bytes, field: bytes) -> bytes | None:
         """See OnlineStore."""
