@@ -34,6 +34,7 @@ EVENTS_APPLIED = Counter("featurestore_stream_events_applied", "Events folded an
 DUPLICATES = Counter("featurestore_stream_duplicates_dropped", "Events whose id was seen within the horizon.", ["view"])
 REPLAYED = Counter("featurestore_stream_replayed_skipped", "Events read again that had been committed.", ["view"])
 DEAD_LETTERS = Counter("featurestore_stream_dead_letters", "Records refused.", ["topic", "view", "reason"])
+SET_ASIDE = Counter("featurestore_stream_entities_set_aside", "Entities whose stored bytes are damaged.", ["view"])
 LAG_RECORDS = Gauge("featurestore_stream_lag_records", "Records not committed yet.", ["topic", "partition"])
 FRESHNESS_MS = Gauge("featurestore_stream_freshness_ms", "Clock minus newest committed event time.", ["view"])
 COMMIT_SECONDS = Histogram(
@@ -114,6 +115,17 @@ class StreamProgress:
             for batch in batches:
                 self._committed.setdefault((batch.topic, batch.partition), {})[writer] = batch.next_offset
             self._newest_ms[name] = max(self._newest_ms.get(name, 0), report.newest_event_time_ms)
+
+    def set_aside(self, generation: Generation, damaged: Sequence[str]) -> None:
+        """Entities of a generation are damaged; readers are refused them, and everything else goes on."""
+        SET_ASIDE.labels(generation.view.name).inc(len(damaged))
+        for one in damaged:
+            _logger.error(
+                "%s: %s; the entity is set aside, and another generation fills in the place of %d",
+                generation.view.title,
+                one,
+                generation.number,
+            )
 
     def logged(self, topic: str, partition: int, next_offset: int) -> None:
         """The event log has all records of a partition below an offset."""

@@ -142,6 +142,10 @@ class CorruptData(FeatureStoreError):
     """Stored bytes are wrong; stop, page somebody, repair."""
 
 
+class WrongKindOfKey(CorruptData):
+    """Somebody has written something else under a key of ours: a list, say."""
+
+
 class CorruptTile(CorruptData):
     """The stored bytes of an entity do not decode as its view's tiles."""
 

@@ -137,6 +137,7 @@ class _Lanes:
         self._is_open = False
         self._is_full = False
         self._prepared: list[PreparedWrite] = []
+        self._damaged: dict[Generation, tuple[str, ...]] = {}
 
     @property
     def generations(self) -> Collection[Generation]:
@@ -218,3 +219,9 @@ class _Lanes:
         for generation, report in zip(self._writers, reports, strict=True):
             if mine := batches[generation.view.name]:
                 progress.committed(generation, mine, report, duration_ns)
+            if report.damaged:
+                progress.set_aside(generation, report.damaged)
+                self._damaged[generation] = self._damaged.get(generation, ()) + report.damaged
+        for generation, damaged in list(self._damaged.items()):
+            self._store.refill(generation, damaged)
+            del self._damaged[generation]

@@ -105,6 +105,10 @@ class TileStore(Protocol):
         """Let another generation fill in the place of one that is not whole any more."""
         ...
 
+    def refill(self, generation: Generation, damaged: Sequence[str]) -> None:
+        """Let another generation fill beside one that serves, some entities of which are damaged."""
+        ...
+
     def promote(self, generation: Generation) -> None:
         """Make a generation the serving one."""
         ...
@@ -210,6 +214,10 @@ class OnlineTileStore:
         """Let another generation fill in the place of one that is not whole any more."""
         _logger.error("%s", damage)
         self._catalog.replace_damaged(damage.generation)
+
+    def refill(self, generation: Generation, damaged: Sequence[str]) -> None:
+        """Let another generation fill beside one that serves, some entities of which are damaged."""
+        self._catalog.refill(generation, damaged)
 
     def promote(self, generation: Generation) -> None:
         """Make a generation the serving one."""

@@ -41,6 +41,7 @@ class Generation:
         replaces: number of the generation that served before it, to which a rollback returns; None before it serves.
         opened_ms: when every lane was first seen to have a checkpoint, in milliseconds since 1970; 0 before. Since then
             it reads whatever is written, and a checkpoint that is missing has been lost.
+        damaged: what is wrong with entities that were set aside: some of them.
     """
 
     project: str
@@ -51,6 +52,7 @@ class Generation:
     is_bootstrapped: bool = field(default=False, compare=False)
     replaces: int | None = field(default=None, compare=False)
     opened_ms: int = field(default=0, compare=False)
+    damaged: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def is_opened(self) -> bool:

@@ -8,6 +8,7 @@
     roll_back(view)               -> the retired one serves again; the other is rolled_back: kept, not fed
     retire(view)                  -> retired, all of them: the view left the registry
     replace_damaged(it lost keys) -> retired, and another one of the same definition fills from the beginning
+    refill(some entities are damaged) -> it goes on serving, and another one of the same definition fills beside it
     drop(retired)                 -> its keys are deleted
 
 The record of each generation holds the whole definition, so a reader can answer from the old one after the registry has
@@ -47,6 +48,7 @@ class _Record(msgspec.Struct, frozen=True):
     is_bootstrapped: bool = False
     replaces: int | None = None
     opened_ms: int = 0
+    damaged: tuple[str, ...] = ()
 
 
 class _Layout(msgspec.Struct, frozen=True):
@@ -58,6 +60,9 @@ class _Layout(msgspec.Struct, frozen=True):
 
 _PENDING = frozenset({GenerationState.BOOTSTRAPPING, GenerationState.FILLING, GenerationState.ROLLED_BACK})
 """What another definition of the view supersedes."""
+
+DAMAGED_TOLD_MAX = 20
+"""Damaged entities whose names are kept."""
 
 LOOKS_AT_ALL = 30
 """Every so many looks all is read, also where nothing seems to have changed: an older release leaves no trace."""
@@ -290,6 +295,29 @@ class GenerationCatalog:
             if self._write(generation.view.name, raw, retired):
                 return
 
+    def refill(self, generation: Generation, damaged: Sequence[str]) -> None:
+        """Let another generation of the same definition fill beside one that serves with damaged entities.
+
+        Does nothing where one fills already, whatever its definition: it takes the place of the damaged one.
+
+        Args:
+            generation: the one that serves.
+            damaged: what is wrong with which entities.
+        """
+        while True:
+            known, raw = self._read(generation.view.name)
+            serving = next((one for one in known if one.number == generation.number), None)
+            if serving is None or serving.state is not GenerationState.SERVING:
+                return
+            told = tuple(dict.fromkeys((*serving.damaged, *damaged)))[:DAMAGED_TOLD_MAX]
+            changed = [replace(one, damaged=told) if one is serving else one for one in known]
+            if not any(one.state in (GenerationState.FILLING, GenerationState.BOOTSTRAPPING) for one in known):
+                number = self._unused_number(generation.view.name, generation.definition_hash, known)
+                fresh = Generation(self.project, generation.view, number, generation.definition_hash)
+                changed.append(replace(fresh, state=GenerationState.FILLING))
+            if self._write(generation.view.name, raw, changed):
+                return
+
     def roll_back(self, view_name: str) -> tuple[Generation, Generation]:
         """Make the generation serve again that served before; the one that serves now is kept, but not fed.
 
@@ -389,6 +417,7 @@ class GenerationCatalog:
                 one.is_bootstrapped,
                 one.replaces,
                 one.opened_ms,
+                one.damaged,
             )
             for one in generations
         )
@@ -412,6 +441,7 @@ class GenerationCatalog:
                 record.is_bootstrapped,
                 record.replaces,
                 record.opened_ms,
+                record.damaged,
             )
             for record in records
         )

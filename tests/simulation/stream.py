@@ -113,6 +113,10 @@ class _CountedProgress(StreamProgress):
         self._counts["replay skipped"] += report.replayed_skipped
         self._counts["entity compacted"] += report.entities_compacted
 
+    def set_aside(self, generation: Generation, damaged: Sequence[str]) -> None:
+        """See StreamProgress."""
+        self._counts["entity set aside"] += len(damaged)
+
 
 class _Letters:
     """Dead letters as files; whoever must know is told of those that are durable."""

@@ -165,6 +165,8 @@ def _show_generations(console: Console, found: StoreOverview) -> None:
     for one in found.generations:
         if one.views != (one.view,):
             console.print(f"{_name(one)} is a storage group of {len(one.views)} views: {', '.join(one.views)}")
+        for damaged in one.damaged if one.state == "serving" else ():
+            console.print(f"[bold red]{_name(one)} is damaged[/], and another generation fills in its place: {damaged}")
     if not all(one.is_registered_definition for one in found.generations):
         console.print("* not the definition that is registered now")
 

@@ -92,6 +92,7 @@ class GenerationOverview:
         freshness_ms: clock minus watermark; None before the first event.
         partitions: how far it has read.
         memory: its size; None when it was not measured.
+        damaged: what is wrong with entities that were set aside, of which readers are refused: some of them.
     """
 
     view: str
@@ -105,6 +106,7 @@ class GenerationOverview:
     freshness_ms: int | None
     partitions: tuple[PartitionOverview, ...]
     memory: MemoryOverview | None = None
+    damaged: tuple[str, ...] = ()
 
     @property
     def lag_records(self) -> int | None:
@@ -211,6 +213,7 @@ def _describe(
     return GenerationOverview(
         view=generation.view.name,
         views=tuple(each.view.name for each in views_of(generation)),
+        damaged=generation.damaged,
         number=generation.number,
         state=str(generation.state),
         definition_hash=generation.definition_hash,

@@ -8,7 +8,15 @@ from urllib.parse import urlsplit
 
 import redis
 
-from featurestore.errors import CorruptData, DeadlineSpent, InvalidRequest, OnlineStoreDown, StoreFull, redacted
+from featurestore.errors import (
+    CorruptData,
+    DeadlineSpent,
+    InvalidRequest,
+    OnlineStoreDown,
+    StoreFull,
+    WrongKindOfKey,
+    redacted,
+)
 
 # Answers of a server that is failing over or re-sharding: the same command may succeed later.
 _TEMPORARY = (
@@ -47,7 +55,8 @@ def redis_errors(store_name: str, *, has_deadline: bool = False) -> Iterator[Non
         OnlineStoreDown: the store does not answer, or not now.
         StoreFull: it has no memory left.
         DeadlineSpent: it did not within the deadline.
-        CorruptData: it refused a command.
+        WrongKindOfKey: a key holds something else than it should.
+        CorruptData: it refused a command for another reason.
     """
     try:
         yield
@@ -76,7 +85,8 @@ def redis_errors(store_name: str, *, has_deadline: bool = False) -> Iterator[Non
         if _MOVING in str(error):
             raise _unready(store_name, error, "not ready") from error
         public = f"{STORE} refused a command"
-        raise CorruptData(f"{store_name} refused a command", detail=str(error), public=public) from error
+        kind = WrongKindOfKey if str(error).startswith("WRONGTYPE") else CorruptData
+        raise kind(f"{store_name} refused a command", detail=str(error), public=public) from error
     except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
         raise _down(store_name, error) from error
 

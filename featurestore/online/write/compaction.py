@@ -40,10 +40,12 @@ class Compaction:
     Attributes:
         bodies: by lane, (body key, head key, body).
         count: entities in all.
+        damaged: what is wrong with entities that were set aside, just now.
     """
 
     bodies: dict[int, list[tuple[bytes, bytes, bytes]]]
     count: int
+    damaged: tuple[CorruptTile, ...] = ()
 
 
 class Compactor:
@@ -54,6 +56,10 @@ class Compactor:
         generation: whose tiles.
         clock: no tile is aged beyond it.
         pause_ms: how long a few entities wait for others.
+
+    Attributes:
+        set_aside: heads of entities whose bytes are damaged. They are appended to, which changes nothing of what
+            readers refuse, and left as they are otherwise.
     """
 
     def __init__(self, store: OnlineStore, generation: Generation, clock: Clock, *, pause_ms: int) -> None:
@@ -61,6 +67,7 @@ class Compactor:
         self._generation = generation
         self._clock = clock
         self._scheduled: dict[bytes, int] = {}
+        self.set_aside: set[bytes] = set()
         self._pause_ns = pause_ms * 1_000_000
         self._paused_until_ns = 0
         self.report_bytes_min = HEAD_ROWS_MAX * head_codec(generation.compiled).row_bytes_min
@@ -72,29 +79,48 @@ class Compactor:
     def schedule(self, lane: int, head_keys: Sequence[bytes]) -> None:
         """Take note of heads that have grown long."""
         for key in head_keys:
-            self._scheduled[key] = lane
+            if key not in self.set_aside:
+                self._scheduled[key] = lane
 
     def compact(self) -> Compaction:
         """Bodies of the entities that were scheduled, oldest first, up to ENTITIES_PER_COMMIT_MAX; none in a pause.
 
         They must be part of the very next commit of their lanes: the heads that were read here are deleted by it.
-
-        Raises:
-            CorruptTile: an entity's bytes do not decode; its key is named.
+        Entities whose bytes do not decode are set aside.
         """
         chosen = list(self._scheduled.items())[:ENTITIES_PER_COMMIT_MAX]
         monotonic_ns = self._clock.monotonic_ns()
         if not chosen or (len(chosen) < ENTITIES_AT_ONCE and monotonic_ns < self._paused_until_ns):
             return Compaction({}, 0)
         self._paused_until_ns = monotonic_ns + self._pause_ns
-        named = [self._keys(lane, head_key) for head_key, lane in chosen]
-        stored = self._store.read_groups(named)
-        tables, newest = [], np.empty(len(chosen), dtype=np.int64)
+        stored = self._store.read_groups([self._keys(lane, head_key) for head_key, lane in chosen])
+        whole, tables, damaged = [], [], []
+        for index, (head_key, lane) in enumerate(chosen):
+            body_key, _ = self._keys(lane, head_key)
+            try:
+                tables.append(self._decode(body_key, stored[2 * index], stored[2 * index + 1]))
+                whole.append((head_key, lane))
+            except CorruptTile as error:
+                damaged.append(error)
+                self.set_aside.add(head_key)
+                del self._scheduled[head_key]
+        if not whole:
+            return Compaction({}, 0, tuple(damaged))
+        return Compaction(self._bodies(whole, tables), len(whole), tuple(damaged))
+
+    def _bodies(
+        self, chosen: Sequence[tuple[bytes, int]], tables: Sequence[TileTable]
+    ) -> dict[int, list[tuple[bytes, bytes, bytes]]]:
+        """See `Compaction.bodies`.
+
+        Args:
+            chosen: head key and lane of each entity.
+            tables: their tiles.
+        """
         now_ms = self._clock.now_ms()
-        for index, (body_key, _) in enumerate(named):
-            table = self._decode(body_key, stored[2 * index], stored[2 * index + 1])
-            newest[index] = min(int(table.start_ms.max()), now_ms) if table.count else now_ms
-            tables.append(table)
+        newest = np.array(
+            [min(int(table.start_ms.max()), now_ms) if table.count else now_ms for table in tables], dtype=np.int64
+        )
         entity = np.repeat(np.arange(len(tables)), [table.count for table in tables])
         roll_up = self._generation.compiled.roll_up
         merged = roll_up.compact(concatenate(tables), entity, newest)
@@ -105,10 +131,10 @@ class Compactor:
         ]
         encoded = self._encode(merged, dropped)
         bodies: dict[int, list[tuple[bytes, bytes, bytes]]] = {}
-        for index, ((head_key, lane), (body_key, _)) in enumerate(zip(chosen, named, strict=True)):
+        for index, (head_key, lane) in enumerate(chosen):
             del self._scheduled[head_key]
-            bodies.setdefault(lane, []).append((body_key, head_key, encoded.get(index, b"")))
-        return Compaction(bodies, len(chosen))
+            bodies.setdefault(lane, []).append((*self._keys(lane, head_key), encoded.get(index, b"")))
+        return bodies
 
     def _keys(self, lane: int, head_key: bytes) -> tuple[bytes, bytes]:
         """Body and head key of one entity."""

@@ -20,8 +20,15 @@ import numpy as np
 
 from featurestore.clock import NS_PER_MS, Clock
 from featurestore.core.events import KeyedBatch
-from featurestore.errors import CorruptTile, InvariantBroken, StoreFull, StoreRolledBack, TileLost, WriterFenced
-from featurestore.online.generation import Generation, GenerationDamaged
+from featurestore.errors import (
+    InvariantBroken,
+    StoreFull,
+    StoreRolledBack,
+    TileLost,
+    WriterFenced,
+    WrongKindOfKey,
+)
+from featurestore.online.generation import Generation, GenerationDamaged, GenerationState
 from featurestore.online.store import LaneCommit, LaneOutcome, MadeCommit, OnlineStore, PendingCommit
 from featurestore.online.write.compaction import Compaction, Compactor
 from featurestore.online.write.lanes import decode_lane
@@ -45,6 +52,9 @@ from featurestore.wire.store_layout import (
 )
 
 TOKEN_BYTES = 6
+SET_ASIDE_MAX = 16
+"""So many damaged entities are one by one; more are a damaged store."""
+
 IDLE_COMMIT_EVERY_MS = 1_000
 """Lanes without events only move their offsets, or compare their checkpoint: a store that went back in time is noticed
 while nothing arrives, too."""
@@ -64,6 +74,7 @@ class WriteReport:
         newest_event_time_ms: newest event time applied, 0 when none was.
         lanes_committed: lanes that took part in the commit.
         entities_compacted: heads that were folded into their bodies.
+        damaged: what is wrong with entities that were set aside; readers are refused them, everything else goes on.
     """
 
     events_applied: int
@@ -72,6 +83,7 @@ class WriteReport:
     newest_event_time_ms: int
     lanes_committed: int
     entities_compacted: int
+    damaged: tuple[str, ...] = ()
 
 
 class _Lane:
@@ -119,9 +131,11 @@ def write_together(prepared: Iterable[PreparedWrite]) -> list[WriteReport]:
     except Exception as error:  # noqa: BLE001  # raised below: what was sent must be waited for before
         failures.append(error)
     outcomes = []
-    for _, pending in sent:
+    for one, pending in sent:
         try:
             outcomes.append(pending.outcomes())
+        except WrongKindOfKey as error:
+            failures.append(GenerationDamaged(one.writer.generation, error.message, detail=error.detail))
         except Exception as error:  # noqa: BLE001  # likewise
             failures.append(error)
     if failures:
@@ -271,7 +285,7 @@ class ViewWriter:
         """What `write` is to commit; `settle` comes next, or `open`.
 
         Raises:
-            GenerationDamaged: body and head of an entity that is to be compacted are not whole.
+            GenerationDamaged: entities that are to be compacted are not whole: many, or where nobody reads them yet.
         """
         if not self._is_usable:
             raise InvariantBroken(f"writer of {self.generation.view.title} is not open")
@@ -287,10 +301,11 @@ class ViewWriter:
             duplicates = int(len(is_new) - is_new.sum())
             if duplicates:
                 rows, hashes = rows.take(is_new), hashes[is_new]
-        try:
-            compaction = self._compactor.compact()
-        except CorruptTile as error:
-            raise GenerationDamaged(self.generation, error.message, detail=error.detail) from error
+        compaction = self._compactor.compact()
+        is_bearable = self.generation.state is GenerationState.SERVING
+        if compaction.damaged and not (is_bearable and len(self._compactor.set_aside) <= SET_ASIDE_MAX):
+            error = compaction.damaged[0]
+            raise GenerationDamaged(self.generation, error.message, detail=error.detail)
         commits = self._lane_commits(unseen, rows, hashes, compaction)
         report = WriteReport(
             events_applied=rows.count,
@@ -299,6 +314,7 @@ class ViewWriter:
             newest_event_time_ms=int(rows.event_time_ms.max()) if rows.count else 0,
             lanes_committed=len(commits),
             entities_compacted=compaction.count,
+            damaged=tuple(error.message for error in compaction.damaged),
         )
         return PreparedWrite(self, commits, report)
 

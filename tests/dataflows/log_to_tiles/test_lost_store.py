@@ -11,6 +11,7 @@ import redis
 from featurestore.online.generation import GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
+from featurestore.online.serving_view import serving_views
 from featurestore.testing.servers import redis_server
 from tests.dataflows.conftest import StartStream
 from tests.dataflows.payments import PROJECT, assert_every_value_is_exact, make_payments
@@ -94,3 +95,36 @@ def test_a_lane_that_lost_a_key_is_computed_anew(
     assert [(1, GenerationState.RETIRED), (2, GenerationState.SERVING)] == states
     store.close()
     assert_every_value_is_exact(redis_url, payments)
+
+
+def test_a_damaged_entity_is_set_aside_while_everything_else_goes_on(
+    start_stream: StartStream, tmp_path: Path, redis_url: str
+) -> None:
+    """Its view is served all the while, and again whole once another generation has filled beside it."""
+    payments = make_payments(4_000, seed=25, entities=60)
+    more = make_payments(6_000, seed=26, first=4_000, entities=60)
+    payments.append_to(tmp_path / "log")
+    stream = start_stream("--log-dir", str(tmp_path / "log"), "--metrics-port", "0")
+    stream.wait_for("lag 0")
+    store = connect(redis_url)
+    catalog = GenerationCatalog(store, PROJECT)
+    stream.wait_until(lambda: {"cards", "merchants"} == set(serving_views(catalog.all())))
+    (serving,) = catalog.generations("cards")
+    body = min(key for key in store.scan(serving.keys.pattern()) if b"/b/" in key)
+    store._client().append(body, b"rubbish")
+    more.append_to(tmp_path / "log")
+
+    def is_whole_again() -> bool:
+        found = serving_views(catalog.all())
+        assert {"cards", "merchants"} == set(found)
+        return found["cards"].generation.number == 2
+
+    stream.wait_until(is_whole_again)
+    stream.wait_for("lag 0")
+    stream.terminate()
+
+    assert stream.wait() == 0, stream.output
+    assert "the entity is set aside, and another generation fills in the place of 1" in stream.output
+    assert body.decode() in stream.output
+    store.close()
+    assert_every_value_is_exact(redis_url, payments, more)

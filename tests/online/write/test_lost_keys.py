@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from featurestore.errors import CorruptData, StoreRolledBack, TileLost
+from featurestore.errors import StoreRolledBack, TileLost
 from featurestore.online.generation import GenerationDamaged, GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.write.lanes import open_lanes
 from featurestore.online.write.writer import ViewWriter
+from featurestore.testing.answers import stored_answers
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
@@ -102,7 +103,7 @@ def test_a_failed_commit_leaves_no_mark_behind(store: RedisStore, writer: ViewWr
     ids = store.read_groups([[bucket]])[0]
     assert ids is not None
     replace_by_list(store, bucket)
-    with pytest.raises(CorruptData):
+    with pytest.raises(GenerationDamaged):
         writer.write([keyed_batch(view_of(), events_of(1, keys=1, first=170), from_offset=170, lane_count=LANES)])
 
     assert 170 == answers(store, writer.generation, CARD, NOW_MS)[0]
@@ -209,11 +210,33 @@ def test_a_number_is_passed_over_under_which_the_store_holds_something(
 
 
 def test_compaction_does_not_bless_what_is_left(store: RedisStore, writer: ViewWriter) -> None:
-    """A head that grew long without its body is not made into the whole entity."""
+    """A head that grew long without its body is not made into the whole entity: it is set aside, and refused on."""
     delete(store, keys_of(writer)[0])
     writer.write([keyed_batch(view_of(), events_of(60, keys=1, first=110), from_offset=110, lane_count=LANES)])
-    with pytest.raises(GenerationDamaged, match=r"the body of the entity is gone.*card-0"):
-        writer.write([])
+    report = writer.write([])
+
+    assert re.search(r"the body of the entity is gone.*card-0", report.damaged[0])
+    assert not writer.write([]).damaged, "it is told once"
+    with pytest.raises(TileLost):
+        stored_answers(Reader(store, LANES), writer.generation, [b"card-0"], ANCHOR_MS + DAY_MS)
+
+
+def test_another_generation_fills_beside_one_with_damaged_entities(store: RedisStore, writer: ViewWriter) -> None:
+    """It goes on serving until that one is promoted; more damage begins no third one."""
+    catalog = GenerationCatalog(store, PROJECT)
+    catalog.refill(writer.generation, ["a"])
+    catalog.refill(writer.generation, ["b", "a"])
+    old, new = catalog.generations("card_activity")
+
+    assert (GenerationState.SERVING, ("a", "b")) == (old.state, old.damaged)
+    assert (GenerationState.FILLING, ()) == (new.state, new.damaged)
+    assert old.definition_hash == new.definition_hash
+    assert old == catalog.register(view_of()), "planning again leaves both as they are"
+    assert [old, new] == list(catalog.generations("card_activity"))
+    catalog.promote(new)
+    assert [GenerationState.RETIRED, GenerationState.SERVING] == [
+        one.state for one in catalog.generations("card_activity")
+    ]
 
 
 def test_a_damaged_generation_is_replaced_by_one_that_fills(store: RedisStore, writer: ViewWriter) -> None:

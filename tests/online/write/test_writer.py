@@ -1,22 +1,25 @@
 """The writer: what it wrote is servable, once, compacted and expired; the same suite on a server and on a cluster."""
 
+from dataclasses import replace
+
 import pytest
 
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.errors import (
     AsOfTooOld,
-    CorruptData,
 )
 from featurestore.online.generation import GenerationDamaged
+from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.write.compaction import ENTITIES_AT_ONCE
+from featurestore.online.write.writer import SET_ASIDE_MAX
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
 from featurestore.wire.entity_key import lane_of
-from tests.online.write.writing import LANES, answers, assert_equals_oracle, events_of, open_writer, view_of
+from tests.online.write.writing import LANES, PROJECT, answers, assert_equals_oracle, events_of, open_writer, view_of
 
 
 def test_written_events_are_servable_and_counted(store: RedisStore) -> None:
@@ -169,7 +172,7 @@ def test_a_commit_that_fails_in_the_middle_applies_nothing(store: RedisStore) ->
     spoiled = writer.generation.keys.head_prefix(lane_of_first) + keys[1]
     store._client().lpush(spoiled, "not a head")
     for _ in range(3):
-        with pytest.raises(CorruptData):
+        with pytest.raises(GenerationDamaged):
             open_writer(store, view).write([keyed_batch(view, events, from_offset=1, lane_count=LANES)])
     assert [1, 5] == answers(store, writer.generation, keys[0], ANCHOR_MS + 1)
     store._client().delete(spoiled)
@@ -211,15 +214,58 @@ def test_keys_expire_one_retention_after_their_last_write(store: RedisStore) -> 
         assert is_kept or 2 * DAY_MS < left_ms < 3 * DAY_MS
 
 
-def test_a_damaged_head_stops_compaction_with_its_key(store: RedisStore) -> None:
-    """Corrupt bytes are named, and not overwritten."""
-    view = view_of()
+def test_a_damaged_head_is_set_aside_and_the_others_go_on(store: RedisStore) -> None:
+    """Corrupt bytes are named, and not overwritten; what comes for others is compacted."""
+    view, events = view_of(), events_of(200, keys=2)
     writer = open_writer(store, view)
-    writer.write([keyed_batch(view, events_of(100, keys=1), lane_count=LANES)])
-    [key] = [key for key in store.scan(b"*") if b"/h/" in key]
+    writer.write([keyed_batch(view, events, lane_count=LANES)])
+    [key] = [key for key in store.scan(b"*") if key.endswith(b"/h/card-0")]
+    store._client().append(key, b"rubbish")
+    more = events_of(10, keys=2, first=200)
+    report = writer.write([keyed_batch(view, more, from_offset=200, lane_count=LANES)])
+
+    assert 1 == report.entities_compacted
+    assert 1 == len(report.damaged)
+    assert "card-0" in report.damaged[0]
+    events = [event for event in (*events, *more) if event.key == b"card-1"]
+    assert_equals_oracle(store, writer, events, events[-1].event_time_ms + 1)
+    assert not writer.write(
+        [keyed_batch(view, events_of(4, keys=2, first=210), from_offset=210, lane_count=LANES)]
+    ).damaged
+
+
+def test_damage_to_what_nobody_reads_yet_is_no_reason_to_go_on(store: RedisStore) -> None:
+    """A generation that fills is begun anew; so is one of which many entities are damaged."""
+    view, count = view_of(), SET_ASIDE_MAX + 1
+    writer = open_writer(store, view)
+    events = events_of(100 * count, keys=count)
+    writer.write([keyed_batch(view, events, lane_count=LANES)])
+    for key in [key for key in store.scan(b"*") if b"/h/" in key]:
+        store._client().append(key, b"rubbish")
+    with pytest.raises(GenerationDamaged, match="card-"):
+        writer.write([])
+
+    catalog = GenerationCatalog(store, PROJECT)
+    filling = open_writer(store, replace(view, lookback_ms=1))
+    assert filling.generation in catalog.generations(view.name)
+    filling.write([keyed_batch(view, events_of(100, keys=1), lane_count=LANES)])
+    [key] = [key for key in store.scan(filling.generation.keys.pattern()) if b"/h/" in key]
     store._client().append(key, b"rubbish")
     with pytest.raises(GenerationDamaged, match="card-0"):
-        writer.write([keyed_batch(view, events_of(5, first=100), from_offset=100, lane_count=LANES)])
+        filling.write([])
+
+
+def test_a_list_under_a_key_of_ours_is_damage_and_no_reason_to_end(store: RedisStore) -> None:
+    """The generation is named, so that another one can fill in its place."""
+    view = view_of()
+    writer = open_writer(store, view)
+    writer.write([keyed_batch(view, events_of(5, keys=1), lane_count=LANES)])
+    [key] = [key for key in store.scan(b"*") if b"/h/" in key]
+    store._client().delete(key)
+    store._client().rpush(key, "not ours")
+    with pytest.raises(GenerationDamaged, match="refused a command") as raised:
+        writer.write([keyed_batch(view, events_of(5, keys=1, first=5), from_offset=5, lane_count=LANES)])
+    assert writer.generation == raised.value.generation
 
 
 def test_an_event_dated_ahead_does_not_age_the_entity(store: RedisStore) -> None:

@@ -38,6 +38,7 @@ PATHS_TAKEN = (
     "replay skipped",
     "entity compacted",
     "generation damaged",
+    "entity set aside",
     "generation promoted",
     "generation rolled back",
     "generation dropped",

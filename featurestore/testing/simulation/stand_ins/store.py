@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from featurestore.errors import CorruptData
+from featurestore.errors import CorruptData, WrongKindOfKey
 from featurestore.online.eviction import NO_EVICTION, StoreMemory
 from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome, MadeCommit, PendingCommit, ThreadedReads
 from featurestore.wire.codecs.body import MAGIC, MAGIC_BESIDE_HEAD
@@ -310,7 +310,7 @@ def _errors() -> Iterator[None]:
 
 def _refused(error: WrongKind) -> CorruptData:
     """What RedisStore raises when the server refuses a command."""
-    return CorruptData("simulated store refused a command", detail=f"WRONGTYPE {error}")
+    return WrongKindOfKey("simulated store refused a command", detail=f"WRONGTYPE {error}")
 
 
 def _as_expression(pattern: bytes) -> bytes:
