@@ -33,6 +33,7 @@ from bytewax.dataflow import Dataflow
 from dataflows import supervisor
 from dataflows.log_to_tiles.routing import DecodeStep, KeyStep, writer_keys
 from dataflows.log_to_tiles.sink import TileSink
+from dataflows.logs.pace import CATCH_UP_RECORDS, Pace
 from dataflows.logs.sources import ControlSource, EventSource, Watch
 from dataflows.plan.definitions import Definitions, RegistryWatch
 from dataflows.plan.stream_plan import PlanWatch, Stage, StreamPlan
@@ -55,8 +56,12 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
         views = attrgetter("views")
         watches.append(RegistryWatch(parts.definitions, views, parts.repo.views, shared.conductor, shared.clock))
     control = op.input("control", flow, ControlSource(writer_keys(settings.writers), shared, watches))
+    # A run that ends with the log has nobody who waits.
+    pace = Pace(shared.clock) if plan.live.generations and not settings.until_end else None
     for stage, other in (plan.stages, plan.stages[::-1]):
-        source = EventSource(stage.name, parts.log, stage.starts, shared, records_max=settings.batch_records)
+        is_late = pace is not None and stage is plan.catch_up
+        records_max = min(settings.batch_records, CATCH_UP_RECORDS) if is_late else settings.batch_records
+        source = EventSource(stage.name, parts.log, stage.starts, shared, records_max=records_max, pace=pace)
         read = op.input(f"{stage.name}_read", flow, source)
         decoded = op.flat_map(f"{stage.name}_decode", read, _decode_step(parts, stage, other))
         keyed = op.flat_map(

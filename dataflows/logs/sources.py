@@ -18,12 +18,16 @@ from typing import Protocol, TypeAlias
 
 from bytewax.inputs import DynamicSource, FixedPartitionedSource, StatefulSourcePartition, StatelessSourcePartition
 
+from dataflows.logs.pace import Pace
 from dataflows.progress import StreamProgress
 from dataflows.run_outcome import Conductor, PartitionEnd, RunOutcome
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, FeatureStoreError, InvalidRequest, SourceUnavailable
 from featurestore.wire.payloads import RawBatch
+
+LIVE = "live"
+"""Name of the stage whose events readers wait for."""
 
 IDLE_POLL_MS = 5
 """A partition that has been read empty is looked at again after this long: the source's share of event-to-servable
@@ -169,6 +173,7 @@ class EventSource(FixedPartitionedSource[SourceItem, None]):
         shared: what all steps of this process share.
         records_max: records in one read.
         on_lost: what to do about events that the log does not have any more; by default the flow is planned again.
+        pace: keeps what is behind from holding up what is live; the stage "live" tells it, others keep to it.
     """
 
     def __init__(
@@ -180,7 +185,9 @@ class EventSource(FixedPartitionedSource[SourceItem, None]):
         *,
         records_max: int,
         on_lost: OnLost = lambda start, error: None,
+        pace: Pace | None = None,
     ) -> None:
+        self._pace = pace
         self._stage = stage
         self._log = log
         self._starts: Mapping[str, PartitionStart] = {
@@ -198,7 +205,9 @@ class EventSource(FixedPartitionedSource[SourceItem, None]):
         """One partition; it connects at its first read, where errors are handled."""
         assert resume_state is None, "positions live in the online store, not in Bytewax's recovery"
         start = self._starts[for_part]
-        return _EventPartition(self._stage, self._log, start, self._shared, self._records_max, self._on_lost)
+        return _EventPartition(
+            self._stage, self._log, start, self._shared, self._records_max, self._on_lost, self._pace
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +237,16 @@ class _EventPartition(StatefulSourcePartition[SourceItem, None]):
     """One partition as Bytewax reads it."""
 
     def __init__(
-        self, stage: str, log: SourceLog, start: PartitionStart, shared: Shared, records_max: int, on_lost: OnLost
+        self,
+        stage: str,
+        log: SourceLog,
+        start: PartitionStart,
+        shared: Shared,
+        records_max: int,
+        on_lost: OnLost,
+        pace: Pace | None,
     ) -> None:
+        self._pace = pace
         self._stage = stage
         self._log = log
         self._start = start
@@ -278,12 +295,17 @@ class _EventPartition(StatefulSourcePartition[SourceItem, None]):
         if self._reader is None:
             self._reader = self._log.open(source, partition, self._start.start, self._start.needed)
             self._shared.progress.opened(source.topic, partition, self._start.start or 0, self._reader.end_offset())
+        if self._pace is not None and self._stage != LIVE and (rest_ms := self._pace.rest_ms()):
+            self._awake_at = self._shared.awake_in(rest_ms)
+            return []
         batch = self._reader.read(self._records_max)
         self._unavailable_since_ns = None
         progress = self._shared.progress
         # Also where nothing could be read: records may be there that are held back.
         progress.read(source.topic, partition, len(batch.payloads) if batch else 0, self._reader.end_offset())
         if batch is not None:
+            if self._pace is not None:
+                (self._pace.live_was_read if self._stage == LIVE else self._pace.late_was_read)()
             self._reader.publish(progress.committed_offset(source.topic, partition))
             if len(batch.payloads) < self._records_max:
                 self._awake_at = self._shared.awake_in(IDLE_POLL_MS)

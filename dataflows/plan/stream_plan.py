@@ -33,7 +33,7 @@ from featurestore.online.generation import Generation, GenerationDamaged, Genera
 from featurestore.online.registration import takes_a_place
 from featurestore.wire.store_layout import smallest_positions
 
-BEHIND_RECORDS_MAX = 200_000
+BEHIND_RECORDS_MAX = 10_000
 """A serving view that lags the most advanced one of its topic by more than this catches up on its own."""
 
 WATCH_INTERVAL_MS = 1_000
