@@ -1,4 +1,4 @@
-r"""Settings of the stream, each from a command line option or an environment variable.
+r"""Settings of a stream process, each from a command line option or an environment variable.
 
 `--log-dir data/log` and `FEATURESTORE_LOG_DIR=data/log` mean the same, and the option wins. Everything can come from
 the environment because `python -m bytewax.run dataflows.log_to_tiles.flow:flow` leaves no room for options of our own.
@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from featurestore.errors import InvalidRequest
 
@@ -22,22 +23,20 @@ BATCH_RECORDS_DEFAULT = 8_192
 
 BATCH_RECORDS_MAX = 1_000_000
 PORT_MAX = 65_535
-STORE_PATIENCE_SECONDS_DEFAULT = 60.0
+PATIENCE_SECONDS_DEFAULT = 60.0
 PROGRESS_SECONDS_DEFAULT = 10.0
 METRICS_HOST_DEFAULT = "127.0.0.1"
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 
 
-@dataclass(frozen=True, slots=True)
-class StreamSettings:
-    """What a stream process needs to know.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowSettings:
+    """What every stream process needs to know, whatever it makes of the events.
 
     Attributes:
         project: Feast project; names the keys in the store.
         registry: path or URL of the Feast registry.
-        store_url: redis://, rediss:// or unix:// address of the online store.
-        store_cluster: the store is a Redis Cluster.
         log_dir: directory of the embedded log; None reads Kafka.
         bootstrap_servers: Kafka addresses, overriding those of the definitions.
         kafka_options: librdkafka settings passed through (TLS, SASL, fetch sizes ...).
@@ -45,19 +44,17 @@ class StreamSettings:
         dead_letter_dir: directory of dead-letter files; None: the log directory, or topics when Kafka is read.
         addresses: host:port of every process of a Bytewax cluster; empty runs one process.
         process_id: index of this process in `addresses`.
-        writers: how many writers share the store's lanes, at least one for each process.
         batch_records: records in one read of a partition.
         until_end: stop at the end that every partition had at the start.
         metrics_port: port of the Prometheus endpoint; None serves none.
         host: address that it listens on.
         progress_seconds: time between plain progress lines (a terminal is refreshed every half second).
-        store_patience_seconds: how long an unreachable store or source is retried before the process gives up.
+        patience_seconds: how long a store, source or file system that does not answer is retried before the process
+            gives up.
     """
 
     project: str
     registry: str
-    store_url: str
-    store_cluster: bool = False
     log_dir: Path | None = None
     bootstrap_servers: str = ""
     kafka_options: Mapping[str, str] = field(default_factory=dict)
@@ -65,46 +62,46 @@ class StreamSettings:
     dead_letter_dir: Path | None = None
     addresses: tuple[str, ...] = ()
     process_id: int = 0
-    writers: int = 1
     batch_records: int = BATCH_RECORDS_DEFAULT
     until_end: bool = False
     metrics_port: int | None = None
     host: str = METRICS_HOST_DEFAULT
     progress_seconds: float = PROGRESS_SECONDS_DEFAULT
-    store_patience_seconds: float = STORE_PATIENCE_SECONDS_DEFAULT
+    patience_seconds: float = PATIENCE_SECONDS_DEFAULT
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is connected."""
-        require_batch(self.batch_records)
-        require_place(self.process_id, self.addresses)
+        if not 1 <= self.batch_records <= BATCH_RECORDS_MAX:
+            raise InvalidRequest(f"batch of {self.batch_records} records is not within 1 to {BATCH_RECORDS_MAX}")
+        if self.addresses and not 0 <= self.process_id < len(self.addresses):
+            raise InvalidRequest(
+                f"process id {self.process_id} is not an index of the {len(self.addresses)} addresses",
+                hint="give each process of the cluster the same --addresses and its own --process-id, from 0",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings(FlowSettings):
+    """What a process of the tile stream needs to know.
+
+    Attributes:
+        store_url: redis://, rediss:// or unix:// address of the online store.
+        store_cluster: the store is a Redis Cluster.
+        writers: how many writers share the store's lanes, at least one for each process.
+    """
+
+    store_url: str
+    store_cluster: bool = False
+    writers: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work before anything is connected."""
+        FlowSettings.__post_init__(self)  # super() does not find a class that was made anew with slots
         if self.writers < max(1, len(self.addresses)):
             raise InvalidRequest(
                 f"{self.writers} writers cannot be shared by {len(self.addresses)} processes",
                 hint="set --writers to the number of processes or a multiple of it, the same in every process",
             )
-
-
-def require_batch(records: int) -> None:
-    """Refuse a size of reads that is out of bounds.
-
-    Raises:
-        InvalidRequest: it is.
-    """
-    if not 1 <= records <= BATCH_RECORDS_MAX:
-        raise InvalidRequest(f"batch of {records} records is not within 1 to {BATCH_RECORDS_MAX}")
-
-
-def require_place(process_id: int, addresses: Sequence[str]) -> None:
-    """Refuse a process that has no place in its cluster.
-
-    Raises:
-        InvalidRequest: there is a cluster, and it has none.
-    """
-    if addresses and not 0 <= process_id < len(addresses):
-        raise InvalidRequest(
-            f"process id {process_id} is not an index of the {len(addresses)} addresses",
-            hint="give each process of the cluster the same --addresses and its own --process-id, from 0",
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +140,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("metrics_port", "serve Prometheus metrics on this port"),
     Option("host", f"address to serve metrics on, 0.0.0.0 for all; default {METRICS_HOST_DEFAULT}"),
     Option("progress_seconds", f"time between progress lines, default {PROGRESS_SECONDS_DEFAULT:g}"),
-    Option("store_patience_seconds", f"retry an unreachable store, default {STORE_PATIENCE_SECONDS_DEFAULT:g}"),
+    Option("store_patience_seconds", f"retry an unreachable store, default {PATIENCE_SECONDS_DEFAULT:g}"),
 )
 """Every option of `python -m dataflows.log_to_tiles`, in the order of its help."""
 
@@ -206,27 +203,43 @@ def complete_options(
 def _settings(given: Mapping[str, str], environment: Mapping[str, str]) -> StreamSettings:
     """Texts by option name, completed from the environment, as typed settings."""
     texts = complete_options(OPTIONS, given, environment)
-    addresses = addresses_setting(texts["addresses"])
+    flow = flow_settings(texts, group="kafka_group", patience="store_patience_seconds")
     return StreamSettings(
-        project=texts["project"],
-        registry=texts["registry"],
+        **flow,
         store_url=texts["store_url"],
         store_cluster=is_set(texts["store_cluster"]),
-        log_dir=path_setting(texts["log_dir"]),
-        bootstrap_servers=texts["bootstrap_servers"],
-        kafka_options=kafka_options_setting(texts["kafka_config"], texts["kafka_option"]),
-        kafka_group=texts["kafka_group"],
-        dead_letter_dir=path_setting(texts["dead_letter_dir"]),
-        addresses=addresses,
-        process_id=integer_setting("process_id", texts, 0),
-        writers=integer_setting("writers", texts, max(1, len(addresses))),
-        batch_records=integer_setting("batch_records", texts, BATCH_RECORDS_DEFAULT),
-        until_end=is_set(texts["until_end"]),
-        metrics_port=port_setting("metrics_port", texts),
-        host=texts["host"] or METRICS_HOST_DEFAULT,
-        progress_seconds=seconds_setting("progress_seconds", texts, PROGRESS_SECONDS_DEFAULT),
-        store_patience_seconds=seconds_setting("store_patience_seconds", texts, STORE_PATIENCE_SECONDS_DEFAULT),
+        writers=integer_setting("writers", texts, max(1, len(flow["addresses"]))),
     )
+
+
+def flow_settings(texts: Mapping[str, str], *, group: str, patience: str) -> dict[str, Any]:
+    """The values of FlowSettings, by name.
+
+    Args:
+        texts: by option name; "" where absent.
+        group: name of the option that says under which consumer group positions are published.
+        patience: name of the option that says how long to retry.
+
+    Raises:
+        InvalidRequest: a setting is malformed.
+    """
+    return {
+        "project": texts["project"],
+        "registry": texts["registry"],
+        "log_dir": path_setting(texts["log_dir"]),
+        "bootstrap_servers": texts["bootstrap_servers"],
+        "kafka_options": kafka_options_setting(texts["kafka_config"], texts["kafka_option"]),
+        "kafka_group": texts[group],
+        "dead_letter_dir": path_setting(texts["dead_letter_dir"]),
+        "addresses": addresses_setting(texts["addresses"]),
+        "process_id": integer_setting("process_id", texts, 0),
+        "batch_records": integer_setting("batch_records", texts, BATCH_RECORDS_DEFAULT),
+        "until_end": is_set(texts["until_end"]),
+        "metrics_port": port_setting("metrics_port", texts),
+        "host": texts["host"] or METRICS_HOST_DEFAULT,
+        "progress_seconds": seconds_setting("progress_seconds", texts, PROGRESS_SECONDS_DEFAULT),
+        "patience_seconds": seconds_setting(patience, texts, PATIENCE_SECONDS_DEFAULT),
+    }
 
 
 def addresses_setting(text: str) -> tuple[str, ...]:

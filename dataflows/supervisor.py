@@ -16,11 +16,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
@@ -38,7 +37,7 @@ from dataflows.plan.tile_store import OnlineTileStore, TileStore
 from dataflows.progress import StreamProgress
 from dataflows.retry import patiently
 from dataflows.run_outcome import Conductor, PartitionEnd, RunOutcome
-from dataflows.settings import METRICS_HOST_DEFAULT, StreamSettings
+from dataflows.settings import METRICS_HOST_DEFAULT, FlowSettings, StreamSettings
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import RepoSpec, SourceSpec
 from featurestore.errors import (
@@ -92,17 +91,19 @@ class Parts:
 
 
 Result = TypeVar("Result")
+Settings = TypeVar("Settings", bound=FlowSettings)
 BuildFlow = Callable[[StreamSettings, Parts, StreamPlan], Dataflow]
+RunOnce = Callable[[Shared, float | None], bool]
 
 
-def main(read_settings: Callable[[], StreamSettings], build: BuildFlow) -> int:
-    """Run the stream until it is stopped or fails; returns the exit code, having explained it."""
+def main(read_settings: Callable[[], Settings], run_stream: Callable[[Settings], None]) -> int:
+    """Run a stream until it is stopped or fails; returns the exit code, having explained it."""
 
     def start() -> None:
         settings = read_settings()
         if settings.metrics_port is not None:
             serve_metrics(settings.metrics_port, settings.host)
-        run(settings, build)
+        run_stream(settings)
 
     return exit_code_of(start)
 
@@ -140,89 +141,90 @@ def exit_code_of(start: Callable[[], None]) -> int:
     return 0
 
 
-def run(settings: StreamSettings, build: BuildFlow, clock: Clock | None = None) -> None:
-    """Plan, build and run, until a run ends for good.
+def keep_running(settings: FlowSettings, run_once: RunOnce) -> None:
+    """Run, and again while runs end to be planned again.
+
+    Args:
+        settings: of the stream.
+        run_once: plans and runs a flow, given what its steps share, and how long to wait for the other processes (see
+            `run_flow`). Returns whether it came to that, or was ended before.
 
     Raises:
         FeatureStoreError: why the run failed.
         PeerGone: another process of the cluster ended without saying goodbye.
     """
     signals = Signals()
-    progress: StreamProgress | None = None
-    definitions = Definitions(settings.registry, settings.project)
-    is_first = True
+    shared: Shared | None = None
     while True:
         conductor = Conductor()
         # Before anything is waited for: a signal ends the waiting too.
         signals.end(conductor)
-        connected = partial(connect_parts, settings, definitions, conductor=conductor, clock=clock, progress=progress)
-        parts = unless_stopped(conductor, connected)
-        if parts is None:
+        # Each of the others may wait for the registry and the store, and then for the source.
+        patience_s = None if shared is None else PEER_PATIENCE_S + 2 * settings.patience_seconds
+        shared = shared_by(settings, conductor, None if shared is None else shared.progress)
+        has_run = run_once(shared, patience_s)
+        if conductor.outcome is RunOutcome.FAILED:
+            raise conductor.error or PeerGone(f"another process of the cluster failed: {conductor.cause}")
+        if conductor.outcome is not RunOutcome.REBUILD:
+            if has_run:
+                _logger.info("stream ended: %s", conductor.cause)
             return
-        progress = parts.shared.progress
-        patience = peer_patience_s(settings.store_patience_seconds)
+        _logger.info("planning again: %s", conductor.cause)
+
+
+def shared_by(settings: FlowSettings, conductor: Conductor, progress: StreamProgress | None = None) -> Shared:
+    """What the steps of a flow share; the progress of the run before goes on."""
+    clock = SystemClock()
+    return Shared(
+        conductor=conductor,
+        progress=progress or StreamProgress(clock, interval_seconds=settings.progress_seconds),
+        clock=clock,
+        until_end=settings.until_end,
+        patience_seconds=settings.patience_seconds,
+    )
+
+
+def run(settings: StreamSettings, build: BuildFlow) -> None:
+    """The tile stream, until a run ends for good; raises as `keep_running`."""
+    definitions = Definitions(settings.registry, settings.project)
+
+    def run_once(shared: Shared, peers_patience_s: float | None) -> bool:
+        parts = unless_stopped(shared.conductor, partial(connect_parts, settings, definitions, shared))
+        if parts is None:
+            return False
         try:
-            outcome = _run_once(settings, parts, build, peers_patience_s=None if is_first else patience)
+            return _run_once(settings, parts, build, peers_patience_s)
         finally:
             parts.store.close()
-        if outcome is not RunOutcome.REBUILD:
-            return
-        is_first = False
+
+    keep_running(settings, run_once)
 
 
-def _run_once(
-    settings: StreamSettings, parts: Parts, build: BuildFlow, *, peers_patience_s: float | None
-) -> RunOutcome:
+def _run_once(settings: StreamSettings, parts: Parts, build: BuildFlow, peers_patience_s: float | None) -> bool:
     """One plan, one flow."""
     conductor = parts.shared.conductor
     current = unless_stopped(conductor, lambda: plan(settings, parts))
     if conductor.is_ending:
-        return conductor.outcome
+        return False
     if current is None:
-        _logger.info("planning again: other definitions were registered meanwhile")
-        return RunOutcome.REBUILD
+        conductor.end(RunOutcome.REBUILD, "other definitions were registered meanwhile")
+        return False
     _logger.info("%s", _describe(current))
-    run_flow(
-        build(settings, parts, current),
-        conductor,
-        settings.addresses,
-        settings.process_id,
-        peers_patience_s=peers_patience_s,
-    )
-    parts.shared.progress.show(is_last=True)
-    if conductor.outcome is RunOutcome.FAILED:
-        raise conductor.error or PeerGone(f"another process of the cluster failed: {conductor.cause}")
-    if conductor.outcome is RunOutcome.REBUILD:
-        _logger.info("planning again: %s", conductor.cause)
-    else:
-        if settings.until_end:
-            _promote_finished(parts, current)
-        _logger.info("stream ended: %s", conductor.cause)
-    return conductor.outcome
+    run_planned(build(settings, parts, current), settings, parts.shared, peers_patience_s)
+    if settings.until_end and not conductor.drops_batches:
+        _promote_finished(parts, current)
+    return True
 
 
 def connect_parts(
-    settings: StreamSettings,
-    definitions: Definitions,
-    *,
-    is_supervised: bool = True,
-    conductor: Conductor | None = None,
-    clock: Clock | None = None,
-    progress: StreamProgress | None = None,
+    settings: StreamSettings, definitions: Definitions, shared: Shared | None = None, *, is_supervised: bool = True
 ) -> Parts:
     """Open everything a flow needs.
 
     Raises:
-        FeatureStoreError: something cannot be used; what does not answer is retried for the store's patience first.
+        FeatureStoreError: something cannot be used; what does not answer is retried for the patience first.
     """
-    clock = clock or SystemClock()
-    shared = Shared(
-        conductor=conductor or Conductor(raises=not is_supervised),
-        progress=progress or StreamProgress(clock, interval_seconds=settings.progress_seconds),
-        clock=clock,
-        until_end=settings.until_end,
-        patience_seconds=settings.store_patience_seconds,
-    )
+    shared = shared or shared_by(settings, Conductor(raises=not is_supervised))
     store = patiently(shared, lambda: connect_store(settings.store_url, cluster=settings.store_cluster))
     repo = patiently(shared, definitions.read)
     if not repo.views:
@@ -230,19 +232,11 @@ def connect_parts(
             f'project "{settings.project}" has no stream feature views',
             hint="define some, and run `featurestore apply`",
         )
-    log, dead_letters = open_log(
-        [view.source for view in repo.views],
-        clock,
-        log_dir=settings.log_dir,
-        bootstrap_servers=settings.bootstrap_servers,
-        kafka_options=settings.kafka_options,
-        kafka_group=settings.kafka_group,
-        dead_letter_dir=settings.dead_letter_dir,
-    )
+    log, dead_letters = open_log(settings, [view.source for view in repo.views], shared.clock)
     return Parts(
         definitions=definitions,
         repo=repo,
-        store=OnlineTileStore(store, settings.project, clock),
+        store=OnlineTileStore(store, settings.project, shared.clock),
         log=log,
         dead_letters=dead_letters,
         shared=shared,
@@ -359,13 +353,10 @@ def run_flow(
         raise
 
 
-def peer_patience_s(outage_patience_s: float) -> float:
-    """How long to wait for the other processes after a run in which all were there.
-
-    Args:
-        outage_patience_s: how long each of them may wait for the registry and the store, and then for the source.
-    """
-    return PEER_PATIENCE_S + 2 * outage_patience_s
+def run_planned(flow: Dataflow, settings: FlowSettings, shared: Shared, peers_patience_s: float | None) -> None:
+    """`run_flow`, and the last figures of its progress."""
+    run_flow(flow, shared.conductor, settings.addresses, settings.process_id, peers_patience_s=peers_patience_s)
+    shared.progress.show(is_last=True)
 
 
 def _end_without_peers(conductor: Conductor, patience_s: float) -> None:
@@ -388,24 +379,18 @@ def _promote_finished(parts: Parts, current: StreamPlan) -> None:
         watch.promote_caught_up()
 
 
-def open_log(
-    sources: Iterable[SourceSpec],
-    clock: Clock,
-    *,
-    log_dir: Path | None,
-    bootstrap_servers: str,
-    kafka_options: Mapping[str, str],
-    kafka_group: str,
-    dead_letter_dir: Path | None,
-) -> tuple[SourceLog, DeadLetterWriter]:
-    """Where the events of some sources come from, and where refused ones go; see StreamSettings."""
-    if log_dir is not None:
-        return FileLog(log_dir), FileDeadLetters(dead_letter_dir or log_dir)
-    kafka = KafkaLog(bootstrap_servers=bootstrap_servers, options=kafka_options, group=kafka_group, clock=clock)
-    if dead_letter_dir is not None:
-        return kafka, FileDeadLetters(dead_letter_dir)
+def open_log(settings: FlowSettings, sources: Iterable[SourceSpec], clock: Clock) -> tuple[SourceLog, DeadLetterWriter]:
+    """Where the events of some sources come from, and where refused ones go."""
+    letter_dir, options = settings.dead_letter_dir, settings.kafka_options
+    if settings.log_dir is not None:
+        return FileLog(settings.log_dir), FileDeadLetters(letter_dir or settings.log_dir)
+    kafka = KafkaLog(
+        bootstrap_servers=settings.bootstrap_servers, options=options, group=settings.kafka_group, clock=clock
+    )
+    if letter_dir is not None:
+        return kafka, FileDeadLetters(letter_dir)
     servers = {topic: kafka.servers(source) for source in sources for topic in source.topics}
-    return kafka, KafkaDeadLetters(servers, kafka_options)
+    return kafka, KafkaDeadLetters(servers, options)
 
 
 def _describe(current: StreamPlan) -> str:

@@ -35,10 +35,8 @@ from dataflows.log_to_table.watch import CompactionWatch, PartitionWatch
 from dataflows.logs.incarnations import anew, found_incarnations, made_anew
 from dataflows.logs.sources import ControlSource, EventSource, PartitionStart, Shared, SourceLog, Watch
 from dataflows.plan.definitions import Definitions, RegistryWatch
-from dataflows.progress import StreamProgress
 from dataflows.retry import patiently
-from dataflows.run_outcome import Conductor, PartitionEnd, RunOutcome
-from featurestore.clock import Clock, SystemClock
+from dataflows.run_outcome import PartitionEnd
 from featurestore.core.spec import RepoSpec, SourceSpec
 from featurestore.definitions.problems import suggest
 from featurestore.errors import EventsLost, InvalidRequest
@@ -95,79 +93,35 @@ def build(settings: EventLogSettings, parts: LogParts, partitions: Sequence[Logg
     return flow
 
 
-def run(settings: EventLogSettings, clock: Clock | None = None) -> None:
-    """Plan, build and run, until a run ends for good.
-
-    Raises:
-        FeatureStoreError: why the run failed.
-        PeerGone: another process of the cluster ended without saying goodbye.
-    """
-    signals = supervisor.Signals()
-    progress: StreamProgress | None = None
+def run(settings: EventLogSettings) -> None:
+    """The stream, until a run ends for good; raises as `supervisor.keep_running`."""
     definitions = Definitions(settings.registry, settings.project)
-    is_first = True
-    while True:
-        conductor = Conductor()
-        # Before anything is waited for: a signal ends the waiting too.
-        signals.end(conductor)
-        connected = partial(connect, settings, definitions, conductor, clock or SystemClock(), progress)
-        parts = supervisor.unless_stopped(conductor, connected)
+
+    def run_once(shared: Shared, peers_patience_s: float | None) -> bool:
+        conductor = shared.conductor
+        parts = supervisor.unless_stopped(conductor, partial(connect, settings, definitions, shared))
         if parts is None:
-            return
-        shared = parts.shared
-        progress = shared.progress
+            return False
         partitions = supervisor.unless_stopped(conductor, partial(patiently, shared, partial(plan, parts)))
         if partitions is None or conductor.is_ending:
-            return
+            return False
         _logger.info("logging %s from %d partitions", ", ".join(parts.places), len(partitions))
         if settings.until_end:
             conductor.await_ends(PartitionEnd(one.source.name, one.source.topic, one.partition) for one in partitions)
-        supervisor.run_flow(
-            build(settings, parts, partitions),
-            conductor,
-            settings.addresses,
-            settings.process_id,
-            peers_patience_s=None if is_first else supervisor.peer_patience_s(settings.patience_seconds),
-        )
-        is_first = False
-        progress.show(is_last=True)
-        if conductor.outcome is RunOutcome.FAILED:
-            raise conductor.error or supervisor.PeerGone(f"another process of the cluster failed: {conductor.cause}")
-        if conductor.outcome is not RunOutcome.REBUILD:
-            _logger.info("stream ended: %s", conductor.cause)
-            return
-        _logger.info("planning again: %s", conductor.cause)
+        supervisor.run_planned(build(settings, parts, partitions), settings, shared, peers_patience_s)
+        return True
+
+    supervisor.keep_running(settings, run_once)
 
 
-def connect(
-    settings: EventLogSettings,
-    definitions: Definitions,
-    conductor: Conductor,
-    clock: Clock,
-    progress: StreamProgress | None = None,
-) -> LogParts:
+def connect(settings: EventLogSettings, definitions: Definitions, shared: Shared) -> LogParts:
     """Open everything a flow needs.
 
     Raises:
         FeatureStoreError: something cannot be used; what does not answer is retried for the patience first.
     """
-    shared = Shared(
-        conductor=conductor,
-        progress=progress or StreamProgress(clock, interval_seconds=settings.progress_seconds),
-        clock=clock,
-        until_end=settings.until_end,
-        patience_seconds=settings.patience_seconds,
-    )
     sources = _sources(settings, patiently(shared, definitions.read))
-    log, dead_letters = supervisor.open_log(
-        sources,
-        clock,
-        log_dir=settings.log_dir,
-        bootstrap_servers=settings.bootstrap_servers,
-        kafka_options=settings.kafka_options,
-        kafka_group=settings.kafka_group,
-        dead_letter_dir=settings.dead_letter_dir,
-    )
+    log, dead_letters = supervisor.open_log(settings, sources, shared.clock)
     places = {source.name: place_of(below(settings.event_log, source.name)) for source in sources}
     return LogParts(definitions, sources, places, log, dead_letters, shared)
 
@@ -217,14 +171,7 @@ def _check_same_topic(table: LogTable, source: SourceSpec, numbers: Sequence[int
 def main(arguments: list[str] | None = None, *, program: str = "python -m dataflows.log_to_table") -> int:
     """Write the event log until stopped; returns the process's exit code (see supervisor.py)."""
     given = sys.argv[1:] if arguments is None else arguments
-
-    def start() -> None:
-        settings = event_log_settings(given, os.environ, program=program)
-        if settings.metrics_port is not None:
-            supervisor.serve_metrics(settings.metrics_port, settings.host)
-        run(settings)
-
-    return supervisor.exit_code_of(start)
+    return supervisor.main(lambda: event_log_settings(given, os.environ, program=program), run)
 
 
 def _sources(settings: EventLogSettings, repo: RepoSpec) -> tuple[SourceSpec, ...]:

@@ -97,7 +97,9 @@ def flow() -> Dataflow:
 def main(arguments: list[str] | None = None, *, program: str = "python -m dataflows.log_to_tiles") -> int:
     """Run the stream until it is stopped; returns the process's exit code (see supervisor.py)."""
     given = sys.argv[1:] if arguments is None else arguments
-    return supervisor.main(lambda: from_command_line(given, os.environ, program=program), build)
+    return supervisor.main(
+        lambda: from_command_line(given, os.environ, program=program), lambda settings: supervisor.run(settings, build)
+    )
 
 
 def _decode_step(parts: Parts, stage: Stage, other: Stage) -> DecodeStep:

@@ -29,6 +29,8 @@ from featurestore.errors import InvalidRequest
 FILE_NAME = "feature_store.yaml"
 REPO_DEFAULTS = (Path(), Path("feature_repo"))
 REGISTRY_DEFAULT = "data/registry.db"
+EVENT_LOG_DEFAULT, EVENT_LOG_VARIABLE = "data/event_log", "FEATURESTORE_EVENT_LOG"
+"""Where the event logs are, in the repo, and what says so otherwise."""
 
 STORE_TYPE = "featurestore.feast.RealTimeOnlineStore"
 """`online_store.type` of a repo whose store settings are ours to read."""
@@ -74,6 +76,19 @@ class Settings:
         if self.repo is None:
             raise InvalidRequest("there is no feature repo here", hint=f"give --repo, the directory of {FILE_NAME}")
         return self.repo
+
+    @property
+    def event_logs(self) -> str:
+        """Where the event logs are when nothing says otherwise.
+
+        Raises:
+            InvalidRequest: there is no repo.
+        """
+        if self.repo is None:
+            raise InvalidRequest(
+                "the event log's address is not known", hint=f"give --event-log or set {EVENT_LOG_VARIABLE}"
+            )
+        return str(self.repo / EVENT_LOG_DEFAULT)
 
 
 def load_settings(
@@ -162,6 +177,19 @@ def registry_options(function: Decorated) -> Decorated:
     ):
         function = option(function)
     return function
+
+
+def event_log_option(name: str, metavar: str, text: str, *, is_list: bool = False) -> Callable[[Decorated], Decorated]:
+    """The option --event-log, for a command that gets it as `name`."""
+    return click.option(
+        "--event-log",
+        name,
+        metavar=metavar,
+        multiple=is_list,
+        envvar=EVENT_LOG_VARIABLE,
+        show_envvar=True,
+        help=f"{text} Default: {EVENT_LOG_DEFAULT} of the repo.",
+    )
 
 
 def format_option(function: Decorated) -> Decorated:

@@ -15,8 +15,15 @@ from pathlib import Path
 
 import click
 
-from featurestore.cli.processes.event_log import DEFAULT, VARIABLE, log_root
-from featurestore.cli.settings import event_places, format_option, load_settings, print_json, settings_options
+from featurestore.cli.processes.event_log import log_root
+from featurestore.cli.settings import (
+    event_log_option,
+    event_places,
+    format_option,
+    load_settings,
+    print_json,
+    settings_options,
+)
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import SourceSpec, ViewSpec
 from featurestore.definitions.compile.storage_groups import plan_storage
@@ -42,13 +49,11 @@ _NS_PER_S = 1_000_000_000
 @click.command("bootstrap")
 @click.argument("view")
 @settings_options
-@click.option(
-    "--event-log",
-    metavar="[SOURCE=]URI",
-    envvar=VARIABLE,
-    show_envvar=True,
-    help="Directory or URI of the logs; or a Delta or Iceberg table with the columns partition and offset (and topic)"
-    f" that has every record below its largest offsets. Default: {DEFAULT} of the repo.",
+@event_log_option(
+    "event_log",
+    "[SOURCE=]URI",
+    "Directory or URI of the logs; or a Delta or Iceberg table with the columns partition and offset (and topic)"
+    " that has every record below its largest offsets.",
 )
 @click.option(
     "--temp-dir",

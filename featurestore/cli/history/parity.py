@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.history.training_set import EVENT_LOG_DEFAULT, BytesType, parse_table
+from featurestore.cli.history.training_set import BytesType, parse_table
 from featurestore.cli.lookup import MomentType, moment_text, plain_json
 from featurestore.cli.narrow_table import narrow_table
-from featurestore.cli.settings import format_option, load_settings, print_json, registry_options
+from featurestore.cli.settings import event_log_option, format_option, load_settings, print_json, registry_options
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -40,14 +40,7 @@ _VALUES = ("logged", "recomputed", "at_positions")
     show_envvar=True,
     help="Feature log, as `featurestore serve --log-features` wrote it; or the messages of its topic, a line each.",
 )
-@click.option(
-    "--event-log",
-    "events",
-    metavar="DIR|URI",
-    envvar="FEATURESTORE_EVENT_LOG",
-    show_envvar=True,
-    help=f"Event logs. Default: {EVENT_LOG_DEFAULT} of the repo.",
-)
+@event_log_option("events", "DIR|URI", "Event logs.")
 @click.option("--service", metavar="NAME", help="Only this feature service. Default: all that were logged.")
 @click.option("--since", "since_ms", type=MomentType(), help="Only rows that were logged from then on.")
 @click.option("--until", "until_ms", type=MomentType(), help="Only rows that were logged before.")
@@ -105,7 +98,7 @@ def command(
 
     plain = dict(map(parse_table, tables))
     settings = load_settings(repo=repo, project=project, registry=registry)
-    root = events or str(settings.require_repo() / EVENT_LOG_DEFAULT)
+    root = events or settings.event_logs
     spec = read_registry(settings.registry, project=settings.project)
     logged: Iterable[LoggedRows]
     if log.endswith(MESSAGES_SUFFIX):

@@ -22,7 +22,7 @@ from featurestore.cli.history.spark import (
     write_with_spark,
 )
 from featurestore.cli.lookup import MomentType
-from featurestore.cli.settings import Settings, event_places, load_settings, registry_options
+from featurestore.cli.settings import Settings, event_log_option, event_places, load_settings, registry_options
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from featurestore.offline.training_set.build import TrainingSetProgress
     from featurestore.offline.training_set.histories import History
     from featurestore.offline.training_set.plain_join import PlainHistory
-
-EVENT_LOG_DEFAULT = "data/event_log"
 
 OTHER_FORMATS = frozenset(
     {".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".arrow", ".feather", ".ipc", ".orc", ".avro", ".xlsx"}
@@ -72,16 +70,11 @@ class BytesType(click.ParamType[int]):
     help="One feature, instead of a service; may be repeated.",
 )
 @click.option("--out", required=True, type=PlaceType(exists=False), help="Parquet file to write.")
-@click.option(
-    "--event-log",
+@event_log_option(
     "events",
-    multiple=True,
-    metavar="[SOURCE=]PATH|URI",
-    envvar="FEATURESTORE_EVENT_LOG",
-    show_envvar=True,
-    help="Root of the event logs; or Parquet files, or a Delta or Iceberg table, with a source's columns; may be"
-    " repeated."
-    f" Default: {EVENT_LOG_DEFAULT} of the repo.",
+    "[SOURCE=]PATH|URI",
+    "Root of the event logs; or Parquet files, or a Delta or Iceberg table, with a source's columns; may be repeated.",
+    is_list=True,
 )
 @click.option(
     "--table",
@@ -202,8 +195,7 @@ def _history(places: Mapping[str, str] | str | None, settings: Settings, ingeste
 
     if places is not None and are_files(places):
         return FileHistory(places, ingested_before_ms=ingested_before_ms)
-    root = places or str(settings.require_repo() / EVENT_LOG_DEFAULT)
-    return EventLogHistory(str(root), ingested_before_ms=ingested_before_ms)
+    return EventLogHistory(str(places or settings.event_logs), ingested_before_ms=ingested_before_ms)
 
 
 def _places_for_spark(
@@ -212,7 +204,7 @@ def _places_for_spark(
     """The same places as its engine takes them."""
     if ingested_before_ms is not None and places is not None and are_files(places):
         raise click.UsageError("with --engine spark, --ingested-before needs an event log, not files")
-    return places or str(settings.require_repo() / EVENT_LOG_DEFAULT)
+    return places or settings.event_logs
 
 
 def _tables(texts: Sequence[str], spec: RepoSpec) -> dict[str, PlainHistory]:

@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from featurestore.cli.processes.program import ProgramCommand, become
-from featurestore.cli.settings import format_option, load_settings, print_json, registry_options, repo_option
+from featurestore.cli.settings import (
+    EVENT_LOG_VARIABLE,
+    event_log_option,
+    format_option,
+    load_settings,
+    print_json,
+    registry_options,
+    repo_option,
+)
 from featurestore.clock import SystemClock
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest
@@ -25,20 +33,12 @@ from featurestore.offline.event_log.upkeep import (
 )
 
 PROGRAM = "dataflows.log_to_table"
-VARIABLE = "FEATURESTORE_EVENT_LOG"
-DEFAULT = "data/event_log"
 RENAMED = {"--store-patience-seconds": "--patience-seconds"}
 """What `stream` calls it works here too."""
 
 MEGABYTE = 1024 * 1024
 
-log_option = click.option(
-    "--event-log",
-    metavar="URI",
-    envvar=VARIABLE,
-    show_envvar=True,
-    help=f"Directory or URI of the logs. Default: {DEFAULT} of the repo.",
-)
+log_option = event_log_option("event_log", "URI", "Directory or URI of the logs.")
 
 
 @click.group("event-log")
@@ -66,7 +66,7 @@ def run(
     environment = {
         "FEATURESTORE_PROJECT": settings.project,
         "FEATURESTORE_REGISTRY": settings.registry,
-        VARIABLE: log_root(repo, event_log),
+        EVENT_LOG_VARIABLE: log_root(repo, event_log),
     }
     become("event-log run", PROGRAM, list(options), environment, RENAMED)
 
@@ -192,12 +192,7 @@ def _as_json(name: str, log: EventLog) -> dict[str, object]:
 
 def log_root(repo: Path | None, event_log: str | None) -> str:
     """Where the logs are: as given, else below the repo."""
-    if event_log:
-        return event_log.rstrip("/")
-    directory = load_settings(repo=repo).repo
-    if directory is None:
-        raise InvalidRequest("the event log's address is not known", hint=f"give --event-log or set {VARIABLE}")
-    return str(directory / DEFAULT)
+    return event_log.rstrip("/") if event_log else load_settings(repo=repo).event_logs
 
 
 def _sources(root: str, wanted: tuple[str, ...]) -> list[str]:

@@ -6,12 +6,13 @@
         ...
 
 An EventLog is one version of the table: whatever is written, merged or dropped meanwhile, it reads the same rows, for
-as long as the table keeps the files of that version (a week). Memory: the wanted columns of DATE_ROWS rows.
+as long as the table keeps the files of that version (a week). Memory: the wanted columns of SLICE_ROWS rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from itertools import groupby, pairwise
@@ -22,30 +23,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from featurestore.core.events import Int64Array
 from featurestore.definitions.limits import DAY_MS
 from featurestore.definitions.problems import suggest
 from featurestore.errors import CorruptData, InvalidRequest, Unavailable
 from featurestore.offline.event_log.address import place_of
 from featurestore.offline.event_log.failures import REQUESTS
 from featurestore.offline.event_log.table import EPOCH_ORDINAL, LogFile, LogTable, Place, Positions
+from featurestore.offline.position_order import BATCH_ROWS, in_order, time_slices
 from featurestore.wire.incarnations import Incarnations
-
-BATCH_ROWS = 131_072
-"""Most rows of a batch of a scan."""
-
-DATE_ROWS = 1 << 22
-"""Rows that are put in order at once, about; a date of more is read in parts, by event time."""
 
 FIRST_OFFSETS = 1_000
 """The first records of a partition, which tell from when on a log that was begun late has everything."""
-
-RUN_ROWS_MIN = 1 << 10
-"""Runs of rows that are in order are put in order as they are when they are this long, on average."""
-
-_PLACE = ("topic", "partition", "offset")
-_OFFSET_BITS = 44
-"""Offsets below 2**44 and partitions below 2**19 make one integer; others are sorted by columns."""
 
 _DAMAGE_WORDS = ("thrift", "decompression", "end of stream", "flatbuffers", "level", "magic", "footer")
 """Arrow raises OSError also for bytes of a Parquet file that are wrong; its message then has one of these."""
@@ -211,10 +199,12 @@ class EventLog:
         # What all of them have in common need not be read to put them in order.
         order = [] if _is_one([file.topics for file in files]) else ["topic"]
         order += [] if _is_one([file.partitions for file in files]) else ["partition"]
-        stored = list(dict.fromkeys([*columns, *order, "offset"]))
-        with self._file_errors(files):
-            found = self._dataset(files).to_table(columns=stored, filter=part.condition(files[0].event_date))
-        for ordered in _in_order(found, order):
+        order.append("offset")
+        stored = list(dict.fromkeys([*columns, *order]))
+        event_date = files[0].event_date
+        with _file_errors(f'a file of {event_date} of event log "{self.uri}"', self.version):
+            found = self._dataset(files).to_table(columns=stored, filter=part.condition(event_date))
+        for ordered in in_order(found, order):
             yield from (batch for batch in ordered.select(columns).to_batches(BATCH_ROWS) if batch.num_rows)
 
     def to_table(self, columns: Sequence[str]) -> pa.Table:
@@ -232,42 +222,30 @@ class EventLog:
             [kind.make_fragment(file.path, places) for file in files], self.schema, kind, places
         )
 
-    def _file_errors(self, files: Sequence[LogFile]) -> _FileErrors:
-        return _FileErrors(self.uri, self.version, files[0].event_date)
 
-
-@dataclass(frozen=True, slots=True)
-class _FileErrors:
-    """Maps what Arrow raises while it reads data files: files that are gone or damaged, a file system that fails."""
-
-    uri: str
-    version: int
-    event_date: date
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if not isinstance(error, OSError | pa.ArrowException):
-            return
-        where = f'a file of {self.event_date} of event log "{self.uri}"'
-        if isinstance(error, FileNotFoundError):
-            raise Unavailable(
-                f"{where} has gone",
-                detail=f"It is of version {self.version} of the table, whose files were deleted since. {error}",
-                hint="begin anew with the newest version; `vacuum` must not delete what is younger than a run takes",
-            ) from error
-        if isinstance(error, PermissionError):
-            raise InvalidRequest(
-                f"{where} may not be read", detail=str(error), hint="give this process the right to it"
-            ) from error
+@contextmanager
+def _file_errors(where: str, version: int) -> Iterator[None]:
+    """Map what Arrow raises while it reads data files: files that are gone or damaged, a file system that fails."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise Unavailable(
+            f"{where} has gone",
+            detail=f"It is of version {version} of the table, whose files were deleted since. {error}",
+            hint="begin anew with the newest version; `vacuum` must not delete what is younger than a run takes",
+        ) from error
+    except PermissionError as error:
+        raise InvalidRequest(
+            f"{where} may not be read", detail=str(error), hint="give this process the right to it"
+        ) from error
+    except (OSError, pa.ArrowException) as error:
         said = str(error)
         is_damage = any(word in said.lower() for word in _DAMAGE_WORDS) and not any(word in said for word in REQUESTS)
         if isinstance(error, OSError) and not is_damage:
-            raise Unavailable(f"{where} cannot be read", detail=str(error)) from error
+            raise Unavailable(f"{where} cannot be read", detail=said) from error
         raise CorruptData(
             f"{where} is damaged",
-            detail=str(error),
+            detail=said,
             hint="restore the file from a copy, or from Kafka: move the log away and write it anew",
         ) from error
 
@@ -292,13 +270,12 @@ class _Span:
         return self.ingested_before_ms is None or ingested is None or ingested[0] < self.ingested_before_ms
 
     def parts(self, event_date: date, rows: int) -> Iterator[_Span]:
-        """This span within a date, cut so that a part has about DATE_ROWS rows."""
+        """This span within a date, in slices."""
         first_ms = begin_of(event_date)
-        begin_ms = first_ms if self.from_ms is None else max(first_ms, self.from_ms)
-        end_ms = first_ms + DAY_MS if self.to_ms is None else min(first_ms + DAY_MS, self.to_ms)
-        step_ms = -(-DAY_MS * DATE_ROWS // max(rows, DATE_ROWS))
-        for part_ms in range(begin_ms, end_ms, step_ms):
-            yield _Span(part_ms, min(part_ms + step_ms, end_ms), self.ingested_before_ms)
+        from_ms = first_ms if self.from_ms is None else self.from_ms
+        to_ms = first_ms + DAY_MS if self.to_ms is None else self.to_ms
+        for begin_ms, end_ms in time_slices({first_ms // DAY_MS: rows}, from_ms, to_ms):
+            yield _Span(begin_ms, end_ms, self.ingested_before_ms)
 
     def condition(self, event_date: date) -> pc.Expression | None:
         """What rows of that date must fulfil; None when all are wanted, so that whole dates are not filtered."""
@@ -328,35 +305,6 @@ def by_partition(batch: pa.RecordBatch) -> Iterator[tuple[Place, pa.RecordBatch]
         yield (batch.column("topic")[low].as_py(), int(partitions[low])), batch.slice(low, high - low)
 
 
-def _in_order(table: pa.Table, order: Sequence[str]) -> Iterator[pa.Table]:
-    """The rows by the columns `order` and offset, in pieces.
-
-    Files are written in that order, and merged one after the other. So there are runs of rows that are in order, and
-    to put them one behind the other costs nothing; single rows are moved only where the runs are short or overlap.
-    """
-    if table.num_rows < 2:
-        yield table
-        return
-    keys = _keys(table, order)
-    if keys is None:
-        yield table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in (*order, "offset")]))
-        return
-    steps = np.diff(keys)
-    if (steps > 0).all():
-        yield table
-        return
-    # A run ends where another partition begins, so that runs of one partition can be put together.
-    edges = np.flatnonzero((steps <= 0) | (keys[1:] >> _OFFSET_BITS != keys[:-1] >> _OFFSET_BITS)) + 1
-    begins, ends = np.append(0, edges), np.append(edges, len(keys))
-    runs = np.argsort(keys[begins], kind="stable")
-    overlap = bool((keys[ends[runs[:-1]] - 1] >= keys[begins[runs[1:]]]).any())
-    if overlap or len(runs) * RUN_ROWS_MIN > len(keys):
-        yield table.take(pa.array(np.argsort(keys, kind="stable")))
-        return
-    for run in runs.tolist():
-        yield table.slice(int(begins[run]), int(ends[run] - begins[run]))
-
-
 def _overlap(span: tuple[int, int] | None, wanted: range) -> bool:
     """Some of the wanted numbers can be in a span."""
     return span is None or (span[0] < wanted.stop and span[1] >= wanted.start)
@@ -365,17 +313,6 @@ def _overlap(span: tuple[int, int] | None, wanted: range) -> bool:
 def _is_one(spans: Sequence[tuple[object, object] | None]) -> bool:
     """All rows of some files have the same value."""
     return len(set(spans)) == 1 and spans[0] is not None and spans[0][0] == spans[0][1]
-
-
-def _keys(table: pa.Table, order: Sequence[str]) -> Int64Array | None:
-    """(N,) integers that are ordered as the rows; None when there are too many topics, partitions or offsets for it."""
-    offsets = table["offset"].to_numpy()
-    if "topic" in order or int(offsets.max()) >> _OFFSET_BITS:
-        return None
-    if "partition" not in order:
-        return np.asarray(offsets)
-    partitions = table["partition"].to_numpy().astype(np.int64)
-    return None if int(partitions.max()) >> (63 - _OFFSET_BITS) else partitions << _OFFSET_BITS | offsets
 
 
 def _and(left: pc.Expression | None, right: pc.Expression) -> pc.Expression:

@@ -63,8 +63,8 @@ PROPERTIES: Mapping[str, str] = {
 }
 """Of a new table."""
 
-_READER_FEATURES = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"})
-"""Features of a table that our reading of its files is right with; not with deletion vectors and renamed columns."""
+FILE_FEATURES = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"})
+"""Features of a table with which its files are its rows; not so deletion vectors and renamed columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class LogTable:
 
     def __init__(self, place: TablePlace, version: int | None = None) -> None:
         with table_errors(place):
-            self._take(place, _open(place, version), {})
+            self._take(place, open_version(place, version, f'event log "{place.uri}"'), {})
 
     def advance(self) -> None:
         """Become the newest version, by reading only what is new."""
@@ -311,6 +311,33 @@ def is_log_table(place: TablePlace) -> bool:
         return DeltaTable.is_deltatable(place.address, dict(place.options))
 
 
+def open_version(place: TablePlace, version: int | None, what: str) -> DeltaTable:
+    """A Delta table, at a version.
+
+    Args:
+        place: where it is.
+        version: None: its newest.
+        what: names it in messages.
+
+    Raises:
+        InvalidRequest: it has no such version.
+    """
+    table = DeltaTable(place.address, storage_options=dict(place.options))
+    newest = table.version()
+    if version is None or version == newest:
+        return table
+    try:
+        table.load_as_version(version)
+    except DeltaError as error:
+        is_gone = version < newest
+        raise InvalidRequest(
+            f"{what} has no version {version}" + (" any more" if is_gone else f": its newest is {newest}"),
+            detail=told(error) if is_gone else "",
+            hint="begin anew with the newest version",
+        ) from error
+    return table
+
+
 def transaction_id(place: Place, kind: str = "") -> str:
     """Id of a partition's application transaction.
 
@@ -319,25 +346,6 @@ def transaction_id(place: Place, kind: str = "") -> str:
     """
     topic, partition = place
     return f"{topic}/{partition}" + (f"/{kind}" if kind else "")
-
-
-def _open(place: TablePlace, version: int | None) -> DeltaTable:
-    """The table, at a version."""
-    table = DeltaTable(place.address, storage_options=dict(place.options))
-    newest = table.version()
-    if version is None or version == newest:
-        return table
-    try:
-        table.load_as_version(version)
-    except DeltaError as error:
-        raise InvalidRequest(
-            f'event log "{place.uri}" has no version {version} any more'
-            if version < newest
-            else f'event log "{place.uri}" has no version {version}: its newest is {newest}',
-            detail=told(error) if version < newest else "",
-            hint="begin anew with the newest version",
-        ) from error
-    return table
 
 
 def _check_is_log(table: LogTable) -> None:
@@ -352,9 +360,9 @@ def _check_is_log(table: LogTable) -> None:
             hint="`featurestore history --event-log SOURCE=PATH` takes any Delta table",
         )
     features = frozenset(table.delta.protocol().reader_features or ())
-    if features - _READER_FEATURES:
+    if features - FILE_FEATURES:
         raise InvalidRequest(
-            f'event log "{table.place.uri}" uses {", ".join(sorted(features - _READER_FEATURES))}',
+            f'event log "{table.place.uri}" uses {", ".join(sorted(features - FILE_FEATURES))}',
             detail="Somebody has switched that on for the table; its files alone do not tell its rows any more.",
             hint="switch it off again; deletion vectors: set delta.enableDeletionVectors = false, REORG TABLE ... "
             "APPLY (PURGE), and ALTER TABLE ... DROP FEATURE deletionVectors TRUNCATE HISTORY, twice, a day apart",

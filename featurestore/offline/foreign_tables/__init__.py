@@ -3,6 +3,5 @@
 opening    which kind of table is at an address, if any
 delta      a Delta table: the files of one version
 iceberg    an Iceberg table: the files of one snapshot, through pyiceberg
-order      rows of one event time in the order of their positions
 table      what both have in common
 """

@@ -21,13 +21,13 @@ from deltalake.exceptions import DeltaError, DeltaProtocolError
 
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.event_log.address import place_of
+from featurestore.offline.event_log.failures import told
+from featurestore.offline.event_log.table import FILE_FEATURES, open_version
 from featurestore.offline.foreign_tables.table import ForeignTable, TimeSpan, reading, stream
 
 _READER_VERSION_MAX = 3
-_READER_FEATURES = frozenset(
-    {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck", "deletionVectors", "columnMapping"}
-)
-"""Features of a table with which its files can be its rows; of the last two it is looked at whether they are used."""
+_READER_FEATURES = FILE_FEATURES | {"deletionVectors", "columnMapping"}
+"""Features of a table with which its files can be its rows; of these two it is looked at whether they are used."""
 
 _MAPPING_PROPERTY = "delta.columnMapping.mode"
 
@@ -65,9 +65,7 @@ class DeltaRows(ForeignTable):
         self._place = place_of(uri)
         self.uri = self._place.uri
         with self._delta_errors():
-            delta = DeltaTable(self._place.address, storage_options=dict(self._place.options))
-            if version is not None and version != delta.version():
-                _go_back(delta, version, self.what)
+            delta = open_version(self._place, version, self.what)
             self.version = delta.version()
             self.table_id = str(delta.metadata().id)
             self.schema = pa.schema(delta.schema())
@@ -140,21 +138,11 @@ class DeltaRows(ForeignTable):
         try:
             yield
         except DeltaProtocolError as error:
-            raise InvalidRequest(f"{self.what} cannot be used by this release", detail=_said(error)) from error
+            raise InvalidRequest(f"{self.what} cannot be used by this release", detail=told(error)) from error
         except (DeltaError, OSError, pa.ArrowException) as error:
             raise Unavailable(
-                f"{self.what} cannot be read", detail=_said(error), hint="check address, credentials and the table"
+                f"{self.what} cannot be read", detail=told(error), hint="check address, credentials and the table"
             ) from error
-
-
-def _go_back(delta: DeltaTable, version: int, what: str) -> None:
-    """Load an earlier version."""
-    try:
-        delta.load_as_version(version)
-    except DeltaError as error:
-        raise InvalidRequest(
-            f"{what} has no version {version} any more", detail=_said(error), hint="begin anew with its newest version"
-        ) from error
 
 
 def _check_readable(delta: DeltaTable, what: str) -> None:
@@ -185,8 +173,3 @@ def _check_readable(delta: DeltaTable, what: str) -> None:
             detail="Its files still have rows that were deleted from it.",
             hint="run `REORG TABLE ... APPLY (PURGE)` on it, and set delta.enableDeletionVectors = false",
         )
-
-
-def _said(error: Exception) -> str:
-    """What a library says, on one line."""
-    return " ".join(str(error).split())

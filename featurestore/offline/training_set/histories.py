@@ -25,8 +25,8 @@ from featurestore.offline.disk import complete_file
 from featurestore.offline.event_log.address import below
 from featurestore.offline.event_log.reader import EventLog, begin_of
 from featurestore.offline.foreign_tables.opening import check_outside_tables, open_table
-from featurestore.offline.foreign_tables.order import SLICE_ROWS, in_order, rows_by_day, time_slices
 from featurestore.offline.foreign_tables.table import ForeignTable, stream
+from featurestore.offline.position_order import SLICE_ROWS, rows_by_day, slice_in_order, time_slices
 from featurestore.offline.training_set.arrow_columns import content_digest, takeable
 from featurestore.offline.training_set.label_times import event_moments_ms, moments_ms
 from featurestore.wire.moments import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, MILLISECONDS
@@ -255,7 +255,7 @@ class FileHistory:
         are_integers_ms = is_large and source.event_time_unit == MILLISECONDS
         for first_ms, end_ms in slices:
             rows = self._table_rows(source, table, names, first_ms, end_ms, are_integers_ms=are_integers_ms)
-            for batch in in_order(rows, positions, first_ms, end_ms):
+            for batch in slice_in_order(rows, positions, first_ms, end_ms):
                 yield batch.select([*range(len(columns)), batch.num_columns - 1])
 
     def _table_rows(

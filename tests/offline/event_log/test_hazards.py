@@ -263,11 +263,11 @@ def test_a_table_that_does_not_answer_is_tried_again(root: Path, monkeypatch: py
     ]
     for refusal, kind, said in refusals:
 
-        def refuse(place: object, version: object, refusal: Exception = refusal) -> None:
+        def refuse(*_: object, refusal: Exception = refusal) -> None:
             raise refusal
 
         with monkeypatch.context() as broken:
-            broken.setattr(log_table, "_open", refuse)
+            broken.setattr(log_table, "open_version", refuse)
             with pytest.raises(kind, match=said):
                 LogTable(place_of(root))
 

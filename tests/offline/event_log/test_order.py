@@ -11,7 +11,7 @@ from deltalake import write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore.offline.event_log import reader
+from featurestore.offline import position_order
 from featurestore.offline.event_log.address import place_of
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.upkeep import CompactionPolicy, compact
@@ -44,7 +44,7 @@ def assert_in_order(root: Path, count: int) -> None:
 @pytest.fixture(params=[1, 1 << 10, 1 << 30], ids=["as runs", "as it is set", "row by row"])
 def _runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each way to put rows in order."""
-    monkeypatch.setattr(reader, "RUN_ROWS_MIN", request.param)
+    monkeypatch.setattr(position_order, "RUN_ROWS_MIN", request.param)
 
 
 @pytest.mark.usefixtures("_runs")
@@ -144,7 +144,7 @@ def test_rows_in_any_order_are_put_in_order(
     runs: list[tuple[int, int, int, int]], topics: int, run_rows_min: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Runs that follow each other, overlap, have gaps between their rows, or are one row long."""
-    monkeypatch.setattr(reader, "RUN_ROWS_MIN", run_rows_min)
+    monkeypatch.setattr(position_order, "RUN_ROWS_MIN", run_rows_min)
     rows: dict[Row, None] = {}
     for number, (partition, begin, count, step) in enumerate(runs):
         topic = f"topic{number % topics}"
@@ -156,7 +156,7 @@ def test_rows_in_any_order_are_put_in_order(
     table = pa.table(arrays, names=ORDER)
     order = [name for name, column in zip(ORDER[:2], columns, strict=False) if len(set(column)) > 1]
 
-    pieces = list(reader._in_order(table, order))
+    pieces = list(position_order.in_order(table, [*order, "offset"]))
 
     found = [row for piece in pieces for row in zip(*(piece[name].to_pylist() for name in ORDER), strict=True)]
     assert found == sorted(rows)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore.errors import InvalidRequest, Unavailable
+from featurestore.offline import position_order
 from featurestore.offline.event_log import reader
 from featurestore.offline.event_log.address import below, directory_names, place_of
 from featurestore.offline.event_log.reader import EventLog, begin_of, by_partition
@@ -107,7 +108,7 @@ def test_a_scan_has_the_rows_of_its_span_and_no_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Event times in [from, to), ingested before a moment, read at once or in parts; against a filter over all rows."""
-    monkeypatch.setattr(reader, "DATE_ROWS", date_rows)
+    monkeypatch.setattr(position_order, "SLICE_ROWS", date_rows)
     from_ms = None if begin is None else BEGIN_MS + begin
     to_ms = None if length is None else (from_ms or BEGIN_MS) + length
     known_ms = None if known_s is None else known_s * 1_000
@@ -155,7 +156,7 @@ def test_dates_and_columns_that_are_not_wanted_are_not_read(root: Path, monkeypa
 
 def test_large_dates_come_in_batches_and_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each part has later event times than the one before it, and is in order itself."""
-    monkeypatch.setattr(reader, "DATE_ROWS", 100)
+    monkeypatch.setattr(position_order, "SLICE_ROWS", 100)
     monkeypatch.setattr(reader, "BATCH_ROWS", 32)
     times_ms = np.random.default_rng(5).integers(BEGIN_MS, BEGIN_MS + DAY_MS, 1_000)
     write_at(tmp_path, times_ms.tolist())

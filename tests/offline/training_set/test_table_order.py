@@ -12,9 +12,9 @@ import pytest
 from deltalake import write_deltalake
 
 from featurestore.errors import InvalidRequest
-from featurestore.offline.foreign_tables import order
+from featurestore.offline import position_order
 from featurestore.offline.foreign_tables.opening import open_table
-from featurestore.offline.foreign_tables.order import time_slices
+from featurestore.offline.position_order import time_slices
 from featurestore.offline.training_set import histories
 from featurestore.offline.training_set.build import build_training_set
 from featurestore.offline.training_set.histories import FileHistory
@@ -47,7 +47,7 @@ def test_rows_of_one_moment_come_in_the_order_of_their_offsets(
     address = write(tmp_path / "table", shuffled)
 
     whole = values(address)
-    for module in (order, histories):
+    for module in (position_order, histories):
         monkeypatch.setattr(module, "SLICE_ROWS", 50)
     sliced = values(address)
 
@@ -107,7 +107,7 @@ def test_integer_event_times_are_of_the_sources_unit(
     rows = random_payments(200).set_column(1, "paid_at", [pa.array(times, pa.int64())])
     write_deltalake(tmp_path / "table", with_positions(rows, [0] * 200, range(200)))
     source = replace(SOURCE, event_time_unit=unit)
-    for module in (order, histories):
+    for module in (position_order, histories):
         monkeypatch.setattr(module, "SLICE_ROWS", 30)
 
     found = FileHistory(str(tmp_path / "table")).scan(source, ["card"], from_ms=NOON_MS, to_ms=NOON_MS + 50_000)
@@ -120,7 +120,7 @@ def test_integer_event_times_are_of_the_sources_unit(
 
 def test_slices_hold_about_so_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Days go together until they are enough, a day with more is cut, and nothing outside is in any."""
-    monkeypatch.setattr(order, "SLICE_ROWS", 100)
+    monkeypatch.setattr(position_order, "SLICE_ROWS", 100)
     days = {1: 40, 2: 50, 5: 30, 6: 400, 9: 100, 11: 1}
 
     slices = list(time_slices(days, DAY_MS + 5, 10 * DAY_MS))

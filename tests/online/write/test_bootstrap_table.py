@@ -16,8 +16,8 @@ from featurestore.cli.main import main
 from featurestore.clock import SystemClock
 from featurestore.core.spec import TopicSpec
 from featurestore.errors import InvalidRequest
+from featurestore.offline import position_order
 from featurestore.offline.bootstrap_events import LogEvents
-from featurestore.offline.foreign_tables import order
 from featurestore.offline.table_log import TableLog
 from featurestore.offline.training_set import histories
 from featurestore.online.generation import GenerationState
@@ -82,7 +82,7 @@ def test_a_table_gives_the_events_of_an_event_log(
     write: Callable[[Path, pa.Table], str], slice_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each row of the view in its lane once, also if it is in the table twice; positions go behind the last record."""
-    for module in (order, histories):
+    for module in (position_order, histories):
         monkeypatch.setattr(module, "SLICE_ROWS", slice_rows)
     rows = records(COUNTS)
     events = events_of(
