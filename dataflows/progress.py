@@ -23,7 +23,7 @@ from featurestore.clock import Clock
 from featurestore.core.events import KeyedBatch
 from featurestore.core.windows.durations import readable_duration
 from featurestore.online.generation import Generation
-from featurestore.online.write.writer import WriteReport
+from featurestore.online.write.report import WriteReport
 from featurestore.wire.payloads import DeadLetter
 
 TERMINAL_SECONDS = 0.5

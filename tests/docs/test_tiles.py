@@ -25,7 +25,8 @@ from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.online.write import compaction
-from featurestore.online.write.writer import ViewWriter, WriteReport
+from featurestore.online.write.report import WriteReport
+from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.answers import stored_answers
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock

@@ -24,7 +24,7 @@ from featurestore.core.events import KeyedBatch
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost
 from featurestore.online.generation import Generation, GenerationDamaged
-from featurestore.online.write.writer import WriteReport
+from featurestore.online.write.report import WriteReport
 from featurestore.testing.simulation.process import PROJECT, StreamParts
 from featurestore.testing.simulation.stand_ins.log import LogConnection
 from featurestore.wire.payloads import DeadLetter

@@ -38,8 +38,10 @@ LOOKBACK_TAG = "lookback"
 """Tag of a view: how far before an entity's newest event a read stays exact."""
 
 STORAGE_TAG = "storage"
+"""Tag of a view: `own` keeps it out of the storage group of its source and join keys."""
+
 OWN_STORAGE = "own"
-"""Tag of a view, and its one value: the view is in no storage group."""
+"""The tag's only value."""
 
 ROWS = ("", "*")
 """Columns that mean: count rows."""

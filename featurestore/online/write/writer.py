@@ -42,6 +42,7 @@ from featurestore.online.write.new_rows import (
     new_rows,
     newest_by_lane,
 )
+from featurestore.online.write.report import WriteReport
 from featurestore.online.write.seen_ids import HASH_BYTES, SeenIds
 from featurestore.wire.codecs.head import head_codec
 from featurestore.wire.store_layout import (
@@ -61,29 +62,6 @@ while nothing arrives, too."""
 
 NEVER_NS = -(1 << 62)
 """Before any reading of a clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class WriteReport:
-    """What one `write` did.
-
-    Attributes:
-        events_applied: events committed.
-        duplicates_dropped: events whose id was seen within the horizon.
-        replayed_skipped: events that lanes had applied before.
-        newest_event_time_ms: newest event time applied, 0 when none was.
-        lanes_committed: lanes that took part in the commit.
-        entities_compacted: heads that were folded into their bodies.
-        damaged: what is wrong with entities that were set aside; readers are refused them, everything else goes on.
-    """
-
-    events_applied: int
-    duplicates_dropped: int
-    replayed_skipped: int
-    newest_event_time_ms: int
-    lanes_committed: int
-    entities_compacted: int
-    damaged: tuple[str, ...] = ()
 
 
 class _Lane:

@@ -32,6 +32,7 @@ from featurestore.offline.parity.report import ParityReport, ValueOutcome
 from featurestore.offline.training_set.plain_join import PlainHistory
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
+from featurestore.online.serving_view import serving_views
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.sampling.sample import FeatureLog
@@ -230,7 +231,7 @@ class Stand:
     def double_events(self, view: str, key: str) -> None:
         """Let the store hold an entity's recent events twice."""
         client: Any = redis.Redis.from_url(self.redis_url)
-        [head] = client.scan_iter(match=f"*{view}@*/h/{key}")
+        [head] = client.scan_iter(match=f"*{self._stem(view)}/h/{key}")
         rows = client.get(head)
         # A mark stands in the first row of a head alone.
         mark = BESIDE_BODY if client.exists(head.replace(b"/h/", b"/b/")) else 0
@@ -240,8 +241,15 @@ class Stand:
     def forget(self, view: str, key: int) -> None:
         """Let the store hold nothing of an entity."""
         client = redis.Redis.from_url(self.redis_url)
-        assert client.delete(*client.scan_iter(match=f"*{view}@*/[hb]/{key}"))
+        assert client.delete(*client.scan_iter(match=f"*{self._stem(view)}/[hb]/{key}"))
         client.close()
+
+    def _stem(self, view: str) -> str:
+        """What the names of the keys have that are read for a view."""
+        store = connect(self.redis_url)
+        serving = serving_views(GenerationCatalog(store, PROJECT).all())[view]
+        store.close()
+        return serving.generation.keys.stem
 
     def _run(self, module: str, *options: str) -> None:
         """One of the programs, over all that has arrived."""

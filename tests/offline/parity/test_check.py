@@ -207,7 +207,7 @@ def test_a_store_that_lies_about_a_card_is_found_and_the_command_says_so(
     assert "card_id=card-5" in shown
     assert "unexplained" in shown
     wrong = {name for name, outcomes in report.outcomes.items() if outcomes[ValueOutcome.UNEXPLAINED]}
-    assert {"cards"} == {name.view for name in wrong}
+    assert {"cards", "habits"} == {name.view for name in wrong}, "they are stored together"
     assert FeatureName("scoring", "cards", "count_1d") in wrong
     assert {"card-5"} == {example.entity["card_id"] for example in report.examples}
     html = page.read_text()
