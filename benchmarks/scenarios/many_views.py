@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 
 from benchmarks.many_views import FEATURES, KEYS, many_views
+from benchmarks.many_views_freshness import visible_seconds
 from benchmarks.parts import AppliedRepo, cpu_seconds, cpu_seconds_since, run_to_end, stream_process
-from benchmarks.scenario import Line, Result, Run, digest, require
+from benchmarks.scenario import Line, Result, Run, digest, percentile, require
 from benchmarks.workload import Workload, make_workload
 from featurestore.core.spec import ViewSpec
 from featurestore.online.generation_catalog import GenerationCatalog
@@ -86,13 +87,28 @@ def run(run: Run) -> Result:
                 f"{many} apart",
             ),
         ]
+    rate = run.choose(smoke=200, full=1_000)
+    for are_apart in (False, True):
+        label = "apart" if are_apart else "together"
+        repo = many_views(run.directory / f"many-views-fresh-{label}", many, are_apart=are_apart)
+        directory = run.directory / label
+        directory.mkdir()
+        visible_s = visible_seconds(directory, repo, rate=rate, probes=run.choose(smoke=10, full=300))
+        run.say(f"{label} at {rate:,} tx/s: p50 {percentile(visible_s, 50) * 1e3:.0f} ms")
+        for percent in (50, 99):
+            value_s = percentile(visible_s, percent)
+            what = f"{many} views, {label}: fresh at {rate:,} tx/s, p{percent}"
+            lines.append(Line(what, value_s * 1e3, "ms"))
     return Result(
         scenario="many_views",
         question=f"What do {many} views of {FEATURES} features over one stream and {few} join keys cost?",
         lines=tuple(lines),
         answer_hash=digest(_text(values) for values in together.answers.values()),
         checked=f"{compared:,} values of sampled entities are the same, together and apart",
-        notes=("From a log directory; the stream's start, measured by a run that finds nothing to do, is taken off.",),
+        notes=(
+            "From a log directory; the stream's start, measured by a run that finds nothing to do, is taken off.",
+            "Fresh: from when a payment was due to be appended until all views of its card have it, beside the load.",
+        ),
     )
 
 
