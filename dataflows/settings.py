@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.errors import InvalidRequest
+from featurestore.online.registration import MERGE_AFTER_MS
 
 BATCH_RECORDS_DEFAULT = 8_192
 """Records in one read of a partition: large enough that a batch's fixed costs vanish, small enough for the cache."""
@@ -26,6 +27,7 @@ PORT_MAX = 65_535
 PATIENCE_SECONDS_DEFAULT = 60.0
 PROGRESS_SECONDS_DEFAULT = 10.0
 METRICS_HOST_DEFAULT = "127.0.0.1"
+MERGE_AFTER_SECONDS_DEFAULT = MERGE_AFTER_MS / 1_000
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 
@@ -88,11 +90,13 @@ class StreamSettings(FlowSettings):
         store_url: redis://, rediss:// or unix:// address of the online store.
         store_cluster: the store is a Redis Cluster.
         writers: how many writers share the store's lanes, at least one for each process.
+        merge_after_seconds: how long a view is stored by itself before its storage group takes it in.
     """
 
     store_url: str
     store_cluster: bool = False
     writers: int = 1
+    merge_after_seconds: float = MERGE_AFTER_SECONDS_DEFAULT
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is connected."""
@@ -140,6 +144,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("metrics_port", "serve Prometheus metrics on this port"),
     Option("host", f"address to serve metrics on, 0.0.0.0 for all; default {METRICS_HOST_DEFAULT}"),
     Option("progress_seconds", f"time between progress lines, default {PROGRESS_SECONDS_DEFAULT:g}"),
+    Option(
+        "merge_after_seconds",
+        "how long a new or changed view is stored by itself before its storage group takes it in, "
+        f"default {MERGE_AFTER_SECONDS_DEFAULT:g}",
+    ),
     Option("store_patience_seconds", f"retry an unreachable store, default {PATIENCE_SECONDS_DEFAULT:g}"),
 )
 """Every option of `python -m dataflows.log_to_tiles`, in the order of its help."""
@@ -209,6 +218,7 @@ def _settings(given: Mapping[str, str], environment: Mapping[str, str]) -> Strea
         store_url=texts["store_url"],
         store_cluster=is_set(texts["store_cluster"]),
         writers=integer_setting("writers", texts, max(1, len(flow["addresses"]))),
+        merge_after_seconds=seconds_setting("merge_after_seconds", texts, MERGE_AFTER_SECONDS_DEFAULT),
     )
 
 

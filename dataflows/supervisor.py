@@ -236,7 +236,9 @@ def connect_parts(
     return Parts(
         definitions=definitions,
         repo=repo,
-        store=OnlineTileStore(store, settings.project, shared.clock),
+        store=OnlineTileStore(
+            store, settings.project, shared.clock, merge_after_ms=int(settings.merge_after_seconds * 1_000)
+        ),
         log=log,
         dead_letters=dead_letters,
         shared=shared,
