@@ -47,6 +47,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Recompute what the server answered, and explain every difference.",
     ),
     "status": ("featurestore.cli.generations.status:command", "Show what the online store holds and how fresh it is."),
+    "doctor": ("featurestore.cli.generations.doctor:command", "Find what is wrong, and what grows without bound."),
     "simulate": ("featurestore.cli.processes.simulate:command", "Produce simulated card transactions."),
     "store": ("featurestore.cli.processes.store:command", "Start, stop or look at the embedded store."),
     "warm-up": (

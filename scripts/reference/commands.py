@@ -35,6 +35,7 @@ EXAMPLES: Mapping[str, str] = {
     "bootstrap": "featurestore bootstrap card_activity",
     "rollback": "featurestore rollback card_activity",
     "drop": "featurestore drop card_activity   # which there are; --generation deletes one",
+    "doctor": "featurestore doctor --event-log data/event_log",
     "serve": "featurestore serve --port 6566 --log-features data/served --log-share 1",
     "status": "featurestore status --log-dir data/log",
     "simulate": "featurestore simulate --to log:data/log --days 2 --cards 2000 --merchant-table data/merchants.parquet",

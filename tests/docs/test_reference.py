@@ -45,7 +45,7 @@ SESSION = (
     *("plan", "apply", "simulate"),
     *("event-log run", "event-log compact", "event-log retain", "event-log show", "event-log import"),
     *("stream", "status"),
-    *("bootstrap", "stream", "drop", "rollback"),
+    *("bootstrap", "stream", "drop", "doctor", "rollback"),
     *("serve", "lookup", "stop serving", "parity", "history"),
     *("store status", "store stop", "store start", "warm-up", "demo", "init"),
 )
@@ -61,6 +61,7 @@ SAID = {
     "status": "card_activity@1",
     "bootstrap": "card_activity@2 is complete",
     "drop": "card_activity@1  retired",
+    "doctor": "no entity of it is ever forgotten",
     "rollback": "card_activity@1 serves again",
     "lookup": "card_count_lifetime",
     "parity": "1 logged rows",

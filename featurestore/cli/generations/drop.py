@@ -1,8 +1,8 @@
-"""`featurestore drop VIEW`: list the retired generations of a view, and delete one for good."""
+"""`featurestore drop`: list the retired generations of a view, and delete one, or all that are of no use, for good."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +13,25 @@ from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from featurestore.online.generation import Generation
+    from featurestore.online.generation_catalog import GenerationCatalog
 
 
 @click.command("drop")
-@click.argument("view")
+@click.argument("view", required=False)
 @click.option(
     "--generation", "number", type=click.IntRange(min=1), metavar="N", help="Delete this one. Default: list only."
+)
+@click.option(
+    "--retired",
+    is_flag=True,
+    help="Delete all retired ones, of VIEW or of all views, but what a rollback returns to.",
 )
 @settings_options
 @format_option
 def command(
-    view: str,
+    view: str | None,
     number: int | None,
+    retired: bool,
     output: str,
     repo: Path | None,
     registry: str | None,
@@ -32,7 +39,9 @@ def command(
     store_url: str | None,
     cluster: bool | None,
 ) -> None:
-    """List the retired generations of VIEW; with --generation, delete the keys of one for good, without asking.
+    """List the retired generations of VIEW; with --generation or --retired, delete keys for good, without asking.
+
+    VIEW is a stream feature view or a storage group.
 
     Retired ones expire by themselves one retention after their last write, those of lifetime features never. A dropped
     one cannot be rolled back to. Only retired generations can be dropped: nothing reads or writes them.
@@ -41,18 +50,24 @@ def command(
     from featurestore.online.generation import GenerationState
     from featurestore.online.generation_catalog import GenerationCatalog
 
+    if (view is None and not retired) or (retired and number is not None):
+        raise click.UsageError("Give VIEW, with --generation N or without; or --retired, for VIEW or for every view.")
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
     store = open_running_store(settings)
     try:
         catalog = GenerationCatalog(store, settings.project)
+        if retired:
+            _drop_retired(catalog, catalog.all() if view is None else {view: _generations(catalog.all(), view)}, output)
+            return
+        assert view is not None, "it was asked for"
         known = _generations(catalog.all(), view)
-        retired = [one for one in known if one.state is GenerationState.RETIRED]
+        gone = [one for one in known if one.state is GenerationState.RETIRED]
         if number is None:
-            _list(view, known, retired, output)
+            _list(view, known, gone, output)
             return
         wanted = next((one for one in known if one.number == number), None)
-        if wanted is None or wanted not in retired:
-            raise InvalidRequest(_why_not(view, number, wanted), hint=_remedy(view, retired))
+        if wanted is None or wanted not in gone:
+            raise InvalidRequest(_why_not(view, number, wanted), hint=_remedy(view, gone))
         keys = catalog.drop(wanted)
         if output == "json":
             print_json({"view": view, "dropped": number, "keys": keys})
@@ -60,6 +75,22 @@ def command(
             click.echo(f"{view}@{number} is dropped: {keys:,} keys")
     finally:
         store.close()
+
+
+def _drop_retired(catalog: GenerationCatalog, known: Mapping[str, Sequence[Generation]], output: str) -> None:
+    """Delete what has retired and nothing returns to."""
+    dropped = []
+    for view, generations in sorted(known.items()):
+        kept = {one.replaces for one in generations if one.state == "serving"}
+        for one in generations:
+            if one.state == "retired" and one.number not in kept:
+                dropped.append({"view": view, "dropped": one.number, "keys": catalog.drop(one)})
+                if output != "json":
+                    click.echo(f"{view}@{one.number} is dropped: {dropped[-1]['keys']:,} keys")
+    if output == "json":
+        print_json(dropped)
+    elif not dropped:
+        click.echo("nothing has retired but what a rollback returns to")
 
 
 def _generations(known: dict[str, tuple[Generation, ...]], view: str) -> tuple[Generation, ...]:

@@ -104,7 +104,7 @@ def compact_command(
     """
     root = log_root(repo, event_log)
     policy = CompactionPolicy(target_mb * MEGABYTE, files_min, is_full=full)
-    for name in _sources(root, sources):
+    for name in log_sources(root, sources):
         place = place_of(below(root, name))
         is_merged = False
         for done in compact(place, policy):
@@ -128,7 +128,7 @@ def retain_command(repo: Path | None, event_log: str | None, sources: tuple[str,
     Features can be computed only from what is kept. The files go a week later, for the sake of whoever reads them.
     """
     root = log_root(repo, event_log)
-    for name in _sources(root, sources):
+    for name in log_sources(root, sources):
         dropped = retain(place_of(below(root, name)), SystemClock(), days=days)
         span = f"{dropped[0]} to {dropped[-1]}" if dropped else "nothing"
         click.echo(f"{name}  dropped {span}")
@@ -142,7 +142,7 @@ def retain_command(repo: Path | None, event_log: str | None, sources: tuple[str,
 def show_command(repo: Path | None, event_log: str | None, sources: tuple[str, ...], output: str) -> None:
     """Rows, files and bytes of each event date, and how far each partition has been read."""
     root = log_root(repo, event_log)
-    logs = {name: EventLog(below(root, name)) for name in _sources(root, sources)}
+    logs = {name: EventLog(below(root, name)) for name in log_sources(root, sources)}
     if output == "json":
         print_json([_as_json(name, log) for name, log in logs.items()])
         return
@@ -195,8 +195,16 @@ def log_root(repo: Path | None, event_log: str | None) -> str:
     return event_log.rstrip("/") if event_log else load_settings(repo=repo).event_logs
 
 
-def _sources(root: str, wanted: tuple[str, ...]) -> list[str]:
-    """Names of the sources that have a log."""
+def log_sources(root: str, wanted: tuple[str, ...] = ()) -> list[str]:
+    """Names of the sources that have a log.
+
+    Args:
+        root: directory of the logs.
+        wanted: those that are asked for; none are all.
+
+    Raises:
+        InvalidRequest: there is none, or not one that is wanted.
+    """
     known = [name for name in directory_names(root) if is_log_table(place_of(below(root, name)))]
     if not known:
         raise InvalidRequest(

@@ -93,6 +93,8 @@ class GenerationOverview:
         partitions: how far it has read.
         memory: its size; None when it was not measured.
         damaged: what is wrong with entities that were set aside, of which readers are refused: some of them.
+        replaces: number of the generation that a rollback returns to; None for none.
+        is_for_ever: no entity of it is ever forgotten.
     """
 
     view: str
@@ -107,6 +109,8 @@ class GenerationOverview:
     partitions: tuple[PartitionOverview, ...]
     memory: MemoryOverview | None = None
     damaged: tuple[str, ...] = ()
+    replaces: int | None = None
+    is_for_ever: bool = False
 
     @property
     def lag_records(self) -> int | None:
@@ -214,6 +218,8 @@ def _describe(
         view=generation.view.name,
         views=tuple(each.view.name for each in views_of(generation)),
         damaged=generation.damaged,
+        replaces=generation.replaces,
+        is_for_ever=generation.view.retention_ms is None,
         number=generation.number,
         state=str(generation.state),
         definition_hash=generation.definition_hash,
