@@ -14,7 +14,11 @@ import numpy as np
 from dataflows.log_to_tiles import routing
 from dataflows.plan import readable, tile_store
 from featurestore.core.events import KeyedBatch
+from featurestore.core.spec import FeatureSpec, ViewSpec
+from featurestore.definitions.compile import storage_groups
 from featurestore.errors import CorruptTile
+from featurestore.online import registration
+from featurestore.online.answer import selection
 from featurestore.online.generation import Generation
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
 from featurestore.online.write import bootstrap, seen_ids, writer
@@ -174,6 +178,35 @@ def _recent_ids_are_not_handed_on() -> AbstractContextManager[object]:
 
     return patch.object(bootstrap, "hash_entity_ids", no_hashes)
 
+
+def _presence_is_the_groups() -> AbstractContextManager[object]:
+    return patch.object(selection, "presence_feature", lambda stored, view: None)
+
+
+@contextmanager
+def _conditions_of_members_are_not_applied() -> Iterator[None]:
+    def bare(stored: ViewSpec, view: ViewSpec, feature: FeatureSpec) -> FeatureSpec:
+        return replace(feature, name="")
+
+    with patch.object(selection, "stored_feature", bare), patch.object(storage_groups, "stored_feature", bare):
+        yield
+
+
+def _groups_take_what_one_member_takes() -> AbstractContextManager[object]:
+    original = storage_groups.storage_group
+
+    def storage_group(name: str, views: Sequence[ViewSpec]) -> ViewSpec:
+        return replace(original(name, views), where=next(view.where for view in views if view.where))
+
+    return patch.object(registration, "storage_group", storage_group)
+
+
+GROUP_MUTANTS: Mapping[str, Mutant] = {
+    "an entity of the storage group is one of every member": _presence_is_the_groups,
+    "conditions of members are not applied": _conditions_of_members_are_not_applied,
+    "a storage group takes what one of its members takes": _groups_take_what_one_member_takes,
+}
+"""Of storage groups."""
 
 MUTANTS: Mapping[str, Mutant] = {
     "a commit does not compare the checkpoint": _commits_without_comparing,

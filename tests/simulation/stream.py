@@ -79,6 +79,9 @@ class _CountedStore(OnlineTileStore):
         """See TileStore."""
         super().promote(generation)
         self._counts["generation promoted"] += 1
+        if generation.view.members:
+            self._counts["storage group promoted"] += 1
+            self._counts["storage group merged"] += generation.number > 1
 
     def park(self, generation: Generation) -> None:
         """See TileStore."""

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from featurestore.testing.simulation import run_schedule, schedule_of
-from tests.simulation.mutants import MUTANTS
+from featurestore.testing.simulation.definitions import APART, TOGETHER
+from tests.simulation.mutants import GROUP_MUTANTS, MUTANTS
 from tests.simulation.nightly import quietly
 from tests.simulation.stream import DrivenStream
 
@@ -22,10 +23,11 @@ def _quiet_streams() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guard", MUTANTS)
+@pytest.mark.parametrize("guard", [*MUTANTS, *GROUP_MUTANTS])
 def test_a_product_without_one_of_its_guards_is_found_out(guard: str) -> None:
     """Within so many schedules some value is wrong, or something that was promised does not happen."""
-    with MUTANTS[guard]():
-        failures = (run_schedule(schedule_of(seed), DrivenStream).failure for seed in range(SCHEDULES_MAX))
+    definitions = TOGETHER if guard in GROUP_MUTANTS else APART
+    with {**MUTANTS, **GROUP_MUTANTS}[guard]():
+        failures = (run_schedule(schedule_of(seed), DrivenStream, definitions).failure for seed in range(SCHEDULES_MAX))
 
         assert next(filter(None, failures), "")

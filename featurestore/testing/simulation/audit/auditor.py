@@ -122,6 +122,7 @@ class Auditor:
             return
         actual = answer_values(view, answer)
         self.counts["answer compared"] += 1
+        self.counts["answer compared: by itself" if serving.is_apart else "answer compared: in a storage group"] += 1
         self.counts["answer compared: found" if answer.found else "answer compared: not found"] += 1
         if found.body is not None:
             self.counts["answer compared: with a body"] += 1

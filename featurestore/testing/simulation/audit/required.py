@@ -40,6 +40,8 @@ PATHS_TAKEN = (
     "generation damaged",
     "entity set aside",
     "generation promoted",
+    "storage group promoted",
+    "storage group merged",
     "generation rolled back",
     "generation dropped",
     "generation handed over",
@@ -60,6 +62,8 @@ PATHS_TAKEN = (
     "answer compared: found",
     "answer compared: not found",
     "answer compared: with a body",
+    "answer compared: by itself",
+    "answer compared: in a storage group",
     "answer of several possible ones",
 )
 """What the product did about it."""
