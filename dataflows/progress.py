@@ -34,6 +34,12 @@ EVENTS_APPLIED = Counter("featurestore_stream_events_applied", "Events folded an
 DUPLICATES = Counter("featurestore_stream_duplicates_dropped", "Events whose id was seen within the horizon.", ["view"])
 REPLAYED = Counter("featurestore_stream_replayed_skipped", "Events read again that had been committed.", ["view"])
 DEAD_LETTERS = Counter("featurestore_stream_dead_letters", "Records refused.", ["topic", "view", "reason"])
+WORK_SECONDS = Counter(
+    "featurestore_stream_work_seconds",
+    "Processor time that a view or storage group took: computing and keying its columns, preparing its commits.",
+    ["view", "step"],
+)
+WRITTEN_BYTES = Counter("featurestore_stream_written_bytes", "Rows and bodies given to the online store.", ["view"])
 SET_ASIDE = Counter("featurestore_stream_entities_set_aside", "Entities whose stored bytes are damaged.", ["view"])
 LAG_RECORDS = Gauge("featurestore_stream_lag_records", "Records not committed yet.", ["topic", "partition"])
 FRESHNESS_MS = Gauge("featurestore_stream_freshness_ms", "Clock minus newest committed event time.", ["view"])
@@ -110,11 +116,16 @@ class StreamProgress:
         DUPLICATES.labels(name).inc(report.duplicates_dropped)
         REPLAYED.labels(name).inc(report.replayed_skipped)
         COMMIT_SECONDS.labels(name).observe(duration_ns / 1e9)
+        WRITTEN_BYTES.labels(name).inc(report.bytes_written)
         writer = f"{name}@{generation.number}"
         with self._lock:
             for batch in batches:
                 self._committed.setdefault((batch.topic, batch.partition), {})[writer] = batch.next_offset
             self._newest_ms[name] = max(self._newest_ms.get(name, 0), report.newest_event_time_ms)
+
+    def worked(self, name: str, step: str, worked_ns: int) -> None:
+        """A step took so much of the processor for a view or storage group."""
+        WORK_SECONDS.labels(name, step).inc(worked_ns / 1e9)
 
     def set_aside(self, generation: Generation, damaged: Sequence[str]) -> None:
         """Entities of a generation are damaged; readers are refused them, and everything else goes on."""

@@ -27,6 +27,10 @@ class Clock(Protocol):
         """Nanoseconds from an arbitrary start; never falls. For durations."""
         ...
 
+    def worked_ns(self) -> int:
+        """Nanoseconds of the processor that this thread has used; for what work costs, whoever else runs."""
+        ...
+
     def sleep(self, seconds: float) -> None:
         """Let `seconds` of processing time pass."""
         ...
@@ -42,6 +46,10 @@ class SystemClock:
     def monotonic_ns(self) -> int:
         """Monotonic clock, nanoseconds."""
         return time.monotonic_ns()
+
+    def worked_ns(self) -> int:
+        """The thread's own time, nanoseconds."""
+        return time.thread_time_ns()
 
     def sleep(self, seconds: float) -> None:
         """Block this thread."""

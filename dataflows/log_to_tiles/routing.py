@@ -138,12 +138,14 @@ class KeyStep:
 
     def _route(self, item: DecodedRead) -> list[RoutedItem]:
         """Key the rows of each view, and deal them out."""
-        events, raw = with_computed(item.decoded.events, item.views), item.raw
+        events, raw, clock = item.decoded.events, item.raw, self._shared.clock
         partition = (item.views[0].source, events.topic, events.partition)
         watermark_ms = self._watermarks.setdefault(partition, PartitionWatermark()).advance(events.event_time_ms)
         letters: list[DeadLetter] = []
         shares: list[list[KeyedBatch]] = [[] for _ in self._writer_keys]
         for view in item.views:
+            began_ns = clock.worked_ns()
+            events = with_computed(events, [view])
             refused = refused_rows(events, view, watermark_ms)
             for refusal in refused:
                 offset = int(events.offsets[refusal.row])
@@ -156,6 +158,7 @@ class KeyStep:
             keyed = key_events(events, view, self._lane_count, refused)
             for share, part in zip(shares, split_by_writer(keyed, len(shares)), strict=True):
                 share.append(part)
+            self._shared.progress.worked(view.name, "key", clock.worked_ns() - began_ns)
         if letters:
             letters.sort(key=lambda letter: letter.offset)
             write_letters(self._dead_letters, letters, self._shared)

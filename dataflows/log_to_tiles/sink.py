@@ -174,8 +174,11 @@ class _Lanes:
 
     def _preparing(self, batches: Mapping[str, Sequence[KeyedBatch]]) -> Iterator[PreparedWrite]:
         """What each writer is to commit, prepared when it is asked for, and kept until it is committed."""
+        clock = self._shared.clock
         for generation, writer in self._writers.items():
+            began_ns = clock.worked_ns()
             self._prepared.append(writer.prepare(batches[generation.view.name]))
+            self._shared.progress.worked(generation.view.name, "prepare", clock.worked_ns() - began_ns)
             yield self._prepared[-1]
 
     def close(self) -> None:

@@ -35,6 +35,10 @@ class ManualClock:
         with self._lock:
             return self._monotonic_ns
 
+    def worked_ns(self) -> int:
+        """Nothing costs anything."""
+        return 0
+
     def sleep(self, seconds: float) -> None:
         """Move both clocks ahead at once; nothing blocks."""
         assert seconds >= 0, "a clock does not sleep backwards"

@@ -16,6 +16,7 @@ class WriteReport:
         newest_event_time_ms: newest event time applied, 0 when none was.
         lanes_committed: lanes that took part in the commit.
         entities_compacted: heads that were folded into their bodies.
+        bytes_written: of rows and bodies, names not counted.
         damaged: what is wrong with entities that were set aside; readers are refused them, everything else goes on.
     """
 
@@ -26,3 +27,4 @@ class WriteReport:
     lanes_committed: int
     entities_compacted: int
     damaged: tuple[str, ...] = ()
+    bytes_written: int = 0

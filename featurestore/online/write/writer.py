@@ -293,6 +293,7 @@ class ViewWriter:
             lanes_committed=len(commits),
             entities_compacted=compaction.count,
             damaged=tuple(error.message for error in compaction.damaged),
+            bytes_written=sum(_size_of(commit) for _, _, commit in commits),
         )
         return PreparedWrite(self, commits, report)
 
@@ -436,6 +437,11 @@ class ViewWriter:
             prefix = self.generation.keys.head_prefix(lane)
             appends[lane] = ([prefix + rows.keys[key] for key in of_entity[low:high].tolist()], encoded[low:high])
         return appends
+
+
+def _size_of(commit: LaneCommit) -> int:
+    """Bytes of the rows and bodies of a lane's commit."""
+    return sum(map(len, commit.appends)) + sum(len(body) for _, _, body in commit.bodies)
 
 
 def _is_newer(found: Checkpoint, mine: Checkpoint, my_tokens: Collection[str]) -> bool:

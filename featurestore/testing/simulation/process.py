@@ -44,6 +44,10 @@ class SkewedClock:
         """See Clock."""
         return self._true.monotonic_ns()
 
+    def worked_ns(self) -> int:
+        """See Clock."""
+        return self._true.worked_ns()
+
     def sleep(self, seconds: float) -> None:
         """See Clock: time passes for all."""
         self._true.sleep(seconds)

@@ -99,7 +99,8 @@ def test_an_append_keeps_the_body_alive(store: RedisStore) -> None:
     client.pexpire(body, 60_000)
     write_one(100)  # a head begins
     head = body.replace(b"/b/", b"/h/")
-    assert least_ms < client.pttl(body) <= client.pttl(head) <= least_ms * 9 // 8
+    for key in (head, body):
+        assert least_ms < client.pttl(key) <= least_ms * 9 // 8
 
     for key in (head, body):
         client.pexpire(key, least_ms - 1_000)
