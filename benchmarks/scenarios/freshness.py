@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks.machine import environment
-from benchmarks.parts import applied_repo, grpc_server, running, stream_process
+from benchmarks.parts import applied_repo, cpu_seconds, cpu_seconds_since, grpc_server, running, stream_process
 from benchmarks.scenario import Line, Result, Run, digest, percentile, require
 from featurestore.clock import SystemClock
+from featurestore.online.probe import LOOPBACK, free_port
 from featurestore.serving.client.clients import LookupClient
 from featurestore.testing.batches import iso_time
 from featurestore.testing.servers import KafkaBroker, kafka_broker, redis_server
@@ -30,7 +33,7 @@ PROBE_EVERY_S = 0.05
 ROWS_PER_LOOK_MAX = 100
 
 POLL_PAUSE_S = 0.0005
-SETTLE_S = 3.0
+IDLE_SETTLE_S = 2.0
 GIVE_UP_S = 10.0
 
 
@@ -43,27 +46,44 @@ class Probes:
     counts: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a second takes: processor seconds of the broker and of the stream, and commits, each of all views."""
+
+    broker_s: float
+    stream_s: float
+    commits: float
+
+
 def run(run: Run) -> Result:
     """Stream a steady load, and send probes of cards that nobody else uses."""
     repo = applied_repo(run.directory)
     rate, seconds = run.choose(smoke=500, full=5_000), run.choose(smoke=2, full=20)
     with kafka_broker() as kafka, redis_server() as redis:
         kafka.create_topic(TOPIC, partitions=PARTITIONS)
-        options = ("--bootstrap-servers", kafka.bootstrap_servers, "--progress-seconds", "0.5")
+        metrics_port = free_port()
+        options = ["--bootstrap-servers", kafka.bootstrap_servers, "--progress-seconds", "0.5"]
+        options += ["--metrics-port", str(metrics_port)]
         stream = stream_process(repo, run.directory, redis.url, *options)
         with (
             running(stream, "lag"),
             grpc_server(repo, run.directory, redis.url, "sync") as (address, _),
             LookupClient(address, timeout_s=5.0) as client,
         ):
+            time.sleep(IDLE_SETTLE_S)  # the stream is ready before it has opened the last partition
+            meter = _Meter(kafka.process.pid, stream.pid, metrics_port)
             idle = _probe(client, kafka, count=run.choose(smoke=10, full=100), name="idle")
+            idle_work = meter.read()
             floor_s = _broker_seconds(kafka, count=run.choose(smoke=10, full=100))
             run.say(f"at rest: p50 {percentile(idle.visible_s, 50) * 1e3:.1f} ms")
             load = _load(run, kafka, rate=rate)
             load.start()
             try:
-                time.sleep(SETTLE_S)
+                # The broker's compiler takes a core until it has seen the load for a while.
+                time.sleep(run.choose(smoke=3, full=15))
+                meter.read()
                 loaded = _probe(client, kafka, count=round(seconds / PROBE_EVERY_S), name="loaded")
+                loaded_work = meter.read()
             finally:
                 load.stop()
             sent = load.log_tail().splitlines()[-1]
@@ -73,14 +93,8 @@ def run(run: Run) -> Result:
     floor_p50_s = percentile(floor_s, 50)
     run.say(f"under load: p50 {percentile(loaded.visible_s, 50) * 1e3:.1f} ms; load: {sent}")
     lines = [
-        Line(
-            f"{label}: {name}",
-            (value := percentile(seconds_each, percent)) * 1e3,
-            "ms",
-            value / floor_p50_s,
-            "floor's p50",
-        )
-        for label, seconds_each in (
+        Line(f"{label}: {name}", (value := percentile(each_s, percent)) * 1e3, "ms", value / floor_p50_s, "floor's p50")
+        for label, each_s in (
             ("floor: a bare consumer gets it, at rest", floor_s),
             ("at rest", idle.visible_s),
             (f"at {rate:,} tx/s", loaded.visible_s),
@@ -92,6 +106,8 @@ def run(run: Run) -> Result:
         question="How long until a produced event is in the answer of a gRPC lookup?",
         lines=(
             *lines,
+            *_costs("at rest", idle_work),
+            *_costs(f"at {rate:,} tx/s", loaded_work),
             Line(f"probes at {rate:,} tx/s", len(loaded.visible_s), "probes"),
             Line("resolution: time between two looks, p50", percentile(loaded.look_s, 50) * 1e3, "ms"),
         ),
@@ -101,9 +117,53 @@ def run(run: Run) -> Result:
             f"A probe every {PROBE_EVERY_S * 1e3:.0f} ms, by a timetable; from when it was due to the end of the first "
             "lookup that shows it: a lookup is in every figure, and on average half of the resolution.",
             f"Load: {sent}.",
+            "The broker's processor time is also that of taking the load's and the probes' records.",
             "Producer, broker, stream, Redis, server and probe share the machine's cores.",
         ),
     )
+
+
+def _costs(label: str, work: Work) -> tuple[Line, ...]:
+    """What it took, as figures."""
+    return (
+        Line(f"{label}: processor of the broker", work.broker_s, "cores"),
+        Line(f"{label}: processor of the stream", work.stream_s, "cores"),
+        Line(f"{label}: commits", work.commits, "a second"),
+    )
+
+
+class _Meter:
+    """What the broker and the stream do between two looks.
+
+    Args:
+        broker, stream: their process ids.
+        metrics_port: of the stream.
+    """
+
+    def __init__(self, broker: int, stream: int, metrics_port: int) -> None:
+        self._pids = (broker, stream)
+        self._metrics_url = f"http://{LOOPBACK}:{metrics_port}/metrics"
+        self._begin()
+
+    def read(self) -> Work:
+        """Since the last look; the next one counts from here."""
+        seconds = time.perf_counter() - self._begun_s
+        broker_s, stream_s = (cpu_seconds_since(*each) for each in zip(self._pids, self._cpu_s, strict=True))
+        commits = self._count_commits() - self._commits
+        self._begin()
+        return Work(broker_s / seconds, stream_s / seconds, commits / seconds)
+
+    def _begin(self) -> None:
+        self._begun_s = time.perf_counter()
+        self._cpu_s = [cpu_seconds(pid) for pid in self._pids]
+        self._commits = self._count_commits()
+
+    def _count_commits(self) -> float:
+        """Those of the view that has the most: every event is one of all views."""
+        with urllib.request.urlopen(self._metrics_url, timeout=GIVE_UP_S) as answer:
+            text = answer.read().decode()
+        counts = re.findall(r"^featurestore_stream_commit_seconds_count\S* (\S+)$", text, re.MULTILINE)
+        return max(map(float, counts), default=0.0)
 
 
 def _load(run: Run, kafka: KafkaBroker, *, rate: int) -> ServerProcess:
