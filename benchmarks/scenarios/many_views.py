@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 
 from benchmarks.many_views import FEATURES, KEYS, many_views
@@ -10,11 +11,16 @@ from benchmarks.many_views_freshness import visible_seconds
 from benchmarks.parts import AppliedRepo, cpu_seconds, cpu_seconds_since, run_to_end, stream_process
 from benchmarks.scenario import Line, Result, Run, digest, percentile, require
 from benchmarks.workload import Workload, make_workload
+from featurestore.clock import Deadline, SystemClock
 from featurestore.core.spec import ViewSpec
+from featurestore.definitions.registry import open_registry
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import Reader
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.online.serving_view import serving_views
+from featurestore.serving.catalog.catalog import CatalogSource
+from featurestore.serving.lookup import FeatureLookup
+from featurestore.serving.request.steps import run_blocking
 from featurestore.testing.answers import AnswerValues, stored_answers
 from featurestore.testing.oracle.tolerance import agrees
 from featurestore.testing.servers import redis_server
@@ -23,6 +29,9 @@ from featurestore.wire.entity_key import encode_key
 
 PARTITIONS = 4
 TOPIC = "transactions"
+
+ASKED = 8
+"""Features of each view that a lookup asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,7 @@ class Cost:
         redis_s: processor time of Redis.
         memory_bytes: what Redis holds.
         answers: of sampled entities, by view and key.
+        lookup_s: processor time of a lookup of a card, by the number of views that it asks.
     """
 
     stream_s: float
@@ -41,6 +51,7 @@ class Cost:
     redis_s: float
     memory_bytes: int
     answers: dict[tuple[str, bytes], AnswerValues]
+    lookup_s: dict[int, float]
 
 
 def run(run: Run) -> Result:
@@ -87,6 +98,13 @@ def run(run: Run) -> Result:
                 f"{many} apart",
             ),
         ]
+    for count, together_s in together.lookup_s.items():
+        apart_s = apart.lookup_s[count]
+        what = f"{many} views: lookup of {count} views of a card, {ASKED} features each"
+        lines += [
+            Line(f"{what}, apart", apart_s * 1e6, "us of CPU"),
+            Line(f"{what}, together", together_s * 1e6, "us of CPU", together_s / apart_s, "apart"),
+        ]
     rate = run.choose(smoke=200, full=1_000)
     for are_apart in (False, True):
         label = "apart" if are_apart else "together"
@@ -131,10 +149,34 @@ def _cost(run: Run, workload: Workload, views: int, *, are_apart: bool) -> Cost:
             redis_s,
             int(store._client().info("memory")["used_memory"]),
             answers,
+            _lookup_seconds(run, store, repo, workload),
         )
         store.close()
     run.say(f"{name}: {len(workload.rows) / cost.wall_s:,.0f} tx/s, {cost.memory_bytes / 1e6:,.0f} MB")
     return cost
+
+
+def _lookup_seconds(run: Run, store: RedisStore, repo: AppliedRepo, workload: Workload) -> dict[int, float]:
+    """Processor time of this process for a lookup, by the number of views that are asked for ASKED features each."""
+    clock = SystemClock()
+    catalog = CatalogSource(open_registry(str(repo.registry), repo.spec.project), store).snapshot()
+    lookup = FeatureLookup(clock)
+    cards = [view for view in repo.spec.views if [key.name for key in view.join_keys] == ["card_id"]]
+    entities = {"card_id": [json.loads(workload.payloads[-1])["card_id"]]}
+    seconds = {}
+    for count in sorted({1, min(3, len(cards)), len(cards)}):
+        names = [f"{view.name}:{answer.name}" for view in cards[:count] for answer in view.answers[:ASKED]]
+        plan = catalog.plan_of_references(names, full_names=True)
+        rounds = []
+        for _ in range(run.choose(smoke=2, full=20)):
+            begun_s = time.process_time()
+            for _ in range(100):
+                deadline = Deadline.after(clock, 10_000)
+                steps = lookup.answer(catalog.reader, plan, entities, deadline=deadline, as_of_ms=[workload.as_of_ms])
+                run_blocking(steps, store)
+            rounds.append((time.process_time() - begun_s) / 100)
+        seconds[count] = min(rounds)
+    return seconds
 
 
 def _answers(store: RedisStore, repo: AppliedRepo, workload: Workload) -> dict[tuple[str, bytes], AnswerValues]:
