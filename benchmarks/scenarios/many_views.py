@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.many_views import FEATURES, KEYS, many_views
@@ -72,51 +73,11 @@ def run(run: Run) -> Result:
     }
     base, together, apart = costs[few, True], costs[many, False], costs[many, True]
     compared = _require_equal(together, apart)
-    lines = []
-    for label, cost in ((f"{few} views", base), (f"{many} views, together", together), (f"{many} views, apart", apart)):
-        lines += [
-            Line(
-                f"{label}: stream",
-                count / cost.stream_s,
-                "tx per CPU second",
-                base.stream_s / cost.stream_s,
-                f"{few} views",
-            ),
-            Line(f"{label}: by the wall clock", count / cost.wall_s, "tx/s", base.wall_s / cost.wall_s, f"{few} views"),
-            Line(
-                f"{label}: Redis",
-                cost.redis_s / count * 1e6,
-                "us of CPU a tx",
-                cost.redis_s / base.redis_s,
-                f"{few} views",
-            ),
-            Line(
-                f"{label}: used_memory",
-                cost.memory_bytes / 1e6,
-                "MB",
-                cost.memory_bytes / apart.memory_bytes,
-                f"{many} apart",
-            ),
-        ]
-    for count, together_s in together.lookup_s.items():
-        apart_s = apart.lookup_s[count]
-        what = f"{many} views: lookup of {count} views of a card, {ASKED} features each"
-        lines += [
-            Line(f"{what}, apart", apart_s * 1e6, "us of CPU"),
-            Line(f"{what}, together", together_s * 1e6, "us of CPU", together_s / apart_s, "apart"),
-        ]
-    rate = run.choose(smoke=200, full=1_000)
-    for are_apart in (False, True):
-        label = "apart" if are_apart else "together"
-        repo = many_views(run.directory / f"many-views-fresh-{label}", many, are_apart=are_apart)
-        directory = run.directory / label
-        directory.mkdir()
-        visible_s = visible_seconds(directory, repo, rate=rate, probes=run.choose(smoke=10, full=300))
-        run.say(f"{label} at {rate:,} tx/s: p50 {percentile(visible_s, 50) * 1e3:.0f} ms")
-        for percent in (50, 99):
-            value_s = percentile(visible_s, percent)
-            what = f"{many} views, {label}: fresh at {rate:,} tx/s, p{percent}"
-            lines.append(Line(what, value_s * 1e3, "ms"))
+    lines = [
+        *_cost_lines(count, {f"{few} views": base, f"{many} views, together": together, f"{many} views, apart": apart}),
+        *_lookup_lines(many, together, apart),
+        *_freshness_lines(run, many),
+    ]
     return Result(
         scenario="many_views",
         question=f"What do {many} views of {FEATURES} features over one stream and {few} join keys cost?",
@@ -128,6 +89,43 @@ def run(run: Run) -> Result:
             "Fresh: from when a payment was due to be appended until all views of its card have it, beside the load.",
         ),
     )
+
+
+def _cost_lines(count: int, costs: dict[str, Cost]) -> Iterator[Line]:
+    """What `count` transactions took; the first costs are what others are compared with, but for memory the last."""
+    (few, base), *_, (_, apart) = costs.items()
+    for label, cost in costs.items():
+        rate, wall = count / cost.stream_s, count / cost.wall_s
+        redis_us = cost.redis_s / count * 1e6
+        yield Line(f"{label}: stream", rate, "tx per CPU second", base.stream_s / cost.stream_s, few)
+        yield Line(f"{label}: by the wall clock", wall, "tx/s", base.wall_s / cost.wall_s, few)
+        yield Line(f"{label}: Redis", redis_us, "us of CPU a tx", cost.redis_s / base.redis_s, few)
+        share = cost.memory_bytes / apart.memory_bytes
+        yield Line(f"{label}: used_memory", cost.memory_bytes / 1e6, "MB", share, "all of them apart")
+
+
+def _lookup_lines(many: int, together: Cost, apart: Cost) -> Iterator[Line]:
+    """What lookups of one entity take."""
+    for count, together_s in together.lookup_s.items():
+        apart_s = apart.lookup_s[count]
+        what = f"{many} views: lookup of {count} of a card's, {ASKED} features each"
+        yield Line(f"{what}, apart", apart_s * 1e6, "us of CPU")
+        yield Line(f"{what}, together", together_s * 1e6, "us of CPU", together_s / apart_s, "apart")
+
+
+def _freshness_lines(run: Run, many: int) -> Iterator[Line]:
+    """How long until a payment counts."""
+    rate = run.choose(smoke=200, full=1_000)
+    for are_apart in (False, True):
+        label = "apart" if are_apart else "together"
+        repo = many_views(run.directory / f"many-views-fresh-{label}", many, are_apart=are_apart)
+        directory = run.directory / label
+        directory.mkdir()
+        visible_s = visible_seconds(directory, repo, rate=rate, probes=run.choose(smoke=10, full=300))
+        run.say(f"{label} at {rate:,} tx/s: p50 {percentile(visible_s, 50) * 1e3:.0f} ms")
+        for percent in (50, 99):
+            what = f"{many} views, {label}: fresh at {rate:,} tx/s, p{percent}"
+            yield Line(what, percentile(visible_s, percent) * 1e3, "ms")
 
 
 def _cost(run: Run, workload: Workload, views: int, *, are_apart: bool) -> Cost:
