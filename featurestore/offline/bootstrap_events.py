@@ -111,13 +111,15 @@ class LogEvents:
         view: whose events.
         lane_count: lanes of the store.
         now_ms: the clock; an event dated ahead of it does not make others old.
-        directory: where files go; must be empty.
+        directory: where files go; must be empty. None for who does not collect.
 
     Raises:
         InvalidRequest: the log has no rows of the view's topics yet.
     """
 
-    def __init__(self, log: PositionedEvents, view: ViewSpec, *, lane_count: int, now_ms: int, directory: Path) -> None:
+    def __init__(
+        self, log: PositionedEvents, view: ViewSpec, *, lane_count: int, now_ms: int, directory: Path | None = None
+    ) -> None:
         self._log = log
         self._view = view
         self._lane_count = lane_count
@@ -152,9 +154,7 @@ class LogEvents:
         is_wanted[list(lanes)] = True
         held: list[tuple[Int64Array, pa.RecordBatch]] = []
         held_rows = 0
-        for batch in self._scan():
-            on_rows(batch.num_rows)
-            buckets, rows = self._keyed(batch)
+        for buckets, rows in self.rows_by_bucket(on_rows):
             if not is_wanted.all():
                 kept = np.flatnonzero(is_wanted[buckets % self._lane_count])
                 buckets, rows = buckets[kept], rows.take(pa.array(kept))
@@ -164,6 +164,18 @@ class LogEvents:
                 self._write(held)
                 held, held_rows = [], 0
         self._write(held)
+
+    def rows_by_bucket(self, on_rows: Callable[[int], None]) -> Iterator[tuple[Int64Array, pa.RecordBatch]]:
+        """The view's rows in the order of the log, some at a time, and of each the bucket of its entity.
+
+        There are `split` buckets a lane, filled evenly by a hash of the entity key.
+
+        Args:
+            on_rows: told how many rows of the log were read since it was told last.
+        """
+        for batch in self._scan():
+            on_rows(batch.num_rows)
+            yield self._keyed(batch)
 
     def parts(self, lane: int) -> Iterator[LogPart]:
         """See `online.bootstrap.RecordedEvents`. Each file is deleted when the next one is asked for."""
@@ -260,7 +272,11 @@ class LogEvents:
             size = int.from_bytes(content[at : at + _LENGTH_BYTES], "little")
             batches.append(pa.ipc.read_record_batch(content.slice(at + _LENGTH_BYTES, size), self._stored_schema))
             at += _LENGTH_BYTES + size
-        table = pa.Table.from_batches(batches).combine_chunks()
+        return self.part_of(pa.Table.from_batches(batches))
+
+    def part_of(self, rows: pa.Table) -> LogPart:
+        """Rows of `rows_by_bucket`, one or more, as events; all that there are of their entities."""
+        table = rows.combine_chunks()
         keys = table.column(_KEY).chunk(0).dictionary_encode()
         ids = strings(table.column(_ID).chunk(0)) if _ID in table.column_names else None
         columns = {
@@ -312,6 +328,7 @@ class LogEvents:
         return first
 
     def _path(self, bucket: int) -> Path:
+        assert self._directory is not None, "what is collected needs room"
         return self._directory / f"events-{bucket:05d}"
 
 

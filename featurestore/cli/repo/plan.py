@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.settings import format_option, load_settings, print_json, repo_option
+from featurestore.cli.settings import (
+    event_log_option,
+    event_places,
+    format_option,
+    load_settings,
+    print_json,
+    repo_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from featurestore.cli.settings import Settings
+    from featurestore.core.spec import ViewSpec
     from featurestore.definitions.changes import Plan
 
 EXIT_CHANGES = 10
@@ -21,17 +30,48 @@ EXIT_CHANGES = 10
 @click.command("plan")
 @repo_option
 @click.option("--physical", is_flag=True, help="Show instead which views are stored together, and what that saves.")
+@click.option("--cost", is_flag=True, help="Show instead what is stored will cost, computed from history.")
+@event_log_option(
+    "event_logs",
+    "[SOURCE=]URI",
+    "For --cost: directory or URI of the event logs; or Parquet files, or a Delta or Iceberg table, with a source's"
+    " columns; may be repeated.",
+    is_list=True,
+)
+@click.option(
+    "--entities",
+    multiple=True,
+    metavar="[NAME=]N",
+    help="For --cost: extrapolate to so many entities, of what is stored as NAME or of everything; may be repeated.",
+)
+@click.option("--features", is_flag=True, help="For --cost: what each feature adds.")
 @click.option("--exit-code", is_flag=True, help=f"Exit with {EXIT_CHANGES} when there are changes.")
 @format_option
-def command(repo: Path | None, physical: bool, exit_code: bool, output: str) -> int:
+def command(
+    repo: Path | None,
+    physical: bool,
+    cost: bool,
+    event_logs: tuple[str, ...],
+    entities: tuple[str, ...],
+    features: bool,
+    exit_code: bool,
+    output: str,
+) -> int:
     """Compare the repo's definitions, and what else an apply writes, with what is registered; nothing is changed.
 
     A view computes something else when the hash of its definition differs. Every mistake in the repo and in its
     feature_store.yaml is reported at once.
+
+    With --cost it takes events that have happened, and folds a sample of the entities as a bootstrap would: bytes in
+    Redis, rows to append, and what a lookup takes. No store is needed, and nothing need be registered.
     """
     from featurestore.definitions.repo import load_repo
     from featurestore.definitions.written import plan_of
 
+    if physical and cost:
+        raise click.UsageError("give --physical or --cost")
+    if (entities or features) and not cost:
+        raise click.UsageError("--entities and --features go with --cost")
     settings = load_settings(repo=repo)
     loaded = load_repo(settings.require_repo(), settings.project)
     after = loaded.compile()
@@ -40,9 +80,45 @@ def command(repo: Path | None, physical: bool, exit_code: bool, output: str) -> 
 
         show_physical(after.spec.views, output)
         return 0
+    if cost:
+        _show_cost(after.spec.views, settings, event_logs, entities_by_name(entities), features, output)
+        return 0
     changes = plan_of(loaded, after, settings.registry)
     show_plan(changes, after.notes, output)
     return EXIT_CHANGES if exit_code and not changes.is_empty else 0
+
+
+def _show_cost(
+    views: Sequence[ViewSpec],
+    settings: Settings,
+    event_logs: Sequence[str],
+    entities: dict[str, int],
+    with_features: bool,
+    output: str,
+) -> None:
+    """What the repo's views will cost."""
+    from featurestore.cli.repo.cost.history import SourceHistories
+    from featurestore.cli.repo.cost.show import CostRequest, show_costs
+    from featurestore.clock import SystemClock
+
+    clock = SystemClock()
+    places = event_places(event_logs) or settings.event_logs
+    histories = SourceHistories(places, {view.source.name for view in views}, clock.now_ms())
+    show_costs(views, histories, CostRequest(settings.project, entities, with_features), clock, output)
+
+
+def entities_by_name(texts: Sequence[str]) -> dict[str, int]:
+    """What --entities was given: so many of each name; "" is everything else."""
+    found: dict[str, int] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        digits = number.replace(",", "").replace("_", "")
+        if not digits.isdecimal() or int(digits) < 1:
+            raise click.UsageError(f'--entities "{text}" is not [NAME=]N, N a number of entities')
+        if name in found:
+            raise click.UsageError(f"--entities is given twice for {name or 'everything'}")
+        found[name] = int(digits)
+    return found
 
 
 def show_plan(plan: Plan, notes: Sequence[str], output: str) -> None:
