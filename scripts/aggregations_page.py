@@ -46,8 +46,9 @@ added up. The others state their error; what is "exactly mergeable" gives the sa
 **Can undo** says whether a view with an `undo` condition may have the function.
 
 **Bytes a tile** are measured on a body of 100 tiles over an int64 amount (a currency code for functions of text), for
-tiles of one event and of fifty, without the 5 bytes that every tile has. Functions of one column share what they have
-in common: count, sum, mean and stddev of one column are stored once, so a view costs less than the sum of its rows.
+tiles of one event and of fifty, without the bits that say when each begins. Functions of one column share what they
+have in common: count, sum, mean and stddev of one column are stored once, so a view costs less than the sum of its
+rows.
 A tile with more than max(bound, 1,000) distinct values takes 4,097 bytes for `count_distinct`, `histogram`, `mode` and
 `entropy` of a column; one with too many keys takes one byte for a function by a secondary key.
 

@@ -62,7 +62,7 @@ def lifted(payment: Payment) -> Tile:
     return Tile(payment.paid_at, SINGLE, 1, payment.amount)
 
 
-CARD, LANE, HEAD_ROW_BYTES, BODY_BYTES = "c-17", 14, 18, (75, 99, 91)
+CARD, LANE, HEAD_ROW_BYTES, BODY_BYTES = "c-17", 14, 18, (62, 72, 68)
 
 RECORDS = (
     Payment("p1", monday("12:33:10"), 20),

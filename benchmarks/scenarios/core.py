@@ -55,7 +55,9 @@ def run(run: Run) -> Result:
 
     card = workload.sample(VIEW, 3)[1]
     events = list({event.event_id: event for event in workload.naive_events(VIEW, card)}.values())
-    table = _body_of(compiled, keyed, str(workload.key(VIEW, card)).encode())
+    tiles = _tiles_of(compiled, keyed, str(workload.key(VIEW, card)).encode())
+    raw, copy_s = _timed(lambda: _raw_columns(tiles), run.choose(smoke=5, full=2_000))
+    table, write_s = _timed(lambda: encode_body(tiles), run.choose(smoke=5, full=2_000))
     as_of_ms = max(event.event_time_ms for event in events) + 1
     decoded, decode_s = _timed(lambda: decode_entity(compiled, table, None), run.choose(smoke=5, full=2_000))
     answer, answer_s = _timed(lambda: compiled.answer(decoded, as_of_ms), run.choose(smoke=5, full=2_000))
@@ -81,6 +83,8 @@ def run(run: Run) -> Result:
                 "plain loop",
             ),
             Line("decode_entity, its body", decode_s * 1e6, "us", decode_s / answer_s, "answer"),
+            Line("encode_body, its body", write_s * 1e6, "us", write_s / copy_s, "copy of its columns"),
+            Line("bytes of its body", len(table), "bytes", len(table) / len(raw), "its columns"),
         ),
         answer_hash=digest([answer_text(view, answered), str(counted)]),
         checked=f"{len(view.features)} features of a card equal the loop's; tiles and loop count {counted:,} events",
@@ -106,8 +110,14 @@ def _keyed(view: ViewSpec, workload: Workload) -> KeyedBatch:
     return key_events(decoded.events, view, 16)
 
 
-def _body_of(compiled: CompiledView, keyed: KeyedBatch, key: bytes) -> bytes:
-    """One entity's body, rolled up as of its newest event, retries left out as the writer does."""
+def _raw_columns(tiles: TileTable) -> bytes:
+    """Numbers as they are in memory, and all strings: what a body without a format would be."""
+    columns = (tiles.start_ms, tiles.end_ms, tiles.ints, tiles.floats)
+    return b"".join(one.tobytes() for one in columns) + tiles.blobs.buffer
+
+
+def _tiles_of(compiled: CompiledView, keyed: KeyedBatch, key: bytes) -> TileTable:
+    """One entity's tiles, rolled up as of its newest event, retries left out as the writer does."""
     is_its = np.flatnonzero(keyed.key_index == keyed.keys.index(key))
     assert keyed.event_ids is not None
     _, first = np.unique(keyed.event_ids[is_its].astype(bytes), return_index=True)
@@ -119,7 +129,7 @@ def _body_of(compiled: CompiledView, keyed: KeyedBatch, key: bytes) -> bytes:
     )
     nobody: Int64Array = np.zeros(len(chosen), dtype=np.int64)
     tiles = compiled.roll_up.compact(compiled.layout.lift(rows), nobody, rows.event_time_ms.max(keepdims=True))
-    return encode_body(tiles.table.normalize())
+    return tiles.table.normalize()
 
 
 class _LoopTile:

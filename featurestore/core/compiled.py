@@ -5,13 +5,16 @@ overhead; as one loop it is ten microseconds. A function is compiled for exactly
 is cached beside the source (or in the user's cache directory). It is loaded when it is first called, so that a command
 that computes nothing does not wait for Numba; servers call every loop they need once before they say they are ready.
 
-A cached function does not notice changes of functions it calls in other files: keep each loop in one file.
+A cached function does not notice changes of functions it calls in other files. So one that is given helpers from other
+files is cached under a name that has a digest of theirs.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -28,10 +31,13 @@ TRUTH_MATRIX = "boolean[:, ::1]"
 FLOAT_MATRIX = "float64[:, ::1]"
 
 _OPTIONS: dict[str, Any] = {"error_model": "numpy"}
+_BORROWING: dict[str, Any] = {"_nrt": False}
 _loops: list[_Loop] = []
 
 
-def compiled(result: str, *arguments: str, releases_gil: bool = False) -> Callable[[_Function], _Function]:
+def compiled(
+    result: str, *arguments: str, releases_gil: bool = False, allocates: bool = True
+) -> Callable[[_Function], _Function]:
     """Compile a function for one signature, when it is first called.
 
     Args:
@@ -39,10 +45,13 @@ def compiled(result: str, *arguments: str, releases_gil: bool = False) -> Callab
         arguments: types of its arguments; all arrays C-contiguous. Anything else that it is called with is a TypeError.
         releases_gil: let other threads run meanwhile. For loops of milliseconds; one of microseconds would wait longer
             to get the interpreter back than it took.
+        allocates: False for a loop that makes no arrays but views of those that it is given. Numba then does not count
+            who refers to one, which costs two locked instructions for each array of each call of a helper. Its helpers
+            are `borrowing` ones.
     """
 
     def compile_one(function: _Function) -> _Function:
-        loop = _Loop(function, result, arguments, releases_gil)
+        loop = _Loop(function, result, arguments, {"nogil": releases_gil} | ({} if allocates else _BORROWING))
         _loops.append(loop)
         return cast(_Function, loop)
 
@@ -63,18 +72,23 @@ def load_all() -> int:
 
 
 def inlined(function: _Function) -> _Function:
-    """A helper of loops in the same file, which is compiled into them; it cannot be called from elsewhere."""
-    return cast(_Function, _Helper(function))
+    """A helper of loops, which is compiled into them; nothing else can call it."""
+    return cast(_Function, _Helper(function, {}))
+
+
+def borrowing(function: _Function) -> _Function:
+    """As `inlined`, for loops that do not allocate."""
+    return cast(_Function, _Helper(function, _BORROWING))
 
 
 class _Loop:
     """A function that becomes machine code at its first call."""
 
     def __init__(
-        self, function: Callable[..., Any], result: str, arguments: tuple[str, ...], releases_gil: bool
+        self, function: Callable[..., Any], result: str, arguments: tuple[str, ...], options: dict[str, Any]
     ) -> None:
         functools.update_wrapper(self, function)
-        self._options = {"nogil": releases_gil, **_OPTIONS}
+        self._options = {**options, **_OPTIONS}
         self._function = function
         self._signature = (result, arguments)
         self.code: Callable[..., Any] | None = None
@@ -89,7 +103,11 @@ class _Loop:
         import numba  # takes a third of a second; see the module's docstring
 
         # Two threads may do this at once: Numba lets one compile at a time, and both get equal code.
-        _compile_helpers(self._function)
+        _compile_helpers(self._function.__globals__)
+        files = _helper_files(self._function.__globals__)
+        if files:
+            digest = hashlib.blake2b(b"".join(Path(file).read_bytes() for file in sorted(files)), digest_size=4)
+            self._function.__qualname__ = f"{self._function.__name__}_{digest.hexdigest()}"
         result, arguments = self._signature
         signature = _type_of(result)(*map(_type_of, arguments))
         try:
@@ -103,23 +121,38 @@ class _Loop:
 class _Helper:
     """A function that is compiled together with the loops that call it."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         self.__doc__ = function.__doc__
         self.function = function
+        self.options = {**options, **_OPTIONS}
 
 
-def _compile_helpers(function: Callable[..., Any]) -> None:
-    """Put what Numba can call in place of the helpers in a function's module."""
+def _compile_helpers(namespace: dict[str, Any]) -> None:
+    """Put what Numba can call in place of the helpers in a module, and in the modules that it has them from."""
     import numba
 
-    namespace = function.__globals__
     helpers = {name: value for name, value in namespace.items() if isinstance(value, _Helper)}
-    are_at_home = all(helper.function.__globals__ is namespace for helper in helpers.values())
-    assert are_at_home, f"a cached loop of {function.__module__} would not notice changes of a helper in another file"
+    compiled_helpers = {}
+    for name, helper in helpers.items():
+        home = helper.function.__globals__
+        if home is namespace:
+            compiled_helpers[name] = numba.njit(forceinline=True, **helper.options)(helper.function)
+        else:
+            _compile_helpers(home)
+            compiled_helpers[name] = home[helper.function.__name__]
     # Helpers call each other by name, so that all names must hold what Numba can call before anything is compiled.
-    namespace.update(
-        {name: numba.njit(forceinline=True, **_OPTIONS)(helper.function) for name, helper in helpers.items()}
-    )
+    namespace.update(compiled_helpers)
+
+
+def _helper_files(namespace: dict[str, Any]) -> set[str]:
+    """The other files that the helpers of a module come from, when they have been compiled."""
+    from numba.core.dispatcher import Dispatcher
+
+    files = set()
+    for value in namespace.values():
+        if isinstance(value, Dispatcher) and value.py_func.__globals__ is not namespace:
+            files |= {value.py_func.__code__.co_filename} | _helper_files(value.py_func.__globals__)
+    return files
 
 
 def _type_of(text: str) -> Any:

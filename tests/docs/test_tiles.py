@@ -32,6 +32,8 @@ from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent, naive_value
 from featurestore.testing.writers import open_writer
+from featurestore.wire.codecs.bodies import version5
+from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES
 from featurestore.wire.codecs.body import decode_body
 from featurestore.wire.codecs.head import head_codec
 from featurestore.wire.entity_key import lane_of
@@ -52,6 +54,9 @@ LANES = 16
 HEAD_ROWS_ON_PAGE = 4
 PAYMENTS, FOLLOWED, LATE, REPEATED, LAST = 10, 8, 10, 11, 12
 """How many payments the page begins with; the offset of the one that it follows, and of those that come later."""
+
+FRAME_BYTES = 36
+"""Of a body: header with the moment before which tiles were dropped, and checksum."""
 
 COMMAND_TIMEOUT_S = 120.0
 _MARK = "== typed"
@@ -190,6 +195,8 @@ def test_bodies_and_heads_become_what_pictures_and_page_say(stream: Stream) -> N
     sizes.append(len(stream.stored().body or b""))
     assert BODIES[1] == stream.body()
     assert ["p9", "p10"] == stream.head()
+    header = version5.read_header(stream.generation.compiled.layout, stream.stored().body or b"")
+    assert header.size + CHECKSUM_BYTES == FRAME_BYTES
     stream.receive(PAYMENTS, LAST + 1)
     assert BODIES[1] == stream.body()
     assert ["p9", "p10", "p11", "p12"] == stream.head()
@@ -200,6 +207,7 @@ def test_bodies_and_heads_become_what_pictures_and_page_say(stream: Stream) -> N
     assert stream.stored().head is None
     assert list(tiles_pictures.BODY_BYTES) == sizes
     assert f"the body is {len(BODIES[2])} tiles in {sizes[2]} bytes" in PAGE
+    assert f"Of the {sizes[1]} bytes of these six tiles, {FRAME_BYTES} are header and checksum" in TEXT
 
 
 def test_the_record_of_the_page_becomes_the_row_of_the_page(stream: Stream) -> None:
@@ -338,7 +346,8 @@ def test_a_busy_terminal_is_as_few_tiles_as_the_page_says(store: RedisStore, vie
     stream, seconds = Stream(store, view), 5
     count = timedelta(hours=30) // timedelta(seconds=seconds)
     first = milliseconds(READ_AT) - count * seconds * 1_000
-    events = [NaiveEvent(CARD.encode(), first + n * seconds * 1_000, b"%d" % n, {"amount": 1}) for n in range(count)]
+    times = range(first, milliseconds(READ_AT), seconds * 1_000)
+    events = [NaiveEvent(CARD.encode(), at, b"%d" % n, {"amount": 1 + 31 * n % 97}) for n, at in enumerate(times)]
     for offset in range(0, count, 240):
         stream.writer.write([keyed_batch(view, events[offset : offset + 240], from_offset=offset)])
     stream.writer.write([])

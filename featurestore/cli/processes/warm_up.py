@@ -16,7 +16,7 @@ from featurestore.core.compiled import load_all
 def command() -> None:
     """Compile the calculator's loops on this machine, or load them when that has been done.
 
-    Takes about half a minute once after an installation; for image builds and fresh machines. Without it the first
+    Takes up to a minute once after an installation; for image builds and fresh machines. Without it the first
     process that needs a loop compiles it.
     """
     for room in (featurestore.core, featurestore.wire):

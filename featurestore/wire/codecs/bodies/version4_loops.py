@@ -1,4 +1,4 @@
-"""Compiled loops between tiles and the bytes of a body: integers in the narrowest form that holds each field.
+"""The compiled loop from the bytes of a body of version 4 to tiles: integers in the narrowest form for each field.
 
     code 0 1 2 3    1, 2, 4 or 8 bytes a tile
     code 4          8 bytes, once: all tiles have that value (the count of single events, the high half of small sums)
@@ -6,8 +6,8 @@
 Below 8 bytes the lowest number of a field that does not merge by ADD stands for its identity (the time of no event, the
 minimum of no value), and times count from the start of their tile: both would otherwise take 8 bytes.
 
-Sizes are checked before (`body` knows what a header implies) or here, so that no loop reads outside its bytes.
-Numbers are read and written in place, little-endian and unaligned, as x86-64 and ARM64 can.
+Sizes are checked before (`version4` knows what a header implies) or here, so that no loop reads outside its bytes.
+Numbers are read in place, little-endian and unaligned, as x86-64 and ARM64 can.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.core.compiled import BYTES, FLAGS, FLOAT_MATRIX, INT, INT_MATRIX, INTS, compiled, inlined
+from featurestore.core.compiled import BYTES, FLOAT_MATRIX, INT, INT_MATRIX, INTS, compiled, inlined
 from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.tiles.parts import Array
 
@@ -27,99 +27,10 @@ CONSTANT_BYTES = 8
 
 
 @inlined
-def _code_for(value: int, code: int, reserves_lowest: int) -> Any:
-    """The narrowest width from `code` on that holds a number."""
-    while code < 3:
-        limit = np.int64(1) << (8 * (1 << code) - 1)
-        if -limit + reserves_lowest <= value < limit:
-            break
-        code += 1
-    return code
-
-
-@compiled(INT, INT_MATRIX, INTS, INTS, INT, INTS, FLAGS)
-def measure_ints(
-    ints: Int64Array, identities: Int64Array, is_time: Int64Array, add_count: int, start: Int64Array, codes: Array
-) -> int:
-    """Choose the code of each integer field; returns the bytes that all of them take.
-
-    Args:
-        ints: (fields, N), N >= 1.
-        identities: (fields,).
-        is_time: (fields,) 1 where values are event times.
-        add_count: number of leading fields that merge by ADD.
-        start: (N,) begins of the tiles.
-        codes: (fields,) receives the codes.
-    """
-    count, total = ints.shape[1], 0
-    for field in range(ints.shape[0]):
-        first, code, is_constant = ints[field, 0], 0, True
-        reserves_lowest = 0 if field < add_count else 1
-        for row in range(count):
-            value = ints[field, row]
-            is_constant = is_constant and value == first
-            if reserves_lowest and value == identities[field]:
-                continue
-            code = _code_for(value - start[row] if is_time[field] else value, code, reserves_lowest)
-        size = count << code
-        if is_constant and size > CONSTANT_BYTES:
-            code, size = CONSTANT, CONSTANT_BYTES
-        codes[field] = code
-        total += size
-    return total
-
-
-@inlined
-def _narrow(
-    values: Array, ints: Array, identity: int, is_time: int, reserves_lowest: int, start: Array, field: int, lowest: int
-) -> Any:
-    """One field's values in the width of `values`."""
-    for row in range(len(values)):
-        value = ints[field, row]
-        if reserves_lowest and value == identity:
-            values[row] = lowest
-        else:
-            values[row] = value - start[row] if is_time else value
-    return 0
-
-
-@compiled(INT, INT_MATRIX, INTS, INTS, INT, INTS, FLAGS, FLAGS)
-def write_ints(
-    ints: Int64Array,
-    identities: Int64Array,
-    is_time: Int64Array,
-    add_count: int,
-    start: Int64Array,
-    codes: Array,
-    out: Array,
-) -> int:
-    """Write all integer fields as `measure_ints` chose; `out` has the size that it returned."""
-    count, at = ints.shape[1], 0
-    for field in range(ints.shape[0]):
-        code, identity, relative = codes[field], identities[field], is_time[field]
-        lowest_is_identity = 0 if field < add_count else 1
-        if code == CONSTANT:
-            out[at : at + CONSTANT_BYTES].view(np.int64)[0] = ints[field, 0]
-            at += CONSTANT_BYTES
-            continue
-        block = out[at : at + (count << code)]
-        if code == 0:
-            _narrow(block.view(np.int8), ints, identity, relative, lowest_is_identity, start, field, -(1 << 7))
-        elif code == 1:
-            _narrow(block.view(np.int16), ints, identity, relative, lowest_is_identity, start, field, -(1 << 15))
-        elif code == 2:
-            _narrow(block.view(np.int32), ints, identity, relative, lowest_is_identity, start, field, -(1 << 31))
-        else:
-            _narrow(block.view(np.int64), ints, identity, 0, 0, start, field, 0)
-        at += count << code
-    return at
-
-
-@inlined
 def _widen(
     values: Array, ints: Array, identity: int, is_time: int, reserves_lowest: int, start: Array, field: int, lowest: int
 ) -> Any:
-    """As `_narrow`, back."""
+    """One field's values from the width of `values`."""
     if not reserves_lowest:
         for row in range(len(values)):
             ints[field, row] = values[row]
