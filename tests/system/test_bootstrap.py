@@ -29,6 +29,7 @@ from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead
 from featurestore.online.read.serving_generations import ServingGenerations
 from featurestore.online.redis.store import RedisStore
+from featurestore.online.serving_view import serving_views
 from featurestore.testing.servers import KafkaBroker
 from featurestore.wire.codecs.body import decode_entity
 from tests.dataflows.payments import CONFIG, PROJECT, REPO, Payments, assert_every_value_is_exact, make_payments
@@ -119,6 +120,7 @@ def test_a_bootstrap_beside_a_running_stream_is_killed_twice_and_ends_exact(stan
         ends = {(TOPIC, number): sum(len(one.records[number]) for one in history) for number in range(4)}
         wait_until(lambda: logged(stand.event_log) == ends, "the history is logged")
         wait_until(lambda: streamed(store) == sum(ends.values()), "the history is streamed")
+        wait_until(lambda: "cards" in serving_views(GenerationCatalog(store, PROJECT).all()), "cards are served")
         forget(stand.kafka, ends)
         with sender, PollingReader(store, history) as reader:
             stand.apply("2d")
