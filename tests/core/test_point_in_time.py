@@ -16,9 +16,9 @@ from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Win
 from featurestore.core.view import CompiledView
 from featurestore.testing.answers import answer_values
 from featurestore.testing.batches import keyed_batch
-from featurestore.testing.oracle.naive import NaiveAnswer, NaiveEvent, naive_value
+from featurestore.testing.oracle.naive import INT64_MAX, NaiveAnswer, NaiveEvent, naive_value
 from featurestore.testing.oracle.tolerance import agrees, magnitude
-from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, stream_cases
+from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases
 from tests.core.test_tiles_against_naive import by_start, distinct, fold
 
 Ask = tuple[bytes, int]
@@ -155,3 +155,19 @@ def test_repeats_are_found_among_few_and_among_many_events(horizon_ms: int) -> N
         newest[key] = time_ms
     assert expected == kept.tolist()
     assert 400 < sum(expected)
+
+
+@pytest.mark.parametrize("function", ["stddev_pop", "skew", "kurtosis"])
+def test_neighbours_among_the_largest_integers_are_told_apart(function: str) -> None:
+    """Doubles do not tell them apart; both calculators count from an integer near them."""
+    values = [INT64_MAX - 1, INT64_MAX - 1, INT64_MAX - 1, INT64_MAX, None, INT64_MAX - 3, 5]
+    feature = FeatureSpec("f", function, "amount", Window(DAY_MS, 1), ValueType.FLOAT64)
+    view = ViewSpec("v", (Column("card_id", ValueType.STRING),), SOURCE, (feature,), DAY_MS)
+    events = [
+        NaiveEvent(b"c", ANCHOR_MS + number, b"id-%d" % number, {"amount": value})
+        for number, value in enumerate(values)
+    ]
+    asks = [(b"c", ANCHOR_MS + number) for number in range(1, len(values) + 1)]
+
+    for (_, as_of_ms), [found] in zip(asks, point_in_time(view, events, asks, rows_max=100), strict=True):
+        assert agrees(naive_value(feature, events, as_of_ms), found), as_of_ms

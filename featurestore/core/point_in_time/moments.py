@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from featurestore.core.aggregations.numbers.moments import Moment
-from featurestore.core.aggregations.numbers.sums import sum_part
+from featurestore.core.aggregations.numbers.sums import SAFELY_INT64, sum_part
 from featurestore.core.compiled import FLOAT_MATRIX, FLOATS, INT, INTS, compiled_for_bulk, inlined
 from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.point_in_time.bounds import ChunkWindows
 from featurestore.core.spec import Column
-from featurestore.core.tiles.parts import Storage, ValueCount, join_float
+from featurestore.core.tiles.parts import LOW_BITS, Storage, ValueCount, join_float
 from featurestore.core.tiles.ranges import Ask, Gathered
 from featurestore.core.tiles.tiles import TileLayout, TileTable
 
@@ -58,20 +58,22 @@ class MomentMerges:
             values = self._values(column, table)
             for window, picks in of_windows.items():
                 power = max(power for power, _ in picks)
-                _merge_moments(
-                    table.ints[count.row], values, windows.lows[window], windows.highs[window], power, front, found
-                )
+                spans = windows.lows[window], windows.highs[window]
+                _merge_moments(table.ints[count.row], *values, *spans, power, front, found)
                 for each, slot in picks:
                     out.floats[slot] = found[:, each - 2]
 
-    def _values(self, column: Column, table: TileTable) -> Float64Array:
-        """(N,) values of a column, 0 where it has none."""
+    def _values(self, column: Column, table: TileTable) -> tuple[Float64Array, Int64Array]:
+        """(N,) values of a column as doubles, 0 where it has none; and as integers, which are empty for floats."""
         fields = self._layout.position_of(sum_part(column)).fields
         if fields[0].storage is Storage.FLOAT:
-            return np.asarray(table.floats[fields[0].row], dtype=np.float64)
+            return np.asarray(table.floats[fields[0].row], dtype=np.float64), np.empty(0, dtype=np.int64)
         if len(fields) == 1:
-            return np.asarray(table.ints[fields[0].row], dtype=np.float64)
-        return np.asarray(join_float(table.ints[fields[0].row], table.ints[fields[1].row]))
+            exact = np.asarray(table.ints[fields[0].row])
+            return exact.astype(np.float64), np.ascontiguousarray(exact)
+        high, low = table.ints[fields[0].row], table.ints[fields[1].row]
+        # A row is one event, so its sum is an int64.
+        return np.asarray(join_float(high, low)), np.ascontiguousarray((high << LOW_BITS) + low)
 
 
 @inlined
@@ -101,10 +103,31 @@ def _add(
     return all_number, all_total, max(squares - bias * bias * all_number, 0.0), cubes, fourths
 
 
-@compiled_for_bulk(INT, INTS, FLOATS, INTS, INTS, INT, FLOAT_MATRIX, FLOAT_MATRIX)
+@inlined
+def _rest(count: Int64Array, values: Float64Array, exact: Int64Array, row: int, reference: Any) -> Any:
+    """A row's sum less its count times a number near it: moments do not mind, and doubles hold all its digits."""
+    if len(exact) == 0 or count[row] == 0:
+        return values[row]
+    rest = values[row] - float(reference)
+    # Wrapping arithmetic is exact wherever the result fits.
+    return float(exact[row] - reference) if abs(rest) < SAFELY_INT64 else rest
+
+
+@inlined
+def _reference(count: Int64Array, exact: Int64Array, low: int, high: int) -> Any:
+    """The newest integer of some rows; 0 for floats."""
+    if len(exact):
+        for row in range(high - 1, low - 1, -1):
+            if count[row]:
+                return exact[row]
+    return np.int64(0)
+
+
+@compiled_for_bulk(INT, INTS, FLOATS, INTS, INTS, INTS, INT, FLOAT_MATRIX, FLOAT_MATRIX)
 def _merge_moments(
     count: Int64Array,
     values: Float64Array,
+    exact: Int64Array,
     lows: Int64Array,
     highs: Int64Array,
     power: int,
@@ -114,15 +137,18 @@ def _merge_moments(
     """Found (R, 3) receives the moments; front (N, 5) is room for accumulators of rows up to the split."""
     back = np.zeros((1, 5), dtype=np.float64)
     row_state = np.zeros((1, 5), dtype=np.float64)
-    split, reached = np.int64(0), np.int64(0)
+    split, reached, reference = np.int64(0), np.int64(0), np.int64(0)
     for index in range(len(lows)):
         low, high = lows[index], highs[index]
         if high <= low:
             found[index, :] = 0.0
             continue
         if low >= split:
+            # Rows up to the split and behind it are of one entity, and go by one number until the next split.
+            reference = _reference(count, exact, low, high)
             for row in range(high - 1, low - 1, -1):
-                row_state[0, 0], row_state[0, 1] = float(count[row]), values[row]
+                row_state[0, 0] = float(count[row])
+                row_state[0, 1] = _rest(count, values, exact, row, reference)
                 if row == high - 1:
                     front[row, :] = row_state[0]
                     continue
@@ -133,7 +159,8 @@ def _merge_moments(
             split = reached = high
             back[0, :] = 0.0
         while reached < high:
-            merged = _add(back, 0, float(count[reached]), values[reached], 0.0, 0.0, 0.0, power)
+            rest = _rest(count, values, exact, reached, reference)
+            merged = _add(back, 0, float(count[reached]), rest, 0.0, 0.0, 0.0, power)
             for place in range(5):
                 back[0, place] = merged[place]
             reached += 1
