@@ -104,7 +104,7 @@ def _add(
 
 
 @inlined
-def _rest(count: Int64Array, values: Float64Array, exact: Int64Array, row: int, reference: Any) -> Any:
+def _rest(count: Int64Array, values: Float64Array, exact: Int64Array, row: Any, reference: Any) -> Any:
     """A row's sum less its count times a number near it: moments do not mind, and doubles hold all its digits."""
     if len(exact) == 0 or count[row] == 0:
         return values[row]
