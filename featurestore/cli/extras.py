@@ -39,6 +39,7 @@ EXTRA_OF: Mapping[str, str] = {
     "bootstrap": "stream",
     "rollback": "compute",
     "drop": "compute",
+    "doctor": "compute",
     "serve": "server",
     "lookup": "client",
     "parity": "parity",
