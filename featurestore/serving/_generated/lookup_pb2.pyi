@@ -57,17 +57,43 @@ class EntityColumn(_message.Message):
     integers: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, join_key: _Optional[str] = ..., strings: _Optional[_Iterable[str]] = ..., integers: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class RequestColumn(_message.Message):
+    __slots__ = ("name", "strings", "integers", "doubles", "nulls")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STRINGS_FIELD_NUMBER: _ClassVar[int]
+    INTEGERS_FIELD_NUMBER: _ClassVar[int]
+    DOUBLES_FIELD_NUMBER: _ClassVar[int]
+    NULLS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    strings: _containers.RepeatedScalarFieldContainer[str]
+    integers: _containers.RepeatedScalarFieldContainer[int]
+    doubles: _containers.RepeatedScalarFieldContainer[float]
+    nulls: bytes
+    def __init__(self, name: _Optional[str] = ..., strings: _Optional[_Iterable[str]] = ..., integers: _Optional[_Iterable[int]] = ..., doubles: _Optional[_Iterable[float]] = ..., nulls: _Optional[bytes] = ...) -> None: ...
+
+class RequestEvents(_message.Message):
+    __slots__ = ("source", "columns")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    columns: _containers.RepeatedCompositeFieldContainer[RequestColumn]
+    def __init__(self, source: _Optional[str] = ..., columns: _Optional[_Iterable[_Union[RequestColumn, _Mapping]]] = ...) -> None: ...
+
 class LookupRequest(_message.Message):
-    __slots__ = ("feature_service", "entities", "as_of_ms", "include_metadata")
+    __slots__ = ("feature_service", "entities", "as_of_ms", "include_metadata", "columns", "events")
     FEATURE_SERVICE_FIELD_NUMBER: _ClassVar[int]
     ENTITIES_FIELD_NUMBER: _ClassVar[int]
     AS_OF_MS_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_METADATA_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
     feature_service: str
     entities: _containers.RepeatedCompositeFieldContainer[EntityColumn]
     as_of_ms: _containers.RepeatedScalarFieldContainer[int]
     include_metadata: bool
-    def __init__(self, feature_service: _Optional[str] = ..., entities: _Optional[_Iterable[_Union[EntityColumn, _Mapping]]] = ..., as_of_ms: _Optional[_Iterable[int]] = ..., include_metadata: _Optional[bool] = ...) -> None: ...
+    columns: _containers.RepeatedCompositeFieldContainer[RequestColumn]
+    events: _containers.RepeatedCompositeFieldContainer[RequestEvents]
+    def __init__(self, feature_service: _Optional[str] = ..., entities: _Optional[_Iterable[_Union[EntityColumn, _Mapping]]] = ..., as_of_ms: _Optional[_Iterable[int]] = ..., include_metadata: _Optional[bool] = ..., columns: _Optional[_Iterable[_Union[RequestColumn, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[RequestEvents, _Mapping]]] = ...) -> None: ...
 
 class LookupResponse(_message.Message):
     __slots__ = ("schema_id", "row_count", "doubles", "integers", "strings", "statuses", "as_of_ms", "views", "integer_lists", "double_lists", "string_lists", "integer_maps", "double_maps")
