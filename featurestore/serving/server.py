@@ -62,6 +62,7 @@ class FeatureServer:
         clock: processing time.
         settings: how to listen.
         metrics_port: where Prometheus finds /metrics, 0 for a free port, None for nowhere.
+        metrics_host: at which address; that of the server unless given.
         feature_log: keeps a sample of the answers; started and stopped with the server.
 
     Attributes:
@@ -80,6 +81,7 @@ class FeatureServer:
         settings: ServerSettings,
         *,
         metrics_port: int | None = None,
+        metrics_host: str | None = None,
         feature_log: FeatureLog | None = None,
     ) -> None:
         self._metrics = ServerMetrics()
@@ -87,7 +89,7 @@ class FeatureServer:
         self._stop_metrics: Callable[[], None] = lambda: None
         if metrics_port is not None:
             # Before anything that would have to be stopped again if the port is taken.
-            self.metrics_port, self._stop_metrics = self._metrics.listen(settings.host, metrics_port)
+            self.metrics_port, self._stop_metrics = self._metrics.listen(metrics_host or settings.host, metrics_port)
         try:
             self._catalog = CatalogSource(registry, store)
             lookup = FeatureLookup(clock, count_rows=self._metrics.count_rows, sink=feature_log)

@@ -166,7 +166,9 @@ def _overview() -> Iterator[tuple[str, str]]:
 
 def option_rows(name: str, command: click.Command) -> list[OptionRow]:
     """Its own options, and those of the stream that it becomes; without --help, which all have."""
-    options = [one for one in command.params if isinstance(one, click.Option) and "--help" not in one.opts]
+    options = [
+        one for one in command.params if isinstance(one, click.Option) and not one.hidden and "--help" not in one.opts
+    ]
     known = {one.opts[0].removeprefix("--").replace("-", "_") for one in options}
     more = [_stream_row(one) for one in STREAMS.get(name, ()) if one.name not in known]
     return [_row(one) for one in options] + more

@@ -6,7 +6,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -134,3 +136,99 @@ def test_a_read_time_is_iso_or_milliseconds(moment: str) -> None:
 
     assert MomentType().convert(moment, None, None) == 1_795_341_600_000
     assert DAY_MS == 86_400_000
+
+
+def scrape(port: str) -> dict[str, float]:
+    """The samples of a /metrics page."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Whether something comes true within half a minute."""
+    until_ns = SystemClock().monotonic_ns() + 30 * 10**9
+    while not (is_true := holds()) and SystemClock().monotonic_ns() < until_ns:
+        threading.Event().wait(0.05)
+    return is_true
+
+
+def children(process: "subprocess.Popen[str]") -> set[int]:
+    """Processes that a process has started."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return {int(pid) for pid in found.split()}
+
+
+LOOKUPS = 'featurestore_requests_total{method="Lookup",status="OK"}'
+
+
+def test_several_processes_answer_on_one_port_as_one_server(options: list[str]) -> None:
+    """One line when all are ready, one /metrics that adds them up through a death and a renewal, one end."""
+    with serving(*options, "--processes", "2", "--metrics-port", "0") as (line, process):
+        found = re.fullmatch(
+            r"serving project payments on (127\.0\.0\.1:\d+) with 2 processes, metrics on http://127\.0\.0\.1:(\d+)/metrics\n",
+            line,
+        )
+        assert found, line
+        lookup = ("lookup", "merchant_monitoring", "merchant_id=7", "--address", found[1])
+        first = children(process)
+
+        answers = [run(*lookup).returncode for _ in range(4)]
+        counted = scrape(found[2])
+        os.kill(min(first), signal.SIGKILL)
+        has_another = eventually(lambda: len(children(process) - first) == 1 and len(children(process)) == 2)
+        is_whole = eventually(lambda: scrape(found[2])["featurestore_server_processes"] == 2)
+        second = children(process)
+        answers += [run(*lookup).returncode for _ in range(4)]
+        process.send_signal(signal.SIGHUP)
+        is_renewed = eventually(lambda: len(children(process)) == 2 and not children(process) & second)
+        answers += [run(*lookup).returncode for _ in range(4)]
+        total = scrape(found[2])
+        last = children(process)
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(60)
+
+    assert [0] * 12 == answers
+    assert (2, 2) == (len(first), len(last))
+    assert 4 == counted[LOOKUPS]
+    assert (True, True, True) == (has_another, is_whole, is_renewed)
+    assert 12 == total[LOOKUPS]
+    assert (2, 1) == (total["featurestore_server_processes"], total["featurestore_server_restarts_total"])
+    assert 1 == total["featurestore_online_store_up"]
+    assert 0 == code
+    assert not any(Path(f"/proc/{pid}").exists() for pid in first | second | last)
+
+
+def test_processes_end_when_their_parent_is_killed(options: list[str]) -> None:
+    """Nobody else would ever stop them, and the port would stay taken."""
+    with serving(*options, "--processes", "2") as (_, process):
+        started = children(process)
+        process.kill()
+        process.wait(10)
+
+        assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+
+
+def test_several_processes_of_which_none_can_start_say_why(options: list[str], tmp_path: Path) -> None:
+    """The words of a process are not lost, and nothing is left running."""
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+
+    found = run(
+        "serve", "--port", "0", "--processes", "2", *options, "--tls-cert", str(broken), "--tls-key", str(broken)
+    )
+
+    assert 1 == found.returncode
+    assert "not all of 2 server processes became ready" in found.stderr
+    assert "broken.pem" in found.stderr or "cannot be bound" in found.stderr
+
+
+def test_several_processes_refuse_a_port_that_somebody_else_has(options: list[str]) -> None:
+    """Sharing is for processes that were started together, or that were told to."""
+    with serving(*options) as (line, _):
+        port = line.rstrip().rpartition(":")[2]
+
+        found = run("serve", *options, "--processes", "2", "--port", port)
+
+    assert 1 == found.returncode
+    assert "cannot be bound" in found.stderr

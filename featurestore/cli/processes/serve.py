@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from featurestore.cli.processes.parent import end_with_parent
 from featurestore.cli.settings import FiniteRange, Settings, load_settings, settings_options
 from featurestore.errors import InvalidRequest
 from featurestore.garbage import spare_what_lives
@@ -39,6 +40,10 @@ SWITCH_INTERVAL_S = 0.0005
 GC_THRESHOLDS = (20_000, 20, 20)
 """A request makes hundreds of objects and no cycle to speak of: with Python's own threshold of 700 every second payment
 would wait for a walk that finds nothing."""
+
+TYPED = "featurestore.serve.typed"
+
+PROCESSES_MAX = 64
 
 DEFAULT_QUEUE_MS = 50.0
 QUEUE_MS_MAX = 10_000.0
@@ -73,7 +78,16 @@ class NamedLimit(click.ParamType[tuple[str, int]]):
         return name, int(number)
 
 
-@click.command("serve")
+class ServeCommand(click.Command):
+    """Remembers what was typed, for the processes that it may start."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and remember."""
+        ctx.meta[TYPED] = tuple(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command("serve", cls=ServeCommand)
 @settings_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option(
@@ -88,6 +102,14 @@ class NamedLimit(click.ParamType[tuple[str, int]]):
     type=click.IntRange(0, PORT_MAX),
     help="Serve Prometheus metrics there; 0 takes a free port. Default: nowhere.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1, PROCESSES_MAX),
+    default=1,
+    show_default=True,
+    help="Server processes on the port: one for each core that may be used. Limits are those of each.",
+)
+@click.option("--child", is_flag=True, hidden=True, help="One of several, to end with its standard input.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Requests at work at once. Default: 4, with --io aio 8.")
 @click.option(
     "--io",
@@ -169,6 +191,8 @@ def command(
     host: str,
     port: int,
     metrics_port: int | None,
+    processes: int,
+    child: bool,
     workers: int | None,
     io: str,
     queue_ms: float,
@@ -189,6 +213,8 @@ def command(
 
     New and changed feature services are picked up from the registry without a restart. One line is printed when the
     server is ready. Exit code 1: an error, or requests that did not end in time and were given up.
+
+    With --processes, SIGHUP puts a new process in the place of each, one after the other.
     """
     check_tls(tls_cert, tls_key, tls_client_ca)
     # gRPC takes longest to load; a wrong option should not have to wait for it.
@@ -198,13 +224,13 @@ def command(
     from featurestore.serving.rpc.listening import ServerSettings, Tls
     from featurestore.serving.server import FeatureServer
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Before the server starts: a SIGTERM that comes while it does must end it too, and cleanly.
-    stopping = wish_to_stop()
+    stopping = begin_process(is_child=child)
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
     tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key, tls_client_ca)
     features = open_registry(settings.registry, settings.project)
     features.stamp()  # a registry that is not there must not leave a store behind that was started for nothing
+    if processes > 1:
+        return serve_processes(settings, stopping, processes, (host, port), metrics_port, is_shared=share_port)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     clock = SystemClock()
     with store_to_serve(settings) as store:
@@ -220,15 +246,62 @@ def command(
                 connection_age_s=connection_seconds or None,
             ),
             metrics_port=metrics_port,
+            # Of one process among several only their parent asks.
+            metrics_host="127.0.0.1" if child else host,
             feature_log=feature_log,
         )
+    run_until(stopping, server, store, settings.project, host)
+    return 0
+
+
+def run_until(stopping: threading.Event, server: FeatureServer, store: RedisStore, project: str, host: str) -> None:
+    """Say that the server is ready, and let it serve until somebody wishes its end."""
     spare_what_lives()
     metrics = "" if server.metrics_port is None else f", metrics on http://{host}:{server.metrics_port}/metrics"
-    click.echo(f"serving project {settings.project} on {host}:{server.port}{metrics}")
+    click.echo(f"serving project {project} on {host}:{server.port}{metrics}")
     quiet_collector()
     stopping.wait()
     drain(server, store)
-    return 0
+
+
+def serve_processes(
+    settings: Settings,
+    stopping: threading.Event,
+    count: int,
+    address: tuple[str, int],
+    metrics_port: int | None,
+    *,
+    is_shared: bool,
+) -> int:
+    """Run several server processes as one."""
+    from featurestore.cli.processes.server_processes import ServerProcesses
+
+    (host, port), renewing = address, threading.Event()
+    signal.signal(signal.SIGHUP, lambda _number, _frame: renewing.set())
+
+    def next_wish() -> str:
+        if stopping.wait(1.0):
+            return "stop"
+        if renewing.is_set():
+            renewing.clear()
+            return "renew"
+        return ""
+
+    typed = click.get_current_context().meta[TYPED]
+    stop_metrics: Callable[[], None] = lambda: None  # noqa: E731  # until there are some
+    with store_to_serve(settings):
+        servers = ServerProcesses(typed, count, host, port, is_shared=is_shared)
+        metrics = ""
+        if metrics_port is not None:
+            metrics_port, stop_metrics = servers.listen(host, metrics_port)
+            metrics = f", metrics on http://{host}:{metrics_port}/metrics"
+        servers.start()
+    click.echo(f"serving project {settings.project} on {host}:{servers.port} with {count} processes{metrics}")
+    servers.watch(next_wish)
+    click.echo("draining")
+    has_ended = servers.stop()
+    stop_metrics()
+    return 0 if has_ended else EXIT_UNFINISHED
 
 
 @contextmanager
@@ -252,11 +325,17 @@ def store_to_serve(settings: Settings) -> Iterator[RedisStore]:
         raise
 
 
-def wish_to_stop() -> threading.Event:
-    """Set by SIGTERM and Ctrl-C."""
+def begin_process(*, is_child: bool) -> threading.Event:
+    """Log, and be told to stop: by SIGTERM and Ctrl-C, and in one process of several by the end of their parent.
+
+    Before the server starts: a wish that comes while it does must end it too, and cleanly.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stopping.set())
+    if is_child:
+        end_with_parent(stopping)
     return stopping
 
 
