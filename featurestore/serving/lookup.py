@@ -7,7 +7,7 @@ What an answer looks like is decided by the plan (see `service_plan`), how it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from featurestore.clock import Clock, Deadline
@@ -24,6 +24,7 @@ from featurestore.online.answer.assembly import Answer, AnswerLimits, Assembly, 
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.online.answer.service_plan import ServicePlan
 from featurestore.online.read.reader import EntityBytes, PlainBytes, Reader
+from featurestore.serving.answer_counts import AnswerCounts
 from featurestore.serving.request.limits import (
     ELEMENTS_PER_ANSWER_MAX,
     ENTITY_READS_PER_REQUEST_MAX,
@@ -59,7 +60,7 @@ class FeatureLookup:
 
     Args:
         clock: default read time.
-        count_rows: called with the number of rows of each answer; for metrics.
+        counts: counts what is answered; for metrics.
         sink: sees a sample of the answers.
     """
 
@@ -67,11 +68,11 @@ class FeatureLookup:
         self,
         clock: Clock,
         *,
-        count_rows: Callable[[int], None] = lambda _row_count: None,
+        counts: AnswerCounts | None = None,
         sink: AnswerSink | None = None,
     ) -> None:
         self._clock = clock
-        self._count_rows = count_rows
+        self._counts = AnswerCounts() if counts is None else counts
         self._sink = sink
 
     def answer(
@@ -103,6 +104,7 @@ class FeatureLookup:
             OnlineStoreDown: the store does not answer.
             CorruptData: stored bytes are wrong; the message names the entity key.
         """
+        started_ns = self._clock.monotonic_ns()
         columns = _key_columns(plan.schema, entities)
         row_count = len(columns[0]) if columns else 1
         read_times = _read_times(as_of_ms, row_count, self._clock)
@@ -112,7 +114,7 @@ class FeatureLookup:
         found = yield from _read(reader, reads, deadline, with_checkpoint=with_checkpoint)
         assembly = Assembly(plan, reads, found, read_times, deadline, is_as_of_given=len(as_of_ms) > 0)
         answer = assembly.answer(with_checkpoint=with_checkpoint)
-        self._count_rows(row_count)
+        self._counts.add(plan, answer, self._clock.monotonic_ns() - started_ns)
         if is_wanted and self._sink is not None:
             self._sink.add(plan, columns, answer)
         return answer

@@ -92,7 +92,7 @@ class FeatureServer:
             self.metrics_port, self._stop_metrics = self._metrics.listen(metrics_host or settings.host, metrics_port)
         try:
             self._catalog = CatalogSource(registry, store)
-            lookup = FeatureLookup(clock, count_rows=self._metrics.count_rows, sink=feature_log)
+            lookup = FeatureLookup(clock, counts=self._metrics.answers, sink=feature_log)
             methods = all_methods(PackedService(self._catalog, lookup), FeastService(self._catalog, lookup))
             self._server = start_server(methods, store, clock, self._metrics, settings)
         except BaseException:

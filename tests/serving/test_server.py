@@ -107,7 +107,7 @@ def test_metrics_count_requests_rows_and_latency(metered_server: FeatureServer) 
     assert 'featurestore_requests_total{method="Lookup",status="OK"} 1.0' in metrics
     assert 'featurestore_requests_total{method="Lookup",status="NOT_FOUND"} 1.0' in metrics
     assert 'featurestore_request_latency_seconds_count{method="Lookup"} 2.0' in metrics
-    assert "featurestore_rows_total 2.0" in metrics
+    assert 'featurestore_rows_total{service="merchant_monitoring"} 2.0' in metrics
     assert "featurestore_online_store_up 1.0" in metrics
     assert "featurestore_feature_services 2.0" in metrics
 

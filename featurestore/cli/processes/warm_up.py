@@ -8,6 +8,8 @@ import pkgutil
 import click
 
 import featurestore.core
+import featurestore.online.answer
+import featurestore.serving
 import featurestore.wire
 from featurestore.core.compiled import load_all
 
@@ -19,7 +21,7 @@ def command() -> None:
     Takes up to a minute once after an installation; for image builds and fresh machines. Without it the first
     process that needs a loop compiles it.
     """
-    for room in (featurestore.core, featurestore.wire):
+    for room in (featurestore.core, featurestore.wire, featurestore.online.answer, featurestore.serving):
         for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
             importlib.import_module(module.name)
     click.echo(f"{load_all()} loops are ready")

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from featurestore.errors import InvalidRequest
 from featurestore.online.eviction import StoreMemory
+from featurestore.serving.answer_counts import AGE_BOUNDS_MS, LATENCY_BOUNDS_NS, AnswerCounts
 
 LATENCY_BUCKETS_S = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 """From a lookup that hits everything to one that waited for its deadline."""
 
 _NS_PER_SECOND = 1_000_000_000
+_MS_PER_SECOND = 1_000
 
 
 class ServerMetrics:
-    """What the lookup server counts. One instance a server; instances do not share a registry."""
+    """What the lookup server counts. One instance a server; instances do not share a registry.
+
+    Attributes:
+        registry: prometheus_client's.
+        answers: counts what is answered.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -44,7 +54,8 @@ class ServerMetrics:
         self._waiting = Gauge(
             "featurestore_waiting_requests", "Requests that wait for their turn.", ("size",), registry=self.registry
         )
-        self._rows = Counter("featurestore_rows", "Entity rows answered.", registry=self.registry)
+        self.answers = AnswerCounts()
+        self.registry.register(_Answered(self.answers))
         self._logged_rows = Counter(
             "featurestore_feature_log_rows",
             "Sampled rows, by what became of them: written, or dropped because the queue was full.",
@@ -108,10 +119,6 @@ class ServerMetrics:
         """Show what a function counts whenever somebody looks."""
         self._waiting.labels(size).set_function(count)
 
-    def count_rows(self, row_count: int) -> None:
-        """Count the rows of an answer."""
-        self._rows.inc(row_count)
-
     def count_logged_rows(self, outcome: str, row_count: int) -> None:
         """Count rows of the feature log."""
         self._logged_rows.labels(outcome).inc(row_count)
@@ -159,3 +166,48 @@ class ServerMetrics:
             thread.join()
 
         return int(server.server_port), stop
+
+
+class _Answered(Collector):
+    """What was answered, by feature service and by view, as prometheus_client wants it.
+
+    Args:
+        answers: the counts.
+    """
+
+    def __init__(self, answers: AnswerCounts) -> None:
+        self._answers = answers
+
+    def collect(self) -> Iterator[Metric]:
+        """All of it, as it is now."""
+        rows = CounterMetricFamily("featurestore_rows", "Entity rows answered.", labels=("service",))
+        latency = HistogramMetricFamily(
+            "featurestore_feature_service_latency_seconds",
+            "From the beginning of a lookup's work to its answer, the store's included; not the wait for a turn.",
+            labels=("service",),
+        )
+        for service in self._answers.services():
+            rows.add_metric((service.name,), service.rows)
+            bounds_s = [bound / _NS_PER_SECOND for bound in LATENCY_BOUNDS_NS]
+            sum_s = service.latency_sum_ns / _NS_PER_SECOND
+            latency.add_metric((service.name,), _cumulative(bounds_s, service.latencies), sum_s)
+        values = CounterMetricFamily(
+            "featurestore_view_values", "Values answered, by their status.", labels=("view", "status")
+        )
+        ages = HistogramMetricFamily(
+            "featurestore_view_age_seconds",
+            "Age of the newest event behind the values of an entity row, when they were read.",
+            labels=("view",),
+        )
+        for view in self._answers.views():
+            for status, count in view.values.items():
+                values.add_metric((view.name, status.name), count)
+            bounds_s = [bound / _MS_PER_SECOND for bound in AGE_BOUNDS_MS]
+            ages.add_metric((view.name,), _cumulative(bounds_s, view.ages), view.age_sum_ms / _MS_PER_SECOND)
+        yield from (rows, latency, values, ages)
+
+
+def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Counts of buckets as Prometheus has them: each with all that is below it."""
+    names = [*map(str, bounds), "+Inf"]
+    return list(zip(names, itertools.accumulate(counts), strict=True))
