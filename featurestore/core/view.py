@@ -80,6 +80,8 @@ class CompiledView:
         roll_up: when tiles may widen.
         windows: distinct windows, those of series one by one, (W,); the presence window is last.
         event_columns: what it stores and lifts of an event, ascending by name.
+        edges: of the windows.
+        sessions: those of the windows that are sessions.
         lowered: all its features, for a `Lowering`.
     """
 
@@ -104,8 +106,8 @@ class CompiledView:
         )
         # The presence window may equal one that a feature has; features then use the first of the two.
         window_index = {window: index for index, window in reversed(tuple(enumerate(self.windows)))}
-        self._edges = WindowEdges(self.windows)
-        self._sessions = Sessions(self.layout, self.windows)
+        self.edges = WindowEdges(self.windows)
+        self.sessions = Sessions(self.layout, self.windows)
         self.lowered = LoweredView.of(
             self.layout,
             len(self.windows),
@@ -158,14 +160,14 @@ class CompiledView:
         start_ms = table.start_ms
         if not len(start_ms):
             return None
-        shift_ms, grid_ms = self._edges.shift_ms(as_of_ms), self._edges.grid_ms
+        shift_ms, grid_ms = self.edges.shift_ms(as_of_ms), self.edges.grid_ms
         bounds = np.empty(len(shift_ms), dtype=np.int64)
         find_bounds(start_ms, as_of_ms, shift_ms, grid_ms, bounds)
         # A read within the lookback of the newest tile cannot cut a rolled-up one (see core.roll_up.RollUp).
-        if as_of_ms < int(start_ms[-1]) - self.spec.lookback_ms or not self._edges.are_on_grid(as_of_ms):
+        if as_of_ms < int(start_ms[-1]) - self.spec.lookback_ms or not self.edges.are_on_grid(as_of_ms):
             edges = as_of_ms - shift_ms
             self._refuse_cut_tiles(table, bounds, edges - edges % grid_ms, as_of_ms)
-        self._sessions.narrow(table, as_of_ms, bounds)
+        self.sessions.narrow(table, as_of_ms, bounds)
         end = int(bounds[-1])
         if end <= bounds[len(self.windows) - 1]:
             return None
@@ -177,7 +179,7 @@ class CompiledView:
         reached = np.maximum.accumulate(table.end_ms)
         cut = (at > 0) & (reached[at - 1] > edges)
         dropped = (edges < table.dropped_before_ms) & (edges > BEGINNING_MS)
-        if cut.any() or dropped.any() or self._sessions.is_any_blurred(table, at):
+        if cut.any() or dropped.any() or self.sessions.is_any_blurred(table, at):
             raise AsOfTooOld(
                 f"as_of {as_of_ms} is older than the tiles of this entity can tell apart",
                 detail=f'feature view "{self.spec.name}" keeps reads exact down to {self.spec.lookback_ms} ms '

@@ -91,6 +91,7 @@ class Lowering:
 
     Attributes:
         asks: for each view, what is merged into which slots; history merges all its rows at once and in its own way.
+        merges: for each view, what `gather` runs.
     """
 
     def __init__(self, views: Sequence[LoweredView]) -> None:
@@ -124,7 +125,7 @@ class Lowering:
         given = iter(slots)
         asks = [list(_asks(view.features, given)) for view in views]
         self.asks: tuple[Sequence[Ask], ...] = tuple(asks)
-        self._merges = [range_merges(view.layout, mine) for view, mine in zip(views, asks, strict=True)]
+        self.merges = [range_merges(view.layout, mine) for view, mine in zip(views, asks, strict=True)]
         self._nothing = [self._over_nothing(view, mine) for view, mine in zip(views, asks, strict=True)]
 
     def gathered(self, row_count: int) -> Gathered:
@@ -146,7 +147,7 @@ class Lowering:
             out: what `gathered` made.
             row: which of its rows.
         """
-        for merge in self._merges[view]:
+        for merge in self.merges[view]:
             merge(table, bounds, out, row)
 
     def gather_nothing(self, view: int, out: Gathered, row: int) -> None:

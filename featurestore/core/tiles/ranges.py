@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from featurestore.core.compiled import FLOAT_MATRIX, FLOATS, INT, INT_MATRIX, INTS, compiled
+from featurestore.core.compiled import FLOAT_MATRIX, FLOATS, INT, INT_MATRIX, INTS, borrowing, compiled
 from featurestore.core.events import BlobRow, Float64Array, Int64Array, ObjectArray
 from featurestore.core.tiles.parts import Merge, Storage
 from featurestore.core.tiles.tiles import PartPosition
@@ -78,6 +78,10 @@ class BlockRanges:
 
     Integer sums come from one running sum and a subtraction, which is exact in wrapping arithmetic. Floats, minima and
     maxima are never subtracted: just the rows of each range are merged.
+
+    Attributes:
+        int_picks, float_picks: what `merge_int_blocks` and `merge_float_blocks` are asked for.
+        int_identities, float_identities: of the layout's fields.
     """
 
     def __init__(self, layout: TileLayout, asks: Sequence[Ask]) -> None:
@@ -86,20 +90,21 @@ class BlockRanges:
             read = [pair for pair in zip(ask.part.part.fields, ask.part.fields, strict=True) if pair[0].is_read]
             for (field, at), slot in zip(read, ask.slots, strict=True):
                 picks[at.storage].append((at.row, _KERNEL_CODES[field.merge], ask.window, slot))
-        self._int_picks, self._float_picks = (
+        self.int_picks, self.float_picks = (
             # Ascending by field, so that one running sum serves all windows of a field.
             np.array(sorted(picks[storage]), dtype=np.int64).reshape(-1, 4)
             for storage in (Storage.INT, Storage.FLOAT)
         )
-        self._int_identities = layout.int_identities
-        self._float_identities = np.array([field.identity for field in layout.float_fields], dtype=np.float64)
+        self.int_identities = layout.int_identities
+        self.float_identities = np.array([field.identity for field in layout.float_fields], dtype=np.float64)
 
     def __call__(self, table: TileTable, bounds: Int64Array, out: Gathered, row: int) -> None:
         """Merge."""
-        if len(self._int_picks):
-            _merge_ints(table.ints, bounds, self._int_picks, self._int_identities, out.ints, row)
-        if len(self._float_picks):
-            _merge_floats(table.floats, bounds, self._float_picks, self._float_identities, out.floats, row)
+        if len(self.int_picks):
+            running = np.empty(table.count + 1, dtype=np.int64)
+            _merge_ints(table.ints, bounds, self.int_picks, self.int_identities, running, out.ints, row)
+        if len(self.float_picks):
+            _merge_floats(table.floats, bounds, self.float_picks, self.float_identities, out.floats, row)
 
 
 class OneByOne:
@@ -139,10 +144,10 @@ _ADD, _MIN, _MAX = 0, 1, 2
 _KERNEL_CODES = {Merge.ADD: _ADD, Merge.MIN: _MIN, Merge.MAX: _MAX}
 
 
-@compiled(INT, INTS, INT, INTS, INTS, INTS)
-def find_bounds(
+@borrowing
+def locate_windows(
     start_ms: Int64Array, as_of_ms: int, shift_ms: Int64Array, grid_ms: Int64Array, bounds: Int64Array
-) -> int:
+) -> Any:
     """Rows at which windows begin and end: the first tile at or after each edge.
 
     Args:
@@ -166,13 +171,37 @@ def find_bounds(
     return 0
 
 
-@compiled(INT, INT_MATRIX, INTS, INT_MATRIX, INTS, INT_MATRIX, INT)
-def _merge_ints(
-    ints: Int64Array, bounds: Int64Array, picks: Int64Array, identities: Int64Array, out: Int64Array, out_row: int
+@compiled(INT, INTS, INT, INTS, INTS, INTS, allocates=False)
+def find_bounds(
+    start_ms: Int64Array, as_of_ms: int, shift_ms: Int64Array, grid_ms: Int64Array, bounds: Int64Array
 ) -> int:
-    """Picks (K, 4): field, merge, window, slot; ascending by field."""
+    """See `locate_windows`."""
+    locate_windows(start_ms, as_of_ms, shift_ms, grid_ms, bounds)
+    return 0
+
+
+@borrowing
+def merge_int_blocks(
+    ints: Int64Array,
+    bounds: Int64Array,
+    picks: Int64Array,
+    identities: Int64Array,
+    running: Int64Array,
+    out: Int64Array,
+    out_row: int,
+) -> Any:
+    """Merge ranges of integer fields.
+
+    Args:
+        ints: (fields, N).
+        bounds: (2W,).
+        picks: (K, 4) field, merge, window, slot; ascending by field.
+        identities: (fields,).
+        running: room for N + 1 numbers.
+        out: (slots, R) receives the merged fields.
+        out_row: in which column.
+    """
     count, width = ints.shape[1], len(bounds) // 2
-    running = np.empty(count + 1, dtype=np.int64)
     summed = -1
     for index in range(len(picks)):
         field, merge, window, slot = picks[index, 0], picks[index, 1], picks[index, 2], picks[index, 3]
@@ -195,16 +224,31 @@ def _merge_ints(
     return 0
 
 
-@compiled(INT, FLOAT_MATRIX, INTS, INT_MATRIX, FLOATS, FLOAT_MATRIX, INT)
-def _merge_floats(
+@compiled(INT, INT_MATRIX, INTS, INT_MATRIX, INTS, INTS, INT_MATRIX, INT, allocates=False)
+def _merge_ints(
+    ints: Int64Array,
+    bounds: Int64Array,
+    picks: Int64Array,
+    identities: Int64Array,
+    running: Int64Array,
+    out: Int64Array,
+    out_row: int,
+) -> int:
+    """See `merge_int_blocks`."""
+    merge_int_blocks(ints, bounds, picks, identities, running, out, out_row)
+    return 0
+
+
+@borrowing
+def merge_float_blocks(
     floats: Float64Array,
     bounds: Int64Array,
     picks: Int64Array,
     identities: Float64Array,
     out: Float64Array,
     out_row: int,
-) -> int:
-    """As `_merge_ints`, but sums are added up row by row."""
+) -> Any:
+    """As `merge_int_blocks`, but sums are added up row by row."""
     width = len(bounds) // 2
     for index in range(len(picks)):
         field, merge, window, slot = picks[index, 0], picks[index, 1], picks[index, 2], picks[index, 3]
@@ -219,4 +263,18 @@ def _merge_floats(
                 if np.isnan(one):
                     break
         out[slot, out_row] = value
+    return 0
+
+
+@compiled(INT, FLOAT_MATRIX, INTS, INT_MATRIX, FLOATS, FLOAT_MATRIX, INT, allocates=False)
+def _merge_floats(
+    floats: Float64Array,
+    bounds: Int64Array,
+    picks: Int64Array,
+    identities: Float64Array,
+    out: Float64Array,
+    out_row: int,
+) -> int:
+    """See `merge_float_blocks`."""
+    merge_float_blocks(floats, bounds, picks, identities, out, out_row)
     return 0

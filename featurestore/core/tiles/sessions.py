@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from featurestore.core.compiled import INT, INT_MATRIX, INTS, compiled
+from featurestore.core.compiled import INT, INT_MATRIX, INTS, borrowing, compiled
 from featurestore.core.events import Int64Array
 from featurestore.core.spec import Window
 from featurestore.core.tiles.parts import Field, Lift, Merge, PartBase, Storage
@@ -53,12 +54,16 @@ class Sessions:
     Args:
         layout: of the view's tiles; has an EventSpan where there are sessions.
         windows: all windows of the view, as their bounds are numbered.
+
+    Attributes:
+        picks: (S, 3) window, hop, gap of each session.
+        first, last: the fields of the EventSpan.
     """
 
     def __init__(self, layout: TileLayout, windows: Sequence[Window]) -> None:
         picks = [(index, window.hop_ms, window.gap_ms) for index, window in enumerate(windows) if window.gap_ms]
-        self._picks = np.array(picks, dtype=np.int64).reshape(-1, 3)
-        self._first, self._last = (at.row for at in layout.position_of(EventSpan()).fields) if picks else (0, 0)
+        self.picks = np.array(picks, dtype=np.int64).reshape(-1, 3)
+        self.first, self.last = (at.row for at in layout.position_of(EventSpan()).fields) if picks else (0, 0)
 
     def narrow(self, table: TileTable, as_of_ms: int, bounds: Int64Array) -> None:
         """Move the first row of each session window from the oldest that it may have to where the session begins.
@@ -68,20 +73,20 @@ class Sessions:
             as_of_ms: read time.
             bounds: (2W,) first row of each window, then the end of each; changed in place.
         """
-        if len(self._picks):
-            _narrow(table.start_ms, table.ints, self._first, self._last, as_of_ms, self._picks, bounds)
+        if len(self.picks):
+            _narrow(table.start_ms, table.ints, self.first, self.last, as_of_ms, self.picks, bounds)
 
     def is_any_blurred(self, table: TileTable, bounds: Int64Array) -> bool:
         """Whether a tile that a session window holds (before it is narrowed) is wide enough to hide a gap."""
         widths, count = table.end_ms - table.start_ms, len(bounds) // 2
         return any(
             (widths[bounds[window] : bounds[count + window]] > hop_ms).any()
-            for window, hop_ms, _ in self._picks.tolist()
+            for window, hop_ms, _ in self.picks.tolist()
         )
 
 
-@compiled(INT, INTS, INT_MATRIX, INT, INT, INT, INT_MATRIX, INTS)
-def _narrow(
+@borrowing
+def narrow_sessions(
     start_ms: Int64Array,
     ints: Int64Array,
     first: int,
@@ -89,8 +94,18 @@ def _narrow(
     as_of_ms: int,
     picks: Int64Array,
     bounds: Int64Array,
-) -> int:
-    """Picks (S, 3): window, hop, gap."""
+) -> Any:
+    """See `Sessions.narrow`.
+
+    Args:
+        start_ms: (N,) ascending.
+        ints: (fields, N).
+        first: which field is the first event time.
+        last: which field is the last one.
+        as_of_ms: read time.
+        picks: (S, 3) window, hop, gap.
+        bounds: (2W,) changed.
+    """
     count = len(bounds) // 2
     for index in range(len(picks)):
         window, hop, gap = picks[index, 0], picks[index, 1], picks[index, 2]
@@ -109,4 +124,19 @@ def _narrow(
             oldest = hop_first
             begin = row
         bounds[window] = begin
+    return 0
+
+
+@compiled(INT, INTS, INT_MATRIX, INT, INT, INT, INT_MATRIX, INTS, allocates=False)
+def _narrow(
+    start_ms: Int64Array,
+    ints: Int64Array,
+    first: int,
+    last: int,
+    as_of_ms: int,
+    picks: Int64Array,
+    bounds: Int64Array,
+) -> int:
+    """See `narrow_sessions`."""
+    narrow_sessions(start_ms, ints, first, last, as_of_ms, picks, bounds)
     return 0

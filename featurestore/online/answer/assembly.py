@@ -21,6 +21,7 @@ from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.lowering.lowering import LoweredFeatures
 from featurestore.core.tiles.ranges import Gathered
 from featurestore.errors import AsOfTooOld, CorruptData, CorruptTile, InvariantBroken, LimitExceeded
+from featurestore.online.answer.entity_loop import NOTHING, UNKNOWN
 from featurestore.online.answer.scatter import give_statuses, place_numbers
 from featurestore.online.answer.schema import Cell, FeatureStatus, Matrix
 from featurestore.online.answer.service_plan import PlainPart, ServicePlan, StreamPart
@@ -274,7 +275,7 @@ class Assembly:
 
     def _gather(self, at: int, part: StreamPart, rows: Sequence[int], span: slice, merged: Gathered) -> None:
         """Merge one part's windows for some rows; rows that share entity key and read time share the work."""
-        lowering, selection, first = self._plan.lowering, part.selection, span.start
+        lowering, loop, first = self._plan.lowering, self._plan.loops[at], span.start
         known: dict[tuple[int, int], int] = {}
         for row, read in enumerate(rows[span], start=first):
             as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
@@ -288,18 +289,36 @@ class Assembly:
             self._give_up_when_late()
             found = self._found[read]
             assert isinstance(found, EntityBytes)
-            try:
-                table = selection.decode(found.body, found.head)
-                reach = selection.reach(table, as_of_ms)
-            except (AsOfTooOld, CorruptData) as error:
-                raise self._named(error, read) from error
-            if reach is None:
+            newest_ms = UNKNOWN
+            if loop is not None:
+                newest_ms = loop.gather(found.body, found.head, as_of_ms, merged, row - first)
+            if newest_ms == UNKNOWN:
+                newest_ms = self._gather_step_by_step(at, read, as_of_ms, merged, row - first)
+            if newest_ms == NOTHING:
                 lowering.gather_nothing(at, merged, row - first)
                 continue
-            lowering.gather(at, table, reach.bounds, merged, row - first)
             for view, _ in part.views:
                 self._view_status[view, row] = FeatureStatus.PRESENT
-                self._event_time_ms[view, row] = reach.newest_event_time_ms
+                self._event_time_ms[view, row] = newest_ms
+
+    def _gather_step_by_step(self, at: int, read: int, as_of_ms: int, merged: Gathered, row: int) -> int:
+        """As `EntityLoop.gather`, whatever the part and the bytes are.
+
+        Raises:
+            AsOfTooOld: see `Selection.reach`; names the entity key.
+            CorruptData: see `Selection.decode`, likewise.
+        """
+        found, selection = self._found[read], self._plan.stream_parts[at].selection
+        assert isinstance(found, EntityBytes)
+        try:
+            table = selection.decode(found.body, found.head)
+            reach = selection.reach(table, as_of_ms)
+        except (AsOfTooOld, CorruptData) as error:
+            raise self._named(error, read) from error
+        if reach is None:
+            return NOTHING
+        self._plan.lowering.gather(at, table, reach.bounds, merged, row)
+        return reach.newest_event_time_ms
 
     def _tell_views_apart(self, span: slice, lowered: LoweredFeatures) -> None:
         """Of views that are stored together, an entity's events may be those of some only."""

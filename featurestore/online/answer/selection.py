@@ -45,6 +45,8 @@ class Selection:
         asked: the features, view by view.
 
     Attributes:
+        compiled: the parts and windows that are asked, as a view of their own.
+        codec: reads entities of just those parts.
         lowered: the features that are asked, in the given order, then those that `presences` counts on to.
         presences: for each view, the index among the lowered features of its newest event's time, null where the
             view has no event of the entity; None where any event of what is stored is one of the view.
@@ -77,9 +79,9 @@ class Selection:
         outputs += [number_of(feature) for feature in distinct]
         self.presences = tuple(None if one is None else at_end[one] for one in presences)
         features = tuple(replace(feature, name=str(number)) for feature, number in numbers.items())
-        self._compiled = CompiledView(replace(stored.spec, features=features, derived=(), members=()))
-        self._codec = EntityCodec(stored, self._compiled.layout)
-        whole = self._compiled.lowered
+        self.compiled = CompiledView(replace(stored.spec, features=features, derived=(), members=()))
+        self.codec = EntityCodec(stored, self.compiled.layout)
+        whole = self.compiled.lowered
         places = {f"derived {index}": len(features) + index for index in range(len(derived))}
         self.lowered = LoweredView(
             whole.layout,
@@ -91,7 +93,7 @@ class Selection:
 
     def prepare(self) -> None:
         """Load whatever reading takes, before a payment waits for it."""
-        self._codec.prepare()
+        self.codec.prepare()
 
     def decode(self, body: bytes | None, head: bytes | None) -> TileTable:
         """The tiles of an entity, of just the parts that are asked for.
@@ -99,7 +101,7 @@ class Selection:
         Raises:
             CorruptTile: see `wire.codecs.body.EntityCodec`.
         """
-        return self._codec.decode(body, head)
+        return self.codec.decode(body, head)
 
     def reach(self, table: TileTable, as_of_ms: int) -> Reach | None:
         """Where the windows are; None when nothing that is stored is within its retention.
@@ -107,7 +109,7 @@ class Selection:
         Raises:
             AsOfTooOld: the tiles cannot tell a window's edge.
         """
-        return self._compiled.reach(table, as_of_ms)
+        return self.compiled.reach(table, as_of_ms)
 
     def answer(self, table: TileTable, as_of_ms: int) -> ViewAnswer:
         """Everything that is asked, of one entity at one read time; `found` and the newest event are the first view's.

@@ -29,6 +29,7 @@ from featurestore.core.spec import (
     ViewSpec,
 )
 from featurestore.core.view import CompiledView
+from featurestore.online.answer.entity_loop import EntityLoop
 from featurestore.online.answer.scatter import DOUBLE, INTEGER, OTHER, PLACE_COLUMNS
 from featurestore.online.answer.schema import (
     COLLECTION_MATRICES,
@@ -94,6 +95,7 @@ class ServicePlan:
         stream_parts, plain_parts: the views that are read.
         lowering: answers the features that the stream parts have, in the order of the parts, each followed by the
             newest events of its views.
+        loops: for each stream part, what gathers it in one call; None where Python has to merge some of it.
         places: (K, PLACE_COLUMNS) where features of the lowering go; see `scatter.place_numbers`.
         strings: (feature of the lowering, row of the strings matrix) pairs.
         collections: (feature of the lowering, matrix, row of that matrix) of each list and map.
@@ -108,6 +110,7 @@ class ServicePlan:
     stream_parts: tuple[StreamPart, ...]
     plain_parts: tuple[PlainPart, ...]
     lowering: Lowering
+    loops: tuple[EntityLoop | None, ...]
     places: Int64Array
     strings: tuple[tuple[int, int], ...]
     collections: tuple[tuple[int, Matrix, int], ...]
@@ -155,6 +158,7 @@ def make_service_plan(
     schema = make_schema(
         service, join_keys, slots, tuple(ServedView(name, view.hash) for name, view in zip(names, views, strict=True))
     )
+    lowering = Lowering(lowered)
     answered = {*(at for _, at in streamed), *(at for part in plain_parts for _, _, at in part.targets)}
     placed = [(of, slots[at]) for of, at in streamed]
     return ServicePlan(
@@ -162,7 +166,8 @@ def make_service_plan(
         references=tuple(references),
         stream_parts=tuple(stream_parts),
         plain_parts=tuple(plain_parts),
-        lowering=Lowering(lowered),
+        lowering=lowering,
+        loops=tuple(map(EntityLoop.of, (part.selection for part in stream_parts), lowering.merges)),
         places=_places(streamed, slots),
         strings=tuple((of, slot.slot) for of, slot in placed if slot.matrix is Matrix.STRINGS),
         collections=tuple((of, slot.matrix, slot.slot) for of, slot in placed if slot.matrix in COLLECTION_MATRICES),

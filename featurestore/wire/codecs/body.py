@@ -19,15 +19,15 @@ from typing import NamedTuple
 
 import xxhash
 
-from featurestore.core.events import BlobRow
+from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.tiles.parts import EventRows, Merge, Storage
 from featurestore.core.tiles.ranges import find_bounds
 from featurestore.core.tiles.tiles import NOTHING_DROPPED_MS, Blobs, TileLayout, TileTable
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, TileLost, UnknownTileVersion
 from featurestore.wire.codecs.bodies import version4, version5
-from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES, Columns, Rows
-from featurestore.wire.codecs.head import head_codec
+from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES, WIDTHS_MS, Columns, Rows
+from featurestore.wire.codecs.head import Lifting, head_codec
 from featurestore.wire.codecs.head_kernels import BESIDE_BODY
 
 MAGIC = 0xFB
@@ -92,6 +92,12 @@ class EntityCodec:
         version4.prepare(self._stored, self._rows, Columns.of(self._wanted, 0))
         version5.prepare(self._stored, self._rows, Columns.of(self._wanted, 1))
         find_bounds(table.start_ms, 0, table.start_ms, table.start_ms, table.start_ms)
+
+    def facts(self) -> tuple[tuple[Int64Array, ...], Int64Array, Lifting]:
+        """For `take_tiles` fields, rows, identities and widths; for `lift_head` shape and lifting."""
+        facts = version5.facts_of(self._stored)
+        body = (facts.fields, self._rows.columns, facts.identities, WIDTHS_MS)
+        return body, self._head_codec.shape, self._lifting
 
     def decode(self, body: bytes | None, head: bytes | None) -> TileTable:
         """All tiles of an entity, ascending by start: what `CompiledView.answer` takes.

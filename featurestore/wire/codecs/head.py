@@ -73,6 +73,7 @@ class HeadCodec:
 
     Attributes:
         row_bytes_min: size of a row whose strings are empty.
+        shape: the columns as `lift_head` knows them.
     """
 
     def __init__(self, view: CompiledView) -> None:
@@ -89,7 +90,7 @@ class HeadCodec:
         self._lengths_at = self._nulls_at + (len(self._all) + 7) // 8
         self.row_bytes_min = self._lengths_at + 2 * self._string_count
         self._lengths = struct.Struct(f"<{self._string_count}H")
-        self._shape = np.array(
+        self.shape = np.array(
             [
                 len(self._wide),
                 len(self._flags),
@@ -193,7 +194,7 @@ class HeadCodec:
         """
         is_ascending: int = fill_head(
             np.frombuffer(head, np.uint8),
-            self._shape,
+            self.shape,
             *lifting,
             first,
             blob_shift,
@@ -203,6 +204,7 @@ class HeadCodec:
             table.floats,
             table.blobs.begins,
             table.blobs.ends,
+            np.empty(self._string_count + 2, dtype=np.int64),
         )
         return bool(is_ascending)
 

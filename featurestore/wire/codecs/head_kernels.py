@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.core.compiled import BYTES, FLAGS, FLOAT_MATRIX, FLOATS, INT, INT_MATRIX, INTS, compiled, inlined
+from featurestore.core.compiled import BYTES, FLAGS, FLOAT_MATRIX, FLOATS, INT, INT_MATRIX, INTS, borrowing, compiled
 from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.tiles.parts import LOW_BITS, Array, Lift
 
@@ -55,7 +55,7 @@ _ONE, _VALID, _VALUE, _HIGH, _LOW, _TIME, _NOTHING, _EVENT_ID = (
 )
 
 
-@inlined
+@borrowing
 def _signed(data: Array, at: int, size: int) -> Any:
     """A little-endian integer of 1, 2, 4 or 8 bytes."""
     value = np.int64(0)
@@ -65,7 +65,7 @@ def _signed(data: Array, at: int, size: int) -> Any:
     return (value << shift) >> shift
 
 
-@inlined
+@borrowing
 def _unsigned(data: Array, at: int, size: int) -> Any:
     """Likewise, never negative."""
     value = np.int64(0)
@@ -74,7 +74,7 @@ def _unsigned(data: Array, at: int, size: int) -> Any:
     return value
 
 
-@inlined
+@borrowing
 def _lifted(head: Array, at: int, lift: int, column: int, wide: int, flags_at: int) -> Any:
     """What the event at an offset is worth in an integer field, or the bits of a float."""
     if lift in (_ONE, _VALID) or column < 0:
@@ -99,8 +99,8 @@ def check_rows(data: Array, begins: Int64Array, ends: Int64Array, checks: NDArra
     return 0
 
 
-@compiled(INT, BYTES, INT, INT, INT)
-def check_head(head: Array, row_bytes_min: int, lengths_at: int, string_count: int) -> int:
+@borrowing
+def walk_head(head: Array, row_bytes_min: int, lengths_at: int, string_count: int) -> Any:
     """Twice the number of events in a head, plus 1 if it began beside a body; TORN or WRONG_CHECK."""
     at, rows, beside_body = 0, 0, 0
     while at + row_bytes_min <= len(head):
@@ -121,23 +121,15 @@ def check_head(head: Array, row_bytes_min: int, lengths_at: int, string_count: i
     return 2 * rows + beside_body if at == len(head) else TORN
 
 
-@compiled(
-    INT,
-    BYTES,
-    INTS,
-    INT_MATRIX,
-    INTS,
-    FLOATS,
-    INT,
-    INT,
-    INTS,
-    INTS,
-    INT_MATRIX,
-    FLOAT_MATRIX,
-    INT_MATRIX,
-    INT_MATRIX,
-)
-def fill_head(
+@compiled(INT, BYTES, INT, INT, INT, allocates=False)
+def check_head(head: Array, row_bytes_min: int, lengths_at: int, string_count: int) -> int:
+    """See `walk_head`."""
+    found: int = walk_head(head, row_bytes_min, lengths_at, string_count)
+    return found
+
+
+@borrowing
+def lift_head(
     head: Array,
     shape: Int64Array,
     program: Int64Array,
@@ -151,7 +143,8 @@ def fill_head(
     floats: Float64Array,
     begins: Int64Array,
     ends: Int64Array,
-) -> int:
+    room: Int64Array,
+) -> Any:
     """Lift the events of a head, whole rows, into the tiles from row `first` on.
 
     shape        8-byte columns, flags, texts, whether ids are stored, offsets of flags, nulls and lengths, bytes of a
@@ -160,13 +153,13 @@ def fill_head(
     blob_shift   where the head begins in the buffer of strings
     identities   of the integer and of the float fields
     receive      start, end (N,), ints, floats, begins, ends (fields, N)
+    room         for a number more than there are strings, and one more
     returns      1 when all rows are ascending by start
     """
     wide, flags, texts, has_ids = shape[0], shape[1], shape[2], shape[3]
     flags_at, nulls_at, lengths_at, size, undo = shape[4], shape[5], shape[6], shape[7], shape[8]
-    bits = np.empty(1, dtype=np.int64)
+    bits, strings = room[:1], room[1:]
     as_float = bits.view(np.float64)
-    strings = np.empty(texts + has_ids + 1, dtype=np.int64)
     at, row, is_ascending = 0, first, 1
     while at < len(head):
         time = _signed(head, at + 1, 8)
@@ -206,4 +199,58 @@ def fill_head(
                 floats[field, row] = sign * number if adds else number
         at = strings[texts + has_ids]
         row += 1
+    return is_ascending
+
+
+@compiled(
+    INT,
+    BYTES,
+    INTS,
+    INT_MATRIX,
+    INTS,
+    FLOATS,
+    INT,
+    INT,
+    INTS,
+    INTS,
+    INT_MATRIX,
+    FLOAT_MATRIX,
+    INT_MATRIX,
+    INT_MATRIX,
+    INTS,
+    allocates=False,
+)
+def fill_head(
+    head: Array,
+    shape: Int64Array,
+    program: Int64Array,
+    int_identities: Int64Array,
+    float_identities: Float64Array,
+    first: int,
+    blob_shift: int,
+    start: Int64Array,
+    end: Int64Array,
+    ints: Int64Array,
+    floats: Float64Array,
+    begins: Int64Array,
+    ends: Int64Array,
+    room: Int64Array,
+) -> int:
+    """See `lift_head`."""
+    is_ascending: int = lift_head(
+        head,
+        shape,
+        program,
+        int_identities,
+        float_identities,
+        first,
+        blob_shift,
+        start,
+        end,
+        ints,
+        floats,
+        begins,
+        ends,
+        room,
+    )
     return is_ascending

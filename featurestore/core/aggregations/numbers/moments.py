@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurestore.core.aggregations.numbers.sums import SAFELY_INT64, mean_of, sum_part
-from featurestore.core.compiled import FLOAT_MATRIX, INT, INT_MATRIX, INTS, compiled, inlined
+from featurestore.core.compiled import FLOAT_MATRIX, FLOATS, INT, INT_MATRIX, INTS, borrowing, compiled
 from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.spec import Column
 from featurestore.core.tiles.parts import (
@@ -121,7 +121,11 @@ def _distances(sums: Sequence[Array], merged: Sequence[Array], starts: Int64Arra
 
 
 class MomentRanges:
-    """The moments of any number of columns and windows in one compiled loop."""
+    """The moments of any number of columns and windows in one compiled loop.
+
+    Attributes:
+        picks: what `merge_moments` is asked for.
+    """
 
     def __init__(self, layout: TileLayout, asks: Sequence[Ask]) -> None:
         picks = []
@@ -136,17 +140,18 @@ class MomentRanges:
             picks.append(
                 (count.row, kind, sums[0].row, sums[-1].row, *rows, part.power, ask.window, ask.slots[0]),
             )
-        self._picks = np.array(picks, dtype=np.int64)
+        self.picks = np.array(picks, dtype=np.int64)
 
     def __call__(self, table: TileTable, bounds: Int64Array, out: Gathered, row: int) -> None:
         """Merge."""
-        _merge_moments(table.ints, table.floats, bounds, self._picks, out.floats, row)
+        rests = np.empty(table.count, dtype=np.float64)
+        _merge_moments(table.ints, table.floats, bounds, self.picks, rests, out.floats, row)
 
 
 _FLOAT_SUM, _INT_SUM, _SPLIT_SUM = 0, 1, 2
 
 
-@inlined
+@borrowing
 def _take_rests(
     ints: Int64Array, floats: Float64Array, begin: int, end: int, pick: Int64Array, rests: Float64Array
 ) -> Any:
@@ -179,13 +184,21 @@ def _take_rests(
     return summed / many_in_all
 
 
-@compiled(INT, INT_MATRIX, FLOAT_MATRIX, INTS, INT_MATRIX, FLOAT_MATRIX, INT)
-def _merge_moments(
-    ints: Int64Array, floats: Float64Array, bounds: Int64Array, picks: Int64Array, out: Float64Array, out_row: int
-) -> int:
-    """Picks (K, 10): count field, kind of sum, its two fields, three moment fields, power, window, slot."""
+@borrowing
+def merge_moments(
+    ints: Int64Array,
+    floats: Float64Array,
+    bounds: Int64Array,
+    picks: Int64Array,
+    rests: Float64Array,
+    out: Float64Array,
+    out_row: int,
+) -> Any:
+    """Picks (K, 10): count field, kind of sum, its two fields, three moment fields, power, window, slot.
+
+    `rests` is room for N numbers.
+    """
     width = len(bounds) // 2
-    rests = np.empty(ints.shape[1], dtype=np.float64)
     for index in range(len(picks)):
         count, second, third, fourth = picks[index, 0], picks[index, 4], picks[index, 5], picks[index, 6]
         power, window = picks[index, 7], picks[index, 8]
@@ -214,4 +227,19 @@ def _merge_moments(
         if power == 4:
             value = max(fourths - 4.0 * bias * value, 0.0)
         out[picks[index, 9], out_row] = value
+    return 0
+
+
+@compiled(INT, INT_MATRIX, FLOAT_MATRIX, INTS, INT_MATRIX, FLOATS, FLOAT_MATRIX, INT, allocates=False)
+def _merge_moments(
+    ints: Int64Array,
+    floats: Float64Array,
+    bounds: Int64Array,
+    picks: Int64Array,
+    rests: Float64Array,
+    out: Float64Array,
+    out_row: int,
+) -> int:
+    """See `merge_moments`."""
+    merge_moments(ints, floats, bounds, picks, rests, out, out_row)
     return 0

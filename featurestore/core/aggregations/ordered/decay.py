@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featurestore.core.aggregations.base import ANY_TYPE, NUMBERS, AggregationBase, Lowered
 from featurestore.core.aggregations.ordered.times import EventTime
-from featurestore.core.compiled import FLOAT_MATRIX, INT, INT_MATRIX, INTS, compiled
+from featurestore.core.compiled import FLOAT_MATRIX, INT, INT_MATRIX, INTS, borrowing, compiled
 from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles.parts import (
@@ -180,7 +180,11 @@ def _decay(fields: Sequence[Array], as_of_ms: Int64Array, half_life_ms: int) -> 
 
 
 class DecayedRanges:
-    """The decayed sums of any number of columns, half-lives and windows in one compiled loop."""
+    """The decayed sums of any number of columns, half-lives and windows in one compiled loop.
+
+    Attributes:
+        picks: what `merge_decayed` is asked for.
+    """
 
     def __init__(self, layout: TileLayout, asks: Sequence[Ask]) -> None:
         picks = []
@@ -189,17 +193,17 @@ class DecayedRanges:
             assert isinstance(part, DecayedSum)
             (newest,), (total,) = ask.part.required, ask.part.fields
             picks.append((newest.row, total.row, part.half_life_ms, ask.window, ask.slots[0]))
-        self._picks = np.array(picks, dtype=np.int64)
+        self.picks = np.array(picks, dtype=np.int64)
 
     def __call__(self, table: TileTable, bounds: Int64Array, out: Gathered, row: int) -> None:
         """Merge."""
-        _merge_decayed(table.ints, table.floats, bounds, self._picks, out.floats, row)
+        _merge_decayed(table.ints, table.floats, bounds, self.picks, out.floats, row)
 
 
-@compiled(INT, INT_MATRIX, FLOAT_MATRIX, INTS, INT_MATRIX, FLOAT_MATRIX, INT)
-def _merge_decayed(
+@borrowing
+def merge_decayed(
     ints: Int64Array, floats: Float64Array, bounds: Int64Array, picks: Int64Array, out: Float64Array, out_row: int
-) -> int:
+) -> Any:
     """Picks (K, 5): time field, sum field, half-life, window, slot."""
     width = len(bounds) // 2
     for index in range(len(picks)):
@@ -214,4 +218,13 @@ def _merge_decayed(
             if floats[total, row] != 0.0:
                 merged += floats[total, row] * 2.0 ** ((newest - ints[time, row]) / -float(half_life_ms))
         out[picks[index, 4], out_row] = merged
+    return 0
+
+
+@compiled(INT, INT_MATRIX, FLOAT_MATRIX, INTS, INT_MATRIX, FLOAT_MATRIX, INT, allocates=False)
+def _merge_decayed(
+    ints: Int64Array, floats: Float64Array, bounds: Int64Array, picks: Int64Array, out: Float64Array, out_row: int
+) -> int:
+    """See `merge_decayed`."""
+    merge_decayed(ints, floats, bounds, picks, out, out_row)
     return 0

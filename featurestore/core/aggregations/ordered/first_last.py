@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featurestore.core.aggregations.base import ANY_TYPE, AggregationBase, Lowered
 from featurestore.core.aggregations.formulas import Formula
 from featurestore.core.aggregations.numbers.min_max import INT64_MAX, INT64_MIN
-from featurestore.core.compiled import BYTES, FLOAT_MATRIX, INT, INT_MATRIX, INTS, compiled, inlined
+from featurestore.core.compiled import BYTES, FLOAT_MATRIX, INT, INT_MATRIX, INTS, borrowing, compiled
 from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles.parts import (
@@ -126,11 +126,16 @@ class Edge(AggregationBase):
 
 
 class EdgeRanges:
-    """The edge values of any number of columns and windows, chosen in one compiled loop."""
+    """The edge values of any number of columns and windows, chosen in one compiled loop.
+
+    Attributes:
+        picks: what `choose_edges` is asked for.
+        texts: (pick, field, slot) of each value that is a text.
+    """
 
     def __init__(self, layout: TileLayout, asks: Sequence[Ask]) -> None:
         picks = []
-        self._texts: list[tuple[int, int, int]] = []
+        self.texts: list[tuple[int, int, int]] = []
         for index, ask in enumerate(asks):
             part = ask.part.part
             assert isinstance(part, EdgeValue)
@@ -139,14 +144,14 @@ class EdgeRanges:
             kind = _KIND_OF[value.storage]
             picks.append((time.row, event_id.row, kind, value.row, int(part.is_newest), ask.window, slot))
             if value.storage is Storage.BLOB:
-                self._texts.append((index, value.row, slot))
-        self._picks = np.array(picks, dtype=np.int64)
+                self.texts.append((index, value.row, slot))
+        self.picks = np.array(picks, dtype=np.int64)
 
     def __call__(self, table: TileTable, bounds: Int64Array, out: Gathered, row: int) -> None:
         """Merge."""
         blobs = table.blobs
         buffer = np.frombuffer(blobs.buffer, dtype=np.uint8)
-        chosen = np.empty(len(self._picks), dtype=np.int64)
+        chosen = np.empty(len(self.picks), dtype=np.int64)
         _choose(
             table.ints,
             table.floats,
@@ -154,23 +159,23 @@ class EdgeRanges:
             blobs.begins,
             blobs.ends,
             bounds,
-            self._picks,
+            self.picks,
             out.ints,
             out.floats,
             row,
             chosen,
         )
-        for index, field, slot in self._texts:
+        for index, field, slot in self.texts:
             at = int(chosen[index])
             out.objects[slot, row] = blobs.buffer[blobs.begins[field, at] : blobs.ends[field, at]] if at >= 0 else b""
 
 
-_INT, _FLOAT, _TEXT = 0, 1, 2
-_KIND_OF = {Storage.INT: _INT, Storage.FLOAT: _FLOAT, Storage.BLOB: _TEXT}
+_INT, _FLOAT, TEXT = 0, 1, 2
+_KIND_OF = {Storage.INT: _INT, Storage.FLOAT: _FLOAT, Storage.BLOB: TEXT}
 
 
-@inlined
-def _compare_bytes(buffer: Array, begins: Int64Array, ends: Int64Array, field: int, left: int, right: int) -> int:
+@borrowing
+def _compare_bytes(buffer: Array, begins: Int64Array, ends: Int64Array, field: int, left: int, right: int) -> Any:
     """Sign of left - right, as bytes compare."""
     at, to = begins[field, left], ends[field, left]
     other, other_to = begins[field, right], ends[field, right]
@@ -182,10 +187,8 @@ def _compare_bytes(buffer: Array, begins: Int64Array, ends: Int64Array, field: i
     return 1 if at < to else (-1 if other < other_to else 0)
 
 
-@compiled(
-    INT, INT_MATRIX, FLOAT_MATRIX, BYTES, INT_MATRIX, INT_MATRIX, INTS, INT_MATRIX, INT_MATRIX, FLOAT_MATRIX, INT, INTS
-)
-def _choose(
+@borrowing
+def choose_edges(
     ints: Int64Array,
     floats: Float64Array,
     buffer: Array,
@@ -197,7 +200,7 @@ def _choose(
     out_floats: Float64Array,
     out_row: int,
     chosen: Int64Array,
-) -> int:
+) -> Any:
     """Picks (K, 7): time, id, kind, value, is newest, window, slot. `chosen` receives (K,) rows, -1 for none."""
     width = len(bounds) // 2
     for index in range(len(picks)):
@@ -226,4 +229,37 @@ def _choose(
             out_ints[slot, out_row] = ints[value, best] if best >= 0 else 0
         elif kind == _FLOAT:
             out_floats[slot, out_row] = floats[value, best] if best >= 0 else 0.0
+    return 0
+
+
+@compiled(
+    INT,
+    INT_MATRIX,
+    FLOAT_MATRIX,
+    BYTES,
+    INT_MATRIX,
+    INT_MATRIX,
+    INTS,
+    INT_MATRIX,
+    INT_MATRIX,
+    FLOAT_MATRIX,
+    INT,
+    INTS,
+    allocates=False,
+)
+def _choose(
+    ints: Int64Array,
+    floats: Float64Array,
+    buffer: Array,
+    begins: Int64Array,
+    ends: Int64Array,
+    bounds: Int64Array,
+    picks: Int64Array,
+    out_ints: Int64Array,
+    out_floats: Float64Array,
+    out_row: int,
+    chosen: Int64Array,
+) -> int:
+    """See `choose_edges`."""
+    choose_edges(ints, floats, buffer, begins, ends, bounds, picks, out_ints, out_floats, out_row, chosen)
     return 0

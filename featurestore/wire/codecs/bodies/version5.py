@@ -48,12 +48,13 @@ VERSION = 5
 
 _HEADER = struct.Struct("<BBBBIqI")
 _MOMENT = struct.Struct("<q")
-_DROPPED, _LIFETIME = 1, 2
+HEADER_BYTES = _HEADER.size
+DROPPED, LIFETIME = 1, 2
 _COLUMN_BYTES_MAX = 64
 """What a column has beside its values: codes and the begins of a frame or two."""
 _TILE_BYTES_MAX = 32
 """What a tile takes in runs and masks."""
-_WRITTEN_BYTES_MAX = 256
+WRITTEN_BYTES_MAX = 256
 """A longer string is never made anew."""
 
 
@@ -88,7 +89,7 @@ def encode(table: TileTable, magic: int) -> bytes:
     Raises:
         InvariantBroken: more than one tile is as wide as no rung.
     """
-    facts, count, blobs = _facts(table.layout), table.count, table.blobs
+    facts, count, blobs = facts_of(table.layout), table.count, table.blobs
     texts, distinct = np.empty(blobs.begins.shape, dtype=np.int64), 1 + blobs.begins.size
     spans, decimals = np.empty((2, distinct), dtype=np.int64), np.empty(distinct, dtype=np.int64)
     buffer, text_bytes = np.frombuffer(blobs.buffer, np.uint8), 0
@@ -121,9 +122,9 @@ def encode(table: TileTable, magic: int) -> bytes:
         raise InvariantBroken("a body has more than one tile of irregular width")
     flags, moments = 0, b""
     if table.dropped_before_ms != NOTHING_DROPPED_MS:
-        flags, moments = _DROPPED, _MOMENT.pack(table.dropped_before_ms)
+        flags, moments = DROPPED, _MOMENT.pack(table.dropped_before_ms)
     if irregular:
-        flags, moments = flags | _LIFETIME, moments + _MOMENT.pack(lifetime_end_ms)
+        flags, moments = flags | LIFETIME, moments + _MOMENT.pack(lifetime_end_ms)
     header = _HEADER.pack(magic, VERSION, flags, mask_count, count, int(table.start_ms[0]), written_bytes)
     masks_end = columns_end + mask_count * ((count + 7) >> 3)
     data = out[:masks_end].tobytes()
@@ -141,12 +142,12 @@ def read_header(layout: TileLayout, body: bytes) -> Header:
     _, _, flags, mask_count, tile_count, base_ms, written_bytes = _HEADER.unpack_from(body)
     size, dropped_before_ms, lifetime_end_ms = _HEADER.size, NOTHING_DROPPED_MS, NO_LIFETIME_TILE
     # A tile takes a bit, and one more for each mask: what is allocated for a body stays in proportion to its size.
-    is_wrong = flags > _DROPPED | _LIFETIME or not 0 < tile_count * (1 + mask_count) <= 8 * len(body)
-    if is_wrong or written_bytes > _WRITTEN_BYTES_MAX * tile_count * len(layout.blob_fields):
+    is_wrong = flags > DROPPED | LIFETIME or not 0 < tile_count * (1 + mask_count) <= 8 * len(body)
+    if is_wrong or written_bytes > WRITTEN_BYTES_MAX * tile_count * len(layout.blob_fields):
         raise CorruptTile(f"body of {len(body)} bytes does not hold what its header says")
-    if flags & _DROPPED:
+    if flags & DROPPED:
         dropped_before_ms, size = int.from_bytes(body[size : size + 8], "little", signed=True), size + 8
-    if flags & _LIFETIME:
+    if flags & LIFETIME:
         lifetime_end_ms, size = int.from_bytes(body[size : size + 8], "little", signed=True), size + 8
     return Header(tile_count, dropped_before_ms, mask_count, base_ms, lifetime_end_ms, written_bytes, size)
 
@@ -168,7 +169,7 @@ def fill(layout: TileLayout, rows: Rows, header: Header, body: bytes, columns: C
     Raises:
         CorruptTile: the bytes are no body of the layout.
     """
-    facts, written = _facts(layout), np.empty(header.written_bytes, dtype=np.uint8)
+    facts, written = facts_of(layout), np.empty(header.written_bytes, dtype=np.uint8)
     numbers = (
         header.tile_count,
         header.base_ms,
@@ -207,8 +208,8 @@ def prepare(layout: TileLayout, rows: Rows, columns: Columns) -> None:
 
 
 @functools.lru_cache(maxsize=1_024)
-def _facts(layout: TileLayout) -> _Facts:
-    """Made once for each layout."""
+def facts_of(layout: TileLayout) -> _Facts:
+    """What the loops have to know of a layout; made once for each."""
     float_identities = np.array([field.identity for field in layout.float_fields], dtype=np.float64).view(np.int64)
     identities = (layout.int_identities, float_identities, np.zeros(len(layout.blob_fields), dtype=np.int64))
     counts = np.full(len(layout.float_fields), ALONE, dtype=np.int64)
