@@ -20,11 +20,12 @@ from featurestore.errors import InvalidRequest
 from featurestore.online.store import OnlineStore
 from featurestore.serving.catalog.catalog import CatalogSource
 from featurestore.serving.lookup import FeatureLookup
+from featurestore.serving.request.admission import Admission
 from featurestore.serving.request.limits import DRAIN_SECONDS
+from featurestore.serving.request.metrics import ServerMetrics
 from featurestore.serving.rpc.event_loop import AsyncServer
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.rpc.methods import Method, all_methods
-from featurestore.serving.rpc.metrics import ServerMetrics
 from featurestore.serving.rpc.threads import ThreadedServer
 from featurestore.serving.services.feast import FeastService
 from featurestore.serving.services.packed import PackedService
@@ -94,7 +95,8 @@ class FeatureServer:
             self._catalog = CatalogSource(registry, store)
             lookup = FeatureLookup(clock, counts=self._metrics.answers, sink=feature_log)
             methods = all_methods(PackedService(self._catalog, lookup), FeastService(self._catalog, lookup))
-            self._server = start_server(methods, store, clock, self._metrics, settings)
+            admission = settings.admitting(clock, self._metrics)
+            self._server = start_server(methods, store, clock, self._metrics, settings, admission)
         except BaseException:
             self._stop_metrics()
             raise
@@ -131,7 +133,12 @@ class FeatureServer:
 
 
 def start_server(
-    methods: Sequence[Method], store: OnlineStore, clock: Clock, metrics: ServerMetrics, settings: ServerSettings
+    methods: Sequence[Method],
+    store: OnlineStore,
+    clock: Clock,
+    metrics: ServerMetrics,
+    settings: ServerSettings,
+    admission: Admission,
 ) -> LookupServer:
     """Listen and serve.
 
@@ -139,7 +146,7 @@ def start_server(
         InvalidRequest: the address cannot be bound, a TLS file cannot be read, or `io` is unknown.
     """
     if settings.io == "sync":
-        return ThreadedServer(methods, store, clock, metrics, settings)
+        return ThreadedServer(methods, store, clock, metrics, settings, admission)
     if settings.io == "aio":
-        return AsyncServer(methods, store, clock, metrics, settings)
+        return AsyncServer(methods, store, clock, metrics, settings, admission)
     raise InvalidRequest(f'io "{settings.io}" is unknown', hint='use "sync" or "aio"')

@@ -24,7 +24,7 @@ from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.errors import TRACEBACK_VARIABLE, FeatureStoreError, InvalidRequest, OnlineStoreDown, of_system
 from featurestore.online.embedded import DATA_DIR_VARIABLE, EmbeddedStore
 from featurestore.online.redis.store import RedisStore, connect
-from featurestore.serving.rpc.metrics import ServerMetrics
+from featurestore.serving.request.metrics import ServerMetrics
 from featurestore.testing.servers import redis_server
 from tests.serving.registries import write_registry
 

@@ -4,8 +4,8 @@ import pytest
 
 from featurestore.clock import Deadline
 from featurestore.errors import DeadlineSpent, Overloaded
+from featurestore.serving.request.admission import Admission, AdmissionSettings, Ticket, Visit
 from featurestore.serving.request.limits import WAITING_MAX
-from featurestore.serving.rpc.admission import Admission, AdmissionSettings, Ticket, Visit
 from featurestore.testing.clock import ManualClock
 
 WORK_MS = 8

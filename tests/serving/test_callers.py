@@ -13,8 +13,8 @@ from featurestore.clock import SystemClock
 from featurestore.errors import DeadlineSpent, Overloaded
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.client.clients import LookupClient
-from featurestore.serving.rpc import edge
-from featurestore.serving.rpc.admission import AdmissionSettings, Visit
+from featurestore.serving.request import handling
+from featurestore.serving.request.admission import AdmissionSettings, Visit
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
@@ -65,7 +65,7 @@ def metrics_of(server: FeatureServer) -> list[str]:
 def test_whoever_sets_no_deadline_has_the_servers(start: Start, monkeypatch: pytest.MonkeyPatch, io: str) -> None:
     """The store is not waited for longer than that."""
     budget_ms = 700.0
-    monkeypatch.setattr(edge, "DEADLINE_DEFAULT_MS", budget_ms)
+    monkeypatch.setattr(handling, "DEADLINE_DEFAULT_MS", budget_ms)
     server = start(io=io)
     timeouts_ms: list[float] = []
     request = pb.LookupRequest(feature_service="merchant_monitoring")
@@ -84,7 +84,7 @@ def test_a_call_without_deadline_whose_message_does_not_come_is_broken_off(
 ) -> None:
     """It keeps no thread, though grpc would wait for ever; who sends a message meanwhile is answered."""
     budget_ms = 200.0
-    monkeypatch.setattr(edge, "DEADLINE_DEFAULT_MS", budget_ms)
+    monkeypatch.setattr(handling, "DEADLINE_DEFAULT_MS", budget_ms)
     server = start(io=io)
     is_over = threading.Event()
 

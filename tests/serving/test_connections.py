@@ -11,7 +11,8 @@ import pytest
 from featurestore.core import compiled
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.serving.client.clients import ClientTls, LookupClient
-from featurestore.serving.rpc.listening import ServerSettings, Tls, _TlsFiles
+from featurestore.serving.request.tls import Tls, TlsFiles
+from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
 from tests.serving.payments import Payments, RegistryInMemory
@@ -99,7 +100,7 @@ def test_connections_end_with_age_and_calls_do_not_notice(
 def test_tls_files_that_could_not_be_read_are_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may read them after a `chown` sees the same time, size and inode as before."""
     certificate, key = make_certificate(tmp_path, "first")
-    files = _TlsFiles(Tls(certificate, key))
+    files = TlsFiles(Tls(certificate, key))
     files.read()
     renewed, renewed_key = make_certificate(tmp_path, "second")
     renewed.replace(certificate)

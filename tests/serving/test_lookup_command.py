@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 
 from featurestore.cli.lookup import command
 from featurestore.cli.main import main
-from featurestore.serving.rpc.listening import ServerSettings, Tls
+from featurestore.serving.request.tls import Tls
+from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
 from tests.serving.payments import NOW_MS, Payments, RegistryInMemory

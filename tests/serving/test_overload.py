@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from featurestore.clock import SystemClock
 from featurestore.errors import Overloaded
 from featurestore.serving.client.clients import LookupClient
-from featurestore.serving.rpc.admission import AdmissionSettings
+from featurestore.serving.request.admission import AdmissionSettings
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock

@@ -27,7 +27,8 @@ from featurestore.online.redis.store import connect
 from featurestore.serving.client.clients import ClientTls, LookupClient
 from featurestore.serving.client.result import LookupResult
 from featurestore.serving.request.limits import REQUEST_BYTES_MAX
-from featurestore.serving.rpc.listening import ServerSettings, Tls
+from featurestore.serving.request.tls import Tls
+from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.servers import redis_server

@@ -220,8 +220,9 @@ def command(
     # gRPC takes longest to load; a wrong option should not have to wait for it.
     from featurestore.clock import SystemClock
     from featurestore.definitions.registry import open_registry
-    from featurestore.serving.rpc.admission import AdmissionSettings
-    from featurestore.serving.rpc.listening import ServerSettings, Tls
+    from featurestore.serving.request.admission import AdmissionSettings
+    from featurestore.serving.request.tls import Tls
+    from featurestore.serving.rpc.listening import ServerSettings
     from featurestore.serving.server import FeatureServer
 
     stopping = begin_process(is_child=child)

@@ -1,9 +1,5 @@
 """What both kinds of gRPC server do around a handler, and how they register it.
 
-request -> deadline -> admission -> bytes -> message -> steps, blocking or not -> response
-                          |-> error -> Refusal: status, text, trailing metadata
-                          '-> counted, with status and latency
-
 Methods are registered as if their requests were streams, though they are one message each, as it is on the wire: so a
 request can be refused before it is read, which saves half of what a refusal costs, and grpc decodes nothing. (In its
 thread-pool server every request whose deserializer raises stays in memory for ever.)
@@ -11,94 +7,24 @@ thread-pool server every request whose deserializer raises stays in memory for e
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
-from urllib.parse import quote
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health
 
-from featurestore.clock import Clock, Deadline
-from featurestore.errors import FeatureStoreError, InvalidRequest, Overloaded
-from featurestore.serving.request.grpc_status import code_of, metadata_of
-from featurestore.serving.request.limits import DEADLINE_DEFAULT_MS
-from featurestore.serving.rpc.admission import Visit
+from featurestore.clock import Clock
+from featurestore.serving.request.admission import Visit
+from featurestore.serving.request.handling import Complaints, Handling, HandlingOf
+from featurestore.serving.request.metrics import ServerMetrics
 from featurestore.serving.rpc.methods import Method
-from featurestore.serving.rpc.metrics import ServerMetrics
 
 Handlers: TypeAlias = "dict[str, grpc.RpcMethodHandler[Any, Any]]"  # generic to the stubs only
 """Handlers of one service by method name."""
 
-STATUS_TEXT_BYTES_MAX = 4_000
-"""Clients end a stream whose trailers exceed their limit, 8 or 16 KiB, and the status is lost: somebody who sent a name
-of a megabyte could not be told that it is unknown."""
-
-COMPLAINT_SECONDS = 60
-
-QUIET_SECONDS = 0.05
-"""Without a new request for so long, those that were sent before the stop have all come in."""
-
-QUIET_SECONDS_MAX = 1.0
-
-STOP_SECONDS = 2.0
-"""For cancelled calls to end, once the time to drain is over; a call that does not must not hold the process."""
-
 NO_DEADLINE_S = 1e12
 """In its thread-pool server grpc gives a call without a deadline so much time and more, instead of None."""
-
-SILENT = "deadline passed before the request's message came"
-SILENT_HINT = "send the message with the call"
-"""What to say to a caller who says nothing."""
-
-_MS_PER_SECOND = 1_000
-_NS_PER_SECOND = 1_000_000_000
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """How a request ends that has no answer."""
-
-    code: grpc.StatusCode
-    text: str
-    metadata: tuple[tuple[str, str], ...]
-
-
-class CallerGone(Exception):
-    """Nobody waits for the answer any more."""
-
-
-class Complaints:
-    """Log lines that callers can cause as often as they like: one a minute, which says how many there were.
-
-    Args:
-        clock: measures the minute.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._next_ns: dict[str, int] = {}
-        self._counts: Counter[str] = Counter()
-
-    def tell(self, what: str, error: Exception) -> None:
-        """One more.
-
-        Args:
-            what: happened; of few kinds.
-            error: the one that happened now.
-        """
-        self._counts[what] += 1
-        now_ns = self._clock.monotonic_ns()
-        if now_ns >= self._next_ns.get(what, now_ns):
-            # Two threads may both come here; a line more does no harm.
-            self._next_ns[what] = now_ns + COMPLAINT_SECONDS * _NS_PER_SECOND
-            count = self._counts.pop(what, 1)
-            _log.warning("%s, %d since this was last said: %s", what, count, str(error).replace("\n", "; "))
 
 
 def caller_budget_s(context: Any) -> float | None:
@@ -111,92 +37,20 @@ def caller_budget_s(context: Any) -> float | None:
     return None if remaining_s is None or remaining_s > NO_DEADLINE_S else remaining_s
 
 
-class Handling:
-    """What happens around the handler of one method.
+def named(handling: Handling, method: Method, visit: Visit, data: bytes | None) -> Any | None:
+    """The message of a request that is let in only if its feature service has room for it.
 
-    Args:
-        name: of the method.
-        clock: measures latency and deadlines.
-        metrics: counts requests.
-        complaints: where to say what callers do wrong.
+    None where that has no say: then it is decoded when the request's turn has come.
+
+    Raises:
+        InvalidRequest: it is none.
+        Overloaded: the service has as many requests as it may.
     """
-
-    def __init__(self, name: str, clock: Clock, metrics: ServerMetrics, complaints: Complaints) -> None:
-        self._name = name
-        self._clock = clock
-        self._observe = metrics.observer(name)
-        self._complaints = complaints
-
-    def started_ns(self) -> int:
-        """When a request begins that begins now."""
-        return self._clock.monotonic_ns()
-
-    def deadline(self, budget_s: float | None) -> Deadline:
-        """The deadline of a request whose caller gives so much time; see `caller_budget_s`."""
-        return Deadline.after(self._clock, DEADLINE_DEFAULT_MS if budget_s is None else budget_s * _MS_PER_SECOND)
-
-    def decoded(self, decode: Callable[[bytes], Any], data: bytes | None) -> Any:
-        """The request's message.
-
-        Args:
-            decode: bytes -> message.
-            data: as received; None where the caller ended the call without any.
-
-        Raises:
-            InvalidRequest: it is none.
-        """
-        try:
-            if data is None:
-                raise DecodeError("There is no message.")
-            return decode(data)
-        except DecodeError as error:
-            refused = InvalidRequest(
-                f"the message to {self._name} cannot be read",
-                detail=str(error),
-                hint="make the client's stubs from this server's .proto files",
-            )
-            self._complaints.tell(f"messages to {self._name} cannot be read", refused)
-            raise refused from error
-
-    def named(self, method: Method, visit: Visit, data: bytes | None) -> Any | None:
-        """The message of a request that is let in only if its feature service has room for it.
-
-        None where that has no say: then it is decoded when the request's turn has come.
-
-        Raises:
-            InvalidRequest: it is none.
-            Overloaded: the service has as many requests as it may.
-        """
-        if not (method.names_service and visit.counts_services):
-            return None
-        request = self.decoded(method.decode, data)
-        visit.name_service(request.feature_service)
-        return request
-
-    def ended(self, error: Exception, started_ns: int) -> Refusal:
-        """Count a request that failed; how to tell the caller.
-
-        An error that nobody raised on purpose is logged, and its text kept from callers.
-        """
-        latency_ns: int | None = self._clock.monotonic_ns() - started_ns
-        if isinstance(error, FeatureStoreError):
-            refusal = Refusal(code_of(error), _bounded(error.public or str(error)), metadata_of(error))
-            if error.public:
-                self._complaints.tell("the online store fails", error)
-            if isinstance(error, Overloaded):
-                latency_ns = None
-                self._complaints.tell("requests are refused", error)
-        elif isinstance(error, CallerGone):
-            refusal = Refusal(grpc.StatusCode.CANCELLED, "the caller hung up", ())
-        else:
-            _log.error("%s failed", self._name, exc_info=error)
-            refusal = Refusal(grpc.StatusCode.INTERNAL, f"{self._name} failed; the server's log says why", ())
-        self._observe(refusal.code.name, latency_ns)
-        return refusal
-
-    def answered(self, started_ns: int) -> None:
-        """Count a request that was answered."""
-        self._observe(grpc.StatusCode.OK.name, self._clock.monotonic_ns() - started_ns)
+    if not (method.names_service and visit.counts_services):
+        return None
+    request = handling.decoded(method.decode, data)
+    visit.name_service(request.feature_service)
+    return request
 
 
 def on_pool(method: Callable[[Any, Any], Any], pool: ThreadPoolExecutor) -> Callable[[Any, Any], Any]:
@@ -207,33 +61,6 @@ def on_pool(method: Callable[[Any, Any], Any], pool: ThreadPoolExecutor) -> Call
 
     on_pool.__dict__["experimental_thread_pool"] = pool
     return on_pool
-
-
-def quiet_pauses_s(arrivals: Callable[[], int], drain_seconds: float) -> Iterator[float]:
-    """Pauses until no more requests come in, for the time between the wish to stop and the end of listening.
-
-    What has reached the process, but not Python yet, is lost when gRPC's server stops; so it is let in first. Callers
-    who go on sending are not waited for.
-    """
-    seen = -1
-    for _ in range(int(min(QUIET_SECONDS_MAX, drain_seconds) / QUIET_SECONDS)):
-        if arrivals() == seen:
-            return
-        seen = arrivals()
-        yield QUIET_SECONDS
-
-
-def _bounded(text: str) -> str:
-    """A status text that fits the trailers of any client; what is not printable ASCII takes three bytes there."""
-    # No character takes more than twelve bytes: what is short enough need not be looked at, which takes time.
-    if 12 * len(text) <= STATUS_TEXT_BYTES_MAX or len(quote(text)) <= STATUS_TEXT_BYTES_MAX:
-        return text
-    kept = STATUS_TEXT_BYTES_MAX // 12 // 2
-    return f"{text[:kept]} ... ({len(text)} characters) ... {text[-kept:]}"
-
-
-HandlingOf: TypeAlias = Callable[[str], Handling]
-"""What happens around the handler of a method, by its name."""
 
 
 class _Registering(Protocol):

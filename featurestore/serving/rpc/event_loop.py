@@ -20,23 +20,22 @@ from grpc_health.v1 import health, health_pb2_grpc
 from featurestore.clock import Clock, Deadline
 from featurestore.errors import DeadlineSpent
 from featurestore.online.store import OnlineStore
-from featurestore.serving.request.limits import LARGE_AT_WORK_MAX
-from featurestore.serving.request.steps import run_async
-from featurestore.serving.rpc.admission import Admission, Visit
-from featurestore.serving.rpc.edge import (
+from featurestore.serving.request.admission import Admission, Visit, wait_for_turn
+from featurestore.serving.request.handling import (
     QUIET_SECONDS_MAX,
     SILENT,
     SILENT_HINT,
     STOP_SECONDS,
     CallerGone,
     Handling,
-    caller_budget_s,
     quiet_pauses_s,
-    register,
 )
+from featurestore.serving.request.limits import LARGE_AT_WORK_MAX
+from featurestore.serving.request.metrics import ServerMetrics
+from featurestore.serving.request.steps import run_async
+from featurestore.serving.rpc.edge import caller_budget_s, named, register
 from featurestore.serving.rpc.listening import ServerSettings, bind, health_status
 from featurestore.serving.rpc.methods import Method
-from featurestore.serving.rpc.metrics import ServerMetrics
 from featurestore.serving.rpc.reflection import async_reflection
 
 TURNS_PER_PAUSE = 6
@@ -54,6 +53,7 @@ class AsyncServer:
         clock: measures latency and deadlines.
         metrics: counts requests.
         settings: how to listen.
+        admission: who is let in.
 
     Raises:
         InvalidRequest: the address cannot be bound, or a TLS file cannot be read.
@@ -66,7 +66,9 @@ class AsyncServer:
         clock: Clock,
         metrics: ServerMetrics,
         settings: ServerSettings,
+        admission: Admission,
     ) -> None:
+        self._admission = admission
         self._store = store
         self._reads = store.async_reads()
         self._pool = ThreadPoolExecutor(LARGE_AT_WORK_MAX, thread_name_prefix="large-lookup")
@@ -75,7 +77,6 @@ class AsyncServer:
         self._thread = threading.Thread(target=self._loop.run_forever, name="lookup-loop", daemon=True)
         self._thread.start()
         self._server: grpc.aio.Server
-        self._admission: Admission
         self._health: health.aio.HealthServicer
         self._services: tuple[str, ...] = ()
         self.port = 0
@@ -104,7 +105,6 @@ class AsyncServer:
     ) -> None:
         """In the loop: build and start."""
         self._server = grpc.aio.server(options=settings.options())
-        self._admission = settings.admitting(clock, metrics)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._services = register(
@@ -160,8 +160,8 @@ class AsyncServer:
                 data = await (context.read() if budget_s is not None else _read_in_time(context, deadline))
                 if data is grpc.aio.EOF:
                     data = None
-                request = handling.named(method, visit, data)
-                await _wait(visit)
+                request = named(handling, method, visit, data)
+                await wait_for_turn(visit)
                 async with computing:
                     for _ in visit.pauses():
                         for _ in range(TURNS_PER_PAUSE):
@@ -169,7 +169,7 @@ class AsyncServer:
                 if request is None:
                     request = handling.decoded(method.decode, data)
                 steps = method.handle(request, deadline)
-                response = await run_async(steps, reads, store, threads, lambda: _wait(visit, is_large=True))
+                response = await run_async(steps, reads, store, threads, lambda: wait_for_turn(visit, is_large=True))
             except asyncio.CancelledError:
                 handling.ended(CallerGone(), started_ns)
                 raise
@@ -199,15 +199,3 @@ async def _read_in_time(context: grpc.aio.ServicerContext[Any, Any], deadline: D
             return await context.read()
     except TimeoutError as error:
         raise DeadlineSpent(SILENT, hint=SILENT_HINT) from error
-
-
-async def _wait(visit: Visit, *, is_large: bool = False) -> None:
-    """Wait in the loop until the visit's turn has come, or its time is over.
-
-    Raises:
-        FeatureStoreError: see `Visit.enter` and `Visit.require_turn`.
-    """
-    turn = asyncio.Event()
-    if not visit.enter(turn.set, is_large=is_large):
-        await turn.wait()
-        visit.require_turn()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
@@ -13,14 +11,15 @@ from grpc_health.v1 import health_pb2
 
 from featurestore.clock import Clock
 from featurestore.errors import InvalidRequest
+from featurestore.serving.request.admission import Admission, AdmissionSettings
 from featurestore.serving.request.limits import (
     REQUEST_BYTES_MAX,
     RESPONSE_BYTES_MAX,
     STREAMS_PER_CONNECTION_MAX,
     WORKERS_DEFAULT,
 )
-from featurestore.serving.rpc.admission import Admission, AdmissionSettings
-from featurestore.serving.rpc.metrics import ServerMetrics
+from featurestore.serving.request.metrics import ServerMetrics
+from featurestore.serving.request.tls import Tls, TlsBytes, TlsFiles
 
 CONNECTION_AGE_S = 300.0
 """How long a client stays with one of several replicas."""
@@ -33,89 +32,9 @@ KEEPALIVE_TIMEOUT_MS = 10_000
 """How often a silent client is asked whether it is there, and how long for an answer is waited."""
 
 _MS_PER_SECOND = 1_000
-_log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 6566
 """Where Feast's own clients look for a feature server."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """Files for TLS.
-
-    Attributes:
-        certificate, key: PEM files of the server.
-        client_authority: PEM file; when given, clients must present a certificate that it signed.
-    """
-
-    certificate: Path
-    key: Path
-    client_authority: Path | None = None
-
-    def credentials(self) -> grpc.ServerCredentials:
-        """What gRPC asks for the files at every new connection, so that a renewed certificate needs no restart.
-
-        Raises:
-            InvalidRequest: a file cannot be read.
-        """
-        files = _TlsFiles(self)
-        return grpc.dynamic_ssl_server_credentials(
-            files.read(),
-            files.read_if_changed,  # type: ignore[arg-type]  # may return None, which the stubs do not know
-            require_client_authentication=self.client_authority is not None,
-        )
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files."""
-        own = (self.certificate, self.key)
-        return own if self.client_authority is None else (*own, self.client_authority)
-
-
-class _TlsFiles:
-    """Files that somebody else replaces.
-
-    Args:
-        tls: the files.
-    """
-
-    def __init__(self, tls: Tls) -> None:
-        self._tls = tls
-        self._stamp: object = None
-
-    def read(self) -> grpc.ServerCertificateConfiguration:
-        """All files.
-
-        Raises:
-            InvalidRequest: one cannot be read.
-        """
-        tls = self._tls
-        try:
-            # First, so that what is replaced while it is read is read again.
-            stamp = self._stamp_now()
-            authority = None if tls.client_authority is None else tls.client_authority.read_bytes()
-            pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
-        except OSError as error:
-            raise InvalidRequest("a TLS file cannot be read", detail=str(error)) from error
-        # Not before: a file that may not be read yet looks the same once it may.
-        self._stamp = stamp
-        return grpc.ssl_server_certificate_configuration([pair], authority)
-
-    def read_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """All files if one was replaced; None for what is in use, also where they cannot be read now."""
-        try:
-            if self._stamp_now() == self._stamp:
-                return None
-            found = self.read()
-        except (OSError, InvalidRequest) as error:
-            _log.error("TLS files cannot be read, those in use stay so: %s", error)
-            return None
-        _log.info("TLS files have changed and were read again")
-        return found
-
-    def _stamp_now(self) -> object:
-        """Changes when a file does."""
-        return [(each.st_mtime_ns, each.st_size, each.st_ino) for each in map(Path.stat, self._tls.paths)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +124,35 @@ def bind(server: _Bindable, settings: ServerSettings) -> int:
     try:
         if settings.tls is None:
             return server.add_insecure_port(settings.address)
-        return server.add_secure_port(settings.address, settings.tls.credentials())
+        return server.add_secure_port(settings.address, _credentials(settings.tls))
     except RuntimeError as error:
         raise InvalidRequest(
             f'address "{settings.address}" cannot be bound', detail=str(error), hint="is another server running there?"
         ) from error
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    """What gRPC asks for the files at every new connection, so that a renewed certificate needs no restart.
+
+    Raises:
+        InvalidRequest: a file cannot be read.
+    """
+    files = TlsFiles(tls)
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        found = files.read_if_changed()
+        return None if found is None else _configuration(found)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(files.read()),
+        renewed,  # type: ignore[arg-type]  # may return None, which the stubs do not know
+        require_client_authentication=tls.client_authority is not None,
+    )
+
+
+def _configuration(read: TlsBytes) -> grpc.ServerCertificateConfiguration:
+    """Files as gRPC wants them."""
+    return grpc.ssl_server_certificate_configuration([(read.key, read.certificate)], read.client_authority)
 
 
 def health_status(is_serving: bool) -> Any:

@@ -20,7 +20,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from featurestore.errors import FeatureStoreError
 from featurestore.serving._generated import lookup_pb2
-from featurestore.serving.rpc.edge import HandlingOf, on_pool
+from featurestore.serving.request.handling import HandlingOf
+from featurestore.serving.rpc.edge import on_pool
 from featurestore.wire.feast.protos import descriptor_pool as feast_pool
 
 REFLECTION_SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")

@@ -18,23 +18,21 @@ from grpc_health.v1 import health, health_pb2_grpc
 from featurestore.clock import Clock, Deadline
 from featurestore.errors import DeadlineSpent
 from featurestore.online.store import OnlineStore
-from featurestore.serving.request.limits import LARGE_AT_WORK_MAX, LARGE_WAITING_MAX, WAITING_MAX
-from featurestore.serving.request.steps import run_blocking
-from featurestore.serving.rpc.admission import Admission, Lane, Visit
-from featurestore.serving.rpc.edge import (
+from featurestore.serving.request.admission import Admission, Lane, Visit
+from featurestore.serving.request.handling import (
     SILENT,
     SILENT_HINT,
     STOP_SECONDS,
     CallerGone,
     Handling,
-    caller_budget_s,
-    on_pool,
     quiet_pauses_s,
-    register,
 )
+from featurestore.serving.request.limits import LARGE_AT_WORK_MAX, LARGE_WAITING_MAX, WAITING_MAX
+from featurestore.serving.request.metrics import ServerMetrics
+from featurestore.serving.request.steps import run_blocking
+from featurestore.serving.rpc.edge import caller_budget_s, named, on_pool, register
 from featurestore.serving.rpc.listening import ServerSettings, bind, health_status
 from featurestore.serving.rpc.methods import Method
-from featurestore.serving.rpc.metrics import ServerMetrics
 from featurestore.serving.rpc.reflection import threaded_reflection
 
 _T = TypeVar("_T")
@@ -64,6 +62,7 @@ class ThreadedServer:
         clock: measures latency and deadlines.
         metrics: counts requests.
         settings: how to listen.
+        admission: who is let in.
 
     Raises:
         InvalidRequest: the address cannot be bound, or a TLS file cannot be read.
@@ -76,8 +75,9 @@ class ThreadedServer:
         clock: Clock,
         metrics: ServerMetrics,
         settings: ServerSettings,
+        admission: Admission,
     ) -> None:
-        self._admission = settings.admitting(clock, metrics)
+        self._admission = admission
         threads = settings.at_work_max + WAITING_MAX + LARGE_AT_WORK_MAX + LARGE_WAITING_MAX + READING_THREADS
         self._pool = _LookupPool(threads, self._admission.small)
         self._other_pool = ThreadPoolExecutor(OTHER_THREADS, thread_name_prefix="other")
@@ -273,11 +273,11 @@ class _Behaviors:
                     data = self._silent.received(messages, context, visit.deadline)
                 else:
                     data = _received(messages)
-                named = handling.named(method, visit, data)
+                decoded = named(handling, method, visit, data)
                 _wait(visit, context)
 
                 def message() -> Any:
-                    return handling.decoded(method.decode, data) if named is None else named
+                    return handling.decoded(method.decode, data) if decoded is None else decoded
 
                 response = self._answer(method, visit, message, context)
             except Exception as error:  # noqa: BLE001  # the process edge: one bad request must not take the thread down

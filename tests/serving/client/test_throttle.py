@@ -11,7 +11,7 @@ import pytest
 from featurestore.errors import Overloaded
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.client.throttle import Throttle
-from featurestore.serving.rpc.admission import AdmissionSettings
+from featurestore.serving.request.admission import AdmissionSettings
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock

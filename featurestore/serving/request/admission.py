@@ -18,11 +18,12 @@ Source: "Fail at Scale", Maurer, ACM Queue 2015 (short queues); "The Tail at Sca
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from featurestore.clock import NS_PER_MS, Clock, Deadline
 from featurestore.errors import DeadlineSpent, Overloaded
@@ -55,7 +56,7 @@ class Ticket:
     """
 
     deadline: Deadline
-    wake: Callable[[], None]
+    wake: Callable[[], object]
     begun_ns: int | None = None
     is_expired: bool = False
 
@@ -134,7 +135,7 @@ class Lane:
         """How long one that came now would wait for its turn."""
         return (len(self._waiting) + 1) * self._work_ns / self._at_work_max
 
-    def enter(self, deadline: Deadline, wake: Callable[[], None]) -> Ticket:
+    def enter(self, deadline: Deadline, wake: Callable[[], object]) -> Ticket:
         """Begin at once or wait; whoever has entered must leave.
 
         Args:
@@ -308,11 +309,11 @@ class Visit:
         self._ticket: Ticket | None = None
         self._shares: list[tuple[Shares, str]] = []
 
-    def begin(self, context: Any) -> None:
+    def begin(self, caller: Caller) -> None:
         """The request has come and is not read yet.
 
         Args:
-            context: grpc's, of either kind of server.
+            caller: who asks.
 
         Raises:
             Overloaded: it is not let in.
@@ -322,7 +323,7 @@ class Visit:
         self._arrival = admission.arrivals
         admission.small.check(self.deadline)
         if admission.clients is not None:
-            self._take(admission.clients, client_of(context, admission.client_key))
+            self._take(admission.clients, client_of(caller, admission.client_key))
 
     @property
     def counts_services(self) -> bool:
@@ -338,7 +339,7 @@ class Visit:
         if self._admission.services is not None and name:
             self._take(self._admission.services, name)
 
-    def enter(self, wake: Callable[[], None], *, is_large: bool = False) -> bool:
+    def enter(self, wake: Callable[[], object], *, is_large: bool = False) -> bool:
         """Enter a lane, after leaving the other; whether the turn has come already, or `wake` is to be waited for.
 
         Raises:
@@ -390,12 +391,41 @@ class Visit:
         self._lane = self._ticket = None
 
 
-def client_of(context: Any, key: str) -> str:
+async def wait_for_turn(visit: Visit, *, is_large: bool = False) -> None:
+    """Wait in an event loop until the visit's turn has come, or its time is over.
+
+    Raises:
+        FeatureStoreError: see `Visit.enter` and `Visit.require_turn`.
+    """
+    loop, turn = asyncio.get_running_loop(), asyncio.Event()
+    # Whoever leaves the lane may serve another protocol, in another thread.
+    if not visit.enter(lambda: loop.call_soon_threadsafe(turn.set), is_large=is_large):
+        await turn.wait()
+        visit.require_turn()
+
+
+class Caller(Protocol):
+    """Who asks, as the contexts of gRPC's servers tell it."""
+
+    def invocation_metadata(self) -> Any:
+        """(Key in lower case, value) pairs; None for none."""
+        ...
+
+    def peer_identities(self) -> Any:
+        """Names in the caller's certificate, as bytes; None without one."""
+        ...
+
+    def peer(self) -> str:
+        """Its address, as "ipv4:127.0.0.1:4242"."""
+        ...
+
+
+def client_of(caller: Caller, key: str) -> str:
     """Who asks: what the metadata says, else the certificate, else the address without its port."""
     if key:
-        return next((str(value) for name, value in context.invocation_metadata() or () if name == key), "")
-    identities = context.peer_identities()
+        return next((str(value) for name, value in caller.invocation_metadata() or () if name == key), "")
+    identities = caller.peer_identities()
     if identities:
         return b",".join(identities).decode(errors="replace")
-    address, _, _ = context.peer().rpartition(":")
-    return str(address)
+    address, _, _ = caller.peer().rpartition(":")
+    return address
