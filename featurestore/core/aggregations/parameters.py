@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from featurestore.core.windows.durations import parse_duration_ms
+from featurestore.core.windows.durations import duration_words, parse_duration_ms
 from featurestore.errors import InvalidRequest
 
 _CALL = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
@@ -95,6 +95,22 @@ def signature(function: str, parameters: Sequence[Parameter]) -> str:
         for one in parameters
     ]
     return f"{function}({', '.join(written)})"
+
+
+def argument_words(parameters: Sequence[Parameter], given: Sequence[str]) -> list[str]:
+    """One text for people a parameter: what was given, or its default.
+
+    Args:
+        parameters: of a function.
+        given: valid arguments, as written.
+    """
+    words = []
+    for index, parameter in enumerate(parameters):
+        texts = given[index:] if parameter.repeats else given[index : index + 1]
+        if parameter.kind is ParameterKind.DURATION:
+            texts = [duration_words(parse_duration_ms(text)) for text in texts]
+        words.append(", ".join(texts) or parameter.default or "")
+    return words
 
 
 def parse_call(text: str) -> tuple[str, tuple[str, ...]]:

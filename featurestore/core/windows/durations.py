@@ -1,4 +1,4 @@
-"""Durations as texts: as authors write them ("500ms", "15m", "90d"), and as people like to read measured ones."""
+"""Durations as texts: as authors write them ("500ms", "15m", "90d"), and as people like to read them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from featurestore.errors import InvalidRequest
 UNITS_MS = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 """Milliseconds a unit, longest first. "m" is a minute; months have no fixed length, so there is no unit for them."""
 
+_WORDS_MS = (("days", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1))
 _READABLE_UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 _DURATION = re.compile(r"\s*(\d{1,15})\s*(ms|s|m|h|d|w)\s*", re.ASCII)
 
@@ -39,6 +40,20 @@ def format_duration(duration_ms: int) -> str:
         if unit != "w" and duration_ms and duration_ms % unit_ms == 0:
             return f"{duration_ms // unit_ms}{unit}"
     return f"{duration_ms}ms"
+
+
+def duration_words(duration_ms: int) -> str:
+    """The whole of a duration, for people.
+
+    >>> duration_words(604_800_000), duration_words(10_080_000), duration_words(86_400_000), duration_words(0)
+    ('7 days', '2 h 48 min', '1 day', '0 ms')
+    """
+    words = []
+    for unit, unit_ms in _WORDS_MS:
+        count, duration_ms = divmod(duration_ms, unit_ms)
+        if count:
+            words.append(f"{count} {'day' if unit == 'days' and count == 1 else unit}")
+    return " ".join(words) or "0 ms"
 
 
 def readable_duration(duration_ms: float) -> str:
