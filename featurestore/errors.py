@@ -6,6 +6,7 @@
     │  ├─ InvalidExpression     the SQL of a condition or a computed column cannot be used
     │  ├─ UnknownFeatureService the name is not registered
     │  ├─ UnknownJoinKey        the entity column is not one the service needs, or is missing
+    │  ├─ UnknownRequestColumn  a column of the request is not one the service reads, or is missing
     │  ├─ LimitExceeded         ask for less at once
     │  └─ AsOfTooOld            the tiles can no longer tell that moment apart
     ├─ Unavailable           retry with backoff
@@ -104,6 +105,10 @@ class UnknownFeatureService(InvalidRequest):
 
 class UnknownJoinKey(InvalidRequest):
     """An entity column is missing, or is not a join key of the request's views."""
+
+
+class UnknownRequestColumn(InvalidRequest):
+    """A column of the request is missing, or is not one that the request's features read."""
 
 
 class LimitExceeded(InvalidRequest):

@@ -5,25 +5,24 @@
 A door: what stands in `__all__` keeps its name and its meaning from release to release.
 """
 
-from featurestore.definitions.author_parts import (
+from featurestore.definitions.authoring import (
+    LIFETIME,
     DerivedFeature,
     NamedWindow,
     WindowedFeature,
+    aggregate,
+    count,
+    derive,
+    kafka_source,
+    request_features,
     series,
     session,
+    stream_view,
     this_month,
     this_week,
     this_year,
     today,
 )
-from featurestore.definitions.authoring import (
-    aggregate,
-    count,
-    derive,
-    kafka_source,
-    stream_view,
-)
-from featurestore.definitions.compile.window import LIFETIME
 
 __all__ = [
     "LIFETIME",
@@ -34,6 +33,7 @@ __all__ = [
     "count",
     "derive",
     "kafka_source",
+    "request_features",
     "series",
     "session",
     "stream_view",

@@ -15,6 +15,7 @@ from featurestore.cli.settings import FiniteRange, format_option, print_json
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from featurestore.core.spec import ValueType
     from featurestore.online.answer.schema import ServiceSchema
     from featurestore.serving.client.result import FeatureValue, LookupResult, ViewFreshness
 
@@ -49,7 +50,7 @@ class MomentType(click.ParamType[int]):
 
 @click.command("lookup")
 @click.argument("service")
-@click.argument("entities", nargs=-1, metavar="KEY=VALUE...")
+@click.argument("given", nargs=-1, metavar="KEY=VALUE...")
 @click.option(
     "--as-of", type=MomentType(), help="Read time, ISO 8601 or milliseconds since 1970. Default: the server's clock."
 )
@@ -93,7 +94,7 @@ class MomentType(click.ParamType[int]):
 )
 def command(
     service: str,
-    entities: tuple[str, ...],
+    given: tuple[str, ...],
     as_of: int | None,
     wanted: tuple[str, ...],
     output: str,
@@ -105,6 +106,9 @@ def command(
 ) -> None:
     """Look up the features of entities. A key that is given more than once makes a row of each of its values.
 
+    Columns that features read of the request, such as the amount of the payment, are given in the same way; an empty
+    value is null.
+
     Example: featurestore lookup fraud_detection card_id=c-1 merchant_id=7 terminal_id=12
     """
     from featurestore.cli.tls import check_tls_files
@@ -115,9 +119,14 @@ def command(
     with LookupClient(address, timeout_s=timeout_s, tls=tls) as client:
         schema = client.describe(service)
         names = _chosen(schema, wanted)
-        columns = _columns(schema, entities)
-        result = client.lookup(service, columns, as_of_ms=as_of, with_metadata=True)
-    entity_rows = [{name: values[row] for name, values in columns.items()} for row in range(result.row_count)]
+        columns = _columns(schema, given)
+        of_request = {column.name for column in schema.request_columns} - {key.name for key in schema.join_keys}
+        request = {name: values for name, values in columns.items() if name in of_request}
+        columns = {name: values for name, values in columns.items() if name not in request}
+        result = client.lookup(service, columns, request=request, as_of_ms=as_of, with_metadata=True)
+    entity_rows = [
+        {name: values[row] for name, values in {**columns, **request}.items()} for row in range(result.row_count)
+    ]
     if output == "table":
         for row, entity in enumerate(entity_rows):
             _show_table(result, row, entity, names)
@@ -146,16 +155,16 @@ def _chosen(schema: ServiceSchema, wanted: Sequence[str]) -> list[str]:
     return [feature.name for feature in schema.features if not chosen or feature.name in chosen]
 
 
-def _columns(schema: ServiceSchema, entities: Sequence[str]) -> dict[str, list[Any]]:
-    """Join key -> a value for each row; what is given once is so in every row."""
+def _columns(schema: ServiceSchema, given: Sequence[str]) -> dict[str, list[Any]]:
+    """Join key or column of the request -> a value for each row; what is given once is so in every row."""
     columns: dict[str, list[Any]] = {}
-    for name, value in map(_split, entities):
+    for name, value in map(_split, given):
         columns.setdefault(name, []).append(_typed(schema, name, value))
     row_count = max(map(len, columns.values()), default=1)
     for name, values in columns.items():
         if len(values) not in (1, row_count):
             raise click.UsageError(
-                f'join key "{name}" has {len(values)} values where another has {row_count}: give it one, or one a row'
+                f'"{name}" has {len(values)} values where another has {row_count}: give it one, or one a row'
             )
     return {name: values if len(values) == row_count else values * row_count for name, values in columns.items()}
 
@@ -168,10 +177,14 @@ def _split(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _typed(schema: ServiceSchema, name: str, text: str) -> str | int:
-    """A value as the join key's type; the server explains unknown keys."""
+def _typed(schema: ServiceSchema, name: str, text: str) -> str | int | float | None:
+    """A value as the join key's or column's type; the server explains unknown keys."""
     from featurestore.core.spec import ValueType
 
+    keys = {key.name for key in schema.join_keys}
+    types = {column.name: column.type for column in schema.request_columns if column.name not in keys}
+    if name in types:
+        return _value(name, text, types[name])
     is_integer = any(key.name == name and key.type is ValueType.INT64 for key in schema.join_keys)
     if not is_integer:
         return text
@@ -179,6 +192,26 @@ def _typed(schema: ServiceSchema, name: str, text: str) -> str | int:
         return int(text)
     except ValueError:
         raise click.UsageError(f'join key "{name}" is an integer, "{text}" is not') from None
+
+
+def _value(name: str, text: str, value_type: ValueType) -> str | int | float | None:
+    """A value of a column of the request; nothing is null."""
+    from featurestore.core.spec import ValueType
+
+    if not text:
+        return None
+    try:
+        if value_type is ValueType.INT64:
+            return int(text)
+        if value_type is ValueType.FLOAT64:
+            return float(text)
+        if value_type is ValueType.BOOL:
+            return {"true": True, "false": False}[text.lower()]
+    except (ValueError, KeyError):
+        raise click.UsageError(f'column "{name}" is of type {value_type.value}, "{text}" is not') from None
+    if value_type is ValueType.TIMESTAMP:
+        return MomentType().convert(text, None, None)
+    return text
 
 
 def _as_json(result: LookupResult, row: int, entity: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:

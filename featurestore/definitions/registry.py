@@ -30,7 +30,8 @@ from featurestore.errors import (
     SourceUnavailable,
     redacted,
 )
-from featurestore.wire.feast.registry import ROW_LISTS, decode_registry, projects_of, registry_from_rows
+from featurestore.wire.feast.composing import registry_from_rows
+from featurestore.wire.feast.registry import ROW_LISTS, decode_registry, projects_of
 
 POLLS_PER_DATABASE_READ = 5
 """A database is read whole to see whether it changed, so it is not read at every poll."""

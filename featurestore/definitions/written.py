@@ -110,6 +110,8 @@ def _summary(kind: str, content: Mapping[str, Any]) -> str:
         return ", ".join(action.lower() for action in content.get("actions", ()))
     if kind == "feature service":
         return f"{len(content.get('features', ()))} views, served by the Feast SDK only"
+    if kind == "on-demand feature view":
+        return f"{len(content.get('features', ()))} features, computed while they are asked for"
     return f"{len(content.get('features', ()))} features, served by the Feast SDK only"
 
 

@@ -21,17 +21,19 @@ from featurestore.errors import (
     UnknownJoinKey,
 )
 from featurestore.online.answer.assembly import Answer, AnswerLimits, Assembly, DistinctReads, KeyColumns
+from featurestore.online.answer.on_demand import with_on_demand
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.online.answer.service_plan import ServicePlan
 from featurestore.online.read.reader import EntityBytes, PlainBytes, Reader
 from featurestore.serving.answer_counts import AnswerCounts
+from featurestore.serving.request.columns import RequestColumns, typed_columns
 from featurestore.serving.request.limits import (
     ELEMENTS_PER_ANSWER_MAX,
     ENTITY_READS_PER_REQUEST_MAX,
     ROWS_PER_REQUEST_MAX,
     STORE_TIMEOUT_MAX_MS,
 )
-from featurestore.serving.request.steps import Steps, StoreRead
+from featurestore.serving.request.steps import LongWork, Steps, StoreRead
 
 EntityColumns = Mapping[str, Sequence[str] | Sequence[int]]
 """Join key -> one value for each row."""
@@ -84,6 +86,7 @@ class FeatureLookup:
         deadline: Deadline,
         as_of_ms: Sequence[int] = (),
         with_checkpoint: bool = False,
+        request_columns: RequestColumns | None = None,
     ) -> Steps[Answer]:
         """Look N entity rows up, in steps.
 
@@ -94,9 +97,11 @@ class FeatureLookup:
             deadline: when to give up.
             as_of_ms: nothing for the clock's time, one read time for all rows, or N.
             with_checkpoint: also answer the checkpoints of the rows' lanes.
+            request_columns: what features that are computed on demand read beside the store, N values each.
 
         Raises:
             UnknownJoinKey: a join key is missing or not one of the plan's.
+            UnknownRequestColumn: a column of the request is missing or not one of the plan's.
             InvalidRequest: wrong types or lengths.
             LimitExceeded: too many rows or reads.
             AsOfTooOld: an entity's tiles cannot answer that read time.
@@ -106,14 +111,20 @@ class FeatureLookup:
         """
         started_ns = self._clock.monotonic_ns()
         columns = _key_columns(plan.schema, entities)
-        row_count = len(columns[0]) if columns else 1
+        given = request_columns or {}
+        # A service of views without entities has one row, which is everybody's, unless the request has more to say.
+        row_count = len(columns[0]) if columns else len(next(iter(given.values()), (None,)))
+        _check_row_count(plan.schema, row_count)
+        request = typed_columns(plan, given, row_count)
         read_times = _read_times(as_of_ms, row_count, self._clock)
         reads = DistinctReads(plan, columns, row_count, LIMITS)
         is_wanted = self._sink is not None and self._sink.takes()
         with_checkpoint = with_checkpoint or is_wanted
         found = yield from _read(reader, reads, deadline, with_checkpoint=with_checkpoint)
-        assembly = Assembly(plan, reads, found, read_times, deadline, is_as_of_given=len(as_of_ms) > 0)
-        answer = assembly.answer(with_checkpoint=with_checkpoint)
+        assembly = Assembly(plan.stored, reads, found, read_times, deadline, is_as_of_given=len(as_of_ms) > 0)
+        if plan.on_demand is not None and plan.on_demand.functions:
+            yield LongWork()  # nobody knows what authors' functions take
+        answer = with_on_demand(plan, assembly.answer(with_checkpoint=with_checkpoint), request)
         self._counts.add(plan, answer, self._clock.monotonic_ns() - started_ns)
         if is_wanted and self._sink is not None:
             self._sink.add(plan, columns, answer)
@@ -173,16 +184,17 @@ def _key_columns(schema: ServiceSchema, entities: EntityColumns) -> list[Sequenc
 
 
 def _check_lengths(schema: ServiceSchema, columns: Sequence[Sequence[str] | Sequence[int]]) -> None:
-    """All columns of one length, between one row and the limit; a service of views without entities has none."""
-    if not columns:
-        return  # one row, which is everybody's
-    row_count = len(columns[0])
+    """All columns of one length."""
     for key, column in zip(schema.join_keys, columns, strict=True):
-        if len(column) != row_count:
+        if len(column) != (row_count := len(columns[0])):
             raise InvalidRequest(
                 f'join key "{key.name}" has {len(column)} values, "{schema.join_keys[0].name}" has {row_count}',
                 hint="send one value of every join key for each row",
             )
+
+
+def _check_row_count(schema: ServiceSchema, row_count: int) -> None:
+    """Between one row and the limit."""
     if row_count == 0:
         raise InvalidRequest("the request has no rows", hint=f"send at least one value of {_names(schema)}")
     if row_count > ROWS_PER_REQUEST_MAX:

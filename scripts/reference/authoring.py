@@ -13,7 +13,8 @@ from types import FunctionType
 from featurestore import definitions, features
 from featurestore.core.spec import DEFAULT_LOOKBACK_MS, DEFAULT_MAX_FUTURE_MS, CalendarUnit
 from featurestore.core.windows.durations import UNITS_MS, format_duration
-from featurestore.definitions import authoring, limits
+from featurestore.definitions import limits
+from featurestore.definitions.authoring.views import Over
 from featurestore.definitions.compile.window import LIFETIME, SESSION
 from featurestore.definitions.problems import MISTAKE_TAG
 from featurestore.definitions.source_schema import COLUMN_TYPES, DDL_NAMES
@@ -24,10 +25,8 @@ TEMPLATE = "authoring.md.template"
 CALENDARS = ("today", "this_week", "this_month", "this_year")
 
 SECTIONS: Mapping[str, str] = {
-    **{
-        name: name
-        for name in ("stream_view", "kafka_source", "aggregate", "count", "derive", "LIFETIME", "session", "series")
-    },
+    **{name: name for name in ("stream_view", "kafka_source", "aggregate", "count", "derive", "request_features")},
+    **{name: name for name in ("LIFETIME", "session", "series")},
     **dict.fromkeys(CALENDARS, ", ".join(CALENDARS)),
     **{name: name for name in ("WindowedFeature", "DerivedFeature", "NamedWindow")},
 }
@@ -55,6 +54,7 @@ TAG_DEFAULTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("view", "lookback"): ("`lookback=` of `stream_view`", f"`{format_duration(DEFAULT_LOOKBACK_MS)}`"),
     ("Field", "where"): (_FEATURES.format("where"), "all events of the view"),
     ("Field without an aggregation", "expression"): ("`derive`", "a mistake"),
+    ("view on demand", "expression."): ("`features=` of `request_features`", "a function computes it"),
     ("Field", "window"): ("`over=`", f"`time_window` says it; else {_WINDOWS}"),
     ("Field", "hop"): (_FEATURES.format("hop"), "`slide_interval` says it; else at most 1/60 of the window"),
     ("Field", "offset"): (_FEATURES.format("offset"), "it ends at the moment of the read"),
@@ -174,7 +174,7 @@ def _literal(value: object) -> str:
 
 def _type_text(annotation: str) -> str:
     """A type as it is written in code, without modules."""
-    text = str(authoring.Over) if annotation == "Over" else annotation
+    text = str(Over) if annotation == "Over" else annotation
     return re.sub(r"\b(?:\w+\.)+(\w)", r"\1", text)
 
 

@@ -8,6 +8,7 @@ from featurestore.wire.feast.registry import (
     RegisteredAggregation,
     RegisteredEntity,
     RegisteredField,
+    RegisteredOnDemandView,
     RegisteredProjection,
     RegisteredRepo,
     RegisteredService,
@@ -103,6 +104,20 @@ def projection(
     return RegisteredProjection(of, alias, features or ("total",), keys or {}, version)
 
 
+def on_demand_view(
+    *fields: RegisteredField,
+    name: str = "ratios",
+    tags: Mapping[str, str] | None = None,
+    sources: Sequence[RegisteredProjection] | None = None,
+    request: Sequence[RegisteredField] = (),
+    mode: str = "python",
+    text: str = "",
+) -> RegisteredOnDemandView:
+    """An on-demand view of the view "activity"; SQL in the tags, or a function's text."""
+    reads = (projection(),) if sources is None else tuple(sources)
+    return RegisteredOnDemandView(name, fields, tags or {}, reads, tuple(request), mode, "compute", text)
+
+
 def service(*projections: RegisteredProjection, name: str = "model") -> RegisteredService:
     """A feature service."""
     return RegisteredService(name, projections)
@@ -112,7 +127,7 @@ def repo(
     *views: RegisteredView,
     entities: Sequence[RegisteredEntity] = (CARD,),
     plain: Sequence[RegisteredView] = (),
-    on_demand: Sequence[str] = (),
+    on_demand: Sequence[RegisteredOnDemandView] = (),
     services: Sequence[RegisteredService] = (),
 ) -> RegisteredRepo:
     """A project."""

@@ -96,7 +96,7 @@ def test_two_repos_with_modules_of_one_name_do_not_mix(example_repo: Path, tmp_p
 
 
 def test_on_demand_views_are_noted(plain_repo: Path, capsys: Capture) -> None:
-    """The stock SDK serves them; the plan says so and goes on."""
+    """The stock SDK computes them, and a server that is told to; the plan says so and goes on."""
     definitions = plain_repo / "definitions.py"
     definitions.write_text(
         definitions.read_text()
@@ -115,8 +115,8 @@ with_ratios = FeatureService(name="with_ratios", features=[driver_rides, ratios]
 
     assert main(["plan", "--repo", str(plain_repo)]) == 0
     output = capsys.readouterr()
-    assert 'note: feature service "with_ratios" is served by the Feast SDK only' in output.err
-    assert 'feature view "ratios" is an on-demand view' in output.err
+    assert 'note: on-demand feature view "ratios" is a Python function' in output.err
+    assert "--python-features" in output.err
     assert "+ on-demand feature view  ratios" in output.out
 
 

@@ -114,8 +114,8 @@ def test_after_an_apply_nothing_is_to_change_however_often(
         "data source             payments  (kafka)",
         "feature view            activity  (4 features by card_id from payments)",
         "plain feature view      profile",
-        "on-demand feature view  ratios  (1 features, served by the Feast SDK only)",
-        "feature service         by_sdk  (2 views, served by the Feast SDK only)",
+        "on-demand feature view  ratios  (1 features, computed while they are asked for)",
+        "feature service         by_sdk  (5 features by card_id)",
         "feature service         model  (4 features by card_id)",
         "permission              readers  (describe)",
     ):
@@ -163,7 +163,7 @@ def test_another_project_in_the_registry_is_none_of_ours(
         ("(asked or 0.0) / 2", "(asked or 0.0) / 3", "(asked or 0.0) / 3"),
         ('profile], owner="ada"', 'profile], owner="bob"', "~ owner: ada -> bob"),
         ("AuthzedAction.DESCRIBE", "AuthzedAction.UPDATE", "~ actions: DESCRIBE -> UPDATE"),
-        ("features=[activity, ratios]", "features=[ratios]", "- features[activity].feature_columns"),
+        ("features=[activity, ratios]", "features=[ratios]", "- feature count_1h: activity.count_1h"),
         ('path="data/profiles.parquet"', 'path="data/new.parquet"', "data/profiles.parquet -> data/new.parquet"),
     ],
 )
@@ -191,7 +191,7 @@ def test_a_description_of_one_object_changes_that_object_alone(repo: Path, capsy
 
 
 def test_an_on_demand_view_is_added_and_removed(repo: Path, capsys: Capture) -> None:
-    """With the service that holds it, and a service that leaves this system for the SDK is not gone."""
+    """With the service that holds it."""
     assert main(["apply", "--repo", str(repo)]) == 0
     at = DEFINITIONS.index("@on_demand"), DEFINITIONS.index("model = ")
     text = DEFINITIONS[: at[0]] + DEFINITIONS[at[1] :]
@@ -199,14 +199,14 @@ def test_an_on_demand_view_is_added_and_removed(repo: Path, capsys: Capture) -> 
     without = planned(repo, capsys)
 
     assert "- on-demand feature view  ratios" in without
-    assert "~ feature service         by_sdk  (4 features by card_id; not served here before)" in without
+    assert "~ feature service         by_sdk  (stored values stay)" in without
     assert main(["apply", "--repo", str(repo)]) == 0
     assert "nothing to change" in planned(repo, capsys, code=0)
 
     (repo / "definitions.py").write_text(DEFINITIONS)
     again = planned(repo, capsys)
     assert "+ on-demand feature view  ratios" in again
-    assert "~ feature service         by_sdk  (served by the Feast SDK only from now on)" in again
+    assert "~ feature service         by_sdk  (stored values stay)" in again
 
 
 def test_a_change_of_what_is_computed_is_told_once(repo: Path, capsys: Capture) -> None:

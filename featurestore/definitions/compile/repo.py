@@ -2,9 +2,9 @@
 
     RegisteredRepo --entities--> join keys --views--> ViewSpec | PlainViewSpec --services--> ServiceSpec
 
-A mistake is something that would compute a wrong value or none. What is right in Feast but not served here (an
-on-demand view, a join-key mapping) is a note: the stock Feast SDK still serves it. A view or service with a mistake is
-left out of the specs, and what refers to it is not blamed for that.
+A mistake is something that would compute a wrong value or none. What is right in Feast but not served here (a
+join-key mapping, say) is a note: the stock Feast SDK still serves it. A view or service with a mistake is left out of
+the specs, and what refers to it is not blamed for that.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from featurestore.core.spec import (
     Column,
+    OnDemandViewSpec,
     PlainViewSpec,
     RepoSpec,
     ServiceSpec,
@@ -27,6 +28,8 @@ from featurestore.core.spec import (
 )
 from featurestore.core.windows.durations import format_duration
 from featurestore.definitions import limits
+from featurestore.definitions.compile.on_demand import KIND as ON_DEMAND
+from featurestore.definitions.compile.on_demand import compile_on_demand_view
 from featurestore.definitions.compile.service import Servable, ServiceCompiler
 from featurestore.definitions.compile.source import EVENT_LOG_COLUMNS
 from featurestore.definitions.compile.types import VALUE_TYPES, join_keys_of
@@ -39,7 +42,7 @@ from featurestore.wire.feast.registry import RegisteredEntity, RegisteredRepo, R
 
 NANOSECONDS_PER_MS = 1_000_000
 
-Named = TypeVar("Named", ViewSpec, PlainViewSpec, ServiceSpec)
+Named = TypeVar("Named", ViewSpec, PlainViewSpec, ServiceSpec, OnDemandViewSpec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def compile_repo(registered: RegisteredRepo) -> Compilation:
     _check_sizes(registered, problems)
 
     views: list[ViewSpec] = []
-    servables = {name: Servable.unserved("is an on-demand view") for name in registered.on_demand_views}
+    servables: dict[str, Servable] = {}
     for view in registered.stream_views:
         if not view.online:
             servables[view.name] = Servable.unserved("is not online")
@@ -113,6 +116,7 @@ def compile_repo(registered: RegisteredRepo) -> Compilation:
         servables[view.name] = Servable.of_plain_view(plain, unreadable) if plain else Servable.broken()
         plain_views += [plain] if plain else []
 
+    on_demand_views = _on_demand_views(registered, [*views, *plain_views], servables, problems, notes)
     _check_sources(views, problems)
     notes.extend(_log_clashes(views))
     notes.extend(_unsaid_hops(registered, {view.name for view in views}))
@@ -126,8 +130,52 @@ def compile_repo(registered: RegisteredRepo) -> Compilation:
         elif outcome:
             unserved[registered_service.name] = outcome
             notes.append(f'feature service "{registered_service.name}" is served by the Feast SDK only: {outcome}')
-    repo = RepoSpec(registered.project, _by_name(views), _by_name(plain_views), _by_name(services))
+    repo = RepoSpec(registered.project, _by_name(views), _by_name(plain_views), _by_name(services), on_demand_views)
     return Compilation(repo, tuple(problems.found), tuple(notes), unserved)
+
+
+def _on_demand_views(
+    registered: RegisteredRepo,
+    views: Collection[ViewSpec | PlainViewSpec],
+    servables: dict[str, Servable],
+    problems: ProblemList,
+    notes: list[str],
+) -> tuple[OnDemandViewSpec, ...]:
+    """The on-demand views, added to what services may ask for."""
+    known, found = {view.name: view for view in views}, list[OnDemandViewSpec]()
+    read = dict(servables)
+    for view in registered.on_demand_views:
+        outcome = compile_on_demand_view(view, known, read, problems)
+        if isinstance(outcome, OnDemandViewSpec):
+            servables[view.name] = Servable.of_on_demand_view(outcome)
+            found.append(outcome)
+            notes += _on_demand_notes(outcome)
+        else:
+            servables[view.name] = Servable.unserved(outcome) if outcome else Servable.broken()
+    return _by_name(found)
+
+
+def _on_demand_notes(view: OnDemandViewSpec) -> list[str]:
+    """What of a view is not the same everywhere."""
+    place = Place(ON_DEMAND, view.name)
+    if view.function is not None:
+        return [
+            f"{place} is a Python function: the Feast SDK computes it, and a server that is started with "
+            "--python-features; any other answers NOT_READY for its features. SQL (request_features) is computed by all"
+        ]
+    if not view.is_sql:
+        return [f"{place} is computed by the Feast SDK only: a server answers NOT_READY for its features"]
+    notes = []
+    twice = [name for name, count in Counter(read.feature for read in view.inputs).items() if count > 1]
+    if twice:
+        notes.append(
+            f'{place} reads a feature "{twice[0]}" of two views: the Feast SDK tells them apart only where it is asked '
+            "for full feature names; give one of the views a prefix"
+        )
+    types = {read.type for read in view.inputs} | {column.type for column in view.request_columns}
+    if ValueType.TIMESTAMP in types:
+        notes.append(f"{place} reads times: Feast has them in whole seconds, so the SDK computes with seconds")
+    return notes
 
 
 def _by_name(specs: list[Named]) -> tuple[Named, ...]:
@@ -175,7 +223,7 @@ def _table(table: RegisteredTable) -> TableSpec:
 def _check_names(registered: RegisteredRepo, problems: ProblemList) -> None:
     """Views of all kinds share one name space; a name must fit the store's keys."""
     view_names = [view.name for view in (*registered.stream_views, *registered.plain_views)]
-    view_names += registered.on_demand_views
+    view_names += [view.name for view in registered.on_demand_views]
     service_names = [service.name for service in registered.services]
     for kind, names in (("feature view", view_names), ("feature service", service_names)):
         for name, count in Counter(names).items():

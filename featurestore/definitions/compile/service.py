@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, ServiceSpec, ViewSpec
+from featurestore.core.spec import Column, FeatureReference, OnDemandViewSpec, PlainViewSpec, ServiceSpec, ViewSpec
 from featurestore.definitions import limits
 from featurestore.definitions.problems import Place, ProblemList, suggest
 from featurestore.near_names import near_names
@@ -26,6 +26,7 @@ class Servable:
         unreadable: fields that only the Feast SDK serves.
         reason: why only the Feast SDK serves the view as a whole; "" if it is served here.
         is_broken: whether the view has mistakes of its own.
+        request_columns: what it reads of the request.
     """
 
     features: tuple[str, ...] = ()
@@ -33,6 +34,7 @@ class Servable:
     unreadable: frozenset[str] = frozenset()
     reason: str = ""
     is_broken: bool = False
+    request_columns: tuple[Column, ...] = ()
 
     @classmethod
     def of_view(cls, view: ViewSpec) -> Servable:
@@ -43,6 +45,12 @@ class Servable:
     def of_plain_view(cls, view: PlainViewSpec, unreadable: frozenset[str]) -> Servable:
         """A sound plain view."""
         return cls(tuple(feature.name for feature in view.features), view.join_keys, unreadable)
+
+    @classmethod
+    def of_on_demand_view(cls, view: OnDemandViewSpec) -> Servable:
+        """A sound on-demand view."""
+        names = tuple(feature.name for feature in view.features)
+        return cls(names, view.join_keys, request_columns=view.request_columns)
 
     @classmethod
     def unserved(cls, reason: str) -> Servable:
@@ -89,7 +97,7 @@ class ServiceCompiler:
                 self.problems.add(place, f'feature view "{projection.view}" is not registered', remedy)
                 continue
             has_broken_view |= servable.is_broken
-            reason = _unserved_reason(projection, servable)
+            reason = unserved_reason(projection, servable)
             if reason:
                 unserved.append(reason)
             elif not servable.is_broken:
@@ -98,6 +106,7 @@ class ServiceCompiler:
         if not service.projections or not all(projection.features for projection in service.projections):
             unserved.append("it has no features, or a view without any")
         self._check_size(picked, place)
+        self._check_request(service, picked, place)
         references = self._references(picked, place)
         if len(self.problems.found) > found_before or has_broken_view:
             return ""
@@ -134,6 +143,25 @@ class ServiceCompiler:
             fact = f"it has {len(picked)} features, at most {limits.SERVICE_FEATURES_MAX} are supported"
             self.problems.add(place, fact, "split the service")
 
+    def _check_request(
+        self, service: RegisteredService, picked: list[tuple[RegisteredProjection, str]], place: Place
+    ) -> None:
+        """A column of the request has one type, and no name of a feature: the Feast SDK keeps both in one table."""
+        columns: dict[str, Column] = {}
+        for projection in service.projections:
+            servable = self.servables.get(projection.view, Servable())
+            for column in servable.request_columns:
+                known = columns.setdefault(column.name, column)
+                if known.type is not column.type:
+                    fact = (
+                        f'column "{column.name}" of its request is {known.type} in one view, {column.type} in another'
+                    )
+                    self.problems.add(place, fact, "declare one RequestSource for both")
+        for projection, name in picked:
+            if name in columns:
+                fact = f'feature "{name}" of "{projection.view}" has the name of a column of its request'
+                self.problems.add(place, fact, "rename one: the Feast SDK takes the one for the other")
+
     def _references(self, picked: list[tuple[RegisteredProjection, str]], place: Place) -> tuple[FeatureReference, ...]:
         """Output names: the feature's own, "view__feature" for all that share one (as Feast's full names)."""
         uses = Counter(name for _, name in picked)
@@ -152,7 +180,8 @@ class ServiceCompiler:
         return references
 
 
-def _unserved_reason(projection: RegisteredProjection, servable: Servable) -> str:
+def unserved_reason(projection: RegisteredProjection, servable: Servable) -> str:
+    """Why only the Feast SDK serves what is taken of a view; "" if it is served here."""
     view = f'feature view "{projection.view}"'
     if servable.reason:
         return f"{view} {servable.reason}"

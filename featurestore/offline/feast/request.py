@@ -22,7 +22,7 @@ from featurestore.definitions.registry import compile_registry
 from featurestore.errors import InvalidRequest, UnknownJoinKey
 from featurestore.offline.training_set.label_times import label_moments_ms
 from featurestore.offline.training_set.plan import Labels
-from featurestore.wire.feast.registry import registry_of_view
+from featurestore.wire.feast.composing import registry_of_view
 
 EVENT_TIMESTAMP = "event_timestamp"
 """Feast's name of the label times' column."""

@@ -122,7 +122,8 @@ class ServiceSchema:
         join_keys: what a request must give.
         features: in answer order; a status stands at the feature's index here.
         views: in order of first use.
-        schema_id: unsigned 64-bit digest of all of the above; equal ids, equal layouts.
+        schema_id: unsigned 64-bit digest of all of the above and below; equal ids, equal layouts.
+        request_columns: what a request may give beside its keys, by name.
     """
 
     service: str
@@ -130,6 +131,7 @@ class ServiceSchema:
     features: tuple[FeatureSlot, ...]
     views: tuple[ServedView, ...]
     schema_id: int
+    request_columns: tuple[Column, ...] = ()
 
     @cached_property
     def features_of(self) -> dict[Matrix, Int64Array]:
@@ -154,7 +156,11 @@ class ServiceSchema:
 
 
 def make_schema(
-    service: str, join_keys: tuple[Column, ...], features: tuple[FeatureSlot, ...], views: tuple[ServedView, ...]
+    service: str,
+    join_keys: tuple[Column, ...],
+    features: tuple[FeatureSlot, ...],
+    views: tuple[ServedView, ...],
+    request_columns: tuple[Column, ...] = (),
 ) -> ServiceSchema:
     """A schema with its id."""
     digest = xxhash.xxh3_64()
@@ -173,9 +179,11 @@ def make_schema(
         ),
         "views",
         *(text for view in views for text in (view.name, view.definition_hash)),
+        # Nothing where there is none: the ids of other services stay as they were.
+        *(text for column in request_columns for text in ("request", column.name, column.type.value)),
     ):
         encoded = part.encode()
         # The length goes first, so that ("ab", "c") and ("a", "bc") differ.
         digest.update(b"%d:" % len(encoded))
         digest.update(encoded)
-    return ServiceSchema(service, join_keys, features, views, digest.intdigest())
+    return ServiceSchema(service, join_keys, features, views, digest.intdigest(), request_columns)

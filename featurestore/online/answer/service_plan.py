@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
-from featurestore.core.events import Int64Array
+from featurestore.core.events import ColumnValues, Int64Array
+from featurestore.core.expressions import Expression
 from featurestore.core.lowering.lowering import Lowering
 from featurestore.core.lowering.view_input import LoweredView
 from featurestore.core.spec import (
@@ -103,6 +105,8 @@ class ServicePlan:
         not_ready: (P,) indices of features that the serving generations do not have.
         double_features: (D,) index in the schema's features of each row of the doubles matrix.
         integer_count, string_count: rows of these matrices; those of lists and maps are in the schema.
+        on_demand: what is computed from what is read of the store; then all but the schema, the references and
+            `view_of_feature` is that of `on_demand.stored`.
     """
 
     schema: ServiceSchema
@@ -119,6 +123,64 @@ class ServicePlan:
     double_features: Int64Array
     integer_count: int
     string_count: int
+    on_demand: OnDemandPlan | None = None
+
+    @property
+    def stored(self) -> ServicePlan:
+        """The plan of what is read of the store."""
+        return self if self.on_demand is None else self.on_demand.stored
+
+
+class OnDemandFunction(Protocol):
+    """An author's function: computes features of N rows."""
+
+    def compute(self, inputs: Mapping[str, list[Any]], row_count: int) -> Mapping[str, ColumnValues] | None:
+        """Features by name; None where it failed. Never raises for what the author wrote."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ComputedSlot:
+    """A feature of the answer that is computed behind the others.
+
+    Attributes:
+        slot: its place in the answer.
+        at: index in the schema's features.
+        view: name of its view.
+        feature: its name within the view.
+        reads: index, among the features of the stored plan, of what it reads, by the name that it has there.
+        request: names of the columns of the request that it reads.
+        expression: SQL; None where a function computes it, or nothing does.
+    """
+
+    slot: FeatureSlot
+    at: int
+    view: str
+    feature: str
+    reads: Mapping[str, int]
+    request: tuple[str, ...]
+    expression: Expression | None
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemandPlan:
+    """What is computed for an answer from features that are read and columns of the request.
+
+    Attributes:
+        stored: answers the other features, and those that are only read here.
+        copied: (index in the stored schema, index in this one) of each feature of the answer that is stored.
+        computed: the others.
+        functions: of authors, by name of their view.
+        required: names of the columns without which a request cannot be answered.
+        views_read: for each on-demand view, in the schema's order, the indices of the views that it reads.
+    """
+
+    stored: ServicePlan
+    copied: tuple[tuple[int, int], ...]
+    computed: tuple[ComputedSlot, ...]
+    functions: Mapping[str, OnDemandFunction]
+    required: frozenset[str]
+    views_read: tuple[tuple[int, ...], ...]
 
 
 def make_service_plan(
@@ -139,7 +201,7 @@ def make_service_plan(
     """
     names = tuple(dict.fromkeys(reference.view for reference in references))
     views = [_view_of(name, repo, serving) for name in names]
-    slots = _slots(references, names, views)
+    slots = slots_of(_described(reference, names, views) for reference in references)
     key_index = {key.name: index for index, key in enumerate(join_keys)}
     plain_parts: list[PlainPart] = []
     together: dict[tuple[str, tuple[int, ...]], list[_Share]] = {}
@@ -171,8 +233,8 @@ def make_service_plan(
         places=_places(streamed, slots),
         strings=tuple((of, slot.slot) for of, slot in placed if slot.matrix is Matrix.STRINGS),
         collections=tuple((of, slot.matrix, slot.slot) for of, slot in placed if slot.matrix in COLLECTION_MATRICES),
-        view_of_feature=_indices(slot.view for slot in slots),
-        not_ready=_indices(at for at in range(len(slots)) if at not in answered),
+        view_of_feature=indices(slot.view for slot in slots),
+        not_ready=indices(at for at in range(len(slots)) if at not in answered),
         double_features=schema.features_of[Matrix.DOUBLES],
         integer_count=len(schema.features_of[Matrix.INTEGERS]),
         string_count=len(schema.features_of[Matrix.STRINGS]),
@@ -278,18 +340,22 @@ def _nameless(view: ViewSpec) -> list[FeatureSpec | ComputedColumn]:
     return [*windowed, *(replace(feature, name="") for feature in view.derived)]
 
 
-def _slots(
-    references: Sequence[FeatureReference], names: Sequence[str], views: Sequence[_View]
-) -> tuple[FeatureSlot, ...]:
-    """A slot for each reference, rows of each matrix counted in answer order."""
+def _described(
+    reference: FeatureReference, names: Sequence[str], views: Sequence[_View]
+) -> tuple[str, ValueType, int, bool]:
+    """Name, type and view of a feature, and whether it is zero when not found."""
+    index = names.index(reference.view)
+    view = views[index]
+    return reference.output_name, view.types[reference.feature], index, reference.feature in view.zeros
+
+
+def slots_of(features: Iterable[tuple[str, ValueType, int, bool]]) -> tuple[FeatureSlot, ...]:
+    """A slot for each (name, type, view, whether it is zero when not found), rows of each matrix in answer order."""
     used = dict.fromkeys(Matrix, 0)
     slots = []
-    for reference in references:
-        index = names.index(reference.view)
-        value_type = views[index].types[reference.feature]
+    for name, value_type, view, is_zero in features:
         matrix = MATRIX_OF[value_type]
-        is_zero = reference.feature in views[index].zeros
-        slots.append(FeatureSlot(reference.output_name, value_type, used[matrix], index, is_zero))
+        slots.append(FeatureSlot(name, value_type, used[matrix], view, is_zero))
         used[matrix] += 1
     return tuple(slots)
 
@@ -301,6 +367,6 @@ def _places(streamed: Sequence[tuple[int, int]], slots: Sequence[FeatureSlot]) -
     return np.array(places, dtype=np.int64).reshape(-1, PLACE_COLUMNS)
 
 
-def _indices(values: Iterable[int]) -> Int64Array:
+def indices(values: Iterable[int]) -> Int64Array:
     """An index array."""
     return np.fromiter(values, dtype=np.int64)

@@ -16,7 +16,7 @@ from featurestore.errors import InvalidRequest
 from featurestore.online.feast.views import is_windowed
 from featurestore.online.serving_view import ServingView
 from featurestore.wire.codecs.view_json import definition_hash
-from featurestore.wire.feast.registry import registry_of_view
+from featurestore.wire.feast.composing import registry_of_view
 
 DEFINITIONS_MAX = 1_024
 """Hashes of versions kept; a version never changes, but projects may have many."""

@@ -236,18 +236,28 @@ class DescribeFeatureServiceRequest(_message.Message):
     def __init__(self, feature_service: _Optional[str] = ...) -> None: ...
 
 class DescribeFeatureServiceResponse(_message.Message):
-    __slots__ = ("schema_id", "feature_service", "join_keys", "features", "views")
+    __slots__ = ("schema_id", "feature_service", "join_keys", "features", "views", "request_columns")
     SCHEMA_ID_FIELD_NUMBER: _ClassVar[int]
     FEATURE_SERVICE_FIELD_NUMBER: _ClassVar[int]
     JOIN_KEYS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_COLUMNS_FIELD_NUMBER: _ClassVar[int]
     schema_id: int
     feature_service: str
     join_keys: _containers.RepeatedCompositeFieldContainer[JoinKeyDescription]
     features: _containers.RepeatedCompositeFieldContainer[FeatureDescription]
     views: _containers.RepeatedCompositeFieldContainer[ViewDescription]
-    def __init__(self, schema_id: _Optional[int] = ..., feature_service: _Optional[str] = ..., join_keys: _Optional[_Iterable[_Union[JoinKeyDescription, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[FeatureDescription, _Mapping]]] = ..., views: _Optional[_Iterable[_Union[ViewDescription, _Mapping]]] = ...) -> None: ...
+    request_columns: _containers.RepeatedCompositeFieldContainer[RequestColumnDescription]
+    def __init__(self, schema_id: _Optional[int] = ..., feature_service: _Optional[str] = ..., join_keys: _Optional[_Iterable[_Union[JoinKeyDescription, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[FeatureDescription, _Mapping]]] = ..., views: _Optional[_Iterable[_Union[ViewDescription, _Mapping]]] = ..., request_columns: _Optional[_Iterable[_Union[RequestColumnDescription, _Mapping]]] = ...) -> None: ...
+
+class RequestColumnDescription(_message.Message):
+    __slots__ = ("name", "type")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: ValueType
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[ValueType, str]] = ...) -> None: ...
 
 class ListFeatureServicesRequest(_message.Message):
     __slots__ = ()

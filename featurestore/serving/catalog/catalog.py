@@ -18,7 +18,15 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from featurestore.core.compiled import load_all
-from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ServiceSpec, ViewSpec
+from featurestore.core.spec import (
+    Column,
+    FeatureReference,
+    OnDemandViewSpec,
+    PlainViewSpec,
+    RepoSpec,
+    ServiceSpec,
+    ViewSpec,
+)
 from featurestore.definitions.registry import Registry
 from featurestore.errors import (
     FeatureStoreError,
@@ -28,7 +36,8 @@ from featurestore.errors import (
     UnknownFeatureService,
 )
 from featurestore.near_names import suggest
-from featurestore.online.answer.service_plan import ServicePlan, make_service_plan
+from featurestore.online.answer.on_demand_plan import plan_service
+from featurestore.online.answer.service_plan import OnDemandFunction, ServicePlan
 from featurestore.online.eviction import StoreMemory
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import Reader
@@ -53,12 +62,14 @@ class CatalogSnapshot:
         serving: what answers for each stream view that is served.
         lane_count: number of lanes that the store is laid out in.
         reader: reads the store.
+        functions: of authors, by name of the on-demand view that they compute.
     """
 
     repo: RepoSpec
     serving: Mapping[str, ServingView]
     lane_count: int
     reader: Reader = field(compare=False)
+    functions: Mapping[str, OnDemandFunction] = field(default_factory=dict, compare=False)
     # Apart, so that no client's lists can drive out the plans of services.
     _of_services: dict[str, ServicePlan] = field(default_factory=dict, compare=False)
     _of_lists: dict[_List, ServicePlan] = field(default_factory=dict, compare=False)
@@ -108,10 +119,12 @@ class CatalogSnapshot:
         """Take over the plans that come out the same: one team's change costs the clients of other views nothing."""
         if old.repo.project != self.repo.project:
             return
-        views: dict[str, ViewSpec | PlainViewSpec] = {view.name: view for view in old.repo.views}
+        views: dict[str, ViewSpec | PlainViewSpec | OnDemandViewSpec] = {view.name: view for view in old.repo.views}
         views.update((view.name, view) for view in old.repo.plain_views)
+        views.update((view.name, view) for view in old.repo.on_demand_views)
         services = {service.name: service for service in old.repo.services}
         same = {view.name for view in self.repo.plain_views if views.get(view.name) == view}
+        same |= {view.name for view in self.repo.on_demand_views if views.get(view.name) == view}
         for view in self.repo.views:
             if views.get(view.name) == view and old.serving.get(view.name) == self.serving.get(view.name):
                 same.add(view.name)
@@ -127,7 +140,7 @@ class CatalogSnapshot:
 
     def _make(self, service: ServiceSpec) -> ServicePlan:
         """Work a plan out; two threads may both do so, and get equal plans."""
-        return make_service_plan(service.name, service.features, service.join_keys, self.repo, self.serving)
+        return plan_service(service.name, service.features, service.join_keys, self.repo, self.serving, self.functions)
 
     def _service_of(self, texts: Sequence[str], *, full_names: bool) -> ServiceSpec:
         """An ad-hoc list as a nameless service."""
@@ -151,7 +164,11 @@ class CatalogSnapshot:
                 )
         keys: dict[str, Column] = {}
         for reference in references:
-            view = self.repo.view(reference.view) or self.repo.plain_view(reference.view)
+            view = (
+                self.repo.view(reference.view)
+                or self.repo.plain_view(reference.view)
+                or self.repo.on_demand_view(reference.view)
+            )
             assert view is not None, "the reference was just checked"
             for key in view.join_keys:
                 keys.setdefault(key.name, key)
@@ -173,13 +190,12 @@ class CatalogSnapshot:
 
     def _features_of(self, view_name: str) -> list[str]:
         """Names of a view's features, whichever kind of view it is."""
-        view = self.repo.view(view_name) or self.repo.plain_view(view_name)
-        if view is None:
+        columns = self.repo.columns_of(view_name)
+        if columns is None:
             names = [each.name for each in self.repo.views] + [each.name for each in self.repo.plain_views]
+            names += [each.name for each in self.repo.on_demand_views]
             raise _not_registered("feature view", view_name, names)
-        if isinstance(view, ViewSpec):
-            return [answer.name for answer in view.answers]
-        return [column.name for column in view.features]
+        return [column.name for column in columns]
 
 
 class CatalogSource:
@@ -188,6 +204,7 @@ class CatalogSource:
     Args:
         registry: where definitions come from.
         store: the online store; it may be down.
+        functions_of: what computes the on-demand views that no SQL computes, by their names; by default nothing does.
 
     Raises:
         FeatureStoreError: the registry cannot be read at start. A store that is down at start is not an error.
@@ -197,9 +214,12 @@ class CatalogSource:
         self,
         registry: Registry,
         store: OnlineStore,
+        functions_of: Callable[[RepoSpec], Mapping[str, OnDemandFunction]] = lambda _repo: {},
     ) -> None:
         self._registry = registry
         self._store = store
+        self._functions_of = functions_of
+        self._not_computed: frozenset[str] = frozenset()
         self._on_poll: Callable[[CatalogSource], None] = lambda _source: None
         self._stamp: Hashable = registry.stamp()
         self._repo = registry.read()
@@ -291,7 +311,8 @@ class CatalogSource:
                 _log.error("online store cannot be used: %s", error)
             self.store_error = error
             return
-        found = CatalogSnapshot(self._repo, served.views, served.lane_count, served.reader)
+        functions = old.functions if old is not None and old.repo is self._repo else self._functions_of(self._repo)
+        found = CatalogSnapshot(self._repo, served.views, served.lane_count, served.reader, functions)
         self._show(old, found)
         loss = self._loss(served.known)
         if loss is not None:
@@ -316,9 +337,35 @@ class CatalogSource:
             # Compiled here, by the thread that watches, and not by the first payment that asks.
             for service in found.repo.services:
                 found.plan_of_service(service.name)
+            self._say_what_is_not_computed(found)
             # A loop that is compiled by the first payment takes it seconds.
             load_all()
             self._snapshot = found
+
+    def _say_what_is_not_computed(self, found: CatalogSnapshot) -> None:
+        """On-demand views that this server answers NOT_READY for, once for each change of them."""
+        asked: dict[str, list[str]] = {}
+        for service in found.repo.services:
+            for view in dict.fromkeys(reference.view for reference in service.features):
+                asked.setdefault(view, []).append(service.name)
+        missing = [
+            view
+            for view in found.repo.on_demand_views
+            if view.name in asked and not view.is_sql and view.name not in found.functions
+        ]
+        for each in missing:
+            if each.name not in self._not_computed:
+                why = "it is a Python function; start the server with --python-features, or write it as SQL"
+                if each.function is None:
+                    why = "the Feast SDK alone computes it; write it as SQL"
+                services = '", "'.join(asked[each.name])
+                _log.warning(
+                    'features of on-demand view "%s" are NOT_READY in feature service "%s": %s (request_features)',
+                    each.name,
+                    services,
+                    why,
+                )
+        self._not_computed = frozenset(view.name for view in missing)
 
     def _look_at_state(self, served: ServedViews) -> None:
         """How fresh each view is, and whether the store evicts; for metrics."""

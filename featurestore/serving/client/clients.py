@@ -26,7 +26,7 @@ from featurestore.clock import Clock, Deadline, SystemClock
 from featurestore.errors import DeadlineSpent, FeatureStoreError, InvalidRequest, Overloaded, Unavailable
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
-from featurestore.serving.client.messages import EntityValues, make_request, parse_result, parse_schema
+from featurestore.serving.client.messages import EntityValues, RequestValues, make_request, parse_result, parse_schema
 from featurestore.serving.client.result import LookupResult
 from featurestore.serving.client.throttle import Throttle
 from featurestore.serving.packed_columns import SERVICE_NAME
@@ -135,6 +135,7 @@ class LookupClient:
         service: str,
         entities: Mapping[str, EntityValues],
         *,
+        request: Mapping[str, RequestValues] | None = None,
         as_of_ms: int | Sequence[int] | None = None,
         with_metadata: bool = False,
         timeout_s: float | None = None,
@@ -144,6 +145,8 @@ class LookupClient:
         Args:
             service: name of the feature service.
             entities: join key -> value, or list of values, one for each row.
+            request: what features that are computed on demand read beside the store, such as the payment's amount:
+                name -> value, or list of values, one for each row; None is null.
             as_of_ms: None for the server's clock, one read time, or one for each row.
             with_metadata: also answer event times, freshness and source positions.
             timeout_s: deadline of this call, retries included.
@@ -152,9 +155,9 @@ class LookupClient:
             FeatureStoreError: as the server raised it; Unavailable when no server answers.
         """
         deadline = self._deadline(timeout_s)
-        request = make_request(service, entities, as_of_ms, with_metadata=with_metadata)
+        message = make_request(service, entities, as_of_ms, with_metadata=with_metadata, columns=request)
         while True:
-            response = self._call("Lookup", request, deadline)
+            response = self._call("Lookup", message, deadline)
             result = self._schemas.result(response)
             if result is not None:
                 return result
@@ -253,15 +256,16 @@ class AsyncLookupClient:
         service: str,
         entities: Mapping[str, EntityValues],
         *,
+        request: Mapping[str, RequestValues] | None = None,
         as_of_ms: int | Sequence[int] | None = None,
         with_metadata: bool = False,
         timeout_s: float | None = None,
     ) -> LookupResult:
         """See `LookupClient.lookup`."""
         deadline = self._deadline(timeout_s)
-        request = make_request(service, entities, as_of_ms, with_metadata=with_metadata)
+        message = make_request(service, entities, as_of_ms, with_metadata=with_metadata, columns=request)
         while True:
-            response = await self._call("Lookup", request, deadline)
+            response = await self._call("Lookup", message, deadline)
             result = self._schemas.result(response)
             if result is not None:
                 return result

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from featurestore.core.lowering.request_time import RequestValue
 from featurestore.core.spec import Column
 from featurestore.errors import CorruptData, InvalidRequest
 from featurestore.online.answer.schema import SCALAR_MATRICES, FeatureSlot, ServedView, ServiceSchema
@@ -14,12 +15,20 @@ from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.client.result import LookupResult, SourcePosition, ViewFreshness
 from featurestore.serving.packed_columns import VALUE_TYPES, unpack_collections
 
+RequestValues = RequestValue | Sequence[RequestValue]
+"""One row's value of a column that comes with the request, None where null; or one for each row."""
+
 EntityValues = str | int | Sequence[str] | Sequence[int]
 """One row's join-key value, or one for each row."""
 
 
 def make_request(
-    service: str, entities: Mapping[str, EntityValues], as_of_ms: int | Sequence[int] | None, *, with_metadata: bool
+    service: str,
+    entities: Mapping[str, EntityValues],
+    as_of_ms: int | Sequence[int] | None,
+    *,
+    with_metadata: bool,
+    columns: Mapping[str, RequestValues] | None = None,
 ) -> pb.LookupRequest:
     """A lookup request.
 
@@ -28,9 +37,10 @@ def make_request(
         entities: join key -> value, or list of values, one for each row.
         as_of_ms: None for the server's clock, one read time, or one for each row.
         with_metadata: ask for event times, freshness and positions.
+        columns: what features that are computed on demand read: name -> value, or list of values.
 
     Raises:
-        InvalidRequest: a value is neither text nor integer.
+        InvalidRequest: a value of a key is neither text nor integer, or one of a column no plain value.
     """
     request = pb.LookupRequest(feature_service=service, include_metadata=with_metadata)
     if as_of_ms is not None:
@@ -49,7 +59,30 @@ def make_request(
                 detail=str(error),
                 hint="send all its values as str, or all as int",
             ) from error
+    for name, value in (columns or {}).items():
+        _add_column(request.columns.add(name=name), value)
     return request
+
+
+def _add_column(column: pb.RequestColumn, given: RequestValues) -> None:
+    """Fill the list that the values' type says."""
+    values: list[Any] = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    known = [value for value in values if value is not None]
+    try:
+        if any(isinstance(value, str) for value in known):
+            column.strings.extend(["" if value is None else value for value in values])
+        elif any(isinstance(value, float) for value in known):
+            column.doubles.extend([0.0 if value is None else value for value in values])
+        else:
+            column.integers.extend([int(value or 0) if isinstance(value, bool | None) else value for value in values])
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(
+            f'column "{column.name}" of the request has a value that is no text, 64-bit integer, double or bool',
+            detail=str(error),
+            hint="send all its values as str, int, float or bool, and None for null; times as milliseconds",
+        ) from error
+    if len(known) < len(values):
+        column.nulls = bytes(value is None for value in values)
 
 
 def parse_schema(response: pb.DescribeFeatureServiceResponse) -> ServiceSchema:
@@ -73,6 +106,7 @@ def parse_schema(response: pb.DescribeFeatureServiceResponse) -> ServiceSchema:
         ),
         views=tuple(ServedView(view.name, view.definition_hash) for view in response.views),
         schema_id=response.schema_id,
+        request_columns=tuple(Column(each.name, VALUE_TYPES[each.type]) for each in response.request_columns),
     )
 
 

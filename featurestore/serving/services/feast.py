@@ -2,7 +2,8 @@
 
 Answers are a vector a feature, join keys first; `online.answer.feast_vectors` says what stands in them.
 
-`request_context` is for on-demand views, which are evaluated by the Feast SDK and not here.
+Columns of the request come as `request_context`. Feast's own SDK has no such place: it puts them beside the join keys,
+so they are taken there as well.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from featurestore import __version__
 from featurestore.clock import Deadline
+from featurestore.core.lowering.request_time import RequestValue
 from featurestore.core.spec import Column, ValueType
 from featurestore.errors import InvalidRequest, UnknownJoinKey
 from featurestore.online.answer.feast_vectors import PRESENT, FeastVectors
@@ -29,6 +31,8 @@ InfoResponse: Any = message_class("feast.serving.GetFeastServingInfoResponse")
 FeaturesRequest: Any = message_class("feast.serving.GetOnlineFeaturesRequest")
 FeaturesResponse: Any = message_class("feast.serving.GetOnlineFeaturesResponse")
 _Timestamp: Any = message_class("google.protobuf.Timestamp")
+
+_MS_PER_SECOND = 1_000
 
 _KEY_FIELDS: dict[ValueType, tuple[str, ...]] = {
     ValueType.STRING: ("string_val",),
@@ -63,8 +67,19 @@ class FeastService:
         plan = yield from _plan(snapshot, request)
         join_keys = plan.schema.join_keys
         known = {key.name: key for key in join_keys}
-        entities = {name: _column(known.get(name), name, column.val) for name, column in request.entities.items()}
-        answer = yield from self._lookup.answer(snapshot.reader, plan, entities, deadline=deadline)
+        of_request = {column.name: column for column in plan.schema.request_columns}
+        entities: dict[str, list[str] | list[int]] = {}
+        columns: dict[str, list[RequestValue]] = {}
+        for name, given in request.entities.items():
+            if name in of_request and name not in known:
+                columns[name] = _request_column(of_request.get(name), given.val)
+            else:
+                entities[name] = _column(known.get(name), name, given.val)
+        for name, given in request.request_context.items():
+            columns[name] = _request_column(of_request.get(name), given.val)
+        answer = yield from self._lookup.answer(
+            snapshot.reader, plan, entities, deadline=deadline, request_columns=columns
+        )
         response = FeaturesResponse(status=True)
         names = response.metadata.feature_names.val
         names.extend(key.name for key in join_keys)
@@ -116,3 +131,15 @@ def _column(key: Column | None, name: str, values: Sequence[Any]) -> list[str] |
             )
         column.append(getattr(value, kind))
     return column
+
+
+def _request_column(column: Column | None, values: Sequence[Any]) -> list[RequestValue]:
+    """A column of Feast values as Python's, None where unset; times become milliseconds."""
+    is_time = column is not None and column.type is ValueType.TIMESTAMP
+    found: list[RequestValue] = []
+    for value in values:
+        kind = value.WhichOneof("val")
+        one: Any = None if kind is None or kind == "null_val" else getattr(value, kind)
+        # Feast's times are whole seconds.
+        found.append(one * _MS_PER_SECOND if is_time and kind == "unix_timestamp_val" else one)
+    return found

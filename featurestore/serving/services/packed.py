@@ -12,13 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from featurestore.clock import Deadline
-from featurestore.errors import InvalidRequest, UnknownJoinKey
+from featurestore.core.lowering.request_time import RequestValue
+from featurestore.errors import InvalidRequest, UnknownJoinKey, UnknownRequestColumn
 from featurestore.online.answer.assembly import Answer
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.catalog.catalog import CatalogSource
 from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.packed_columns import PACKED_TYPES, pack_collections
+from featurestore.serving.request.columns import RequestColumns
 from featurestore.serving.request.steps import Steps
 from featurestore.wire.store_layout import decode_checkpoint
 
@@ -53,6 +55,7 @@ class PackedService:
             deadline=deadline,
             as_of_ms=request.as_of_ms,
             with_checkpoint=request.include_metadata,
+            request_columns=_request_columns(request.columns),
         )
         response = pb.LookupResponse(
             schema_id=plan.schema.schema_id,
@@ -109,6 +112,8 @@ def describe_schema(schema: ServiceSchema) -> pb.DescribeFeatureServiceResponse:
         )
     for view in schema.views:
         response.views.add(name=view.name, definition_hash=view.definition_hash)
+    for column in schema.request_columns:
+        response.request_columns.add(name=column.name, type=PACKED_TYPES[column.type])
     return response
 
 
@@ -125,6 +130,33 @@ def _entities(columns: Sequence[pb.EntityColumn]) -> dict[str, Sequence[str] | S
             )
         entities[column.join_key] = column.strings or column.integers
     return entities
+
+
+def _request_columns(columns: Sequence[pb.RequestColumn]) -> RequestColumns:
+    """The request's further columns by name."""
+    found: dict[str, Sequence[RequestValue]] = {}
+    for column in columns:
+        if column.name in found:
+            raise UnknownRequestColumn(f'column "{column.name}" is sent twice', hint="send each column once")
+        filled: list[Sequence[RequestValue]] = [
+            values for values in (column.doubles, column.integers, column.strings) if values
+        ]
+        if len(filled) > 1:
+            raise InvalidRequest(
+                f'column "{column.name}" of the request has values of several types',
+                hint="fill the list that matches its type",
+            )
+        values = filled[0] if filled else ()
+        if column.nulls:
+            if len(column.nulls) != len(values):
+                raise InvalidRequest(
+                    f'column "{column.name}" of the request has {len(values)} values and {len(column.nulls)} nulls',
+                    hint="send one byte for each value, or none at all",
+                )
+            pairs = zip(values, column.nulls, strict=True)
+            values = [None if is_null else value for value, is_null in pairs]
+        found[column.name] = values
+    return found
 
 
 def _metadata(answer: Answer) -> list[pb.ViewMetadata]:

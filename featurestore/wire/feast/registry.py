@@ -151,6 +151,38 @@ class RegisteredView:
 
 
 @dataclass(frozen=True, slots=True)
+class RegisteredOnDemandView:
+    """An OnDemandFeatureView.
+
+    Attributes:
+        name: its name.
+        fields: its features.
+        tags: its tags.
+        sources: what it reads of other views, by name of the view.
+        request: fields of its request sources, by name.
+        mode: "python", "pandas" or "substrait".
+        function_name, function_text: of the author's function, and its source; "" where there is none.
+        is_by_row: whether the function takes one row at a time.
+        is_written: whether it is computed when its sources are written, and stored.
+        has_aggregations: whether Feast aggregates first.
+        online: whether it is served online.
+    """
+
+    name: str
+    fields: tuple[RegisteredField, ...]
+    tags: Mapping[str, str]
+    sources: tuple[RegisteredProjection, ...]
+    request: tuple[RegisteredField, ...]
+    mode: str
+    function_name: str = ""
+    function_text: str = ""
+    is_by_row: bool = False
+    is_written: bool = False
+    has_aggregations: bool = False
+    online: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class RegisteredProjection:
     """What a service takes from one view.
 
@@ -188,7 +220,7 @@ class RegisteredRepo:
         entities: its entities.
         stream_views: StreamFeatureViews.
         plain_views: FeatureViews.
-        on_demand_views: names of OnDemandFeatureViews.
+        on_demand_views: OnDemandFeatureViews.
         services: FeatureServices.
     """
 
@@ -196,7 +228,7 @@ class RegisteredRepo:
     entities: tuple[RegisteredEntity, ...]
     stream_views: tuple[RegisteredView, ...]
     plain_views: tuple[RegisteredView, ...]
-    on_demand_views: tuple[str, ...]
+    on_demand_views: tuple[RegisteredOnDemandView, ...]
     services: tuple[RegisteredService, ...]
 
 
@@ -222,55 +254,9 @@ def decode_registry(registry: bytes, project: str) -> RegisteredRepo:
         entities=tuple(_entity(each.spec) for each in mine(message.entities)),
         stream_views=tuple(_stream_view(each.spec) for each in mine(message.stream_feature_views)),
         plain_views=tuple(_plain_view(each.spec) for each in mine(message.feature_views)),
-        on_demand_views=tuple(each.spec.name for each in mine(message.on_demand_feature_views)),
+        on_demand_views=tuple(_on_demand_view(each.spec) for each in mine(message.on_demand_feature_views)),
         services=tuple(_service(each.spec) for each in mine(message.feature_services)),
     )
-
-
-def registry_from_rows(rows: Mapping[str, Iterable[tuple[str, bytes]]], registry: Any = None) -> bytes:
-    """A serialized feast.core.Registry from the messages of a SQL registry.
-
-    Args:
-        rows: field of Registry (a key of ROW_LISTS) -> project and serialized message. Feast writes the project beside
-            the message, and not into it.
-        registry: empty message to fill; by default ours, which has what this package reads.
-
-    Raises:
-        CorruptData: a row is not the message it should be.
-    """
-    registry = message_class("feast.core.Registry")() if registry is None else registry
-    for field, messages in rows.items():
-        for project, content in messages:
-            each = getattr(registry, field).add()
-            try:
-                each.ParseFromString(content)
-            except DecodeError as error:
-                raise CorruptData(f"a row of {field.replace('_', ' ')} is not a registry message") from error
-            named = each.spec if "spec" in each.DESCRIPTOR.fields_by_name else each
-            if "project" in named.DESCRIPTOR.fields_by_name:
-                named.project = project
-    return bytes(registry.SerializeToString(deterministic=True))
-
-
-def registry_of_view(project: str, view: bytes, entities: Iterable[bytes], *, is_stream: bool) -> bytes:
-    """A serialized feast.core.Registry of one view, online whatever it says.
-
-    Args:
-        project: Feast project.
-        view: serialized StreamFeatureView or FeatureView.
-        entities: its entities, serialized.
-        is_stream: which of the two it is.
-    """
-    registry: Any = message_class("feast.core.Registry")()
-    registry.projects.add().spec.name = project
-    for each in entities:
-        entity = registry.entities.add()
-        entity.ParseFromString(each)
-        entity.spec.project = project
-    message = (registry.stream_feature_views if is_stream else registry.feature_views).add()
-    message.ParseFromString(view)
-    message.spec.project, message.spec.online = project, True
-    return bytes(registry.SerializeToString(deterministic=True))
 
 
 def _parse(full_name: str, content: bytes) -> Any:
@@ -329,20 +315,55 @@ def _plain_view(spec: Any) -> RegisteredView:
     )
 
 
-def _service(spec: Any) -> RegisteredService:
-    return RegisteredService(
-        spec.name,
-        tuple(
-            RegisteredProjection(
-                view=each.feature_view_name,
-                alias=each.feature_view_name_alias,
-                features=tuple(column.name for column in each.feature_columns),
-                join_key_map=dict(each.join_key_map),
-                version=each.version_tag if each.HasField("version_tag") else None,
-                kind=each.view_type,
-            )
-            for each in spec.features
+def _on_demand_view(spec: Any) -> RegisteredOnDemandView:
+    found = [spec.sources[name] for name in sorted(spec.sources)]
+    request = {
+        field.name: field
+        for source in found
+        if source.WhichOneof("source") == "request_data_source"
+        for field in _fields(source.request_data_source.request_data_options.schema)
+    }
+    function = spec.feature_transformation.user_defined_function
+    if not function.body_text:
+        function = spec.user_defined_function
+    return RegisteredOnDemandView(
+        name=spec.name,
+        fields=_fields(spec.features),
+        tags=dict(spec.tags),
+        sources=tuple(
+            _on_demand_projection(source) for source in found if source.WhichOneof("source") != "request_data_source"
         ),
+        request=tuple(request[name] for name in sorted(request)),
+        mode=spec.mode or "pandas",
+        function_name=function.name,
+        function_text=function.body_text,
+        is_by_row=spec.singleton,
+        is_written=spec.write_to_online_store,
+        has_aggregations=len(spec.aggregations) > 0,
+        online=not spec.disabled,
+    )
+
+
+def _on_demand_projection(source: Any) -> RegisteredProjection:
+    """What an on-demand view reads of another one; all of it in registries of old releases."""
+    if source.WhichOneof("source") != "feature_view":
+        return _projection(source.feature_view_projection)
+    view = source.feature_view.spec
+    return RegisteredProjection(view.name, "", tuple(field.name for field in view.features), {}, None)
+
+
+def _service(spec: Any) -> RegisteredService:
+    return RegisteredService(spec.name, tuple(_projection(each) for each in spec.features))
+
+
+def _projection(message: Any) -> RegisteredProjection:
+    return RegisteredProjection(
+        view=message.feature_view_name,
+        alias=message.feature_view_name_alias,
+        features=tuple(column.name for column in message.feature_columns),
+        join_key_map=dict(message.join_key_map),
+        version=message.version_tag if message.HasField("version_tag") else None,
+        kind=message.view_type,
     )
 
 

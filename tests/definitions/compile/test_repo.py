@@ -16,6 +16,7 @@ from tests.definitions.records import (
     MS_NS,
     aggregation,
     field,
+    on_demand_view,
     plain_view,
     projection,
     repo,
@@ -215,7 +216,7 @@ def test_join_keys_of_a_service_are_the_union_in_order_of_first_use() -> None:
 @pytest.mark.parametrize(
     ("taken", "reason"),
     [
-        (projection("ratios", "ratio"), 'feature view "ratios" is an on-demand view'),
+        (projection("ratios", "ratio"), 'feature view "ratios" has "ratio" of a type that is not served'),
         (projection(keys={"card": "other_card"}), "is joined under other keys (with_join_key_map)"),
         (projection(version=2), "is pinned to version 2"),
         (projection("profile", "signature"), 'has "signature" of a type that is not served'),
@@ -232,7 +233,7 @@ def test_what_only_the_feast_sdk_serves_is_a_note_and_not_a_problem(taken: objec
             view(),
             view(name="dark", online=False),
             plain=[plain_view(field("signature", "BYTES"), field("tier", "INT32"))],
-            on_demand=["ratios"],
+            on_demand=[on_demand_view(field("ratio", "BYTES"))],
             services=[service(projection(), taken), service(projection("profile", "tier"), name="fine")],
         )
     )

@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 import pytest
 
-from featurestore.online.answer.service_plan import ServicePlan, make_service_plan
+from featurestore.online.answer.on_demand_plan import plan_service
+from featurestore.online.answer.service_plan import ServicePlan
 from featurestore.serving.catalog import catalog
 from featurestore.serving.client.clients import LookupClient
 from featurestore.testing.strategies import DAY_MS
@@ -119,9 +120,9 @@ def test_planning_an_unknown_list_holds_nobody_up(
     def slow(*arguments: Any) -> ServicePlan:
         planning.set()
         assert proceed.wait(30)
-        return make_service_plan(*arguments)
+        return plan_service(*arguments)
 
-    monkeypatch.setattr(catalog, "make_service_plan", slow)
+    monkeypatch.setattr(catalog, "plan_service", slow)
     with ThreadPoolExecutor(1) as caller:
         asked = caller.submit(get_online_features, {"merchant_id": [7]}, ["merchant_activity:count_lifetime"])
         try:

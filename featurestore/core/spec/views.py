@@ -1,8 +1,4 @@
-"""Frozen descriptions of what to compute: the compiled form of a feature repo.
-
-`definitions/` produces these from a Feast registry; stream, lookup and history only ever read them.
-All durations are integer milliseconds. Names are as in the registry.
-"""
+"""Sources, views and features: what is kept of each entity, and what is answered from it."""
 
 from __future__ import annotations
 
@@ -355,62 +351,3 @@ class PlainViewSpec:
     features: tuple[Column, ...]
     ttl_ms: int | None = None
     table: TableSpec | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureReference:
-    """A feature of a view as a service asks for it.
-
-    Attributes:
-        view: name of the view.
-        feature: name of the feature within the view.
-        output_name: name in the answer; "view__feature" where the plain name would clash.
-    """
-
-    view: str
-    feature: str
-    output_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceSpec:
-    """A feature service: the ordered feature vector of one model.
-
-    Attributes:
-        name: the Feast service's name.
-        features: in answer order.
-        join_keys: union of its views' join keys, in order of first use.
-    """
-
-    name: str
-    features: tuple[FeatureReference, ...]
-    join_keys: tuple[Column, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RepoSpec:
-    """A whole compiled registry.
-
-    Attributes:
-        project: Feast project name.
-        views: windowed stream views, by name.
-        plain_views: views that are materialized by Feast, by name.
-        services: feature services, by name.
-    """
-
-    project: str
-    views: tuple[ViewSpec, ...]
-    plain_views: tuple[PlainViewSpec, ...]
-    services: tuple[ServiceSpec, ...]
-
-    def view(self, name: str) -> ViewSpec | None:
-        """The stream view of that name, or None."""
-        return next((view for view in self.views if view.name == name), None)
-
-    def plain_view(self, name: str) -> PlainViewSpec | None:
-        """The plain view of that name, or None."""
-        return next((view for view in self.plain_views if view.name == name), None)
-
-    def service(self, name: str) -> ServiceSpec | None:
-        """The feature service of that name, or None."""
-        return next((service for service in self.services if service.name == name), None)

@@ -25,19 +25,13 @@ from featurestore.core.aggregations import catalog
 from featurestore.core.expressions import compile_expression
 from featurestore.core.lowering.series import LIST_TYPES
 from featurestore.core.spec import Column, ValueType, default_hop_ms
-from featurestore.definitions.author_parts import (
+from featurestore.definitions.authoring.parts import (
     DerivedFeature,
     NamedWindow,
     WindowedFeature,
     duration_mistake,
     prefixed_feature,
-    series,
-    session,
-    this_month,
-    this_week,
-    this_year,
     timedelta_of,
-    today,
     usable_features,
     windows_of,
 )
@@ -58,28 +52,10 @@ from featurestore.definitions.compile.source import (
     topic_text,
 )
 from featurestore.definitions.compile.view import LOOKBACK_TAG, STORAGE_TAG
-from featurestore.definitions.compile.window import HOP_TAG, LIFETIME, OFFSET_TAG, SERIES_TAG
+from featurestore.definitions.compile.window import HOP_TAG, OFFSET_TAG, SERIES_TAG
 from featurestore.definitions.problems import MISTAKE_TAG, Place, ProblemList
 from featurestore.definitions.source_schema import COLUMN_TYPES, format_source_schema, parse_source_schema
 from featurestore.errors import InvalidRequest
-
-__all__ = [
-    "LIFETIME",
-    "DerivedFeature",
-    "NamedWindow",
-    "WindowedFeature",
-    "aggregate",
-    "count",
-    "derive",
-    "kafka_source",
-    "series",
-    "session",
-    "stream_view",
-    "this_month",
-    "this_week",
-    "this_year",
-    "today",
-]
 
 Over = str | NamedWindow | Sequence[str | NamedWindow]
 """One window or several; a text is a duration or LIFETIME."""
