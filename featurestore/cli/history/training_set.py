@@ -141,7 +141,7 @@ def command(
     wanted: str | list[str] = service or list(features)
     places, plain = event_places(events), _tables(tables, spec)
     _check_out(out, places, plain)
-    read = functools.partial(read_label_rows, join_keys=_join_keys(spec, wanted))
+    read = functools.partial(read_label_rows, join_keys=_column_types(spec, wanted))
     if spark is not None:
         write_with_spark(
             spark,
@@ -178,15 +178,27 @@ def command(
         click.echo(f"events of {uri}, version {version}", err=True)
 
 
-def _join_keys(spec: RepoSpec, wanted: str | list[str]) -> dict[str, ValueType]:
-    """Types of the join keys behind what is asked; none where the names are wrong, which is reported later."""
+def _column_types(spec: RepoSpec, wanted: str | list[str]) -> dict[str, ValueType]:
+    """Types of join keys, and of texts of a request, behind what is asked; a CSV would take "007" for a number.
+
+    None where the names are wrong, which is reported later.
+    """
+    from featurestore.core.spec import ValueType
+
     if isinstance(wanted, str):
         service = spec.service(wanted)
         keys = () if service is None else service.join_keys
+        names = {reference.view for reference in service.features} if service is not None else set[str]()
     else:
-        views = [spec.view(name) or spec.plain_view(name) for name in {text.partition(":")[0] for text in wanted}]
+        names = {text.partition(":")[0] for text in wanted}
+        views = [spec.view(name) or spec.plain_view(name) or spec.on_demand_view(name) for name in names]
         keys = tuple(key for view in views if view is not None for key in view.join_keys)
-    return {key.name: key.type for key in keys}
+    found = {key.name: key.type for key in keys}
+    for on_demand in (spec.on_demand_view(name) for name in sorted(names)):
+        for column in () if on_demand is None else on_demand.request_columns:
+            if column.type is ValueType.STRING:
+                found.setdefault(column.name, column.type)
+    return found
 
 
 def _history(places: Mapping[str, str] | str | None, settings: Settings, ingested_before_ms: int | None) -> History:

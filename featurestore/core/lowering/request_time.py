@@ -68,6 +68,33 @@ def compiled_feature(view: OnDemandViewSpec, feature: ComputedColumn) -> Compile
     )
 
 
+def compute(
+    inputs: Mapping[str, Sequence[object]], columns: Mapping[str, str], features: Mapping[str, str]
+) -> dict[str, list[RequestValue]]:
+    """Features of N rows.
+
+    Args:
+        inputs: name -> N values, None where null; whatever else is there is not looked at.
+        columns: name -> type, such as "float64", of all that the features read.
+        features: name -> SQL.
+
+    Returns:
+        Name -> N values, None where null.
+
+    Raises:
+        InvalidRequest: a value is of another type, or the SQL is none.
+        KeyError: a column is missing.
+    """
+    types = {name: ValueType(type_name) for name, type_name in columns.items()}
+    read = {name: column_of(name, inputs[name], value_type) for name, value_type in types.items()}
+    count = len(next(iter(inputs.values()), ()))
+    found = {}
+    for name, text in features.items():
+        expression = _compiled(text, tuple(types.items()))
+        found[name] = values_of(expression.evaluate(read, count).storable(), expression.type)
+    return found
+
+
 def column_of(name: str, values: Sequence[object], value_type: ValueType) -> ColumnValues:
     """Python's values as a column.
 
@@ -153,3 +180,9 @@ def _moment(value: object) -> datetime | None:
         return _EPOCH + value * _MILLISECOND
     except OverflowError:
         return None
+
+
+@lru_cache(maxsize=1_024)
+def _compiled(text: str, columns: tuple[tuple[str, ValueType], ...]) -> Expression:
+    """SQL, compiled once: Feast calls for each request."""
+    return compile_expression(text, dict(columns))

@@ -226,6 +226,8 @@ class _Batch:
         """Outcomes of a view's other features."""
         is_plain = self.repo.plain_view(view.name) is not None
         outcome = ValueOutcome.NO_TABLE if is_plain and view.name not in self.plain else ValueOutcome.NOT_DEFINED
+        if self.repo.on_demand_view(view.name) is not None:
+            outcome = ValueOutcome.ON_DEMAND
         others = [feature for feature in self.features_of(view) if feature not in compared]
         return {feature: np.full(len(self.as_of_ms), outcome, dtype=np.int64) for feature in others}
 

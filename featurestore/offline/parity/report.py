@@ -34,6 +34,7 @@ class ValueOutcome(enum.IntEnum):
     NOT_READY = 8
     NO_TABLE = 9
     NOT_DEFINED = 10
+    ON_DEMAND = 11
 
     @property
     def text(self) -> str:
@@ -60,6 +61,7 @@ _TEXTS: Mapping[ValueOutcome, str] = {
     ValueOutcome.NOT_READY: "not compared: the view was still being filled",
     ValueOutcome.NO_TABLE: "not compared: the table of the plain view was not given",
     ValueOutcome.NOT_DEFINED: "not compared: no such feature is registered now",
+    ValueOutcome.ON_DEMAND: "not compared: computed of the request's columns, which are not in the log",
 }
 
 COMPARED_KINDS = ("equal", "explained", "unexplained")

@@ -92,6 +92,11 @@ def spark_training_set(
     plan = plan_training_set(
         repo, features, given, timestamp_column=timestamp_column, at_ms=at_ms, full_names=full_names
     )
+    if plan.on_demand:
+        raise InvalidRequest(
+            f'feature "{plan.on_demand[0].column.name}" is computed on demand, which Spark does not do yet',
+            hint="leave --engine spark out, or ask for the features that it reads",
+        )
     for outputs in plan.views:
         if not outputs.view.join_keys:
             raise InvalidRequest(

@@ -64,6 +64,17 @@ def column_values(array: pa.Array, column: Column) -> ColumnValues:
     return ColumnValues(np.asarray(pc.fill_null(array, 0).to_numpy(zero_copy_only=False)), valid)
 
 
+def values_array(column: ColumnValues, value_type: ValueType) -> pa.Array:
+    """N values of a column as an array of its Arrow type."""
+    if isinstance(column.values, BlobRow):
+        return strings_array(column.values, column.valid, pa.string())
+    mask = None if column.valid is None else ~column.valid
+    if value_type is ValueType.STRING:
+        return pa.array(column.values.tolist(), type=pa.binary(), mask=mask).cast(pa.string())
+    stored = pa.array(column.values, mask=mask)
+    return stored if stored.type == ARROW_TYPES[value_type] else stored.cast(ARROW_TYPES[value_type])
+
+
 def cast_column(array: pa.Array, column: Column) -> pa.Array:
     """The array as the column's Arrow type.
 

@@ -230,6 +230,7 @@ class TrainingSet:
                 piece = table.slice(begin, end - begin)
                 columns.update(zip(piece.column_names, piece.columns, strict=True))
             found = labels.table.slice(begin, end - begin)
+            columns.update({one.column.name: one.answer(columns, found) for one in self._plan.on_demand})
             for name in self._plan.names:
                 found = found.append_column(name, columns[name])
             yield found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -11,11 +11,17 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.core.events import BoolArray, Int64Array
+from featurestore.core.expressions import Expression
+from featurestore.core.lowering.request_time import compiled_feature
 from featurestore.core.spec import Column, FeatureReference, PlainViewSpec, RepoSpec, ViewSpec
 from featurestore.core.view import CompiledView
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, UnknownFeatureService, UnknownJoinKey
+from featurestore.offline.training_set.arrow_columns import cast_column, column_values, takeable, values_array
 from featurestore.offline.training_set.label_times import check_moment, label_moments_ms
+
+_BETWEEN = ":"
+"""Between view and feature in the name of a column that is only read: no feature is called like that."""
 
 PANDAS_INDEX = "__index_level_"
 """What pandas calls the column of an index without a name."""
@@ -42,6 +48,38 @@ class ViewOutputs:
     view: ViewSpec | PlainViewSpec
     features: tuple[int, ...]
     columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemandOutput:
+    """A feature that is computed behind the views.
+
+    Attributes:
+        column: name in the output, and type.
+        expression: what it is.
+        reads: for each name in it that is a feature, the column with its values.
+        request: columns of the labels that it reads.
+    """
+
+    column: Column
+    expression: Expression
+    reads: Mapping[str, Column]
+    request: tuple[Column, ...]
+
+    def answer(self, features: Mapping[str, pa.ChunkedArray], labels: pa.Table) -> pa.ChunkedArray:
+        """Its values for some rows.
+
+        Args:
+            features: of the rows, by name.
+            labels: the rows.
+
+        Raises:
+            InvalidRequest: a column of the labels is of another type.
+        """
+        columns = {name: column_values(_joined(features[each.name]), each) for name, each in self.reads.items()}
+        columns |= {each.name: column_values(_joined(labels.column(each.name)), each) for each in self.request}
+        found = self.expression.evaluate(columns, labels.num_rows).storable()
+        return pa.chunked_array([values_array(found, self.column.type)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +112,14 @@ class TrainingSetPlan:
         views: in order of first use.
         names: of all output columns, in answer order.
         labels: the rows.
+        on_demand: what is computed from features of the views, some of which are read for it alone, and from columns of
+            the labels.
     """
 
     views: tuple[ViewOutputs, ...]
     names: tuple[str, ...]
     labels: Labels
+    on_demand: tuple[OnDemandOutput, ...] = ()
 
 
 def plan_training_set(
@@ -108,6 +149,7 @@ def plan_training_set(
     """
     entities = _as_table(entities)
     references = _references(repo, features)
+    _check_computed(repo, references)
     names = [f"{one.view}__{one.feature}" if full_names else one.output_name for one in references]
     clash = sorted(set(names) & set(entities.column_names))
     if clash:
@@ -119,18 +161,69 @@ def plan_training_set(
     if twice:
         uses = entities.column_names.count(twice[0])
         raise InvalidRequest(f'the entities have {uses} columns "{twice[0]}"', hint="rename all but one")
+    stored = [pair for pair in zip(references, names, strict=True) if repo.on_demand_view(pair[0].view) is None]
+    computed = [_on_demand(repo, *pair, entities, stored) for pair in zip(references, names, strict=True)]
     views = []
-    for view_name in dict.fromkeys(reference.view for reference in references):
+    for view_name in dict.fromkeys(reference.view for reference, _ in stored):
         view = repo.view(view_name) or repo.plain_view(view_name)
         assert view is not None, "references are resolved"
         answers = view.answers if isinstance(view, ViewSpec) else view.features
         index = {column.name: at for at, column in enumerate(answers)}
-        chosen = [pair for pair in zip(references, names, strict=True) if pair[0].view == view_name]
+        chosen = [pair for pair in stored if pair[0].view == view_name]
         places = tuple(index[reference.feature] for reference, _ in chosen)
         columns = tuple(Column(name, answers[at].type) for (_, name), at in zip(chosen, places, strict=True))
         _check_join_keys(view, entities)
         views.append(_asked_part(ViewOutputs(view, places, columns)))
-    return TrainingSetPlan(tuple(views), tuple(names), _labels(entities, timestamp_column, at_ms))
+    on_demand = tuple(one for one in computed if one is not None)
+    return TrainingSetPlan(tuple(views), tuple(names), _labels(entities, timestamp_column, at_ms), on_demand)
+
+
+def _check_computed(repo: RepoSpec, references: Sequence[FeatureReference]) -> None:
+    """History computes SQL; what a function of an author's makes is for Feast's SDK."""
+    for view_name in dict.fromkeys(reference.view for reference in references):
+        view = repo.on_demand_view(view_name)
+        if view is not None and not view.is_sql:
+            raise InvalidRequest(
+                f'on-demand view "{view_name}" is no SQL, and is not computed here',
+                hint="write it as SQL (request_features), or ask the Feast SDK: get_historical_features",
+            )
+
+
+def _on_demand(
+    repo: RepoSpec,
+    reference: FeatureReference,
+    name: str,
+    entities: pa.Table,
+    stored: list[tuple[FeatureReference, str]],
+) -> OnDemandOutput | None:
+    """How to compute a feature of an on-demand view, None for others; what it reads is added to what is stored."""
+    view = repo.on_demand_view(reference.view)
+    if view is None:
+        return None
+    feature = next(feature for feature in view.features if feature.name == reference.feature)
+    compiled = compiled_feature(view, feature)
+    inputs, known = {read.name: read for read in view.inputs}, {(one.view, one.feature): at for one, at in stored}
+    reads: dict[str, Column] = {}
+    for read in (inputs[each] for each in compiled.inputs):
+        column = known.get((read.view, read.feature))
+        if column is None:
+            column = f"{read.view}{_BETWEEN}{read.feature}"
+            stored.append((FeatureReference(read.view, read.feature, column), column))
+        reads[read.name] = Column(column, read.type)
+    request = tuple(column for column in view.request_columns if column.name in compiled.request)
+    for column_read in request:
+        if column_read.name not in entities.column_names:
+            raise InvalidRequest(
+                f'the entities have no column "{column_read.name}", which feature "{name}" reads of the request',
+                hint=suggest(column_read.name, entities.column_names),
+            )
+        cast_column(pa.array([], type=entities.schema.field(column_read.name).type), column_read)
+    return OnDemandOutput(Column(name, feature.type), compiled.expression, reads, request)
+
+
+def _joined(column: pa.ChunkedArray) -> pa.Array:
+    """One array of the chunks."""
+    return column.chunk(0) if column.num_chunks == 1 else takeable(column).combine_chunks()
 
 
 def _as_table(entities: object) -> pa.Table:
@@ -194,12 +287,12 @@ def _parse_reference(repo: RepoSpec, text: str) -> tuple[str, str]:
     view_name, colon, feature = text.partition(":")
     if not colon:
         raise InvalidRequest(f'"{text}" is not "view:feature"')
-    view = repo.view(view_name) or repo.plain_view(view_name)
-    if view is None:
+    columns = repo.columns_of(view_name)
+    if columns is None:
         known = [*(one.name for one in repo.views), *(one.name for one in repo.plain_views)]
+        known += [one.name for one in repo.on_demand_views]
         raise UnknownFeatureService(f'feature view "{view_name}" is not registered', hint=suggest(view_name, known))
-    answers = view.answers if isinstance(view, ViewSpec) else view.features
-    names = [column.name for column in answers]
+    names = [column.name for column in columns]
     if feature not in names:
         raise InvalidRequest(f'feature view "{view_name}" has no feature "{feature}"', hint=suggest(feature, names))
     return view_name, feature

@@ -27,7 +27,7 @@ from featurestore.offline.parity.feature_log import (
 from featurestore.offline.training_set.answer_parts import object_array
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
 from featurestore.online.answer.assembly import Answer, KeyColumns
-from featurestore.online.answer.schema import FeatureSlot, Matrix
+from featurestore.online.answer.schema import FeatureSlot, Matrix, ServedView, ServiceSchema
 from featurestore.online.answer.service_plan import ServicePlan
 from featurestore.wire.store_layout import decode_checkpoint
 
@@ -74,8 +74,14 @@ def layout_of(plan: ServicePlan) -> LogLayout:
             LoggedFeature(reference.view, reference.feature, slot.type)
             for reference, slot in zip(plan.references, schema.features, strict=True)
         ),
-        tuple(LoggedView(view.name, view.definition_hash) for view in schema.views),
+        tuple(LoggedView(view.name, view.definition_hash) for _, view in _answered_views(schema)),
     )
+
+
+def _answered_views(schema: ServiceSchema) -> list[tuple[int, ServedView]]:
+    """Index and view; those that are only read for others have no features in the log."""
+    answered = {feature.view for feature in schema.features}
+    return [(index, view) for index, view in enumerate(schema.views) if index in answered]
 
 
 def encode_rows(answers: Sequence[SampledAnswer], layout: LogLayout) -> pa.Table:
@@ -103,8 +109,9 @@ def encode_rows(answers: Sequence[SampledAnswer], layout: LogLayout) -> pa.Table
     arrays.append(pa.array(ids).take(pa.array(np.repeat(np.arange(len(ids)), counts))))
     arrays.append(pa.array(np.concatenate([np.arange(count, dtype=np.int32) for count in counts])))
     arrays.append(pa.array(np.concatenate([_read_times(answer) for answer in found])))
-    arrays += [pa.repeat(view.definition_hash, rows.count) for view in schema.views]
-    arrays += [_positions(found, view) for view in range(len(schema.views))]
+    views = _answered_views(schema)
+    arrays += [pa.repeat(view.definition_hash, rows.count) for _, view in views]
+    arrays += [_positions(found, index) for index, _ in views]
     return pa.Table.from_arrays(arrays, names=layout.schema.names)
 
 

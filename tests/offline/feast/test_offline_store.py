@@ -14,6 +14,8 @@ import pytest
 
 from featurestore.core.spec import ValueType
 from featurestore.errors import DeadlineSpent, InvalidRequest, UnknownJoinKey
+from featurestore.offline.training_set.build import build_training_set
+from featurestore.offline.training_set.histories import EventLogHistory
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import naive_value
 from tests.offline.feast.history import DAY, DAY_MS, NOON, NOON_MS, Past, labels, make_past, plain, stream_payments
@@ -326,3 +328,21 @@ def test_history_tells_rows_without_a_join_key(past: Past, caplog: pytest.LogCap
     assert ['feature view "merchant_tiers": 2 rows without join key "merchant_id" are skipped'] == [
         record.getMessage() for record in caplog.records if record.levelname == "WARNING"
     ]
+
+
+def test_request_features_are_those_of_a_training_set(past: Past) -> None:
+    """The SDK runs the function that was registered over the answers; `featurestore history` computes the SQL."""
+    feast = past.feast()
+    given = labels().assign(paid_amount=[float(row) for row in range(len(labels()))], paid_in="DE")
+    found = feast.get_historical_features(given, features=feast.get_feature_service("fraud_with_checks")).to_df()
+    history = EventLogHistory(str(past.repo / "data" / "event_log"))
+    table = build_training_set(
+        past.spec, "fraud_with_checks", pa.Table.from_pandas(given), history=history, repo_path=past.repo
+    )
+
+    names = ["card_count_1h", "amount_ratio", "is_abroad", "count_or_days", "route"]
+    assert table.column_names[-5:] == names
+    for name in names:
+        assert [plain(value) for value in found[name]] == table.column(name).to_pylist(), name
+    assert any(value is not None for value in table.column("amount_ratio").to_pylist())
+    assert any(table.column("is_abroad").to_pylist())

@@ -11,7 +11,7 @@ from feast.types import Array, Bytes, Float32, Float64, Int32, Int64, String, Un
 from merchant_views import merchant_profile
 from sources import transactions
 
-from featurestore.definitions.authoring import aggregate, count, series, stream_view
+from featurestore.definitions.authoring import aggregate, count, request_features, series, stream_view
 
 alerts_history = FileSource(name="alerts_history", path="data/alerts.parquet", timestamp_field="raised_at")
 
@@ -64,6 +64,24 @@ def payment_oddity(inputs: dict[str, Any]) -> dict[str, Any]:
 fraud_with_oddity = FeatureService(
     name="fraud_with_oddity",
     features=[card_activity[["card_count_1d"]], merchant_profile[["home_market"]], payment_oddity],
+)
+
+checkout = RequestSource(
+    name="checkout", schema=[Field(name="paid_amount", dtype=Float64), Field(name="paid_in", dtype=String)]
+)
+payment_checks = request_features(
+    name="payment_checks",
+    request=checkout,
+    sources=[card_activity, merchant_profile],
+    features={
+        "amount_ratio": "paid_amount / nullif(card_amount_mean_1d, 0)",
+        "is_abroad": "paid_in <> home_market",
+        "count_or_days": "coalesce(card_count_1d, 0) + coalesce(merchant_profile__onboarded_days, 0)",
+        "route": "paid_in || ' to ' || home_market",
+    },
+)
+fraud_with_checks = FeatureService(
+    name="fraud_with_checks", features=[card_activity[["card_count_1h"]], payment_checks]
 )
 
 card_habits = stream_view(
