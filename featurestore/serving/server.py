@@ -19,6 +19,7 @@ from featurestore.definitions.registry import Registry
 from featurestore.errors import InvalidRequest
 from featurestore.online.store import OnlineStore
 from featurestore.serving.catalog.catalog import CatalogSource
+from featurestore.serving.catalog.functions import PythonFunctions
 from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.request.admission import Admission
 from featurestore.serving.request.limits import DRAIN_SECONDS
@@ -65,6 +66,7 @@ class FeatureServer:
         metrics_port: where Prometheus finds /metrics, 0 for a free port, None for nowhere.
         metrics_host: at which address; that of the server unless given.
         feature_log: keeps a sample of the answers; started and stopped with the server.
+        python_features: run the Python functions of on-demand views, which whoever writes the registry has written.
 
     Attributes:
         port: the bound gRPC port.
@@ -84,6 +86,7 @@ class FeatureServer:
         metrics_port: int | None = None,
         metrics_host: str | None = None,
         feature_log: FeatureLog | None = None,
+        python_features: bool = False,
     ) -> None:
         self._metrics = ServerMetrics()
         self.metrics_port: int | None = None
@@ -92,7 +95,8 @@ class FeatureServer:
             # Before anything that would have to be stopped again if the port is taken.
             self.metrics_port, self._stop_metrics = self._metrics.listen(metrics_host or settings.host, metrics_port)
         try:
-            self._catalog = CatalogSource(registry, store)
+            functions = PythonFunctions(clock, self._metrics) if python_features else None
+            self._catalog = CatalogSource(registry, store, None if functions is None else functions.of)
             lookup = FeatureLookup(clock, counts=self._metrics.answers, sink=feature_log)
             methods = all_methods(PackedService(self._catalog, lookup), FeastService(self._catalog, lookup))
             admission = settings.admitting(clock, self._metrics)

@@ -149,6 +149,11 @@ class ServeCommand(click.Command):
     help="Age at which a connection is ended, so that clients find new replicas; 0 for never.",
 )
 @click.option("--reflection/--no-reflection", default=True, help="Whether to tell anybody what the server speaks.")
+@click.option(
+    "--python-features",
+    is_flag=True,
+    help="Run the Python functions of on-demand views: code that whoever may write the registry has written.",
+)
 @click.option("--share-port", is_flag=True, help="Let several server processes listen on one port.")
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM certificate.")
 @click.option("--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM private key.")
@@ -201,6 +206,7 @@ def command(
     service_limits: tuple[tuple[str, int], ...],
     connection_seconds: float,
     reflection: bool,
+    python_features: bool,
     share_port: bool,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -250,6 +256,7 @@ def command(
             # Of one process among several only their parent asks.
             metrics_host="127.0.0.1" if child else host,
             feature_log=feature_log,
+            python_features=python_features,
         )
     run_until(stopping, server, store, settings.project, host)
     return 0

@@ -214,11 +214,11 @@ class CatalogSource:
         self,
         registry: Registry,
         store: OnlineStore,
-        functions_of: Callable[[RepoSpec], Mapping[str, OnDemandFunction]] = lambda _repo: {},
+        functions_of: Callable[[RepoSpec], Mapping[str, OnDemandFunction]] | None = None,
     ) -> None:
         self._registry = registry
         self._store = store
-        self._functions_of = functions_of
+        self._functions_of = functions_of or (lambda _repo: {})
         self._not_computed: frozenset[str] = frozenset()
         self._on_poll: Callable[[CatalogSource], None] = lambda _source: None
         self._stamp: Hashable = registry.stamp()

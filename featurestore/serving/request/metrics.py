@@ -65,6 +65,19 @@ class ServerMetrics:
         self._log_failures = Counter(
             "featurestore_feature_log_failures", "Writes of the feature log that failed.", registry=self.registry
         )
+        self._function_seconds = Histogram(
+            "featurestore_on_demand_function_seconds",
+            "What the Python function of an on-demand view took for a request.",
+            ("view",),
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._function_failures = Counter(
+            "featurestore_on_demand_function_failures",
+            "Requests for which the Python function of an on-demand view failed.",
+            ("view",),
+            registry=self.registry,
+        )
         self._store_up = Gauge(
             "featurestore_online_store_up", "1 when the online store answered the last poll.", registry=self.registry
         )
@@ -126,6 +139,12 @@ class ServerMetrics:
     def count_log_failure(self) -> None:
         """Count a write of the feature log that failed."""
         self._log_failures.inc()
+
+    def count_function(self, view: str, latency_ns: int, *, has_failed: bool) -> None:
+        """Count a run of an on-demand view's function."""
+        self._function_seconds.labels(view).observe(latency_ns / _NS_PER_SECOND)
+        if has_failed:
+            self._function_failures.labels(view).inc()
 
     def show_state(self, *, store_up: bool, registry_up: bool, service_count: int) -> None:
         """What the last poll found."""

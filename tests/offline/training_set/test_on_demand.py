@@ -58,7 +58,7 @@ def with_checks(repo: RepoSpec, function: PythonFunction | None = None) -> RepoS
         inputs.append(OnDemandInput(f"{view.name}__{column.name}", view.name, column.name, column.type))
         names.append(f"{view.name}__{column.name}")
     request = (Column("amount", ValueType.FLOAT64), Column("country", ValueType.STRING))
-    types = {each.name: each.type for each in (*inputs, *request)}
+    types = {each.name: each.type for each in inputs} | {column.name: column.type for column in request}
     features = []
     for name, sql in {
         "ratio": f"amount / nullif({names[0]}, 0)",
