@@ -83,17 +83,17 @@ def _replayed_offsets_are_applied() -> AbstractContextManager[object]:
 
 
 def _halves_need_not_know_of_each_other() -> AbstractContextManager[object]:
-    return patch.object(body, "_check_whole", lambda header, has_head, is_beside_body: None)
+    return patch.object(body, "check_whole", lambda is_beside_head, has_head, is_beside_body: None)
 
 
 def _a_lost_half_is_nothing() -> AbstractContextManager[object]:
-    original = body._check_whole
+    original = body.check_whole
 
-    def check_whole(header: Any, has_head: bool, *, is_beside_body: bool) -> None:
-        if header is not None and has_head:
-            original(header, has_head, is_beside_body=is_beside_body)
+    def check_whole(is_beside_head: bool | None, *, has_head: bool, is_beside_body: bool) -> None:
+        if is_beside_head is not None and has_head:
+            original(is_beside_head, has_head=has_head, is_beside_body=is_beside_body)
 
-    return patch.object(body, "_check_whole", check_whole)
+    return patch.object(body, "check_whole", check_whole)
 
 
 def _idle_lanes_are_not_compared() -> AbstractContextManager[object]:

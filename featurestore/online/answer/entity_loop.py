@@ -45,9 +45,9 @@ from featurestore.core.tiles.sessions import narrow_sessions
 from featurestore.core.view import CompiledView
 from featurestore.online.answer.selection import Selection
 from featurestore.wire.codecs.bodies import version5
-from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES, NO_LIFETIME_TILE
+from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES, MAGIC, MAGIC_BESIDE_HEAD, NO_LIFETIME_TILE
 from featurestore.wire.codecs.bodies.read_loops import FACTS, ROOM_ROWS, take_tiles
-from featurestore.wire.codecs.body import MAGIC, MAGIC_BESIDE_HEAD, EntityCodec
+from featurestore.wire.codecs.body import EntityCodec
 from featurestore.wire.codecs.head_kernels import lift_head, walk_head
 
 NOTHING: Final = -(1 << 63)

@@ -9,6 +9,8 @@ no other bodies than those that it finds. Compaction turns the ones into the oth
 The head is written by APPEND and has its own module, `head`. Body and head know of each other: the script that begins
 a head beside a body changes the body's magic and the head's first check. So one that vanishes (evicted, deleted by
 hand) is missed by the other, and the entity is refused instead of being answered from half of it.
+
+An entity of few events has neither, but is a member of a pack (see `pack`): that is decoded here as well.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import dataclasses
 import functools
 from typing import NamedTuple
 
+import numpy as np
 import xxhash
 
 from featurestore.core.events import BlobRow, Int64Array
@@ -26,13 +29,11 @@ from featurestore.core.tiles.tiles import NOTHING_DROPPED_MS, Blobs, TileLayout,
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, TileLost, UnknownTileVersion
 from featurestore.wire.codecs.bodies import version4, version5
-from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES, WIDTHS_MS, Columns, Rows
+from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES, MAGIC, MAGIC_BESIDE_HEAD, WIDTHS_MS, Columns, Rows
 from featurestore.wire.codecs.head import Lifting, head_codec
 from featurestore.wire.codecs.head_kernels import BESIDE_BODY
-
-MAGIC = 0xFB
-MAGIC_BESIDE_HEAD = 0x04
-"""All eight bits differ, so that no flipped one makes the one into the other; the commit script says both."""
+from featurestore.wire.codecs.pack import is_member, member_of, read_member
+from featurestore.wire.codecs.pack_loops import take_rows
 
 
 def encode_body(table: TileTable) -> bytes:
@@ -48,15 +49,27 @@ def encode_body(table: TileTable) -> bytes:
     return body + xxhash.xxh3_64_intdigest(memoryview(body)[1:]).to_bytes(CHECKSUM_BYTES, "little")
 
 
-def decode_body(layout: TileLayout, body: bytes) -> TileTable:
+def decode_body(layout: TileLayout, body: bytes, *, is_checked: bool = False) -> TileTable:
     """The tiles of a body.
+
+    Args:
+        layout: of the view that wrote it.
+        body: the stored bytes.
+        is_checked: it is that of a pack, which has one checksum for all.
 
     Raises:
         UnknownTileVersion: written by another release.
         CorruptTile: the bytes are not a body of this layout.
     """
-    table, _ = _decode_body(layout, layout, Rows.of(layout, layout), _read_header(layout, body), body, head=b"", more=0)
+    header = _Header(False, version5.read_header(layout, body)) if is_checked else _read_header(layout, body)
+    table, _ = _decode_body(layout, layout, _rows_of(layout), header, body, head=b"", more=0)
     return table
+
+
+@functools.lru_cache(maxsize=1_024)
+def _rows_of(layout: TileLayout) -> Rows:
+    """All of a layout's fields; made once for each."""
+    return Rows.of(layout, layout)
 
 
 def decode_entity(view: CompiledView, body: bytes | None, head: bytes | None) -> TileTable:
@@ -87,8 +100,10 @@ class EntityCodec:
 
     def prepare(self) -> None:
         """Load whatever decoding and reaching take, before a payment waits for it."""
-        table = self._decode(b"", b"")
+        table = self._decode(member_of(b"", None, None), b"")
         self._head_codec.lift_into(b"", self._lifting, table, 0, 0)
+        columns = Columns.of(self._wanted, 0)
+        take_rows(np.empty(0, dtype=np.int64), *columns, *columns)
         version4.prepare(self._stored, self._rows, Columns.of(self._wanted, 0))
         version5.prepare(self._stored, self._rows, Columns.of(self._wanted, 1))
         find_bounds(table.start_ms, 0, table.start_ms, table.start_ms, table.start_ms)
@@ -103,7 +118,7 @@ class EntityCodec:
         """All tiles of an entity, ascending by start: what `CompiledView.answer` takes.
 
         Args:
-            body: the stored body; None where there is none.
+            body: the stored body, or what `pack.member_of` makes of a pack; None where there is none.
             head: the stored head, likewise.
 
         Raises:
@@ -115,10 +130,45 @@ class EntityCodec:
 
     def _decode(self, body: bytes, head: bytes) -> TileTable:
         """Body and head in one allocation a block."""
+        if is_member(body):
+            return self._decode_member(body)
         header = _read_header(self._stored, body) if body else None
         rows, is_beside_body = self._head_codec.count_rows(head) if head else (0, False)
-        _check_whole(header, rows > 0, is_beside_body=is_beside_body)
+        check_whole(None if header is None else header.is_beside_head, has_head=rows > 0, is_beside_body=is_beside_body)
         table, first = _decode_body(self._stored, self._wanted, self._rows, header, body, head=head, more=rows)
+        return self._with_head(table, body, head, first)
+
+    def _decode_member(self, member: bytes) -> TileTable:
+        """An entity's tiles of those of a pack, and its rows."""
+        found = read_member(member)
+        header = None
+        if found.has_body:
+            header = _Header(found.is_beside_head, version5.read_header(self._stored, found.tiles))
+            if header.content.tile_count != found.tile_count:
+                raise CorruptTile("a pack does not have the tiles that it names the members of")
+        check_whole(
+            found.is_beside_head if found.has_body else None,
+            has_head=found.has_head,
+            is_beside_body=found.is_beside_body,
+        )
+        rows, is_marked = self._head_codec.count_rows(found.rows) if found.rows else (0, False)
+        if is_marked:
+            raise CorruptTile("a row of a pack is marked, which only the first record is")
+        tiles, chosen = (found.tiles, found.own) if len(found.own) else (b"", None)
+        table, first = _decode_body(
+            self._stored,
+            self._wanted,
+            self._rows,
+            header if tiles else None,
+            tiles,
+            head=found.rows,
+            more=rows,
+            chosen=chosen,
+        )
+        return self._with_head(table, tiles, found.rows, first)
+
+    def _with_head(self, table: TileTable, body: bytes, head: bytes, first: int) -> TileTable:
+        """The tiles of a body, and behind them those of a head."""
         if not head:
             return table
         is_ascending = self._head_codec.lift_into(head, self._lifting, table, first, len(body))
@@ -160,30 +210,52 @@ def _read_header(layout: TileLayout, body: bytes) -> _Header:
 
 
 def _decode_body(
-    stored: TileLayout, wanted: TileLayout, rows: Rows, header: _Header | None, body: bytes, *, head: bytes, more: int
+    stored: TileLayout,
+    wanted: TileLayout,
+    rows: Rows,
+    header: _Header | None,
+    body: bytes,
+    *,
+    head: bytes,
+    more: int,
+    chosen: Int64Array | None = None,
 ) -> tuple[TileTable, int]:
-    """The tiles of a body, room for those of a head behind them, and where that begins.
+    """The tiles of a body, or those that are chosen, room for those of a head behind them, and where that begins.
 
     Strings are spans of body, head, and what had to be made anew, one after another.
     """
     content = None if header is None else header.content
     count, dropped_before_ms = (0, NOTHING_DROPPED_MS) if content is None else content[:2]
-    columns, written = Columns.of(wanted, count + more), b""
+    columns, written = Columns.of(wanted, count + (more if chosen is None else 0)), b""
     if isinstance(content, version5.Header):
         written = version5.fill(stored, rows, content, body, columns, len(body) + len(head))
     elif content is not None:
         version4.fill(stored, rows, content, body, columns)
+    if chosen is not None:
+        every, count = columns, len(chosen)
+        columns = Columns.of(wanted, count + more)
+        take_rows(chosen, *every, *columns)
     strings = b"".join((body, head, written)) if wanted.blob_fields else b""
     blobs = Blobs(strings, columns.begins, columns.ends)
     return TileTable(wanted, *columns[:4], blobs, dropped_before_ms), count
 
 
-def _check_whole(header: _Header | None, has_head: bool, *, is_beside_body: bool) -> None:
-    """Body and head must be there as each knows of the other."""
-    if header is not None and has_head and not (header.is_beside_head and is_beside_body):
+def check_whole(is_beside_head: bool | None, *, has_head: bool, is_beside_body: bool) -> None:
+    """Body and head must be there as each knows of the other.
+
+    Args:
+        is_beside_head: what the body says; None where there is none.
+        has_head: whether there is a head.
+        is_beside_body: what the head says.
+
+    Raises:
+        TileLost: one of them is missing.
+        CorruptTile: they are there, and know nothing of each other.
+    """
+    if is_beside_head is not None and has_head and not (is_beside_head and is_beside_body):
         raise CorruptTile("body and head are both there, and do not know of each other")
-    is_head_lost = header is not None and header.is_beside_head and not has_head
-    if not is_head_lost and not (header is None and is_beside_body):
+    is_head_lost = is_beside_head is True and not has_head
+    if not is_head_lost and not (is_beside_head is None and is_beside_body):
         return
     raise TileLost(
         f"the {'head' if is_head_lost else 'body'} of the entity is gone",

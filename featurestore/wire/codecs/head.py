@@ -74,6 +74,7 @@ class HeadCodec:
     Attributes:
         row_bytes_min: size of a row whose strings are empty.
         shape: the columns as `lift_head` knows them.
+        row_shape: that size, where the lengths of strings are, and how many strings there are.
     """
 
     def __init__(self, view: CompiledView) -> None:
@@ -89,6 +90,7 @@ class HeadCodec:
         self._nulls_at = self._flags_at + len(self._flags)
         self._lengths_at = self._nulls_at + (len(self._all) + 7) // 8
         self.row_bytes_min = self._lengths_at + 2 * self._string_count
+        self.row_shape = (self.row_bytes_min, self._lengths_at, self._string_count)
         self._lengths = struct.Struct(f"<{self._string_count}H")
         self.shape = np.array(
             [

@@ -100,25 +100,53 @@ def check_rows(data: Array, begins: Int64Array, ends: Int64Array, checks: NDArra
 
 
 @borrowing
+def crc8(data: Array, begin: int, end: int, check: int) -> Any:
+    """The CRC-8 of a span of bytes, carried on from that of what is before it."""
+    value = np.uint8(check)
+    for at in range(begin, end):
+        value = _CRC8[value ^ data[at]]
+    return value
+
+
+@borrowing
+def _row_end(data: Array, at: int, end: int, row_bytes_min: int, lengths_at: int, string_count: int) -> Any:
+    """Where the row at an offset ends, TORN if that is behind `end`."""
+    if at + row_bytes_min > end:
+        return TORN
+    size = row_bytes_min
+    for index in range(string_count):
+        size += _unsigned(data, at + lengths_at + 2 * index, 2)
+    return TORN if at + size > end else at + size
+
+
+@borrowing
+def rows_in(data: Array, at: int, end: int, row_bytes_min: int, lengths_at: int, string_count: int) -> Any:
+    """Number of rows in a span that began beside no body; TORN or WRONG_CHECK."""
+    rows = 0
+    while at < end:
+        row_end = _row_end(data, at, end, row_bytes_min, lengths_at, string_count)
+        if row_end == TORN:
+            return TORN
+        if data[at] != crc8(data, at + 1, row_end, 0):
+            return WRONG_CHECK
+        at = row_end
+        rows += 1
+    return rows
+
+
+@borrowing
 def walk_head(head: Array, row_bytes_min: int, lengths_at: int, string_count: int) -> Any:
     """Twice the number of events in a head, plus 1 if it began beside a body; TORN or WRONG_CHECK."""
-    at, rows, beside_body = 0, 0, 0
-    while at + row_bytes_min <= len(head):
-        size = row_bytes_min
-        for index in range(string_count):
-            size += _unsigned(head, at + lengths_at + 2 * index, 2)
-        if at + size > len(head):
-            return TORN
-        check = np.uint8(0)
-        for index in range(at + 1, at + size):
-            check = _CRC8[check ^ head[index]]
-        if head[at] != check:
-            if rows > 0 or head[at] != check ^ BESIDE_BODY:
-                return WRONG_CHECK
-            beside_body = 1
-        at += size
-        rows += 1
-    return 2 * rows + beside_body if at == len(head) else TORN
+    if len(head) == 0:
+        return 0
+    row_end = _row_end(head, 0, len(head), row_bytes_min, lengths_at, string_count)
+    if row_end == TORN:
+        return TORN
+    turned = head[0] ^ crc8(head, 1, row_end, 0)
+    if turned not in (0, BESIDE_BODY):
+        return WRONG_CHECK
+    rows = rows_in(head, row_end, len(head), row_bytes_min, lengths_at, string_count)
+    return rows if rows < 0 else 2 * (rows + 1) + (turned == BESIDE_BODY)
 
 
 @compiled(INT, BYTES, INT, INT, INT, allocates=False)

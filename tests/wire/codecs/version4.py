@@ -8,8 +8,7 @@ import numpy as np
 import xxhash
 
 from featurestore.core.tiles.tiles import TileTable
-from featurestore.wire.codecs.bodies.frame import NO_LIFETIME_TILE, WIDTHS_MS
-from featurestore.wire.codecs.body import MAGIC
+from featurestore.wire.codecs.bodies.frame import MAGIC, NO_LIFETIME_TILE, WIDTHS_MS
 
 _HEADER = struct.Struct("<BBB5xIIqqq")
 _CONSTANT, _CONSTANT_BYTES = 4, 8

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from featurestore.errors import CorruptData, WrongKindOfKey
 from featurestore.online.eviction import NO_EVICTION, StoreMemory
 from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome, MadeCommit, PendingCommit, ThreadedReads
-from featurestore.wire.codecs.body import MAGIC, MAGIC_BESIDE_HEAD
+from featurestore.wire.codecs.bodies.frame import MAGIC, MAGIC_BESIDE_HEAD
 from featurestore.wire.codecs.head_kernels import BESIDE_BODY
 from featurestore.wire.store_layout import history_key
 

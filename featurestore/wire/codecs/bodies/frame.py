@@ -11,6 +11,10 @@ from featurestore.core.spec import HOP_LADDER_MS
 from featurestore.core.tiles.parts import Storage
 from featurestore.core.tiles.tiles import TileLayout
 
+MAGIC = 0xFB
+MAGIC_BESIDE_HEAD = 0x04
+"""All eight bits differ, so that no flipped one makes the one into the other; the commit script says both."""
+
 CHECKSUM_BYTES = 8
 NO_LIFETIME_TILE = -(1 << 63)
 WIDTHS_MS = np.array([1, *HOP_LADDER_MS], dtype=np.int64)
