@@ -25,30 +25,19 @@ import msgspec
 
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import CorruptData, InvalidRequest, StoreMismatch
-from featurestore.online.generation import Generation, GenerationState
+from featurestore.online.generation import Generation, GenerationState, decode_generations, encode_generations
 from featurestore.online.serving_view import serving_views
 from featurestore.online.store import OnlineStore
 from featurestore.wire.codecs.view_json import LAYOUT_VERSION, definition_hash
 from featurestore.wire.store_layout import (
     DEFAULT_LANE_COUNT,
+    DEFAULT_PACKS,
     LANE_COUNT_MAX,
+    PACKS_MAX,
     GenerationKeys,
     generations_key,
     layout_key,
 )
-
-
-class _Record(msgspec.Struct, frozen=True):
-    """A generation as stored."""
-
-    number: int
-    definition_hash: str
-    state: GenerationState
-    view: ViewSpec
-    is_bootstrapped: bool = False
-    replaces: int | None = None
-    opened_ms: int = 0
-    damaged: tuple[str, ...] = ()
 
 
 class _Layout(msgspec.Struct, frozen=True):
@@ -68,7 +57,6 @@ LOOKS_AT_ALL = 30
 """Every so many looks all is read, also where nothing seems to have changed: an older release leaves no trace."""
 
 _encoder = msgspec.json.Encoder()
-_records_decoder = msgspec.json.Decoder(tuple[_Record, ...])
 _layout_decoder = msgspec.json.Decoder(_Layout)
 
 
@@ -78,9 +66,13 @@ class GenerationCatalog:
     Args:
         store: the online store.
         project: Feast project.
+        packs: how many packs a lane of a generation has that is begun here.
     """
 
-    def __init__(self, store: OnlineStore, project: str) -> None:
+    def __init__(self, store: OnlineStore, project: str, *, packs: int | None = None) -> None:
+        self._packs = DEFAULT_PACKS if packs is None else packs
+        if not 0 <= self._packs <= PACKS_MAX:
+            raise InvalidRequest(f"{packs} packs a lane are not between 0 and {PACKS_MAX}")
         self._looks = 0
         self._seen: tuple[bytes, dict[str, tuple[Generation, ...]]] | None = None
         self._store = store
@@ -122,7 +114,7 @@ class GenerationCatalog:
         # The version first: what changes between the two is read again the next time.
         version = self._store.hash_version(key)
         fields = self._store.hash_fields(key)
-        found = {name.decode(): self._decode(name.decode(), data) for name, data in fields.items()}
+        found = {name.decode(): decode_generations(self.project, name.decode(), data) for name, data in fields.items()}
         self._seen = (version, found) if version else None
         return dict(found)
 
@@ -166,7 +158,7 @@ class GenerationCatalog:
                 state = GenerationState.FILLING if alive or fills_first else GenerationState.SERVING
                 # A store that has only lost its records holds what was the first.
                 number = self._unused_number(view.name, wanted, known) if known else 1
-                found = Generation(self.project, view, number, wanted, state)
+                found = Generation(self.project, view, number, wanted, state, packs=self._packs)
                 others.append(found)
             if self._write(view.name, raw, others):
                 return found
@@ -204,7 +196,8 @@ class GenerationCatalog:
                 if one.definition_hash == wanted and (is_done or one.state is GenerationState.BOOTSTRAPPING):
                     return one
             number = self._unused_number(view.name, wanted, known)
-            begun = Generation(self.project, view, number, wanted, GenerationState.BOOTSTRAPPING)
+            state = GenerationState.BOOTSTRAPPING
+            begun = Generation(self.project, view, number, wanted, state, packs=self._packs)
             others = [replace(one, state=GenerationState.RETIRED) if one.state in _PENDING else one for one in known]
             if self._write(view.name, raw, [*others, begun]):
                 return begun
@@ -290,8 +283,7 @@ class GenerationCatalog:
             others = [one for one in retired if one.definition_hash == generation.definition_hash]
             if all(one.state is GenerationState.RETIRED for one in others):
                 number = self._unused_number(generation.view.name, generation.definition_hash, known)
-                fresh = Generation(self.project, generation.view, number, generation.definition_hash)
-                retired.append(replace(fresh, state=GenerationState.FILLING))
+                retired.append(self._filling(generation, number))
             if self._write(generation.view.name, raw, retired):
                 return
 
@@ -313,8 +305,7 @@ class GenerationCatalog:
             changed = [replace(one, damaged=told) if one is serving else one for one in known]
             if not any(one.state in (GenerationState.FILLING, GenerationState.BOOTSTRAPPING) for one in known):
                 number = self._unused_number(generation.view.name, generation.definition_hash, known)
-                fresh = Generation(self.project, generation.view, number, generation.definition_hash)
-                changed.append(replace(fresh, state=GenerationState.FILLING))
+                changed.append(self._filling(generation, number))
             if self._write(generation.view.name, raw, changed):
                 return
 
@@ -391,12 +382,17 @@ class GenerationCatalog:
             known, raw = self._read(generation.view.name)
         return deleted
 
+    def _filling(self, generation: Generation, number: int) -> Generation:
+        """Another one of the same definition."""
+        state = GenerationState.FILLING
+        return Generation(self.project, generation.view, number, generation.definition_hash, state, packs=self._packs)
+
     def _unused_number(self, view_name: str, definition_hash: str, known: Sequence[Generation]) -> int:
         """The next number under which the store holds nothing: a record that was lost may have given it out before."""
         number, lanes = max((one.number for one in known), default=0), range(self.lane_count())
         while True:
             number += 1
-            keys = GenerationKeys(self.project, view_name, number, definition_hash)
+            keys = GenerationKeys(self.project, view_name, number, definition_hash, self._packs)
             names = [*map(keys.incarnations, lanes), *map(keys.checkpoint, lanes)]
             if not any(self._store.read_groups([[name] for name in names])):
                 return number
@@ -404,46 +400,12 @@ class GenerationCatalog:
     def _read(self, view_name: str) -> tuple[tuple[Generation, ...], bytes | None]:
         """A view's generations and the bytes they were read from."""
         raw = self._store.hash_field(generations_key(self.project), view_name.encode())
-        return (self._decode(view_name, raw) if raw else ()), raw
+        return (decode_generations(self.project, view_name, raw) if raw else ()), raw
 
     def _write(self, view_name: str, expected: bytes | None, generations: Sequence[Generation]) -> bool:
         """Replace a view's generations unless somebody else did meanwhile."""
-        records = tuple(
-            _Record(
-                one.number,
-                one.definition_hash,
-                one.state,
-                one.view,
-                one.is_bootstrapped,
-                one.replaces,
-                one.opened_ms,
-                one.damaged,
-            )
-            for one in generations
-        )
         return self._store.compare_and_set_field(
-            generations_key(self.project), view_name.encode(), expected, _encoder.encode(records)
-        )
-
-    def _decode(self, view_name: str, data: bytes) -> tuple[Generation, ...]:
-        """Stored records as generations."""
-        try:
-            records = _records_decoder.decode(data)
-        except msgspec.MsgspecError as error:
-            raise CorruptData(f'generations of feature view "{view_name}" do not decode', detail=str(error)) from error
-        return tuple(
-            Generation(
-                self.project,
-                record.view,
-                record.number,
-                record.definition_hash,
-                record.state,
-                record.is_bootstrapped,
-                record.replaces,
-                record.opened_ms,
-                record.damaged,
-            )
-            for record in records
+            generations_key(self.project), view_name.encode(), expected, encode_generations(generations)
         )
 
 

@@ -21,6 +21,25 @@ READ_THREADS_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
+class PackedAppends:
+    """Where the rows of entities go that have neither head nor body of their own: into the heads of packs.
+
+    Attributes:
+        head_prefix: what the keys of packs' heads begin with.
+        body_prefix: what those of their bodies begin with; head and body of a pack go together as an entity's do.
+        names: for each append, what follows the prefixes.
+        headers: for each append, what goes before its rows there.
+        report_bytes_min: heads of packs at least this long after the commit are reported.
+    """
+
+    head_prefix: bytes
+    body_prefix: bytes
+    names: Sequence[bytes]
+    headers: Sequence[bytes]
+    report_bytes_min: int
+
+
+@dataclass(frozen=True, slots=True)
 class LaneCommit:
     """One lane's share of a micro-batch, applied atomically if the checkpoint is the expected one.
 
@@ -29,11 +48,12 @@ class LaneCommit:
         expected: its bytes as this writer last saw them; b"" for a lane that was never opened.
         replacement: its bytes after the commit.
         bodies: (body key, head key, body): the body is set and the head deleted, before any append; an empty
-            body deletes both.
+            body deletes both. Of a pack and of what leaves it likewise, the pack last.
         head_prefix: what all head keys begin with; an entity's body key has `body_prefix` instead.
         body_prefix: see above; an append lets the body live as long as the head.
         head_keys: keys of the heads to append to, aligned with `appends`.
         appends: bytes to append.
+        packed: where the appends go whose entity has neither head nor body; None for heads of their own.
         id_appends: (key, bytes) appended without expiry.
         deletions: keys to delete.
         expire_ms: how long heads and bodies live from now at least, and an eighth longer at most; 0 for ever.
@@ -48,6 +68,7 @@ class LaneCommit:
     body_prefix: bytes = b""
     head_keys: Sequence[bytes] = ()
     appends: Sequence[bytes] = ()
+    packed: PackedAppends | None = None
     id_appends: Sequence[tuple[bytes, bytes]] = ()
     deletions: Sequence[bytes] = ()
     expire_ms: int = 0
@@ -62,11 +83,13 @@ class LaneOutcome:
         applied: False when the checkpoint was not the expected one; then nothing of the lane was written.
         found: the checkpoint's bytes when not applied, b"" when it is missing.
         long_heads: indices into `head_keys` of heads that reached `report_bytes_min`.
+        long_packs: likewise of appends whose pack's head reached that of `packed`.
     """
 
     applied: bool
     found: bytes
-    long_heads: tuple[int, ...]
+    long_heads: tuple[int, ...] = ()
+    long_packs: tuple[int, ...] = ()
 
 
 class PendingCommit(Protocol):

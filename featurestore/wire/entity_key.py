@@ -67,6 +67,11 @@ def lane_of(key: bytes, lane_count: int) -> int:
     return xxhash.xxh3_64_intdigest(key) % lane_count
 
 
+def pack_of(key: bytes, packs: int) -> int:
+    """Which of its lane's packs a canonical key is in: by the upper half of the same hash."""
+    return (xxhash.xxh3_64_intdigest(key) >> 32) % packs
+
+
 def lanes_of(keys: Sequence[bytes], lane_count: int) -> Int64Array:
     """`lane_of` for K keys, shape (K,)."""
     digest = xxhash.xxh3_64_intdigest

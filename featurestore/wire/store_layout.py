@@ -2,6 +2,8 @@
 
     {payments/7}card_activity@2.9f3a12bc/h/c-17      head of card c-17: recent events, written by APPEND
     {payments/7}card_activity@2.9f3a12bc/b/c-17      body of card c-17: rolled-up tiles, written by SET
+    {payments/7}card_activity@2.9f3a12bc.4096/H/311  head of pack 311: recent events of entities of few events
+    {payments/7}card_activity@2.9f3a12bc.4096/B/311  body of pack 311: older events of the same entities
     {payments/7}card_activity@2.9f3a12bc/c           checkpoint of lane 7
     {payments/7}card_activity@2.9f3a12bc/t           which topics it was that lane 7 has read
     {payments/7}card_activity@2.9f3a12bc/i/17              ids that lane 7 took in while its writer's clock stood there
@@ -26,6 +28,11 @@ from featurestore.errors import CorruptData
 DEFAULT_LANE_COUNT = 16
 LANE_COUNT_MAX = 1_024
 HASH_DIGITS_IN_KEY = 8
+
+DEFAULT_PACKS = 0
+"""Packs of a lane of a generation that begins; 0 gives every entity keys of its own."""
+
+PACKS_MAX = 1 << 20
 
 Position = tuple[str, int, int]
 """(topic, partition, next offset)."""
@@ -86,14 +93,16 @@ class GenerationKeys:
         view: name of the view.
         number: generation, from 1.
         definition_hash: hash of its definition.
+        packs: how many packs each of its lanes has. It is in the names, so that a generation whose record was lost is
+            never taken up with another number of packs, in which its entities would not be found.
 
     Attributes:
-        stem: "view@number.hash", what its keys have between lane and kind.
+        stem: "view@number.hash", or "view@number.hash.packs": what its keys have between lane and kind.
     """
 
-    def __init__(self, project: str, view: str, number: int, definition_hash: str) -> None:
+    def __init__(self, project: str, view: str, number: int, definition_hash: str, packs: int = 0) -> None:
         self._project = project
-        self.stem = f"{view}@{number}.{definition_hash[:HASH_DIGITS_IN_KEY]}"
+        self.stem = f"{view}@{number}.{definition_hash[:HASH_DIGITS_IN_KEY]}" + (f".{packs}" if packs else "")
         # By kind and lane: every lookup asks for the same few.
         self._known: dict[tuple[str, int], bytes] = {}
 
@@ -105,6 +114,14 @@ class GenerationKeys:
         """Followed by the entity key."""
         return self._known.get(("b/", lane)) or self._name("b/", lane)
 
+    def pack_head_prefix(self, lane: int) -> bytes:
+        """Followed by the number of the pack."""
+        return self._known.get(("H/", lane)) or self._name("H/", lane)
+
+    def pack_body_prefix(self, lane: int) -> bytes:
+        """Followed by the number of the pack."""
+        return self._known.get(("B/", lane)) or self._name("B/", lane)
+
     def checkpoint(self, lane: int) -> bytes:
         """The lane's checkpoint."""
         return self._known.get(("c", lane)) or self._name("c", lane)
@@ -114,7 +131,7 @@ class GenerationKeys:
         return self._known.get(("t", lane)) or self._name("t", lane)
 
     def _name(self, kind: str, lane: int) -> bytes:
-        """A name, kept from now on; there are four for each lane."""
+        """A name, kept from now on; there are six for each lane."""
         name = self._known[kind, lane] = f"{lane_tag(self._project, lane)}{self.stem}/{kind}".encode()
         return name
 

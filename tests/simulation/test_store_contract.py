@@ -9,12 +9,13 @@ import pytest
 
 from featurestore.errors import CorruptData
 from featurestore.online.redis.store import RedisStore, connect
-from featurestore.online.store import LaneCommit, OnlineStore
+from featurestore.online.store import LaneCommit, OnlineStore, PackedAppends
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.simulation.stand_ins.store import NotOurs, SimulatedStore
 
 TAG = b"{t/0}"
 HEADS, BODIES, IDS = TAG + b"v/h/", TAG + b"v/b/", TAG + b"v/i/"
+PACK_HEADS, PACK_BODIES = TAG + b"v/H/", TAG + b"v/B/"
 LONG_MS = 1_000_000_000
 """Expiries are multiples of this, so that the time a test takes is rounded away."""
 
@@ -28,6 +29,14 @@ def a_commit(draw: random.Random, found: dict[bytes, bytes]) -> LaneCommit:
     """A commit whose checkpoint is mostly the expected one; keys may repeat, as entities of several batches do."""
     key = draw.choice(CHECKPOINTS)
     heads = [HEADS + draw.choice(ENTITIES) for _ in range(draw.randint(0, 4))]
+    packed = PackedAppends(
+        PACK_HEADS,
+        PACK_BODIES,
+        [draw.choice((b"0", b"1")) for _ in heads],
+        [bytes([draw.randrange(256)]) + head[-1:] for head in heads],
+        draw.choice((1, 12, 1 << 40)),
+    )
+    of_packs = [(PACK_BODIES + b"0", PACK_HEADS + b"0", draw.choice((b"", b"\xfb pack")))]
     return LaneCommit(
         checkpoint_key=key,
         expected=found.get(key, b"") if draw.random() < 0.85 else b"other",
@@ -35,11 +44,13 @@ def a_commit(draw: random.Random, found: dict[bytes, bytes]) -> LaneCommit:
         bodies=[
             (BODIES + entity, HEADS + entity, draw.choice((b"", b"\xfb body %d" % draw.randrange(100))))
             for entity in draw.sample(ENTITIES, draw.choice((0, 0, 1, 2)))
-        ],
+        ]
+        + of_packs * (draw.random() < 0.2),
         head_prefix=HEADS,
         body_prefix=BODIES,
         head_keys=heads,
         appends=[bytes([draw.randrange(256)]) + b"row" * draw.randint(0, 3) for _ in heads],
+        packed=packed if draw.random() < 0.6 else None,
         id_appends=[(IDS + b"%d" % draw.randrange(2), b"12345678")] if draw.random() < 0.5 else [],
         deletions=[IDS + b"%d" % draw.randrange(2)] if draw.random() < 0.2 else [],
         expire_ms=draw.choice((0, 0, 1, 2, 7)) * LONG_MS,
@@ -113,7 +124,18 @@ def test_drawn_operations_leave_the_same_bytes_as_in_redis(redis_url: str, seed:
     for _ in range(25):
         found = {key: value for key in CHECKPOINTS if (value := simulated.read_groups([[key]])[0]) is not None}
         if draw.random() < 0.08:
-            key = draw.choice((HEADS + b"a", BODIES + b"a", IDS + b"0", CHECKPOINTS[1], TAG + b"cas", TAG + b"hash"))
+            key = draw.choice(
+                (
+                    HEADS + b"a",
+                    BODIES + b"a",
+                    PACK_HEADS + b"0",
+                    PACK_BODIES + b"0",
+                    IDS + b"0",
+                    CHECKPOINTS[1],
+                    TAG + b"cas",
+                    TAG + b"hash",
+                )
+            )
             real.delete([key])
             real._client().lpush(key, b"not ours")
             simulated.spoil(key)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from featurestore.core.spec import PlainViewSpec
 from featurestore.online.generation import Generation
 from featurestore.online.store import OnlineStore
-from featurestore.wire.entity_key import lane_of
+from featurestore.wire.codecs.pack import member_of
+from featurestore.wire.entity_key import lane_of, pack_of
 from featurestore.wire.store_layout import plain_key
 
 
@@ -23,7 +24,7 @@ class EntityBytes(NamedTuple):
     """What the store holds of it, read in one atomic step; None where nothing is.
 
     Attributes:
-        body: rolled-up tiles.
+        body: rolled-up tiles; or, of an entity without keys of its own, what there is of its pack.
         head: recent events.
         checkpoint: checkpoint of its lane, when it was asked for.
     """
@@ -85,7 +86,7 @@ class Reader:
         return [
             PlainBytes(next(each))
             if isinstance(read, PlainRead)
-            else EntityBytes(next(each), next(each), next(each) if with_checkpoint else None)
+            else _entity(read, each, with_checkpoint=with_checkpoint)
             for read in wanted
         ]
 
@@ -94,6 +95,20 @@ class Reader:
         lane = lane_of(read.key, self._lane_count)
         if isinstance(read, PlainRead):
             return (plain_key(read.project, lane, read.view.name, read.key),)
-        keys = read.generation.keys
-        body, head = keys.body_prefix(lane) + read.key, keys.head_prefix(lane) + read.key
-        return (body, head, keys.checkpoint(lane)) if with_checkpoint else (body, head)
+        names: tuple[bytes, ...]
+        keys, packs = read.generation.keys, read.generation.packs
+        names = (keys.body_prefix(lane) + read.key, keys.head_prefix(lane) + read.key)
+        if packs:
+            name = b"%d" % pack_of(read.key, packs)
+            names = (*names, keys.pack_body_prefix(lane) + name, keys.pack_head_prefix(lane) + name)
+        return (*names, keys.checkpoint(lane)) if with_checkpoint else names
+
+
+def _entity(read: EntityRead, values: Iterator[bytes | None], *, with_checkpoint: bool) -> EntityBytes:
+    """What the next values stand for: an entity is in its pack, or has keys of its own."""
+    body, head = next(values), next(values)
+    if read.generation.packs:
+        pack_body, pack_head = next(values), next(values)
+        if body is None and head is None and (pack_body is not None or pack_head is not None):
+            body = member_of(read.key, pack_body, pack_head)
+    return EntityBytes(body, head, next(values) if with_checkpoint else None)

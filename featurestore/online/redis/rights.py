@@ -23,6 +23,7 @@ local key = KEYS[1]
 try('SET', key, 'a')
 try('GET', key)
 try('APPEND', key, 'b')
+try('EXISTS', key)
 try('GETRANGE', key, 0, 0)
 try('SETRANGE', key, 0, 'c')
 try('PEXPIRE', key, 1000)

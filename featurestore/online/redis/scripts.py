@@ -10,6 +10,10 @@ A head that begins beside a body that is marked already stands for one that was 
 the pair.
 The marks are a byte each, set once for every head, which lives for some fifty events.
 
+Where there are packs, rows of an entity that has neither head nor body go to the head of its pack, behind what says
+whose they are. Head and body of a pack are marked, and live, like those of an entity. An entity is in its pack or has
+keys of its own, never both: only a compaction lets it leave, and sets its body and the pack's in one step.
+
 Heads and bodies get an eighth more than they are to live, and are looked at with every append: they are given it anew
 only once they have less left than they are to live from now. Head and body always go together.
 
@@ -27,7 +31,7 @@ local expire = tonumber(ARGV[3])
 local granted = expire + math.floor(expire / 8)
 local report = tonumber(ARGV[4])
 local bodies, appends, ids, deletions = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local k, a = 2, 11
+local k, a = 2, 14
 for _ = 1, bodies do
   if #ARGV[a] == 0 then
     redis.call('DEL', KEYS[k], KEYS[k + 1])
@@ -37,7 +41,8 @@ for _ = 1, bodies do
   end
   k, a = k + 2, a + 1
 end
-local first_key, first_argument, sizes, marked, failure = k, a, {}, {}, nil
+local packs = ARGV[11] ~= ''
+local touched, sizes, added, marked, failure = {}, {}, {}, {}, nil
 local function run(...)
   local reply = redis.pcall(...)
   if type(reply) == 'table' and reply.err then failure = failure or reply end
@@ -45,7 +50,7 @@ local function run(...)
 end
 local function take_back()
   for i, size in ipairs(sizes) do
-    local key, before = KEYS[first_key + i - 1], size - #ARGV[first_argument + i - 1]
+    local key, before = touched[i], size - added[i]
     if before == 0 then
       redis.call('DEL', key)
     else
@@ -57,19 +62,31 @@ local function take_back()
 end
 local long = {}
 for i = 1, appends + ids do
-  local size = run('APPEND', KEYS[k], ARGV[a])
-  if failure then return take_back() end
-  sizes[i] = size
+  local key, data, body, long_from, index = KEYS[k], ARGV[a], nil, report, i - 1
   if i <= appends then
-    local body = ARGV[10] .. string.sub(KEYS[k], tonumber(ARGV[9]) + 1)
-    if size >= report then long[#long + 1] = i - 1 end
-    if size == #ARGV[a] and run('GETRANGE', body, 0, 0) == '\\251' then
-      run('SETRANGE', KEYS[k], 0, string.char((string.byte(ARGV[a]) + 128) % 256))
+    body = ARGV[10] .. string.sub(key, tonumber(ARGV[9]) + 1)
+    if packs then
+      local found = run('EXISTS', key, body)
+      if failure then return take_back() end
+      if found == 0 then
+        key, data, body = ARGV[11] .. ARGV[a + 2], ARGV[a + 1] .. data, ARGV[12] .. ARGV[a + 2]
+        long_from, index = tonumber(ARGV[13]), -i
+      end
+      a = a + 2
+    end
+  end
+  local size = run('APPEND', key, data)
+  if failure then return take_back() end
+  touched[i], sizes[i], added[i] = key, size, #data
+  if i <= appends then
+    if size >= long_from then long[#long + 1] = index end
+    if size == #data and run('GETRANGE', body, 0, 0) == '\\251' then
+      run('SETRANGE', key, 0, string.char((string.byte(data) + 128) % 256))
       marked[#marked + 1] = body
       run('SETRANGE', body, 0, '\\4')
     end
-    if expire > 0 and (size == #ARGV[a] or run('PTTL', KEYS[k]) < expire) then
-      run('PEXPIRE', KEYS[k], granted)
+    if expire > 0 and (size == #data or run('PTTL', key) < expire) then
+      run('PEXPIRE', key, granted)
       run('PEXPIRE', body, granted)
     end
     if failure then return take_back() end

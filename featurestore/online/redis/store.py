@@ -249,15 +249,19 @@ class _Pending:
             replies = self._replies()
         except StoreFull as error:
             raise self._store._full(error) from error
-        return [
-            LaneOutcome(True, b"", tuple(reply)) if isinstance(reply, list) else LaneOutcome(False, bytes(reply), ())
-            for reply in replies
-        ]
+        return [_applied(reply) if isinstance(reply, list) else LaneOutcome(False, bytes(reply)) for reply in replies]
+
+
+def _applied(long: Sequence[int]) -> LaneOutcome:
+    """What the script says of heads that grew long: from 0 on their own, from -1 down those of packs."""
+    return LaneOutcome(
+        True, b"", tuple(index for index in long if index >= 0), tuple(-1 - index for index in long if index < 0)
+    )
 
 
 def _commit_arguments(lane: LaneCommit) -> tuple[list[bytes], list[Any]]:
     """Keys and arguments of the commit script."""
-    keys = [lane.checkpoint_key]
+    keys, packed = [lane.checkpoint_key], lane.packed
     arguments: list[Any] = [
         lane.expected,
         lane.replacement,
@@ -269,12 +273,17 @@ def _commit_arguments(lane: LaneCommit) -> tuple[list[bytes], list[Any]]:
         len(lane.deletions),
         len(lane.head_prefix),
         lane.body_prefix,
+        *((b"", b"", 0) if packed is None else (packed.head_prefix, packed.body_prefix, packed.report_bytes_min)),
     ]
     for body_key, head_key, body in lane.bodies:
         keys += (body_key, head_key)
         arguments.append(body)
     keys += lane.head_keys
-    arguments += lane.appends
+    if packed is None:
+        arguments += lane.appends
+    else:
+        for each in zip(lane.appends, packed.headers, packed.names, strict=True):
+            arguments += each
     for key, data in lane.id_appends:
         keys.append(key)
         arguments.append(data)

@@ -10,8 +10,11 @@ short, and a few entities wait for others, as a dozen cost hardly more than one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,13 +24,20 @@ from featurestore.core.tiles.tiles import TileTable, concatenate
 from featurestore.errors import CorruptTile
 from featurestore.online.generation import Generation
 from featurestore.online.store import OnlineStore
+from featurestore.online.write.pack_folding import fold_packs
 from featurestore.wire.codecs.body import decode_entity, encode_body
 from featurestore.wire.codecs.head import head_codec
+from featurestore.wire.codecs.pack_tiles import Pack, decode_pack
+
+_Decoded = TypeVar("_Decoded")
 
 HEAD_ROWS_MAX = 48
 """A head as long as this many rows with empty strings is folded into the body."""
 
 ENTITIES_PER_COMMIT_MAX = 1_024
+
+PACKS_PER_COMMIT_MAX = 256
+"""Packs take several times as long. When more grow than are folded, they are longer by then, and fewer."""
 
 ENTITIES_AT_ONCE = 128
 """Fewer than those wait for others, if there is to be a pause between compactions."""
@@ -38,8 +48,8 @@ class Compaction:
     """Bodies to write.
 
     Attributes:
-        bodies: by lane, (body key, head key, body).
-        count: entities in all.
+        bodies: by lane, (body key, head key, body); those of packs behind those of entities that leave them.
+        count: entities and packs in all.
         damaged: what is wrong with entities that were set aside, just now.
     """
 
@@ -58,8 +68,8 @@ class Compactor:
         pause_ms: how long a few entities wait for others.
 
     Attributes:
-        set_aside: heads of entities whose bytes are damaged. They are appended to, which changes nothing of what
-            readers refuse, and left as they are otherwise.
+        set_aside: heads of entities, and of packs, whose bytes are damaged. They are appended to, which changes nothing
+            of what readers refuse, and left as they are otherwise.
     """
 
     def __init__(self, store: OnlineStore, generation: Generation, clock: Clock, *, pause_ms: int) -> None:
@@ -67,6 +77,7 @@ class Compactor:
         self._generation = generation
         self._clock = clock
         self._scheduled: dict[bytes, int] = {}
+        self._scheduled_packs: dict[bytes, int] = {}
         self.set_aside: set[bytes] = set()
         self._pause_ns = pause_ms * 1_000_000
         self._paused_until_ns = 0
@@ -75,6 +86,7 @@ class Compactor:
     def clear(self) -> None:
         """Forget what was scheduled; the next append of a long head reports it again."""
         self._scheduled.clear()
+        self._scheduled_packs.clear()
 
     def schedule(self, lane: int, head_keys: Sequence[bytes]) -> None:
         """Take note of heads that have grown long."""
@@ -82,42 +94,81 @@ class Compactor:
             if key not in self.set_aside:
                 self._scheduled[key] = lane
 
+    def schedule_packs(self, lane: int, names: Sequence[bytes]) -> None:
+        """Take note of packs whose heads have grown long."""
+        prefix = self._generation.keys.pack_head_prefix(lane)
+        for key in (prefix + name for name in names):
+            if key not in self.set_aside:
+                self._scheduled_packs[key] = lane
+
     def compact(self) -> Compaction:
-        """Bodies of the entities that were scheduled, oldest first, up to ENTITIES_PER_COMMIT_MAX; none in a pause.
+        """Bodies of entities and packs that were scheduled, oldest first, as many as a commit takes; none in a pause.
 
         They must be part of the very next commit of their lanes: the heads that were read here are deleted by it.
-        Entities whose bytes do not decode are set aside.
+        What does not decode is set aside.
         """
-        chosen = list(self._scheduled.items())[:ENTITIES_PER_COMMIT_MAX]
-        monotonic_ns = self._clock.monotonic_ns()
-        if not chosen or (len(chosen) < ENTITIES_AT_ONCE and monotonic_ns < self._paused_until_ns):
+        entities = list(itertools.islice(self._scheduled.items(), ENTITIES_PER_COMMIT_MAX))
+        packs = list(itertools.islice(self._scheduled_packs.items(), PACKS_PER_COMMIT_MAX))
+        count, monotonic_ns = len(entities) + len(packs), self._clock.monotonic_ns()
+        if not count or (count < ENTITIES_AT_ONCE and monotonic_ns < self._paused_until_ns):
             return Compaction({}, 0)
         self._paused_until_ns = monotonic_ns + self._pause_ns
-        stored = self._store.read_groups([self._keys(lane, head_key) for head_key, lane in chosen])
-        whole, tables, damaged = [], [], []
+        compiled, damaged = self._generation.compiled, list[CorruptTile]()
+        whole = self._read(entities, self._keys, functools.partial(decode_entity, compiled), damaged)
+        folded = self._read(packs, self._pack_keys, functools.partial(decode_pack, compiled), damaged)
+        for key in (*entities, *packs):
+            self._scheduled.pop(key[0], None)
+            self._scheduled_packs.pop(key[0], None)
+        bodies = self._fold(folded, whole)
+        return Compaction(bodies, len(whole) + len(folded), tuple(damaged))
+
+    def _read(
+        self,
+        chosen: Sequence[tuple[bytes, int]],
+        keys_of: Callable[[int, bytes], tuple[bytes, bytes]],
+        decode: Callable[[bytes | None, bytes | None], _Decoded],
+        damaged: list[CorruptTile],
+    ) -> list[tuple[bytes, int, _Decoded]]:
+        """Head key, lane, and what is stored, of all that is as it was written; the rest is set aside."""
+        found = []
+        stored = self._store.read_groups([keys_of(lane, head_key) for head_key, lane in chosen])
         for index, (head_key, lane) in enumerate(chosen):
-            body_key, _ = self._keys(lane, head_key)
             try:
-                tables.append(self._decode(body_key, stored[2 * index], stored[2 * index + 1]))
-                whole.append((head_key, lane))
+                found.append((head_key, lane, decode(stored[2 * index], stored[2 * index + 1])))
             except CorruptTile as error:
-                damaged.append(error)
+                body_key, _ = keys_of(lane, head_key)
+                damaged.append(CorruptTile(f"{error.message} (key {body_key.decode(errors='replace')})"))
                 self.set_aside.add(head_key)
-                del self._scheduled[head_key]
-        if not whole:
-            return Compaction({}, 0, tuple(damaged))
-        return Compaction(self._bodies(whole, tables), len(whole), tuple(damaged))
+        return found
 
-    def _bodies(
-        self, chosen: Sequence[tuple[bytes, int]], tables: Sequence[TileTable]
+    def _fold(
+        self, packs: Sequence[tuple[bytes, int, Pack]], entities: Sequence[tuple[bytes, int, TileTable]]
     ) -> dict[int, list[tuple[bytes, bytes, bytes]]]:
-        """See `Compaction.bodies`.
+        """See `Compaction.bodies`; entities that leave packs are compacted with the others."""
+        if not packs:
+            return self._bodies(entities)
+        folded = fold_packs(self._generation, [pack for _, _, pack in packs], self._clock.now_ms())
+        keys = self._generation.keys
+        lanes = [packs[index][1] for index, _, _ in folded.leavers]
+        heads = [keys.head_prefix(lane) + key for lane, (_, key, _) in zip(lanes, folded.leavers, strict=True)]
+        stored = self._store.read_groups([self._keys(lane, head) for lane, head in zip(lanes, heads, strict=True)])
+        leavers = [
+            (head, lane, tiles)
+            for index, (head, lane, (_, _, tiles)) in enumerate(zip(heads, lanes, folded.leavers, strict=True))
+            # A server may have failed between an entity's leaving and the pack that it had left: what the pack has is
+            # a copy then.
+            if stored[2 * index] is None and stored[2 * index + 1] is None
+        ]
+        bodies = self._bodies([*entities, *leavers])
+        for (head_key, lane, _), body in zip(packs, folded.bodies, strict=True):
+            bodies.setdefault(lane, []).append((*self._pack_keys(lane, head_key), body))
+        return bodies
 
-        Args:
-            chosen: head key and lane of each entity.
-            tables: their tiles.
-        """
-        now_ms = self._clock.now_ms()
+    def _bodies(self, entities: Sequence[tuple[bytes, int, TileTable]]) -> dict[int, list[tuple[bytes, bytes, bytes]]]:
+        """Rolled-up bodies of entities, given by head key, lane and tiles."""
+        if not entities:
+            return {}
+        now_ms, tables = self._clock.now_ms(), [table for _, _, table in entities]
         newest = np.array(
             [min(int(table.start_ms.max()), now_ms) if table.count else now_ms for table in tables], dtype=np.int64
         )
@@ -131,8 +182,7 @@ class Compactor:
         ]
         encoded = self._encode(merged, dropped)
         bodies: dict[int, list[tuple[bytes, bytes, bytes]]] = {}
-        for index, (head_key, lane) in enumerate(chosen):
-            del self._scheduled[head_key]
+        for index, (head_key, lane, _) in enumerate(entities):
             bodies.setdefault(lane, []).append((*self._keys(lane, head_key), encoded.get(index, b"")))
         return bodies
 
@@ -141,12 +191,10 @@ class Compactor:
         keys = self._generation.keys
         return keys.body_prefix(lane) + head_key.removeprefix(keys.head_prefix(lane)), head_key
 
-    def _decode(self, body_key: bytes, body: bytes | None, head: bytes | None) -> TileTable:
-        """Body and head as one table."""
-        try:
-            return decode_entity(self._generation.compiled, body, head)
-        except CorruptTile as error:
-            raise CorruptTile(f"{error.message} (key {body_key.decode(errors='replace')})") from error
+    def _pack_keys(self, lane: int, head_key: bytes) -> tuple[bytes, bytes]:
+        """Body and head key of one pack."""
+        keys = self._generation.keys
+        return keys.pack_body_prefix(lane) + head_key.removeprefix(keys.pack_head_prefix(lane)), head_key
 
     def _encode(self, merged: EntityTiles, dropped_before_ms: Sequence[int]) -> dict[int, bytes]:
         """Body of each entity that has tiles left."""

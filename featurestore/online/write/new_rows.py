@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 
 from featurestore.core.events import BoolArray, ColumnValues, Int64Array, KeyedBatch, ObjectArray
 from featurestore.core.tiles.parts import EventRows
+from featurestore.online.store import PackedAppends
+from featurestore.online.write.pack_folding import PACK_HEAD_BYTES_MAX
 from featurestore.wire.codecs.head import HeadCodec
+from featurestore.wire.codecs.pack import record_headers
+from featurestore.wire.entity_key import pack_of
+from featurestore.wire.store_layout import GenerationKeys
 
 HashArray = NDArray[np.uint64]
 """Hashes of event ids."""
@@ -108,6 +113,31 @@ def encode_entities(codec: HeadCodec, rows: NewRows, bounds: Sequence[int]) -> l
         return [b"".join(encoded[low:high]) for low, high in spans]
     data, size = encoded.tobytes(), codec.row_bytes_min
     return [data[low * size : high * size] for low, high in spans]
+
+
+def packed_appends(
+    keys: GenerationKeys, packs: int, lane: int, head_keys: Sequence[bytes], rows: Sequence[bytes]
+) -> PackedAppends | None:
+    """Where the rows of a lane's entities go that have no keys of their own; None in a generation without packs.
+
+    Args:
+        keys: of the generation.
+        packs: how many a lane has.
+        lane: which.
+        head_keys: the entities' own.
+        rows: what is to be appended to each.
+    """
+    if not packs or not head_keys:
+        return None
+    begin = len(keys.head_prefix(lane))
+    entities = [key[begin:] for key in head_keys]
+    return PackedAppends(
+        head_prefix=keys.pack_head_prefix(lane),
+        body_prefix=keys.pack_body_prefix(lane),
+        names=[b"%d" % pack_of(key, packs) for key in entities],
+        headers=record_headers(entities, [len(one) for one in rows]),
+        report_bytes_min=PACK_HEAD_BYTES_MAX,
+    )
 
 
 def hash_entity_ids(ids: Sequence[bytes] | ObjectArray, keys: Sequence[bytes], key_index: Int64Array) -> HashArray:

@@ -29,7 +29,13 @@ from featurestore.errors import (
     WrongKindOfKey,
 )
 from featurestore.online.generation import Generation, GenerationDamaged, GenerationState
-from featurestore.online.store import LaneCommit, LaneOutcome, MadeCommit, OnlineStore, PendingCommit
+from featurestore.online.store import (
+    LaneCommit,
+    LaneOutcome,
+    MadeCommit,
+    OnlineStore,
+    PendingCommit,
+)
 from featurestore.online.write.compaction import Compaction, Compactor
 from featurestore.online.write.lanes import decode_lane
 from featurestore.online.write.new_rows import (
@@ -41,6 +47,7 @@ from featurestore.online.write.new_rows import (
     ids_by_lane,
     new_rows,
     newest_by_lane,
+    packed_appends,
 )
 from featurestore.online.write.report import WriteReport
 from featurestore.online.write.seen_ids import HASH_BYTES, SeenIds
@@ -187,7 +194,7 @@ class ViewWriter:
             if number in held and _is_newer(
                 decode_lane(self.generation, number, stored), held[number].checkpoint, self._tokens
             ):
-                self._refuse(held[number], LaneOutcome(False, stored, ()))
+                self._refuse(held[number], LaneOutcome(False, stored))
         self._tokens.add(token)
         while waiting:
             commits = []
@@ -310,6 +317,9 @@ class ViewWriter:
         for (lane, checkpoint, commit), outcome in zip(commits, outcomes, strict=True):
             lane.committed(commit.replacement, checkpoint)
             self._compactor.schedule(lane.lane, [commit.head_keys[index] for index in outcome.long_heads])
+            if commit.packed is not None:
+                names = [commit.packed.names[index] for index in outcome.long_packs]
+                self._compactor.schedule_packs(lane.lane, names)
         self._is_usable = True
 
     def _unseen(self, batch: KeyedBatch, reached: dict[tuple[str, int], int]) -> UnseenRows:
@@ -382,6 +392,7 @@ class ViewWriter:
                 body_prefix=keys.body_prefix(lane.lane),
                 head_keys=head_keys,
                 appends=data,
+                packed=packed_appends(keys, self.generation.packs, lane.lane, head_keys, data),
                 id_appends=((keys.id_bucket(lane.lane, bucket), fresh_ids),) if fresh_ids else (),
                 deletions=[keys.id_bucket(lane.lane, old) for old in stale],
                 expire_ms=self.generation.expire_ms(max(checkpoint.watermark_ms - now_ms, 0)),

@@ -181,7 +181,7 @@ class SimulatedStore:
         """The COMMIT script."""
         found = self._get(lane.checkpoint_key) or b""
         if found != lane.expected:
-            return LaneOutcome(False, found, ())
+            return LaneOutcome(False, found)
         for body_key, head_key, body in lane.bodies:
             if body:
                 self._set(body_key, body, _granted_ms(lane))
@@ -189,14 +189,21 @@ class SimulatedStore:
                 self._delete(body_key)
             self._delete(head_key)
         appended, marked = list[tuple[bytes, bytes, int]](), list[bytes]()
-        long_heads = []
+        long_heads, long_packs = list[int](), list[int]()
         try:
-            for index, (head_key, data) in enumerate(zip(lane.head_keys, lane.appends, strict=True)):
+            for index, (own_key, rows) in enumerate(zip(lane.head_keys, lane.appends, strict=True)):
+                head_key, body_key, data = own_key, lane.body_prefix + own_key[len(lane.head_prefix) :], rows
+                long, long_from = long_heads, lane.report_bytes_min
+                packed = lane.packed
+                if packed is not None and self._find(head_key) is None and self._find(body_key) is None:
+                    name, data = packed.names[index], packed.headers[index] + rows
+                    head_key, body_key = packed.head_prefix + name, packed.body_prefix + name
+                    long, long_from = long_packs, packed.report_bytes_min
                 size = self._append(head_key, data)
                 appended.append((head_key, data, size))
-                if size >= lane.report_bytes_min:
-                    long_heads.append(index)
-                self._mark(lane, head_key, data, size, marked)
+                if size >= long_from:
+                    long.append(index)
+                self._mark(lane, head_key, body_key, data, size, marked)
             for key, data in lane.id_appends:
                 appended.append((key, data, self._append(key, data)))
         except WrongKind:
@@ -206,11 +213,12 @@ class SimulatedStore:
             self._delete(key)
         if lane.replacement != lane.expected:
             self._set(lane.checkpoint_key, lane.replacement, 0)
-        return LaneOutcome(True, b"", tuple(long_heads))
+        return LaneOutcome(True, b"", tuple(long_heads), tuple(long_packs))
 
-    def _mark(self, lane: LaneCommit, head_key: bytes, data: bytes, size: int, marked: list[bytes]) -> None:
+    def _mark(
+        self, lane: LaneCommit, head_key: bytes, body_key: bytes, data: bytes, size: int, marked: list[bytes]
+    ) -> None:
         """Let a head that begins beside a body know of it, and the body of the head; then let both live on."""
-        body_key = lane.body_prefix + head_key[len(lane.head_prefix) :]
         failure: WrongKind | None = None
         try:
             if size == len(data) and (self._get(body_key) or b"")[:1] == bytes([MAGIC]):

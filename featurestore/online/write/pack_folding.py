@@ -1,0 +1,118 @@
+"""Fold the heads of packs into their bodies, and find the entities that leave them.
+
+    body and head ─ tiles of single events ─┬─ nothing can reach them any more ──> dropped, with their entity
+                                            ├─ many of one entity, or of the pack ──> the entity leaves
+                                            └─ the others ──> one body, in the order of time
+
+An entity that leaves gets a body of its own in the same step of its lane that writes the pack without it. It never
+comes back, unless its own keys have expired: so it is in its pack or by itself, and readers put nothing together.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from featurestore.core.events import BoolArray, Int64Array
+from featurestore.core.tiles.tiles import TileTable, concatenate
+from featurestore.online.generation import Generation
+from featurestore.wire.codecs.pack import MEMBERS_MAX
+from featurestore.wire.codecs.pack_tiles import Pack, encode_pack
+
+PACK_HEAD_BYTES_MAX = 1_024
+"""A head of a pack that is as long is folded into the body: about fifteen rows of a card."""
+
+ENTITY_TILES_MAX = 12
+"""An entity with more events leaves its pack: keys of its own then take less than a tenth of what it has."""
+
+PACK_TILES_MAX = 128
+"""Those with most events leave a pack with more: a reader of one entity decodes all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedPacks:
+    """What becomes of P packs.
+
+    Attributes:
+        bodies: (P,) their new bodies, empty where nobody is left.
+        leavers: (pack, entity key, tiles) of who leaves.
+    """
+
+    bodies: Sequence[bytes]
+    leavers: Sequence[tuple[int, bytes, TileTable]]
+
+
+def fold_packs(generation: Generation, packs: Sequence[Pack], now_ms: int) -> FoldedPacks:
+    """Fold P packs.
+
+    Args:
+        generation: whose.
+        packs: body and head of each, decoded.
+        now_ms: the clock; an event dated ahead makes nothing old before its time.
+    """
+    sizes = [len(pack.keys) for pack in packs]
+    firsts = np.cumsum([0, *sizes])
+    table = concatenate([pack.tiles for pack in packs])
+    entity = np.concatenate([pack.owners + first for pack, first in zip(packs, firsts.tolist(), strict=False)])
+    pack_of = np.repeat(np.arange(len(packs)), sizes)
+    keys = list(itertools.chain.from_iterable(pack.keys for pack in packs))
+    is_alive = _alive(generation, table, entity, pack_of, now_ms)
+    counts = np.bincount(entity, minlength=len(keys))
+    leaves = is_alive & (counts > ENTITY_TILES_MAX)
+    _make_room(leaves, is_alive, counts, firsts)
+    leavers = [
+        (int(pack_of[one]), keys[one], table.take(np.flatnonzero(entity == one))) for one in np.flatnonzero(leaves)
+    ]
+    return FoldedPacks(_bodies(table, entity, pack_of, keys, is_alive & ~leaves), leavers)
+
+
+def _alive(generation: Generation, table: TileTable, entity: Int64Array, pack_of: Int64Array, now_ms: int) -> BoolArray:
+    """Entities with an event that a read can reach when the pack's newest event happened: replays are of long ago."""
+    expire_ms = generation.expire_ms(0)
+    if not expire_ms or not table.count:
+        return np.ones(len(pack_of), dtype=np.bool_)
+    newest = np.full(len(pack_of), np.iinfo(np.int64).min)
+    np.maximum.at(newest, entity, table.start_ms)
+    of_pack = np.full(int(pack_of[-1]) + 1, np.iinfo(np.int64).min)
+    np.maximum.at(of_pack, pack_of, newest)
+    is_alive: BoolArray = newest >= np.minimum(of_pack, now_ms)[pack_of] - expire_ms
+    return is_alive
+
+
+def _make_room(leaves: BoolArray, is_alive: BoolArray, counts: Int64Array, firsts: Int64Array) -> None:
+    """Let entities leave packs that are too large, those with most events first; changes `leaves`."""
+    stays = is_alive & ~leaves
+    of_packs = np.add.reduceat(np.append(np.where(stays, counts, 0), 0), firsts[:-1]) if len(firsts) > 1 else counts[:0]
+    members = np.diff(firsts)
+    for pack in np.flatnonzero((of_packs > PACK_TILES_MAX) | (members > MEMBERS_MAX)).tolist():
+        span = np.arange(firsts[pack], firsts[pack + 1])
+        mine = span[stays[span]]
+        # Stable: of those with as many the newest members leave.
+        smallest_first = mine[np.argsort(counts[mine], kind="stable")]
+        fits = np.cumsum(counts[smallest_first]) <= PACK_TILES_MAX
+        fits[MEMBERS_MAX:] = False
+        leaves[smallest_first[~fits]] = True
+
+
+def _bodies(
+    table: TileTable, entity: Int64Array, pack_of: Int64Array, keys: Sequence[bytes], stays: BoolArray
+) -> list[bytes]:
+    """The bodies of all packs, of the entities that stay."""
+    count = int(pack_of[-1]) + 1 if len(pack_of) else 0
+    members = np.flatnonzero(stays)
+    number = np.cumsum(stays) - 1
+    member_starts = np.searchsorted(pack_of[members], np.arange(count + 1))
+    rows = np.flatnonzero(stays[entity])
+    rows = rows[np.lexsort((table.start_ms[rows], pack_of[entity[rows]]))]
+    kept, owners = table.take(rows).normalize(), entity[rows]
+    bounds = np.searchsorted(pack_of[owners], np.arange(count + 1)).tolist()
+    bodies = []
+    for pack in range(count):
+        low, high = bounds[pack], bounds[pack + 1]
+        first, last = int(member_starts[pack]), int(member_starts[pack + 1])
+        of_pack = [keys[one] for one in members[first:last].tolist()]
+        bodies.append(encode_pack(Pack(of_pack, kept.take(slice(low, high)), number[owners[low:high]] - first)))
+    return bodies
