@@ -13,7 +13,7 @@ import numpy as np
 
 from dataflows.log_to_tiles import routing
 from dataflows.plan import readable, tile_store
-from featurestore.core.events import KeyedBatch
+from featurestore.core.events import BoolArray, KeyedBatch
 from featurestore.core.spec import FeatureSpec, ViewSpec
 from featurestore.definitions.compile import storage_groups
 from featurestore.errors import CorruptTile
@@ -21,13 +21,15 @@ from featurestore.online import registration
 from featurestore.online.answer import selection
 from featurestore.online.generation import Generation
 from featurestore.online.store import LaneCommit, LaneOutcome, OnlineStore
-from featurestore.online.write import bootstrap, seen_ids, writer
+from featurestore.online.write import bootstrap, compaction, pack_folding, seen_ids, writer
 from featurestore.online.write.new_rows import HashArray, UnseenRows
+from featurestore.online.write.pack_folding import FoldedPacks
 from featurestore.online.write.seen_ids import HorizonClock, IdHorizon, SeenIds
 from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.simulation.stand_ins.store import SimulatedStore
-from featurestore.wire.codecs import body
+from featurestore.wire.codecs import body, pack, pack_tiles
 from featurestore.wire.codecs.head import HeadCodec
+from featurestore.wire.codecs.pack_tiles import Pack
 from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode_checkpoint
 
 Mutant = Callable[[], AbstractContextManager[object]]
@@ -200,6 +202,50 @@ def _groups_take_what_one_member_takes() -> AbstractContextManager[object]:
 
     return patch.object(registration, "storage_group", storage_group)
 
+
+def _packs_have_no_checksum() -> AbstractContextManager[object]:
+    return patch.object(pack, "xxhash", SimpleNamespace(xxh3_64_intdigest=lambda content: 0))
+
+
+def _who_left_a_pack_is_appended_to_it() -> AbstractContextManager[object]:
+    original = SimulatedStore._commit_lane
+
+    def commit_lane(self: SimulatedStore, lane: LaneCommit) -> LaneOutcome:
+        return original(self, replace(lane, head_keys=[key + b"?" for key in lane.head_keys]))
+
+    return patch.object(SimulatedStore, "_commit_lane", commit_lane)
+
+
+def _who_leaves_a_pack_is_not_written() -> AbstractContextManager[object]:
+    original = pack_folding.fold_packs
+
+    def fold_packs(generation: Generation, packs: Sequence[Pack], now_ms: int) -> FoldedPacks:
+        return replace(original(generation, packs, now_ms), leavers=())
+
+    return patch.object(compaction, "fold_packs", fold_packs)
+
+
+def _quiet_entities_of_packs_are_dropped() -> AbstractContextManager[object]:
+    original = pack_folding._alive
+
+    def alive(generation: Generation, *more: Any) -> BoolArray:
+        return original(SimpleNamespace(expire_ms=lambda ahead_ms: 60_000), *more)  # type: ignore[arg-type]  # of one
+
+    return patch.object(pack_folding, "_alive", alive)
+
+
+def _a_lost_half_of_a_pack_is_nothing() -> AbstractContextManager[object]:
+    return patch.object(pack_tiles, "check_whole", lambda is_beside_head, has_head, is_beside_body: None)
+
+
+PACK_MUTANTS: Mapping[str, Mutant] = {
+    "checksums of packs are not compared": _packs_have_no_checksum,
+    "who left a pack is appended to it": _who_left_a_pack_is_appended_to_it,
+    "who leaves a pack is not written": _who_leaves_a_pack_is_not_written,
+    "quiet entities of packs are dropped": _quiet_entities_of_packs_are_dropped,
+    "a lost half of a pack is folded away": _a_lost_half_of_a_pack_is_nothing,
+}
+"""Of packs."""
 
 GROUP_MUTANTS: Mapping[str, Mutant] = {
     "an entity of the storage group is one of every member": _presence_is_the_groups,

@@ -32,12 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--schedule", default="", help="a schedule that was printed")
     parser.add_argument("--together", action="store_true", help="its views are a storage group, as those of odd seeds")
+    parser.add_argument("--packs", type=int, default=0, help="packs a lane: 1 for every second pair of seeds")
     given = parser.parse_args(arguments)
     if given.schedule:
         with quietly():
-            failure = run_schedule(
-                from_text(given.schedule), DrivenStream, TOGETHER if given.together else APART
-            ).failure
+            definitions = TOGETHER if given.together else APART
+            failure = run_schedule(from_text(given.schedule), DrivenStream, definitions, given.packs).failure
         print(failure or "nothing is wrong")
         return bool(failure)
     counts, findings = Counter[str](), list[Finding]()

@@ -59,7 +59,8 @@ def _quiet_streams() -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize("packs", [0, 1])
 @pytest.mark.parametrize("schedule", REPAIRED.values(), ids=REPAIRED)
-def test_a_fault_that_was_repaired_stays_so(schedule: str) -> None:
-    """The steps that led to it lead to nothing wrong any more."""
-    assert not run_schedule(from_text(schedule), DrivenStream).failure
+def test_a_fault_that_was_repaired_stays_so(schedule: str, packs: int) -> None:
+    """The steps that led to it lead to nothing wrong any more, wherever entities are."""
+    assert not run_schedule(from_text(schedule), DrivenStream, packs=packs).failure

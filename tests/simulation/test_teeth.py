@@ -8,7 +8,7 @@ import pytest
 
 from featurestore.testing.simulation import run_schedule, schedule_of
 from featurestore.testing.simulation.definitions import APART, TOGETHER
-from tests.simulation.mutants import GROUP_MUTANTS, MUTANTS
+from tests.simulation.mutants import GROUP_MUTANTS, MUTANTS, PACK_MUTANTS
 from tests.simulation.nightly import quietly
 from tests.simulation.stream import DrivenStream
 
@@ -24,11 +24,13 @@ def _quiet_streams() -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guard", [*MUTANTS, *GROUP_MUTANTS])
+@pytest.mark.parametrize("guard", [*MUTANTS, *GROUP_MUTANTS, *PACK_MUTANTS])
 def test_a_product_without_one_of_its_guards_is_found_out(guard: str) -> None:
     """Within so many schedules some value is wrong, or something that was promised does not happen."""
-    definitions = TOGETHER if guard in GROUP_MUTANTS else APART
-    with {**MUTANTS, **GROUP_MUTANTS}[guard]():
-        failures = (run_schedule(schedule_of(seed), DrivenStream, definitions).failure for seed in range(SCHEDULES_MAX))
+    definitions, packs = TOGETHER if guard in GROUP_MUTANTS else APART, int(guard in PACK_MUTANTS)
+    with {**MUTANTS, **GROUP_MUTANTS, **PACK_MUTANTS}[guard]():
+        failures = (
+            run_schedule(schedule_of(seed), DrivenStream, definitions, packs).failure for seed in range(SCHEDULES_MAX)
+        )
 
         assert next(filter(None, failures), "")

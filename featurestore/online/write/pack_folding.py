@@ -62,11 +62,15 @@ def fold_packs(generation: Generation, packs: Sequence[Pack], now_ms: int) -> Fo
     is_alive = _alive(generation, table, entity, pack_of, now_ms)
     counts = np.bincount(entity, minlength=len(keys))
     leaves = is_alive & (counts > ENTITY_TILES_MAX)
-    _make_room(leaves, is_alive, counts, firsts)
+    _make_room(leaves, np.where(is_alive & ~leaves, counts, 0), pack_of, firsts)
     leavers = [
         (int(pack_of[one]), keys[one], table.take(np.flatnonzero(entity == one))) for one in np.flatnonzero(leaves)
     ]
-    return FoldedPacks(_bodies(table, entity, pack_of, keys, is_alive & ~leaves), leavers)
+    stays = is_alive & ~leaves
+    of_packs = [
+        [keys[one] for one in np.flatnonzero(stays[low:high]) + low] for low, high in itertools.pairwise(firsts)
+    ]
+    return FoldedPacks(_bodies(table, entity, pack_of, of_packs, stays), leavers)
 
 
 def _alive(generation: Generation, table: TileTable, entity: Int64Array, pack_of: Int64Array, now_ms: int) -> BoolArray:
@@ -82,14 +86,20 @@ def _alive(generation: Generation, table: TileTable, entity: Int64Array, pack_of
     return is_alive
 
 
-def _make_room(leaves: BoolArray, is_alive: BoolArray, counts: Int64Array, firsts: Int64Array) -> None:
-    """Let entities leave packs that are too large, those with most events first; changes `leaves`."""
-    stays = is_alive & ~leaves
-    of_packs = np.add.reduceat(np.append(np.where(stays, counts, 0), 0), firsts[:-1]) if len(firsts) > 1 else counts[:0]
-    members = np.diff(firsts)
-    for pack in np.flatnonzero((of_packs > PACK_TILES_MAX) | (members > MEMBERS_MAX)).tolist():
-        span = np.arange(firsts[pack], firsts[pack + 1])
-        mine = span[stays[span]]
+def _make_room(leaves: BoolArray, counts: Int64Array, pack_of: Int64Array, firsts: Int64Array) -> None:
+    """Let entities leave packs that are too large, those with most events first; changes `leaves`.
+
+    Args:
+        leaves: (E,) who leaves.
+        counts: (E,) tiles of those that would stay, 0 of the others.
+        pack_of: (E,) whose they are.
+        firsts: (P + 1,) the first entity of each pack.
+    """
+    packs = len(firsts) - 1
+    tiles, members = (np.bincount(pack_of[counts > 0], each, packs) for each in (counts[counts > 0], None))
+    for pack in np.flatnonzero((tiles > PACK_TILES_MAX) | (members > MEMBERS_MAX)).tolist():
+        mine = np.arange(firsts[pack], firsts[pack + 1])
+        mine = mine[counts[mine] > 0]
         # Stable: of those with as many the newest members leave.
         smallest_first = mine[np.argsort(counts[mine], kind="stable")]
         fits = np.cumsum(counts[smallest_first]) <= PACK_TILES_MAX
@@ -98,21 +108,15 @@ def _make_room(leaves: BoolArray, is_alive: BoolArray, counts: Int64Array, first
 
 
 def _bodies(
-    table: TileTable, entity: Int64Array, pack_of: Int64Array, keys: Sequence[bytes], stays: BoolArray
+    table: TileTable, entity: Int64Array, pack_of: Int64Array, members: Sequence[Sequence[bytes]], stays: BoolArray
 ) -> list[bytes]:
-    """The bodies of all packs, of the entities that stay."""
-    count = int(pack_of[-1]) + 1 if len(pack_of) else 0
-    members = np.flatnonzero(stays)
-    number = np.cumsum(stays) - 1
-    member_starts = np.searchsorted(pack_of[members], np.arange(count + 1))
+    """The bodies of all packs, of the members that stay in each."""
     rows = np.flatnonzero(stays[entity])
     rows = rows[np.lexsort((table.start_ms[rows], pack_of[entity[rows]]))]
-    kept, owners = table.take(rows).normalize(), entity[rows]
-    bounds = np.searchsorted(pack_of[owners], np.arange(count + 1)).tolist()
-    bodies = []
-    for pack in range(count):
-        low, high = bounds[pack], bounds[pack + 1]
-        first, last = int(member_starts[pack]), int(member_starts[pack + 1])
-        of_pack = [keys[one] for one in members[first:last].tolist()]
-        bodies.append(encode_pack(Pack(of_pack, kept.take(slice(low, high)), number[owners[low:high]] - first)))
+    kept, owners = table.take(rows).normalize(), (np.cumsum(stays) - 1)[entity[rows]]
+    bounds = np.searchsorted(pack_of[entity[rows]], np.arange(len(members) + 1)).tolist()
+    bodies, first = [], 0
+    for keys, (low, high) in zip(members, itertools.pairwise(bounds), strict=True):
+        bodies.append(encode_pack(Pack(keys, kept.take(slice(low, high)), owners[low:high] - first)))
+        first += len(keys)
     return bodies

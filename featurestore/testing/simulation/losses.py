@@ -15,8 +15,12 @@ from featurestore.testing.simulation.definitions import KEYS
 from featurestore.testing.simulation.process import LANES, PROJECT
 from featurestore.testing.simulation.world import World
 from featurestore.wire.codecs.body import decode_entity
-from featurestore.wire.entity_key import lane_of
+from featurestore.wire.codecs.pack_tiles import decode_pack
+from featurestore.wire.entity_key import lane_of, pack_of
 from featurestore.wire.store_layout import decode_checkpoint, generations_key, layout_key
+
+_HALVES = {b"/b/": b"/h/", b"/h/": b"/b/", b"/B/": b"/H/", b"/H/": b"/B/"}
+"""The kind of key that an entity's, or a pack's, other half has."""
 
 ONLY_KEY_SHARE = 0.1
 """Losses of an entity's only key, which nobody can notice, among losses."""
@@ -51,7 +55,9 @@ def lose_record(world: World, draw: random.Random) -> None:
 def spoil(world: World, draw: random.Random) -> None:
     """A bit of some value flips, or somebody writes a list there."""
     kind = draw.choice(("value", "value", "head", "half", "checkpoint"))
-    wanted = [key for key in _keys_of_kind(world, "value") if b"/h/" in key] if kind == "head" else None
+    wanted = (
+        [key for key in _keys_of_kind(world, "value") if _kind_of(key) in (b"/h/", b"/H/")] if kind == "head" else None
+    )
     chosen = draw.choice([*(_keys_of_kind(world, kind) if wanted is None else wanted), b""])
     [value] = world.store.read_groups([[chosen]])
     if value is None:
@@ -62,7 +68,7 @@ def spoil(world: World, draw: random.Random) -> None:
     # A checkpoint is no checksummed record; what becomes of it must at least not be JSON any more.
     written = b"{" + flipped if kind == "checkpoint" else flipped
     # An operator deletes a list: of a head, and with its body lost, nothing would be left to be missed.
-    is_list = kind == "half" and b"/b/" in chosen
+    is_list = kind == "half" and _kind_of(chosen) in (b"/b/", b"/B/")
     world.store.spoil(chosen, None if is_list else written)
     world.counts[f"spoilt {'value' if kind == 'head' else kind}"] += 1
 
@@ -84,16 +90,18 @@ def _lose_only_key(world: World, draw: random.Random) -> None:
     """The known limit: not found, and nobody can know."""
     contents = world.store.contents()
     alone = [
-        (one, key, name)
-        for one, key, pair in _entities(world)
+        name
+        for _, _, pair in _entities(world)
         for name, other in (pair, pair[::-1])
         if name in contents and other not in contents
     ]
     if not alone:
         return
-    generation, key, name = draw.choice(alone)
+    name = draw.choice(alone)
+    # Of a pack, that is the only key of all who are in it.
+    lost = {(one.keys.stem, key) for one, key, pair in _entities(world) if name in pair}
     world.store.delete([name])
-    world.auditor.unknowable.add((generation.keys.stem, key))
+    world.auditor.unknowable |= lost
     world.counts["lost only key"] += 1
 
 
@@ -102,8 +110,8 @@ def _keys_of_kind(world: World, kind: str) -> Iterator[bytes]:
     contents = world.store.contents()
     if kind in ("value", "half"):
         # Of two damages to one entity the second may hide the first: a lost body, and the bit by which its head knew.
-        for generation, _, pair in _entities(world):
-            if _is_whole(world, generation, pair):
+        for generation, key, pair in _entities(world):
+            if _is_whole(world, generation, key, pair):
                 found = [name for name in pair if name in contents]
                 yield from found if kind == "value" or len(found) == len(pair) else ()
         return
@@ -119,10 +127,14 @@ def _keys_of_kind(world: World, kind: str) -> Iterator[bytes]:
                     yield from (generation.keys.id_bucket(lane, bucket) for bucket, _ in buckets)
 
 
-def _is_whole(world: World, generation: Generation, pair: tuple[bytes, bytes]) -> bool:
+def _is_whole(world: World, generation: Generation, key: bytes, pair: tuple[bytes, bytes]) -> bool:
     """Whether a reader gets an answer."""
+    body, head = world.store.read_groups([pair])
     try:
-        decode_entity(generation.compiled, *world.store.read_groups([pair]))
+        if _kind_of(pair[0]) == b"/B/":
+            decode_pack(generation.compiled, body, head)
+        else:
+            decode_entity(generation.compiled, body, head)
     except CorruptData:
         return False
     return True
@@ -141,14 +153,24 @@ def _generations(world: World) -> list[Generation]:
 
 
 def _entities(world: World) -> Iterator[tuple[Generation, bytes, tuple[bytes, bytes]]]:
-    """Each entity of each generation, with the names of its body and its head."""
+    """Each entity of each generation, with the names of its body and its head, or of those of its pack."""
+    contents = world.store.contents()
     for generation in _generations(world):
         for text in KEYS:
             key = text.encode()
             lane, names = lane_of(key, LANES), generation.keys
-            yield generation, key, (names.body_prefix(lane) + key, names.head_prefix(lane) + key)
+            pair = (names.body_prefix(lane) + key, names.head_prefix(lane) + key)
+            if generation.packs and not any(name in contents for name in pair):
+                pack = b"%d" % pack_of(key, generation.packs)
+                pair = (names.pack_body_prefix(lane) + pack, names.pack_head_prefix(lane) + pack)
+            yield generation, key, pair
 
 
 def _other_half(name: bytes) -> bytes:
     """The head of a body, the body of a head."""
-    return name.replace(b"/b/", b"/h/") if b"/b/" in name else name.replace(b"/h/", b"/b/")
+    return name.replace(_kind_of(name), _HALVES[_kind_of(name)])
+
+
+def _kind_of(name: bytes) -> bytes:
+    """Of a key of an entity or a pack; b"" of any other."""
+    return next((kind for kind in _HALVES if kind in name), b"")

@@ -67,9 +67,16 @@ def definitions_of(seed: int) -> Definitions:
     return TOGETHER if seed % 2 else APART
 
 
-def run_schedule(schedule: Schedule, start_stream: StartStream, definitions: Definitions = APART) -> Outcome:
+def packs_of(seed: int) -> int:
+    """Generations without packs, or with one a lane, in turns of two."""
+    return seed // 2 % 2
+
+
+def run_schedule(
+    schedule: Schedule, start_stream: StartStream, definitions: Definitions = APART, packs: int = 0
+) -> Outcome:
     """Let a schedule happen in a new world, then let it come to rest."""
-    with a_world(start_stream, definitions) as world:
+    with a_world(start_stream, definitions, packs) as world:
         try:
             for step in schedule:
                 take_step(world, step)
@@ -81,15 +88,15 @@ def run_schedule(schedule: Schedule, start_stream: StartStream, definitions: Def
 
 def find(seed: int, start_stream: StartStream) -> tuple[Counter[str], Finding | None]:
     """Run the schedule of a seed; what was found is made small."""
-    schedule, definitions = schedule_of(seed), definitions_of(seed)
-    outcome = run_schedule(schedule, start_stream, definitions)
+    schedule, definitions, packs = schedule_of(seed), definitions_of(seed), packs_of(seed)
+    outcome = run_schedule(schedule, start_stream, definitions, packs)
     if not outcome.failure:
         return outcome.counts, None
     kind = outcome.failure[:KIND_CHARACTERS]
 
     def fails_alike(candidate: Schedule) -> bool:
-        return run_schedule(candidate, start_stream, definitions).failure.startswith(kind)
+        return run_schedule(candidate, start_stream, definitions, packs).failure.startswith(kind)
 
     smallest = shrink(schedule, fails_alike)
-    small_failure = run_schedule(smallest, start_stream, definitions).failure
+    small_failure = run_schedule(smallest, start_stream, definitions, packs).failure
     return outcome.counts, Finding(seed, outcome.failure, smallest, small_failure)

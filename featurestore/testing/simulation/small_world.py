@@ -1,4 +1,4 @@
-"""Small heads, few lanes and the same tokens in every run: what makes schedules short and failures repeatable."""
+"""Small heads and packs, few lanes and tokens that repeat: what makes schedules short, and failures repeatable."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
+from featurestore.online import generation_catalog
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read import serving_generations
-from featurestore.online.write import bootstrap, bootstrap_fold, compaction, writer
+from featurestore.online.write import bootstrap, bootstrap_fold, compaction, new_rows, pack_folding, writer
 from featurestore.testing.simulation.process import LANES
 from featurestore.testing.simulation.stand_ins.disk import Disk
 
 HEAD_ROWS_MAX = 2
 """So few that heads are folded all the time."""
+
+PACK_HEAD_BYTES_MAX = 150
+"""Two records or so."""
+
+ENTITY_TILES_MAX, PACK_TILES_MAX = 2, 4
+"""So few that entities leave packs all the time, small ones too."""
 
 
 class _Tokens:
@@ -30,12 +37,16 @@ class _Tokens:
 
 
 @contextmanager
-def small_world() -> Iterator[Disk]:
-    """Small heads, few lanes, tokens that repeat from run to run, and a disk that may be full."""
+def small_world(packs: int) -> Iterator[Disk]:
+    """Small heads, so many packs a lane, few lanes, tokens that repeat from run to run, and a disk that may be full."""
     disk, tokens = Disk(), _Tokens()
     with ExitStack() as stack:
         for module in (compaction, bootstrap_fold):
             stack.enter_context(patch.object(module, "HEAD_ROWS_MAX", HEAD_ROWS_MAX))
+        stack.enter_context(patch.object(generation_catalog, "DEFAULT_PACKS", packs))
+        stack.enter_context(patch.object(new_rows, "PACK_HEAD_BYTES_MAX", PACK_HEAD_BYTES_MAX))
+        stack.enter_context(patch.object(pack_folding, "ENTITY_TILES_MAX", ENTITY_TILES_MAX))
+        stack.enter_context(patch.object(pack_folding, "PACK_TILES_MAX", PACK_TILES_MAX))
         for module in (writer, bootstrap):
             stack.enter_context(patch.object(module, "secrets", tokens))
         stack.enter_context(patch.object(bootstrap, "COMMIT_ENTITIES", 1))

@@ -26,6 +26,7 @@ from featurestore.testing.simulation.definitions import KEYS
 from featurestore.testing.simulation.process import PROJECT
 from featurestore.testing.simulation.stand_ins.client import Begin
 from featurestore.testing.simulation.stand_ins.log import Place, SimulatedLog
+from featurestore.wire.codecs.pack import is_member
 from featurestore.wire.entity_key import lane_of
 from featurestore.wire.store_layout import Checkpoint, decode_checkpoint
 
@@ -125,7 +126,10 @@ class Auditor:
         self.counts["answer compared: by itself" if serving.is_apart else "answer compared: in a storage group"] += 1
         self.counts["answer compared: found" if answer.found else "answer compared: not found"] += 1
         if found.body is not None:
-            self.counts["answer compared: with a body"] += 1
+            of = "in a pack" if is_member(found.body) else "with a body"
+            self.counts[f"answer compared: {of}"] += 1
+            if generation.packs and not is_member(found.body):
+                self.counts["answer compared: of an entity that left its pack"] += 1
         if len(right) > 1:
             self.counts["answer of several possible ones"] += 1
         for one in right:

@@ -62,6 +62,8 @@ PATHS_TAKEN = (
     "answer compared: found",
     "answer compared: not found",
     "answer compared: with a body",
+    "answer compared: in a pack",
+    "answer compared: of an entity that left its pack",
     "answer compared: by itself",
     "answer compared: in a storage group",
     "answer of several possible ones",
