@@ -72,6 +72,12 @@ def pack_of(key: bytes, packs: int) -> int:
     return (xxhash.xxh3_64_intdigest(key) >> 32) % packs
 
 
+def pack_names_of(keys: Sequence[bytes], packs: int) -> list[bytes]:
+    """`pack_of` for K keys, as the names of packs end."""
+    digest = xxhash.xxh3_64_intdigest
+    return [b"%d" % ((digest(key) >> 32) % packs) for key in keys]
+
+
 def lanes_of(keys: Sequence[bytes], lane_count: int) -> Int64Array:
     """`lane_of` for K keys, shape (K,)."""
     digest = xxhash.xxh3_64_intdigest

@@ -16,7 +16,7 @@ from featurestore.online.store import PackedAppends
 from featurestore.online.write.pack_folding import PACK_HEAD_BYTES_MAX
 from featurestore.wire.codecs.head import HeadCodec
 from featurestore.wire.codecs.pack import record_headers
-from featurestore.wire.entity_key import pack_of
+from featurestore.wire.entity_key import pack_names_of
 from featurestore.wire.store_layout import GenerationKeys
 
 HashArray = NDArray[np.uint64]
@@ -134,7 +134,7 @@ def packed_appends(
     return PackedAppends(
         head_prefix=keys.pack_head_prefix(lane),
         body_prefix=keys.pack_body_prefix(lane),
-        names=[b"%d" % pack_of(key, packs) for key in entities],
+        names=pack_names_of(entities, packs),
         headers=record_headers(entities, [len(one) for one in rows]),
         report_bytes_min=PACK_HEAD_BYTES_MAX,
     )

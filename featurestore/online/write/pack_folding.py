@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.events import BoolArray, Int64Array
-from featurestore.core.tiles.tiles import TileTable, concatenate
+from featurestore.core.tiles.tiles import TileTable
 from featurestore.online.generation import Generation
 from featurestore.wire.codecs.pack import MEMBERS_MAX
-from featurestore.wire.codecs.pack_tiles import Pack, encode_pack
+from featurestore.wire.codecs.pack_tiles import Pack, encode_pack, tiles_of
 
 PACK_HEAD_BYTES_MAX = 1_024
 """A head of a pack that is as long is folded into the body: about fifteen rows of a card."""
@@ -55,8 +55,7 @@ def fold_packs(generation: Generation, packs: Sequence[Pack], now_ms: int) -> Fo
     """
     sizes = [len(pack.keys) for pack in packs]
     firsts = np.cumsum([0, *sizes])
-    table = concatenate([pack.tiles for pack in packs])
-    entity = np.concatenate([pack.owners + first for pack, first in zip(packs, firsts.tolist(), strict=False)])
+    table, entity = tiles_of(generation.compiled, packs)
     pack_of = np.repeat(np.arange(len(packs)), sizes)
     keys = list(itertools.chain.from_iterable(pack.keys for pack in packs))
     is_alive = _alive(generation, table, entity, pack_of, now_ms)
@@ -117,6 +116,6 @@ def _bodies(
     bounds = np.searchsorted(pack_of[entity[rows]], np.arange(len(members) + 1)).tolist()
     bodies, first = [], 0
     for keys, (low, high) in zip(members, itertools.pairwise(bounds), strict=True):
-        bodies.append(encode_pack(Pack(keys, kept.take(slice(low, high)), owners[low:high] - first)))
+        bodies.append(encode_pack(keys, kept.take(slice(low, high)), owners[low:high] - first))
         first += len(keys)
     return bodies

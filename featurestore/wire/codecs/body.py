@@ -167,15 +167,26 @@ class EntityCodec:
         )
         return self._with_head(table, tiles, found.rows, first)
 
+    def lift(self, head: bytes) -> TileTable:
+        """The tiles of head rows that were checked before, a tile of 1 ms each, in the order of the rows."""
+        rows, _ = self._head_codec.count_rows(head) if head else (0, False)
+        table, first = _decode_body(self._stored, self._wanted, self._rows, None, b"", head=head, more=rows)
+        return self._lift_behind(table, b"", head, first)[0]
+
     def _with_head(self, table: TileTable, body: bytes, head: bytes, first: int) -> TileTable:
-        """The tiles of a body, and behind them those of a head."""
+        """The tiles of a body, and behind them those of a head; in the order of time."""
+        table, is_ascending = self._lift_behind(table, body, head, first)
+        # Events mostly arrive in order, and then body and head are one ascending list already.
+        return table if is_ascending else table.take(table.start_ms.argsort(kind="stable"))
+
+    def _lift_behind(self, table: TileTable, body: bytes, head: bytes, first: int) -> tuple[TileTable, bool]:
+        """The tiles of a body, and behind them those of a head; whether all are ascending by start."""
         if not head:
-            return table
+            return table, True
         is_ascending = self._head_codec.lift_into(head, self._lifting, table, first, len(body))
         if self._wanted.lifts_itself:
             table = _with_own_lifts(table, self._head_codec.decode(head), first)
-        # Events mostly arrive in order, and then body and head are one ascending list already.
-        return table if is_ascending else table.take(table.start_ms.argsort(kind="stable"))
+        return table, is_ascending
 
 
 def beside_each_other(body: bytes, head: bytes) -> tuple[bytes, bytes]:

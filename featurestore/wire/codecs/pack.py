@@ -109,7 +109,10 @@ def record_headers(keys: Sequence[bytes], row_bytes: Sequence[int]) -> list[byte
         keys: N canonical entity keys.
         row_bytes: how many bytes of rows follow each.
     """
-    unchecked = [b"".join((_length(len(key)), _length(size), key)) for key, size in zip(keys, row_bytes, strict=True)]
+    unchecked = [
+        bytes((len(key), size)) + key if len(key) < 128 > size else _length(len(key)) + _length(size) + key
+        for key, size in zip(keys, row_bytes, strict=True)
+    ]
     ends = np.cumsum([len(one) for one in unchecked], dtype=np.int64)
     begins = np.concatenate((np.zeros(1, dtype=np.int64), ends))[:-1]
     checks = np.zeros(len(keys), dtype=np.uint8)

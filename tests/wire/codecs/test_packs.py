@@ -14,19 +14,19 @@ from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.strategies import StreamCase, stream_cases
 from featurestore.wire.codecs.body import beside_each_other, decode_entity, encode_body
 from featurestore.wire.codecs.pack import member_of, record_headers
-from featurestore.wire.codecs.pack_tiles import Pack, decode_pack, encode_pack
+from featurestore.wire.codecs.pack_tiles import decode_pack, encode_pack, tiles_of
 from tests.wire.codecs.test_body_and_head import head_of, rows_of, same, small_view, two_events
 
 KEYS = (b"", b"a", b"card-17", b"k" * 200)
 
 
-def pack_of(compiled: CompiledView, events: Sequence[NaiveEvent], owners: Sequence[int]) -> Pack:
+def pack_body_of(compiled: CompiledView, events: Sequence[NaiveEvent], owners: Sequence[int]) -> bytes:
     """Events of several entities as compaction leaves them."""
     lifted = compiled.layout.lift(rows_of(compiled.spec, events))
     order = lifted.start_ms.argsort(kind="stable")
     members = sorted(set(owners))
     numbers = np.array([members.index(owner) for owner in owners], dtype=np.int64)
-    return Pack([KEYS[owner] for owner in members], lifted.take(order).normalize(), numbers[order])
+    return encode_pack([KEYS[owner] for owner in members], lifted.take(order).normalize(), numbers[order])
 
 
 def pack_head_of(compiled: CompiledView, events: Sequence[NaiveEvent], owners: Sequence[int]) -> bytes:
@@ -40,7 +40,7 @@ def stored_pack(
     compiled: CompiledView, events: Sequence[NaiveEvent], owners: Sequence[int], split: int
 ) -> tuple[bytes, bytes]:
     """The first events in the body, the others in the head."""
-    body = encode_pack(pack_of(compiled, events[:split], owners[:split])) if split else b""
+    body = pack_body_of(compiled, events[:split], owners[:split]) if split else b""
     head = pack_head_of(compiled, events[split:], owners[split:])
     return beside_each_other(body, head) if body and head else (body, head)
 
@@ -76,12 +76,13 @@ def test_a_whole_pack_comes_back(case: StreamCase, data: st.DataObject) -> None:
     owners = data.draw(st.lists(st.integers(0, 3), min_size=len(events), max_size=len(events)))
     split = data.draw(st.integers(0, len(events)))
     found = decode_pack(compiled, *stored_pack(compiled, events, owners, split))
+    tiles, owner = tiles_of(compiled, [found])
 
     for number, key in enumerate(KEYS):
         mine = [event for event, owner in zip(events, owners, strict=True) if owner == number]
         assert bool(mine) == (key in found.keys)
         if mine:
-            table = found.tiles.take(found.owners == found.keys.index(key))
+            table = tiles.take(owner == found.keys.index(key))
             expected = compiled.layout.lift(rows_of(case.view, mine))
             assert same(sorted_by_start(expected), sorted_by_start(table))
 
@@ -165,8 +166,8 @@ def test_a_pack_has_a_limited_number_of_members() -> None:
     tiles = concatenate([one] * 256).normalize()
 
     with pytest.raises(InvariantBroken, match="256 members"):
-        encode_pack(Pack([b"%d" % n for n in range(256)], tiles, np.arange(256)))
-    assert b"" == encode_pack(Pack([], compiled.layout.empty(), np.empty(0, dtype=np.int64)))
+        encode_pack([b"%d" % n for n in range(256)], tiles, np.arange(256))
+    assert b"" == encode_pack([], compiled.layout.empty(), np.empty(0, dtype=np.int64))
 
 
 GOLDEN_PACK_BODY = (
