@@ -68,6 +68,22 @@ class Reach(NamedTuple):
     newest_event_time_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class WindowsAt:
+    """Where the W windows of a view are in an entity's tiles, whether or not a read is refused there.
+
+    Attributes:
+        begin_ms, end_ms: (W,) edges; a session begins where the longest one would.
+        bounds: (2W,) first row of each window, then the row behind its last; `reach` narrows those of sessions.
+        is_unclear: (W,) whether tiles cannot tell what lies in the window: read at an old moment, it is refused.
+    """
+
+    begin_ms: Int64Array
+    end_ms: Int64Array
+    bounds: Int64Array
+    is_unclear: BoolArray
+
+
 class CompiledView:
     """A ViewSpec ready to fold, roll up and answer.
 
@@ -173,19 +189,37 @@ class CompiledView:
             return None
         return Reach(bounds, int(start_ms[end - 1]))
 
+    def windows_at(self, table: TileTable, as_of_ms: int) -> WindowsAt:
+        """Where the windows are at a read time, also at one that `reach` refuses."""
+        shift_ms, grid_ms = self.edges.shift_ms(as_of_ms), self.edges.grid_ms
+        bounds = np.empty(len(shift_ms), dtype=np.int64)
+        find_bounds(table.start_ms, as_of_ms, shift_ms, grid_ms, bounds)
+        edges = as_of_ms - shift_ms
+        edges -= edges % grid_ms
+        begin_ms, end_ms = edges.reshape(2, -1)
+        return WindowsAt(begin_ms, end_ms, bounds, self._unclear(table, bounds, edges))
+
     def _refuse_cut_tiles(self, table: TileTable, at: Int64Array, edges: Int64Array, as_of_ms: int) -> None:
         """Pair assertion of the roll-up: an answer is exact or it is refused."""
-        # A wide old tile may reach beyond a late event behind it, hence the running maximum of the ends.
-        reached = np.maximum.accumulate(table.end_ms)
-        cut = (at > 0) & (reached[at - 1] > edges)
-        dropped = (edges < table.dropped_before_ms) & (edges > BEGINNING_MS)
-        if cut.any() or dropped.any() or self.sessions.is_any_blurred(table, at):
+        if self._unclear(table, at, edges).any():
             raise AsOfTooOld(
                 f"as_of {as_of_ms} is older than the tiles of this entity can tell apart",
                 detail=f'feature view "{self.spec.name}" keeps reads exact down to {self.spec.lookback_ms} ms '
                 f"before the entity's newest event ({int(table.start_ms[-1])}).",
                 hint='read at a later time, or declare a longer "lookback" on the feature view',
             )
+
+    def _unclear(self, table: TileTable, at: Int64Array, edges: Int64Array) -> BoolArray:
+        """(W,) whether an edge of a window is inside a tile or before what was dropped, or a session is blurred."""
+        if not table.count:
+            return np.zeros(len(self.windows), dtype=np.bool_)
+        # A wide old tile may reach beyond a late event behind it, hence the running maximum of the ends.
+        reached = np.maximum.accumulate(table.end_ms)
+        cut = (at > 0) & (reached[at - 1] > edges)
+        dropped = (edges < table.dropped_before_ms) & (edges > BEGINNING_MS)
+        is_unclear = np.asarray((cut | dropped).reshape(2, -1).any(axis=0))
+        is_unclear[self.sessions.blurred(table, at)] = True
+        return is_unclear
 
 
 def _presence_window(roll_up: RollUp) -> Window:

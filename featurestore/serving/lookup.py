@@ -57,6 +57,14 @@ class AnswerSink(Protocol):
         ...
 
 
+class ReadWitness(Protocol):
+    """Who wants to see what an answer is made of: what explains it."""
+
+    def saw(self, reads: DistinctReads, found: Sequence[EntityBytes | PlainBytes], as_of_ms: tuple[int, ...]) -> None:
+        """Take what the store returned, before it is answered from; also where that will be refused."""
+        ...
+
+
 class FeatureLookup:
     """Answers lookups from the online store.
 
@@ -87,6 +95,7 @@ class FeatureLookup:
         as_of_ms: Sequence[int] = (),
         with_checkpoint: bool = False,
         request_columns: RequestColumns | None = None,
+        witness: ReadWitness | None = None,
     ) -> Steps[Answer]:
         """Look N entity rows up, in steps.
 
@@ -98,6 +107,7 @@ class FeatureLookup:
             as_of_ms: nothing for the clock's time, one read time for all rows, or N.
             with_checkpoint: also answer the checkpoints of the rows' lanes.
             request_columns: what features that are computed on demand read beside the store, N values each.
+            witness: sees what was read; no model asks then, so that the answer is neither counted nor logged.
 
         Raises:
             UnknownJoinKey: a join key is missing or not one of the plan's.
@@ -118,14 +128,17 @@ class FeatureLookup:
         request = typed_columns(plan, given, row_count)
         read_times = _read_times(as_of_ms, row_count, self._clock)
         reads = DistinctReads(plan, columns, row_count, LIMITS)
-        is_wanted = self._sink is not None and self._sink.takes()
+        is_wanted = witness is None and self._sink is not None and self._sink.takes()
         with_checkpoint = with_checkpoint or is_wanted
         found = yield from _read(reader, reads, deadline, with_checkpoint=with_checkpoint)
+        if witness is not None:
+            witness.saw(reads, found, read_times)
         assembly = Assembly(plan.stored, reads, found, read_times, deadline, is_as_of_given=len(as_of_ms) > 0)
         if plan.on_demand is not None and plan.on_demand.functions:
             yield LongWork()  # nobody knows what authors' functions take
         answer = with_on_demand(plan, assembly.answer(with_checkpoint=with_checkpoint), request)
-        self._counts.add(plan, answer, self._clock.monotonic_ns() - started_ns)
+        if witness is None:
+            self._counts.add(plan, answer, self._clock.monotonic_ns() - started_ns)
         if is_wanted and self._sink is not None:
             self._sink.add(plan, columns, answer)
         return answer

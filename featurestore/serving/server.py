@@ -28,6 +28,7 @@ from featurestore.serving.rpc.event_loop import AsyncServer
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.rpc.methods import Method, all_methods
 from featurestore.serving.rpc.threads import ThreadedServer
+from featurestore.serving.services.explain import ExplainService
 from featurestore.serving.services.feast import FeastService
 from featurestore.serving.services.packed import PackedService
 
@@ -98,7 +99,11 @@ class FeatureServer:
             functions = PythonFunctions(clock, self._metrics) if python_features else None
             self._catalog = CatalogSource(registry, store, None if functions is None else functions.of)
             lookup = FeatureLookup(clock, counts=self._metrics.answers, sink=feature_log)
-            methods = all_methods(PackedService(self._catalog, lookup), FeastService(self._catalog, lookup))
+            methods = all_methods(
+                PackedService(self._catalog, lookup),
+                ExplainService(self._catalog, lookup),
+                FeastService(self._catalog, lookup),
+            )
             admission = settings.admitting(clock, self._metrics)
             self._server = start_server(methods, store, clock, self._metrics, settings, admission)
         except BaseException:

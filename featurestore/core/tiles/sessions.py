@@ -76,13 +76,14 @@ class Sessions:
         if len(self.picks):
             _narrow(table.start_ms, table.ints, self.first, self.last, as_of_ms, self.picks, bounds)
 
-    def is_any_blurred(self, table: TileTable, bounds: Int64Array) -> bool:
-        """Whether a tile that a session window holds (before it is narrowed) is wide enough to hide a gap."""
+    def blurred(self, table: TileTable, bounds: Int64Array) -> list[int]:
+        """Session windows that hold a tile (before they are narrowed) which is wide enough to hide a gap."""
         widths, count = table.end_ms - table.start_ms, len(bounds) // 2
-        return any(
-            (widths[bounds[window] : bounds[count + window]] > hop_ms).any()
+        return [
+            window
             for window, hop_ms, _ in self.picks.tolist()
-        )
+            if (widths[bounds[window] : bounds[count + window]] > hop_ms).any()
+        ]
 
 
 @borrowing

@@ -277,3 +277,143 @@ class ListFeatureServicesResponse(_message.Message):
     SERVICES_FIELD_NUMBER: _ClassVar[int]
     services: _containers.RepeatedCompositeFieldContainer[ListFeatureServicesResponse.Service]
     def __init__(self, services: _Optional[_Iterable[_Union[ListFeatureServicesResponse.Service, _Mapping]]] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("lookup", "features")
+    LOOKUP_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    lookup: LookupRequest
+    features: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, lookup: _Optional[_Union[LookupRequest, _Mapping]] = ..., features: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ExplainedValue(_message.Message):
+    __slots__ = ("integer", "number", "text", "flag", "list", "map")
+    INTEGER_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    FLAG_FIELD_NUMBER: _ClassVar[int]
+    LIST_FIELD_NUMBER: _ClassVar[int]
+    MAP_FIELD_NUMBER: _ClassVar[int]
+    integer: int
+    number: float
+    text: str
+    flag: bool
+    list: ExplainedList
+    map: ExplainedMap
+    def __init__(self, integer: _Optional[int] = ..., number: _Optional[float] = ..., text: _Optional[str] = ..., flag: _Optional[bool] = ..., list: _Optional[_Union[ExplainedList, _Mapping]] = ..., map: _Optional[_Union[ExplainedMap, _Mapping]] = ...) -> None: ...
+
+class ExplainedList(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedCompositeFieldContainer[ExplainedValue]
+    def __init__(self, values: _Optional[_Iterable[_Union[ExplainedValue, _Mapping]]] = ...) -> None: ...
+
+class ExplainedMap(_message.Message):
+    __slots__ = ("keys", "values")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    values: _containers.RepeatedCompositeFieldContainer[ExplainedValue]
+    def __init__(self, keys: _Optional[_Iterable[str]] = ..., values: _Optional[_Iterable[_Union[ExplainedValue, _Mapping]]] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("as_of_ms", "refusal", "views", "features")
+    AS_OF_MS_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    VIEWS_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    as_of_ms: int
+    refusal: str
+    views: _containers.RepeatedCompositeFieldContainer[ExplainedView]
+    features: _containers.RepeatedCompositeFieldContainer[ExplainedFeature]
+    def __init__(self, as_of_ms: _Optional[int] = ..., refusal: _Optional[str] = ..., views: _Optional[_Iterable[_Union[ExplainedView, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[ExplainedFeature, _Mapping]]] = ...) -> None: ...
+
+class ExplainedView(_message.Message):
+    __slots__ = ("name", "entity", "definition_hash", "stored_as", "generation", "state", "event_time_ms", "freshness_ms", "lookback_ms", "checkpoint", "tiles")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
+    DEFINITION_HASH_FIELD_NUMBER: _ClassVar[int]
+    STORED_AS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    FRESHNESS_MS_FIELD_NUMBER: _ClassVar[int]
+    LOOKBACK_MS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    TILES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    entity: _containers.RepeatedCompositeFieldContainer[EntityColumn]
+    definition_hash: str
+    stored_as: str
+    generation: int
+    state: str
+    event_time_ms: int
+    freshness_ms: int
+    lookback_ms: int
+    checkpoint: LaneCheckpoint
+    tiles: _containers.RepeatedCompositeFieldContainer[ExplainedTile]
+    def __init__(self, name: _Optional[str] = ..., entity: _Optional[_Iterable[_Union[EntityColumn, _Mapping]]] = ..., definition_hash: _Optional[str] = ..., stored_as: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[str] = ..., event_time_ms: _Optional[int] = ..., freshness_ms: _Optional[int] = ..., lookback_ms: _Optional[int] = ..., checkpoint: _Optional[_Union[LaneCheckpoint, _Mapping]] = ..., tiles: _Optional[_Iterable[_Union[ExplainedTile, _Mapping]]] = ...) -> None: ...
+
+class ExplainedTile(_message.Message):
+    __slots__ = ("start_ms", "end_ms", "event_count", "merged", "is_event", "columns")
+    START_MS_FIELD_NUMBER: _ClassVar[int]
+    END_MS_FIELD_NUMBER: _ClassVar[int]
+    EVENT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MERGED_FIELD_NUMBER: _ClassVar[int]
+    IS_EVENT_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    start_ms: int
+    end_ms: int
+    event_count: int
+    merged: int
+    is_event: bool
+    columns: ExplainedMap
+    def __init__(self, start_ms: _Optional[int] = ..., end_ms: _Optional[int] = ..., event_count: _Optional[int] = ..., merged: _Optional[int] = ..., is_event: _Optional[bool] = ..., columns: _Optional[_Union[ExplainedMap, _Mapping]] = ...) -> None: ...
+
+class ExplainedFeature(_message.Message):
+    __slots__ = ("name", "view", "type", "meaning", "hop_ms", "value", "status", "windows", "partials", "reads")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    MEANING_FIELD_NUMBER: _ClassVar[int]
+    HOP_MS_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    PARTIALS_FIELD_NUMBER: _ClassVar[int]
+    READS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    view: int
+    type: ValueType
+    meaning: str
+    hop_ms: int
+    value: ExplainedValue
+    status: FeatureStatus
+    windows: _containers.RepeatedCompositeFieldContainer[ExplainedWindow]
+    partials: _containers.RepeatedCompositeFieldContainer[ExplainedValue]
+    reads: _containers.RepeatedCompositeFieldContainer[ExplainedFeature]
+    def __init__(self, name: _Optional[str] = ..., view: _Optional[int] = ..., type: _Optional[_Union[ValueType, str]] = ..., meaning: _Optional[str] = ..., hop_ms: _Optional[int] = ..., value: _Optional[_Union[ExplainedValue, _Mapping]] = ..., status: _Optional[_Union[FeatureStatus, str]] = ..., windows: _Optional[_Iterable[_Union[ExplainedWindow, _Mapping]]] = ..., partials: _Optional[_Iterable[_Union[ExplainedValue, _Mapping]]] = ..., reads: _Optional[_Iterable[_Union[ExplainedFeature, _Mapping]]] = ...) -> None: ...
+
+class ExplainedWindow(_message.Message):
+    __slots__ = ("begin_ms", "end_ms", "first_tile", "end_tile", "cut")
+    BEGIN_MS_FIELD_NUMBER: _ClassVar[int]
+    END_MS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_TILE_FIELD_NUMBER: _ClassVar[int]
+    END_TILE_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    begin_ms: int
+    end_ms: int
+    first_tile: int
+    end_tile: int
+    cut: ExplainedCut
+    def __init__(self, begin_ms: _Optional[int] = ..., end_ms: _Optional[int] = ..., first_tile: _Optional[int] = ..., end_tile: _Optional[int] = ..., cut: _Optional[_Union[ExplainedCut, _Mapping]] = ...) -> None: ...
+
+class ExplainedCut(_message.Message):
+    __slots__ = ("kind", "start_ms", "end_ms")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    START_MS_FIELD_NUMBER: _ClassVar[int]
+    END_MS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    start_ms: int
+    end_ms: int
+    def __init__(self, kind: _Optional[str] = ..., start_ms: _Optional[int] = ..., end_ms: _Optional[int] = ...) -> None: ...

@@ -24,8 +24,10 @@ import grpc.aio
 
 from featurestore.clock import Clock, Deadline, SystemClock
 from featurestore.errors import DeadlineSpent, FeatureStoreError, InvalidRequest, Overloaded, Unavailable
+from featurestore.online.answer.explanation import Explanation
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
+from featurestore.serving.client.explanations import explain_request, parse_explanation
 from featurestore.serving.client.messages import EntityValues, RequestValues, make_request, parse_result, parse_schema
 from featurestore.serving.client.result import LookupResult
 from featurestore.serving.client.throttle import Throttle
@@ -183,6 +185,31 @@ class LookupClient:
         response = self._call("ListFeatureServices", pb.ListFeatureServicesRequest(), self._deadline(timeout_s))
         return [service.name for service in response.services]
 
+    def explain(
+        self,
+        service: str,
+        entities: Mapping[str, EntityValues],
+        *,
+        as_of_ms: int | None = None,
+        features: Sequence[str] = (),
+        timeout_s: float | None = None,
+    ) -> Explanation:
+        """Why a lookup of one row answers what it answers: for people, not while a payment waits.
+
+        Args:
+            service: name of the feature service.
+            entities: join key -> value.
+            as_of_ms: None for the server's clock, or the read time.
+            features: names, as they are answered or "view:feature"; empty for all.
+            timeout_s: deadline of this call, retries included.
+
+        Raises:
+            FeatureStoreError: as the server raised it; Unavailable when no server answers. A moment that the tiles
+                cannot answer is explained, not raised.
+        """
+        request = explain_request(service, entities, as_of_ms, features)
+        return parse_explanation(request, self._call("Explain", request, self._deadline(timeout_s)))
+
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
@@ -282,6 +309,19 @@ class AsyncLookupClient:
         response = await self._call("ListFeatureServices", pb.ListFeatureServicesRequest(), self._deadline(timeout_s))
         return [service.name for service in response.services]
 
+    async def explain(
+        self,
+        service: str,
+        entities: Mapping[str, EntityValues],
+        *,
+        as_of_ms: int | None = None,
+        features: Sequence[str] = (),
+        timeout_s: float | None = None,
+    ) -> Explanation:
+        """See `LookupClient.explain`."""
+        request = explain_request(service, entities, as_of_ms, features)
+        return parse_explanation(request, await self._call("Explain", request, self._deadline(timeout_s)))
+
     async def close(self) -> None:
         """Close the connection."""
         await self._channel.close()
@@ -326,6 +366,7 @@ def _calls(unary_unary: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     messages: dict[str, tuple[Any, Any]] = {
         "Lookup": (pb.LookupRequest, pb.LookupResponse),
         "DescribeFeatureService": (pb.DescribeFeatureServiceRequest, pb.DescribeFeatureServiceResponse),
+        "Explain": (pb.ExplainRequest, pb.ExplainResponse),
         "ListFeatureServices": (pb.ListFeatureServicesRequest, pb.ListFeatureServicesResponse),
     }
     return {

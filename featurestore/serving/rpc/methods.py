@@ -12,6 +12,7 @@ from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.packed_columns import SERVICE_NAME as PACKED_SERVICE
 from featurestore.serving.request.limits import RESPONSE_BYTES_MAX
 from featurestore.serving.request.steps import Handler, Steps, without_reading
+from featurestore.serving.services.explain import ExplainService
 from featurestore.serving.services.feast import SERVICE_NAME as FEAST_SERVICE
 from featurestore.serving.services.feast import (
     FeastService,
@@ -42,7 +43,7 @@ class Method:
     names_service: bool = False
 
 
-def all_methods(packed: PackedService, feast: FeastService) -> tuple[Method, ...]:
+def all_methods(packed: PackedService, explain: ExplainService, feast: FeastService) -> tuple[Method, ...]:
     """The methods of both services."""
     return (
         Method(
@@ -63,6 +64,12 @@ def all_methods(packed: PackedService, feast: FeastService) -> tuple[Method, ...
             "ListFeatureServices",
             _encoded(without_reading(packed.list_services), pb.ListFeatureServicesResponse.SerializeToString),
             pb.ListFeatureServicesRequest.FromString,
+        ),
+        Method(
+            PACKED_SERVICE,
+            "Explain",
+            _encoded(explain.explain, pb.ExplainResponse.SerializeToString),
+            pb.ExplainRequest.FromString,
         ),
         Method(
             FEAST_SERVICE,

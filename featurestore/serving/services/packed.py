@@ -51,7 +51,7 @@ class PackedService:
         answer = yield from self._lookup.answer(
             snapshot.reader,
             plan,
-            _entities(request.entities),
+            entities_of(request.entities),
             deadline=deadline,
             as_of_ms=request.as_of_ms,
             with_checkpoint=request.include_metadata,
@@ -117,7 +117,7 @@ def describe_schema(schema: ServiceSchema) -> pb.DescribeFeatureServiceResponse:
     return response
 
 
-def _entities(columns: Sequence[pb.EntityColumn]) -> dict[str, Sequence[str] | Sequence[int]]:
+def entities_of(columns: Sequence[pb.EntityColumn]) -> dict[str, Sequence[str] | Sequence[int]]:
     """The request's columns by join key."""
     entities: dict[str, Sequence[str] | Sequence[int]] = {}
     for column in columns:
