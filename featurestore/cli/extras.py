@@ -42,6 +42,7 @@ EXTRA_OF: Mapping[str, str] = {
     "doctor": "compute",
     "serve": "server",
     "lookup": "client",
+    "explain": "client",
     "parity": "parity",
     "status": "compute",
     "simulate": "testing",

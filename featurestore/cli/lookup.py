@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurestore.cli.settings import FiniteRange, format_option, print_json
+from featurestore.cli.settings import Decorated, FiniteRange, format_option, print_json
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from featurestore.core.spec import ValueType
     from featurestore.online.answer.schema import ServiceSchema
+    from featurestore.serving.client.clients import LookupClient
     from featurestore.serving.client.result import FeatureValue, LookupResult, ViewFreshness
 
 DEFAULT_ADDRESS = "127.0.0.1:6566"
@@ -48,6 +49,62 @@ class MomentType(click.ParamType[int]):
         return moment_ms
 
 
+def server_options(function: Decorated) -> Decorated:
+    """How to reach a running server; the command gets `address`, `timeout_s`, `tls_ca`, `tls_cert` and `tls_key`."""
+    for option in (
+        click.option(
+            "--tls-key",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="PEM private key of --tls-cert.",
+        ),
+        click.option(
+            "--tls-cert",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="PEM certificate to present, where the server asks for one; with --tls-key.",
+        ),
+        click.option(
+            "--tls-ca",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="Connect by TLS; PEM authority that signed the server's certificate.",
+        ),
+        click.option(
+            "--timeout",
+            "timeout_s",
+            type=FiniteRange(0, TIMEOUT_S_MAX, min_open=True),
+            default=5.0,
+            show_default=True,
+            help="Seconds, retries included.",
+        ),
+        click.option(
+            "--address",
+            metavar="HOST:PORT",
+            default=DEFAULT_ADDRESS,
+            envvar="FEATURESTORE_ADDRESS",
+            show_default=True,
+            show_envvar=True,
+            help="Where the server listens.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def connect(
+    address: str, timeout_s: float, *, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None
+) -> LookupClient:
+    """A client of that server.
+
+    Raises:
+        InvalidRequest: a TLS file is not what it should be.
+    """
+    from featurestore.cli.tls import check_tls_files
+    from featurestore.serving.client.clients import ClientTls, LookupClient
+
+    check_tls_files(authority=tls_ca, certificate=tls_cert, key=tls_key)
+    tls = ClientTls(tls_ca, tls_cert, tls_key) if tls_ca or tls_cert else None
+    return LookupClient(address, timeout_s=timeout_s, tls=tls)
+
+
 @click.command("lookup")
 @click.argument("service")
 @click.argument("given", nargs=-1, metavar="KEY=VALUE...")
@@ -62,36 +119,7 @@ class MomentType(click.ParamType[int]):
     help="Show only this feature of the service; may be repeated.",
 )
 @format_option
-@click.option(
-    "--address",
-    metavar="HOST:PORT",
-    default=DEFAULT_ADDRESS,
-    envvar="FEATURESTORE_ADDRESS",
-    show_default=True,
-    show_envvar=True,
-    help="Where the server listens.",
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=FiniteRange(0, TIMEOUT_S_MAX, min_open=True),
-    default=5.0,
-    show_default=True,
-    help="Seconds, retries included.",
-)
-@click.option(
-    "--tls-ca",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Connect by TLS; PEM authority that signed the server's certificate.",
-)
-@click.option(
-    "--tls-cert",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="PEM certificate to present, where the server asks for one; with --tls-key.",
-)
-@click.option(
-    "--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM private key of --tls-cert."
-)
+@server_options
 def command(
     service: str,
     given: tuple[str, ...],
@@ -111,15 +139,10 @@ def command(
 
     Example: featurestore lookup fraud_detection card_id=c-1 merchant_id=7 terminal_id=12
     """
-    from featurestore.cli.tls import check_tls_files
-    from featurestore.serving.client.clients import ClientTls, LookupClient
-
-    check_tls_files(authority=tls_ca, certificate=tls_cert, key=tls_key)
-    tls = ClientTls(tls_ca, tls_cert, tls_key) if tls_ca or tls_cert else None
-    with LookupClient(address, timeout_s=timeout_s, tls=tls) as client:
+    with connect(address, timeout_s, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key) as client:
         schema = client.describe(service)
         names = _chosen(schema, wanted)
-        columns = _columns(schema, given)
+        columns = entity_columns(schema, given)
         of_request = {column.name for column in schema.request_columns} - {key.name for key in schema.join_keys}
         request = {name: values for name, values in columns.items() if name in of_request}
         columns = {name: values for name, values in columns.items() if name not in request}
@@ -280,7 +303,7 @@ def _show_table(result: LookupResult, row: int, entity: Mapping[str, object], na
             continue
         value = values[feature.name]
         is_moment = feature.type is ValueType.TIMESTAMP and isinstance(value, int)
-        text = moment_text(int(value)) if is_moment else _text(value)  # type: ignore[arg-type]  # an int, then
+        text = moment_text(int(value)) if is_moment else value_text(value)  # type: ignore[arg-type]  # an int, then
         status = result.status(feature.name)[row].name
         table.add_row(feature.name, escape(text), status, result.schema.views[feature.view].name)
     console = Console()
@@ -301,12 +324,16 @@ def moment_text(moment_ms: int) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _text(value: FeatureValue) -> str:
+def value_text(value: FeatureValue) -> str:
     """A value for people; the first elements of lists and maps."""
     if value is None:
         return "-"
     if isinstance(value, list | dict):
-        shown = [f"{key}: {_text(one)}" for key, one in value.items()] if isinstance(value, dict) else map(_text, value)
+        shown = (
+            [f"{key}: {value_text(one)}" for key, one in value.items()]
+            if isinstance(value, dict)
+            else map(value_text, value)
+        )
         texts = list(islice(shown, SHOWN_ELEMENTS_MAX))
         more = [f"{len(value) - len(texts)} more"] if len(value) > len(texts) else []
         return "\n".join(texts + more) or "(empty)"

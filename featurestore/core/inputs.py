@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from featurestore.core.aggregations.catalog import resolve
-from featurestore.core.events import BoolArray, ColumnValues
+from featurestore.core.events import BlobRow, BoolArray, ColumnValues
 from featurestore.core.expressions import Expression, compile_expression
 from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec
 from featurestore.core.tiles.lifting import Input
@@ -125,6 +125,18 @@ class ViewInputs:
                 found.add(name)
                 rest += self._expressions[name].columns if name in self._expressions else ()
         return frozenset(found)
+
+
+def python_values(column: ColumnValues, value_type: ValueType) -> list[int | float | str | bool | None]:
+    """N values of an event column as Python has them, None for null; texts are shown whatever their bytes."""
+    values: list[int | float | str | bool]
+    if value_type is ValueType.STRING:
+        values = [text.decode(errors="backslashreplace") for text in BlobRow.of(column.values).values()]
+    else:
+        values = np.asarray(column.values).tolist()
+        values = [bool(value) for value in values] if value_type is ValueType.BOOL else values
+    valid = [True] * len(values) if column.valid is None else column.valid.tolist()
+    return [value if is_there else None for value, is_there in zip(values, valid, strict=True)]
 
 
 @lru_cache(maxsize=1_024)

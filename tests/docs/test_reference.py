@@ -46,7 +46,7 @@ SESSION = (
     *("event-log run", "event-log compact", "event-log retain", "event-log show", "event-log import"),
     *("stream", "status"),
     *("bootstrap", "stream", "drop", "doctor", "rollback"),
-    *("serve", "lookup", "stop serving", "parity", "history"),
+    *("serve", "lookup", "explain", "stop serving", "parity", "history"),
     *("store status", "store stop", "store start", "warm-up", "demo", "init"),
 )
 """The examples of all commands in an order in which each finds what it needs."""
@@ -64,6 +64,7 @@ SAID = {
     "doctor": "no entity of it is ever forgotten",
     "rollback": "card_activity@1 serves again",
     "lookup": "card_count_lifetime",
+    "explain": "number of events in the transactions of a card_id over 1 h",
     "parity": "1 logged rows",
     "history": "train.parquet: 1 rows, 91 features",
     "init": 'project "card_features"',

@@ -17,9 +17,10 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from featurestore.core.spec import Column, ValueType
-from featurestore.errors import CorruptData
+from featurestore.errors import CorruptData, InvalidRequest
 from featurestore.offline.parity.feature_log import (
     AS_OF_MS,
     LOG_DATE,
@@ -31,17 +32,22 @@ from featurestore.offline.parity.feature_log import (
     LoggedView,
     LogLayout,
     date_of_ms,
+    find_logged_files,
     status_column,
     timestamp_column,
 )
+from featurestore.offline.parity.log_directory import LogDirectory
 from featurestore.offline.training_set.answer_parts import object_array
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
+
+MESSAGES_SUFFIX = ".jsonl"
+"""A file of messages; other places are a feature log's directory."""
 
 _MS_PER_SECOND = 1_000
 _US_PER_MS = 1_000
 
 
-class _Cell(msgspec.Struct, frozen=True):
+class LoggedCell(msgspec.Struct, frozen=True):
     """A value."""
 
     value: Any
@@ -49,16 +55,16 @@ class _Cell(msgspec.Struct, frozen=True):
     status: int
 
 
-class _View(msgspec.Struct, frozen=True):
+class LoggedPart(msgspec.Struct, frozen=True):
     """A view's part of a row."""
 
     definition_hash: str
     event_time_ms: int | None
     positions: list[tuple[str, int, int]] | None
-    features: dict[str, _Cell]
+    features: dict[str, LoggedCell]
 
 
-class _Message(msgspec.Struct, frozen=True):
+class LoggedMessage(msgspec.Struct, frozen=True):
     """A row."""
 
     request_id: str
@@ -67,18 +73,18 @@ class _Message(msgspec.Struct, frozen=True):
     logged_at_ms: int
     as_of_ms: int
     entities: dict[str, str | int]
-    views: dict[str, _View]
+    views: dict[str, LoggedPart]
 
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(_Message)
+_decoder = msgspec.json.Decoder(LoggedMessage)
 
 
 def encode_messages(layout: LogLayout, table: pa.Table) -> Iterator[tuple[str, bytes]]:
     """Request id and message of each row of the log."""
     stamp_of = {feature.view: timestamp_column(feature) for feature in layout.features}
     for row in table.to_pylist(maps_as_pydicts="strict"):
-        message = _Message(
+        message = LoggedMessage(
             request_id=row[REQUEST_ID],
             request_row=row[REQUEST_ROW],
             service=layout.service,
@@ -86,12 +92,12 @@ def encode_messages(layout: LogLayout, table: pa.Table) -> Iterator[tuple[str, b
             as_of_ms=row[AS_OF_MS],
             entities={key.name: row[key.name] for key in layout.join_keys},
             views={
-                view.name: _View(
+                view.name: LoggedPart(
                     view.definition_hash,
                     _ms(row[stamp_of[view.name]]),
                     _positions(row[view.positions_column]),
                     {
-                        feature.name: _Cell(_plain(row[feature.column]), feature.type, row[status_column(feature)])
+                        feature.name: LoggedCell(_plain(row[feature.column]), feature.type, row[status_column(feature)])
                         for feature in layout.features
                         if feature.view == view.name
                     },
@@ -112,7 +118,7 @@ class LoggedMessages:
     """
 
     layout: LogLayout
-    messages: list[_Message] = field(default_factory=list, compare=False)
+    messages: list[LoggedMessage] = field(default_factory=list, compare=False)
 
     def read(self, columns: Sequence[str], *, since_ms: int | None = None, until_ms: int | None = None) -> pa.Table:
         """Some columns of the rows that were logged in [since_ms, until_ms)."""
@@ -126,7 +132,7 @@ class LoggedMessages:
         wanted = list(dict.fromkeys([*columns, LOG_TIMESTAMP]))
         return pa.table([arrays[name] for name in wanted], names=wanted)
 
-    def _arrays(self, rows: Sequence[_Message]) -> Iterator[tuple[str, pa.Array]]:
+    def _arrays(self, rows: Sequence[LoggedMessage]) -> Iterator[tuple[str, pa.Array]]:
         """All columns."""
         layout = self.layout
         for key in layout.join_keys:
@@ -147,6 +153,11 @@ class LoggedMessages:
             kind = layout.schema.field(view.positions_column).type
             named = [None if mine is None else [_named(*one) for one in mine] for mine in positions]
             yield view.positions_column, pa.array(named, type=kind)
+
+
+def message_rows(message: LoggedMessage) -> LoggedMessages:
+    """One message, as rows that can be compared."""
+    return LoggedMessages(_layout(message), [message])
 
 
 def decode_messages(lines: Iterable[bytes], *, service: str | None = None) -> list[LoggedMessages]:
@@ -173,7 +184,47 @@ def decode_messages(lines: Iterable[bytes], *, service: str | None = None) -> li
     return list(found.values())
 
 
-def _layout(message: _Message) -> LogLayout:
+def find_message(log: str, request_id: str, *, service: str | None = None, request_row: int = 0) -> LoggedMessage:
+    """One row of a feature log.
+
+    Args:
+        log: directory or URI of its files, or a file of its messages whose name ends in MESSAGES_SUFFIX.
+        request_id: by which request.
+        service: only of this feature service; None looks through all.
+        request_row: which row of the request.
+
+    Raises:
+        InvalidRequest: there is no such row, or no such file.
+        CorruptData: a file is not one of a feature log.
+        Unavailable: the file system does not answer.
+    """
+    for message in _candidates(log, request_id, service):
+        if (message.request_id, message.request_row) == (request_id, request_row):
+            return message
+    raise InvalidRequest(
+        f'feature log "{log}" has no row {request_row} of request "{request_id}"',
+        hint="only a share of the requests is logged, and a row appears when its file is complete",
+    )
+
+
+def _candidates(log: str, request_id: str, service: str | None) -> Iterator[LoggedMessage]:
+    """Rows of a request, among others."""
+    if log.endswith(MESSAGES_SUFFIX):
+        try:
+            with open(log, "rb") as lines:
+                for rows in decode_messages(lines, service=service):
+                    yield from rows.messages
+        except OSError as error:
+            raise InvalidRequest(f'feature log "{log}" cannot be read', detail=str(error)) from error
+        return
+    for file in find_logged_files(LogDirectory(log), service=service):
+        is_asked = pc.equal(file.read([REQUEST_ID]).column(REQUEST_ID), request_id)
+        if pc.any(is_asked).as_py():
+            table = file.read(file.layout.schema.names).filter(is_asked)
+            yield from (_decoder.decode(content) for _, content in encode_messages(file.layout, table))
+
+
+def _layout(message: LoggedMessage) -> LogLayout:
     """What a message holds."""
     return LogLayout(
         message.service,

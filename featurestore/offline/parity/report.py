@@ -42,6 +42,11 @@ class ValueOutcome(enum.IntEnum):
         return _TEXTS[self]
 
     @property
+    def agrees(self) -> bool:
+        """The answer was right for what the store had seen."""
+        return self <= ValueOutcome.MATERIALIZED_LATER
+
+    @property
     def is_explained(self) -> bool:
         """It differs, and it is known why."""
         return ValueOutcome.EQUAL < self < ValueOutcome.UNEXPLAINED

@@ -17,9 +17,10 @@ from itertools import pairwise
 import numpy as np
 
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array
+from featurestore.core.inputs import python_values
 from featurestore.core.lowering.lowering import INT_TYPES, LoweredFeatures, Lowering
 from featurestore.core.lowering.view_input import FeatureFields, LoweredView
-from featurestore.core.spec import Column, ValueType
+from featurestore.core.spec import ValueType
 from featurestore.core.tiles.parts import EventRows, RowCount
 from featurestore.core.tiles.sessions import EventSpan
 from featurestore.core.tiles.tiles import TileTable
@@ -254,10 +255,13 @@ class PartEvidence:
     @cached_property
     def _event_columns(self) -> dict[str, list[ExplainedValue]]:
         """What the head keeps of each event, by column."""
-        types = {column.name: column for column in self._part.generation.compiled.event_columns}
-        found = {name: _column(values, types[name]) for name, values in self._head.columns.items()}
+        types = {column.name: column.type for column in self._part.generation.compiled.event_columns}
+        found: dict[str, list[ExplainedValue]] = {}
         if self._head.event_ids is not None:
-            found = {"event id": [_text(one) for one in BlobRow.of(self._head.event_ids).values()], **found}
+            ids = python_values(ColumnValues(BlobRow.of(self._head.event_ids)), ValueType.STRING)
+            found["event id"] = list(ids)
+        for name, values in self._head.columns.items():
+            found[name] = list(python_values(values, types[name]))
         return found
 
     @cached_property
@@ -284,21 +288,3 @@ def _value(lowered: LoweredFeatures, index: int, row: int, value_type: ValueType
         return bool(number) if value_type is ValueType.BOOL else number
     found: ExplainedValue = lowered.objects[index][row]  # type: ignore[assignment]  # of the feature's type
     return found
-
-
-def _column(column: ColumnValues, spec: Column) -> list[ExplainedValue]:
-    """Values of an event column as Python has them."""
-    count = len(column.values)
-    valid = [True] * count if column.valid is None else column.valid.tolist()
-    values: list[ExplainedValue]
-    if isinstance(column.values, BlobRow):
-        values = [_text(one) for one in column.values.values()]
-    else:
-        numbers = np.asarray(column.values).tolist()
-        values = [bool(one) for one in numbers] if spec.type is ValueType.BOOL else numbers
-    return [value if is_there else None for value, is_there in zip(values, valid, strict=True)]
-
-
-def _text(value: bytes) -> str:
-    """A text that is shown, whatever its bytes."""
-    return value.decode(errors="backslashreplace")

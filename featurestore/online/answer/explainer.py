@@ -163,6 +163,7 @@ class _Explainer:
         return ExplainedFeature(
             name=slot.name,
             view=view,
+            feature=reference.feature,
             type=slot.type,
             meaning=feature_sentence(spec, reference.feature),
             hop_ms=0 if place is None else self._parts[place.part].hop_ms(place.index),
@@ -182,6 +183,7 @@ class _Explainer:
         return ExplainedFeature(
             name=name,
             view=view,
+            feature=name,
             type=value_type,
             meaning=feature_sentence(spec, name),
             hop_ms=hop_ms,

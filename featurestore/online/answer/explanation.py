@@ -93,8 +93,9 @@ class ExplainedFeature:
     """One feature of the answer, or one that a derived feature reads.
 
     Attributes:
-        name: in the answer; of what is read, within its view.
+        name: in the answer.
         view: index into the explanation's views.
+        feature: its name within the view.
         type: of the value.
         meaning: what it is, in a sentence.
         hop_ms: grid of the window's old edge; 0 for none.
@@ -107,6 +108,7 @@ class ExplainedFeature:
 
     name: str
     view: int
+    feature: str
     type: ValueType
     meaning: str
     hop_ms: int

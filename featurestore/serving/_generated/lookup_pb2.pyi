@@ -371,7 +371,7 @@ class ExplainedTile(_message.Message):
     def __init__(self, start_ms: _Optional[int] = ..., end_ms: _Optional[int] = ..., event_count: _Optional[int] = ..., merged: _Optional[int] = ..., is_event: _Optional[bool] = ..., columns: _Optional[_Union[ExplainedMap, _Mapping]] = ...) -> None: ...
 
 class ExplainedFeature(_message.Message):
-    __slots__ = ("name", "view", "type", "meaning", "hop_ms", "value", "status", "windows", "partials", "reads")
+    __slots__ = ("name", "view", "type", "meaning", "hop_ms", "value", "status", "windows", "partials", "reads", "feature")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -382,6 +382,7 @@ class ExplainedFeature(_message.Message):
     WINDOWS_FIELD_NUMBER: _ClassVar[int]
     PARTIALS_FIELD_NUMBER: _ClassVar[int]
     READS_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
     name: str
     view: int
     type: ValueType
@@ -392,7 +393,8 @@ class ExplainedFeature(_message.Message):
     windows: _containers.RepeatedCompositeFieldContainer[ExplainedWindow]
     partials: _containers.RepeatedCompositeFieldContainer[ExplainedValue]
     reads: _containers.RepeatedCompositeFieldContainer[ExplainedFeature]
-    def __init__(self, name: _Optional[str] = ..., view: _Optional[int] = ..., type: _Optional[_Union[ValueType, str]] = ..., meaning: _Optional[str] = ..., hop_ms: _Optional[int] = ..., value: _Optional[_Union[ExplainedValue, _Mapping]] = ..., status: _Optional[_Union[FeatureStatus, str]] = ..., windows: _Optional[_Iterable[_Union[ExplainedWindow, _Mapping]]] = ..., partials: _Optional[_Iterable[_Union[ExplainedValue, _Mapping]]] = ..., reads: _Optional[_Iterable[_Union[ExplainedFeature, _Mapping]]] = ...) -> None: ...
+    feature: str
+    def __init__(self, name: _Optional[str] = ..., view: _Optional[int] = ..., type: _Optional[_Union[ValueType, str]] = ..., meaning: _Optional[str] = ..., hop_ms: _Optional[int] = ..., value: _Optional[_Union[ExplainedValue, _Mapping]] = ..., status: _Optional[_Union[FeatureStatus, str]] = ..., windows: _Optional[_Iterable[_Union[ExplainedWindow, _Mapping]]] = ..., partials: _Optional[_Iterable[_Union[ExplainedValue, _Mapping]]] = ..., reads: _Optional[_Iterable[_Union[ExplainedFeature, _Mapping]]] = ..., feature: _Optional[str] = ...) -> None: ...
 
 class ExplainedWindow(_message.Message):
     __slots__ = ("begin_ms", "end_ms", "first_tile", "end_tile", "cut")

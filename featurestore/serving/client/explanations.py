@@ -78,6 +78,7 @@ def _feature(feature: pb.ExplainedFeature) -> ExplainedFeature:
     return ExplainedFeature(
         name=feature.name,
         view=feature.view,
+        feature=feature.feature,
         type=VALUE_TYPES[feature.type],
         meaning=feature.meaning,
         hop_ms=feature.hop_ms,

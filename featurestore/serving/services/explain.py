@@ -152,6 +152,7 @@ def _feature(feature: ExplainedFeature) -> pb.ExplainedFeature:
     return pb.ExplainedFeature(
         name=feature.name,
         view=feature.view,
+        feature=feature.feature,
         type=PACKED_TYPES[feature.type],
         meaning=feature.meaning,
         hop_ms=feature.hop_ms,

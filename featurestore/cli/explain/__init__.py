@@ -1,0 +1,1 @@
+"""`featurestore explain`: why features have the values that they have."""
