@@ -178,7 +178,7 @@ def _chosen(schema: ServiceSchema, wanted: Sequence[str]) -> list[str]:
     return [feature.name for feature in schema.features if not chosen or feature.name in chosen]
 
 
-def _columns(schema: ServiceSchema, given: Sequence[str]) -> dict[str, list[Any]]:
+def entity_columns(schema: ServiceSchema, given: Sequence[str]) -> dict[str, list[Any]]:
     """Join key or column of the request -> a value for each row; what is given once is so in every row."""
     columns: dict[str, list[Any]] = {}
     for name, value in map(_split, given):

@@ -64,6 +64,10 @@ class ReadWitness(Protocol):
         """Take what the store returned, before it is answered from; also where that will be refused."""
         ...
 
+    def answered(self, stored: Answer) -> None:
+        """Take the features that are read of the store, before others are computed from them."""
+        ...
+
 
 class FeatureLookup:
     """Answers lookups from the online store.
@@ -136,7 +140,10 @@ class FeatureLookup:
         assembly = Assembly(plan.stored, reads, found, read_times, deadline, is_as_of_given=len(as_of_ms) > 0)
         if plan.on_demand is not None and plan.on_demand.functions:
             yield LongWork()  # nobody knows what authors' functions take
-        answer = with_on_demand(plan, assembly.answer(with_checkpoint=with_checkpoint), request)
+        stored = assembly.answer(with_checkpoint=with_checkpoint)
+        if witness is not None:
+            witness.answered(stored)
+        answer = with_on_demand(plan, stored, request)
         if witness is None:
             self._counts.add(plan, answer, self._clock.monotonic_ns() - started_ns)
         if is_wanted and self._sink is not None:

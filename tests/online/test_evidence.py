@@ -99,7 +99,7 @@ class Asked:
         except AsOfTooOld as error:
             refusal = str(error)
         entity = {"card_id": card_id}
-        return AnsweredRow(self.plan, self.repo, self.serving, entity, reads, found, as_of_ms, answer, refusal)
+        return AnsweredRow(self.plan, self.repo, self.serving, entity, reads, found, as_of_ms, answer, answer, refusal)
 
 
 def cards_with(

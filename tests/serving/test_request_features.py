@@ -376,3 +376,39 @@ def test_a_service_may_read_the_request_alone(payments: Payments, clock: ManualC
         found = client.lookup("pure", {}, request={"amount": [1.5, None, 2]}, with_metadata=True)
 
     assert found.to_dict() == {"doubled": [3.0, None, 4.0]}
+
+
+def test_an_explanation_shows_what_a_feature_of_the_request_is_computed_from(client: LookupClient) -> None:
+    """Values are those of a lookup; the stored features behind them come with their tiles, the columns as sent."""
+    keys = {name: ROWS[name][0] for name in ("card_id", "merchant_id")}
+    request = {name: values[0] for name, values in ROWS.items() if name not in keys}
+
+    explanation = client.explain("with_request", keys, as_of_ms=NOW_MS, request=request)
+    looked_up = client.lookup("with_request", keys, as_of_ms=NOW_MS, request=request)
+    by_name = {feature.name: feature for feature in explanation.features}
+    ratio = by_name["amount_ratio"]
+    (mean,) = ratio.reads
+
+    assert looked_up.names == list(by_name)
+    for name, feature in by_name.items():
+        assert repr(looked_up.to_dict()[name][0]) == repr(feature.value), name
+        assert looked_up.status(name)[0] is feature.status
+    assert explanation.request == request
+    assert ratio.meaning == f"{CHECKS.features[0].expression}, computed when it is asked for"
+    assert explanation.views[ratio.view].name == "checks"
+    assert (mean.name, explanation.views[mean.view].name) == ("amount_mean_7d", "card_activity")
+    assert mean.partials
+    assert mean.value is not None
+    assert ratio.value == request["amount"] / mean.value
+    assert by_name["left"].status is FeatureStatus.NOT_READY
+
+
+def test_one_feature_of_the_request_is_explained_alone(client: LookupClient) -> None:
+    """With the views that it reads, and no others."""
+    keys = {name: ROWS[name][0] for name in ("card_id", "merchant_id")}
+    request = {name: values[0] for name, values in ROWS.items() if name not in keys}
+
+    explanation = client.explain("with_request", keys, features=["checks:tier"], request=request)
+
+    assert ["tier"] == [feature.name for feature in explanation.features]
+    assert ["merchant_profile", "checks"] == [view.name for view in explanation.views]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from featurestore.offline.parity.feature_log_json import LoggedMessage
     from featurestore.offline.parity.recount import Recount
     from featurestore.online.answer.explanation import Explanation
+    from featurestore.online.answer.schema import ServiceSchema
 
 _NOT_ANSWERED = 0
 """Status of a value that a refused lookup does not give."""
@@ -75,24 +76,18 @@ def command(
     Give the row's entity, now or at a moment; or a row of the feature log, to see why a payment was declined. With an
     event log the features are recounted from the events themselves; only then are the registry's options needed.
 
+    Columns that features read of the request are given like join keys; the feature log does not keep them.
+
     Example: featurestore explain fraud_detection card_id=c-1 merchant_id=7 terminal_id=12 --feature card_count_1h
     """
     from featurestore.cli.explain.case import Case
     from featurestore.cli.explain.screen import show
 
-    logged = _logged(service, entities, as_of, feature_log, request_id, request_row)
+    logged = _logged(service, as_of, feature_log, request_id, request_row)
     with connect(address, timeout_s, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key) as client:
-        schema = client.describe(service)
-        if logged is None:
-            columns = entity_columns(schema, entities)
-            if any(len(values) > 1 for values in columns.values()):
-                raise click.UsageError("give each join key once: one row is explained at a time")
-            entity = {name: values[0] for name, values in columns.items()}
-        else:
-            keys = {key.name for key in schema.join_keys}
-            entity = {name: value for name, value in logged.entities.items() if name in keys}
-            as_of = logged.as_of_ms
-        explanation = client.explain(service, entity, as_of_ms=as_of, features=wanted)
+        entity, request = _asked(client.describe(service), entities, logged)
+        as_of = as_of if logged is None else logged.as_of_ms
+        explanation = client.explain(service, entity, as_of_ms=as_of, features=wanted, request=request)
     recount = None
     if events is not None:
         recount = _recount(explanation, logged, events, repo=repo, project=project, registry=registry)
@@ -103,9 +98,26 @@ def command(
         show(case, in_detail=bool(wanted))
 
 
+def _asked(
+    schema: ServiceSchema, given: tuple[str, ...], logged: LoggedMessage | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Join keys and columns of the request, by name: as they are given, the keys as they were logged."""
+    columns = entity_columns(schema, given)
+    if any(len(values) > 1 for values in columns.values()):
+        raise click.UsageError("give each join key once: one row is explained at a time")
+    keys = {key.name for key in schema.join_keys}
+    of_request = {column.name for column in schema.request_columns} - keys
+    request = {name: values[0] for name, values in columns.items() if name in of_request}
+    entity = {name: values[0] for name, values in columns.items() if name not in of_request}
+    if logged is None:
+        return entity, request
+    if entity:
+        raise click.UsageError("the feature log says whose row it was: leave the join keys out")
+    return {name: value for name, value in logged.entities.items() if name in keys}, request
+
+
 def _logged(
     service: str,
-    entities: tuple[str, ...],
     as_of: int | None,
     feature_log: str | None,
     request_id: str | None,
@@ -116,8 +128,8 @@ def _logged(
         return None
     if feature_log is None or request_id is None:
         raise click.UsageError("give --feature-log and --request-id together")
-    if entities or as_of is not None:
-        raise click.UsageError("the feature log says whose row it was and when: leave KEY=VALUE and --as-of out")
+    if as_of is not None:
+        raise click.UsageError("the feature log says when it was: leave --as-of out")
     from featurestore.offline.parity.feature_log_json import find_message
 
     return find_message(feature_log, request_id, service=service, request_row=request_row)

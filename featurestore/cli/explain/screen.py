@@ -53,6 +53,9 @@ def show(case: Case, *, in_detail: bool) -> None:
     _say(console, f"{explanation.service} of {whose or 'everybody'} as of {moment_text(explanation.as_of_ms)}")
     if case.logged is not None:
         _say(console, f"asked by request {case.logged.request_id} row {case.logged.request_row}")
+    if explanation.request:
+        given = ", ".join(f"{name}={_short(value)}" for name, value in explanation.request.items())
+        _say(console, f"with {given}")
     if explanation.refusal:
         _say(console, f"A lookup of this moment is refused: {explanation.refusal.splitlines()[0]}", style="red")
     if in_detail:
@@ -188,7 +191,7 @@ def _recount(case: Case, view: ExplainedView, recounted: RecountedFeature | None
 def _title(view: ExplainedView) -> str:
     """A view, where it is stored, and which definition of it answers."""
     if not view.generation:
-        return f"{view.name}, materialized" if not view.definition_hash and view.stored_as == "" else view.name
+        return view.name
     stored = "" if view.stored_as == view.name else f", stored in {view.stored_as}"
     return f"{view.name}{stored}, generation {view.generation}, definition {view.definition_hash[:8]}"
 

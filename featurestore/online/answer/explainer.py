@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from featurestore.core.spec import PlainViewSpec, RepoSpec, ValueType, ViewSpec
@@ -22,7 +22,7 @@ from featurestore.online.answer.explanation import (
     Explanation,
 )
 from featurestore.online.answer.schema import FeatureSlot, FeatureStatus, Matrix
-from featurestore.online.answer.service_plan import PlainPart, ServicePlan, StreamPart
+from featurestore.online.answer.service_plan import ComputedSlot, PlainPart, ServicePlan, StreamPart
 from featurestore.online.read.reader import EntityBytes, PlainBytes
 from featurestore.online.serving_view import ServingView
 from featurestore.wire.codecs.plain_row import decode_values
@@ -40,8 +40,10 @@ class AnsweredRow:
         entity: join key -> value, all of the plan's.
         reads, found: what was wanted of the store, and what it returned, checkpoints with it.
         as_of_ms: the read time.
-        answer: None where the lookup is refused.
+        stored: the answer of the plan's stored plan; None where the lookup is refused.
+        answer: with what is computed on demand; likewise.
         refusal: then, why.
+        request: columns of the request that features are computed from.
     """
 
     plan: ServicePlan
@@ -51,8 +53,10 @@ class AnsweredRow:
     reads: DistinctReads
     found: Sequence[EntityBytes | PlainBytes]
     as_of_ms: int
+    stored: Answer | None
     answer: Answer | None
     refusal: str
+    request: Mapping[str, ExplainedValue] = field(default_factory=dict)
 
 
 def explain(row: AnsweredRow, wanted: Sequence[str] = ()) -> Explanation:
@@ -66,7 +70,72 @@ def explain(row: AnsweredRow, wanted: Sequence[str] = ()) -> Explanation:
         InvalidRequest: the service has no such feature, with near names.
         CorruptData: the stored bytes are damaged.
     """
-    return _Explainer(row).explain(chosen_features(row.plan, wanted))
+    chosen, on_demand = chosen_features(row.plan, wanted), row.plan.on_demand
+    if on_demand is None:
+        return _Explainer(row).explain(chosen)
+    copied = {to: of for of, to in on_demand.copied}
+    computed = {one.at: one for one in on_demand.computed}
+    read = sorted(
+        {copied[at] for at in chosen if at in copied}.union(
+            *(computed[at].reads.values() for at in chosen if at in computed)
+        )
+    )
+    below = _Explainer(replace(row, plan=on_demand.stored, answer=row.stored)).explain(read)
+    found = dict(zip(read, below.features, strict=True))
+    schema, views = row.plan.schema, list(below.views)
+    numbers: dict[str, int] = {}
+    features = []
+    for at in chosen:
+        slot = schema.features[at]
+        if at in copied:
+            features.append(replace(found[copied[at]], name=slot.name))
+            continue
+        one = computed[at]
+        if one.view not in numbers:
+            numbers[one.view] = len(views)
+            views.append(_on_demand_view(row, one.view))
+        features.append(
+            ExplainedFeature(
+                name=slot.name,
+                view=numbers[one.view],
+                feature=one.feature,
+                type=slot.type,
+                meaning=_on_demand_sentence(row.repo, one),
+                hop_ms=0,
+                value=None if row.answer is None else answered_value(row.answer, slot, at),
+                status=None if row.answer is None else FeatureStatus(int(row.answer.statuses[at, 0])),
+                reads=tuple(replace(found[of], name=name) for name, of in one.reads.items()),
+            )
+        )
+    return replace(below, views=tuple(views), features=tuple(features), request=dict(row.request))
+
+
+def _on_demand_view(row: AnsweredRow, name: str) -> ExplainedView:
+    """A view that is computed while it is asked for."""
+    view = row.repo.on_demand_view(name)
+    assert view is not None, f'a plan has on-demand view "{name}", the registry does not'
+    return ExplainedView(
+        name=name,
+        entity={key.name: row.entity[key.name] for key in view.join_keys if key.name in row.entity},
+        definition_hash="",
+        stored_as="",
+        generation=0,
+        state="computed while it is asked for, from other features and the columns of the request",
+        event_time_ms=0,
+        freshness_ms=-1,
+        lookback_ms=0,
+        watermark_ms=0,
+        positions=(),
+        tiles=(),
+    )
+
+
+def _on_demand_sentence(repo: RepoSpec, slot: ComputedSlot) -> str:
+    """What a feature is computed from."""
+    view = repo.on_demand_view(slot.view)
+    assert view is not None, f'a plan has on-demand view "{slot.view}", the registry does not'
+    expression = next(one.expression for one in view.features if one.name == slot.feature)
+    return f"{expression or 'what the function of the view makes of its inputs'}, computed when it is asked for"
 
 
 def chosen_features(plan: ServicePlan, wanted: Sequence[str]) -> list[int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from featurestore.core.spec import ValueType
 from featurestore.online.answer.schema import Collection, FeatureStatus
@@ -103,7 +103,7 @@ class ExplainedFeature:
         status: what stands behind it; None where the lookup is refused.
         windows: the window, or those of a series, oldest first; none for what is derived or materialized.
         partials: the feature's value over each tile of its windows alone, from the first of all to the last.
-        reads: of a derived feature, what it is computed from.
+        reads: of a feature that is computed from others, derived or on demand, these.
     """
 
     name: str
@@ -182,6 +182,7 @@ class Explanation:
         refusal: why the lookup is refused as a whole; "" where it is answered.
         views: those of the features.
         features: in answer order.
+        request: columns of the request that features are computed from.
     """
 
     service: str
@@ -190,3 +191,4 @@ class Explanation:
     refusal: str
     views: tuple[ExplainedView, ...]
     features: tuple[ExplainedFeature, ...]
+    request: Mapping[str, ExplainedValue] = field(default_factory=dict)

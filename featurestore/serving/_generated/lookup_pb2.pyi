@@ -317,16 +317,18 @@ class ExplainedMap(_message.Message):
     def __init__(self, keys: _Optional[_Iterable[str]] = ..., values: _Optional[_Iterable[_Union[ExplainedValue, _Mapping]]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("as_of_ms", "refusal", "views", "features")
+    __slots__ = ("as_of_ms", "refusal", "views", "features", "request")
     AS_OF_MS_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
     as_of_ms: int
     refusal: str
     views: _containers.RepeatedCompositeFieldContainer[ExplainedView]
     features: _containers.RepeatedCompositeFieldContainer[ExplainedFeature]
-    def __init__(self, as_of_ms: _Optional[int] = ..., refusal: _Optional[str] = ..., views: _Optional[_Iterable[_Union[ExplainedView, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[ExplainedFeature, _Mapping]]] = ...) -> None: ...
+    request: ExplainedMap
+    def __init__(self, as_of_ms: _Optional[int] = ..., refusal: _Optional[str] = ..., views: _Optional[_Iterable[_Union[ExplainedView, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[ExplainedFeature, _Mapping]]] = ..., request: _Optional[_Union[ExplainedMap, _Mapping]] = ...) -> None: ...
 
 class ExplainedView(_message.Message):
     __slots__ = ("name", "entity", "definition_hash", "stored_as", "generation", "state", "event_time_ms", "freshness_ms", "lookback_ms", "checkpoint", "tiles")

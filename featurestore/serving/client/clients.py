@@ -192,6 +192,7 @@ class LookupClient:
         *,
         as_of_ms: int | None = None,
         features: Sequence[str] = (),
+        request: Mapping[str, RequestValues] | None = None,
         timeout_s: float | None = None,
     ) -> Explanation:
         """Why a lookup of one row answers what it answers: for people, not while a payment waits.
@@ -201,14 +202,15 @@ class LookupClient:
             entities: join key -> value.
             as_of_ms: None for the server's clock, or the read time.
             features: names, as they are answered or "view:feature"; empty for all.
+            request: columns of the request, for features that are computed from them: name -> value.
             timeout_s: deadline of this call, retries included.
 
         Raises:
             FeatureStoreError: as the server raised it; Unavailable when no server answers. A moment that the tiles
                 cannot answer is explained, not raised.
         """
-        request = explain_request(service, entities, as_of_ms, features)
-        return parse_explanation(request, self._call("Explain", request, self._deadline(timeout_s)))
+        message = explain_request(service, entities, as_of_ms, features, request)
+        return parse_explanation(message, self._call("Explain", message, self._deadline(timeout_s)))
 
     def close(self) -> None:
         """Close the connection."""
@@ -316,11 +318,12 @@ class AsyncLookupClient:
         *,
         as_of_ms: int | None = None,
         features: Sequence[str] = (),
+        request: Mapping[str, RequestValues] | None = None,
         timeout_s: float | None = None,
     ) -> Explanation:
         """See `LookupClient.explain`."""
-        request = explain_request(service, entities, as_of_ms, features)
-        return parse_explanation(request, await self._call("Explain", request, self._deadline(timeout_s)))
+        message = explain_request(service, entities, as_of_ms, features, request)
+        return parse_explanation(message, await self._call("Explain", message, self._deadline(timeout_s)))
 
     async def close(self) -> None:
         """Close the connection."""

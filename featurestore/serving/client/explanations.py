@@ -18,15 +18,20 @@ from featurestore.online.answer.explanation import (
 )
 from featurestore.online.answer.schema import FeatureStatus
 from featurestore.serving._generated import lookup_pb2 as pb
-from featurestore.serving.client.messages import EntityValues, make_request
+from featurestore.serving.client.messages import EntityValues, RequestValues, make_request
 from featurestore.serving.packed_columns import VALUE_TYPES
 
 
 def explain_request(
-    service: str, entities: Mapping[str, EntityValues], as_of_ms: int | None, features: Sequence[str]
+    service: str,
+    entities: Mapping[str, EntityValues],
+    as_of_ms: int | None,
+    features: Sequence[str],
+    request: Mapping[str, RequestValues] | None,
 ) -> pb.ExplainRequest:
     """Ask for one row of a feature service; see `LookupClient.explain`."""
-    return pb.ExplainRequest(lookup=make_request(service, entities, as_of_ms, with_metadata=False), features=features)
+    lookup = make_request(service, entities, as_of_ms, with_metadata=False, columns=request)
+    return pb.ExplainRequest(lookup=lookup, features=features)
 
 
 def parse_explanation(request: pb.ExplainRequest, response: pb.ExplainResponse) -> Explanation:
@@ -38,6 +43,7 @@ def parse_explanation(request: pb.ExplainRequest, response: pb.ExplainResponse) 
         refusal=response.refusal,
         views=tuple(map(_view, response.views)),
         features=tuple(map(_feature, response.features)),
+        request=_map(response.request),
     )
 
 

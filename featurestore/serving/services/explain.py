@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from featurestore.clock import Deadline
 from featurestore.errors import AsOfTooOld, InvalidRequest
-from featurestore.online.answer.assembly import DistinctReads
+from featurestore.online.answer.assembly import Answer, DistinctReads
 from featurestore.online.answer.explainer import AnsweredRow, chosen_features, explain
 from featurestore.online.answer.explanation import (
     ExplainedFeature,
@@ -25,8 +25,8 @@ from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.catalog.catalog import CatalogSource
 from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.packed_columns import PACKED_TYPES
-from featurestore.serving.request.steps import Steps
-from featurestore.serving.services.packed import entities_of
+from featurestore.serving.request.steps import LongWork, Steps
+from featurestore.serving.services.packed import entities_of, request_columns_of
 
 
 class ExplainService:
@@ -55,6 +55,7 @@ class ExplainService:
         entities = entities_of(asked.entities)
         if any(len(values) > 1 for values in entities.values()):
             raise InvalidRequest("the request has several rows", hint="have one row explained at a time")
+        columns = request_columns_of(asked.columns)
         witness, answer, refusal = _Witness(), None, ""
         try:
             answer = yield from self._lookup.answer(
@@ -64,6 +65,7 @@ class ExplainService:
                 deadline=deadline,
                 as_of_ms=asked.as_of_ms,
                 with_checkpoint=True,
+                request_columns=columns,
                 witness=witness,
             )
         except AsOfTooOld as error:
@@ -76,9 +78,12 @@ class ExplainService:
             witness.read.reads,
             witness.read.found,
             witness.read.as_of_ms,
+            witness.stored,
             answer,
             refusal,
+            {name: cast(ExplainedValue, values[0]) for name, values in columns.items() if len(values)},
         )
+        yield LongWork()
         deadline.remaining_ms("the explanation")
         explanation = explain(row, request.features)
         return pb.ExplainResponse(
@@ -86,6 +91,7 @@ class ExplainService:
             refusal=explanation.refusal,
             views=map(_view, explanation.views),
             features=map(_feature, explanation.features),
+            request=_map(explanation.request),
         )
 
 
@@ -102,10 +108,15 @@ class _Witness:
     """Keeps what a lookup read: of one row, before it is answered or refused."""
 
     read: _Read
+    stored: Answer | None = None
 
     def saw(self, reads: DistinctReads, found: Sequence[EntityBytes | PlainBytes], as_of_ms: tuple[int, ...]) -> None:
         """See `ReadWitness`."""
         self.read = _Read(reads, found, as_of_ms[0])
+
+    def answered(self, stored: Answer) -> None:
+        """See `ReadWitness`."""
+        self.stored = stored
 
 
 def _view(view: ExplainedView) -> pb.ExplainedView:

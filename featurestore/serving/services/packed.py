@@ -55,7 +55,7 @@ class PackedService:
             deadline=deadline,
             as_of_ms=request.as_of_ms,
             with_checkpoint=request.include_metadata,
-            request_columns=_request_columns(request.columns),
+            request_columns=request_columns_of(request.columns),
         )
         response = pb.LookupResponse(
             schema_id=plan.schema.schema_id,
@@ -132,7 +132,7 @@ def entities_of(columns: Sequence[pb.EntityColumn]) -> dict[str, Sequence[str] |
     return entities
 
 
-def _request_columns(columns: Sequence[pb.RequestColumn]) -> RequestColumns:
+def request_columns_of(columns: Sequence[pb.RequestColumn]) -> RequestColumns:
     """The request's further columns by name."""
     found: dict[str, Sequence[RequestValue]] = {}
     for column in columns:

@@ -317,13 +317,15 @@ def test_without_an_event_log_only_the_server_is_asked(
     [
         (["--request-id", "r-1"], "give --feature-log and --request-id together"),
         (["--feature-log", "{log}"], "give --feature-log and --request-id together"),
-        (["card_id=c", "--feature-log", "{log}", "--request-id", "r-1"], "leave KEY=VALUE and --as-of out"),
+        (["--as-of", "2026-01-01", "--feature-log", "{log}", "--request-id", "r-1"], "leave --as-of out"),
+        (["card_id=c", "--feature-log", "{log}", "--request-id", "{request}"], "leave the join keys out"),
         (["card_id=a", "card_id=b", "merchant_id=1"], "one row is explained at a time"),
     ],
 )
 def test_wrong_usage_is_told_apart(story: Story, arguments: list[str], said: str) -> None:
     """Is told with exit code 2."""
-    given = [one.replace("{log}", str(story.log)) for one in arguments]
+    request_id = story.messages[0].request_id
+    given = [one.replace("{log}", str(story.log)).replace("{request}", request_id) for one in arguments]
     done = CliRunner().invoke(command, ["scoring", *given, "--address", story.address])
 
     assert done.exit_code == 2
