@@ -63,7 +63,8 @@ _WORK_WORDS_KEPT = 1 << 18
 """2 MiB a thread; what takes more, an entity of very many tiles, gets its own room each time."""
 
 _REACHED, _EMPTY, _LEFT = 0, -1, -2
-_HEADER_BYTES = 24
+_NUMBERS = 6
+"""What `take_tiles` is told of a body."""
 _FAMILIES = (BlockRanges, MomentRanges, DecayedRanges, EdgeRanges)
 
 (
@@ -71,7 +72,7 @@ _FAMILIES = (BlockRanges, MomentRanges, DecayedRanges, EdgeRanges)
     _ROWS,
     _IDENTITIES,
     _WIDTHS,
-    _FACTS_OF_VIEW,
+    _OF_VIEW,
     _HEAD_SHAPE,
     _HEAD_PROGRAM,
     _INT_IDENTITIES,
@@ -185,7 +186,7 @@ def _program(
     picks = {family: families[family].picks if family in families else _NO_PICKS for family in _FAMILIES[1:]}
     sections: list[Any] = [_NO_PICKS] * _SECTIONS
     sections[_FIELDS], sections[_ROWS], sections[_IDENTITIES], sections[_WIDTHS] = body
-    sections[_FACTS_OF_VIEW] = np.array(of_view, dtype=np.int64)
+    sections[_OF_VIEW] = np.array(of_view, dtype=np.int64)
     sections[_HEAD_SHAPE], sections[_HEAD_PROGRAM] = head, lifting.program
     sections[_INT_IDENTITIES] = lifting.int_identities
     sections[_FLOAT_IDENTITIES] = lifting.float_identities.view(np.int64)
@@ -306,6 +307,83 @@ def _merge(
     return 0
 
 
+@borrowing
+def _take_both(body: Array, head: Array, program: Array, numbers: Array) -> Any:
+    """Note what the body says of itself, and count the events of the head; -1 to leave it all to others.
+
+    They must be there as each knows of the other.
+    """
+    shape, texts = _section(program, _HEAD_SHAPE), _section(program, _FIELDS)[2]
+    numbers[0], numbers[3] = 0, 0
+    walked = walk_head(head, shape[7], shape[6], shape[2] + shape[3])
+    events, is_beside_body = walked >> 1, walked & 1 == 1
+    is_beside_head = len(body) > 0 and body[0] == MAGIC_BESIDE_HEAD
+    if walked < 0 or is_beside_body != is_beside_head or (is_beside_head and events == 0):
+        return -1
+    if len(body) > 0 and (not _read_header(body, texts, numbers) or (events > 0 and not is_beside_head)):
+        return -1
+    return events
+
+
+@borrowing
+def _places(program: Array, bytes_end: int, count: int, tiles: int, masks: int, edges: int) -> Any:
+    """Where table, facts, cells, bounds and the families' room begin, and where it all ends."""
+    of_view, rows, shape = _section(program, _OF_VIEW), _section(program, _ROWS), _section(program, _HEAD_SHAPE)
+    table_at = ((bytes_end + 7) >> 3) + _NUMBERS
+    facts_at = table_at + (2 + of_view[0] + of_view[1] + 2 * of_view[2]) * count
+    cells_at = facts_at + FACTS * len(rows)
+    bounds_at = cells_at + (len(rows) + 2 * masks + ROOM_ROWS) * (tiles + 8)
+    room_at = bounds_at + edges
+    return table_at, facts_at, cells_at, bounds_at, room_at, room_at + count + 2 + shape[2] + shape[3]
+
+
+@borrowing
+def _fill(program: Array, both: Any, numbers: Array, table: Any, rooms: Any) -> Any:
+    """The tiles of body and head, ascending by start; whether that went well.
+
+    `both` are body and head, `table` the tuple of its columns, all numbers first, `rooms` what reading takes.
+    """
+    (body, head), (facts, cells, written, room) = both, rooms
+    columns, start, end, ints, floats, begins, ends = table
+    if numbers[0] > 0 and take_tiles(
+        body,
+        numbers,
+        _section(program, _FIELDS),
+        _section(program, _ROWS),
+        _section(program, _IDENTITIES),
+        _section(program, _WIDTHS),
+        start,
+        end,
+        ints,
+        floats,
+        begins,
+        ends,
+        facts,
+        cells,
+        written,
+    ):
+        return False
+    if len(head) == 0:
+        return True
+    is_ascending = lift_head(
+        head,
+        _section(program, _HEAD_SHAPE),
+        _table(program, _HEAD_PROGRAM, 7),
+        _section(program, _INT_IDENTITIES),
+        _section(program, _FLOAT_IDENTITIES).view(np.float64),
+        numbers[0],
+        len(body),
+        start,
+        end,
+        ints,
+        floats,
+        begins,
+        ends,
+        room,
+    )
+    return is_ascending == 1 or _sort_in(start, columns, numbers[0])
+
+
 @compiled(INT, BYTE_STRING, BYTE_STRING, INT, INTS, INTS, INTS, INT_MATRIX, FLOAT_MATRIX, INT, INTS, allocates=False)
 def gather_entity(
     body: bytes,
@@ -329,101 +407,43 @@ def gather_entity(
                  is first or last where its text begins and ends in the room
     returns      _REACHED, _EMPTY or _LEFT; or how many words of room it takes
     """
-    fields, rows, shape = _section(program, _FIELDS), _section(program, _ROWS), _section(program, _HEAD_SHAPE)
-    of_view = _section(program, _FACTS_OF_VIEW)
-    int_count, float_count, text_count = of_view[0], of_view[1], of_view[2]
-    body_bytes, head_bytes = len(body), len(head)
-    bytes_words = (body_bytes + head_bytes + 7) >> 3
-    if len(work) < bytes_words + _HEADER_BYTES:
-        return bytes_words + _HEADER_BYTES
+    of_view, bytes_end = _section(program, _OF_VIEW), len(body) + len(head)
+    if len(work) < (bytes_end >> 3) + 1 + _NUMBERS:
+        return (bytes_end >> 3) + 1 + _NUMBERS
     data = work.view(np.uint8)
-    for index in range(body_bytes):
+    for index in range(len(body)):
         data[index] = body[index]
-    for index in range(head_bytes):
-        data[body_bytes + index] = head[index]
-    stored_body, stored_head = data[:body_bytes], data[body_bytes : body_bytes + head_bytes]
-    numbers = work[bytes_words : bytes_words + 6]
-    numbers[0], numbers[3] = 0, 0
-    walked = walk_head(stored_head, shape[7], shape[6], shape[2] + shape[3])
-    events, is_beside_body = walked >> 1, walked & 1 == 1
-    is_beside_head = body_bytes > 0 and body[0] == MAGIC_BESIDE_HEAD
-    if walked < 0 or is_beside_body != is_beside_head or (is_beside_head and events == 0):
+    for index in range(len(head)):
+        data[len(body) + index] = head[index]
+    stored_body, stored_head = data[: len(body)], data[len(body) : bytes_end]
+    numbers = work[(bytes_end >> 3) + 1 : (bytes_end >> 3) + 1 + _NUMBERS]
+    events = _take_both(stored_body, stored_head, program, numbers)
+    if events < 0:
         return _LEFT
-    if body_bytes > 0 and (not _read_header(stored_body, fields[2], numbers) or (events > 0 and not is_beside_head)):
-        return _LEFT
-    tiles, masks = numbers[0], numbers[3]
-    count, written_bytes = tiles + events, np.int64(0)
+    tiles, base, lifetime_end, masks, runs_at = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
+    count, written_end = tiles + events, bytes_end + (_number(stored_body, 16, 4) if tiles > 0 else 0)
     if count == 0:
         return _EMPTY
-    if body_bytes > 0:
-        written_bytes = _number(stored_body, 16, 4)
-    # Where everything is in the room: the header's numbers stay where they are, behind what was made anew.
-    written_at = body_bytes + head_bytes
-    table_at = ((written_at + written_bytes + 7) >> 3) + 6
-    columns = 2 + int_count + float_count + 2 * text_count
-    facts_at = table_at + columns * count
-    cells_at = facts_at + FACTS * len(rows)
-    cell_rows = len(rows) + 2 * masks + ROOM_ROWS
-    bounds_at = cells_at + cell_rows * (tiles + 8)
-    room_at = bounds_at + len(shift_ms)
-    needed: int = room_at + count + 2 + shape[2] + shape[3]
+    table_at, facts_at, cells_at, bounds_at, room_at, needed = _places(
+        program, written_end, count, tiles, masks, len(shift_ms)
+    )
     if len(work) < needed:
-        return needed
-    # The numbers lie where the strings may be written.
-    base, lifetime_end, runs_at = numbers[1], numbers[2], numbers[4]
-    numbers = work[table_at - 6 : table_at]
-    numbers[0], numbers[1], numbers[2], numbers[3], numbers[4] = tiles, base, lifetime_end, masks, runs_at
-    numbers[5] = written_at
-    table = work[table_at:facts_at].reshape((columns, count))
-    start, end = table[0], table[1]
-    ints, floats_at, texts_at = table[2 : 2 + int_count], 2 + int_count, 2 + int_count + float_count
-    floats = table[floats_at:texts_at].view(np.float64)
-    begins, ends = table[texts_at : texts_at + text_count], table[texts_at + text_count :]
-    room = work[room_at:needed]
-    if tiles > 0 and take_tiles(
-        stored_body,
-        numbers,
-        fields,
-        rows,
-        _section(program, _IDENTITIES),
-        _section(program, _WIDTHS),
-        start,
-        end,
-        ints,
-        floats,
-        begins,
-        ends,
-        work[facts_at:cells_at].reshape((len(rows), FACTS)),
-        work[cells_at:bounds_at].reshape((cell_rows, tiles + 8)),
-        data[written_at : written_at + written_bytes],
-    ):
-        return _LEFT
-    is_ascending = True
-    if events > 0:
-        float_identities = _section(program, _FLOAT_IDENTITIES).view(np.float64)
-        is_ascending = (
-            lift_head(
-                stored_head,
-                shape,
-                _table(program, _HEAD_PROGRAM, 7),
-                _section(program, _INT_IDENTITIES),
-                float_identities,
-                tiles,
-                body_bytes,
-                start,
-                end,
-                ints,
-                floats,
-                begins,
-                ends,
-                room,
-            )
-            == 1
-        )
-    if not is_ascending and not _sort_in(start, table, tiles):
-        return _LEFT
+        return int(needed)
+    # They go elsewhere, as strings may be written where they are.
+    numbers = work[table_at - _NUMBERS : table_at]
+    numbers[0], numbers[1], numbers[2] = tiles, base, lifetime_end
+    numbers[3], numbers[4], numbers[5] = masks, runs_at, bytes_end
+    table = work[table_at:facts_at].reshape(((facts_at - table_at) // count, count))
+    floats_at, texts_at, ends_at = 2 + of_view[0], 2 + of_view[0] + of_view[1], 2 + of_view[0] + of_view[1] + of_view[2]
+    ints, floats = table[2:floats_at], table[floats_at:texts_at].view(np.float64)
+    start, begins, ends, room = table[0], table[texts_at:ends_at], table[ends_at:], work[room_at:needed]
+    facts = work[facts_at:cells_at].reshape(((cells_at - facts_at) // FACTS, FACTS))
+    cells = work[cells_at:bounds_at].reshape(((bounds_at - cells_at) // (tiles + 8), tiles + 8))
+    rooms = (facts, cells, data[bytes_end:written_end], room)
+    columns = (table, start, table[1], ints, floats, begins, ends)
+    is_sorted = _fill(program, (stored_body, stored_head), numbers, columns, rooms)
     # A read within the lookback of the newest tile cannot cut a rolled-up one (see core.roll_up.RollUp).
-    if as_of_ms < start[count - 1] - of_view[3]:
+    if not is_sorted or as_of_ms < start[count - 1] - of_view[3]:
         return _LEFT
     bounds = work[bounds_at:room_at]
     locate_windows(start, as_of_ms, shift_ms, _section(program, _GRID), bounds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -78,29 +79,20 @@ class ServerMetrics:
             ("view",),
             registry=self.registry,
         )
-        self._store_up = Gauge(
-            "featurestore_online_store_up", "1 when the online store answered the last poll.", registry=self.registry
-        )
-        self._registry_up = Gauge(
-            "featurestore_registry_up", "1 when the registry was readable at the last poll.", registry=self.registry
-        )
-        self._newest_event_seconds = Gauge(
+        gauge = partial(Gauge, registry=self.registry)
+        self._store_up = gauge("featurestore_online_store_up", "1 when the online store answered the last poll.")
+        self._registry_up = gauge("featurestore_registry_up", "1 when the registry was readable at the last poll.")
+        self._newest_event_seconds = gauge(
             "featurestore_newest_event_time_seconds",
             "Event time of the newest event that a view's serving generation has applied, seconds since 1970.",
             ("view",),
-            registry=self.registry,
         )
-        self._evicted_keys = Gauge(
+        self._evicted_keys = gauge(
             "featurestore_online_store_evicted_keys",
             "Keys that the store's servers have evicted since they began. Any of ours makes values wrong.",
-            registry=self.registry,
         )
-        self._evicts = Gauge(
-            "featurestore_online_store_evicts", "1 when the store evicts keys once it is full.", registry=self.registry
-        )
-        self._services = Gauge(
-            "featurestore_feature_services", "Feature services that are served.", registry=self.registry
-        )
+        self._evicts = gauge("featurestore_online_store_evicts", "1 when the store evicts keys once it is full.")
+        self._services = gauge("featurestore_feature_services", "Feature services that are served.")
 
     def observer(self, method: str) -> Callable[[str, int | None], None]:
         """A function that counts one request of a method: takes its gRPC status name and its latency in ns, if any.

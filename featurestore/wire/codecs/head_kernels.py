@@ -186,8 +186,7 @@ def lift_head(
     """
     wide, flags, texts, has_ids = shape[0], shape[1], shape[2], shape[3]
     flags_at, nulls_at, lengths_at, size, undo = shape[4], shape[5], shape[6], shape[7], shape[8]
-    bits, strings = room[:1], room[1:]
-    as_float = bits.view(np.float64)
+    bits, as_float, strings = room[:1], room[:1].view(np.float64), room[1:]
     at, row, is_ascending = 0, first, 1
     while at < len(head):
         time = _signed(head, at + 1, 8)
