@@ -241,7 +241,6 @@ def command(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     clock = SystemClock()
     with store_to_serve(settings) as store:
-        feature_log = None if log_features is None else open_feature_log(log_features, log_share, log_seconds, clock)
         server = FeatureServer(
             features,
             store,
@@ -253,23 +252,22 @@ def command(
                 connection_age_s=connection_seconds or None,
             ),
             metrics_port=metrics_port,
-            # Of one process among several only their parent asks.
-            metrics_host="127.0.0.1" if child else host,
-            feature_log=feature_log,
+            metrics_host="127.0.0.1" if child else host,  # of one process among several only their parent asks
+            feature_log=None if log_features is None else open_feature_log(log_features, log_share, log_seconds, clock),
             python_features=python_features,
         )
-    run_until(stopping, server, store, settings.project, host)
-    return 0
+    return run_until(stopping, server, store, settings.project, host)
 
 
-def run_until(stopping: threading.Event, server: FeatureServer, store: RedisStore, project: str, host: str) -> None:
-    """Say that the server is ready, and let it serve until somebody wishes its end."""
+def run_until(stopping: threading.Event, server: FeatureServer, store: RedisStore, project: str, host: str) -> int:
+    """Say that the server is ready, and let it serve until somebody wishes its end; the exit code."""
     spare_what_lives()
     metrics = "" if server.metrics_port is None else f", metrics on http://{host}:{server.metrics_port}/metrics"
     click.echo(f"serving project {project} on {host}:{server.port}{metrics}")
     quiet_collector()
     stopping.wait()
     drain(server, store)
+    return 0
 
 
 def serve_processes(

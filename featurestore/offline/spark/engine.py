@@ -36,7 +36,7 @@ from featurestore.offline.spark.bucket import BUCKET, Bucket, LabelMoments, Labe
 from featurestore.offline.spark.events import SparkHistory, SparkRows, exact_column, read_rows
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES, cast_column
 from featurestore.offline.training_set.plain_join import PlainHistory, registered_table
-from featurestore.offline.training_set.plan import ViewOutputs, plan_training_set
+from featurestore.offline.training_set.plan import TrainingSetPlan, ViewOutputs, plan_training_set
 from featurestore.offline.training_set.view_events import LabelReach, reach_of
 
 BUCKETS_A_PARTITION = 4
@@ -92,11 +92,7 @@ def spark_training_set(
     plan = plan_training_set(
         repo, features, given, timestamp_column=timestamp_column, at_ms=at_ms, full_names=full_names
     )
-    if plan.on_demand:
-        raise InvalidRequest(
-            f'feature "{plan.on_demand[0].column.name}" is computed on demand, which Spark does not do yet',
-            hint="leave --engine spark out, or ask for the features that it reads",
-        )
+    _check_stored(plan)
     for outputs in plan.views:
         if not outputs.view.join_keys:
             raise InvalidRequest(
@@ -120,6 +116,15 @@ def spark_training_set(
         is_small = span is not None and span.rows <= BROADCAST_ROWS_MAX
         found = join.onto(found, labels if is_small else None)
     return found.select(*map(exact_column, [*labels.columns, *plan.names]))
+
+
+def _check_stored(plan: TrainingSetPlan) -> None:
+    """Spark computes what comes of events and tables, and nothing behind it."""
+    if plan.on_demand:
+        raise InvalidRequest(
+            f'feature "{plan.on_demand[0].column.name}" is computed on demand, which Spark does not do yet',
+            hint="leave --engine spark out, or ask for the features that it reads",
+        )
 
 
 @dataclass(frozen=True, slots=True)

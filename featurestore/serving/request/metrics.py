@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -66,33 +65,30 @@ class ServerMetrics:
         self._log_failures = Counter(
             "featurestore_feature_log_failures", "Writes of the feature log that failed.", registry=self.registry
         )
-        self._function_seconds = Histogram(
-            "featurestore_on_demand_function_seconds",
-            "What the Python function of an on-demand view took for a request.",
-            ("view",),
-            buckets=LATENCY_BUCKETS_S,
-            registry=self.registry,
+        self._count_functions()
+        self._store_up = Gauge(
+            "featurestore_online_store_up", "1 when the online store answered the last poll.", registry=self.registry
         )
-        self._function_failures = Counter(
-            "featurestore_on_demand_function_failures",
-            "Requests for which the Python function of an on-demand view failed.",
-            ("view",),
-            registry=self.registry,
+        self._registry_up = Gauge(
+            "featurestore_registry_up", "1 when the registry was readable at the last poll.", registry=self.registry
         )
-        gauge = partial(Gauge, registry=self.registry)
-        self._store_up = gauge("featurestore_online_store_up", "1 when the online store answered the last poll.")
-        self._registry_up = gauge("featurestore_registry_up", "1 when the registry was readable at the last poll.")
-        self._newest_event_seconds = gauge(
+        self._newest_event_seconds = Gauge(
             "featurestore_newest_event_time_seconds",
             "Event time of the newest event that a view's serving generation has applied, seconds since 1970.",
             ("view",),
+            registry=self.registry,
         )
-        self._evicted_keys = gauge(
+        self._evicted_keys = Gauge(
             "featurestore_online_store_evicted_keys",
             "Keys that the store's servers have evicted since they began. Any of ours makes values wrong.",
+            registry=self.registry,
         )
-        self._evicts = gauge("featurestore_online_store_evicts", "1 when the store evicts keys once it is full.")
-        self._services = gauge("featurestore_feature_services", "Feature services that are served.")
+        self._evicts = Gauge(
+            "featurestore_online_store_evicts", "1 when the store evicts keys once it is full.", registry=self.registry
+        )
+        self._services = Gauge(
+            "featurestore_feature_services", "Feature services that are served.", registry=self.registry
+        )
 
     def observer(self, method: str) -> Callable[[str, int | None], None]:
         """A function that counts one request of a method: takes its gRPC status name and its latency in ns, if any.
@@ -131,6 +127,22 @@ class ServerMetrics:
     def count_log_failure(self) -> None:
         """Count a write of the feature log that failed."""
         self._log_failures.inc()
+
+    def _count_functions(self) -> None:
+        """Python functions of on-demand views."""
+        self._function_seconds = Histogram(
+            "featurestore_on_demand_function_seconds",
+            "What the Python function of an on-demand view took for a request.",
+            ("view",),
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._function_failures = Counter(
+            "featurestore_on_demand_function_failures",
+            "Requests for which the Python function of an on-demand view failed.",
+            ("view",),
+            registry=self.registry,
+        )
 
     def count_function(self, view: str, latency_ns: int, *, has_failed: bool) -> None:
         """Count a run of an on-demand view's function."""

@@ -55,7 +55,6 @@ UNSERVED = {
     "two_types_of_key": 'join key "merchant_id" is string in feature view "text_keyed" and int64 before',
     "sums_service": "reads a source of kind PUSH_SOURCE",
     "verdicts_service": 'feature view "verdicts" is a label view',
-    "twice": 'feature view "twice_by_pandas" is an on-demand view',
     "empty_service": "it has no features",
 }
 """Service -> why the gRPC server does not serve it."""
