@@ -147,14 +147,14 @@ def command(
         request = {name: values for name, values in columns.items() if name in of_request}
         columns = {name: values for name, values in columns.items() if name not in request}
         result = client.lookup(service, columns, request=request, as_of_ms=as_of, with_metadata=True)
-    entity_rows = [
-        {name: values[row] for name, values in {**columns, **request}.items()} for row in range(result.row_count)
-    ]
+    rows = range(result.row_count)
+    entity_rows = [{name: values[row] for name, values in columns.items()} for row in rows]
+    request_rows = [{name: values[row] for name, values in request.items()} for row in rows]
     if output == "table":
-        for row, entity in enumerate(entity_rows):
-            _show_table(result, row, entity, names)
+        for row in rows:
+            _show_table(result, row, {**entity_rows[row], **request_rows[row]}, names)
         return
-    found = [_as_json(result, row, entity, names) for row, entity in enumerate(entity_rows)]
+    found = [_as_json(result, row, entity_rows[row], request_rows[row], names) for row in rows]
     print_json(found[0] if len(found) == 1 else found)
 
 
@@ -179,15 +179,27 @@ def _chosen(schema: ServiceSchema, wanted: Sequence[str]) -> list[str]:
 
 
 def entity_columns(schema: ServiceSchema, given: Sequence[str]) -> dict[str, list[Any]]:
-    """Join key or column of the request -> a value for each row; what is given once is so in every row."""
+    """Join key or column of the request -> a value for each row; what is given once is so in every row.
+
+    Raises:
+        InvalidRequest: a name is neither; where there are no columns the server says so of join keys.
+    """
+    from featurestore.definitions.problems import suggest
+
     columns: dict[str, list[Any]] = {}
+    known = [column.name for column in (*schema.join_keys, *schema.request_columns)]
     for name, value in map(_split, given):
+        if schema.request_columns and name not in known:
+            fact = f'"{name}" is no join key of feature service "{schema.service}", and no column of its requests'
+            raise InvalidRequest(fact, hint=suggest(name, known))
         columns.setdefault(name, []).append(_typed(schema, name, value))
     row_count = max(map(len, columns.values()), default=1)
     for name, values in columns.items():
         if len(values) not in (1, row_count):
+            is_column = any(column.name == name for column in schema.request_columns)
+            counts = f"has {len(values)} values where another has {row_count}"
             raise click.UsageError(
-                f'"{name}" has {len(values)} values where another has {row_count}: give it one, or one a row'
+                f'{"column" if is_column else "join key"} "{name}" {counts}: give it one, or one a row'
             )
     return {name: values if len(values) == row_count else values * row_count for name, values in columns.items()}
 
@@ -237,12 +249,15 @@ def _value(name: str, text: str, value_type: ValueType) -> str | int | float | N
     return text
 
 
-def _as_json(result: LookupResult, row: int, entity: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
+def _as_json(
+    result: LookupResult, row: int, entity: Mapping[str, object], request: Mapping[str, object], names: Sequence[str]
+) -> dict[str, object]:
     """Everything that is known of a row."""
     values = result.rows()[row]
     return {
         "feature_service": result.schema.service,
         "entity": entity,
+        **({"request": request} if request else {}),
         "as_of_ms": _as_of_ms(result, row),
         "features": {
             name: {"value": plain_json(values[name]), "status": result.status(name)[row].name} for name in names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,9 +12,11 @@ from typing import Any
 import duckdb
 import grpc
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featurestore.cli.lookup import command
 from featurestore.core.expressions import compile_expression
 from featurestore.core.spec import (
     Column,
@@ -412,3 +415,40 @@ def test_one_feature_of_the_request_is_explained_alone(client: LookupClient) -> 
 
     assert ["tier"] == [feature.name for feature in explanation.features]
     assert ["merchant_profile", "checks"] == [view.name for view in explanation.views]
+
+
+def asked(server: FeatureServer, *arguments: str) -> Result:
+    """`featurestore lookup` of the service "with_request" for one known card and merchant."""
+    fixed = ["with_request", "card_id=c-1", "merchant_id=7", "--address", f"127.0.0.1:{server.port}"]
+    return CliRunner().invoke(command, [*fixed, *arguments], env={"COLUMNS": "120"})
+
+
+def test_the_command_takes_columns_as_it_takes_keys(server: FeatureServer, client: LookupClient) -> None:
+    """Typed as the service declares them, empty for null, several for several rows."""
+    columns = ["amount=12.5", "country=FR", "is_new=true", f"paid_at={NOW_MS}"]
+    found = json.loads(asked(server, *columns, "--format", "json").output)
+    two = json.loads(asked(server, *columns[1:], "amount=1e2", "amount=", "--format", "json").output)
+
+    assert found["request"] == {"amount": 12.5, "country": "FR", "is_new": True, "paid_at": NOW_MS}
+    assert found["entity"] == {"card_id": "c-1", "merchant_id": 7}
+    row = {name: values[:1] for name, values in ROWS.items()}
+    expected_values = {name: values[0] for name, values in lookup(client, row).items()}
+    assert {name: found["features"][name]["value"] for name in SQL} == {name: expected_values[name] for name in SQL}
+    assert [each["features"]["amount_ratio"]["status"] for each in two] == ["PRESENT", "NULL_VALUE"]
+    assert "amount=12.5" in asked(server, *columns).output
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        ("amount=much", 'column "amount" is of type float64, "much" is not'),
+        ("is_new=perhaps", 'column "is_new" is of type bool, "perhaps" is not'),
+        ("amuont=1", '"amuont" is no join key of feature service "with_request", and no column of its requests'),
+    ],
+)
+def test_the_command_refuses_what_is_no_value_of_a_column(server: FeatureServer, column: str, told: str) -> None:
+    """Before it asks."""
+    refused = asked(server, column)
+
+    assert refused.exit_code != 0
+    assert told in f"{refused.output}{refused.exception}"
