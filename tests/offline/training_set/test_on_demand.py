@@ -24,6 +24,7 @@ from featurestore.core.spec import (
 from featurestore.errors import InvalidRequest
 from featurestore.offline.training_set.build import build_training_set
 from featurestore.offline.training_set.histories import FileHistory
+from featurestore.offline.training_set.plan import plan_training_set
 from tests.offline.training_set.label_tables import CARD, NOON_MS, PAIR, payments, repo_of
 
 HISTORY = payments(
@@ -115,6 +116,8 @@ def test_a_feature_that_is_asked_and_read_is_computed_once(history: FileHistory)
         repo, ["checks:ratio", f"{read.view}:{read.feature}"], LABELS, history=history, full_names=True
     )
 
+    plan = plan_training_set(repo, ["checks:ratio", f"{read.view}:{read.feature}"], LABELS)
+    assert [len(outputs.columns) for outputs in plan.views] == [1]
     assert found.column_names[-2:] == ["checks__ratio", read.name]
     card, ratio = found.column(read.name).to_pylist()[1], found.column("checks__ratio").to_pylist()[1]
     assert ratio == (300 / card if card else None)

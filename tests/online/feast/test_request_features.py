@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
+import urllib.request
 from typing import Any
 
 import pandas as pd
@@ -99,3 +103,31 @@ def test_feast_looks_up_just_what_the_sql_reads(checked: Stand) -> None:
         "card_activity": ["card_amount_mean_1d", "card_count_1d"],
         "merchant_profile": ["home_market", "onboarded_days"],
     }
+
+
+def test_feasts_own_http_server_answers_what_the_sdk_answers(checked: Stand, port: int) -> None:
+    """`feast serve`, which has never heard of us, takes the request's columns beside the join keys."""
+    import uvicorn
+    from feast.feature_server import get_app
+
+    service = checked.feast.get_feature_service("fraud_with_checks")
+    by_sdk = checked.feast.get_online_features(features=service, entity_rows=rows_of(ROWS)).to_dict()
+    server = uvicorn.Server(uvicorn.Config(get_app(checked.feast), port=port, log_level="error"))
+    serving = threading.Thread(target=server.run)
+    serving.start()
+    try:
+        while not server.started:
+            assert serving.is_alive()
+            time.sleep(0.05)
+        body = json.dumps({"feature_service": "fraud_with_checks", "entities": ROWS}).encode()
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{port}/get-online-features", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(asked, timeout=30) as response:
+            answer = json.load(response)
+    finally:
+        server.should_exit = True
+        serving.join()
+
+    found = dict(zip(answer["metadata"]["feature_names"], answer["results"], strict=True))
+    assert {name: found[name]["values"] for name in CHECKS} == {name: by_sdk[name] for name in CHECKS}
