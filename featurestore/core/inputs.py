@@ -17,7 +17,7 @@ import numpy as np
 from featurestore.core.aggregations.catalog import resolve
 from featurestore.core.events import BlobRow, BoolArray, ColumnValues
 from featurestore.core.expressions import Expression, compile_expression
-from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec
+from featurestore.core.spec import Column, FeatureSpec, SourceSpec, ValueType, ViewSpec
 from featurestore.core.tiles.lifting import Input
 from featurestore.errors import InvariantBroken
 
@@ -54,6 +54,11 @@ class ViewInputs:
         columns += [Column(flag_name(text), ValueType.BOOL) for text in self._conditions]
         self.event_columns: tuple[Column, ...] = tuple(sorted(columns, key=lambda column: column.name))
 
+    @property
+    def source(self) -> SourceSpec:
+        """Where the columns are from."""
+        return self._view.source
+
     @cached_property
     def payload_columns(self) -> tuple[str, ...]:
         """Columns to decode: those behind features, conditions and join keys, by name."""
@@ -80,6 +85,10 @@ class ViewInputs:
             return None if feature.column is None else self.column(feature.column)
         value_type = ValueType.BOOL if feature.column is None else self.column(feature.column).type
         return Column(_input_name(feature.column, feature.where), value_type)
+
+    def prepare(self) -> None:
+        """Compile all expressions, before a payment waits for them."""
+        self._expressions  # noqa: B018  # kept from now on
 
     def compute(self, columns: MutableMapping[str, ColumnValues], count: int) -> None:
         """Add everything that the view computes of N events; what other views computed of them stays.

@@ -84,6 +84,18 @@ class WindowsAt:
     is_unclear: BoolArray
 
 
+class ReachInFlight(NamedTuple):
+    """What counts at the time of an event in flight.
+
+    Attributes:
+        bounds: as in `Reach`, of 2W windows: each as it is, then each with the event, if it ends at the read time.
+        newest_event_time_ms: as in `Reach`; None where it would be None.
+    """
+
+    bounds: Int64Array
+    newest_event_time_ms: int | None
+
+
 class CompiledView:
     """A ViewSpec ready to fold, roll up and answer.
 
@@ -124,6 +136,7 @@ class CompiledView:
         window_index = {window: index for index, window in reversed(tuple(enumerate(self.windows)))}
         self.edges = WindowEdges(self.windows)
         self.sessions = Sessions(self.layout, self.windows)
+        self._ends_at_read = np.array([not window.offset_ms for window in self.windows], dtype=np.int64)
         self.lowered = LoweredView.of(
             self.layout,
             len(self.windows),
@@ -173,9 +186,39 @@ class CompiledView:
         Raises:
             AsOfTooOld: as `answer`.
         """
-        start_ms = table.start_ms
-        if not len(start_ms):
+        if not len(table.start_ms):
             return None
+        bounds = self._bounds(table, as_of_ms)
+        end = int(bounds[-1])
+        if end <= bounds[len(self.windows) - 1]:
+            return None
+        return Reach(bounds, int(table.start_ms[end - 1]))
+
+    def reach_in_flight(self, table: TileTable, as_of_ms: int) -> ReachInFlight:
+        """Where the windows are, and where they are with the event in flight.
+
+        The event is the newest of every window that ends at the read time, which is its own: events of the same
+        millisecond, its copy in the stream among them, lie outside.
+
+        Args:
+            table: the entity's tiles with the event, which stands behind those before it and before all others.
+            as_of_ms: the event's time.
+
+        Raises:
+            AsOfTooOld: as `answer`.
+        """
+        found, count = self._bounds(table, as_of_ms), len(self.windows)
+        bounds = np.empty(4 * count, dtype=np.int64)
+        bounds[:count] = bounds[count : 2 * count] = found[:count]
+        bounds[2 * count : 3 * count] = found[count:]
+        bounds[3 * count :] = found[count:] + self._ends_at_read
+        end = int(found[-1])
+        is_found = end > found[count - 1]
+        return ReachInFlight(bounds, int(table.start_ms[end - 1]) if is_found else None)
+
+    def _bounds(self, table: TileTable, as_of_ms: int) -> Int64Array:
+        """(2W,) see `Reach`."""
+        start_ms = table.start_ms
         shift_ms, grid_ms = self.edges.shift_ms(as_of_ms), self.edges.grid_ms
         bounds = np.empty(len(shift_ms), dtype=np.int64)
         find_bounds(start_ms, as_of_ms, shift_ms, grid_ms, bounds)
@@ -184,10 +227,7 @@ class CompiledView:
             edges = as_of_ms - shift_ms
             self._refuse_cut_tiles(table, bounds, edges - edges % grid_ms, as_of_ms)
         self.sessions.narrow(table, as_of_ms, bounds)
-        end = int(bounds[-1])
-        if end <= bounds[len(self.windows) - 1]:
-            return None
-        return Reach(bounds, int(start_ms[end - 1]))
+        return bounds
 
     def windows_at(self, table: TileTable, as_of_ms: int) -> WindowsAt:
         """Where the windows are at a read time, also at one that `reach` refuses."""

@@ -38,7 +38,7 @@ def event_batch(
         from_offset=from_offset,
         next_offset=from_offset + len(events),
         offsets=np.arange(from_offset, from_offset + len(events), dtype=np.int64),
-        event_time_ms=_times(events),
+        event_time_ms=event_times_ms(events),
         event_ids=_ids(view.source, events),
         columns=columns,
     )
@@ -71,7 +71,7 @@ def keyed_batch(
         from_offset=from_offset,
         next_offset=from_offset + len(events),
         offsets=from_offset + rows,
-        event_time_ms=_times(chosen),
+        event_time_ms=event_times_ms(chosen),
         event_ids=_ids(view.source, chosen),
         keys=keys,
         key_index=np.array([position[event.key] for event in chosen], dtype=np.int64),
@@ -122,7 +122,8 @@ def _reads(view: ViewSpec) -> list[Column]:
     return [column for column in view.source.columns if column.name in names]
 
 
-def _times(events: Sequence[NaiveEvent]) -> Int64Array:
+def event_times_ms(events: Sequence[NaiveEvent]) -> Int64Array:
+    """(N,) event times."""
     return np.array([event.event_time_ms for event in events], dtype=np.int64)
 
 

@@ -123,9 +123,7 @@ def view_specs(draw: st.DrawFn, *, functions: Sequence[str] = (), features_max: 
     """A view over SOURCE keyed by card_id, with features that share and do not share components."""
     features = draw(st.lists(feature_specs(functions=functions), min_size=1, max_size=features_max))
     lookback_ms = draw(st.sampled_from((0, 1, 60_000, DAY_MS)))
-    numbered = tuple(
-        FeatureSpec(f"feature_{index}", f.function, f.column, f.window, f.type) for index, f in enumerate(features)
-    )
+    numbered = tuple(replace(feature, name=f"feature_{index}") for index, feature in enumerate(features))
     is_kept_for_ever = any(feature.window.length_ms is None for feature in numbered)
     reach_ms = max(feature.window.reach_ms for feature in numbered)
     return ViewSpec(
@@ -153,7 +151,9 @@ def feature_specs(draw: st.DrawFn, *, functions: Sequence[str] = ()) -> FeatureS
         further = [column for column in SOURCE.columns if column.name in aggregation.further_columns]
         list_type = series_type(aggregation, output_type, column, further)
         output_type, window = (output_type, replace(window, series=0)) if list_type is None else (list_type, window)
-    return FeatureSpec("feature", aggregation.name, column.name if column else None, window, output_type)
+    in_flight = draw(st.booleans())
+    name = column.name if column else None
+    return FeatureSpec("feature", aggregation.name, name, window, output_type, in_flight=in_flight)
 
 
 def windows() -> st.SearchStrategy[Window]:

@@ -11,11 +11,18 @@ from featurestore.core.aggregations.catalog import names
 from featurestore.core.events import BlobRow
 from featurestore.core.lowering.lowering import INT_TYPES
 from featurestore.core.point_in_time.answer import PointInTime
-from featurestore.core.point_in_time.rows import EntityEvents, Moments, chunks, first_of_ids, hash_history_ids
+from featurestore.core.point_in_time.rows import (
+    EntityEvents,
+    EventsInFlight,
+    Moments,
+    chunks,
+    first_of_ids,
+    hash_history_ids,
+)
 from featurestore.core.spec import Column, FeatureSpec, ValueType, ViewSpec, Window
 from featurestore.core.view import CompiledView
 from featurestore.testing.answers import answer_values
-from featurestore.testing.batches import keyed_batch
+from featurestore.testing.batches import event_columns, keyed_batch
 from featurestore.testing.oracle.naive import INT64_MAX, NaiveAnswer, NaiveEvent, naive_value
 from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases
@@ -26,9 +33,14 @@ Ask = tuple[bytes, int]
 
 
 def point_in_time(
-    view: ViewSpec, events: Sequence[NaiveEvent], asks: Sequence[Ask], *, rows_max: int = 1 << 17
+    view: ViewSpec,
+    events: Sequence[NaiveEvent],
+    asks: Sequence[Ask],
+    *,
+    rows_max: int = 1 << 17,
+    in_flight: Sequence[NaiveEvent | None] = (),
 ) -> list[list[NaiveAnswer | None]]:
-    """The answers of all features for each ask, in its order."""
+    """The answers of all features for each ask, in its order; with the event in flight of each, if it has one."""
     batch = keyed_batch(view, events)
     keys = [*batch.keys, *sorted({key for key, _ in asks} - set(batch.keys))]
     moments = Moments(
@@ -38,10 +50,15 @@ def point_in_time(
     assert batch.event_ids is not None
     hashes = hash_history_ids(BlobRow.of(batch.event_ids))
     rows = EntityEvents(batch.key_index, batch.event_time_ms, hashes, batch.event_ids, batch.columns)
-    engine = PointInTime(CompiledView(view))
+    engine = PointInTime(CompiledView(view), counts_in_flight=bool(in_flight))
+    own = None
+    if in_flight:
+        stand_ins = [one or NaiveEvent(key, as_of_ms) for one, (key, as_of_ms) in zip(in_flight, asks, strict=True)]
+        columns = event_columns([each for each in view.source.columns if each.name in rows.columns], stand_ins)
+        own = EventsInFlight(np.array([one is not None for one in in_flight]), columns)
     found: list[list[NaiveAnswer | None]] = [[]] * len(asks)
     for chunk in chunks(rows, moments, len(keys), rows_max):
-        answers = engine.answer(chunk)
+        answers = engine.answer(chunk, own)
         for index, row in enumerate(chunk.moment_rows.tolist()):
             values: list[NaiveAnswer | None] = []
             for at, column in enumerate(view.answers):
@@ -86,6 +103,30 @@ def test_every_moment_has_the_oracles_answer(function: str, data: st.DataObject)
             assert agrees(expected, values[index], scale=scale), (feature, expected, values[index], as_of_ms)
             same = same_of[feature.name]
             assert agrees(same, values[index], scale=scale), (feature, same, values[index], as_of_ms)
+
+
+@pytest.mark.parametrize("function", names())
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_every_moment_counts_its_own_event_in_flight(function: str, data: st.DataObject) -> None:
+    """It and no other one, whether it is among the events or not; features that do not count it are as without."""
+    case: StreamCase = data.draw(stream_cases(functions=(function,)))
+    asks = asks_of(case, data)
+    columns = [event.columns for event in case.events] or [{}]
+    in_flight: list[NaiveEvent | None] = [
+        NaiveEvent(key, as_of_ms, b"in flight", data.draw(st.sampled_from(columns)))
+        if data.draw(st.integers(0, 3))
+        else None
+        for key, as_of_ms in asks
+    ]
+    chunk_rows = data.draw(st.sampled_from((1, 5, 1 << 17)))
+    answers = point_in_time(case.view, case.events, asks, rows_max=chunk_rows, in_flight=in_flight)
+    for (key, as_of_ms), own, values in zip(asks, in_flight, answers, strict=True):
+        mine = distinct([event for event in case.events if event.key == key])
+        for index, feature in enumerate(case.view.features):
+            scale = magnitude(feature, mine, as_of_ms, own)
+            expected = naive_value(feature, mine, as_of_ms, in_flight=own)
+            assert agrees(expected, values[index], scale=scale), (feature, expected, values[index], as_of_ms, own)
 
 
 @settings(max_examples=40, deadline=None)

@@ -78,6 +78,11 @@ class Aggregation(Protocol):
         ...
 
     @property
+    def counts_in_flight(self) -> bool:
+        """Whether a payment in flight counts unless its author says otherwise: no where the answer would be just it."""
+        ...
+
+    @property
     def formula(self) -> tuple[Formula, int] | None:
         """The formula, and the degrees of freedom it takes off, that `lower` is; None: something else."""
         ...
@@ -130,6 +135,11 @@ class AggregationBase:
 
     @property
     def is_exactly_mergeable(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def counts_in_flight(self) -> bool:
         """Yes."""
         return True
 

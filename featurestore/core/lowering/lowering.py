@@ -126,6 +126,10 @@ class Lowering:
         asks = [list(_asks(view.features, given)) for view in views]
         self.asks: tuple[Sequence[Ask], ...] = tuple(asks)
         self.merges = [range_merges(view.layout, mine) for view, mine in zip(views, asks, strict=True)]
+        self._merges_in_flight = [
+            range_merges(view.layout, [_in_flight(ask, view.window_count) for ask in mine])
+            for view, mine in zip(views, asks, strict=True)
+        ]
         self._nothing = [self._over_nothing(view, mine) for view, mine in zip(views, asks, strict=True)]
 
     def gathered(self, row_count: int) -> Gathered:
@@ -148,6 +152,11 @@ class Lowering:
             row: which of its rows.
         """
         for merge in self.merges[view]:
+            merge(table, bounds, out, row)
+
+    def gather_in_flight(self, view: int, table: TileTable, bounds: Int64Array, out: Gathered, row: int) -> None:
+        """As `gather`, with an event in flight; table and bounds are those of `CompiledView.reach_in_flight`."""
+        for merge in self._merges_in_flight[view]:
             merge(table, bounds, out, row)
 
     def gather_nothing(self, view: int, out: Gathered, row: int) -> None:
@@ -305,8 +314,13 @@ def _asks(features: Iterable[FeatureFields], slots: Iterable[Sequence[int]]) -> 
         for placed in each.parts:
             size = sum(field.is_read for field in placed.part.fields)
             (window,) = each.windows
-            yield Ask(placed, window, tuple(mine[at : at + size]))
+            yield Ask(placed, window, tuple(mine[at : at + size]), each.feature.in_flight)
             at += size
+
+
+def _in_flight(ask: Ask, window_count: int) -> Ask:
+    """The same of windows that are there twice: as they are, then with the event in flight."""
+    return replace(ask, window=ask.window + window_count) if ask.in_flight else ask
 
 
 def _formula_step(

@@ -18,6 +18,7 @@ threads: nearly all of the time is spent in compiled loops and numpy, which let 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from featurestore.core.aggregations.numbers.moments import Moment
 from featurestore.core.aggregations.ordered.first_last import EdgeValue
@@ -27,8 +28,9 @@ from featurestore.core.point_in_time.bounds import find_windows
 from featurestore.core.point_in_time.first_last import EdgeMerges
 from featurestore.core.point_in_time.moments import MomentMerges
 from featurestore.core.point_in_time.ranges import BlockMerges
-from featurestore.core.point_in_time.rows import Chunk
+from featurestore.core.point_in_time.rows import Chunk, EventsInFlight
 from featurestore.core.point_in_time.tree import TreeMerges
+from featurestore.core.spec import Window
 from featurestore.core.tiles.parts import EventRows, Merge
 from featurestore.core.tiles.ranges import Ask
 from featurestore.core.tiles.tiles import TileLayout
@@ -43,9 +45,13 @@ class PointInTime:
         compiled: the view.
         outputs: which of its features to answer, in this order, derived ones counting on behind the windowed ones;
             None answers all.
+        counts_in_flight: whether moments have events in flight. What counts them and is no sum or extreme is then
+            merged by the tree, to which an event more is a node more.
     """
 
-    def __init__(self, compiled: CompiledView, outputs: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, compiled: CompiledView, outputs: Sequence[int] | None = None, *, counts_in_flight: bool = False
+    ) -> None:
         lowered = compiled.lowered if outputs is None else compiled.lowered.choose(outputs)
         inputs = view_inputs(compiled.spec)
         self.compiled = compiled
@@ -53,6 +59,7 @@ class PointInTime:
         self._windows = compiled.windows
         self._edges = WindowEdges(compiled.windows)
         (asks,) = self._lowering.asks
+        asks = [replace(ask, in_flight=counts_in_flight and _counts(ask, compiled.windows)) for ask in asks]
         blocks, edges, moments, others = _by_kind(asks)
         row_layout = TileLayout([ask.part.part for ask in (*blocks, *edges, *moments)], inputs.conditional, inputs.undo)
         tree_layout = TileLayout([ask.part.part for ask in others], inputs.conditional, inputs.undo)
@@ -69,20 +76,40 @@ class PointInTime:
         """Whether a part is lifted from ids: which of two events of one time is first."""
         return self._row_layout.reads_event_ids or self._tree_layout.reads_event_ids
 
-    def answer(self, chunk: Chunk) -> LoweredFeatures:
-        """All features at all moments of a chunk, (F, R) in the order of the outputs and of the chunk's moments."""
+    def answer(self, chunk: Chunk, in_flight: EventsInFlight | None = None) -> LoweredFeatures:
+        """All features at all moments of a chunk, (F, R) in the order of the outputs and of the chunk's moments.
+
+        Args:
+            chunk: some entities.
+            in_flight: of all moments that were cut into chunks, in their order.
+        """
         events, moments = chunk.sorted_events(self._horizon_ms), chunk.moments
         windows = find_windows(events, moments, self._windows, self._edges, self._asked_windows)
         merged = self._lowering.gathered(moments.count)
         rows = EventRows(events.event_time_ms, events.event_ids, events.columns)
+        own, more = None, None
+        if in_flight is not None:
+            own = in_flight.take(chunk.moment_rows)
+            more = EventRows(moments.as_of_ms, None, own.columns)
         if self._row_layout.parts:
             table = self._row_layout.lift(rows)
             self._blocks.merge(table, events.entity, windows, merged)
+            if own is not None and more is not None:
+                self._blocks.add(self._row_layout.lift(more), own.is_event, merged)
             self._row_edges.merge(table, events.entity, windows, merged)
             self._moments.merge(table, windows, merged)
         if self._tree.is_asked:
-            self._tree.merge(self._tree_layout.lift(rows), windows, merged)
+            tiles = self._tree_layout.lift(rows)
+            if own is None or more is None:
+                self._tree.merge(tiles, windows, merged)
+            else:
+                self._tree.merge(tiles, windows, merged, self._tree_layout.lift(more), own.is_event)
         return self._lowering.lower(merged, moments.as_of_ms)
+
+
+def _counts(ask: Ask, windows: Sequence[Window]) -> bool:
+    """Whether an event at the read time is in what is asked for."""
+    return ask.in_flight and not windows[ask.window].offset_ms
 
 
 def _by_kind(asks: Sequence[Ask]) -> tuple[list[Ask], list[Ask], list[Ask], list[Ask]]:
@@ -95,6 +122,8 @@ def _by_kind(asks: Sequence[Ask]) -> tuple[list[Ask], list[Ask], list[Ask], list
         fields = ask.part.part.fields
         if all(field.merge is not Merge.OWN for field in fields):
             blocks.append(ask)
+        elif ask.in_flight:
+            others.append(ask)
         elif isinstance(ask.part.part, EdgeValue):
             edges.append(ask)
         elif isinstance(ask.part.part, Moment):

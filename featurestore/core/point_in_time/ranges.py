@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from featurestore.core.compiled import FLOAT, FLOATS, INT, INTS, compiled_for_bulk, inlined
-from featurestore.core.events import Float64Array, Int64Array
+from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.point_in_time.bounds import ChunkWindows
 from featurestore.core.tiles.parts import Array, Field, Merge, Storage
 from featurestore.core.tiles.ranges import Ask, Gathered
-from featurestore.core.tiles.tiles import TileLayout, TileTable
+from featurestore.core.tiles.tiles import MERGE_UFUNCS, TileLayout, TileTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class _Pick:
 
     window: int
     slot: int
+    in_flight: bool
 
 
 class BlockMerges:
@@ -49,7 +50,7 @@ class BlockMerges:
             read = [pair for pair in zip(ask.part.part.fields, placed.fields, strict=True) if pair[0].is_read]
             for (field, at), slot in zip(read, ask.slots, strict=True):
                 _, picks = self._fields.setdefault((at.storage, at.row), (field, []))
-                picks.append(_Pick(ask.window, slot))
+                picks.append(_Pick(ask.window, slot, ask.in_flight))
 
     def merge(self, table: TileTable, entity: Int64Array, windows: ChunkWindows, out: Gathered) -> None:
         """Merge all that was asked.
@@ -65,6 +66,20 @@ class BlockMerges:
                 _merge_ints(table.ints[row], field, picks, windows, out.ints)
             else:
                 _merge_floats(table.floats[row], entity, field, picks, windows, out.floats)
+
+    def add(self, events: TileTable, is_event: BoolArray, out: Gathered) -> None:
+        """Count events in flight, where they are asked for.
+
+        Args:
+            events: R rows, for each moment one.
+            is_event: (R,) whether there is one.
+            out: what was merged of the events before.
+        """
+        for (storage, row), (field, picks) in self._fields.items():
+            slots = [pick.slot for pick in picks if pick.in_flight]
+            if slots:
+                block, mine = (out.ints, events.ints) if storage is Storage.INT else (out.floats, events.floats)
+                block[slots] = MERGE_UFUNCS[field.merge](block[slots], np.where(is_event, mine[row], field.identity))
 
 
 def _merge_ints(

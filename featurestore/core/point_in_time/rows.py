@@ -80,6 +80,25 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True)
+class EventsInFlight:
+    """For each of R moments an event of its entity at that time, which its own answer counts and no other.
+
+    Attributes:
+        is_event: (R,) False where there is none.
+        columns: the view's event columns, R rows each.
+    """
+
+    is_event: BoolArray
+    columns: Mapping[str, ColumnValues]
+
+    def take(self, rows: Int64Array) -> EventsInFlight:
+        """Those of some moments."""
+        return EventsInFlight(
+            self.is_event[rows], {name: _take_column(column, rows) for name, column in self.columns.items()}
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """Some entities: their events and moments.
 

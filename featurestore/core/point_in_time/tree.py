@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.core.compiled import INT, INTS, compiled_for_bulk
-from featurestore.core.events import BlobRow, Int64Array
+from featurestore.core.events import BlobRow, BoolArray, Int64Array
 from featurestore.core.point_in_time.bounds import ChunkWindows
 from featurestore.core.tiles.parts import FieldValues, Merge, Storage
 from featurestore.core.tiles.ranges import Ask, Gathered
@@ -31,6 +31,10 @@ BATCH_NODES = 1 << 20
 """Nodes of covers that are merged at once; bounds the memory of a chunk with many moments."""
 
 
+_NO_NODE = -1
+"""Of a window without an event in flight."""
+
+
 class TreeMerges:
     """All parts but blocks, first and last.
 
@@ -40,32 +44,47 @@ class TreeMerges:
     """
 
     def __init__(self, layout: TileLayout, asks: Sequence[Ask]) -> None:
-        self._asks: dict[int, list[tuple[PartPosition, tuple[int, ...]]]] = {}
+        self._asks: dict[tuple[int, bool], list[tuple[PartPosition, tuple[int, ...]]]] = {}
         for ask in asks:
-            self._asks.setdefault(ask.window, []).append((layout.position_of(ask.part.part), ask.slots))
+            of_window = self._asks.setdefault((ask.window, ask.in_flight), [])
+            of_window.append((layout.position_of(ask.part.part), ask.slots))
 
     @property
     def is_asked(self) -> bool:
         """Whether there is anything to merge."""
         return bool(self._asks)
 
-    def merge(self, table: TileTable, windows: ChunkWindows, out: Gathered) -> None:
+    def merge(
+        self,
+        table: TileTable,
+        windows: ChunkWindows,
+        out: Gathered,
+        events: TileTable | None = None,
+        is_event: BoolArray | None = None,
+    ) -> None:
         """Merge all that was asked.
 
         Args:
             table: N rows, one an event.
             windows: ranges of rows at R moments.
             out: receives them, (slots, R).
+            events: events in flight, R rows; each is one node more of the windows that count it.
+            is_event: (R,) whether there is one.
         """
-        longest = max(int((windows.highs[each] - windows.lows[each]).max(initial=0)) for each in self._asks)
+        longest = max(int((windows.highs[each] - windows.lows[each]).max(initial=0)) for each, _ in self._asks)
         tree = _grow(table, longest)
-        for window, asks in self._asks.items():
+        nodes, without = tree.nodes, np.full(windows.moment_count, _NO_NODE, dtype=np.int64)
+        with_event = without
+        if events is not None and is_event is not None:
+            with_event = np.where(is_event, nodes.count + np.arange(events.count), _NO_NODE)
+            nodes = concatenate([nodes, events])
+        for (window, in_flight), asks in self._asks.items():
             lows, highs = windows.lows[window], windows.highs[window]
             for placed, slots in asks:
                 _put_identities(placed, slots, out)
-            for cover in _covers(lows, highs, tree.level_starts):
+            for cover in _covers(lows, highs, with_event if in_flight else without, tree.level_starts):
                 for placed, slots in asks:
-                    _merge_part(tree.nodes, placed, slots, cover, out)
+                    _merge_part(nodes, placed, slots, cover, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +123,12 @@ def _grow(table: TileTable, longest: int) -> _Tree:
     return _Tree(concatenate(levels), np.cumsum(sizes))
 
 
-def _covers(lows: Int64Array, highs: Int64Array, level_starts: Int64Array) -> Iterator[_Cover]:
-    """Covers of all windows that are not empty, in batches."""
-    moments = np.flatnonzero(highs > lows)
-    lows, highs = lows[moments], highs[moments]
+def _covers(lows: Int64Array, highs: Int64Array, own_nodes: Int64Array, level_starts: Int64Array) -> Iterator[_Cover]:
+    """Covers of all windows that are not empty, each with a node of its own if it has one, in batches."""
+    moments = np.flatnonzero((highs > lows) | (own_nodes != _NO_NODE))
+    lows, highs, own_nodes = lows[moments], highs[moments], own_nodes[moments]
     counts = np.empty(len(moments), dtype=np.int64)
-    _cover(lows, highs, level_starts, counts, np.empty(0, dtype=np.int64))
+    _cover(lows, highs, own_nodes, level_starts, counts, np.empty(0, dtype=np.int64))
     ends = np.cumsum(counts)
     begin = 0
     while begin < len(moments):
@@ -117,7 +136,7 @@ def _covers(lows: Int64Array, highs: Int64Array, level_starts: Int64Array) -> It
         end = max(int(np.searchsorted(ends, before + BATCH_NODES, side="right")), begin + 1)
         part = slice(begin, end)
         nodes = np.empty(int(ends[end - 1]) - before, dtype=np.int64)
-        _cover(lows[part], highs[part], level_starts, counts[part], nodes)
+        _cover(lows[part], highs[part], own_nodes[part], level_starts, counts[part], nodes)
         yield _Cover(moments[part], nodes, ends[part] - counts[part] - before)
         begin = end
 
@@ -152,9 +171,16 @@ def _put_identities(placed: PartPosition, slots: tuple[int, ...], out: Gathered)
         target[slot] = field.identity
 
 
-@compiled_for_bulk(INT, INTS, INTS, INTS, INTS, INTS)
-def _cover(lows: Int64Array, highs: Int64Array, level_starts: Int64Array, counts: Int64Array, nodes: Int64Array) -> int:
-    """Nodes that make up each range of rows; counts them when `nodes` is empty, else writes them."""
+@compiled_for_bulk(INT, INTS, INTS, INTS, INTS, INTS, INTS)
+def _cover(
+    lows: Int64Array,
+    highs: Int64Array,
+    own_nodes: Int64Array,
+    level_starts: Int64Array,
+    counts: Int64Array,
+    nodes: Int64Array,
+) -> int:
+    """Nodes that make up each range of rows, and its own; counts them when `nodes` is empty, else writes them."""
     top = len(level_starts) - 1
     fills = len(nodes) > 0
     cursor = 0
@@ -174,6 +200,10 @@ def _cover(lows: Int64Array, highs: Int64Array, level_starts: Int64Array, counts
             low //= FAN_OUT
             high //= FAN_OUT
             level += 1
+        if own_nodes[index] != _NO_NODE:
+            if fills:
+                nodes[cursor] = own_nodes[index]
+            cursor += 1
         if not fills:
             counts[index] = cursor - begin
     return cursor

@@ -152,6 +152,7 @@ class FeatureSpec:
         window: the span it covers.
         type: type of the answer.
         where: canonical SQL condition; events for which it is not true do not count. Empty: all do.
+        in_flight: whether a payment in flight counts, if a read brings one along; nothing that is stored depends on it.
     """
 
     name: str
@@ -160,6 +161,7 @@ class FeatureSpec:
     window: Window
     type: ValueType
     where: str = ""
+    in_flight: bool = True
 
 
 @dataclass(frozen=True, slots=True)

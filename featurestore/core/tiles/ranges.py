@@ -33,11 +33,13 @@ class Ask:
         part: what is merged.
         window: index of the window.
         slots: for each of the part's fields that are read, its slot in the gathered values of its storage.
+        in_flight: whether an event in flight counts.
     """
 
     part: PartPosition
     window: int
     slots: tuple[int, ...]
+    in_flight: bool
 
 
 @dataclass(frozen=True, slots=True)

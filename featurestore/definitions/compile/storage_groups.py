@@ -129,11 +129,15 @@ def member_views(stored: ViewSpec) -> tuple[ViewSpec, ...]:
 
 
 def stored_feature(stored: ViewSpec, view: ViewSpec, feature: FeatureSpec) -> FeatureSpec:
-    """A view's feature as a group stores it: without a name, under the view's condition where the group has another."""
+    """A view's feature as a group stores it: without a name, under the view's condition where the group has another.
+
+    Whether a payment in flight counts is no matter of what is stored.
+    """
+    feature = replace(feature, name="", in_flight=False)
     if stored.where == view.where:
-        return replace(feature, name="")
+        return feature
     where = f"({view.where}) AND ({feature.where})" if view.where and feature.where else view.where or feature.where
-    return replace(feature, name="", where=where)
+    return replace(feature, where=where)
 
 
 def presence_feature(stored: ViewSpec, view: ViewSpec) -> FeatureSpec | None:

@@ -22,8 +22,10 @@ from featurestore.core.lowering.lowering import LoweredFeatures
 from featurestore.core.tiles.ranges import Gathered
 from featurestore.errors import AsOfTooOld, CorruptData, CorruptTile, InvariantBroken, LimitExceeded
 from featurestore.online.answer.entity_loop import NOTHING, UNKNOWN
+from featurestore.online.answer.in_flight import InFlight
 from featurestore.online.answer.scatter import give_statuses, place_numbers
 from featurestore.online.answer.schema import Cell, FeatureStatus, Matrix
+from featurestore.online.answer.selection import LiftedEvents
 from featurestore.online.answer.service_plan import PlainPart, ServicePlan, StreamPart
 from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
 from featurestore.wire.codecs.plain_row import decode_plain
@@ -151,6 +153,7 @@ class Assembly:
         deadline: when to give up.
         is_as_of_given: whether the caller chose the read time. Plain values that are newer are then not found; at the
             server's own time they are, whatever the clock of the machine that wrote them.
+        in_flight: the payments of the rows, at their read times; None without.
     """
 
     def __init__(
@@ -162,6 +165,7 @@ class Assembly:
         deadline: Deadline,
         *,
         is_as_of_given: bool,
+        in_flight: InFlight | None = None,
     ) -> None:
         self._plan = plan
         self._reads = reads
@@ -170,6 +174,7 @@ class Assembly:
         self._as_of_ms = as_of_ms
         self._deadline = deadline
         self._is_as_of_given = is_as_of_given
+        self._in_flight = in_flight
         count = self._row_count = reads.row_count
         schema = plan.schema
         self._doubles = np.zeros((len(plan.double_features), count))
@@ -241,6 +246,8 @@ class Assembly:
         except UnicodeDecodeError as error:
             raise self._unreadable_text(span) from error
         self._tell_views_apart(span, lowered)
+        if self._in_flight is not None:
+            self._find_views_in_flight(span, self._in_flight.of_parts)
         place_numbers(
             plan.places,
             span.start,
@@ -274,12 +281,17 @@ class Assembly:
             )
 
     def _gather(self, at: int, part: StreamPart, rows: Sequence[int], span: slice, merged: Gathered) -> None:
-        """Merge one part's windows for some rows; rows that share entity key and read time share the work."""
+        """Merge one part's windows for some rows; rows that share entity key and read time share the work.
+
+        A row with a payment in flight shares it with none: it sees its own and no other.
+        """
         lowering, loop, first = self._plan.lowering, self._plan.loops[at], span.start
+        events = None if self._in_flight is None else self._in_flight.of_parts[at]
         known: dict[tuple[int, int], int] = {}
         for row, read in enumerate(rows[span], start=first):
             as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
-            as_row = known.setdefault((read, as_of_ms), row)
+            has_event = events is not None and events.is_event[row]
+            as_row = row if has_event else known.setdefault((read, as_of_ms), row)
             if as_row != row:
                 lowering.gather_same(at, merged, row - first, as_row - first)
                 for view, _ in part.views:
@@ -290,12 +302,15 @@ class Assembly:
             found = self._found[read]
             assert isinstance(found, EntityBytes)
             newest_ms = UNKNOWN
-            if loop is not None:
+            if has_event:
+                newest_ms = self._gather_in_flight(at, read, row, merged, row - first)
+            elif loop is not None:
                 newest_ms = loop.gather(found.body, found.head, as_of_ms, merged, row - first)
             if newest_ms == UNKNOWN:
                 newest_ms = self._gather_step_by_step(at, read, as_of_ms, merged, row - first)
             if newest_ms == NOTHING:
-                lowering.gather_nothing(at, merged, row - first)
+                if not has_event:
+                    lowering.gather_nothing(at, merged, row - first)
                 continue
             for view, _ in part.views:
                 self._view_status[view, row] = FeatureStatus.PRESENT
@@ -320,6 +335,20 @@ class Assembly:
         self._plan.lowering.gather(at, table, reach.bounds, merged, row)
         return reach.newest_event_time_ms
 
+    def _gather_in_flight(self, at: int, read: int, row: int, merged: Gathered, to_row: int) -> int:
+        """As `_gather_step_by_step`, with the row's payment; also where nothing that is stored counts."""
+        assert self._in_flight is not None
+        found, events = self._found[read], self._in_flight.of_parts[at]
+        assert isinstance(found, EntityBytes)
+        assert events is not None
+        try:
+            selection = self._plan.stream_parts[at].selection
+            table, reach = selection.decode_in_flight(found.body, found.head, events, row)
+        except (AsOfTooOld, CorruptData) as error:
+            raise self._named(error, read) from error
+        self._plan.lowering.gather_in_flight(at, table, reach.bounds, merged, to_row)
+        return NOTHING if reach.newest_event_time_ms is None else reach.newest_event_time_ms
+
     def _tell_views_apart(self, span: slice, lowered: LoweredFeatures) -> None:
         """Of views that are stored together, an entity's events may be those of some only."""
         for part in self._plan.stream_parts:
@@ -330,6 +359,13 @@ class Assembly:
                         is_absent, FeatureStatus.NOT_FOUND, FeatureStatus.PRESENT
                     ).astype(np.uint8)
                     self._event_time_ms[view, span] = lowered.ints[newest]
+
+    def _find_views_in_flight(self, span: slice, of_parts: Sequence[LiftedEvents | None]) -> None:
+        """A payment in flight is an event of the entity, if it is one of the view."""
+        for part, events in zip(self._plan.stream_parts, of_parts, strict=True):
+            if events is not None:
+                for (view, _), is_event in zip(part.views, events.is_of_view, strict=True):
+                    self._view_status[view, span][is_event[span]] = FeatureStatus.PRESENT
 
     def _fill_plain(self, part: PlainPart, rows: Sequence[int]) -> None:
         """Copy one plain view's values; they are few, so one by one."""
@@ -391,6 +427,7 @@ class Assembly:
                 assert isinstance(found, EntityBytes)
                 as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
                 try:
+                    # A payment in flight was text when it came.
                     part.selection.answer(part.selection.decode(found.body, found.head), as_of_ms)
                 except UnicodeDecodeError as error:
                     return self._named(CorruptTile("stored text is not UTF-8", detail=str(error)), read)

@@ -83,6 +83,7 @@ def plan_service(
         (*stored.schema.views, *(ServedView(view.name, on_demand_hash(view)) for view in on_demand)),
         _request_columns(on_demand),
     )
+    schema = replace(schema, event_sources=stored.schema.event_sources)
     computed = [
         ComputedSlot(slots[at], at, need.view, references[at].feature, need.reads, need.request, need.expression)
         for at, need in needs.items()

@@ -113,6 +113,21 @@ class ServedView:
     definition_hash: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class EventSource:
+    """A source of which a request may bring a payment in flight.
+
+    Attributes:
+        name: the Feast data source's name.
+        event_time_column: when it happened, the read time of its row.
+        columns: what must be sent, event time first; join keys need not be.
+    """
+
+    name: str
+    event_time_column: str
+    columns: tuple[Column, ...]
+
+
 @dataclass(frozen=True)
 class ServiceSchema:
     """The answer of one feature service.
@@ -122,8 +137,9 @@ class ServiceSchema:
         join_keys: what a request must give.
         features: in answer order; a status stands at the feature's index here.
         views: in order of first use.
-        schema_id: unsigned 64-bit digest of all of the above and below; equal ids, equal layouts.
+        schema_id: unsigned 64-bit digest of all of the above and of the columns below; equal ids, equal layouts.
         request_columns: what a request may give beside its keys, by name.
+        event_sources: of which a request may bring a payment in flight; no part of the layout.
     """
 
     service: str
@@ -132,6 +148,7 @@ class ServiceSchema:
     views: tuple[ServedView, ...]
     schema_id: int
     request_columns: tuple[Column, ...] = ()
+    event_sources: tuple[EventSource, ...] = ()
 
     @cached_property
     def features_of(self) -> dict[Matrix, Int64Array]:

@@ -4,24 +4,31 @@ stored      a view, or a storage group of several: all parts, all windows
 asked       card_activity: count_1h, mean_1d      card_declines: count_10m
 selection   the parts and windows of those three, as a view of its own; derived features by each view's names
 answers     count_1h, mean_1d, count_10m, and the time of the newest event of each view that has one of its own
+
+A payment in flight is lifted into the same parts, of just the columns that they need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from featurestore.core.events import BoolArray, ColumnValues, Int64Array
+from featurestore.core.inputs import ViewInputs, flag_name
 from featurestore.core.lowering.derived import CompiledDerivedFeature, derived_feature
 from featurestore.core.lowering.lowering import Lowering
 from featurestore.core.lowering.view_input import LoweredView
-from featurestore.core.spec import FeatureSpec, ViewSpec
+from featurestore.core.spec import FeatureSpec, SourceSpec, ViewSpec
+from featurestore.core.tiles.parts import EventRows
+from featurestore.core.tiles.ranges import Gathered
 from featurestore.core.tiles.tiles import TileTable
-from featurestore.core.view import CompiledView, Reach, ViewAnswer
+from featurestore.core.view import CompiledView, Reach, ReachInFlight, ViewAnswer
 from featurestore.definitions.compile.storage_groups import presence_feature, stored_feature
-from featurestore.wire.codecs.body import EntityCodec
+from featurestore.wire.codecs.body import EntityCodec, lift_events
+from featurestore.wire.codecs.head import HeadCodec, Lifting
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,21 @@ class Asked:
 
     view: ViewSpec
     outputs: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class LiftedEvents:
+    """N payments in flight.
+
+    Attributes:
+        tiles: one a payment, in their order.
+        is_event: (N,) whether it is an event of what is stored.
+        is_of_view: for each view that is asked, (N,) whether it is an event of that.
+    """
+
+    tiles: TileTable
+    is_event: BoolArray
+    is_of_view: tuple[BoolArray, ...]
 
 
 class Selection:
@@ -64,20 +86,22 @@ class Selection:
             view, windowed = one.view, len(one.view.features)
             for output in one.outputs:
                 if output < windowed:
-                    outputs.append(number_of(stored_feature(stored.spec, view, view.features[output])))
+                    outputs.append(number_of(_read(stored.spec, view, view.features[output])))
                     continue
                 computed = derived_feature(view.derived[output - windowed], view.features)
                 reads = {
-                    name: (number_of(stored_feature(stored.spec, view, view.features[at])), value_type)
+                    name: (number_of(_read(stored.spec, view, view.features[at])), value_type)
                     for name, (at, value_type) in computed.reads.items()
                 }
                 outputs.append(f"derived {len(derived)}")
                 derived.append(replace(computed, reads=reads))
-        presences = [presence_feature(stored.spec, one.view) for one in asked]
+        presences = self._own_presences = [presence_feature(stored.spec, one.view) for one in asked]
         distinct = list(dict.fromkeys(one for one in presences if one is not None))
         at_end = {feature: len(outputs) + index for index, feature in enumerate(distinct)}
         outputs += [number_of(feature) for feature in distinct]
         self.presences = tuple(None if one is None else at_end[one] for one in presences)
+        # The condition of a group is that of any member; a column that no asked view knows need not be sent.
+        self._where = stored.spec.where if any(one.view.where == stored.spec.where for one in asked) else ""
         features = tuple(replace(feature, name=str(number)) for feature, number in numbers.items())
         self.compiled = CompiledView(replace(stored.spec, features=features, derived=(), members=()))
         self.codec = EntityCodec(stored, self.compiled.layout)
@@ -94,6 +118,8 @@ class Selection:
     def prepare(self) -> None:
         """Load whatever reading takes, before a payment waits for it."""
         self.codec.prepare()
+        self.event_inputs.prepare()
+        self._event_codec  # noqa: B018  # kept from now on
 
     def decode(self, body: bytes | None, head: bytes | None) -> TileTable:
         """The tiles of an entity, of just the parts that are asked for.
@@ -111,6 +137,55 @@ class Selection:
         """
         return self.compiled.reach(table, as_of_ms)
 
+    @property
+    def source(self) -> SourceSpec:
+        """Where the events come from."""
+        return self.compiled.spec.source
+
+    @cached_property
+    def event_inputs(self) -> ViewInputs:
+        """What is read of a payment in flight; of its keys only those behind features and conditions."""
+        return ViewInputs(replace(self.compiled.spec, where=self._where, join_keys=()))
+
+    @cached_property
+    def _event_codec(self) -> tuple[HeadCodec, Lifting]:
+        """Lifts payments in flight: they are head rows of just the columns that are asked for."""
+        codec = HeadCodec(self.compiled)
+        return codec, codec.lifting(self.compiled.layout)
+
+    def lift(self, columns: MutableMapping[str, ColumnValues], event_time_ms: Int64Array) -> LiftedEvents:
+        """Payments in flight as tiles.
+
+        Args:
+            columns: the payload columns of `event_inputs`, N rows each; receives what is computed from them.
+            event_time_ms: (N,).
+        """
+        inputs, count = self.event_inputs, len(event_time_ms)
+        inputs.compute(columns, count)
+        selected = inputs.selected(columns, count)
+        is_event = np.ones(count, dtype=np.bool_) if selected is None else selected
+        is_of_view = tuple(
+            is_event & np.asarray(columns[flag_name(one.where)].values, dtype=np.bool_)
+            if one is not None and one.where
+            else is_event
+            for one in self._own_presences
+        )
+        # Ids decide between events of one time, and this one is alone in its window with its own.
+        rows = EventRows(event_time_ms, None, columns)
+        tiles = lift_events(*self._event_codec, self.compiled.layout, rows)
+        return LiftedEvents(tiles, is_event, is_of_view)
+
+    def decode_in_flight(
+        self, body: bytes | None, head: bytes | None, events: LiftedEvents, row: int
+    ) -> tuple[TileTable, ReachInFlight]:
+        """The tiles of an entity with one of the payments among them, and where the windows are at its time.
+
+        Raises:
+            AsOfTooOld, CorruptTile: as `reach` and `decode`.
+        """
+        table = self.codec.decode(body, head, events.tiles, row)
+        return table, self.compiled.reach_in_flight(table, int(events.tiles.start_ms[row]))
+
     def answer(self, table: TileTable, as_of_ms: int) -> ViewAnswer:
         """Everything that is asked, of one entity at one read time; `found` and the newest event are the first view's.
 
@@ -123,8 +198,28 @@ class Selection:
             lowering.gather_nothing(0, merged, 0)
         else:
             lowering.gather(0, table, reach.bounds, merged, 0)
+        return self._lowered(merged, as_of_ms, None if reach is None else reach.newest_event_time_ms)
+
+    def answer_in_flight(self, body: bytes | None, head: bytes | None, events: LiftedEvents, row: int) -> ViewAnswer:
+        """As `answer`, of an entity with one of the payments, at its time.
+
+        Raises:
+            AsOfTooOld, CorruptTile: as `reach` and `decode`.
+        """
+        as_of_ms = int(events.tiles.start_ms[row])
+        if not events.is_event[row]:
+            return self.answer(self.decode(body, head), as_of_ms)
+        table, reach = self.decode_in_flight(body, head, events, row)
+        merged = self._alone.gathered(1)
+        self._alone.gather_in_flight(0, table, reach.bounds, merged, 0)
+        answer = self._lowered(merged, as_of_ms, reach.newest_event_time_ms)
+        return replace(answer, found=True) if events.is_of_view[0][row] else answer
+
+    def _lowered(self, merged: Gathered, as_of_ms: int, newest_event_time_ms: int | None) -> ViewAnswer:
+        """The answer of what was gathered; None: nothing that is stored is in reach."""
+        lowering = self._alone
         lowered = lowering.lower(merged, np.array([as_of_ms], dtype=np.int64))
-        newest_ms, presence = 0 if reach is None else reach.newest_event_time_ms, self.presences[0]
+        newest_ms, presence = newest_event_time_ms or 0, self.presences[0]
         if presence is not None:
             newest_ms = int(lowered.ints[presence, 0])
         return ViewAnswer(
@@ -132,7 +227,7 @@ class Selection:
             lowered.floats[:, 0],
             {feature: values[0] for feature, values in lowered.objects.items() if values[0] is not None},
             lowered.null[:, 0],
-            reach is not None if presence is None else not lowered.null[presence, 0],
+            newest_event_time_ms is not None if presence is None else not lowered.null[presence, 0],
             newest_ms,
         )
 
@@ -140,3 +235,8 @@ class Selection:
     def _alone(self) -> Lowering:
         """Lowers what is asked, and nothing beside it."""
         return Lowering([self.lowered])
+
+
+def _read(stored: ViewSpec, view: ViewSpec, feature: FeatureSpec) -> FeatureSpec:
+    """A feature of what is stored as a view reads it."""
+    return replace(stored_feature(stored, view, feature), in_flight=feature.in_flight)

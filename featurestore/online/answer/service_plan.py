@@ -27,6 +27,7 @@ from featurestore.core.spec import (
     FeatureSpec,
     PlainViewSpec,
     RepoSpec,
+    SourceSpec,
     ValueType,
     ViewSpec,
 )
@@ -36,6 +37,7 @@ from featurestore.online.answer.scatter import DOUBLE, INTEGER, OTHER, PLACE_COL
 from featurestore.online.answer.schema import (
     COLLECTION_MATRICES,
     MATRIX_OF,
+    EventSource,
     FeatureSlot,
     Matrix,
     ServedView,
@@ -88,6 +90,25 @@ class PlainPart:
 
 
 @dataclass(frozen=True, slots=True)
+class EventReader:
+    """The stream parts that read one source, by one schema of it.
+
+    Attributes:
+        source: the schema.
+        parts: indices of the parts.
+        keys: indices into the schema's join keys, of those by which the parts are read.
+        columns: of the source's payload, by name.
+        read: names of the payload columns that the parts read of a payment in flight.
+    """
+
+    source: SourceSpec
+    parts: tuple[int, ...]
+    keys: tuple[int, ...]
+    columns: Mapping[str, Column]
+    read: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ServicePlan:
     """A feature service ready to answer.
 
@@ -107,6 +128,7 @@ class ServicePlan:
         integer_count, string_count: rows of these matrices; those of lists and maps are in the schema.
         on_demand: what is computed from what is read of the store; then all but the schema, the references and
             `view_of_feature` is that of `on_demand.stored`.
+        event_readers: who takes payments in flight.
     """
 
     schema: ServiceSchema
@@ -124,6 +146,7 @@ class ServicePlan:
     integer_count: int
     string_count: int
     on_demand: OnDemandPlan | None = None
+    event_readers: tuple[EventReader, ...] = ()
 
     @property
     def stored(self) -> ServicePlan:
@@ -223,8 +246,9 @@ def make_service_plan(
     lowering = Lowering(lowered)
     answered = {*(at for _, at in streamed), *(at for part in plain_parts for _, _, at in part.targets)}
     placed = [(of, slots[at]) for of, at in streamed]
+    readers = _event_readers(stream_parts)
     return ServicePlan(
-        schema=schema,
+        schema=replace(schema, event_sources=_event_sources(readers, join_keys)),
         references=tuple(references),
         stream_parts=tuple(stream_parts),
         plain_parts=tuple(plain_parts),
@@ -238,6 +262,7 @@ def make_service_plan(
         double_features=schema.features_of[Matrix.DOUBLES],
         integer_count=len(schema.features_of[Matrix.INTEGERS]),
         string_count=len(schema.features_of[Matrix.STRINGS]),
+        event_readers=readers,
     )
 
 
@@ -277,6 +302,41 @@ def _stream_parts(
         streamed += enumerate((at for share in shares for at in share.features), start=first)
         first += len(selection.lowered.outputs)
     return parts, lowered, streamed
+
+
+def _event_readers(parts: Sequence[StreamPart]) -> tuple[EventReader, ...]:
+    """The parts by the schema of their source."""
+    together: dict[SourceSpec, list[int]] = {}
+    for index, part in enumerate(parts):
+        together.setdefault(part.selection.source, []).append(index)
+    readers = []
+    for source, indices in together.items():
+        mine = [parts[index] for index in indices]
+        names = {name for part in mine for name in part.selection.event_inputs.payload_columns}
+        readers.append(
+            EventReader(
+                source,
+                tuple(indices),
+                tuple(sorted({key for part in mine for key in part.key_columns})),
+                {column.name: column for column in source.columns},
+                tuple(sorted(names)),
+            )
+        )
+    return tuple(readers)
+
+
+def _event_sources(readers: Sequence[EventReader], join_keys: Sequence[Column]) -> tuple[EventSource, ...]:
+    """What a payment in flight of each source must say."""
+    wanted: dict[str, dict[str, Column]] = {}
+    time_columns: dict[str, str] = {}
+    for reader in readers:
+        source, keys = reader.source, {join_keys[index].name for index in reader.keys}
+        time_columns[source.name] = source.event_time_column
+        columns = wanted.setdefault(source.name, {})
+        for name in (source.event_time_column, *reader.read):
+            if name not in keys:
+                columns.setdefault(name, reader.columns[name])
+    return tuple(EventSource(name, time_columns[name], tuple(wanted[name].values())) for name in sorted(wanted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +383,17 @@ def _view_of(name: str, repo: RepoSpec, serving: Mapping[str, ServingView]) -> _
     alone = CompiledView(old)
     nothing = alone.answer(alone.layout.empty(), BEFORE_EVERYTHING_MS)
     zeros = frozenset(feature for feature, at in positions.items() if not nothing.null[at])
-    return _View(spec.join_keys, types, positions, zeros, served)
+    return _View(spec.join_keys, types, positions, zeros, replace(served, view=_counting_as(spec, old, positions)))
+
+
+def _counting_as(spec: ViewSpec, old: ViewSpec, positions: Mapping[str, int]) -> ViewSpec:
+    """An older definition whose features count payments in flight as the registered ones do; nothing stored says it."""
+    features = list(old.features)
+    for feature in spec.features:
+        at = positions.get(feature.name)
+        if at is not None and at < len(features):
+            features[at] = replace(features[at], in_flight=feature.in_flight)
+    return replace(old, features=tuple(features))
 
 
 def _renamed(spec: ViewSpec, old: ViewSpec) -> dict[str, int]:
@@ -336,7 +406,7 @@ def _renamed(spec: ViewSpec, old: ViewSpec) -> dict[str, int]:
 
 def _nameless(view: ViewSpec) -> list[FeatureSpec | ComputedColumn]:
     """All that the features of a view are but for their names, in the order of its answers."""
-    windowed = [replace(feature, name="") for feature in view.features]
+    windowed = [replace(feature, name="", in_flight=False) for feature in view.features]
     return [*windowed, *(replace(feature, name="") for feature in view.derived)]
 
 

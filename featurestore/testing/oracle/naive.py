@@ -13,6 +13,9 @@ One entity, a feature with function f, column c, condition p and a window, read 
     session     its first event                    t                    no gap in it is longer than the window's
     series      a list of sliding or offset windows, one length apart, oldest first
 
+A payment in flight e is an event at t itself. A feature that counts it has the events of its window and e, if the
+window ends at t; of a series that is the last. The others, and windows with an offset, do not see it.
+
 An event for which the view's `undo` is true counts with a sign of -1. The functions f are in `functions.py`. All of it
 is slow on purpose: no numpy, no tiles, exact arithmetic. With what it judges it shares nothing but `core.spec`, which
 says what is asked. SQL is not its business: conditions are given as Python, derived features are not here.
@@ -38,12 +41,16 @@ NO_CONDITIONS: Conditions = {}
 
 
 def naive_values(
-    view: ViewSpec, events: Sequence[NaiveEvent], as_of_ms: int, conditions: Conditions = NO_CONDITIONS
+    view: ViewSpec,
+    events: Sequence[NaiveEvent],
+    as_of_ms: int,
+    conditions: Conditions = NO_CONDITIONS,
+    in_flight: NaiveEvent | None = None,
 ) -> dict[str, NaiveAnswer | None]:
     """`naive_value` of every feature of a view, by feature name."""
     values = {}
     for feature in view.features:
-        values[feature.name] = naive_value(feature, events, as_of_ms, conditions, view.undo)
+        values[feature.name] = naive_value(feature, events, as_of_ms, conditions, view.undo, in_flight)
     return values
 
 
@@ -53,6 +60,7 @@ def naive_value(
     as_of_ms: int,
     conditions: Conditions = NO_CONDITIONS,
     undo: str = "",
+    in_flight: NaiveEvent | None = None,
 ) -> NaiveAnswer | None:
     """The value of one feature of one entity at a moment; None is null.
 
@@ -62,16 +70,19 @@ def naive_value(
         as_of_ms: read time t.
         conditions: what `feature.where` and `undo` mean.
         undo: events for which it is true take back what an equal event added; "" for none.
+        in_flight: an event of the entity and the view at t, whatever its id.
     """
     events = _first_of_each_id(events)
     if feature.window.series:
         each = [replace(feature, window=window) for window in _windows_of(feature.window)]
-        return _series([naive_value(one, events, as_of_ms, conditions, undo) for one in each], feature.type)
+        return _series([naive_value(one, events, as_of_ms, conditions, undo, in_flight) for one in each], feature.type)
     begin_ms, end_ms = window_edges(feature.window, as_of_ms, [event.event_time_ms for event in events])
+    inside = [event for event in events if begin_ms <= event.event_time_ms < end_ms]
+    if in_flight is not None and feature.in_flight and not feature.window.offset_ms:
+        assert in_flight.event_time_ms == as_of_ms, "a payment in flight is read at its own time"
+        inside.append(in_flight)
     rows = []
-    for event in events:
-        if not begin_ms <= event.event_time_ms < end_ms:
-            continue
+    for event in inside:
         if feature.where and not conditions[feature.where](event.columns):
             continue
         value = 1 if feature.column is None else event.columns.get(feature.column)
@@ -98,7 +109,10 @@ def window_edges(window: Window, as_of_ms: int, event_times_ms: Iterable[int] = 
 
 
 def naive_found(view: ViewSpec, events: Iterable[NaiveEvent], as_of_ms: int) -> bool:
-    """Whether an event lies before t and within retention, whose grid is the widest that is at most 1/60 of it."""
+    """Whether an event lies before t and within retention, whose grid is the widest that is at most 1/60 of it.
+
+    A view with a payment in flight is found anyway.
+    """
     begin_ms = -math.inf
     if view.retention_ms is not None:
         hops_ms = [hop_ms for hop_ms in HOP_LADDER_MS if hop_ms * HOPS_PER_WINDOW_MIN <= view.retention_ms]

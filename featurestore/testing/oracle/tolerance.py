@@ -12,7 +12,12 @@ from featurestore.testing.oracle.naive import NaiveAnswer, NaiveEvent, naive_val
 __all__ = ["RELATIVE_TOLERANCE", "agrees", "magnitude"]
 
 
-def magnitude(feature: FeatureSpec, events: Iterable[NaiveEvent], as_of_ms: int | None = None) -> float:
+def magnitude(
+    feature: FeatureSpec,
+    events: Iterable[NaiveEvent],
+    as_of_ms: int | None = None,
+    in_flight: NaiveEvent | None = None,
+) -> float:
     """Size of the numbers that a feature's answer is made of, for `agrees`.
 
     Args:
@@ -20,6 +25,7 @@ def magnitude(feature: FeatureSpec, events: Iterable[NaiveEvent], as_of_ms: int 
         events: the entity's events.
         as_of_ms: read time; without it decays and shapes, whose rounding depends on what is in the window, are
             compared as closely as other functions of the largest number.
+        in_flight: an event at the read time, as in `naive_value`.
 
     Returns:
         The largest absolute number that the feature's column holds, 0.0 for other columns; its square for variances,
@@ -28,7 +34,8 @@ def magnitude(feature: FeatureSpec, events: Iterable[NaiveEvent], as_of_ms: int 
     """
     events = list(events)
     feature = replace(feature, where="")  # a condition takes numbers away, never adds one
-    values = [event.columns.get(feature.column) for event in events] if feature.column else []
+    seen = events if in_flight is None else [*events, in_flight]
+    values = [event.columns.get(feature.column) for event in seen] if feature.column else []
     largest = max((abs(value) for value in values if isinstance(value, int | float) and value == value), default=0.0)
     name = feature.function.partition("(")[0]
     if name in {"var_pop", "var_samp"}:
@@ -36,11 +43,13 @@ def magnitude(feature: FeatureSpec, events: Iterable[NaiveEvent], as_of_ms: int 
     if as_of_ms is None:
         return largest
     if name == "ewma_sum":
-        return _number(naive_value(feature, [_absolute(event) for event in events], as_of_ms))
+        absolute = None if in_flight is None else _absolute(in_flight)
+        return _number(naive_value(feature, [_absolute(event) for event in events], as_of_ms, in_flight=absolute))
     if name == "ewma_count":
         return 0.0
     if name in {"skew", "kurtosis"}:
-        deviation = _number(naive_value(replace(feature, function="stddev_pop"), events, as_of_ms))
+        deviations = replace(feature, function="stddev_pop")
+        deviation = _number(naive_value(deviations, events, as_of_ms, in_flight=in_flight))
         return SHAPE_TOLERANCE / RELATIVE_TOLERANCE * largest / deviation if deviation else 0.0
     return largest
 

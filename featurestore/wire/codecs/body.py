@@ -30,7 +30,7 @@ from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, TileLost, UnknownTileVersion
 from featurestore.wire.codecs.bodies import version4, version5
 from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES, MAGIC, MAGIC_BESIDE_HEAD, WIDTHS_MS, Columns, Rows
-from featurestore.wire.codecs.head import Lifting, head_codec
+from featurestore.wire.codecs.head import HeadCodec, Lifting, head_codec
 from featurestore.wire.codecs.head_kernels import BESIDE_BODY
 from featurestore.wire.codecs.pack import is_member, member_of, read_member
 from featurestore.wire.codecs.pack_loops import take_rows
@@ -114,31 +114,36 @@ class EntityCodec:
         body = (facts.fields, self._rows.columns, facts.identities, WIDTHS_MS)
         return body, self._head_codec.shape, self._lifting
 
-    def decode(self, body: bytes | None, head: bytes | None) -> TileTable:
+    def decode(
+        self, body: bytes | None, head: bytes | None, events: TileTable | None = None, event: int = 0
+    ) -> TileTable:
         """All tiles of an entity, ascending by start: what `CompiledView.answer` takes.
 
         Args:
             body: the stored body, or what `pack.member_of` makes of a pack; None where there is none.
             head: the stored head, likewise.
+            events: lifted events in flight, of the wanted layout; one of them is put before what is not before it.
+            event: which.
 
         Raises:
             TileLost: body or head is missing that the other one knows of.
             CorruptTile: the bytes are not a body or head of the view.
             UnknownTileVersion: the body was written by another release.
         """
-        return self._decode(body or b"", head or b"")
+        return self._decode(body or b"", head or b"", events, event)
 
-    def _decode(self, body: bytes, head: bytes) -> TileTable:
-        """Body and head in one allocation a block."""
+    def _decode(self, body: bytes, head: bytes, events: TileTable | None = None, event: int = 0) -> TileTable:
+        """Body and head, and behind them an event in flight, in one allocation a block."""
         if is_member(body):
-            return self._decode_member(body)
+            return self._decode_member(body, events, event)
         header = _read_header(self._stored, body) if body else None
         rows, is_beside_body = self._head_codec.count_rows(head) if head else (0, False)
         check_whole(None if header is None else header.is_beside_head, has_head=rows > 0, is_beside_body=is_beside_body)
-        table, first = _decode_body(self._stored, self._wanted, self._rows, header, body, head=head, more=rows)
-        return self._with_head(table, body, head, first)
+        more = rows if events is None else rows + 1
+        table, first = _decode_body(self._stored, self._wanted, self._rows, header, body, head=head, more=more)
+        return self._with_head(table, body, head, first, events, event)
 
-    def _decode_member(self, member: bytes) -> TileTable:
+    def _decode_member(self, member: bytes, events: TileTable | None, event: int) -> TileTable:
         """An entity's tiles of those of a pack, and its rows."""
         found = read_member(member)
         header = None
@@ -162,10 +167,10 @@ class EntityCodec:
             header if tiles else None,
             tiles,
             head=found.rows,
-            more=rows,
+            more=rows if events is None else rows + 1,
             chosen=chosen,
         )
-        return self._with_head(table, tiles, found.rows, first)
+        return self._with_head(table, tiles, found.rows, first, events, event)
 
     def lift(self, head: bytes) -> TileTable:
         """The tiles of head rows that were checked before, a tile of 1 ms each, in the order of the rows."""
@@ -173,9 +178,16 @@ class EntityCodec:
         table, first = _decode_body(self._stored, self._wanted, self._rows, None, b"", head=head, more=rows)
         return self._lift_behind(table, b"", head, first)[0]
 
-    def _with_head(self, table: TileTable, body: bytes, head: bytes, first: int) -> TileTable:
-        """The tiles of a body, and behind them those of a head; in the order of time."""
+    def _with_head(
+        self, table: TileTable, body: bytes, head: bytes, first: int, events: TileTable | None, event: int
+    ) -> TileTable:
+        """The tiles of a body, and behind them those of a head and an event in flight; in the order of time."""
         table, is_ascending = self._lift_behind(table, body, head, first)
+        if events is not None:
+            table = _with_event(table, events, event)
+            if is_ascending and (table.count == 1 or table.start_ms[-2] < table.start_ms[-1]):
+                return table
+            return table.take(_order_with_event(table.start_ms))
         # Events mostly arrive in order, and then body and head are one ascending list already.
         return table if is_ascending else table.take(table.start_ms.argsort(kind="stable"))
 
@@ -185,7 +197,8 @@ class EntityCodec:
             return table, True
         is_ascending = self._head_codec.lift_into(head, self._lifting, table, first, len(body))
         if self._wanted.lifts_itself:
-            table = _with_own_lifts(table, self._head_codec.decode(head), first)
+            recent = self._head_codec.decode(head)
+            table = _with_own_lifts(table, recent, slice(first, first + recent.count))
         return table, is_ascending
 
 
@@ -275,18 +288,54 @@ def check_whole(is_beside_head: bool | None, *, has_head: bool, is_beside_body: 
     )
 
 
-def _with_own_lifts(table: TileTable, recent: EventRows, first: int) -> TileTable:
+def lift_events(codec: HeadCodec, lifting: Lifting, layout: TileLayout, rows: EventRows) -> TileTable:
+    """Events in flight as tiles, one each: what `TileLayout.lift` makes, in the time of few events.
+
+    Args:
+        codec: of the view that has just what is wanted.
+        lifting: of the layout.
+        layout: wanted.
+        rows: N events.
+    """
+    head = codec.encode_unchecked(rows)
+    columns = Columns.of(layout, rows.count)
+    table = TileTable(layout, *columns[:4], Blobs(head if layout.blob_fields else b"", columns.begins, columns.ends))
+    codec.lift_into(head, lifting, table, 0, 0)
+    return _with_own_lifts(table, rows, slice(None)) if layout.lifts_itself else table
+
+
+def _with_event(table: TileTable, events: TileTable, event: int) -> TileTable:
+    """The table with an event in its last row."""
+    table.start_ms[-1], table.end_ms[-1] = events.start_ms[event], events.end_ms[event]
+    table.ints[:, -1] = events.ints[:, event]
+    table.floats[:, -1] = events.floats[:, event]
+    if not table.layout.blob_fields:
+        return table
+    mine, others = table.blobs, events.blobs
+    mine.begins[:, -1] = others.begins[:, event] + len(mine.buffer)
+    mine.ends[:, -1] = others.ends[:, event] + len(mine.buffer)
+    return dataclasses.replace(table, blobs=Blobs(mine.buffer + others.buffer, mine.begins, mine.ends))
+
+
+def _order_with_event(start_ms: Int64Array) -> Int64Array:
+    """Rows ascending by start, the last one before others of its time: those are not before it."""
+    stored = start_ms[:-1].argsort(kind="stable")
+    at = start_ms[stored].searchsorted(start_ms[-1])
+    return np.insert(stored, at, len(stored))
+
+
+def _with_own_lifts(table: TileTable, recent: EventRows, at_rows: slice) -> TileTable:
     """The table with the fields of parts that lift themselves; their strings are new bytes behind the buffer."""
     layout, blobs = table.layout, table.blobs
     buffers, size = [blobs.buffer], len(blobs.buffer)
     for at, values in layout.own_lifts(recent):
         if isinstance(values, BlobRow):
-            blobs.begins[at.row, first:] = values.begins + size
-            blobs.ends[at.row, first:] = values.ends + size
+            blobs.begins[at.row, at_rows] = values.begins + size
+            blobs.ends[at.row, at_rows] = values.ends + size
             buffers.append(values.buffer)
             size += len(values.buffer)
         else:
-            (table.ints if at.storage is Storage.INT else table.floats)[at.row, first:] = values
+            (table.ints if at.storage is Storage.INT else table.floats)[at.row, at_rows] = values
     return dataclasses.replace(table, blobs=Blobs(b"".join(buffers), blobs.begins, blobs.ends))
 
 

@@ -72,11 +72,20 @@ def definition_hash(view: ViewSpec) -> str:
     fields = {field.name: getattr(canonical, field.name) for field in dataclasses.fields(canonical)}
     # Where a view is stored says nothing of what it means.
     del fields["is_apart"]
+    # Nor is anything stored of payments in flight: who counts them may change without filling the view anew.
+    fields["features"] = [_stored(feature) for feature in canonical.features]
     fields["members"] = [(member.name, member.definition_hash) for member in view.members]
     if not view.members:
         del fields["members"]
     payload = _in_order.encode({"layout": LAYOUT_VERSION, "view": fields})
     return hashlib.blake2b(payload, digest_size=HASH_BYTES).hexdigest()
+
+
+def _stored(feature: FeatureSpec) -> dict[str, object]:
+    """A feature as far as what is stored depends on it."""
+    return {
+        field.name: getattr(feature, field.name) for field in dataclasses.fields(feature) if field.name != "in_flight"
+    }
 
 
 def _renamed(pairs: Iterable[tuple[str, str]], read: Container[str | None]) -> tuple[tuple[str, str], ...]:

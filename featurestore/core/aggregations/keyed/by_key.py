@@ -120,6 +120,11 @@ class ByKey:
         return (self.by,)
 
     @property
+    def counts_in_flight(self) -> bool:
+        """As the function."""
+        return self.function.counts_in_flight
+
+    @property
     def formula(self) -> tuple[Formula, int] | None:
         """None."""
         return None

@@ -92,6 +92,7 @@ class TopKBy:
     is_commutative = True
     is_invertible = False
     is_exactly_mergeable = True
+    counts_in_flight = True
 
     @property
     def name(self) -> str:

@@ -137,6 +137,11 @@ class EventValues(AggregationBase):
         """The catalog's name with n."""
         return f"{'last' if self.is_newest else 'first'}_{'distinct_' if self.is_distinct else ''}n({self.limit})"
 
+    @property
+    def counts_in_flight(self) -> bool:
+        """Not as the newest: that is asked to hold what came before against it."""
+        return not self.is_newest
+
     def output_type(self, column_type: ValueType | None) -> ValueType | None:
         """A list of texts, floats or, for all other types, integers."""
         if column_type is None or column_type not in self.input_types:

@@ -111,6 +111,11 @@ class Edge(AggregationBase):
         """The catalog's name."""
         return "last" if self.is_newest else "first"
 
+    @property
+    def counts_in_flight(self) -> bool:
+        """Not as the newest: that is asked to hold what came before against it."""
+        return not self.is_newest
+
     def output_type(self, column_type: ValueType | None) -> ValueType | None:
         """The column's own type."""
         return column_type if column_type in self.input_types else None

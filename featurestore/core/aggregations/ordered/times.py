@@ -57,6 +57,11 @@ class EdgeTime(AggregationBase):
         """The catalog's name."""
         return "last_event_time" if self.is_newest else "first_event_time"
 
+    @property
+    def counts_in_flight(self) -> bool:
+        """Not as the newest: that is asked to hold what came before against it."""
+        return not self.is_newest
+
     def output_type(self, column_type: ValueType | None) -> ValueType | None:
         """TIMESTAMP."""
         return ValueType.TIMESTAMP if column_type is None or column_type in self.input_types else None
@@ -83,6 +88,11 @@ class TimeSince(AggregationBase):
     def name(self) -> str:
         """The catalog's name."""
         return "time_since_last" if self.is_newest else "time_since_first"
+
+    @property
+    def counts_in_flight(self) -> bool:
+        """Not as the newest: that is asked to hold what came before against it."""
+        return not self.is_newest
 
     def output_type(self, column_type: ValueType | None) -> ValueType | None:
         """INT64."""
