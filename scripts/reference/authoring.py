@@ -58,6 +58,7 @@ TAG_DEFAULTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("Field", "window"): ("`over=`", f"`time_window` says it; else {_WINDOWS}"),
     ("Field", "hop"): (_FEATURES.format("hop"), "`slide_interval` says it; else at most 1/60 of the window"),
     ("Field", "offset"): (_FEATURES.format("offset"), "it ends at the moment of the read"),
+    ("Field", "in_flight"): (_FEATURES.format("in_flight"), "`true`, but for what tells of the newest event"),
     ("Field", "series"): ("`over=series(...)`", "one window, no list"),
     ("Field", "timezone"): ("`over=today(...)` ...", "a mistake, with a calendar window"),
     ("Field", "gap"): ("`over=session(...)`", "a mistake, with a session"),

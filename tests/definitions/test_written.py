@@ -160,6 +160,7 @@ def test_another_project_in_the_registry_is_none_of_ours(
         ('tags={"team": "risk"}', 'tags={"team": "fraud"}', "~ tags.team: risk -> fraud"),
         ('    tags={"team": "risk"},\n    owner="ada"', '    owner="bob"', "~ owner: ada -> bob"),
         ('description="of the contract"', 'tags={"unit": "level"}', "+ features[tier].tags.unit: level"),
+        ('hop="1h"', 'hop="1h", in_flight=False', "+ features[amount_sum_1h].tags.in_flight: false"),
         ("(asked or 0.0) / 2", "(asked or 0.0) / 3", "(asked or 0.0) / 3"),
         ('profile], owner="ada"', 'profile], owner="bob"', "~ owner: ada -> bob"),
         ("AuthzedAction.DESCRIBE", "AuthzedAction.UPDATE", "~ actions: DESCRIBE -> UPDATE"),

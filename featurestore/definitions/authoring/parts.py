@@ -62,6 +62,7 @@ class WindowedFeature:
         hop: duration text, "" for the default grid.
         offset: duration text, "" for none.
         where: SQL condition under which events count, "" for all.
+        in_flight: whether the payment in flight counts; None leaves it to the function.
     """
 
     name: str
@@ -71,6 +72,7 @@ class WindowedFeature:
     hop: str = ""
     offset: str = ""
     where: str = ""
+    in_flight: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ from featurestore.definitions.compile.source import (
     topic_text,
 )
 from featurestore.definitions.compile.view import LOOKBACK_TAG, STORAGE_TAG
-from featurestore.definitions.compile.window import HOP_TAG, OFFSET_TAG, SERIES_TAG
+from featurestore.definitions.compile.window import HOP_TAG, IN_FLIGHT_TAG, OFFSET_TAG, SERIES_TAG
 from featurestore.definitions.problems import MISTAKE_TAG, Place, ProblemList
 from featurestore.definitions.source_schema import COLUMN_TYPES, format_source_schema, parse_source_schema
 from featurestore.errors import InvalidRequest
@@ -83,6 +83,7 @@ def aggregate(
     offset: str = "",
     where: str = "",
     name: str = "",
+    in_flight: bool | None = None,
 ) -> list[WindowedFeature]:
     """Every function of every column over every window.
 
@@ -94,6 +95,8 @@ def aggregate(
         offset: how far back the windows end, such as "7d"; default: at the moment of the read.
         where: SQL condition over the source's columns; only events for which it is true count.
         name: stands for `{column}_{function}` in the names; only for one column and one function.
+        in_flight: whether the payment in flight counts, where a request brings one along. Default: yes, but for what
+            tells of the newest event (`last`, `last_n`, `last_distinct_n`, `last_event_time`, `time_since_last`).
 
     Returns:
         Features named `{column}_{function}_{window}`, in the order columns, functions, windows.
@@ -112,7 +115,14 @@ def aggregate(
     suffix = f"_offset_{offset}" if offset else ""
     return [
         WindowedFeature(
-            f"{name or f'{column}_{function}'}_{window.name}{suffix}", function, column, window, hop, offset, where
+            f"{name or f'{column}_{function}'}_{window.name}{suffix}",
+            function,
+            column,
+            window,
+            hop,
+            offset,
+            where,
+            in_flight,
         )
         for column in columns
         for function in functions
@@ -121,7 +131,13 @@ def aggregate(
 
 
 def count(
-    *, over: Over, hop: str = "", offset: str = "", where: str = "", name: str = "count"
+    *,
+    over: Over,
+    hop: str = "",
+    offset: str = "",
+    where: str = "",
+    name: str = "count",
+    in_flight: bool | None = None,
 ) -> list[WindowedFeature]:
     """How many events there were, over every window.
 
@@ -131,8 +147,9 @@ def count(
         offset: as in `aggregate`.
         where: as in `aggregate`.
         name: what the features' names begin with: `{name}_{window}`.
+        in_flight: as in `aggregate`.
     """
-    return aggregate("", "count", over=over, hop=hop, offset=offset, where=where, name=name)
+    return aggregate("", "count", over=over, hop=hop, offset=offset, where=where, name=name, in_flight=in_flight)
 
 
 def derive(name: str, expression: str) -> list[DerivedFeature]:
@@ -308,6 +325,8 @@ def _field(feature: WindowedFeature, output_type: ValueType) -> Field:
         tags[OFFSET_TAG] = str(feature.offset)
     if feature.where:
         tags[WHERE_TAG] = str(feature.where)
+    if feature.in_flight is not None:
+        tags[IN_FLIGHT_TAG] = str(feature.in_flight).lower()
     return Field(name=feature.name, dtype=FEAST_TYPES[output_type], tags=tags)
 
 

@@ -62,6 +62,33 @@ _TAGS_OF = {
 """For each value of the window tag, the tags that go with it."""
 
 
+IN_FLIGHT_TAG = "in_flight"
+"""Tag of a Field: whether it counts the payment in flight, "true" or "false"."""
+
+
+def compile_in_flight(
+    tags: Mapping[str, str], window: Window, *, by_default: bool, place: Place, problems: ProblemList
+) -> bool:
+    """Whether a feature counts the payment in flight.
+
+    Args:
+        tags: of its Field.
+        window: what it covers.
+        by_default: what its function does where nothing is said.
+        place: of the feature.
+        problems: receives a mistake.
+    """
+    text = tags.get(IN_FLIGHT_TAG)
+    if text is None:
+        return by_default
+    if text not in ("true", "false"):
+        problems.add(place, f'tag "{IN_FLIGHT_TAG}" is "{text}"', 'write "true" or "false"')
+    elif text == "true" and window.offset_ms:
+        fact = f'tag "{IN_FLIGHT_TAG}" is "true", but its window ends before the payment'
+        problems.add(place, fact, f'remove the tag "{IN_FLIGHT_TAG}", or the offset')
+    return text == "true"
+
+
 def compile_window(
     aggregation: RegisteredAggregation, tags: Mapping[str, str], place: Place, problems: ProblemList
 ) -> Window | None:
