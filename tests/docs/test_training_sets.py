@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -41,7 +42,7 @@ def test_every_command_of_the_page_works(tmp_path: Path, monkeypatch: pytest.Mon
             if words[0] == "history":
                 written.append(pq.read_table(words[words.index("--out") + 1]))
 
-    first, at_once, of_files, of_table, of_tonight = written
+    first, at_once, of_events, of_files, of_table, of_tonight = written
     assert first.num_rows > 5_000
     assert first.num_columns == len(pq.read_schema("data/asked.parquet")) + 91
     assert known["table"].equals(first)
@@ -50,4 +51,7 @@ def test_every_command_of_the_page_works(tmp_path: Path, monkeypatch: pytest.Mon
     assert first.drop_columns(PROFILE).equals(of_tonight.drop_columns(PROFILE))
     assert [0] * 5 == [first[name].null_count for name in PROFILE]
     assert [of_tonight.num_rows] * 5 == [of_tonight[name].null_count for name in PROFILE]
+    assert pc.add(first["card_count_1m"], 1).equals(of_events["card_count_1m"])
+    spent = pc.add(first["card_amount_sum_1h"], pc.fill_null(of_events["amount"], 0).cast(pa.int64()))
+    assert spent.equals(of_events["card_amount_sum_1h"])
     assert at_once["card_count_7d"].to_pylist() != first["card_count_7d"].to_pylist()

@@ -86,6 +86,14 @@ class BytesType(click.ParamType[int]):
 )
 @click.option("--timestamp-column", default="event_timestamp", show_default=True, help="Column with the label times.")
 @click.option("--at", "at_ms", type=MomentType(), help="One moment for all rows, instead of a column.")
+@click.option(
+    "--include-event",
+    "event_sources",
+    multiple=True,
+    metavar="SOURCE",
+    help="The label rows are events of this source: the features of each count its own, as a lookup counts the payment"
+    " in flight. May be repeated.",
+)
 @click.option("--full-names", is_flag=True, help="Call features VIEW__FEATURE.")
 @click.option(
     "--memory",
@@ -119,6 +127,7 @@ def command(
     tables: tuple[str, ...],
     timestamp_column: str,
     at_ms: int | None,
+    event_sources: tuple[str, ...],
     full_names: bool,
     memory_bytes: int,
     work_dir: Path | None,
@@ -136,6 +145,8 @@ def command(
 
     if bool(service) == bool(features):
         raise click.UsageError("give --service, or --feature once or more")
+    if spark is not None and event_sources:
+        raise click.UsageError("--include-event is not known to --engine spark: leave that out")
     settings = load_settings(repo=repo, project=project, registry=registry)
     spec = read_registry(settings.registry, project=settings.project)
     wanted: str | list[str] = service or list(features)
@@ -159,20 +170,18 @@ def command(
         )
         return
     plan = plan_training_set(
-        spec, wanted, read(local_file(entities)), timestamp_column=timestamp_column, at_ms=at_ms, full_names=full_names
+        spec,
+        wanted,
+        read(local_file(entities)),
+        timestamp_column=timestamp_column,
+        at_ms=at_ms,
+        full_names=full_names,
+        event_sources=event_sources,
     )
     history = _history(places, settings, ingested_before_ms)
+    write = functools.partial(write_training_set, plan, local_file(out), history=history, plain=plain)
     with _sigterm_as_interrupt(), _progress() as report:
-        rows = write_training_set(
-            plan,
-            local_file(out),
-            history=history,
-            plain=plain,
-            memory_bytes=memory_bytes,
-            work_dir=work_dir,
-            progress=report,
-            repo_path=settings.repo,
-        )
+        rows = write(memory_bytes=memory_bytes, work_dir=work_dir, progress=report, repo_path=settings.repo)
     click.echo(f"{out}: {rows:,} rows, {len(plan.names)} features")
     for uri, version in versions_read(history).items():
         click.echo(f"events of {uri}, version {version}", err=True)

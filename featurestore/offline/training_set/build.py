@@ -88,6 +88,7 @@ def build_training_set(
     timestamp_column: str = "event_timestamp",
     at_ms: int | None = None,
     full_names: bool = False,
+    event_sources: Sequence[str] = (),
     memory_bytes: int = MEMORY_BYTES_DEFAULT,
     work_dir: Path | None = None,
     progress: ProgressReport | None = None,
@@ -105,6 +106,8 @@ def build_training_set(
         timestamp_column: the label times' column (see `label_times`).
         at_ms: one moment for all rows, milliseconds UTC; then no column is needed.
         full_names: call features "view__feature".
+        event_sources: names of sources of which each row is an event, at its label time: its features count it as a
+            lookup counts the payment in flight. What they read of it is found in the entities' columns of these names.
         memory_bytes: memory that events may take.
         work_dir: keeps finished parts until all are done; a later call with the same arguments goes on from there.
         progress: is told how far it is, from time to time.
@@ -120,7 +123,13 @@ def build_training_set(
         Unavailable: the history cannot be read now.
     """
     plan = plan_training_set(
-        repo, features, entities, timestamp_column=timestamp_column, at_ms=at_ms, full_names=full_names
+        repo,
+        features,
+        entities,
+        timestamp_column=timestamp_column,
+        at_ms=at_ms,
+        full_names=full_names,
+        event_sources=event_sources,
     )
     with TrainingSet(
         plan, history, plain, memory_bytes=memory_bytes, work_dir=work_dir, progress=progress, repo_path=repo_path

@@ -91,12 +91,14 @@ class Labels:
         as_of_ms: (R,) read time of each row.
         is_timed: (R,) False where the label time is null.
         timestamp_column: where the times came from; None for a single moment.
+        event_sources: names of sources of which each row is an event, which its own features count.
     """
 
     table: pa.Table
     as_of_ms: Int64Array
     is_timed: BoolArray
     timestamp_column: str | None
+    event_sources: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -130,6 +132,7 @@ def plan_training_set(
     timestamp_column: str = "event_timestamp",
     at_ms: int | None = None,
     full_names: bool = False,
+    event_sources: Sequence[str] = (),
 ) -> TrainingSetPlan:
     """Resolve names, check columns, read label times.
 
@@ -141,6 +144,7 @@ def plan_training_set(
         timestamp_column: the label times' column; not looked at when `at_ms` is given.
         at_ms: one moment for all rows instead, milliseconds UTC.
         full_names: call every feature "view__feature", as Feast's full_feature_names.
+        event_sources: names of sources of which each row is an event, at its label time.
 
     Raises:
         UnknownFeatureService: no service or view of that name.
@@ -175,7 +179,26 @@ def plan_training_set(
         _check_join_keys(view, entities)
         views.append(_asked_part(ViewOutputs(view, places, columns)))
     on_demand = tuple(one for one in computed if one is not None)
-    return TrainingSetPlan(tuple(views), tuple(names), _labels(entities, timestamp_column, at_ms), on_demand)
+    labels = _labels(entities, timestamp_column, at_ms)
+    if event_sources:
+        _check_event_sources(event_sources, [one.view for one in views], at_ms)
+        labels = replace(labels, event_sources=tuple(sorted(set(event_sources))))
+    return TrainingSetPlan(tuple(views), tuple(names), labels, on_demand)
+
+
+def _check_event_sources(names: Sequence[str], views: Sequence[ViewSpec | PlainViewSpec], at_ms: int | None) -> None:
+    """Rows can be events of what is read, each at its own time."""
+    known = [view.source.name for view in views if isinstance(view, ViewSpec)]
+    for name in names:
+        if name not in known:
+            raise InvalidRequest(
+                f'no feature that is asked for reads source "{name}"', hint=suggest(name, sorted(set(known)))
+            )
+    if at_ms is not None:
+        raise InvalidRequest(
+            "the rows are events, and one moment is given for all of them",
+            hint="name the column with the times of the events instead",
+        )
 
 
 def _check_computed(repo: RepoSpec, references: Sequence[FeatureReference]) -> None:

@@ -117,11 +117,12 @@ def _request_name(plan: TrainingSetPlan, memory_bytes: int) -> str:
     """Name of what is asked: other labels, definitions or limits are other work."""
     labels = plan.labels
     keys = list(dict.fromkeys(key.name for outputs in plan.views for key in outputs.view.join_keys))
-    entities = labels.table.select(keys)
+    # Of rows that are events any column may decide.
+    entities = labels.table if labels.event_sources else labels.table.select(keys)
     return _digest(
         [
             str(LAYOUT_VERSION),
-            repr((plan.views, memory_bytes)),
+            repr((plan.views, memory_bytes, labels.event_sources)),
             content_digest(entities.schema, entities.to_batches()),
             hashlib.blake2b(labels.as_of_ms.tobytes() + labels.is_timed.tobytes(), digest_size=16).hexdigest(),
         ]

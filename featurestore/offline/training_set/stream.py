@@ -13,14 +13,14 @@ from queue import SimpleQueue
 import numpy as np
 
 from featurestore.core.point_in_time.answer import PointInTime
-from featurestore.core.point_in_time.rows import CHUNK_ROWS, Chunk, Moments, chunks
+from featurestore.core.point_in_time.rows import CHUNK_ROWS, Chunk, EventsInFlight, Moments, chunks
 from featurestore.core.spec import ViewSpec
 from featurestore.core.view import CompiledView
 from featurestore.offline.training_set.answer_parts import AnswerParts, PartAnswers
 from featurestore.offline.training_set.entity_numbers import EntityNumbers
 from featurestore.offline.training_set.event_partitions import EventPartitions
 from featurestore.offline.training_set.plan import Labels, ViewOutputs
-from featurestore.offline.training_set.view_events import LabelReach, WantedEvents, reach_of
+from featurestore.offline.training_set.view_events import LabelReach, WantedEvents, events_of_labels, reach_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,10 @@ class StreamWork:
         assert isinstance(outputs.view, ViewSpec), "plain views are joined"
         self.view, self.limits = outputs.view, limits
         self._outputs, self._labels = outputs, labels
-        self._engine = PointInTime(CompiledView(self.view), outputs.features)
+        self._in_flight = events_of_labels(self.view, labels)
+        self._engine = PointInTime(
+            CompiledView(self.view), outputs.features, counts_in_flight=self._in_flight is not None
+        )
         self._numbers = EntityNumbers(
             self.view.join_keys, {key.name: labels.table.column(key.name) for key in self.view.join_keys}
         )
@@ -114,9 +117,10 @@ class StreamWork:
                 continue
             moments = Moments(self._numbers.of_labels[rows] // count, self._labels.as_of_ms[rows])
             found = PartAnswers(self._outputs.columns, len(rows))
+            in_flight = None if self._in_flight is None else self._in_flight.take(rows)
 
-            def answer(chunk: Chunk, found: PartAnswers = found) -> int:
-                found.put(chunk, self._engine.answer(chunk))
+            def answer(chunk: Chunk, found: PartAnswers = found, in_flight: EventsInFlight | None = in_flight) -> int:
+                found.put(chunk, self._engine.answer(chunk, in_flight))
                 return chunk.moments.count
 
             entity_count = self._numbers.count // count + 1

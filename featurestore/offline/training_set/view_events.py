@@ -4,6 +4,11 @@
 
 It is the same path as that of the stream (`wire.keying`): conditions and computed columns come from `core.inputs`, and
 what the stream would send to the dead letters (no entity key, no event id) is left out.
+
+Label rows may be events themselves. Then each answer counts that of its row, as a lookup counts the payment in flight:
+
+    labels     card   event_timestamp   amount   is_fraud
+               c-1    12:00:10          12.50    0             an event of "transactions" at 12:00:10, and a label
 """
 
 from __future__ import annotations
@@ -15,14 +20,18 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array
-from featurestore.core.inputs import view_inputs
-from featurestore.core.point_in_time.rows import EntityEvents, hash_history_ids
-from featurestore.core.spec import Column, ValueType, ViewSpec
+from featurestore.core.inputs import ViewInputs, view_inputs
+from featurestore.core.point_in_time.rows import EntityEvents, EventsInFlight, hash_history_ids
+from featurestore.core.spec import Column, SourceSpec, ValueType, ViewSpec
 from featurestore.core.tiles.tiles import Blobs, join_blobs
-from featurestore.offline.training_set.arrow_columns import column_values, strings
+from featurestore.errors import InvalidRequest
+from featurestore.near_names import suggest
+from featurestore.offline.training_set.arrow_columns import ARROW_TYPES, column_values, strings
 from featurestore.offline.training_set.entity_numbers import EntityNumbers
 from featurestore.offline.training_set.histories import EVENT_TIME, History
-from featurestore.wire.moments import EVENT_TIME_MS_MIN
+from featurestore.offline.training_set.label_times import event_moments_ms
+from featurestore.offline.training_set.plan import Labels
+from featurestore.wire.moments import EVENT_TIME_MS_MIN, MILLISECONDS
 
 BLOCK_ROWS = 1 << 20
 """Rows that are looked up at once, if memory allows: Arrow builds a table of the wanted keys for every look-up."""
@@ -102,6 +111,28 @@ def scan_events(history: History, wanted: Sequence[WantedEvents], block_rows: in
         ScannedBlock(block.num_rows, tuple(_events(block, one, id_column) for one in wanted))
         for block in _blocks(batches, block_rows)
     )
+
+
+def events_of_labels(view: ViewSpec, labels: Labels) -> EventsInFlight | None:
+    """The events that label rows are to a view; None where they are those of no source, or of another one.
+
+    Raises:
+        InvalidRequest: a column is missing or of another type, or an event has another time than its row.
+    """
+    source = view.source
+    if source.name not in labels.event_sources:
+        return None
+    table = labels.table
+    _check_times(source, labels)
+    # Keys are columns of the table whatever is read of an event.
+    inputs = view_inputs(view)
+    columns: dict[str, ColumnValues] = {}
+    for name in inputs.payload_columns:
+        columns[name] = column_values(_label_column(inputs, name, labels), inputs.column(name))
+    inputs.compute(columns, table.num_rows)
+    selected = inputs.selected(columns, table.num_rows)
+    is_event = labels.is_timed if selected is None else labels.is_timed & selected
+    return EventsInFlight(is_event, {column.name: columns[column.name] for column in inputs.event_columns})
 
 
 def joined(blocks: Sequence[EntityEvents], view: ViewSpec) -> EntityEvents:
@@ -217,3 +248,36 @@ def _join_strings(rows: Sequence[BlobRow]) -> BlobRow:
     """All strings in one buffer."""
     blobs = join_blobs([Blobs(row.buffer, row.begins[np.newaxis], row.ends[np.newaxis]) for row in rows])
     return blobs.row(0)
+
+
+def _check_times(source: SourceSpec, labels: Labels) -> None:
+    """The time of an event is the label time of its row."""
+    name = source.event_time_column
+    if name not in labels.table.column_names or name == labels.timestamp_column:
+        return
+    times_ms, is_time = event_moments_ms(labels.table.column(name), name, source.event_time_unit)
+    is_other = labels.is_timed & (~is_time | (times_ms != labels.as_of_ms))
+    if is_other.any():
+        row = int(np.flatnonzero(is_other)[0])
+        found = f"is of {times_ms[row]}" if is_time[row] else "has no time"
+        raise InvalidRequest(
+            f'row {row} has the label time {labels.as_of_ms[row]}, but its event of source "{source.name}" {found}',
+            hint=f'take the label times from the events: timestamp column "{name}"',
+        )
+
+
+def _label_column(inputs: ViewInputs, name: str, labels: Labels) -> pa.Array:
+    """A column of the events."""
+    table, source = labels.table, inputs.source
+    if name in table.column_names:
+        return table.column(name).combine_chunks()
+    if name == source.topic_column and not source.more_topics:
+        return pa.array([source.topic] * table.num_rows, pa.string())
+    kind = inputs.column(name).type
+    if name == source.event_time_column and (kind is ValueType.TIMESTAMP or source.event_time_unit == MILLISECONDS):
+        times = pa.array(labels.as_of_ms, mask=~labels.is_timed)
+        return times.cast(ARROW_TYPES[kind])
+    raise InvalidRequest(
+        f'the entities have no column "{name}", which events of source "{source.name}" have',
+        hint=suggest(name, table.column_names),
+    )
