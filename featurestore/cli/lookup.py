@@ -118,6 +118,14 @@ def connect(
     metavar="[VIEW:]FEATURE",
     help="Show only this feature of the service; may be repeated.",
 )
+@click.option(
+    "--event",
+    "events",
+    multiple=True,
+    metavar="[SOURCE:]COLUMN=VALUE",
+    help="A column of the payment in flight, which features count beside the payments before it; nothing after the ="
+    " is null. Repeat it for each column that the service reads, the event time among them.",
+)
 @format_option
 @server_options
 def command(
@@ -125,6 +133,7 @@ def command(
     given: tuple[str, ...],
     as_of: int | None,
     wanted: tuple[str, ...],
+    events: tuple[str, ...],
     output: str,
     address: str,
     timeout_s: float,
@@ -146,7 +155,9 @@ def command(
         of_request = {column.name for column in schema.request_columns} - {key.name for key in schema.join_keys}
         request = {name: values for name, values in columns.items() if name in of_request}
         columns = {name: values for name, values in columns.items() if name not in request}
-        result = client.lookup(service, columns, request=request, as_of_ms=as_of, with_metadata=True)
+        row_count = len(next(iter((columns | request).values()), [None]))
+        in_flight = _events(schema, events, row_count)
+        result = client.lookup(service, columns, request=request, as_of_ms=as_of, with_metadata=True, events=in_flight)
     rows = range(result.row_count)
     entity_rows = [{name: values[row] for name, values in columns.items()} for row in rows]
     request_rows = [{name: values[row] for name, values in request.items()} for row in rows]
@@ -204,11 +215,63 @@ def entity_columns(schema: ServiceSchema, given: Sequence[str]) -> dict[str, lis
     return {name: values if len(values) == row_count else values * row_count for name, values in columns.items()}
 
 
-def _split(text: str) -> tuple[str, str]:
+def _events(schema: ServiceSchema, texts: Sequence[str], row_count: int) -> dict[str, dict[str, list[Any]]]:
+    """Source -> column -> a value for each row; what is given once is so in every row."""
+    from featurestore.definitions.problems import suggest
+
+    events: dict[str, dict[str, list[Any]]] = {}
+    sources = {source.name: source for source in schema.event_sources}
+    for text in texts:
+        name, value = _split(text, "amount=1250")
+        source, _, column = name.rpartition(":")
+        if not source and len(sources) != 1:
+            raise click.UsageError(f'"{text}" does not say of which source: {", ".join(sources) or "there is none"}')
+        source = source or next(iter(sources))
+        if source not in sources:
+            raise InvalidRequest(
+                f'feature service "{schema.service}" has no features of source "{source}"',
+                hint=suggest(source, list(sources)),
+            )
+        types = {each.name: each.type for each in (*sources[source].columns, *schema.join_keys)}
+        if column not in types:
+            raise InvalidRequest(
+                f'feature service "{schema.service}" reads no column "{column}" of source "{source}"',
+                hint=suggest(column, list(types)),
+            )
+        events.setdefault(source, {}).setdefault(column, []).append(_event_value(column, types[column], value))
+    for columns in events.values():
+        for column, values in columns.items():
+            if len(values) not in (1, row_count):
+                raise click.UsageError(
+                    f'"{column}" has {len(values)} values for {row_count} rows: give one, or one a row'
+                )
+            columns[column] = values if len(values) == row_count else values * row_count
+    return events
+
+
+def _event_value(column: str, value_type: ValueType, text: str) -> str | int | float | None:
+    """A value of an event as its column's type."""
+    from featurestore.core.spec import ValueType
+
+    if not text:
+        return None
+    try:
+        if value_type is ValueType.BOOL:
+            return {"true": 1, "false": 0}[text.lower()]
+        if value_type is ValueType.TIMESTAMP:
+            return MomentType().convert(text, None, None)
+        if value_type is ValueType.INT64:
+            return int(text)
+        return float(text) if value_type is ValueType.FLOAT64 else text
+    except (ValueError, KeyError):
+        raise click.UsageError(f'column "{column}" is {value_type.value}, "{text}" is not') from None
+
+
+def _split(text: str, example: str = "card_id=c-1") -> tuple[str, str]:
     """KEY=VALUE."""
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise click.UsageError(f'"{text}" is not KEY=VALUE, such as card_id=c-1')
+        raise click.UsageError(f'"{text}" is not KEY=VALUE, such as {example}')
     return name, value
 
 

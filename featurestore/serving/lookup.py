@@ -21,6 +21,7 @@ from featurestore.errors import (
     UnknownJoinKey,
 )
 from featurestore.online.answer.assembly import Answer, AnswerLimits, Assembly, DistinctReads, KeyColumns
+from featurestore.online.answer.in_flight import EventColumns, InFlight, take_events
 from featurestore.online.answer.on_demand import with_on_demand
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.online.answer.service_plan import ServicePlan
@@ -99,6 +100,7 @@ class FeatureLookup:
         as_of_ms: Sequence[int] = (),
         with_checkpoint: bool = False,
         request_columns: RequestColumns | None = None,
+        events: Mapping[str, EventColumns] | None = None,
         witness: ReadWitness | None = None,
     ) -> Steps[Answer]:
         """Look N entity rows up, in steps.
@@ -111,12 +113,13 @@ class FeatureLookup:
             as_of_ms: nothing for the clock's time, one read time for all rows, or N.
             with_checkpoint: also answer the checkpoints of the rows' lanes.
             request_columns: what features that are computed on demand read beside the store, N values each.
+            events: payments in flight, one a row, by name of their source; their time is the read time.
             witness: sees what was read; no model asks then, so that the answer is neither counted nor logged.
 
         Raises:
             UnknownJoinKey: a join key is missing or not one of the plan's.
             UnknownRequestColumn: a column of the request is missing or not one of the plan's.
-            InvalidRequest: wrong types or lengths.
+            InvalidRequest: wrong types or lengths; a read time that is not the payment's; see `take_events`.
             LimitExceeded: too many rows or reads.
             AsOfTooOld: an entity's tiles cannot answer that read time.
             DeadlineSpent: no time is left.
@@ -130,14 +133,21 @@ class FeatureLookup:
         row_count = len(columns[0]) if columns else len(next(iter(given.values()), (None,)))
         _check_row_count(plan.schema, row_count)
         request = typed_columns(plan, given, row_count)
+        in_flight = take_events(plan.stored, events, columns, row_count) if events else None
         read_times = _read_times(as_of_ms, row_count, self._clock)
+        if in_flight is not None:
+            read_times = _times_in_flight(in_flight, read_times if as_of_ms else ())
         reads = DistinctReads(plan, columns, row_count, LIMITS)
-        is_wanted = witness is None and self._sink is not None and self._sink.takes()
+        # The feature log has no place for payments in flight: an answer with one could not be computed anew.
+        is_wanted = witness is None and self._sink is not None and in_flight is None and self._sink.takes()
         with_checkpoint = with_checkpoint or is_wanted
         found = yield from _read(reader, reads, deadline, with_checkpoint=with_checkpoint)
         if witness is not None:
             witness.saw(reads, found, read_times)
-        assembly = Assembly(plan.stored, reads, found, read_times, deadline, is_as_of_given=len(as_of_ms) > 0)
+        is_as_of_given = len(as_of_ms) > 0 or in_flight is not None
+        assembly = Assembly(
+            plan.stored, reads, found, read_times, deadline, is_as_of_given=is_as_of_given, in_flight=in_flight
+        )
         if plan.on_demand is not None and plan.on_demand.functions:
             yield LongWork()  # nobody knows what authors' functions take
         stored = assembly.answer(with_checkpoint=with_checkpoint)
@@ -240,3 +250,16 @@ def _read_times(as_of_ms: Sequence[int], row_count: int, clock: Clock) -> tuple[
     if not all(-READ_TIME_MS_MAX < moment < READ_TIME_MS_MAX for moment in as_of_ms):
         raise InvalidRequest("as_of_ms is out of range", hint="send milliseconds since 1970, UTC")
     return tuple(as_of_ms)
+
+
+def _times_in_flight(in_flight: InFlight, as_of_ms: Sequence[int]) -> tuple[int, ...]:
+    """The times of the payments, which are those of the request if it has any."""
+    times_ms = in_flight.event_time_ms
+    for row, time_ms in enumerate(times_ms):
+        asked_ms = as_of_ms[row if len(as_of_ms) > 1 else 0] if as_of_ms else time_ms
+        if asked_ms != time_ms:
+            raise InvalidRequest(
+                f"as_of_ms is {asked_ms} in row {row}, whose event in flight is of {time_ms}",
+                hint="leave as_of_ms out: a row with an event in flight is read at the time of the event",
+            )
+    return times_ms

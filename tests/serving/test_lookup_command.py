@@ -17,6 +17,8 @@ from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
 from tests.serving.payments import NOW_MS, Payments, RegistryInMemory
 
+COUNT = "card_activity__count_1h"
+
 Capture = pytest.CaptureFixture[str]
 
 
@@ -52,6 +54,39 @@ def test_what_is_given_once_holds_for_every_row(server: FeatureServer) -> None:
     assert [("c-1", 7), ("c-2", 7), ("c-3", 7)] == [tuple(row["entity"].values()) for row in rows]
     assert uneven.exit_code == 2
     assert 'join key "merchant_id" has 2 values where another has 3' in uneven.output
+
+
+def test_a_payment_in_flight_is_typed_column_by_column(server: FeatureServer) -> None:
+    """One a row, or one for all rows; nothing is null; its time is the read time."""
+    words = ["fraud_detection", "card_id=c-1", "card_id=c-2", "merchant_id=7", "--format", "json"]
+    columns = ["amount=1000", "amount=", "price=2", "market=SE", "is_declined=true", "opened_at=2025-01-01"]
+    columns += ["events:event_time=2026-01-11T00:00:00Z"]
+    payment = [word for column in columns for word in ("--event", column)]
+    before, after = (json.loads(look_up(server, *words, *more).output) for more in ([], payment))
+
+    counts, sums = ([row["features"][name]["value"] for row in (*before, *after)] for name in (COUNT, "amount_sum_1h"))
+    assert [2, 0, 3, 1] == counts
+    assert [219, 0, 219 + 1_000, 0] == sums
+    assert [NOW_MS] * 2 == [row["as_of_ms"] for row in after]
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("amount", '"amount" is not KEY=VALUE, such as amount=1250'),
+        ("amuont=1", 'reads no column "amuont" of source "events"'),
+        ("event:amount=1", 'has no features of source "event"'),
+        ("amount=1.5", 'column "amount" is int64, "1.5" is not'),
+        ("is_declined=yes", 'column "is_declined" is bool, "yes" is not'),
+        ("event_time=yesterday", '"yesterday" is neither ISO 8601 nor milliseconds'),
+    ],
+)
+def test_a_column_that_is_typed_wrong_is_named(server: FeatureServer, capsys: Capture, column: str, said: str) -> None:
+    """Before anything is asked."""
+    address = ["--address", f"127.0.0.1:{server.port}"]
+
+    assert main(["lookup", "fraud_detection", "card_id=c-1", "merchant_id=7", "--event", column, *address]) in (1, 2)
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_only_the_wanted_features_are_shown(server: FeatureServer) -> None:

@@ -235,21 +235,40 @@ class DescribeFeatureServiceRequest(_message.Message):
     feature_service: str
     def __init__(self, feature_service: _Optional[str] = ...) -> None: ...
 
+class EventSourceDescription(_message.Message):
+    __slots__ = ("name", "event_time_column", "columns")
+    class Column(_message.Message):
+        __slots__ = ("name", "type")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        TYPE_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        type: ValueType
+        def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[ValueType, str]] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TIME_COLUMN_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    event_time_column: str
+    columns: _containers.RepeatedCompositeFieldContainer[EventSourceDescription.Column]
+    def __init__(self, name: _Optional[str] = ..., event_time_column: _Optional[str] = ..., columns: _Optional[_Iterable[_Union[EventSourceDescription.Column, _Mapping]]] = ...) -> None: ...
+
 class DescribeFeatureServiceResponse(_message.Message):
-    __slots__ = ("schema_id", "feature_service", "join_keys", "features", "views", "request_columns")
+    __slots__ = ("schema_id", "feature_service", "join_keys", "features", "views", "request_columns", "event_sources")
     SCHEMA_ID_FIELD_NUMBER: _ClassVar[int]
     FEATURE_SERVICE_FIELD_NUMBER: _ClassVar[int]
     JOIN_KEYS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    EVENT_SOURCES_FIELD_NUMBER: _ClassVar[int]
     schema_id: int
     feature_service: str
     join_keys: _containers.RepeatedCompositeFieldContainer[JoinKeyDescription]
     features: _containers.RepeatedCompositeFieldContainer[FeatureDescription]
     views: _containers.RepeatedCompositeFieldContainer[ViewDescription]
     request_columns: _containers.RepeatedCompositeFieldContainer[RequestColumnDescription]
-    def __init__(self, schema_id: _Optional[int] = ..., feature_service: _Optional[str] = ..., join_keys: _Optional[_Iterable[_Union[JoinKeyDescription, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[FeatureDescription, _Mapping]]] = ..., views: _Optional[_Iterable[_Union[ViewDescription, _Mapping]]] = ..., request_columns: _Optional[_Iterable[_Union[RequestColumnDescription, _Mapping]]] = ...) -> None: ...
+    event_sources: _containers.RepeatedCompositeFieldContainer[EventSourceDescription]
+    def __init__(self, schema_id: _Optional[int] = ..., feature_service: _Optional[str] = ..., join_keys: _Optional[_Iterable[_Union[JoinKeyDescription, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[FeatureDescription, _Mapping]]] = ..., views: _Optional[_Iterable[_Union[ViewDescription, _Mapping]]] = ..., request_columns: _Optional[_Iterable[_Union[RequestColumnDescription, _Mapping]]] = ..., event_sources: _Optional[_Iterable[_Union[EventSourceDescription, _Mapping]]] = ...) -> None: ...
 
 class RequestColumnDescription(_message.Message):
     __slots__ = ("name", "type")

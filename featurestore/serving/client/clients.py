@@ -28,7 +28,14 @@ from featurestore.online.answer.explanation import Explanation
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.client.explanations import explain_request, parse_explanation
-from featurestore.serving.client.messages import EntityValues, RequestValues, make_request, parse_result, parse_schema
+from featurestore.serving.client.messages import (
+    EntityValues,
+    Events,
+    RequestValues,
+    make_request,
+    parse_result,
+    parse_schema,
+)
 from featurestore.serving.client.result import LookupResult
 from featurestore.serving.client.throttle import Throttle
 from featurestore.serving.packed_columns import SERVICE_NAME
@@ -140,6 +147,7 @@ class LookupClient:
         request: Mapping[str, RequestValues] | None = None,
         as_of_ms: int | Sequence[int] | None = None,
         with_metadata: bool = False,
+        events: Events | None = None,
         timeout_s: float | None = None,
     ) -> LookupResult:
         """Feature vectors of one or more entity rows.
@@ -151,13 +159,15 @@ class LookupClient:
                 name -> value, or list of values, one for each row; None is null.
             as_of_ms: None for the server's clock, one read time, or one for each row.
             with_metadata: also answer event times, freshness and source positions.
+            events: the payments in flight, which features count beside the events before them: source -> column ->
+                value, or list of values, one for each row. Their time is the read time.
             timeout_s: deadline of this call, retries included.
 
         Raises:
             FeatureStoreError: as the server raised it; Unavailable when no server answers.
         """
         deadline = self._deadline(timeout_s)
-        message = make_request(service, entities, as_of_ms, with_metadata=with_metadata, columns=request)
+        message = make_request(service, entities, as_of_ms, with_metadata=with_metadata, columns=request, events=events)
         while True:
             response = self._call("Lookup", message, deadline)
             result = self._schemas.result(response)
@@ -288,11 +298,12 @@ class AsyncLookupClient:
         request: Mapping[str, RequestValues] | None = None,
         as_of_ms: int | Sequence[int] | None = None,
         with_metadata: bool = False,
+        events: Events | None = None,
         timeout_s: float | None = None,
     ) -> LookupResult:
         """See `LookupClient.lookup`."""
         deadline = self._deadline(timeout_s)
-        message = make_request(service, entities, as_of_ms, with_metadata=with_metadata, columns=request)
+        message = make_request(service, entities, as_of_ms, with_metadata=with_metadata, columns=request, events=events)
         while True:
             response = await self._call("Lookup", message, deadline)
             result = self._schemas.result(response)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,23 @@ import numpy as np
 from featurestore.core.lowering.request_time import RequestValue
 from featurestore.core.spec import Column
 from featurestore.errors import CorruptData, InvalidRequest
-from featurestore.online.answer.schema import SCALAR_MATRICES, FeatureSlot, ServedView, ServiceSchema
+from featurestore.online.answer.schema import SCALAR_MATRICES, EventSource, FeatureSlot, ServedView, ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.client.result import LookupResult, SourcePosition, ViewFreshness
 from featurestore.serving.packed_columns import VALUE_TYPES, unpack_collections
 
 RequestValues = RequestValue | Sequence[RequestValue]
 """One row's value of a column that comes with the request, None where null; or one for each row."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 EntityValues = str | int | Sequence[str] | Sequence[int]
 """One row's join-key value, or one for each row."""
+
+EventValue = str | int | float | datetime | None
+"""Value of an event's column; a moment without a zone is UTC, None is null."""
+
+Events = Mapping[str, Mapping[str, EventValue | Sequence[EventValue]]]
+"""Source -> column -> value of the row's payment in flight, or one for each row."""
 
 
 def make_request(
@@ -29,6 +37,7 @@ def make_request(
     *,
     with_metadata: bool,
     columns: Mapping[str, RequestValues] | None = None,
+    events: Events | None = None,
 ) -> pb.LookupRequest:
     """A lookup request.
 
@@ -38,9 +47,10 @@ def make_request(
         as_of_ms: None for the server's clock, one read time, or one for each row.
         with_metadata: ask for event times, freshness and positions.
         columns: what features that are computed on demand read: name -> value, or list of values.
+        events: payments in flight.
 
     Raises:
-        InvalidRequest: a value of a key is neither text nor integer, or one of a column no plain value.
+        InvalidRequest: a value of a key is neither text nor integer, or one of a column or an event no plain value.
     """
     request = pb.LookupRequest(feature_service=service, include_metadata=with_metadata)
     if as_of_ms is not None:
@@ -61,6 +71,10 @@ def make_request(
             ) from error
     for name, value in (columns or {}).items():
         _add_column(request.columns.add(name=name), value)
+    for source, columns in (events or {}).items():
+        event = request.events.add(source=source)
+        for name, value in columns.items():
+            _fill(event.columns.add(name=name), value, f'column "{name}" of source "{source}"')
     return request
 
 
@@ -85,6 +99,43 @@ def _add_column(column: pb.RequestColumn, given: RequestValues) -> None:
         column.nulls = bytes(value is None for value in values)
 
 
+def _fill(column: pb.RequestColumn, given: EventValue | Sequence[EventValue], what: str) -> None:
+    """The values of a column, in the list that is theirs."""
+    rows: list[EventValue] = (
+        [given] if given is None or isinstance(given, str | int | float | datetime) else list(given)
+    )
+    if any(value is None for value in rows):
+        column.nulls = bytes(value is None for value in rows)
+    values: list[Any] = [_plain(value) for value in rows]
+    filled = next((value for value in values if value is not None), None)
+    if filled is None:
+        return  # all null: there is nothing that a list could say
+    is_float = any(isinstance(value, float) for value in values)
+    zero: str | int = "" if isinstance(filled, str) else 0
+    values = [zero if value is None else value for value in values]
+    try:
+        if isinstance(filled, str):
+            column.strings.extend(values)
+        elif is_float:
+            column.doubles.extend(values)
+        else:
+            column.integers.extend(values)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(
+            f"{what} has values of different types, or of none that columns have",
+            detail=str(error),
+            hint="send str, int, float, bool, datetime or None, the same in every row",
+        ) from error
+
+
+def _plain(value: EventValue) -> str | int | float | None:
+    """A value as lists of a message hold it: moments as milliseconds since 1970, flags as 0 and 1."""
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+        return (aware - _EPOCH) // timedelta(milliseconds=1)
+    return int(value) if isinstance(value, bool) else value
+
+
 def parse_schema(response: pb.DescribeFeatureServiceResponse) -> ServiceSchema:
     """The layout that a server described.
 
@@ -107,6 +158,14 @@ def parse_schema(response: pb.DescribeFeatureServiceResponse) -> ServiceSchema:
         views=tuple(ServedView(view.name, view.definition_hash) for view in response.views),
         schema_id=response.schema_id,
         request_columns=tuple(Column(each.name, VALUE_TYPES[each.type]) for each in response.request_columns),
+        event_sources=tuple(
+            EventSource(
+                source.name,
+                source.event_time_column,
+                tuple(Column(column.name, VALUE_TYPES[column.type]) for column in source.columns),
+            )
+            for source in response.event_sources
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from featurestore.clock import Deadline
 from featurestore.core.lowering.request_time import RequestValue
 from featurestore.errors import InvalidRequest, UnknownJoinKey, UnknownRequestColumn
 from featurestore.online.answer.assembly import Answer
+from featurestore.online.answer.in_flight import EventColumns, GivenColumn
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.catalog.catalog import CatalogSource
@@ -56,6 +57,7 @@ class PackedService:
             as_of_ms=request.as_of_ms,
             with_checkpoint=request.include_metadata,
             request_columns=request_columns_of(request.columns),
+            events=_events(request.events),
         )
         response = pb.LookupResponse(
             schema_id=plan.schema.schema_id,
@@ -114,6 +116,10 @@ def describe_schema(schema: ServiceSchema) -> pb.DescribeFeatureServiceResponse:
         response.views.add(name=view.name, definition_hash=view.definition_hash)
     for column in schema.request_columns:
         response.request_columns.add(name=column.name, type=PACKED_TYPES[column.type])
+    for source in schema.event_sources:
+        described = response.event_sources.add(name=source.name, event_time_column=source.event_time_column)
+        for column in source.columns:
+            described.columns.add(name=column.name, type=PACKED_TYPES[column.type])
     return response
 
 
@@ -157,6 +163,31 @@ def request_columns_of(columns: Sequence[pb.RequestColumn]) -> RequestColumns:
             values = [None if is_null else value for value, is_null in pairs]
         found[column.name] = values
     return found
+
+
+def _events(messages: Sequence[pb.RequestEvents]) -> dict[str, EventColumns]:
+    """The payments in flight by source."""
+    events: dict[str, EventColumns] = {}
+    for message in messages:
+        if message.source in events:
+            raise InvalidRequest(
+                f'events of source "{message.source}" are sent twice', hint="send one event of each source a row"
+            )
+        columns: dict[str, GivenColumn] = {}
+        for column in message.columns:
+            if column.name in columns:
+                raise InvalidRequest(
+                    f'column "{column.name}" of source "{message.source}" is sent twice', hint="send each column once"
+                )
+            lists = [values for values in (column.strings, column.integers, column.doubles) if values]
+            if len(lists) > 1:
+                raise InvalidRequest(
+                    f'column "{column.name}" of source "{message.source}" has values in {len(lists)} lists',
+                    hint="fill the list that matches its type",
+                )
+            columns[column.name] = GivenColumn(lists[0] if lists else (), column.nulls)
+        events[message.source] = columns
+    return events
 
 
 def _metadata(answer: Answer) -> list[pb.ViewMetadata]:
