@@ -55,6 +55,10 @@ class ExplainService:
         entities = entities_of(asked.entities)
         if any(len(values) > 1 for values in entities.values()):
             raise InvalidRequest("the request has several rows", hint="have one row explained at a time")
+        if asked.events:
+            raise InvalidRequest(
+                "a payment in flight cannot be explained", hint="leave it out, or explain the row once it is stored"
+            )
         columns = request_columns_of(asked.columns)
         witness, answer, refusal = _Witness(), None, ""
         try:
