@@ -134,8 +134,9 @@ def language(request: pytest.FixtureRequest) -> str:
 
 
 def test_the_python_examples_print_what_the_page_says(desk: Desk) -> None:
-    """Sync, asyncio, and what errors say."""
+    """Sync, asyncio, what errors say, and a stream."""
     desk.follow("Python")
+    desk.follow("Millions of rows")
 
 
 def test_stubs_of_the_protos_need_nothing_of_this_package(desk: Desk) -> None:
@@ -233,6 +234,7 @@ def test_no_block_of_the_page_is_left_out(desk: Desk) -> None:
 
     assert [title for title in titles if desk.blocks(title)] == [
         "Python",
+        "Millions of rows",
         "The protos",
         "Go",
         "Java",

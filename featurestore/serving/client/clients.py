@@ -12,9 +12,9 @@ that the server raised. While a server refuses (Overloaded), most calls are not 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,10 +23,11 @@ import grpc
 import grpc.aio
 
 from featurestore.clock import Clock, Deadline, SystemClock
-from featurestore.errors import DeadlineSpent, FeatureStoreError, InvalidRequest, Overloaded, Unavailable
+from featurestore.errors import InvalidRequest
 from featurestore.online.answer.explanation import Explanation
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
+from featurestore.serving.client.calls import CHANNEL_OPTIONS, calls_of
 from featurestore.serving.client.explanations import explain_request, parse_explanation
 from featurestore.serving.client.messages import (
     EntityValues,
@@ -37,31 +38,21 @@ from featurestore.serving.client.messages import (
     parse_schema,
 )
 from featurestore.serving.client.result import LookupResult
-from featurestore.serving.client.throttle import Throttle
-from featurestore.serving.packed_columns import SERVICE_NAME
-from featurestore.serving.request.grpc_status import ERROR_KIND_KEY, error_of, is_transient
-from featurestore.serving.request.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
+from featurestore.serving.client.retries import error_of_call, pause_before_retry_s, pauses_s
+from featurestore.serving.client.streams import (
+    BATCH_TIMEOUT_DEFAULT_S,
+    AsyncStream,
+    Batch,
+    BlockingStream,
+    Course,
+    each_of,
+)
+from featurestore.serving.client.throttle import Throttles
 
 TIMEOUT_DEFAULT_S = 1.0
 """A payment does not wait longer for its features."""
 
-BACKOFF_FIRST_S = 0.02
-BACKOFF_MAX_S = 0.5
-BACKOFF_GROWTH = 2.0
-"""Pauses of 20, 40, 80 ... 500 ms, each shortened at random by up to half so that clients do not march in step."""
-
 _MS_PER_SECOND = 1_000
-
-_CHANNEL_OPTIONS = (
-    # Ours to send, the server's to answer.
-    ("grpc.max_send_message_length", REQUEST_BYTES_MAX),
-    ("grpc.max_receive_message_length", RESPONSE_BYTES_MAX),
-    # Pauses between payments must not let a firewall forget the connection.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # Two clients of one process get a connection each.
-    ("grpc.use_local_subchannel_pool", 1),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +121,13 @@ class LookupClient:
     ) -> None:
         self._timeout_s = timeout_s
         self._clock = clock if clock is not None else SystemClock()
-        self._throttles = _Throttles(self._clock)
+        self._throttles = Throttles(self._clock)
         self._channel = (
-            grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+            grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
             if tls is None
-            else grpc.secure_channel(address, tls.credentials(), options=_CHANNEL_OPTIONS)
+            else grpc.secure_channel(address, tls.credentials(), options=CHANNEL_OPTIONS)
         )
-        self._calls = _calls(self._channel.unary_unary)
+        self._calls = calls_of(self._channel)
         self._schemas = _Schemas()
 
     def lookup(
@@ -177,6 +168,67 @@ class LookupClient:
             schema = self._describe(service, deadline)
             if schema.schema_id == response.schema_id:
                 return parse_result(response, schema)
+
+    def lookup_stream(
+        self,
+        service: str,
+        batches: Iterable[Batch],
+        *,
+        as_of_ms: int | None = None,
+        with_metadata: bool = False,
+        timeout_s: float = BATCH_TIMEOUT_DEFAULT_S,
+    ) -> Iterator[LookupResult]:
+        """A result for each batch of rows, in their order: for jobs that look up more than a request holds.
+
+        A few batches are asked ahead, in one stream; the next ones are taken from `batches` as results are taken from
+        here, in the same thread. A stream that ends, because the server is renewed say, goes on in a new one with the
+        first batch that has no answer. The server answers batches when it has time for them; see docs/operations.md.
+
+        Args:
+            service: name of the feature service.
+            batches: each of up to 1,000 rows, join key -> list of values.
+            as_of_ms: one read time for all rows; None for the server's clock, for each batch as it is answered.
+            with_metadata: also answer event times, freshness and source positions.
+            timeout_s: of each batch, from the answer to the one before it, new tries included.
+
+        Raises:
+            FeatureStoreError: as the server raised it, with the number of the batch; those before it were answered.
+        """
+        course = Course(
+            partial(make_request, service, as_of_ms=as_of_ms, with_metadata=with_metadata), self._clock, timeout_s
+        )
+        remaining = iter(batches)
+        stream: BlockingStream | None = None
+        try:
+            while True:
+                while not course.is_full and (batch := next(remaining, None)) is not None:
+                    request = course.add(batch)
+                    if stream is not None:
+                        stream.send(request)
+                if not course.unanswered:
+                    break
+                stream = stream or BlockingStream(self._calls["LookupStream"], course)
+                try:
+                    response = stream.receive()
+                except grpc.RpcError as failure:
+                    stream.break_off()
+                    stream = None
+                    self._clock.sleep(course.pause_s(failure))
+                    continue
+                result = self._schemas.result(response)
+                if result is None:
+                    self._describe(service, course.deadline)
+                    result = self._schemas.result(response)
+                if result is None:
+                    # The service was changed between the two calls: ask again, as `lookup` does.
+                    stream.break_off()
+                    stream = None
+                    continue
+                course.answered()
+                yield result
+        finally:
+            if stream is not None:
+                stream.close()
 
     def describe(self, service: str, *, timeout_s: float | None = None) -> ServiceSchema:
         """Join keys, features and views of a feature service.
@@ -245,7 +297,7 @@ class LookupClient:
 
     def _call(self, method: str, request: Any, deadline: Deadline) -> Any:
         """One call, with retries."""
-        pauses, throttle = _pauses_s(), self._throttles.of(request)
+        pauses, throttle = pauses_s(), self._throttles.of(request)
         while True:
             try:
                 throttle.check()
@@ -253,9 +305,9 @@ class LookupClient:
                 throttle.answered()
                 return answer
             except grpc.RpcError as failure:
-                error = _error_of(failure)
-                _remember(error, throttle)
-                pause_s = _pause_s(error, deadline, pauses)
+                error = error_of_call(failure)
+                throttle.remember(error)
+                pause_s = pause_before_retry_s(error, deadline, pauses)
                 if pause_s is None:
                     raise error from failure
             self._clock.sleep(pause_s)
@@ -281,13 +333,13 @@ class AsyncLookupClient:
     ) -> None:
         self._timeout_s = timeout_s
         self._clock = clock if clock is not None else SystemClock()
-        self._throttles = _Throttles(self._clock)
+        self._throttles = Throttles(self._clock)
         self._channel = (
-            grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+            grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
             if tls is None
-            else grpc.aio.secure_channel(address, tls.credentials(), options=_CHANNEL_OPTIONS)
+            else grpc.aio.secure_channel(address, tls.credentials(), options=CHANNEL_OPTIONS)
         )
-        self._calls = _calls(self._channel.unary_unary)
+        self._calls = calls_of(self._channel)
         self._schemas = _Schemas()
 
     async def lookup(
@@ -312,6 +364,50 @@ class AsyncLookupClient:
             schema = await self._describe(service, deadline)
             if schema.schema_id == response.schema_id:
                 return parse_result(response, schema)
+
+    async def lookup_stream(
+        self,
+        service: str,
+        batches: Iterable[Batch] | AsyncIterable[Batch],
+        *,
+        as_of_ms: int | None = None,
+        with_metadata: bool = False,
+        timeout_s: float = BATCH_TIMEOUT_DEFAULT_S,
+    ) -> AsyncIterator[LookupResult]:
+        """See `LookupClient.lookup_stream`; `batches` may be asynchronous too."""
+        course = Course(
+            partial(make_request, service, as_of_ms=as_of_ms, with_metadata=with_metadata), self._clock, timeout_s
+        )
+        remaining = each_of(batches)
+        stream: AsyncStream | None = None
+        try:
+            while True:
+                while not course.is_full and (batch := await anext(remaining, None)) is not None:
+                    request = course.add(batch)
+                    if stream is not None:
+                        stream.send(request)
+                if not course.unanswered:
+                    break
+                try:
+                    stream = stream or AsyncStream(self._calls["LookupStream"], course)
+                    response = await stream.receive()
+                except grpc.aio.AioRpcError as failure:
+                    stream = None
+                    await asyncio.sleep(course.pause_s(failure))
+                    continue
+                result = self._schemas.result(response)
+                if result is None:
+                    await self._describe(service, course.deadline)
+                    result = self._schemas.result(response)
+                if result is None:
+                    stream.break_off()
+                    stream = None
+                    continue
+                course.answered()
+                yield result
+        finally:
+            if stream is not None:
+                await stream.close()
 
     async def describe(self, service: str, *, timeout_s: float | None = None) -> ServiceSchema:
         """See `LookupClient.describe`."""
@@ -359,7 +455,7 @@ class AsyncLookupClient:
 
     async def _call(self, method: str, request: Any, deadline: Deadline) -> Any:
         """One call, with retries."""
-        pauses, throttle = _pauses_s(), self._throttles.of(request)
+        pauses, throttle = pauses_s(), self._throttles.of(request)
         while True:
             try:
                 throttle.check()
@@ -367,75 +463,9 @@ class AsyncLookupClient:
                 throttle.answered()
                 return answer
             except grpc.aio.AioRpcError as failure:
-                error = _error_of(failure)
-                _remember(error, throttle)
-                pause_s = _pause_s(error, deadline, pauses)
+                error = error_of_call(failure)
+                throttle.remember(error)
+                pause_s = pause_before_retry_s(error, deadline, pauses)
                 if pause_s is None:
                     raise error from failure
             await asyncio.sleep(pause_s)
-
-
-def _calls(unary_unary: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
-    """The methods by name."""
-    messages: dict[str, tuple[Any, Any]] = {
-        "Lookup": (pb.LookupRequest, pb.LookupResponse),
-        "DescribeFeatureService": (pb.DescribeFeatureServiceRequest, pb.DescribeFeatureServiceResponse),
-        "Explain": (pb.ExplainRequest, pb.ExplainResponse),
-        "ListFeatureServices": (pb.ListFeatureServicesRequest, pb.ListFeatureServicesResponse),
-    }
-    return {
-        name: unary_unary(
-            f"/{SERVICE_NAME}/{name}",
-            request_serializer=request.SerializeToString,
-            response_deserializer=response.FromString,
-        )
-        for name, (request, response) in messages.items()
-    }
-
-
-def _error_of(failure: Any) -> FeatureStoreError:
-    """The server's error; `failure` is a grpc.RpcError that is also a grpc.Call."""
-    metadata = dict(failure.trailing_metadata() or ())
-    return error_of(failure.code(), failure.details() or "", metadata.get(ERROR_KIND_KEY))
-
-
-class _Throttles:
-    """One for each feature service that is asked, and one for all other calls."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._by_service: dict[str, Throttle] = {}
-
-    def of(self, request: Any) -> Throttle:
-        """That of a request."""
-        service = str(getattr(request, "feature_service", ""))
-        found = self._by_service.get(service)
-        return found if found is not None else self._by_service.setdefault(service, Throttle(self._clock))
-
-
-def _remember(error: FeatureStoreError, throttle: Throttle) -> None:
-    """What a failed call says of how much the server can take: nothing where none was reached, or was late."""
-    if isinstance(error, Overloaded):
-        throttle.refused()
-    elif not isinstance(error, Unavailable):
-        throttle.answered()
-
-
-def _pauses_s() -> Iterator[float]:
-    """Growing, jittered pauses between tries."""
-    pause_s = BACKOFF_FIRST_S
-    while True:
-        yield pause_s * random.uniform(0.5, 1.0)
-        pause_s = min(pause_s * BACKOFF_GROWTH, BACKOFF_MAX_S)
-
-
-def _pause_s(error: FeatureStoreError, deadline: Deadline, pauses: Iterator[float]) -> float | None:
-    """How long to wait before trying again; None when that is pointless or there is no time."""
-    if not is_transient(error):
-        return None
-    pause_s = next(pauses)
-    try:
-        left_s = deadline.remaining_ms("another try") / _MS_PER_SECOND
-    except DeadlineSpent:
-        return None
-    return pause_s if pause_s < left_s else None

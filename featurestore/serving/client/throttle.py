@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 import random
 import threading
+from typing import Any
 
 from featurestore.clock import Clock
-from featurestore.errors import Overloaded
+from featurestore.errors import FeatureStoreError, Overloaded, Unavailable
 
 SLACK = 1.25
 """So many calls are sent for each that is answered; more than one, so that a server that recovers is found out."""
@@ -75,8 +76,29 @@ class Throttle:
         with self._lock:
             self._asked += 1
 
+    def remember(self, error: FeatureStoreError) -> None:
+        """What a failed call says of how much the server can take: nothing where none was reached, or was late."""
+        if isinstance(error, Overloaded):
+            self.refused()
+        elif not isinstance(error, Unavailable):
+            self.answered()
+
     def _fade(self) -> None:
         """Let older calls count less."""
         now_ns = self._clock.monotonic_ns()
         kept = math.exp(-(now_ns - self._faded_ns) / _NS_PER_S / FADE_SECONDS)
         self._asked, self._answered, self._faded_ns = self._asked * kept, self._answered * kept, now_ns
+
+
+class Throttles:
+    """One for each feature service that is asked, and one for all other calls."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._by_service: dict[str, Throttle] = {}
+
+    def of(self, request: Any) -> Throttle:
+        """That of a request."""
+        service = str(getattr(request, "feature_service", ""))
+        found = self._by_service.get(service)
+        return found if found is not None else self._by_service.setdefault(service, Throttle(self._clock))

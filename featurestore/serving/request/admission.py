@@ -135,19 +135,21 @@ class Lane:
         """How long one that came now would wait for its turn."""
         return (len(self._waiting) + 1) * self._work_ns / self._at_work_max
 
-    def enter(self, deadline: Deadline, wake: Callable[[], object]) -> Ticket:
+    def enter(self, deadline: Deadline, wake: Callable[[], object], *, is_patient: bool = False) -> Ticket:
         """Begin at once or wait; whoever has entered must leave.
 
         Args:
             deadline: of the request.
             wake: called once, from any thread, if the ticket says that its turn has not come yet.
+            is_patient: it is let in however long it would wait.
 
         Raises:
             Overloaded: it would wait too long.
         """
         ticket = Ticket(deadline, wake)
         with self._lock:
-            self.check(deadline)
+            if not is_patient:
+                self.check(deadline)
             if self._at_work < self._at_work_max:
                 self._at_work += 1
                 ticket.begun_ns = self._clock.monotonic_ns()

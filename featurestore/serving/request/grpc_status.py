@@ -29,6 +29,9 @@ from featurestore.errors import (
 ERROR_KIND_KEY = "featurestore-error"
 """Key of the trailing metadata with the error's class name."""
 
+ERROR_CHUNK_KEY = "featurestore-chunk"
+"""Key of the trailing metadata with the number of the chunk that ended a stream, which is how many were answered."""
+
 HINT_MARK = "hint: "
 """Begins the line of a status message that holds the hint, as in `FeatureStoreError.__str__`."""
 

@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from featurestore.clock import Clock, Deadline
 from featurestore.errors import FeatureStoreError, InvalidRequest, Overloaded
 from featurestore.serving.request.grpc_status import code_of, metadata_of
-from featurestore.serving.request.limits import DEADLINE_DEFAULT_MS
+from featurestore.serving.request.limits import DEADLINE_DEFAULT_MS, STREAM_SILENCE_MS_MAX
 from featurestore.serving.request.metrics import ServerMetrics
 
 STATUS_TEXT_BYTES_MAX = 4_000
@@ -38,16 +38,26 @@ QUIET_SECONDS_MAX = 1.0
 STOP_SECONDS = 2.0
 """For cancelled calls to end, once the time to drain is over; a call that does not must not hold the process."""
 
-SILENT = "deadline passed before the request's message came"
-SILENT_HINT = "send the message with the call"
-"""What to say to a caller who says nothing."""
-
 STUBS_HINT = "make the client's stubs from this server's .proto files"
 """What to say to a caller whose message is none."""
 
 _MS_PER_SECOND = 1_000
 _NS_PER_SECOND = 1_000_000_000
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """What to say to a caller who says nothing."""
+
+    message: str
+    hint: str
+
+
+SILENT = Silence("deadline passed before the request's message came", "send the message with the call")
+SILENT_STREAM = Silence(
+    f"no chunk came for {STREAM_SILENCE_MS_MAX / _MS_PER_SECOND:.0f} s", "end the stream after the last chunk"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +124,10 @@ class Handling:
     def deadline(self, budget_s: float | None) -> Deadline:
         """The deadline of a request whose caller gives so much time; see `caller_budget_s`."""
         return Deadline.after(self._clock, DEADLINE_DEFAULT_MS if budget_s is None else budget_s * _MS_PER_SECOND)
+
+    def chunk_deadline(self, budget_s: float | None) -> Deadline:
+        """The deadline of one chunk's work, of a stream whose caller gives so much time."""
+        return self.deadline(None if budget_s is None else min(budget_s, DEADLINE_DEFAULT_MS / _MS_PER_SECOND))
 
     def decoded(self, decode: Callable[[bytes], Any], data: bytes | None, *, hint: str = STUBS_HINT) -> Any:
         """The request's message.

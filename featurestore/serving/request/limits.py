@@ -54,5 +54,17 @@ LARGE_WAITING_MAX = 16
 LARGE_WAIT_MS_MAX = 2_000.0
 """Longest wait of a large request for its turn."""
 
+LOOKUP_STREAMS_MAX = 16
+"""Streams of chunks that are open at once; each holds a thread where threads serve."""
+
+CHUNK_WAIT_MS_MAX = 30_000.0
+"""Longest wait of a chunk for its turn: nobody waits at the other end but a job."""
+
+CHUNK_REST_MS_MAX = 500.0
+"""Longest pause between two chunks for the sake of others."""
+
+STREAM_SILENCE_MS_MAX = 60_000.0
+"""How long a stream may be open without a chunk."""
+
 STREAMS_PER_CONNECTION_MAX = 1_000
 """Calls under way on one connection; a client keeps more of them back by itself, as HTTP/2 has it."""

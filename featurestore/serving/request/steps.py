@@ -123,12 +123,17 @@ async def run_async(
         answer: _T = end.value
         return answer
     await before_large()
-    work = asyncio.get_running_loop().run_in_executor(threads, _finish, steps, store, wanted)
+    return await in_thread(threads, lambda: _finish(steps, store, wanted))
+
+
+async def in_thread(threads: Executor, work: Callable[[], _T]) -> _T:
+    """Do something in a thread; whoever is cancelled meanwhile stays until it is done."""
+    working = asyncio.get_running_loop().run_in_executor(threads, work)
     try:
-        return await asyncio.shield(work)
+        return await asyncio.shield(working)
     except asyncio.CancelledError:
         # The thread goes on, and whoever waits for its turn must wait for that.
-        await asyncio.wait([work])
+        await asyncio.wait([working])
         raise
 
 

@@ -9,16 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
 import grpc
 from grpc_health.v1 import health
 
 from featurestore.clock import Clock
+from featurestore.errors import FeatureStoreError
+from featurestore.online.store import OnlineStore
 from featurestore.serving.request.admission import Visit
-from featurestore.serving.request.handling import Complaints, Handling, HandlingOf
+from featurestore.serving.request.grpc_status import ERROR_CHUNK_KEY
+from featurestore.serving.request.handling import Complaints, Handling, HandlingOf, Refusal
 from featurestore.serving.request.metrics import ServerMetrics
+from featurestore.serving.request.steps import run_blocking
 from featurestore.serving.rpc.methods import Method
+from featurestore.serving.rpc.streams import StreamVisit
 
 Handlers: TypeAlias = "dict[str, grpc.RpcMethodHandler[Any, Any]]"  # generic to the stubs only
 """Handlers of one service by method name."""
@@ -51,6 +57,37 @@ def named(handling: Handling, method: Method, visit: Visit, data: bytes | None) 
     request = handling.decoded(method.decode, data)
     visit.name_service(request.feature_service)
     return request
+
+
+def chunk_answer(
+    handling: Handling, method: Method, visit: StreamVisit, data: bytes, budget_s: float | None, *, store: OnlineStore
+) -> bytes:
+    """From a chunk's message to its answer, in this thread.
+
+    Args:
+        handling: around the method.
+        method: of the stream.
+        visit: of the stream, whose chunk has its turn.
+        data: the message.
+        budget_s: how much time the caller gives.
+        store: what is read.
+
+    Raises:
+        FeatureStoreError: as a request of one message raises it.
+    """
+    request = handling.decoded(method.decode, data)
+    visit.require_service(request.feature_service)
+    response: bytes = run_blocking(method.handle(request, handling.chunk_deadline(budget_s)), store)
+    return response
+
+
+def chunk_ended(handling: Handling, error: Exception, visit: StreamVisit, started_ns: int) -> Refusal:
+    """As `Handling.ended`, for a stream; says after how many chunks, where it was let in."""
+    if visit.is_open and isinstance(error, FeatureStoreError):
+        where = f"chunk {visit.answered}: "
+        error.message, error.public = where + error.message, error.public and where + error.public
+    refusal = handling.ended(error, started_ns)
+    return replace(refusal, metadata=(*refusal.metadata, (ERROR_CHUNK_KEY, str(visit.answered))))
 
 
 def on_pool(method: Callable[[Any, Any], Any], pool: ThreadPoolExecutor) -> Callable[[Any, Any], Any]:
@@ -86,7 +123,7 @@ def register(
         methods: what to serve.
         clock: measures latency and deadlines.
         metrics: counts requests.
-        behavior_of: what the server calls for each request of a method.
+        behavior_of: what the server calls for each request, or stream of requests, of a method.
         reflection_of: service names -> handlers of the reflection services; None for none.
 
     Returns:
@@ -99,9 +136,8 @@ def register(
 
     by_service: dict[str, Handlers] = {}
     for method in methods:
-        by_service.setdefault(method.service, {})[method.name] = grpc.stream_unary_rpc_method_handler(
-            behavior_of(method, handling_of(method.name))
-        )
+        handler = grpc.stream_stream_rpc_method_handler if method.is_stream else grpc.stream_unary_rpc_method_handler
+        by_service.setdefault(method.service, {})[method.name] = handler(behavior_of(method, handling_of(method.name)))
     reflected = {} if reflection_of is None else reflection_of([*by_service, health.SERVICE_NAME], handling_of)
     for service, handlers in (by_service | dict(reflected)).items():
         # Under their full names, which spares grpc a search for each request; and generic, for what asks so.

@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
@@ -24,7 +25,7 @@ from featurestore.serving.request.admission import Admission, Visit, wait_for_tu
 from featurestore.serving.request.handling import (
     QUIET_SECONDS_MAX,
     SILENT,
-    SILENT_HINT,
+    SILENT_STREAM,
     STOP_SECONDS,
     CallerGone,
     Handling,
@@ -32,11 +33,12 @@ from featurestore.serving.request.handling import (
 )
 from featurestore.serving.request.limits import LARGE_AT_WORK_MAX
 from featurestore.serving.request.metrics import ServerMetrics
-from featurestore.serving.request.steps import run_async
-from featurestore.serving.rpc.edge import caller_budget_s, named, register
+from featurestore.serving.request.steps import in_thread, run_async
+from featurestore.serving.rpc.edge import caller_budget_s, chunk_answer, chunk_ended, named, register
 from featurestore.serving.rpc.listening import ServerSettings, bind, health_status
 from featurestore.serving.rpc.methods import Method
 from featurestore.serving.rpc.reflection import async_reflection
+from featurestore.serving.rpc.streams import Streams, StreamVisit
 
 TURNS_PER_PAUSE = 6
 """Turns of the loop in which gRPC's events come in, before it is taken that there are no more."""
@@ -77,6 +79,7 @@ class AsyncServer:
         self._thread = threading.Thread(target=self._loop.run_forever, name="lookup-loop", daemon=True)
         self._thread.start()
         self._server: grpc.aio.Server
+        self._streams: Streams
         self._health: health.aio.HealthServicer
         self._services: tuple[str, ...] = ()
         self.port = 0
@@ -105,6 +108,7 @@ class AsyncServer:
     ) -> None:
         """In the loop: build and start."""
         self._server = grpc.aio.server(options=settings.options())
+        self._streams = settings.streaming(self._admission, clock, metrics)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._services = register(
@@ -123,6 +127,7 @@ class AsyncServer:
     async def _stop(self, drain_seconds: float) -> None:
         """In the loop."""
         await self._health.enter_graceful_shutdown()
+        self._streams.drain()
         for pause_s in quiet_pauses_s(lambda: self._admission.arrivals, drain_seconds):
             await asyncio.sleep(pause_s)
         await self._server.stop(drain_seconds)
@@ -146,7 +151,9 @@ class AsyncServer:
     def _behavior(
         self, method: Method, handling: Handling
     ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
-        """The coroutine that grpc runs for each request."""
+        """The coroutine that grpc runs for each request, or for each stream of them."""
+        if method.is_stream:
+            return self._stream_behavior(method, handling)
         reads, store, threads, admission = self._reads, self._store, self._pool, self._admission
         computing = self._computing
 
@@ -187,6 +194,44 @@ class AsyncServer:
 
         return behave
 
+    def _stream_behavior(
+        self, method: Method, handling: Handling
+    ) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
+        """The coroutine for a stream of chunks, which holds one of them, or one answer, at a time."""
+        store, threads, streams = self._store, self._pool, self._streams
+
+        async def answer(visit: StreamVisit, data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+            await wait_for_turn(visit)
+            await asyncio.sleep(visit.rest_s())
+            await wait_for_turn(visit, is_large=True)
+            budget_s = caller_budget_s(context)
+            work = partial(chunk_answer, handling, method, visit, data, budget_s, store=store)
+            return await in_thread(threads, work)
+
+        async def behave(_messages: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            started_ns = handling.started_ns()
+            visit = StreamVisit(streams, caller_budget_s(context))
+            try:
+                visit.begin(context)
+                while (data := await _next_chunk(context, streams)) is not grpc.aio.EOF:
+                    started_ns = handling.started_ns()
+                    response = await answer(visit, data, context)
+                    visit.chunk_answered()
+                    handling.answered(started_ns)
+                    await context.write(response)
+            except asyncio.CancelledError:
+                handling.ended(CallerGone(), started_ns)
+                raise
+            except Exception as error:  # noqa: BLE001  # the process edge, as for single requests
+                refusal = chunk_ended(handling, error, visit, started_ns)
+                visit.end()
+                if not context.done():
+                    await context.abort(refusal.code, refusal.text, refusal.metadata)
+            finally:
+                visit.end()
+
+        return behave
+
 
 async def _read_in_time(context: grpc.aio.ServicerContext[Any, Any], deadline: Deadline) -> Any:
     """The call's one message; grpc would wait for it for ever where the caller set no deadline.
@@ -198,4 +243,21 @@ async def _read_in_time(context: grpc.aio.ServicerContext[Any, Any], deadline: D
         async with asyncio.timeout(deadline.remaining_ms("the request's message is read") / _MS_PER_SECOND):
             return await context.read()
     except TimeoutError as error:
-        raise DeadlineSpent(SILENT, hint=SILENT_HINT) from error
+        raise DeadlineSpent(SILENT.message, hint=SILENT.hint) from error
+
+
+async def _next_chunk(context: grpc.aio.ServicerContext[Any, Any], streams: Streams) -> Any:
+    """A stream's next message.
+
+    Raises:
+        DeadlineSpent: it does not come.
+        Unavailable: the server stops.
+    """
+    try:
+        async with asyncio.timeout(streams.silence().remaining_ms("a chunk is read") / _MS_PER_SECOND) as timer:
+            # At a moment that has passed.
+            with streams.waiting(lambda: timer.reschedule(0.0)):
+                return await context.read()
+    except TimeoutError as error:
+        streams.require_open()
+        raise DeadlineSpent(SILENT_STREAM.message, hint=SILENT_STREAM.hint) from error

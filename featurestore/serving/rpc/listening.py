@@ -20,6 +20,7 @@ from featurestore.serving.request.limits import (
 )
 from featurestore.serving.request.metrics import ServerMetrics
 from featurestore.serving.request.tls import Tls, TlsBytes, TlsFiles
+from featurestore.serving.rpc.streams import Streams
 
 CONNECTION_AGE_S = 300.0
 """How long a client stays with one of several replicas."""
@@ -75,6 +76,12 @@ class ServerSettings:
         for lane in (admission.small, admission.large):
             metrics.watch_waiting(lane.name, lane.count_waiting)
         return admission
+
+    def streaming(self, admission: Admission, clock: Clock, metrics: ServerMetrics) -> Streams:
+        """The streams of chunks beside those who are let in."""
+        streams = Streams(admission, clock, metrics.count_refusal)
+        metrics.watch_waiting(streams.turns.name, streams.turns.count_waiting)
+        return streams
 
     @property
     def address(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from featurestore.clock import Deadline
@@ -26,7 +26,7 @@ from featurestore.serving.services.packed import PackedService
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One unary method.
+    """One method, of one message each way or of a stream of them, each with its answer.
 
     Attributes:
         service: full name of the gRPC service.
@@ -34,6 +34,7 @@ class Method:
         handle: (request message, deadline) -> steps to the response's bytes.
         decode: bytes -> request message.
         names_service: whether the request has a `feature_service`.
+        is_stream: whether there are many of both.
     """
 
     service: str
@@ -41,18 +42,21 @@ class Method:
     handle: Handler
     decode: Callable[[bytes], Any]
     names_service: bool = False
+    is_stream: bool = False
 
 
 def all_methods(packed: PackedService, explain: ExplainService, feast: FeastService) -> tuple[Method, ...]:
     """The methods of both services."""
+    lookup = Method(
+        PACKED_SERVICE,
+        "Lookup",
+        _encoded(packed.lookup, pb.LookupResponse.SerializeToString),
+        pb.LookupRequest.FromString,
+        names_service=True,
+    )
     return (
-        Method(
-            PACKED_SERVICE,
-            "Lookup",
-            _encoded(packed.lookup, pb.LookupResponse.SerializeToString),
-            pb.LookupRequest.FromString,
-            names_service=True,
-        ),
+        lookup,
+        replace(lookup, name="LookupStream", is_stream=True),
         Method(
             PACKED_SERVICE,
             "DescribeFeatureService",

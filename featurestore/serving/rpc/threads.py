@@ -21,24 +21,29 @@ from featurestore.online.store import OnlineStore
 from featurestore.serving.request.admission import Admission, Lane, Visit
 from featurestore.serving.request.handling import (
     SILENT,
-    SILENT_HINT,
+    SILENT_STREAM,
     STOP_SECONDS,
     CallerGone,
     Handling,
+    Silence,
     quiet_pauses_s,
 )
-from featurestore.serving.request.limits import LARGE_AT_WORK_MAX, LARGE_WAITING_MAX, WAITING_MAX
+from featurestore.serving.request.limits import LARGE_AT_WORK_MAX, LARGE_WAITING_MAX, LOOKUP_STREAMS_MAX, WAITING_MAX
 from featurestore.serving.request.metrics import ServerMetrics
 from featurestore.serving.request.steps import run_blocking
-from featurestore.serving.rpc.edge import caller_budget_s, named, on_pool, register
+from featurestore.serving.rpc.edge import caller_budget_s, chunk_answer, chunk_ended, named, on_pool, register
 from featurestore.serving.rpc.listening import ServerSettings, bind, health_status
 from featurestore.serving.rpc.methods import Method
 from featurestore.serving.rpc.reflection import threaded_reflection
+from featurestore.serving.rpc.streams import Streams, StreamVisit
 
 _T = TypeVar("_T")
 
 REFLECTION_THREADS = 2
 """Reflection streams stay open as long as their client likes; they must not take lookup threads."""
+
+STREAM_THREADS = LOOKUP_STREAMS_MAX + 4
+"""For streams of chunks, and for those that are refused: they must not take lookup threads either."""
 
 READING_THREADS = 16
 """For requests that are being read or refused, beside those that wait or are at work."""
@@ -82,6 +87,8 @@ class ThreadedServer:
         self._pool = _LookupPool(threads, self._admission.small)
         self._other_pool = ThreadPoolExecutor(OTHER_THREADS, thread_name_prefix="other")
         self._reflection_pool = ThreadPoolExecutor(REFLECTION_THREADS, thread_name_prefix="reflection")
+        self._stream_pool = ThreadPoolExecutor(STREAM_THREADS, thread_name_prefix="stream")
+        self._streams = settings.streaming(self._admission, clock, metrics)
         self._server = grpc.server(self._other_pool, options=settings.options())
         self._health_pool = ThreadPoolExecutor(1, thread_name_prefix="health")
         self._health = health.HealthServicer()
@@ -94,7 +101,7 @@ class ThreadedServer:
             methods,
             clock,
             metrics,
-            _Behaviors(store, clock, self._admission, self._pool, self._silent).of,
+            self._behavior_of(store, clock),
             partial(threaded_reflection, self._reflection_pool) if settings.reflection else None,
         )
         # The servicer says SERVING for the server as a whole until it is told something.
@@ -102,6 +109,12 @@ class ThreadedServer:
         self.port = bind(self._server, settings)
         self._silent.start()
         self._server.start()
+
+    def _behavior_of(self, store: OnlineStore, clock: Clock) -> Callable[[Method, Handling], Callable[[Any, Any], Any]]:
+        """What grpc calls for each request of a method, or for each stream of them."""
+        requests = _Behaviors(store, clock, self._admission, self._pool, self._silent)
+        streams = _StreamBehaviors(store, clock, self._streams, self._stream_pool, self._silent)
+        return lambda method, handling: (streams if method.is_stream else requests).of(method, handling)
 
     def set_serving(self, is_serving: bool) -> None:
         """What the health service answers."""
@@ -111,11 +124,12 @@ class ThreadedServer:
     def stop(self, drain_seconds: float) -> bool:
         """Answer NOT_SERVING, refuse new requests, let those in flight end; whether all did."""
         self._health.enter_graceful_shutdown()
+        self._streams.drain()
         for pause_s in quiet_pauses_s(lambda: self._admission.arrivals, drain_seconds):
             threading.Event().wait(pause_s)
         has_ended = self._server.stop(drain_seconds).wait(drain_seconds + STOP_SECONDS)
         self._silent.stop()
-        for pool in (self._pool, self._other_pool, self._reflection_pool, self._health_pool):
+        for pool in (self._pool, self._stream_pool, self._other_pool, self._reflection_pool, self._health_pool):
             pool.shutdown(wait=False, cancel_futures=True)
         return has_ended
 
@@ -212,8 +226,14 @@ class _SilentCallers:
         self._stopping.set()
         self._thread.join()
 
-    def received(self, messages: Iterator[bytes], context: grpc.ServicerContext, deadline: Deadline) -> bytes | None:
-        """As `_received`, until the deadline.
+    def received(
+        self,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+        deadline: Deadline,
+        said: Silence = SILENT,
+    ) -> bytes | None:
+        """As `_received`, until the deadline; `said` to who sends nothing until then.
 
         Raises:
             CallerGone: the call was broken off by its caller.
@@ -225,7 +245,7 @@ class _SilentCallers:
         finally:
             if self._deadlines.pop(context, None) is None:
                 # To grpc that is a caller who hung up, or one who ended the call without a message.
-                raise DeadlineSpent(SILENT, hint=SILENT_HINT)
+                raise DeadlineSpent(said.message, hint=said.hint)
 
     def _run(self) -> None:
         """The thread."""
@@ -307,6 +327,71 @@ class _Behaviors:
             return run_blocking(method.handle(message(), visit.deadline), turn, before_large)
         finally:
             turn.end()
+
+
+class _StreamBehaviors:
+    """What grpc calls for each stream of chunks, in a thread of its own.
+
+    grpc asks for the next answer only when the last one is on its way to a caller who reads, so a thread holds one
+    chunk or one answer, and what the connection holds beside them is bounded by HTTP/2.
+
+    Args:
+        store: what is read.
+        clock: for rests and deadlines.
+        streams: who is let in.
+        pool: the threads.
+        silent: minds those who open a stream and say nothing.
+    """
+
+    def __init__(
+        self, store: OnlineStore, clock: Clock, streams: Streams, pool: ThreadPoolExecutor, silent: _SilentCallers
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._streams = streams
+        self._pool = pool
+        self._silent = silent
+
+    def of(self, method: Method, handling: Handling) -> Callable[[Iterator[bytes], grpc.ServicerContext], Any]:
+        """The function for a method."""
+
+        def behave(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            started_ns = handling.started_ns()
+            visit = StreamVisit(self._streams, caller_budget_s(context))
+            try:
+                visit.begin(context)
+                while (data := self._next_chunk(messages, context)) is not None:
+                    started_ns = handling.started_ns()
+                    response = self._answer(method, handling, visit, data, context)
+                    visit.chunk_answered()
+                    handling.answered(started_ns)
+                    yield response
+            except GeneratorExit:
+                handling.ended(CallerGone(), started_ns)
+                raise
+            except Exception as error:  # noqa: BLE001  # the process edge, as for single requests
+                refusal = chunk_ended(handling, error, visit, started_ns)
+                visit.end()
+                context.set_trailing_metadata(refusal.metadata)
+                context.abort(refusal.code, refusal.text)
+            finally:
+                visit.end()
+
+        return on_pool(behave, self._pool)
+
+    def _next_chunk(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes | None:
+        """The next message, None where the caller has ended the stream."""
+        with self._streams.waiting(context.cancel):
+            return self._silent.received(messages, context, self._streams.silence(), SILENT_STREAM)
+
+    def _answer(
+        self, method: Method, handling: Handling, visit: StreamVisit, data: bytes, context: grpc.ServicerContext
+    ) -> bytes:
+        """From a chunk's message to its answer's bytes, when its turn has come."""
+        _wait(visit, context)
+        self._clock.sleep(visit.rest_s())
+        _wait(visit, context, is_large=True)
+        return chunk_answer(handling, method, visit, data, caller_budget_s(context), store=self._store)
 
 
 def _received(messages: Iterator[bytes]) -> bytes | None:

@@ -10,8 +10,9 @@ from featurestore.errors import DeadlineSpent, InvalidRequest, Unavailable, Unkn
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.online.probe import free_port
 from featurestore.serving._generated.lookup_pb2 import DescribeFeatureServiceResponse
-from featurestore.serving.client.clients import AsyncLookupClient, LookupClient, _pauses_s
+from featurestore.serving.client.clients import AsyncLookupClient, LookupClient
 from featurestore.serving.client.messages import parse_schema
+from featurestore.serving.client.retries import pauses_s
 from featurestore.serving.request.grpc_status import error_of, is_transient
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
@@ -89,7 +90,7 @@ def test_a_call_that_somebody_else_cancelled_may_be_tried_again() -> None:
 
 def test_pauses_grow_and_are_bounded() -> None:
     """Pauses double from 20 ms to half a second, each shortened by up to half."""
-    pauses = _pauses_s()
+    pauses = pauses_s()
     found = [next(pauses) for _ in range(12)]
 
     assert 0.01 <= found[0] <= 0.02
