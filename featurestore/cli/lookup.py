@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from featurestore.cli.settings import Decorated, FiniteRange, format_option, print_json
 from featurestore.errors import InvalidRequest
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
     from featurestore.online.answer.schema import ServiceSchema
     from featurestore.serving.client.clients import LookupClient
     from featurestore.serving.client.result import FeatureValue, LookupResult, ViewFreshness
+    from featurestore.serving.client.vector_file import VectorColumns
 
 DEFAULT_ADDRESS = "127.0.0.1:6566"
 TIMEOUT_S_MAX = 86_400.0
+ROWS_TIMEOUT_S = 60.0
+"""Of a thousand rows of a file, for which a server takes its time, unless --timeout says otherwise."""
 
 SHOWN_ELEMENTS_MAX = 10
 """Elements of a list or map in the table, one a line; JSON has them all."""
@@ -126,6 +130,19 @@ def connect(
     help="A column of the payment in flight, which features count beside the payments before it; nothing after the ="
     " is null. Repeat it for each column that the service reads, the event time among them.",
 )
+@click.option(
+    "--entities",
+    "entity_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Look up all rows of a Parquet or CSV file; with --out. A thousand rows have a minute, or --timeout.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Parquet file for the rows of --entities and their features; there when it is complete.",
+)
+@click.option("--statuses", is_flag=True, help="To --out, with a column FEATURE__status beside each feature.")
+@click.option("--as-of-column", metavar="NAME", default="", help="To --out, with each row's read time in this column.")
 @format_option
 @server_options
 def command(
@@ -134,6 +151,10 @@ def command(
     as_of: int | None,
     wanted: tuple[str, ...],
     events: tuple[str, ...],
+    entity_file: Path | None,
+    out: Path | None,
+    statuses: bool,
+    as_of_column: str,
     output: str,
     address: str,
     timeout_s: float,
@@ -147,10 +168,25 @@ def command(
     value is null.
 
     Example: featurestore lookup fraud_detection card_id=c-1 merchant_id=7 terminal_id=12
+
+    A job's rows come from a file: featurestore lookup fraud_detection --entities rows.parquet --out vectors.parquet
     """
+    if entity_file is None and (out or statuses or as_of_column):
+        raise click.UsageError("--out, --statuses and --as-of-column are for the rows of --entities")
+    if entity_file is not None and (out is None or given or events):
+        raise click.UsageError("give --entities with --out, and no KEY=VALUE nor --event")
     with connect(address, timeout_s, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key) as client:
         schema = client.describe(service)
         names = _chosen(schema, wanted)
+        if entity_file is not None and out is not None:
+            from featurestore.serving.client.vector_file import VectorColumns
+
+            is_given = click.get_current_context().get_parameter_source("timeout_s") is not ParameterSource.DEFAULT
+            added = VectorColumns(names, statuses, as_of_column)
+            rows_timeout_s = timeout_s if is_given else ROWS_TIMEOUT_S
+            count = _write_vectors(client, schema, entity_file, out, added, as_of_ms=as_of, timeout_s=rows_timeout_s)
+            click.echo(f"{out}: {count:,} rows, {len(names)} features")
+            return
         columns = entity_columns(schema, given)
         of_request = {column.name for column in schema.request_columns} - {key.name for key in schema.join_keys}
         request = {name: values for name, values in columns.items() if name in of_request}
@@ -167,6 +203,44 @@ def command(
         return
     found = [_as_json(result, row, entity_rows[row], request_rows[row], names) for row in rows]
     print_json(found[0] if len(found) == 1 else found)
+
+
+def _write_vectors(
+    client: LookupClient,
+    schema: ServiceSchema,
+    entity_file: Path,
+    out: Path,
+    added: VectorColumns,
+    *,
+    as_of_ms: int | None,
+    timeout_s: float,
+) -> int:
+    """Look up the rows of a file, with a bar on a terminal; how many they were."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from featurestore.serving.client.entity_file import EntityFile
+    from featurestore.serving.client.vector_file import write_vectors
+
+    if out.suffix.lower() == ".csv":
+        raise click.UsageError(f'"{out}" would be a Parquet file: let its name end in .parquet')
+    if out.exists() and out.samefile(entity_file):
+        raise click.UsageError(f'"{out}" is read, and would be written over: name another file')
+    entities = EntityFile(entity_file, schema.join_keys)
+    console = Console(stderr=True)
+    bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*bars, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("rows", total=entities.row_count)
+        return write_vectors(
+            client,
+            schema,
+            entities,
+            out,
+            columns=added,
+            as_of_ms=as_of_ms,
+            timeout_s=timeout_s,
+            progress=lambda done: progress.update(task, completed=done),
+        )
 
 
 def _chosen(schema: ServiceSchema, wanted: Sequence[str]) -> list[str]:

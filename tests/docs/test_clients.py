@@ -94,6 +94,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
             "LC_ALL": "C.UTF-8",
         }
         desk = Desk(directory, environment, running)
+        environment["FEATURESTORE_ADDRESS"] = f"127.0.0.1:{desk.port}"
         shutil.copytree(ROOT / "feature_repo", directory / "feature_repo", ignore=shutil.ignore_patterns("data"))
         desk.write("feature_repo/every_type.py", EVERY_TYPE)
         page = DEFINITIONS.read_text(encoding="utf-8")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.feather
 import pyarrow.json
@@ -20,14 +19,13 @@ import pyarrow.parquet
 
 from featurestore.core.spec import ValueType
 from featurestore.errors import InvalidRequest
+from featurestore.serving.client.entity_file import integers
 
 PARQUET = ("", ".parquet", ".pq")
 JSON = (".json", ".jsonl", ".ndjson")
 ARROW = (".arrow", ".feather", ".ipc")
 
 REMEDY = "write them as Parquet, CSV, JSON or Arrow, under a name that ends so; in pandas: frame.to_parquet(...)"
-
-_FRACTION_OF_NONE = r"\.0*$"
 
 
 def read_label_rows(path: Path, join_keys: Mapping[str, ValueType]) -> pa.Table:
@@ -63,33 +61,8 @@ def _read_csv(path: Path, join_keys: Mapping[str, ValueType]) -> pa.Table:
     for name, kind in join_keys.items():
         if kind is ValueType.INT64 and name in table.column_names:
             at = table.column_names.index(name)
-            table = table.set_column(at, name, _integers(table.column(name), name, options.null_values))
+            table = table.set_column(at, name, integers(table.column(name), name, options.null_values))
     return table
-
-
-def _integers(column: pa.ChunkedArray, name: str, null_texts: list[str]) -> pa.ChunkedArray:
-    """Texts as integers."""
-    is_null = pc.is_in(column, value_set=pa.array(null_texts))
-    texts = pc.replace_substring_regex(pc.utf8_trim_whitespace(column), _FRACTION_OF_NONE, "")
-    try:
-        return pc.if_else(is_null, None, texts).cast(pa.int64())
-    except pa.ArrowInvalid:
-        row = next(
-            row for row, text in enumerate(pc.if_else(is_null, None, texts).to_pylist()) if not _is_integer(text)
-        )
-        hint = "correct the row, or leave it empty where there is no key"
-        raise InvalidRequest(
-            f'row {row} of column "{name}" is "{column[row].as_py()}", which is no integer of 64 bits', hint=hint
-        ) from None
-
-
-def _is_integer(text: str | None) -> bool:
-    """Whether Arrow takes a text for one."""
-    try:
-        pa.array([text]).cast(pa.int64())
-    except pa.ArrowInvalid:
-        return False
-    return True
 
 
 def _begins_with_bracket(path: Path) -> bool:
