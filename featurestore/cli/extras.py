@@ -20,6 +20,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "compute": _COMPUTE,
     "client": ("grpc",),
     "server": (*_COMPUTE, "grpc", "grpc_health", "grpc_reflection", "prometheus_client"),
+    "traces": ("opentelemetry",),
     "stream": (*_COMPUTE, "bytewax", "confluent_kafka", "pyarrow", "deltalake", "prometheus_client"),
     "feast": (*_COMPUTE, "feast", "pandas", "pyarrow", "deltalake", "duckdb"),
     "spark": (*_COMPUTE, "pyspark", "pyarrow", "deltalake", "pandas"),

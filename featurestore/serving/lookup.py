@@ -8,7 +8,7 @@ What an answer looks like is decided by the plan (see `service_plan`), how it is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from featurestore.clock import Clock, Deadline
 from featurestore.core.spec import ValueType
@@ -35,6 +35,10 @@ from featurestore.serving.request.limits import (
     STORE_TIMEOUT_MAX_MS,
 )
 from featurestore.serving.request.steps import LongWork, Steps, StoreRead
+
+if TYPE_CHECKING:
+    # Brings OpenTelemetry, which a server that traces nothing does without.
+    from featurestore.serving.request.traces import Traces
 
 EntityColumns = Mapping[str, Sequence[str] | Sequence[int]]
 """Join key -> one value for each row."""
@@ -77,6 +81,7 @@ class FeatureLookup:
         clock: default read time.
         counts: counts what is answered; for metrics.
         sink: sees a sample of the answers.
+        traces: makes spans.
     """
 
     def __init__(
@@ -85,10 +90,12 @@ class FeatureLookup:
         *,
         counts: AnswerCounts | None = None,
         sink: AnswerSink | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self._clock = clock
         self._counts = AnswerCounts() if counts is None else counts
         self._sink = sink
+        self._traces = traces
 
     def answer(
         self,
@@ -141,7 +148,9 @@ class FeatureLookup:
         # The feature log has no place for payments in flight: an answer with one could not be computed anew.
         is_wanted = witness is None and self._sink is not None and in_flight is None and self._sink.takes()
         with_checkpoint = with_checkpoint or is_wanted
-        found = yield from _read(reader, reads, deadline, with_checkpoint=with_checkpoint)
+        spans = None if self._traces is None else self._traces.lookup(plan.stored, row_count)
+        reading = _read(reader, reads, deadline, with_checkpoint=with_checkpoint)
+        found = yield from (reading if spans is None else spans.read(reading, len(reads.wanted)))
         if witness is not None:
             witness.saw(reads, found, read_times)
         is_as_of_given = len(as_of_ms) > 0 or in_flight is not None
@@ -150,7 +159,10 @@ class FeatureLookup:
         )
         if plan.on_demand is not None and plan.on_demand.functions:
             yield LongWork()  # nobody knows what authors' functions take
-        stored = assembly.answer(with_checkpoint=with_checkpoint)
+        if spans is None:
+            stored = assembly.answer(with_checkpoint=with_checkpoint)
+        else:
+            stored = spans.assembled(assembly, with_checkpoint=with_checkpoint)
         if witness is not None:
             witness.answered(stored)
         answer = with_on_demand(plan, stored, request)

@@ -98,7 +98,7 @@ class FeatureServer:
         try:
             functions = PythonFunctions(clock, self._metrics) if python_features else None
             self._catalog = CatalogSource(registry, store, None if functions is None else functions.of)
-            lookup = FeatureLookup(clock, counts=self._metrics.answers, sink=feature_log)
+            lookup = FeatureLookup(clock, counts=self._metrics.answers, sink=feature_log, traces=settings.traces)
             methods = all_methods(
                 PackedService(self._catalog, lookup),
                 ExplainService(self._catalog, lookup),
@@ -109,7 +109,7 @@ class FeatureServer:
         except BaseException:
             self._stop_metrics()
             raise
-        self._feature_log = feature_log
+        self._feature_log, self._traces = feature_log, settings.traces
         if feature_log is not None:
             feature_log.start(self._metrics)
         self.port = self._server.port
@@ -126,6 +126,8 @@ class FeatureServer:
         has_ended = self._server.stop(drain_seconds)
         if self._feature_log is not None:
             self._feature_log.stop()
+        if self._traces is not None:
+            self._traces.stop()
         self._stop_metrics()
         return has_ended
 

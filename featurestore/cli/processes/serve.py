@@ -24,7 +24,9 @@ from featurestore.garbage import spare_what_lives
 
 if TYPE_CHECKING:
     from featurestore.clock import Clock
+    from featurestore.definitions.registry import Registry
     from featurestore.online.redis.store import RedisStore
+    from featurestore.serving.request.traces import Traces
     from featurestore.serving.sampling.sample import FeatureLog, FeatureRowsWriter
     from featurestore.serving.server import FeatureServer
 
@@ -187,6 +189,15 @@ class ServeCommand(click.Command):
     show_envvar=True,
     help="How long a row waits for its Parquet file, at the longest.",
 )
+@click.option(
+    "--traces",
+    type=click.Choice(["none", "otlp"]),
+    default="none",
+    envvar="OTEL_TRACES_EXPORTER",
+    show_default=True,
+    show_envvar=True,
+    help="Send OpenTelemetry traces to an OTLP receiver, by gRPC; OTEL_EXPORTER_OTLP_ENDPOINT says where it is.",
+)
 def command(
     repo: Path | None,
     registry: str | None,
@@ -214,6 +225,7 @@ def command(
     log_features: str | None,
     log_share: float,
     log_seconds: float,
+    traces: str,
 ) -> int:
     """Serve features over gRPC until SIGTERM or Ctrl-C, then let requests in flight end.
 
@@ -225,7 +237,6 @@ def command(
     check_tls(tls_cert, tls_key, tls_client_ca)
     # gRPC takes longest to load; a wrong option should not have to wait for it.
     from featurestore.clock import SystemClock
-    from featurestore.definitions.registry import open_registry
     from featurestore.serving.request.admission import AdmissionSettings
     from featurestore.serving.request.tls import Tls
     from featurestore.serving.rpc.listening import ServerSettings
@@ -234,8 +245,7 @@ def command(
     stopping = begin_process(is_child=child)
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
     tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key, tls_client_ca)
-    features = open_registry(settings.registry, settings.project)
-    features.stamp()  # a registry that is not there must not leave a store behind that was started for nothing
+    features = registry_that_is_there(settings)
     if processes > 1:
         return serve_processes(settings, stopping, processes, (host, port), metrics_port, is_shared=share_port)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -246,17 +256,31 @@ def command(
             store,
             clock,
             ServerSettings(
-                *(host, port, io, workers, tls, share_port),
-                reflection=reflection,
+                *(host, port, io, workers, tls, share_port, reflection),
                 admission=AdmissionSettings(queue_ms, client_limit, client_key, dict(service_limits)),
                 connection_age_s=connection_seconds or None,
+                traces=open_traces(traces, clock),
             ),
             metrics_port=metrics_port,
-            metrics_host="127.0.0.1" if child else host,  # of one process among several only their parent asks
-            feature_log=None if log_features is None else open_feature_log(log_features, log_share, log_seconds, clock),
+            # Of one process among several only their parent asks.
+            metrics_host="127.0.0.1" if child else host,
+            feature_log=open_feature_log(log_features, log_share, log_seconds, clock),
             python_features=python_features,
         )
     return run_until(stopping, server, store, settings.project, host)
+
+
+def registry_that_is_there(settings: Settings) -> Registry:
+    """The configured registry; one that is not there must not leave a store behind that was started for nothing.
+
+    Raises:
+        InvalidRequest, SourceUnavailable: there is none.
+    """
+    from featurestore.definitions.registry import open_registry
+
+    found = open_registry(settings.registry, settings.project)
+    found.stamp()
+    return found
 
 
 def run_until(stopping: threading.Event, server: FeatureServer, store: RedisStore, project: str, host: str) -> int:
@@ -375,11 +399,30 @@ def quiet_collector() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-def open_feature_log(address: str, share: float, roll_seconds: float, clock: Clock) -> FeatureLog:
+def open_traces(exporter: str, clock: Clock) -> Traces | None:
+    """What makes the spans of --traces; None for none, and where OTEL_SDK_DISABLED says so.
+
+    Raises:
+        InvalidRequest: an OTEL_* variable asks for what is not there, or a package is missing.
+    """
+    if exporter == "none":
+        return None
+    try:
+        from featurestore.serving.request.traces import Traces, open_otlp
+    except ModuleNotFoundError as error:
+        raise InvalidRequest(
+            f'`--traces otlp` needs the Python package "{error.name}", which is not installed',
+            hint='pip install "featurestore[traces]"',
+        ) from error
+    provider = open_otlp()
+    return None if provider is None else Traces(provider, clock)
+
+
+def open_feature_log(address: str | None, share: float, roll_seconds: float, clock: Clock) -> FeatureLog | None:
     """The log behind --log-features.
 
     Args:
-        address: a directory, a URI such as s3://bucket/log, or one whose scheme is in WRITERS.
+        address: a directory, a URI such as s3://bucket/log, or one whose scheme is in WRITERS; None for no log.
         share: of the requests.
         roll_seconds: how long a row waits for its file.
         clock: dates rows.
@@ -387,6 +430,8 @@ def open_feature_log(address: str, share: float, roll_seconds: float, clock: Clo
     Raises:
         InvalidRequest: the address cannot be used.
     """
+    if address is None:
+        return None
     try:
         from featurestore.offline.parity.feature_log import FeatureLogWriter
         from featurestore.offline.parity.log_directory import LogDirectory

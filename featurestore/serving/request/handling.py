@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 import grpc
@@ -23,6 +23,10 @@ from featurestore.errors import FeatureStoreError, InvalidRequest, Overloaded
 from featurestore.serving.request.grpc_status import code_of, metadata_of
 from featurestore.serving.request.limits import DEADLINE_DEFAULT_MS, STREAM_SILENCE_MS_MAX
 from featurestore.serving.request.metrics import ServerMetrics
+
+if TYPE_CHECKING:
+    # Brings OpenTelemetry, which a server that traces nothing does without.
+    from featurestore.serving.request.traces import RequestSpan, Traces
 
 STATUS_TEXT_BYTES_MAX = 4_000
 """Clients end a stream whose trailers exceed their limit, 8 or 16 KiB, and the status is lost: somebody who sent a name
@@ -109,10 +113,14 @@ class Handling:
         clock: measures latency and deadlines.
         metrics: counts requests.
         complaints: where to say what callers do wrong.
+        traces: makes spans.
     """
 
-    def __init__(self, name: str, clock: Clock, metrics: ServerMetrics, complaints: Complaints) -> None:
+    def __init__(
+        self, name: str, clock: Clock, metrics: ServerMetrics, complaints: Complaints, traces: Traces | None = None
+    ) -> None:
         self._name = name
+        self._traces = traces
         self._clock = clock
         self._observe = metrics.observer(name)
         self._complaints = complaints
@@ -120,6 +128,15 @@ class Handling:
     def started_ns(self) -> int:
         """When a request begins that begins now."""
         return self._clock.monotonic_ns()
+
+    def span(self, method: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> RequestSpan | None:
+        """The request's span, which has begun; None without traces.
+
+        Args:
+            method: "package.Service/Method".
+            metadata: what came with the request.
+        """
+        return None if self._traces is None else self._traces.request(method, metadata or ())
 
     def deadline(self, budget_s: float | None) -> Deadline:
         """The deadline of a request whose caller gives so much time; see `caller_budget_s`."""
@@ -149,7 +166,7 @@ class Handling:
             self._complaints.tell(f"messages to {self._name} cannot be read", refused)
             raise refused from error
 
-    def ended(self, error: Exception, started_ns: int) -> Refusal:
+    def ended(self, error: Exception, started_ns: int, span: RequestSpan | None = None) -> Refusal:
         """Count a request that failed; how to tell the caller.
 
         An error that nobody raised on purpose is logged, and its text kept from callers.
@@ -168,10 +185,14 @@ class Handling:
             _log.error("%s failed", self._name, exc_info=error)
             refusal = Refusal(grpc.StatusCode.INTERNAL, f"{self._name} failed; the server's log says why", ())
         self._observe(refusal.code.name, latency_ns)
+        if span is not None:
+            span.end(refusal.code.name)
         return refusal
 
-    def answered(self, started_ns: int) -> None:
+    def answered(self, started_ns: int, span: RequestSpan | None = None) -> None:
         """Count a request that was answered."""
+        if span is not None:
+            span.end(grpc.StatusCode.OK.name)
         self._observe(grpc.StatusCode.OK.name, self._clock.monotonic_ns() - started_ns)
 
 

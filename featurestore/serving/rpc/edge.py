@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import grpc
 from grpc_health.v1 import health
@@ -25,6 +25,10 @@ from featurestore.serving.request.metrics import ServerMetrics
 from featurestore.serving.request.steps import run_blocking
 from featurestore.serving.rpc.methods import Method
 from featurestore.serving.rpc.streams import StreamVisit
+
+if TYPE_CHECKING:
+    # Brings OpenTelemetry, which a server that traces nothing does without.
+    from featurestore.serving.request.traces import Traces
 
 Handlers: TypeAlias = "dict[str, grpc.RpcMethodHandler[Any, Any]]"  # generic to the stubs only
 """Handlers of one service by method name."""
@@ -115,6 +119,7 @@ def register(
     metrics: ServerMetrics,
     behavior_of: Callable[[Method, Handling], Callable[[Any, Any], Any]],
     reflection_of: Callable[[Sequence[str], HandlingOf], Mapping[str, Handlers]] | None,
+    traces: Traces | None = None,
 ) -> tuple[str, ...]:
     """Register all methods, and reflection, if any, that describes them and the health service.
 
@@ -125,6 +130,7 @@ def register(
         metrics: counts requests.
         behavior_of: what the server calls for each request, or stream of requests, of a method.
         reflection_of: service names -> handlers of the reflection services; None for none.
+        traces: makes spans.
 
     Returns:
         The names that the health service answers for: the server as a whole, and each service.
@@ -132,7 +138,7 @@ def register(
     complaints = Complaints(clock)
 
     def handling_of(name: str) -> Handling:
-        return Handling(name, clock, metrics, complaints)
+        return Handling(name, clock, metrics, complaints, traces)
 
     by_service: dict[str, Handlers] = {}
     for method in methods:

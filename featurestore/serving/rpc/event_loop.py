@@ -112,7 +112,13 @@ class AsyncServer:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._services = register(
-            self._server, methods, clock, metrics, self._behavior, async_reflection if settings.reflection else None
+            self._server,
+            methods,
+            clock,
+            metrics,
+            self._behavior,
+            async_reflection if settings.reflection else None,
+            traces=settings.traces,
         )
         # The servicer says SERVING for the server as a whole until it is told something.
         await self._set_serving(False)
@@ -158,7 +164,7 @@ class AsyncServer:
         computing = self._computing
 
         async def behave(_messages: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            started_ns = handling.started_ns()
+            started_ns, span = handling.started_ns(), handling.span(method.path, context.invocation_metadata())
             budget_s = caller_budget_s(context)
             deadline = handling.deadline(budget_s)
             visit = Visit(admission, deadline)
@@ -178,18 +184,18 @@ class AsyncServer:
                 steps = method.handle(request, deadline)
                 response = await run_async(steps, reads, store, threads, lambda: wait_for_turn(visit, is_large=True))
             except asyncio.CancelledError:
-                handling.ended(CallerGone(), started_ns)
+                handling.ended(CallerGone(), started_ns, span)
                 raise
             except Exception as error:  # noqa: BLE001  # the process edge: one bad request must not take the loop down
                 visit.end()
-                refusal = handling.ended(error, started_ns)
+                refusal = handling.ended(error, started_ns, span)
                 if context.done():
                     return b""
                 await context.abort(refusal.code, refusal.text, refusal.metadata)
             finally:
                 # Also where the caller hung up, which cancels this coroutine.
                 visit.end()
-            handling.answered(started_ns)
+            handling.answered(started_ns, span)
             return response
 
         return behave

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -21,6 +21,10 @@ from featurestore.serving.request.limits import (
 from featurestore.serving.request.metrics import ServerMetrics
 from featurestore.serving.request.tls import Tls, TlsBytes, TlsFiles
 from featurestore.serving.rpc.streams import Streams
+
+if TYPE_CHECKING:
+    # Brings OpenTelemetry, which a server that traces nothing does without.
+    from featurestore.serving.request.traces import Traces
 
 CONNECTION_AGE_S = 300.0
 """How long a client stays with one of several replicas."""
@@ -53,6 +57,7 @@ class ServerSettings:
         reflection: whether anybody may ask what the server speaks.
         admission: how many requests are let in.
         connection_age_s: after so long, give or take a tenth, a client has to connect anew; None never.
+        traces: makes the spans of requests; None for none.
     """
 
     host: str = "127.0.0.1"
@@ -64,6 +69,7 @@ class ServerSettings:
     reflection: bool = True
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     connection_age_s: float | None = CONNECTION_AGE_S
+    traces: Traces | None = None
 
     @property
     def at_work_max(self) -> int:

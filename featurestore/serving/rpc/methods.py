@@ -44,6 +44,11 @@ class Method:
     names_service: bool = False
     is_stream: bool = False
 
+    @property
+    def path(self) -> str:
+        """As traces name it."""
+        return f"{self.service}/{self.name}"
+
 
 def all_methods(packed: PackedService, explain: ExplainService, feast: FeastService) -> tuple[Method, ...]:
     """The methods of both services."""

@@ -103,6 +103,7 @@ class ThreadedServer:
             metrics,
             self._behavior_of(store, clock),
             partial(threaded_reflection, self._reflection_pool) if settings.reflection else None,
+            traces=settings.traces,
         )
         # The servicer says SERVING for the server as a whole until it is told something.
         self.set_serving(False)
@@ -283,7 +284,7 @@ class _Behaviors:
         """The function for a method."""
 
         def behave(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            started_ns = handling.started_ns()
+            started_ns, span = handling.started_ns(), handling.span(method.path, context.invocation_metadata())
             budget_s = caller_budget_s(context)
             visit = Visit(self._admission, handling.deadline(budget_s))
             try:
@@ -302,11 +303,11 @@ class _Behaviors:
                 response = self._answer(method, visit, message, context)
             except Exception as error:  # noqa: BLE001  # the process edge: one bad request must not take the thread down
                 visit.end()
-                refusal = handling.ended(error, started_ns)
+                refusal = handling.ended(error, started_ns, span)
                 context.set_trailing_metadata(refusal.metadata)
                 context.abort(refusal.code, refusal.text)
             visit.end()
-            handling.answered(started_ns)
+            handling.answered(started_ns, span)
             return response
 
         return on_pool(behave, self._pool)
