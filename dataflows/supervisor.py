@@ -40,6 +40,7 @@ from dataflows.run_outcome import Conductor, PartitionEnd, RunOutcome
 from dataflows.settings import METRICS_HOST_DEFAULT, FlowSettings, StreamSettings
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import RepoSpec, SourceSpec
+from featurestore.definitions.compile.versions import stored_views
 from featurestore.errors import (
     FeatureStoreError,
     InvalidRequest,
@@ -232,7 +233,7 @@ def connect_parts(
             f'project "{settings.project}" has no stream feature views',
             hint="define some, and run `featurestore apply`",
         )
-    log, dead_letters = open_log(settings, [view.source for view in repo.views], shared.clock)
+    log, dead_letters = open_log(settings, [view.source for view in stored_views(repo)], shared.clock)
     return Parts(
         definitions=definitions,
         repo=repo,
@@ -267,12 +268,13 @@ def plan(settings: StreamSettings, parts: Parts) -> StreamPlan | None:
     def attempt() -> StreamPlan | None:
         # The wait may be long. A definition that is outdated by now must not be registered: it would retire what was
         # begun for the newer one. Nor is one whose records cannot be read yet.
-        if parts.definitions.read().views != parts.repo.views:
+        views = stored_views(parts.repo)
+        if stored_views(parts.definitions.read()) != views:
             return None
-        for view in parts.repo.views:
+        for view in views:
             for source in view.source.per_topic:
                 parts.log.partitions(source)
-        return make_stream_plan(parts.store, parts.log, parts.repo.views, are_current=parts.definitions.is_current)
+        return make_stream_plan(parts.store, parts.log, views, are_current=parts.definitions.is_current)
 
     made = patiently(parts.shared, attempt)
     if made is not None and settings.until_end:

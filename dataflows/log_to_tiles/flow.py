@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import os
 import sys
-from operator import attrgetter
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
@@ -39,6 +38,7 @@ from dataflows.plan.definitions import Definitions, RegistryWatch
 from dataflows.plan.stream_plan import PlanWatch, Stage, StreamPlan
 from dataflows.settings import StreamSettings, from_command_line, from_environment
 from dataflows.supervisor import Parts
+from featurestore.definitions.compile.versions import stored_views
 
 FLOW_NAME = "tiles"
 
@@ -53,8 +53,8 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
     watch = PlanWatch(plan, parts.store, parts.log, shared.conductor, shared.clock, may_replan=parts.is_supervised)
     watches: list[Watch] = [watch]
     if parts.is_supervised:
-        views = attrgetter("views")
-        watches.append(RegistryWatch(parts.definitions, views, parts.repo.views, shared.conductor, shared.clock))
+        views = stored_views(parts.repo)
+        watches.append(RegistryWatch(parts.definitions, stored_views, views, shared.conductor, shared.clock))
     control = op.input("control", flow, ControlSource(writer_keys(settings.writers), shared, watches))
     # A run that ends with the log has nobody who waits.
     pace = Pace(shared.clock) if plan.live.generations and not settings.until_end else None

@@ -5,7 +5,8 @@
                 own, so that the live features stay fresh meanwhile
 
 A catch-up generation that has come as far as the live ones were a moment ago is promoted, unless it takes the place of
-another one and lacks events that its windows reach; and the flow is planned again: it joins the live stage, and nobody
+another one and lacks events that its windows reach, or that one alone answers for a version that is pinned; and the
+flow is planned again: it joins the live stage, and nobody
 writes the generation it replaces any more. Of a partition that no live one has read, such as those of a topic that a
 view has moved to, it must have come as far as the log went when the plan was made: a target that moved with the log
 might never be reached. The flow is also planned again when somebody else has changed what is to be fed: a generation
@@ -30,7 +31,7 @@ from featurestore.core.windows.durations import format_duration
 from featurestore.errors import EventsLost, InvalidRequest, InvariantBroken, StoreMismatch, Unavailable
 from featurestore.online.eviction import refuse_eviction
 from featurestore.online.generation import Generation, GenerationDamaged, GenerationState
-from featurestore.online.registration import takes_a_place
+from featurestore.online.registration import lost_versions, takes_a_place
 from featurestore.wire.store_layout import smallest_positions
 
 BEHIND_RECORDS_MAX = 10_000
@@ -255,6 +256,7 @@ class PlanWatch:
         self._may_replan = may_replan
         self._targets: dict[tuple[str, int], Positions] = {}
         self._caught_up: set[tuple[str, int]] = set()
+        self._told_of_pins: set[tuple[str, int]] = set()
         self._next_history_check_ns: dict[tuple[str, int], int] = {}
         self._next_check_ns = 0
         self._is_outdated = False
@@ -316,7 +318,7 @@ class PlanWatch:
                 continue
             target = self._targets.get(identity)
             if target is not None and _has_reached(self._store.positions(generation), target):
-                if self._lacks_history(generation):
+                if self._lacks_history(generation) or self._is_pinned_before(generation):
                     continue
                 self._caught_up.add(identity)
                 if generation.state is GenerationState.FILLING:
@@ -372,6 +374,15 @@ class PlanWatch:
             )
         self._next_history_check_ns[identity] = now_ns + HISTORY_WATCH_INTERVAL_MS * NS_PER_MS
         return True
+
+    def _is_pinned_before(self, generation: Generation) -> bool:
+        """Whether what a generation takes the place of is all that answers for a version that some service pins."""
+        waiting = lost_versions(self._store.known(), generation.view.name, generation, self._plan.views)
+        if waiting and _identity(generation) not in self._told_of_pins:
+            self._told_of_pins.add(_identity(generation))
+            text = "%s generation %d has caught up, and waits for %s, which a feature service pins, to serve by itself"
+            _logger.info(text, generation.view.title, generation.number, ", ".join(waiting))
+        return bool(waiting)
 
     def _look_for_generations(self) -> None:
         """Plan again when something else is to be fed than was planned."""

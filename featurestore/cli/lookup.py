@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from featurestore.cli.settings import Decorated, FiniteRange, format_option, print_json
+from featurestore.cli.settings import (
+    Decorated,
+    FiniteRange,
+    format_option,
+    load_settings,
+    print_json,
+    settings_options,
+)
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -145,6 +152,21 @@ def connect(
 @click.option("--as-of-column", metavar="NAME", default="", help="To --out, with each row's read time in this column.")
 @format_option
 @server_options
+@click.option(
+    "--compare",
+    "versions",
+    nargs=2,
+    metavar="VERSION VERSION",
+    help="Two versions of a view, such as v1 latest, feature by feature; read from the store, not from a server.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=1_000,
+    show_default=True,
+    help="For --compare without KEY=VALUE: entities, of those that the store has.",
+)
+@settings_options
 def command(
     service: str,
     given: tuple[str, ...],
@@ -161,6 +183,13 @@ def command(
     tls_ca: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    versions: tuple[str, str] | None,
+    sample: int,
+    repo: Path | None,
+    registry: str | None,
+    project: str | None,
+    store_url: str | None,
+    cluster: bool | None,
 ) -> None:
     """Look up the features of entities. A key that is given more than once makes a row of each of its values.
 
@@ -169,8 +198,17 @@ def command(
 
     Example: featurestore lookup fraud_detection card_id=c-1 merchant_id=7 terminal_id=12
 
+    With --compare it shows how many rows differ between two versions of a view, by how much, and how many are null. The
+    repo and the store are asked for that alone.
+
     A job's rows come from a file: featurestore lookup fraud_detection --entities rows.parquet --out vectors.parquet
     """
+    if versions:
+        from featurestore.cli.compare import CompareRequest, compare
+
+        settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
+        compare(settings, CompareRequest(service, versions, _rows_of(_texts(given)), sample, as_of), output)
+        return
     if entity_file is None and (out or statuses or as_of_column):
         raise click.UsageError("--out, --statuses and --as-of-column are for the rows of --entities")
     if entity_file is not None and (out is None or given or events):
@@ -271,17 +309,29 @@ def entity_columns(schema: ServiceSchema, given: Sequence[str]) -> dict[str, lis
     """
     from featurestore.definitions.problems import suggest
 
-    columns: dict[str, list[Any]] = {}
-    known = [column.name for column in (*schema.join_keys, *schema.request_columns)]
-    for name, value in map(_split, given):
+    texts, known = _texts(given), [column.name for column in (*schema.join_keys, *schema.request_columns)]
+    for name in texts:
         if schema.request_columns and name not in known:
             fact = f'"{name}" is no join key of feature service "{schema.service}", and no column of its requests'
             raise InvalidRequest(fact, hint=suggest(name, known))
-        columns.setdefault(name, []).append(_typed(schema, name, value))
+    columns = {name: [_typed(schema, name, text) for text in found] for name, found in texts.items()}
+    return _rows_of(columns, {column.name for column in schema.request_columns})
+
+
+def _texts(given: Sequence[str]) -> dict[str, list[str]]:
+    """Join key or column of the request -> its values, as typed."""
+    columns: dict[str, list[str]] = {}
+    for name, value in map(_split, given):
+        columns.setdefault(name, []).append(value)
+    return columns
+
+
+def _rows_of(columns: Mapping[str, list[Any]], of_request: Collection[str] = ()) -> dict[str, list[Any]]:
+    """The same with a value for each row; what is given once is so in every row."""
     row_count = max(map(len, columns.values()), default=1)
     for name, values in columns.items():
         if len(values) not in (1, row_count):
-            is_column = any(column.name == name for column in schema.request_columns)
+            is_column = name in of_request
             counts = f"has {len(values)} values where another has {row_count}"
             raise click.UsageError(
                 f'{"column" if is_column else "join key"} "{name}" {counts}: give it one, or one a row'

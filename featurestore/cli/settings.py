@@ -19,12 +19,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 import yaml
 
-from featurestore.errors import InvalidRequest
+from featurestore.errors import InvalidRequest, OnlineStoreDown
+
+if TYPE_CHECKING:
+    from featurestore.online.redis.store import RedisStore
 
 FILE_NAME = "feature_store.yaml"
 REPO_DEFAULTS = (Path(), Path("feature_repo"))
@@ -270,3 +273,24 @@ def event_places(texts: Sequence[str]) -> dict[str, str] | str | None:
     if len(texts) > 1 and not named:
         raise click.UsageError("give --event-log as SOURCE=PATH when there are several")
     return named or (texts[0] if texts else None)
+
+
+def open_running_store(settings: Settings) -> RedisStore:
+    """The configured store, else the embedded one if it runs; nothing is started.
+
+    Raises:
+        OnlineStoreDown: there is none.
+    """
+    from featurestore.online.embedded import EmbeddedStore
+    from featurestore.online.redis.store import connect
+
+    if settings.store.url is not None:
+        return connect(settings.store.url, cluster=settings.store.cluster)
+    embedded = EmbeddedStore.for_repo(settings.repo)
+    server = embedded.status()
+    if server is None:
+        raise OnlineStoreDown(
+            f'no embedded store runs on "{embedded.data_dir}"',
+            hint="run `featurestore store start`, or name a store by --store-url",
+        )
+    return connect(server.url)

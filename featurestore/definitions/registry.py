@@ -31,7 +31,14 @@ from featurestore.errors import (
     redacted,
 )
 from featurestore.wire.feast.composing import registry_from_rows
-from featurestore.wire.feast.registry import ROW_LISTS, decode_registry, projects_of
+from featurestore.wire.feast.registry import (
+    ROW_LISTS,
+    VERSION_COLUMNS,
+    VERSION_TABLE,
+    decode_registry,
+    projects_of,
+    versions_asked_of,
+)
 
 POLLS_PER_DATABASE_READ = 5
 """A database is read whole to see whether it changed, so it is not read at every poll."""
@@ -93,7 +100,11 @@ def read_registry_bytes(path_or_url: str | Path) -> bytes:
 
 
 def find_registry_bytes(
-    path_or_url: str | Path, more: Mapping[str, tuple[str, str]] | None = None, registry: Any = None
+    path_or_url: str | Path,
+    more: Mapping[str, tuple[str, str]] | None = None,
+    registry: Any = None,
+    *,
+    with_all_versions: bool = False,
 ) -> bytes | None:
     """As `read_registry_bytes`; None where nothing has been applied yet: no file, or a database without tables.
 
@@ -101,22 +112,31 @@ def find_registry_bytes(
         path_or_url: of the registry.
         more: of a database, what else to read than ROW_LISTS, as that; a table may be missing, as in an older Feast's.
         registry: empty message that has the fields of `more`.
+        with_all_versions: of a database, also what views were that no service asks for.
     """
     if not _is_sql(path_or_url):
         return _read_file(_path(path_or_url))
-    rows = _read_rows(path_or_url, {**ROW_LISTS, **(more or {})})
+    found = _read_rows(path_or_url, {**ROW_LISTS, **(more or {})}, with_all_versions=with_all_versions)
     try:
-        return None if rows is None else registry_from_rows(rows, registry)
+        return None if found is None else registry_from_rows(found.messages, registry, found.versions)
     except CorruptData as error:
         hint = "restore the row from a copy, or delete it and run `featurestore apply`"
         place = redacted(str(path_or_url))
         raise CorruptData(f'the registry in "{place}" is damaged', detail=error.message, hint=hint) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Of a SQL registry: project and message of each row, by the field of Registry; and versions of views."""
+
+    messages: Mapping[str, Sequence[tuple[str, bytes]]]
+    versions: Sequence[Sequence[Any]]
+
+
 def _read_rows(
-    path_or_url: str | Path, lists: Mapping[str, tuple[str, str]]
-) -> Mapping[str, Sequence[tuple[str, bytes]]] | None:
-    """Project and message of each row of a SQL registry; None where it has no tables yet."""
+    path_or_url: str | Path, lists: Mapping[str, tuple[str, str]], *, with_all_versions: bool
+) -> _Rows | None:
+    """What a SQL registry holds; None where it has no tables yet."""
     try:
         import sqlalchemy
     except ImportError:
@@ -135,6 +155,16 @@ def _read_rows(
                     is_there = table in tables or field in ROW_LISTS
                     found = connection.execute(query) if is_there else ()
                     rows[field] = [(project, bytes(message)) for project, message in found]
+                versions: list[Sequence[Any]] = []
+                if VERSION_TABLE in tables:
+                    history = f"SELECT {', '.join(VERSION_COLUMNS)} FROM {VERSION_TABLE}"
+                    # A history holds every apply, and most of it nobody asks for.
+                    asked = versions_asked_of(message for _, message in rows["feature_services"])
+                    some = sqlalchemy.text(f"{history} WHERE feature_view_name = :name AND version_number = :number")
+                    for name, number in () if with_all_versions else sorted(asked):
+                        versions += connection.execute(some, {"name": name, "number": number}).all()
+                    if with_all_versions:
+                        versions += connection.execute(sqlalchemy.text(history)).all()
         finally:
             engine.dispose()
     except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
@@ -142,7 +172,7 @@ def _read_rows(
     except sqlalchemy.exc.SQLAlchemyError as error:
         hint = "check the database and the registry's URL"
         raise SourceUnavailable("the SQL registry does not answer", detail=str(error), hint=hint) from error
-    return rows
+    return _Rows(rows, versions)
 
 
 def _is_sql(path_or_url: str | Path) -> bool:

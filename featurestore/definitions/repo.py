@@ -25,9 +25,10 @@ from featurestore.definitions.fast_import import skip_typeguard
 from featurestore.definitions.problems import Place, ProblemList
 from featurestore.definitions.registry import compile_registry
 from featurestore.errors import DefinitionError, InvalidRequest
+from featurestore.wire.feast.composing import history_of
 
 with skip_typeguard():
-    from feast import FeatureService, FeatureStore, FeatureView
+    from feast import FeatureService, FeatureStore, FeatureView, Field
     from feast.errors import FeastError
     from feast.feature_view_projection import FeatureViewProjection
     from feast.inference import update_feature_views_with_inferred_features_and_entities
@@ -37,6 +38,7 @@ with skip_typeguard():
     from feast.repo_config import FeastConfigError, RepoConfig, load_repo_config
     from feast.repo_contents import RepoContents
     from feast.repo_operations import apply_total_with_repo_instance, get_repo_files, parse_repo
+    from feast.types import String
 
 AUTHOR_ERRORS = (
     ArithmeticError,
@@ -73,12 +75,18 @@ class LoadedRepo:
     contents: RepoContents
     registry: bytes
 
-    def compile(self) -> Compilation:
-        """Specs, mistakes and notes, of its file too."""
+    def compile(self, registered: bytes | None = None) -> Compilation:
+        """Specs, mistakes and notes, of its file too.
+
+        Args:
+            registered: the registry that it would be applied to, which knows the versions that services may pin.
+        """
         problems = ProblemList()
         store = check_config(self.path / CONFIG_FILE, problems)
         _check_requests(self.contents, problems)
-        compiled = compile_registry(self.registry, project=self.project)
+        # Messages that follow each other are one.
+        history = b"" if registered is None else history_of(registered, self.project)
+        compiled = compile_registry(self.registry + history, project=self.project)
         notes = list(compiled.notes)
         if compiled.spec.views and store not in ("", ONLINE_STORE):
             notes.append(
@@ -263,7 +271,7 @@ def _with_named_views(service: FeatureService, contents: RepoContents) -> Featur
     """A copy with the views that it names by text, "view[@version][:feature]", resolved within the repo.
 
     Feast resolves them when it applies; a view that the repo does not have stays without features, for the compiler to
-    report.
+    report. So does a version: the compiler takes all that it had, as the view may have other features by now.
     """
     views = {view.name: view for view in (*contents.feature_views, *contents.stream_feature_views)}
     resolved = copy.copy(service)
@@ -272,7 +280,9 @@ def _with_named_views(service: FeatureService, contents: RepoContents) -> Featur
     for reference in service._pending_feature_refs:
         view_reference, _, feature = reference.partition(":")
         name, _, version = view_reference.partition("@v")
-        fields = views[name].features if name in views else []
+        fields = views[name].features if name in views and not version else []
+        if version and feature:
+            fields = [Field(name=feature, dtype=String)]  # of whatever type it had
         resolved.feature_view_projections.append(
             FeatureViewProjection(
                 name=name,

@@ -7,6 +7,8 @@
     a view leaves              the group goes on; its parts are gone with the next merge
     a view wants to be apart,  a generation of its own fills; the group answers until that one does
     or loses its companions
+    a version is pinned        it is one more view, "card_activity@9f3a12bc"; what serves its definition already answers
+                               for it, and is fed until that view serves
 
 A merge is a generation like any other: filled from the log or bootstrapped, promoted when it has caught up, rolled back
 to. No lookup ever reads a view half here, half there.
@@ -22,8 +24,8 @@ from featurestore.core.spec import ViewSpec
 from featurestore.definitions.compile.storage_groups import plan_storage, storage_group
 from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
-from featurestore.online.serving_view import serving_views, views_of
-from featurestore.wire.codecs.view_json import definition_hash
+from featurestore.online.serving_view import definition_of, served_definitions, serving_views, views_of
+from featurestore.wire.codecs.view_json import base_name, definition_hash
 
 MERGE_AFTER_MS = 3_600_000
 """How long a view is stored by itself before its group takes it in: changes of an hour are one merge."""
@@ -41,7 +43,7 @@ def register_views(
 
     Args:
         catalog: of the store.
-        views: all that are registered.
+        views: all that are registered, versions that are pinned among them.
         now_ms: processing time.
         merge_after_ms: how long a view is stored by itself at least before its group takes it in.
 
@@ -66,6 +68,12 @@ def register_views(
     merged = {view.name for group in groups for view in group.merged}
     serving = serving_views(known)
     needed |= {serving[name].generation.view.name for name in {one.name for one in views} & serving.keys() - merged}
+    served = served_definitions(known)
+    for view in views:
+        holders = [one.generation.view.name for one in served.get(definition_of(view), ())]
+        if holders and needed.isdisjoint(holders):
+            # It is all that answers for a version, or for a view that was a version until now.
+            needed.add(holders[0])
     for name, generations in known.items():
         if name not in needed and any(one.state is not GenerationState.RETIRED for one in generations):
             _logger.info("%s is not needed any more: it is retired", generations[-1].view.title)
@@ -90,11 +98,29 @@ def fed_names(known: Known, views: Iterable[ViewSpec]) -> frozenset[str]:
     )
 
 
+def lost_versions(known: Known, name: str, instead: Generation | None, views: Iterable[ViewSpec]) -> list[str]:
+    """Pinned versions that are answered now, and would not be any more if what serves under a name did not.
+
+    Args:
+        known: all generations.
+        name: of a view or storage group.
+        instead: what would serve in its place.
+        views: registered ones, versions that are pinned among them.
+    """
+    others = [one for one in known.get(name, ()) if one.state is not GenerationState.SERVING]
+    before = served_definitions(known)
+    after = served_definitions({**known, name: others}).keys() | {
+        each.definition for each in (() if instead is None else views_of(instead))
+    }
+    versions = [view for view in views if view.name != base_name(view.name)]
+    return [view.name for view in versions if definition_of(view) in before and definition_of(view) not in after]
+
+
 def takes_a_place(known: Known, generation: Generation) -> bool:
     """Whether what is stored under another name holds, or held, a view that this generation is for."""
-    names = {each.view.name for each in views_of(generation)}
+    names = {base_name(each.view.name) for each in views_of(generation)}
     return any(
-        one.view.name != generation.view.name and any(each.view.name in names for each in views_of(one))
+        one.view.name != generation.view.name and any(base_name(each.view.name) in names for each in views_of(one))
         for generations in known.values()
         for one in generations
     )
@@ -184,9 +210,12 @@ class _Group:
         return all(one.is_opened and one.opened_ms <= settled_before_ms for one in current if one is not None)
 
     def _held_by(self, generations: Iterable[Generation]) -> list[ViewSpec]:
-        """Members of which some generation has the registered definition."""
+        """Members of which some generation has the registered definition; a version may be in it as the view."""
         held = {(each.view.name, each.definition_hash) for one in generations for each in views_of(one)}
-        return [view for view in self.members if (view.name, definition_hash(view)) in held]
+        names = {view.name: {view.name, base_name(view.name)} for view in self.members}
+        return [
+            view for view in self.members if any((name, definition_hash(view)) in held for name in names[view.name])
+        ]
 
 
 _UNDER_WAY = (GenerationState.FILLING, GenerationState.BOOTSTRAPPING)

@@ -27,6 +27,7 @@ from featurestore.cli.settings import (
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import SourceSpec, ViewSpec
 from featurestore.definitions.compile.storage_groups import plan_storage
+from featurestore.definitions.compile.versions import stored_as, stored_views
 from featurestore.definitions.problems import suggest
 from featurestore.definitions.registry import read_registry
 from featurestore.errors import InvalidRequest
@@ -76,7 +77,8 @@ def command(
 ) -> None:
     """Compute the registered definition of VIEW from the event log, or a table like one, into a new generation.
 
-    VIEW is a stream feature view, or a storage group of several. What a group holds is computed with all of it.
+    VIEW is a stream feature view, a version of one that is pinned ("card_activity@v2"), or a storage group of several.
+    What a group holds is computed with all of it.
 
     Run it beside the stream. Readers see the generation that serves now until the stream has brought the new one up to
     date; `featurestore rollback` returns to the old one. Killed, or run again, it goes on with what is missing.
@@ -84,7 +86,10 @@ def command(
     # In JSON it is the outcome that is printed; how far it has come is told beside it.
     say = partial(click.echo, err=output == "json")
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
-    views = read_registry(settings.registry, project=settings.project).views
+    registered = read_registry(settings.registry, project=settings.project)
+    # A version is asked for by its number, and stored under its hash.
+    views = stored_views(registered)
+    view = stored_as(registered, view)
     places = event_places([event_log] if event_log else [])
     url = settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure()
     clock = SystemClock()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.generations.status import bytes_text, open_running_store
-from featurestore.cli.settings import format_option, load_settings, print_json, settings_options
+from featurestore.cli.generations.status import bytes_text
+from featurestore.cli.settings import format_option, load_settings, open_running_store, print_json, settings_options
 
 if TYPE_CHECKING:
     from featurestore.offline.event_log.reader import EventLog
@@ -77,13 +77,21 @@ def command(
     """
     from featurestore.clock import SystemClock
     from featurestore.definitions.changes import registered_or_empty
+    from featurestore.definitions.compile.versions import stored_views
     from featurestore.online.read.store_status import look_over
 
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
-    registered = registered_or_empty(settings.registry, settings.project).views
+    registered = registered_or_empty(settings.registry, settings.project)
     store = open_running_store(settings)
     try:
-        seen = look_over(store, settings.project, SystemClock(), registered=registered, measures_memory=True)
+        seen = look_over(
+            store,
+            settings.project,
+            SystemClock(),
+            registered=stored_views(registered),
+            pinned=registered.pinned,
+            measures_memory=True,
+        )
     finally:
         store.close()
     findings = [*of_store(seen), *of_event_logs(event_log), *of_files(dead_letter_dir, feature_log)]
@@ -104,6 +112,10 @@ def of_store(seen: StoreOverview) -> Iterator[Finding]:
     if server is not None and server.limit_bytes and server.used_bytes > MEMORY_SHARE_MAX * server.limit_bytes:
         fact = f"{bytes_text(server.used_bytes)} of {bytes_text(server.limit_bytes)} are used"
         yield Finding(True, "online store", fact, "give it more memory, or drop what is not needed")
+    for pin in seen.pins:
+        if not pin.number:
+            fact = f"{', '.join(pin.services)} pins it, and nothing answers for it yet: its features are NOT_READY"
+            yield Finding(True, pin.version, fact, f"wait for the stream, or `featurestore bootstrap {pin.version}`")
     for view in seen.unstreamed:
         yield Finding(True, view, "it is registered, and nothing streams it", "start `featurestore stream`")
     kept = {(one.view, one.replaces) for one in seen.generations if one.state == "serving"}

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.settings import format_option, load_settings, print_json, settings_options
+from featurestore.cli.settings import (
+    Settings,
+    format_option,
+    load_settings,
+    open_running_store,
+    print_json,
+    settings_options,
+)
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -46,7 +53,6 @@ def command(
     Retired ones expire by themselves one retention after their last write, those of lifetime features never. A dropped
     one cannot be rolled back to. Only retired generations can be dropped: nothing reads or writes them.
     """
-    from featurestore.cli.generations.status import open_running_store
     from featurestore.online.generation import GenerationState
     from featurestore.online.generation_catalog import GenerationCatalog
 
@@ -67,7 +73,8 @@ def command(
             return
         wanted = next((one for one in known if one.number == number), None)
         if wanted is None or wanted not in gone:
-            raise InvalidRequest(_why_not(view, number, wanted), hint=_remedy(view, gone))
+            pins = _pins_of(settings, wanted)
+            raise InvalidRequest(_why_not(view, number, wanted), detail=pins, hint=_remedy(view, gone))
         keys = catalog.drop(wanted)
         if output == "json":
             print_json({"view": view, "dropped": number, "keys": keys})
@@ -124,6 +131,18 @@ def _list(view: str, known: Sequence[Generation], retired: Sequence[Generation],
         lives = "until it is dropped" if one.view.retention_ms is None else "until its keys expire"
         rollback = ", `featurestore rollback` returns to it" if one.number == before else ""
         click.echo(f"{view}@{one.number}  retired, kept {lives}{rollback}")
+
+
+def _pins_of(settings: Settings, generation: Generation | None) -> str:
+    """Which feature services pin what a generation serves; "" for none."""
+    from featurestore.definitions.changes import registered_or_empty
+    from featurestore.online.serving_view import definition_of, views_of
+
+    held = {each.definition for each in views_of(generation)} if generation and generation.state == "serving" else set()
+    pinned = registered_or_empty(settings.registry, settings.project).pinned
+    return "; ".join(
+        f"{one.view.name} is pinned by {', '.join(one.services)}" for one in pinned if definition_of(one.view) in held
+    )
 
 
 def _why_not(view: str, number: int, found: Generation | None) -> str:

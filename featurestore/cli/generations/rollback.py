@@ -7,11 +7,16 @@ from pathlib import Path
 import click
 
 from featurestore.cli.settings import format_option, load_settings, print_json, settings_options
-from featurestore.errors import OnlineStoreDown
+from featurestore.core.spec import RepoSpec
+from featurestore.definitions.changes import registered_or_empty
+from featurestore.errors import InvalidRequest, OnlineStoreDown
 from featurestore.online.embedded import EmbeddedStore
+from featurestore.online.generation import GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.store_status import read_checkpoints
 from featurestore.online.redis.store import connect
+from featurestore.online.registration import lost_versions
+from featurestore.wire.codecs.view_json import base_name
 from featurestore.wire.store_layout import smallest_positions
 
 
@@ -46,6 +51,7 @@ def command(
     store = connect(url, cluster=settings.store.cluster)
     try:
         catalog = GenerationCatalog(store, settings.project)
+        _refuse_to_lose(catalog, view, registered_or_empty(settings.registry, settings.project))
         lanes = catalog.lane_count()
         serves, away = catalog.roll_back(view)
         reached, was = (
@@ -60,3 +66,21 @@ def command(
         return
     click.echo(f"{view}@{serves.number} serves again, {view}@{away.number} is kept but not fed")
     click.echo(f"{behind:,} records are to be caught up; see `featurestore status`")
+
+
+def _refuse_to_lose(catalog: GenerationCatalog, view: str, registered: RepoSpec) -> None:
+    """What is rolled back is not fed any more, and nobody would answer for a version that is pinned.
+
+    Raises:
+        InvalidRequest: a feature service pins what serves now, and nothing else answers for it.
+    """
+    known = catalog.all()
+    serving = next((one for one in known.get(view, ()) if one.state is GenerationState.SERVING), None)
+    before = None if serving is None else serving.replaces
+    back = next((one for one in known.get(view, ()) if one.number == before), None)
+    for version in lost_versions(known, view, back, [one.view for one in registered.pinned]):
+        services = next(one.services for one in registered.pinned if one.view.name == version)
+        raise InvalidRequest(
+            f'feature service "{services[0]}" pins {version}, and what serves of {view} now is all that answers for it',
+            hint=f"let it pin another version, or follow {base_name(version)}, and apply that first",
+        )

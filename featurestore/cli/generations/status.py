@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from featurestore.cli.narrow_table import narrow_table
-from featurestore.cli.settings import Settings, format_option, load_settings, print_json, settings_options
+from featurestore.cli.settings import format_option, load_settings, open_running_store, print_json, settings_options
 from featurestore.core.windows.durations import readable_duration
-from featurestore.errors import OnlineStoreDown, redacted
+from featurestore.errors import redacted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from featurestore.online.read.store_status import GenerationOverview, MemoryOverview, StoreOverview
-    from featurestore.online.redis.store import RedisStore
 
 HASH_DIGITS_SHOWN = 8
 UNKNOWN = "-"
@@ -55,17 +54,19 @@ def command(
     """
     from featurestore.clock import SystemClock
     from featurestore.definitions.changes import registered_or_empty
+    from featurestore.definitions.compile.versions import stored_views
     from featurestore.online.read.store_status import look_over
 
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
-    registered = registered_or_empty(settings.registry, settings.project).views
+    registered = registered_or_empty(settings.registry, settings.project)
     store = open_running_store(settings)
     try:
         found = look_over(
             store,
             settings.project,
             SystemClock(),
-            registered=registered,
+            registered=stored_views(registered),
+            pinned=registered.pinned,
             ends=None if log_dir is None else log_ends(log_dir),
             measures_memory=memory,
         )
@@ -98,27 +99,6 @@ def bytes_text(count: int) -> str:
     return f"{count} B"
 
 
-def open_running_store(settings: Settings) -> RedisStore:
-    """The configured store, else the embedded one if it runs; nothing is started.
-
-    Raises:
-        OnlineStoreDown: there is none.
-    """
-    from featurestore.online.embedded import EmbeddedStore
-    from featurestore.online.redis.store import connect
-
-    if settings.store.url is not None:
-        return connect(settings.store.url, cluster=settings.store.cluster)
-    embedded = EmbeddedStore.for_repo(settings.repo)
-    server = embedded.status()
-    if server is None:
-        raise OnlineStoreDown(
-            f'no embedded store runs on "{embedded.data_dir}"',
-            hint="run `featurestore store start`, or name a store by --store-url",
-        )
-    return connect(server.url)
-
-
 def _count_lines(path: Path) -> int:
     """Complete lines of a file."""
     with open(path, "rb") as file:
@@ -144,6 +124,9 @@ def show(found: StoreOverview) -> None:
         )
     for view, memory in found.plain.items():
         console.print(f"plain view {view}: {_memory_text(memory)}")
+    for pin in found.pins:
+        where = f"answered by {pin.stored_as}@{pin.number}" if pin.number else "not ready yet"
+        console.print(f"{pin.version} is pinned by {', '.join(pin.services)}: {where}", highlight=False)
     for view in found.unstreamed:
         console.print(f"registered, but not streamed yet: {view}")
 

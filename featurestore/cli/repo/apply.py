@@ -19,12 +19,13 @@ def command(repo: Path | None, output: str) -> None:
     The stream picks changed views up as new generations: the old values are served until the new ones have caught up.
     One whose history Kafka no longer has waits for a bootstrap.
     """
+    from featurestore.definitions.registry import find_registry_bytes
     from featurestore.definitions.repo import apply_repo, load_repo
     from featurestore.definitions.written import plan_of
 
     settings = load_settings(repo=repo)
     loaded = load_repo(settings.require_repo(), settings.project)
-    after = loaded.compile()
+    after = loaded.compile(find_registry_bytes(settings.registry, with_all_versions=True))
     changes = plan_of(loaded, after, settings.registry)
     apply_repo(loaded)
     show_plan(changes, after.notes, output)

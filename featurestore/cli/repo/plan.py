@@ -65,6 +65,8 @@ def command(
     With --cost it takes events that have happened, and folds a sample of the entities as a bootstrap would: bytes in
     Redis, rows to append, and what a lookup takes. No store is needed, and nothing need be registered.
     """
+    from featurestore.definitions.compile.versions import stored_views
+    from featurestore.definitions.registry import find_registry_bytes
     from featurestore.definitions.repo import load_repo
     from featurestore.definitions.written import plan_of
 
@@ -74,14 +76,14 @@ def command(
         raise click.UsageError("--entities and --features go with --cost")
     settings = load_settings(repo=repo)
     loaded = load_repo(settings.require_repo(), settings.project)
-    after = loaded.compile()
+    after = loaded.compile(find_registry_bytes(settings.registry, with_all_versions=True))
     if physical:
         from featurestore.cli.repo.physical import show_physical
 
-        show_physical(after.spec.views, output)
+        show_physical(stored_views(after.spec), output)
         return 0
     if cost:
-        _show_cost(after.spec.views, settings, event_logs, entities_by_name(entities), features, output)
+        _show_cost(stored_views(after.spec), settings, event_logs, entities_by_name(entities), features, output)
         return 0
     changes = plan_of(loaded, after, settings.registry)
     show_plan(changes, after.notes, output)

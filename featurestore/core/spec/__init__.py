@@ -7,6 +7,7 @@ All durations are integer milliseconds. Names are as in the registry.
 from featurestore.core.spec.repo import FeatureReference as FeatureReference
 from featurestore.core.spec.repo import OnDemandInput as OnDemandInput
 from featurestore.core.spec.repo import OnDemandViewSpec as OnDemandViewSpec
+from featurestore.core.spec.repo import PinnedView as PinnedView
 from featurestore.core.spec.repo import PythonFunction as PythonFunction
 from featurestore.core.spec.repo import RepoSpec as RepoSpec
 from featurestore.core.spec.repo import ServiceSpec as ServiceSpec

@@ -97,6 +97,19 @@ class ServiceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class PinnedView:
+    """A version of a stream view that feature services ask for by its number, whatever the view is by now.
+
+    Attributes:
+        view: the definition, under the name that services know it by: "card_activity@v2".
+        services: names of those that ask for it.
+    """
+
+    view: ViewSpec
+    services: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RepoSpec:
     """A whole compiled registry.
 
@@ -106,6 +119,7 @@ class RepoSpec:
         plain_views: views that are materialized by Feast, by name.
         services: feature services, by name.
         on_demand_views: views that are computed while they are asked for, by name.
+        pinned: versions that services ask for by number, by name.
     """
 
     project: str
@@ -113,10 +127,12 @@ class RepoSpec:
     plain_views: tuple[PlainViewSpec, ...]
     services: tuple[ServiceSpec, ...]
     on_demand_views: tuple[OnDemandViewSpec, ...] = ()
+    pinned: tuple[PinnedView, ...] = ()
 
     def view(self, name: str) -> ViewSpec | None:
-        """The stream view of that name, or None."""
-        return next((view for view in self.views if view.name == name), None)
+        """The stream view of that name, or the version of one ("card_activity@v2") that is pinned; else None."""
+        views = (*self.views, *(one.view for one in self.pinned))
+        return next((view for view in views if view.name == name), None)
 
     def plain_view(self, name: str) -> PlainViewSpec | None:
         """The plain view of that name, or None."""

@@ -34,6 +34,7 @@ from featurestore.definitions.compile.service import Servable, ServiceCompiler
 from featurestore.definitions.compile.source import EVENT_LOG_COLUMNS
 from featurestore.definitions.compile.types import VALUE_TYPES, join_keys_of
 from featurestore.definitions.compile.unhandled import why_not_computed, why_not_keyed
+from featurestore.definitions.compile.versions import compile_versions
 from featurestore.definitions.compile.view import compile_stream_view
 from featurestore.definitions.compile.window import HOP_TAG, has_unsaid_hop
 from featurestore.definitions.problems import Place, Problem, ProblemList
@@ -120,7 +121,8 @@ def compile_repo(registered: RegisteredRepo) -> Compilation:
     _check_sources(views, problems)
     notes.extend(_log_clashes(views))
     notes.extend(_unsaid_hops(registered, {view.name for view in views}))
-    compiler = ServiceCompiler(servables, problems)
+    pinned, versions = compile_versions(registered, entities, views, servables, problems)
+    compiler = ServiceCompiler({**servables, **versions}, problems)
     services: list[ServiceSpec] = []
     unserved: dict[str, str] = {}
     for registered_service in registered.services:
@@ -130,7 +132,8 @@ def compile_repo(registered: RegisteredRepo) -> Compilation:
         elif outcome:
             unserved[registered_service.name] = outcome
             notes.append(f'feature service "{registered_service.name}" is served by the Feast SDK only: {outcome}')
-    repo = RepoSpec(registered.project, _by_name(views), _by_name(plain_views), _by_name(services), on_demand_views)
+    named = (_by_name(views), _by_name(plain_views), _by_name(services))
+    repo = RepoSpec(registered.project, *named, on_demand_views, tuple(pinned))
     return Compilation(repo, tuple(problems.found), tuple(notes), unserved)
 
 

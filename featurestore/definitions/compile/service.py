@@ -68,7 +68,7 @@ class ServiceCompiler:
     """Compiles the services of one project.
 
     Attributes:
-        servables: every registered view, by name.
+        servables: every registered view, by name, and the versions that services ask for, as "card_activity@v2".
         problems: where mistakes go.
     """
 
@@ -84,7 +84,8 @@ class ServiceCompiler:
         picked: list[tuple[RegisteredProjection, str]] = []
         join_keys: dict[str, Column] = {}
         for projection in service.projections:
-            servable = self.servables.get(projection.view)
+            view = self._view_of(projection)
+            servable = self.servables.get(view)
             if servable is None and projection.kind == LABEL_VIEW:
                 unserved.append(f'feature view "{projection.view}" is a label view')
                 continue
@@ -97,13 +98,13 @@ class ServiceCompiler:
                 self.problems.add(place, f'feature view "{projection.view}" is not registered', remedy)
                 continue
             has_broken_view |= servable.is_broken
-            reason = unserved_reason(projection, servable)
+            reason = unserved_reason(projection, servable, is_version=self._has_version(projection))
             if reason:
                 unserved.append(reason)
             elif not servable.is_broken:
                 picked += [(projection, name) for name in self._features(projection, servable, place)]
-                unserved += self._add_join_keys(join_keys, servable, projection.view)
-        if not service.projections or not all(projection.features for projection in service.projections):
+                unserved += self._add_join_keys(join_keys, servable, view)
+        if not service.projections or not all(one.features or self._has_version(one) for one in service.projections):
             unserved.append("it has no features, or a view without any")
         self._check_size(picked, place)
         self._check_request(service, picked, place)
@@ -114,21 +115,32 @@ class ServiceCompiler:
             return "; ".join(dict.fromkeys(unserved))
         return ServiceSpec(service.name, references, tuple(join_keys.values()))
 
+    def _view_of(self, projection: RegisteredProjection) -> str:
+        """Name of what is asked for: the view, or the version of it."""
+        return version_name(projection) if self._has_version(projection) else projection.view
+
+    def _has_version(self, projection: RegisteredProjection) -> bool:
+        """Whether a version is asked for of a view that has some."""
+        return projection.version is not None and version_name(projection) in self.servables
+
     def _features(self, projection: RegisteredProjection, servable: Servable, place: Place) -> list[str]:
         """Names in answer order: the author's for a selection, the view's own for all of it.
 
         Feast gives a whole view's fields back in no particular order, so only a selection can be taken at its word.
         """
-        for name in projection.features:
+        # Feast has the join keys among the fields of the versions that it keeps.
+        keys = {column.name for column in servable.join_keys} if self._has_version(projection) else set()
+        asked = [name for name in projection.features if name not in keys]
+        for name in asked:
             if name not in servable.features:
                 known = suggest(name, servable.features)
                 self.problems.add(place.of(name), f'feature view "{projection.view}" has no such feature', known)
-        for name, count in Counter(projection.features).items():
+        for name, count in Counter(asked).items():
             if count > 1:
                 self.problems.add(place.of(name), f'it is listed {count} times of "{projection.view}"', "list it once")
-        if set(projection.features) == set(servable.features):
+        if not asked or set(asked) == set(servable.features):
             return list(servable.features)
-        return [name for name in projection.features if name in servable.features]
+        return [name for name in asked if name in servable.features]
 
     def _add_join_keys(self, join_keys: dict[str, Column], servable: Servable, view: str) -> list[str]:
         """Add a view's; what two entities of one join key disagree about."""
@@ -167,9 +179,9 @@ class ServiceCompiler:
         uses = Counter(name for _, name in picked)
         references = tuple(
             FeatureReference(
-                view=projection.view,
+                view=self._view_of(projection),
                 feature=name,
-                output_name=name if uses[name] == 1 else f"{projection.alias or projection.view}__{name}",
+                output_name=name if uses[name] == 1 else f"{self._shown_name(projection)}__{name}",
             )
             for projection, name in picked
         )
@@ -179,15 +191,31 @@ class ServiceCompiler:
                 self.problems.add(place.of(output_name), fact, "rename one, or give one view an alias by with_name()")
         return references
 
+    def _shown_name(self, projection: RegisteredProjection) -> str:
+        """What a view is called where two have a feature of one name; as Feast does."""
+        name = projection.alias or projection.view
+        return f"{name}@v{projection.version}" if self._has_version(projection) else name
 
-def unserved_reason(projection: RegisteredProjection, servable: Servable) -> str:
-    """Why only the Feast SDK serves what is taken of a view; "" if it is served here."""
+
+def version_name(projection: RegisteredProjection) -> str:
+    """Such as "card_activity@v2"."""
+    return f"{projection.view}@v{projection.version}"
+
+
+def unserved_reason(projection: RegisteredProjection, servable: Servable, *, is_version: bool = False) -> str:
+    """Why only the Feast SDK serves what is taken of a view; "" if it is served here.
+
+    Args:
+        projection: what is taken.
+        servable: the view, or the version of it.
+        is_version: whether it is a version.
+    """
     view = f'feature view "{projection.view}"'
     if servable.reason:
         return f"{view} {servable.reason}"
     if projection.join_key_map:
         return f"{view} is joined under other keys (with_join_key_map)"
-    if projection.version is not None:
+    if projection.version is not None and not is_version:
         return f"{view} is pinned to version {projection.version}"
     unreadable = sorted(servable.unreadable.intersection(projection.features))
     if unreadable:

@@ -9,21 +9,21 @@ Nothing here loops over the features of a stream view.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.clock import Clock, Deadline
+from featurestore.clock import Deadline
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.lowering.lowering import LoweredFeatures
 from featurestore.core.tiles.ranges import Gathered
 from featurestore.errors import AsOfTooOld, CorruptData, CorruptTile, InvariantBroken, LimitExceeded
 from featurestore.online.answer.entity_loop import NOTHING, UNKNOWN
 from featurestore.online.answer.in_flight import InFlight
+from featurestore.online.answer.part_times import PartTimes
 from featurestore.online.answer.scatter import give_statuses, place_numbers
 from featurestore.online.answer.schema import Cell, FeatureStatus, Matrix
 from featurestore.online.answer.selection import LiftedEvents
@@ -39,8 +39,6 @@ _Named = TypeVar("_Named", AsOfTooOld, CorruptData, AsOfTooOld | CorruptData)
 
 ROWS_LOWERED_TOGETHER_MAX = 64
 """Rows whose lists and maps are made before they are counted; states are compact, and what they expand to is not."""
-
-_UNTIMED = nullcontext()
 
 ANSWERS_PER_DEADLINE_CHECK = 32
 """Entities computed between two looks at the clock: about a millisecond of work."""
@@ -145,30 +143,6 @@ class DistinctReads:
         self.rows.append(rows)
 
 
-class PartTimes:
-    """When each part of a plan was worked at, for traces.
-
-    Args:
-        clock: measures.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._spans_ns: dict[int, tuple[int, int]] = {}
-
-    @contextmanager
-    def of(self, part: int) -> Iterator[None]:
-        """Something is done for a part; from its first time to its last is its time."""
-        began_ns = self._clock.monotonic_ns()
-        yield
-        first_ns, _ = self._spans_ns.get(part, (began_ns, 0))
-        self._spans_ns[part] = (first_ns, self._clock.monotonic_ns())
-
-    def of_parts(self) -> list[tuple[int, int]]:
-        """Begin and end of each part, stream parts first, in nanoseconds of the clock."""
-        return [self._spans_ns[part] for part in sorted(self._spans_ns)]
-
-
 class Assembly:
     """Builds one answer; used once.
 
@@ -235,7 +209,10 @@ class Assembly:
         if parts:
             self._fill_streams()
         for index, (plain, rows) in enumerate(zip(self._plan.plain_parts, self._reads.rows[parts:], strict=True)):
-            with _UNTIMED if times is None else times.of(parts + index):
+            if times is None:
+                self._fill_plain(plain, rows)
+                continue
+            with times.of(parts + index):
                 self._fill_plain(plain, rows)
         plan, statuses = self._plan, np.empty(self._null.shape, dtype=np.uint8)
         give_statuses(
@@ -274,7 +251,10 @@ class Assembly:
         plan, lowering = self._plan, self._plan.lowering
         merged = lowering.gathered(span.stop - span.start)
         for index, (part, rows) in enumerate(zip(plan.stream_parts, self._reads.rows, strict=False)):
-            with _UNTIMED if self._times is None else self._times.of(index):
+            if self._times is None:
+                self._gather(index, part, rows, span, merged)
+                continue
+            with self._times.of(index):
                 self._gather(index, part, rows, span, merged)
         try:
             lowered = lowering.lower(merged, as_of_ms[span])

@@ -150,7 +150,7 @@ class RealTimeOnlineStore(OnlineStore):
         served = self._serving(config).current()
         requested = requested_features or [field.name for field in table.features]
         names = _join_key_order(config, table)
-        view = self._answering_view(config, table, requested, names, served.views)
+        view = self._answering_view(config, table, requested, names, served)
         read = _ViewRead.of(table, view, key_rows(entity_keys, _key_names(view, names)), len(entity_keys))
         response = GetOnlineFeaturesResponse()
         self._answer(served, [read], response, full_names=False)
@@ -186,7 +186,7 @@ class RealTimeOnlineStore(OnlineStore):
         reads: list[_ViewRead] = []
         for table, requested in grouped_refs:
             names = [entity_name_to_join_key_map[name] for name in table.entities]
-            view = self._answering_view(config, table, requested, names, served.views)
+            view = self._answering_view(config, table, requested, names, served)
             columns = key_columns(table, _key_names(view, names), join_key_values)
             reads.append(_ViewRead.of(table, view, columns, max(map(len, columns), default=0)))
         self._answer(served, reads, online_features_response, full_names=full_feature_names)
@@ -266,12 +266,11 @@ class RealTimeOnlineStore(OnlineStore):
         table: FeatureView,
         requested: Sequence[str],
         join_keys: Sequence[str],
-        served: Mapping[str, ServingView],
+        served: ServedViews,
     ) -> AnsweringView:
         """How to answer some features of a view; kept by all that decides it, as Feast copies its views a request."""
         check_has_no_versions(table)
-        registered = served.get(table.name) if is_windowed(table) else None
-        serving = self._versions.answering(config, table, registered)
+        serving = self._versions.answering(config, table, served) if is_windowed(table) else None
         typed = () if serving is None else still_typed(table, requested, serving.view)
         project = config.project
         key = (project, table.name, tuple(requested), tuple(join_keys), typed, ttl_ms(table))

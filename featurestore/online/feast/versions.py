@@ -1,9 +1,10 @@
 """Versions of Feast's views, such as "card_activity@v2:card_count_1d", beside our generations.
 
 Feast numbers what was applied, and mints a number for every apply of a stream view; a generation is one definition that
-the stream computes. So a version is answered by the serving generation if that is of its definition, whatever its
-number. One that fills has not caught up, and one that retired is fed no more: neither would be exact, and the version
-is then not found. A plain view keeps one row for each entity, which is of no version.
+the stream computes. So a version is answered by whatever serves its definition, whatever its number: the view itself,
+or what is kept because a feature service pins the version. What fills has not caught up, and what retired is fed no
+more: neither would be exact, and the version is then not found. A plain view keeps one row for each entity, which is of
+no version.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from feast.repo_config import RepoConfig
 from featurestore.definitions.registry import compile_registry
 from featurestore.errors import InvalidRequest
 from featurestore.online.feast.views import is_windowed
+from featurestore.online.read.serving_generations import ServedViews
 from featurestore.online.serving_view import ServingView
 from featurestore.wire.codecs.view_json import definition_hash
 from featurestore.wire.feast.composing import registry_of_view
@@ -48,17 +50,17 @@ class VersionedDefinitions:
     def __init__(self) -> None:
         self._hashes: dict[tuple[str, str, int], str] = {}
 
-    def answering(self, config: RepoConfig, table: FeatureView, serving: ServingView | None) -> ServingView | None:
-        """What answers a view: the serving definition, unless a version of another definition is asked for."""
+    def answering(self, config: RepoConfig, table: FeatureView, served: ServedViews) -> ServingView | None:
+        """What answers a windowed view: what serves now, or what serves the definition of the version asked for."""
         version = version_of(table)
-        if version is None or serving is None:
-            return serving
+        if version is None:
+            return served.views.get(table.name)
         key = (config.project, table.name, version)
         if key not in self._hashes:
             if len(self._hashes) >= DEFINITIONS_MAX:
                 self._hashes.clear()
             self._hashes[key] = _hash_of(config, table)
-        return serving if serving.definition_hash == self._hashes[key] else None
+        return served.definitions.get((table.name, self._hashes[key]))
 
 
 def _hash_of(config: RepoConfig, table: FeatureView) -> str:

@@ -7,13 +7,13 @@ happens on the way of a read, in at most one of a second.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from featurestore.clock import Clock
 from featurestore.online.generation import Generation
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import Reader
-from featurestore.online.serving_view import ServingView, serving_views, views_of
+from featurestore.online.serving_view import Definition, ServingView, served_definitions, serving_views, views_of
 from featurestore.online.store import OnlineStore
 from featurestore.wire.store_layout import DEFAULT_LANE_COUNT, layout_key
 
@@ -32,12 +32,14 @@ class ServedViews:
         lane_count: number of lanes that it is laid out in.
         views: what answers for each stream view that is served.
         known: views of which the store has any generation, whatever its state.
+        definitions: what answers for each definition that is served, whatever the view is by now.
     """
 
     reader: Reader
     lane_count: int
     views: Mapping[str, ServingView]
     known: frozenset[str] = frozenset()
+    definitions: Mapping[Definition, ServingView] = field(default_factory=dict)
 
 
 class ServingGenerations:
@@ -97,7 +99,12 @@ def look(store: OnlineStore, catalog: GenerationCatalog, known: Mapping[str, Ser
     names = frozenset(
         each.view.name for generations in stored.values() for one in generations for each in views_of(one)
     )
-    return ServedViews(Reader(store, lane_count), lane_count, serving, names)
+    compiled.update((one.generation.keys.stem, one.generation) for one in serving.values())
+    definitions = {
+        definition: replace(found[0], generation=_same(found[0].generation, compiled))
+        for definition, found in served_definitions(stored).items()
+    }
+    return ServedViews(Reader(store, lane_count), lane_count, serving, names, definitions)
 
 
 def _same(found: Generation, known: Mapping[str, Generation]) -> Generation:

@@ -13,12 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from featurestore.clock import Clock
-from featurestore.core.spec import ViewSpec
+from featurestore.core.spec import PinnedView, ViewSpec
 from featurestore.definitions.compile.storage_groups import plan_storage, storage_group
 from featurestore.online.eviction import StoreMemory
 from featurestore.online.generation import Generation
 from featurestore.online.generation_catalog import GenerationCatalog
-from featurestore.online.serving_view import views_of
+from featurestore.online.serving_view import (
+    Definition,
+    ServingView,
+    definition_of,
+    pinned_views,
+    served_definitions,
+    views_of,
+)
 from featurestore.online.store import OnlineStore
 from featurestore.wire.codecs.view_json import definition_hash
 from featurestore.wire.store_layout import (
@@ -120,6 +127,25 @@ class GenerationOverview:
 
 
 @dataclass(frozen=True, slots=True)
+class PinOverview:
+    """A version that feature services pin.
+
+    Attributes:
+        version: such as "card_activity@v2".
+        services: that pin it.
+        definition_hash: of that version.
+        stored_as: the view or storage group that answers for it, such as "card_activity"; "" while nothing does.
+        number: generation of that; 0 while nothing does.
+    """
+
+    version: str
+    services: tuple[str, ...]
+    definition_hash: str
+    stored_as: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoreOverview:
     """What a project has in the store.
 
@@ -131,6 +157,7 @@ class StoreOverview:
         plain: size of each plain view that has values; empty when sizes were not measured.
         unstreamed: registered stream views without a generation.
         server: memory of the servers, and whether they evict; None where that may not be seen.
+        pins: versions that feature services pin.
     """
 
     project: str
@@ -140,6 +167,7 @@ class StoreOverview:
     plain: Mapping[str, MemoryOverview]
     unstreamed: tuple[str, ...]
     server: StoreMemory | None = None
+    pins: tuple[PinOverview, ...] = ()
 
 
 def look_over(
@@ -148,6 +176,7 @@ def look_over(
     clock: Clock,
     *,
     registered: Sequence[ViewSpec] = (),
+    pinned: Sequence[PinnedView] = (),
     ends: Ends | None = None,
     measures_memory: bool = False,
 ) -> StoreOverview:
@@ -157,7 +186,8 @@ def look_over(
         store: the online store.
         project: Feast project.
         clock: for freshness.
-        registered: stream views of the registry, to tell what is not streamed yet, or by an older definition.
+        registered: what is to be stored (`stored_views`), to tell what is not streamed yet, or by an older definition.
+        pinned: versions that feature services pin.
         ends: where the sources end, for the lag; None when that is not known.
         measures_memory: list keys and ask for sizes; takes a scan of up to KEYS_LISTED_MAX keys.
 
@@ -170,7 +200,9 @@ def look_over(
     hashes = {view.name: definition_hash(view) for view in registered}
     for name, members in plan_storage(registered).groups.items():
         hashes[name] = definition_hash(storage_group(name, members))
-    known = [one for _, generations in sorted(catalog.all().items()) for one in generations]
+    by_name = catalog.all()
+    served = {definition: found[0] for definition, found in served_definitions(by_name).items()}
+    known = [one for _, generations in sorted(by_name.items()) for one in generations]
     found = [
         _describe(
             one,
@@ -189,8 +221,29 @@ def look_over(
         as_of_ms=clock.now_ms(),
         generations=tuple(replace(one, memory=sizes.get(stems[one.view, one.number])) for one in found),
         plain={stem: size for stem, size in sorted(sizes.items()) if stem not in stems.values() and "@" not in stem},
-        unstreamed=tuple(sorted({view.name for view in registered} - {name for one in found for name in one.views})),
+        unstreamed=tuple(
+            sorted(
+                {view.name for view in registered if definition_of(view) not in served}
+                - {name for one in found for name in one.views}
+            )
+        ),
         server=store.memory(),
+        pins=_pins(pinned, served),
+    )
+
+
+def _pins(pinned: Sequence[PinnedView], served: Mapping[Definition, ServingView]) -> tuple[PinOverview, ...]:
+    """What answers for each version."""
+    answering = pinned_views(served, pinned)
+    return tuple(
+        PinOverview(
+            one.view.name,
+            one.services,
+            definition_hash(one.view),
+            "" if (by := answering.get(one.view.name)) is None else by.generation.view.name,
+            0 if by is None else by.generation.number,
+        )
+        for one in pinned
     )
 
 

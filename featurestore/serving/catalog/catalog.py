@@ -43,9 +43,10 @@ from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import Reader
 from featurestore.online.read.serving_generations import ServedViews, look
 from featurestore.online.read.store_status import read_checkpoints
-from featurestore.online.serving_view import ServingView
+from featurestore.online.serving_view import ServingView, pinned_views
 from featurestore.online.store import OnlineStore
 from featurestore.serving.request.limits import CACHED_PLANS_MAX, FEATURES_PER_REQUEST_MAX, POLL_SECONDS
+from featurestore.wire.codecs.view_json import base_name
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class CatalogSnapshot:
 
     Attributes:
         repo: the compiled registry.
-        serving: what answers for each stream view that is served.
+        serving: what answers for each stream view that is served, and for each version that is pinned.
         lane_count: number of lanes that the store is laid out in.
         reader: reads the store.
         functions: of authors, by name of the on-demand view that they compute.
@@ -120,12 +121,13 @@ class CatalogSnapshot:
         if old.repo.project != self.repo.project:
             return
         views: dict[str, ViewSpec | PlainViewSpec | OnDemandViewSpec] = {view.name: view for view in old.repo.views}
+        views.update((one.view.name, one.view) for one in old.repo.pinned)
         views.update((view.name, view) for view in old.repo.plain_views)
         views.update((view.name, view) for view in old.repo.on_demand_views)
         services = {service.name: service for service in old.repo.services}
         same = {view.name for view in self.repo.plain_views if views.get(view.name) == view}
         same |= {view.name for view in self.repo.on_demand_views if views.get(view.name) == view}
-        for view in self.repo.views:
+        for view in (*self.repo.views, *(one.view for one in self.repo.pinned)):
             if views.get(view.name) == view and old.serving.get(view.name) == self.serving.get(view.name):
                 same.add(view.name)
 
@@ -305,14 +307,15 @@ class CatalogSource:
         old = self._snapshot
         try:
             served = look(self._store, self._generations(), {} if old is None else old.serving)
-            self._look_at_state(served)
+            serving = {**served.views, **pinned_views(served.definitions, self._repo.pinned)}
+            self._look_at_state(served, serving)
         except FeatureStoreError as error:
             if self.store_error is None:
                 _log.error("online store cannot be used: %s", error)
             self.store_error = error
             return
         functions = old.functions if old is not None and old.repo is self._repo else self._functions_of(self._repo)
-        found = CatalogSnapshot(self._repo, served.views, served.lane_count, served.reader, functions)
+        found = CatalogSnapshot(self._repo, serving, served.lane_count, served.reader, functions)
         self._show(old, found)
         loss = self._loss(served.known)
         if loss is not None:
@@ -367,13 +370,15 @@ class CatalogSource:
                 )
         self._not_computed = frozenset(view.name for view in missing)
 
-    def _look_at_state(self, served: ServedViews) -> None:
+    def _look_at_state(self, served: ServedViews, serving: Mapping[str, ServingView]) -> None:
         """How fresh each view is, and whether the store evicts; for metrics."""
         watermarks = {
             generation: max(each.watermark_ms for each in read_checkpoints(self._store, generation, served.lane_count))
-            for generation in {one.generation for one in served.views.values()}
+            for generation in {one.generation for one in serving.values()}
         }
-        self.newest_event_ms = {name: watermarks[one.generation] for name, one in served.views.items()}
+        # What is stored under a version's hash is told under the version's number.
+        names = [name for name in serving if name == base_name(name) or self._repo.view(name) is not None]
+        self.newest_event_ms = {name: watermarks[serving[name].generation] for name in names}
         memory = self._store.memory()
         if memory is not None and memory.evicts and (self.memory is None or not self.memory.evicts):
             _log.error("the online store evicts keys: maxmemory-policy is %s; values may be wrong", memory.policy)

@@ -32,7 +32,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from featurestore import __version__
 from featurestore.clock import Clock
 from featurestore.errors import InvalidRequest
-from featurestore.online.answer.assembly import Answer, Assembly, PartTimes
+from featurestore.online.answer.assembly import Answer, Assembly
+from featurestore.online.answer.part_times import PartTimes
 from featurestore.online.answer.schema import FeatureStatus
 from featurestore.online.answer.service_plan import ServicePlan
 from featurestore.serving.request.steps import Steps

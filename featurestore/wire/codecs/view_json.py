@@ -44,6 +44,15 @@ def decode_view(data: bytes) -> ViewSpec:
         raise CorruptData("stored feature view definition does not decode", detail=str(error)) from error
 
 
+def base_name(view_name: str) -> str:
+    """The view that a version is one of; a view's own name has no "@".
+
+    >>> base_name("card_activity@v2"), base_name("card_activity")
+    ('card_activity', 'card_activity')
+    """
+    return view_name.partition("@")[0]
+
+
 @functools.lru_cache(maxsize=4_096)
 def definition_hash(view: ViewSpec) -> str:
     """32 hex digits, equal for equal definitions.
@@ -70,6 +79,8 @@ def definition_hash(view: ViewSpec) -> str:
         derived=tuple(sorted(view.derived, key=_name)),
     )
     fields = {field.name: getattr(canonical, field.name) for field in dataclasses.fields(canonical)}
+    # "card_activity@v2" is what "card_activity" was or is.
+    fields["name"] = base_name(view.name)
     # Where a view is stored says nothing of what it means.
     del fields["is_apart"]
     # Nor is anything stored of payments in flight: who counts them may change without filling the view anew.

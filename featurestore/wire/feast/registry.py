@@ -5,8 +5,8 @@ Durations are nanoseconds, as the wire has them: whether they are whole millisec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -29,6 +29,14 @@ ROW_LISTS: Mapping[str, tuple[str, str]] = {
     "feature_services": ("feature_services", "feature_service_proto"),
 }
 """Field of Registry -> (table, column) that holds the same messages in Feast's SQL registry, one a row."""
+
+VERSION_COLUMNS = ("feature_view_name", "project_id", "version_number", "feature_view_type", "feature_view_proto")
+"""Fields of a FeatureViewVersionRecord, and columns of the table in which Feast's SQL registry keeps them."""
+
+VERSION_TABLE = "feature_view_version_history"
+
+STREAM_VIEW = "stream_feature_view"
+"""What Feast calls a StreamFeatureView in its history of versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +230,7 @@ class RegisteredRepo:
         plain_views: FeatureViews.
         on_demand_views: OnDemandFeatureViews.
         services: FeatureServices.
+        versions: what stream views were, by name and number; of those that a service asks for by number.
     """
 
     project: str
@@ -230,6 +239,7 @@ class RegisteredRepo:
     plain_views: tuple[RegisteredView, ...]
     on_demand_views: tuple[RegisteredOnDemandView, ...]
     services: tuple[RegisteredService, ...]
+    versions: Mapping[tuple[str, int], RegisteredView] = field(default_factory=dict)
 
 
 def projects_of(registry: bytes) -> tuple[str, ...]:
@@ -249,14 +259,40 @@ def decode_registry(registry: bytes, project: str) -> RegisteredRepo:
     def mine(messages: Iterable[Any]) -> list[Any]:
         return [each for each in messages if each.spec.project in ("", project)]
 
+    services = tuple(_service(each.spec) for each in mine(message.feature_services))
     return RegisteredRepo(
         project=project,
         entities=tuple(_entity(each.spec) for each in mine(message.entities)),
         stream_views=tuple(_stream_view(each.spec) for each in mine(message.stream_feature_views)),
         plain_views=tuple(_plain_view(each.spec) for each in mine(message.feature_views)),
         on_demand_views=tuple(_on_demand_view(each.spec) for each in mine(message.on_demand_feature_views)),
-        services=tuple(_service(each.spec) for each in mine(message.feature_services)),
+        services=services,
+        versions=_versions(message.feature_view_version_history.records, project, versions_asked(services)),
     )
+
+
+def versions_asked(services: Iterable[RegisteredService]) -> frozenset[tuple[str, int]]:
+    """View and number of each version that some service asks for."""
+    return frozenset(
+        (each.view, each.version) for service in services for each in service.projections if each.version is not None
+    )
+
+
+def versions_asked_of(services: Iterable[bytes]) -> frozenset[tuple[str, int]]:
+    """The same of serialized FeatureServices."""
+    return versions_asked(_service(_parse("feast.core.FeatureService", each).spec) for each in services)
+
+
+def _versions(
+    records: Iterable[Any], project: str, asked: Collection[tuple[str, int]]
+) -> dict[tuple[str, int], RegisteredView]:
+    """What is asked for; a history holds every apply, and most of it nobody asks for."""
+    found = {}
+    for record in records if asked else ():
+        key = (record.feature_view_name, record.version_number)
+        if key in asked and record.project_id == project and record.feature_view_type == STREAM_VIEW:
+            found[key] = _stream_view(_parse("feast.core.StreamFeatureView", record.feature_view_proto).spec)
+    return found
 
 
 def _parse(full_name: str, content: bytes) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore.core.spec import SourceSpec
+from featurestore.core.spec import FeatureReference, PinnedView, ServiceSpec, SourceSpec, Window
 from featurestore.errors import InvalidRequest, Unavailable, UnknownFeatureService, UnknownJoinKey
 from featurestore.offline.training_set.build import TrainingSetProgress, build_training_set, write_training_set
 from featurestore.offline.training_set.histories import FileHistory
 from featurestore.offline.training_set.plan import plan_training_set
-from featurestore.testing.oracle.naive import naive_value
+from featurestore.testing.oracle.naive import NaiveEvent, naive_value
 from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, StreamCase, stream_cases
 from featurestore.wire.entity_key import decode_key, encode_key
@@ -52,6 +53,12 @@ HISTORY = payments(
 )
 """p2 comes twice, p5 is late, p6 is nobody's."""
 
+CARD_EVENTS = [
+    NaiveEvent(b"c-1", NOON_MS + at, name.encode(), {})
+    for name, at in (("p1", 0), ("p2", 1_000), ("p4", 2_000), ("p5", 500))
+]
+"""Those of card c-1."""
+
 
 def test_each_row_sees_what_was_before_it() -> None:
     """Half-open, late events and repeats counted once; the input's rows, order and columns stay.
@@ -68,6 +75,24 @@ def test_each_row_sees_what_was_before_it() -> None:
     assert [207, 57, 207, 70, 0] == found["amount_1h"].to_pylist()
     assert ["FI", "NO", "SE", None, None] == found["market_last"].to_pylist()
     assert [1, 0, 1, 0, 0] == found["large_1h"].to_pylist()
+
+
+def test_a_pinned_version_is_computed_beside_the_newest() -> None:
+    """Out of the same events, each by its own definition."""
+    shorter = replace(CARD.features[0], window=Window(400, 1))
+    version = replace(CARD, name="card@v0", features=(shorter, *CARD.features[1:]))
+    names = ("card@v0", CARD.name)
+    references = tuple(FeatureReference(name, "count_1h", f"{name}__count_1h") for name in names)
+    repo = replace(
+        repo_of(CARD),
+        services=(ServiceSpec("both", references, CARD.join_keys),),
+        pinned=(PinnedView(version, ("both",)),),
+    )
+    found = build_training_set(repo, "both", labels_of(("c-1", 1, 1_001)), history=FileHistory(HISTORY))
+
+    expected = [naive_value(each, CARD_EVENTS, NOON_MS + 1_001) for each in (shorter, CARD.features[0])]
+    assert [[value] for value in expected] == [found[f"{name}__count_1h"].to_pylist() for name in names]
+    assert expected[0] != expected[1]
 
 
 def test_rows_without_key_or_time_are_null_and_unknown_entities_are_as_online() -> None:
