@@ -41,7 +41,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "rollback": ("featurestore.cli.generations.rollback:command", "Let a view's earlier generation serve again."),
     "drop": ("featurestore.cli.generations.drop:command", "Delete a retired generation of a view."),
     "serve": ("featurestore.cli.processes.serve:command", "Serve features over gRPC."),
-    "lookup": ("featurestore.cli.lookup:command", "Look up the features of entities."),
+    "lookup": ("featurestore.cli.lookup.command:command", "Look up the features of entities."),
     "explain": ("featurestore.cli.explain.command:command", "Explain why features have the values that they have."),
     "parity": (
         "featurestore.cli.history.parity:command",

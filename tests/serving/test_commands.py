@@ -132,7 +132,7 @@ def test_lookup_without_a_server_says_so() -> None:
 @pytest.mark.parametrize("moment", ["2026-11-22T10:00:00Z", "2026-11-22T11:00:00+01:00", "1795341600000"])
 def test_a_read_time_is_iso_or_milliseconds(moment: str) -> None:
     """All the usual ways to write a moment mean the same."""
-    from featurestore.cli.lookup import MomentType
+    from featurestore.cli.lookup.given import MomentType
 
     assert MomentType().convert(moment, None, None) == 1_795_341_600_000
     assert DAY_MS == 86_400_000

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from featurestore.cli.lookup import plain_json
+from featurestore.cli.lookup.screen import plain_json
 
 if TYPE_CHECKING:
     from featurestore.offline.parity.feature_log_json import LoggedCell, LoggedMessage

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurestore.cli.lookup import MomentType, connect, entity_columns, server_options
+from featurestore.cli.lookup.given import MomentType, entity_columns
+from featurestore.cli.lookup.server import connect, server_options
 from featurestore.cli.settings import EVENT_LOG_VARIABLE, format_option, load_settings, print_json, registry_options
 from featurestore.errors import InvalidRequest
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from featurestore.cli.lookup import moment_text, value_text
+from featurestore.cli.lookup.screen import moment_text, value_text
 from featurestore.cli.narrow_table import narrow_table
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from featurestore.cli.history.training_set import BytesType, parse_table
-from featurestore.cli.lookup import MomentType, moment_text, plain_json
+from featurestore.cli.lookup.given import MomentType
+from featurestore.cli.lookup.screen import moment_text, plain_json
 from featurestore.cli.narrow_table import narrow_table
 from featurestore.cli.settings import event_log_option, format_option, load_settings, print_json, registry_options
 from featurestore.errors import InvalidRequest

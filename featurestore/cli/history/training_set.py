@@ -21,7 +21,7 @@ from featurestore.cli.history.spark import (
     spark_options,
     write_with_spark,
 )
-from featurestore.cli.lookup import MomentType
+from featurestore.cli.lookup.given import MomentType
 from featurestore.cli.settings import Settings, event_log_option, event_places, load_settings, registry_options
 from featurestore.errors import InvalidRequest
 
