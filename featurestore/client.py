@@ -10,8 +10,9 @@ A door: what stands in `__all__` keeps its name and its meaning from release to 
 """
 
 from featurestore.online.answer.schema import FeatureStatus, ServiceSchema
-from featurestore.serving.client.clients import AsyncLookupClient, ClientTls, LookupClient
+from featurestore.serving.client.clients import AsyncLookupClient, LookupClient
 from featurestore.serving.client.result import LookupResult, SourcePosition, ViewFreshness
+from featurestore.serving.client.tls import ClientTls
 
 __all__ = [
     "AsyncLookupClient",

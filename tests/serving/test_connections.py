@@ -10,7 +10,8 @@ import pytest
 
 from featurestore.core import compiled
 from featurestore.errors import InvalidRequest, Unavailable
-from featurestore.serving.client.clients import ClientTls, LookupClient
+from featurestore.serving.client.clients import LookupClient
+from featurestore.serving.client.tls import ClientTls
 from featurestore.serving.request.tls import Tls, TlsFiles
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer

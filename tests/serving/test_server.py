@@ -24,8 +24,9 @@ from featurestore.errors import (
     UnknownFeatureService,
 )
 from featurestore.online.redis.store import connect
-from featurestore.serving.client.clients import ClientTls, LookupClient
+from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.client.result import LookupResult
+from featurestore.serving.client.tls import ClientTls
 from featurestore.serving.request.limits import REQUEST_BYTES_MAX
 from featurestore.serving.request.tls import Tls
 from featurestore.serving.rpc.listening import ServerSettings

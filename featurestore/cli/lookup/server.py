@@ -68,7 +68,8 @@ def connect(
         InvalidRequest: a TLS file is not what it should be.
     """
     from featurestore.cli.tls import check_tls_files
-    from featurestore.serving.client.clients import ClientTls, LookupClient
+    from featurestore.serving.client.clients import LookupClient
+    from featurestore.serving.client.tls import ClientTls
 
     check_tls_files(authority=tls_ca, certificate=tls_cert, key=tls_key)
     tls = ClientTls(tls_ca, tls_cert, tls_key) if tls_ca or tls_cert else None

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,7 +21,6 @@ import grpc
 import grpc.aio
 
 from featurestore.clock import Clock, Deadline, SystemClock
-from featurestore.errors import InvalidRequest
 from featurestore.online.answer.explanation import Explanation
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
@@ -48,39 +45,12 @@ from featurestore.serving.client.streams import (
     each_of,
 )
 from featurestore.serving.client.throttle import Throttles
+from featurestore.serving.client.tls import ClientTls
 
 TIMEOUT_DEFAULT_S = 1.0
 """A payment does not wait longer for its features."""
 
 _MS_PER_SECOND = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class ClientTls:
-    """Files for TLS.
-
-    Attributes:
-        authority: PEM file of the authority that signed the server's certificate; None takes gRPC's own list.
-        certificate, key: PEM files that the client presents, where the server asks for them.
-    """
-
-    authority: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        """The files' contents as gRPC wants them.
-
-        Raises:
-            InvalidRequest: a file cannot be read.
-        """
-        try:
-            authority, key, certificate = (
-                None if path is None else path.read_bytes() for path in (self.authority, self.key, self.certificate)
-            )
-        except OSError as error:
-            raise InvalidRequest("a TLS file cannot be read", detail=str(error)) from error
-        return grpc.ssl_channel_credentials(authority, key, certificate)
 
 
 class _Schemas:
