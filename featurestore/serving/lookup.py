@@ -8,7 +8,8 @@ What an answer looks like is decided by the plan (see `service_plan`), how it is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from featurestore.clock import Clock, Deadline
 from featurestore.core.spec import ValueType
@@ -133,12 +134,9 @@ class FeatureLookup:
             OnlineStoreDown: the store does not answer.
             CorruptData: stored bytes are wrong; the message names the entity key.
         """
-        started_ns = self._clock.monotonic_ns()
+        started_ns, given = self._clock.monotonic_ns(), request_columns or {}
         columns = _key_columns(plan.schema, entities)
-        given = request_columns or {}
-        # A service of views without entities has one row, which is everybody's, unless the request has more to say.
-        row_count = len(columns[0]) if columns else len(next(iter(given.values()), (None,)))
-        _check_row_count(plan.schema, row_count)
+        row_count = _row_count(plan.schema, columns, given)
         request = typed_columns(plan, given, row_count)
         in_flight = take_events(plan.stored, events, columns, row_count) if events else None
         read_times = _read_times(as_of_ms, row_count, self._clock)
@@ -153,16 +151,14 @@ class FeatureLookup:
         found = yield from (reading if spans is None else spans.read(reading, len(reads.wanted)))
         if witness is not None:
             witness.saw(reads, found, read_times)
-        is_as_of_given = len(as_of_ms) > 0 or in_flight is not None
+        is_given = len(as_of_ms) > 0 or in_flight is not None
         assembly = Assembly(
-            plan.stored, reads, found, read_times, deadline, is_as_of_given=is_as_of_given, in_flight=in_flight
+            plan.stored, reads, found, read_times, deadline, is_as_of_given=is_given, in_flight=in_flight
         )
         if plan.on_demand is not None and plan.on_demand.functions:
             yield LongWork()  # nobody knows what authors' functions take
-        if spans is None:
-            stored = assembly.answer(with_checkpoint=with_checkpoint)
-        else:
-            stored = spans.assembled(assembly, with_checkpoint=with_checkpoint)
+        assembled = assembly.answer if spans is None else partial(spans.assembled, assembly)
+        stored = assembled(with_checkpoint=with_checkpoint)
         if witness is not None:
             witness.answered(stored)
         answer = with_on_demand(plan, stored, request)
@@ -235,8 +231,12 @@ def _check_lengths(schema: ServiceSchema, columns: Sequence[Sequence[str] | Sequ
             )
 
 
-def _check_row_count(schema: ServiceSchema, row_count: int) -> None:
-    """Between one row and the limit."""
+def _row_count(schema: ServiceSchema, columns: Sequence[Sequence[Any]], given: RequestColumns) -> int:
+    """How many rows a request has, between one and the limit.
+
+    Without keys it is one, which is everybody's, unless the request has more to say.
+    """
+    row_count = len(columns[0]) if columns else len(next(iter(given.values()), (None,)))
     if row_count == 0:
         raise InvalidRequest("the request has no rows", hint=f"send at least one value of {_names(schema)}")
     if row_count > ROWS_PER_REQUEST_MAX:
@@ -244,6 +244,7 @@ def _check_row_count(schema: ServiceSchema, row_count: int) -> None:
             f"the request has {row_count} rows, the limit is {ROWS_PER_REQUEST_MAX}",
             hint="split it into several requests",
         )
+    return row_count
 
 
 def _names(schema: ServiceSchema) -> str:

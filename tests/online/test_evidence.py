@@ -25,9 +25,9 @@ from featurestore.core.windows.windows import session_window
 from featurestore.definitions.compile.storage_groups import plan_storage, storage_group
 from featurestore.errors import AsOfTooOld, InvalidRequest
 from featurestore.online.answer.assembly import Answer, Assembly, DistinctReads
-from featurestore.online.answer.evidence import TILES_SHOWN_MAX, PartEvidence
-from featurestore.online.answer.explainer import AnsweredRow, answered_value, explain
-from featurestore.online.answer.explanation import (
+from featurestore.online.answer.explaining.evidence import TILES_SHOWN_MAX, PartEvidence
+from featurestore.online.answer.explaining.explainer import AnsweredRow, answered_value, explain
+from featurestore.online.answer.explaining.explanation import (
     CutKind,
     ExplainedFeature,
     ExplainedTile,

@@ -18,7 +18,7 @@ from featurestore.errors import (
     UnknownFeatureService,
     UnknownJoinKey,
 )
-from featurestore.online.answer.explanation import ExplainedFeature, Explanation
+from featurestore.online.answer.explaining.explanation import ExplainedFeature, Explanation
 from featurestore.online.answer.schema import FeatureStatus
 from featurestore.serving.client.clients import AsyncLookupClient, LookupClient
 from featurestore.serving.server import FeatureServer

@@ -13,7 +13,7 @@ from featurestore.cli.lookup.screen import plain_json
 if TYPE_CHECKING:
     from featurestore.offline.parity.feature_log_json import LoggedCell, LoggedMessage
     from featurestore.offline.parity.recount import Recount, RecountedEvent, RecountedFeature
-    from featurestore.online.answer.explanation import ExplainedFeature, Explanation
+    from featurestore.online.answer.explaining.explanation import ExplainedFeature, Explanation
 
 
 @dataclass(frozen=True, slots=True)

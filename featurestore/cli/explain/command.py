@@ -15,7 +15,7 @@ from featurestore.errors import InvalidRequest
 if TYPE_CHECKING:
     from featurestore.offline.parity.feature_log_json import LoggedMessage
     from featurestore.offline.parity.recount import Recount
-    from featurestore.online.answer.explanation import Explanation
+    from featurestore.online.answer.explaining.explanation import Explanation
     from featurestore.online.answer.schema import ServiceSchema
 
 _NOT_ANSWERED = 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from featurestore.cli.explain.case import Case
     from featurestore.offline.parity.recount import RecountedEvent, RecountedFeature
-    from featurestore.online.answer.explanation import (
+    from featurestore.online.answer.explaining.explanation import (
         ExplainedFeature,
         ExplainedTile,
         ExplainedView,

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from featurestore.cli.lookup.given import MomentType, entity_columns, event_columns, rows_of, texts_of
 from featurestore.cli.lookup.screen import as_json, show_table
 from featurestore.cli.lookup.server import connect, server_options
-from featurestore.cli.lookup.vectors import write_vectors
+from featurestore.cli.lookup.vectors import look_up_rows, rows_timeout_s
 from featurestore.cli.settings import (
     format_option,
     load_settings,
@@ -23,9 +22,6 @@ from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from featurestore.online.answer.schema import ServiceSchema
-
-ROWS_TIMEOUT_S = 60.0
-"""Of a thousand rows of a file, for which a server takes its time, unless --timeout says otherwise."""
 
 
 @click.command("lookup")
@@ -116,7 +112,7 @@ def command(
     A job's rows come from a file: featurestore lookup fraud_detection --entities rows.parquet --out vectors.parquet
     """
     if versions:
-        from featurestore.cli.compare import CompareRequest, compare
+        from featurestore.cli.lookup.compare import CompareRequest, compare
 
         settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
         compare(settings, CompareRequest(service, versions, rows_of(texts_of(given)), sample, as_of), output)
@@ -131,18 +127,14 @@ def command(
         if entity_file is not None and out is not None:
             from featurestore.serving.client.vector_file import VectorColumns
 
-            is_given = click.get_current_context().get_parameter_source("timeout_s") is not ParameterSource.DEFAULT
-            added = VectorColumns(names, statuses, as_of_column)
-            rows_timeout_s = timeout_s if is_given else ROWS_TIMEOUT_S
-            count = write_vectors(client, schema, entity_file, out, added, as_of_ms=as_of, timeout_s=rows_timeout_s)
-            click.echo(f"{out}: {count:,} rows, {len(names)} features")
+            added, rows_s = VectorColumns(names, statuses, as_of_column), rows_timeout_s(timeout_s)
+            look_up_rows(client, schema, entity_file, out, added, as_of_ms=as_of, timeout_s=rows_s)
             return
         columns = entity_columns(schema, given)
         of_request = {column.name for column in schema.request_columns} - {key.name for key in schema.join_keys}
         request = {name: values for name, values in columns.items() if name in of_request}
         columns = {name: values for name, values in columns.items() if name not in request}
-        row_count = len(next(iter((columns | request).values()), [None]))
-        in_flight = event_columns(schema, events, row_count)
+        in_flight = event_columns(schema, events, len(next(iter((columns | request).values()), [None])))
         result = client.lookup(service, columns, request=request, as_of_ms=as_of, with_metadata=True, events=in_flight)
     rows = range(result.row_count)
     entity_rows = [{name: values[row] for name, values in columns.items()} for row in rows]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from featurestore.online.answer.schema import ServiceSchema
@@ -13,7 +14,17 @@ if TYPE_CHECKING:
     from featurestore.serving.client.vector_file import VectorColumns
 
 
-def write_vectors(
+ROWS_TIMEOUT_S = 60.0
+"""Of a thousand rows of a file, for which a server takes its time, unless --timeout says otherwise."""
+
+
+def rows_timeout_s(timeout_s: float) -> float:
+    """What --timeout says, if it says something."""
+    is_given = click.get_current_context().get_parameter_source("timeout_s") is not ParameterSource.DEFAULT
+    return timeout_s if is_given else ROWS_TIMEOUT_S
+
+
+def look_up_rows(
     client: LookupClient,
     schema: ServiceSchema,
     entity_file: Path,
@@ -22,8 +33,8 @@ def write_vectors(
     *,
     as_of_ms: int | None,
     timeout_s: float,
-) -> int:
-    """Look up the rows of a file, with a bar on a terminal; how many they were."""
+) -> None:
+    """Look up the rows of a file, with a bar on a terminal, and say how many they were."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -39,7 +50,7 @@ def write_vectors(
     bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*bars, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("rows", total=entities.row_count)
-        return write_vectors(
+        count = write_vectors(
             client,
             schema,
             entities,
@@ -49,3 +60,4 @@ def write_vectors(
             timeout_s=timeout_s,
             progress=lambda done: progress.update(task, completed=done),
         )
+    click.echo(f"{out}: {count:,} rows, {len(added.features)} features")

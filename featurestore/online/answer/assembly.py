@@ -30,7 +30,7 @@ from featurestore.online.answer.selection import LiftedEvents
 from featurestore.online.answer.service_plan import PlainPart, ServicePlan, StreamPart
 from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
 from featurestore.wire.codecs.plain_row import decode_plain
-from featurestore.wire.entity_key import KEY_BYTES_MAX, EntityValue, encode_key, encode_value
+from featurestore.wire.entity_key import EntityValue
 
 KeyColumns = Sequence[Sequence[EntityValue]]
 """For each join key of the schema, one value for each row."""
@@ -115,12 +115,12 @@ class DistinctReads:
         self.wanted: list[EntityRead | PlainRead] = []
         self.rows: list[list[int]] = []
         self.row_count = row_count
+        keys_of = plan.schema.entity_keys
         for part in plan.stream_parts:
-            self._add([EntityRead(part.generation, key) for key in _entity_keys(plan, part, columns, row_count)])
+            self._add([EntityRead(part.generation, key) for key in keys_of(part.key_columns, columns, row_count)])
         for plain in plan.plain_parts:
-            self._add(
-                [PlainRead(plain.project, plain.spec, key) for key in _entity_keys(plan, plain, columns, row_count)]
-            )
+            keys = keys_of(plain.key_columns, columns, row_count)
+            self._add([PlainRead(plain.project, plain.spec, key) for key in keys])
         if limits.reads_max is not None and len(self.wanted) > limits.reads_max:
             raise LimitExceeded(
                 f"the request needs {len(self.wanted)} reads of the store, the limit is {limits.reads_max}",
@@ -454,21 +454,3 @@ class Assembly:
         title = wanted.generation.view.title if isinstance(wanted, EntityRead) else f'feature view "{wanted.view.name}"'
         key = wanted.key.decode(errors="backslashreplace")
         return type(error)(f'{error.message} ({title}, entity key "{key}")', detail=error.detail, hint=error.hint)
-
-
-def _entity_keys(plan: ServicePlan, part: StreamPart | PlainPart, columns: KeyColumns, row_count: int) -> list[bytes]:
-    """Canonical entity key of each row for one view."""
-    if not part.key_columns:
-        return [encode_key(())] * row_count  # one row for all
-    if len(part.key_columns) == 1:
-        keys = [encode_value(value) for value in columns[part.key_columns[0]]]
-    else:
-        keys = [encode_key(values) for values in zip(*(columns[index] for index in part.key_columns), strict=True)]
-    for key in keys:
-        if len(key) > KEY_BYTES_MAX:
-            names = ", ".join(plan.schema.join_keys[index].name for index in part.key_columns)
-            raise LimitExceeded(
-                f'a value of join key "{names}" is {len(key)} bytes long, the limit is {KEY_BYTES_MAX}',
-                hint="send shorter keys",
-            )
-    return keys

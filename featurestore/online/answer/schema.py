@@ -11,6 +11,7 @@ for N rows the value of a feature is at [slot, row] of the (slots, N) matrix tha
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -20,7 +21,9 @@ import xxhash
 
 from featurestore.core.events import BoolArray, Int64Array
 from featurestore.core.spec import Column, ValueType
+from featurestore.errors import LimitExceeded
 from featurestore.wire.codecs.plain_row import StoredValue
+from featurestore.wire.entity_key import KEY_BYTES_MAX, EntityValue, encode_key, encode_value
 
 
 class FeatureStatus(enum.IntEnum):
@@ -170,6 +173,34 @@ class ServiceSchema:
     def zero_when_not_found(self) -> BoolArray:
         """(F,) True for features whose value over no events is 0 or a list, not null."""
         return np.array([feature.zero_when_not_found for feature in self.features], dtype=np.bool_)
+
+    def entity_keys(
+        self, key_columns: Sequence[int], columns: Sequence[Sequence[EntityValue]], row_count: int
+    ) -> list[bytes]:
+        """Canonical entity key of each row for one view.
+
+        Args:
+            key_columns: indices into `join_keys`, in the order that forms the entity key.
+            columns: values of the join keys, N each.
+            row_count: N.
+
+        Raises:
+            LimitExceeded: a key is too long.
+        """
+        if not key_columns:
+            return [encode_key(())] * row_count  # one row for all
+        if len(key_columns) == 1:
+            keys = [encode_value(value) for value in columns[key_columns[0]]]
+        else:
+            keys = [encode_key(values) for values in zip(*(columns[index] for index in key_columns), strict=True)]
+        for key in keys:
+            if len(key) > KEY_BYTES_MAX:
+                names = ", ".join(self.join_keys[index].name for index in key_columns)
+                raise LimitExceeded(
+                    f'a value of join key "{names}" is {len(key)} bytes long, the limit is {KEY_BYTES_MAX}',
+                    hint="send shorter keys",
+                )
+        return keys
 
 
 def make_schema(

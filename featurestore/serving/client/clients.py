@@ -21,7 +21,7 @@ import grpc
 import grpc.aio
 
 from featurestore.clock import Clock, Deadline, SystemClock
-from featurestore.online.answer.explanation import Explanation
+from featurestore.online.answer.explaining.explanation import Explanation
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.client.calls import CHANNEL_OPTIONS, calls_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from featurestore.online.answer.explanation import (
+from featurestore.online.answer.explaining.explanation import (
     CutKind,
     ExplainedCut,
     ExplainedFeature,

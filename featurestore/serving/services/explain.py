@@ -1,6 +1,6 @@
 """FeatureLookup.Explain: one row as a lookup answers it, and why.
 
-ExplainRequest -> the lookup, with a witness of what was read -> online.answer.explainer -> ExplainResponse
+ExplainRequest -> the lookup, with a witness of what was read -> online.answer.explaining.explainer -> ExplainResponse
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, cast
 from featurestore.clock import Deadline
 from featurestore.errors import AsOfTooOld, InvalidRequest
 from featurestore.online.answer.assembly import Answer, DistinctReads
-from featurestore.online.answer.explainer import AnsweredRow, chosen_features, explain
-from featurestore.online.answer.explanation import (
+from featurestore.online.answer.explaining.explainer import AnsweredRow, chosen_features, explain
+from featurestore.online.answer.explaining.explanation import (
     ExplainedFeature,
     ExplainedTile,
     ExplainedValue,

@@ -12,8 +12,8 @@ from featurestore.definitions.compile.meaning import feature_sentence
 from featurestore.errors import CorruptTile, InvalidRequest
 from featurestore.near_names import suggest
 from featurestore.online.answer.assembly import Answer, DistinctReads
-from featurestore.online.answer.evidence import FeatureEvidence, PartEvidence
-from featurestore.online.answer.explanation import (
+from featurestore.online.answer.explaining.evidence import FeatureEvidence, PartEvidence
+from featurestore.online.answer.explaining.explanation import (
     ExplainedFeature,
     ExplainedPosition,
     ExplainedTile,

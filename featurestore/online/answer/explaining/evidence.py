@@ -26,7 +26,7 @@ from featurestore.core.tiles.sessions import EventSpan
 from featurestore.core.tiles.tiles import TileTable
 from featurestore.core.view import WindowsAt
 from featurestore.errors import AsOfTooOld
-from featurestore.online.answer.explanation import (
+from featurestore.online.answer.explaining.explanation import (
     CutKind,
     ExplainedCut,
     ExplainedTile,

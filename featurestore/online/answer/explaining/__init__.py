@@ -1,0 +1,1 @@
+"""Why a feature has its value: what was merged, and what it means."""
