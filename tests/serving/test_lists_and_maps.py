@@ -9,10 +9,10 @@ from typing import Any
 import grpc
 import pytest
 from click.testing import CliRunner
-from featurestore.cli.lookup.command import command
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featurestore.cli.lookup.command import command
 from featurestore.core.spec import ValueType
 from featurestore.errors import CorruptData, InvalidRequest, LimitExceeded
 from featurestore.online.answer.assembly import ROWS_LOWERED_TOGETHER_MAX, AnswerLimits

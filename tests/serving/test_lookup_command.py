@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from featurestore.cli.lookup.command import command
 
+from featurestore.cli.lookup.command import command
 from featurestore.cli.main import main
 from featurestore.serving.request.tls import Tls
 from featurestore.serving.rpc.listening import ServerSettings

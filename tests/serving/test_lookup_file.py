@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
-from featurestore.cli.lookup.command import command
 
+from featurestore.cli.lookup.command import command
 from featurestore.cli.main import main
 from featurestore.core.spec import Column, ValueType
 from featurestore.errors import InvalidRequest, OnlineStoreDown

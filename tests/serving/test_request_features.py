@@ -13,10 +13,10 @@ import duckdb
 import grpc
 import pytest
 from click.testing import CliRunner, Result
-from featurestore.cli.lookup.command import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featurestore.cli.lookup.command import command
 from featurestore.core.expressions import compile_expression
 from featurestore.core.spec import (
     Column,

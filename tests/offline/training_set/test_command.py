@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from featurestore.cli.lookup.given import MomentType
 
+from featurestore.cli.lookup.given import MomentType
 from featurestore.cli.main import main
 from tests.offline.training_set.foreign_tables import write_iceberg
 from tests.offline.training_set.label_tables import NOON_MS
