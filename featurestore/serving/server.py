@@ -1,6 +1,6 @@
-"""The lookup server as a whole: two services, health and reflection on one port, metrics on another.
+"""The lookup server as a whole: two services, health and reflection on one port, HTTP and metrics on others.
 
-    registry, generations -> CatalogSource --snapshot--> PackedService, FeastService --> LookupServer
+    registry, generations -> CatalogSource --snapshot--> PackedService, FeastService --> LookupServer, HttpServer
                                   |--> health: NOT_SERVING while the store is down
                                   '--> metrics
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 from featurestore.clock import Clock
@@ -20,6 +21,8 @@ from featurestore.errors import InvalidRequest
 from featurestore.online.store import OnlineStore
 from featurestore.serving.catalog.catalog import CatalogSource
 from featurestore.serving.catalog.functions import PythonFunctions
+from featurestore.serving.http.operations import all_operations
+from featurestore.serving.http.server import HttpServer
 from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.request.admission import Admission
 from featurestore.serving.request.limits import DRAIN_SECONDS
@@ -66,11 +69,14 @@ class FeatureServer:
         settings: how to listen.
         metrics_port: where Prometheus finds /metrics, 0 for a free port, None for nowhere.
         metrics_host: at which address; that of the server unless given.
+        http_port: where HTTP is spoken as well, at the address and with the TLS of `settings`; 0 for a free port, None
+            for nowhere.
         feature_log: keeps a sample of the answers; started and stopped with the server.
         python_features: run the Python functions of on-demand views, which whoever writes the registry has written.
 
     Attributes:
         port: the bound gRPC port.
+        http_port: the bound HTTP port, None for nowhere.
         metrics_port: the bound metrics port, None for nowhere.
 
     Raises:
@@ -86,33 +92,44 @@ class FeatureServer:
         *,
         metrics_port: int | None = None,
         metrics_host: str | None = None,
+        http_port: int | None = None,
         feature_log: FeatureLog | None = None,
         python_features: bool = False,
     ) -> None:
         self._metrics = ServerMetrics()
         self.metrics_port: int | None = None
         self._stop_metrics: Callable[[], None] = lambda: None
-        if metrics_port is not None:
-            # Before anything that would have to be stopped again if the port is taken.
-            self.metrics_port, self._stop_metrics = self._metrics.listen(metrics_host or settings.host, metrics_port)
-        try:
+        self._http: HttpServer | None = None
+        with ExitStack() as undo:
+            if metrics_port is not None:
+                # Before anything that would have to be stopped again if the port is taken.
+                host = metrics_host or settings.host
+                self.metrics_port, self._stop_metrics = self._metrics.listen(host, metrics_port)
+                undo.callback(self._stop_metrics)
             functions = PythonFunctions(clock, self._metrics) if python_features else None
             self._catalog = CatalogSource(registry, store, None if functions is None else functions.of)
             lookup = FeatureLookup(clock, counts=self._metrics.answers, sink=feature_log, traces=settings.traces)
-            methods = all_methods(
-                PackedService(self._catalog, lookup),
-                ExplainService(self._catalog, lookup),
-                FeastService(self._catalog, lookup),
-            )
+            packed, feast = PackedService(self._catalog, lookup), FeastService(self._catalog, lookup)
+            # One for both protocols: they share the interpreter.
             admission = settings.admitting(clock, self._metrics)
+            if http_port is not None:
+                self._http = HttpServer(
+                    *(all_operations(packed, feast), store, clock, self._metrics, admission),
+                    host=settings.host,
+                    port=http_port,
+                    tls=settings.tls,
+                    share_port=settings.share_port,
+                    connection_age_s=settings.connection_age_s,
+                )
+                undo.callback(self._http.stop, 0.0)
+            methods = all_methods(packed, ExplainService(self._catalog, lookup), feast)
             self._server = start_server(methods, store, clock, self._metrics, settings, admission)
-        except BaseException:
-            self._stop_metrics()
-            raise
+            undo.pop_all()
         self._feature_log, self._traces = feature_log, settings.traces
         if feature_log is not None:
             feature_log.start(self._metrics)
         self.port = self._server.port
+        self.http_port = None if self._http is None else self._http.port
         self._was_serving: bool | None = None
         self._catalog.start(self._show_state)
 
@@ -123,7 +140,10 @@ class FeatureServer:
             Whether every request has ended; if not, some thread still hangs.
         """
         self._catalog.stop()
+        ending = None if self._http is None else self._http.begin_stop(drain_seconds)
         has_ended = self._server.stop(drain_seconds)
+        if self._http is not None and ending is not None:
+            has_ended = self._http.end_stop(ending, drain_seconds) and has_ended
         if self._feature_log is not None:
             self._feature_log.stop()
         if self._traces is not None:
@@ -136,6 +156,8 @@ class FeatureServer:
         is_store_up = catalog.store_error is None
         if is_store_up is not self._was_serving:
             self._server.set_serving(is_store_up)
+            if self._http is not None:
+                self._http.set_serving(is_store_up)
             self._was_serving = is_store_up
         self._metrics.show_state(
             store_up=is_store_up, registry_up=catalog.registry_error is None, service_count=catalog.service_count

@@ -19,7 +19,7 @@ from pathlib import Path
 from featurestore.online.probe import free_port
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "clients.md"
-PORT_ON_PAGE, TLS_PORT_ON_PAGE = "6566", "6567"
+PORT_ON_PAGE, TLS_PORT_ON_PAGE, HTTP_PORT_ON_PAGE = "6566", "6567", "8080"
 TIMEOUT_S = 300.0
 """Downloading and compiling gRPC takes one minute on an idle machine, the first time."""
 
@@ -37,6 +37,7 @@ class Desk:
         environment: of everything he starts.
         port: of the server that runs already.
         tls_port: of the one that the page starts.
+        http_port: of another one that it starts, which speaks HTTP as well.
         registry: that both serve.
     """
 
@@ -45,6 +46,7 @@ class Desk:
     running: ExitStack
     port: int = field(default_factory=free_port)
     tls_port: int = field(default_factory=free_port)
+    http_port: int = field(default_factory=free_port)
 
     @property
     def registry(self) -> Path:
@@ -69,6 +71,7 @@ class Desk:
         """Language and content of a section's blocks."""
         page = PAGE.read_text(encoding="utf-8")
         page = page.replace(PORT_ON_PAGE, str(self.port)).replace(TLS_PORT_ON_PAGE, str(self.tls_port))
+        page = page.replace(HTTP_PORT_ON_PAGE, str(self.http_port))
         (section,) = [part for part in re.split(r"^## ", page, flags=re.MULTILINE) if part.startswith(f"{title}\n")]
         return _FENCE.findall(section)
 

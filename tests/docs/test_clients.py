@@ -35,7 +35,7 @@ DEFINITIONS = ROOT / "docs" / "add-your-own-feature.md"
 GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.8.0"
 """Old enough to be compiled quickly: later ones bring half of Envoy."""
 
-PACKAGES = {"go": "golang-go", "javac": "openjdk-17-jdk-headless", "mvn": "maven", "openssl": "openssl"}
+PACKAGES = {"curl": "curl", "go": "golang-go", "javac": "openjdk-17-jdk-headless", "mvn": "maven", "openssl": "openssl"}
 
 PROGRAMS = {
     "go": ("go/bin/risk",),
@@ -140,6 +140,12 @@ def test_the_python_examples_print_what_the_page_says(desk: Desk) -> None:
     desk.follow("Millions of rows")
 
 
+def test_any_program_may_ask_by_http(desk: Desk) -> None:
+    """Several processes, of which any answers: a lookup, an error, and the document from which clients are made."""
+    _require("curl")
+    desk.follow("HTTP and JSON")
+
+
 def test_stubs_of_the_protos_need_nothing_of_this_package(desk: Desk) -> None:
     """Generated as the page says they make a call; also beside this package and Feast, whoever is imported first."""
     desk.follow("Python, from the protos")
@@ -236,6 +242,7 @@ def test_no_block_of_the_page_is_left_out(desk: Desk) -> None:
     assert [title for title in titles if desk.blocks(title)] == [
         "Python",
         "Millions of rows",
+        "HTTP and JSON",
         "The protos",
         "Go",
         "Java",

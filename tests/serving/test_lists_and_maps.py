@@ -23,7 +23,7 @@ from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.client.messages import parse_schema
 from featurestore.serving.packed_columns import pack_collections, unpack_collections
-from featurestore.serving.rpc import methods
+from featurestore.serving.request import steps
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
@@ -198,7 +198,7 @@ def test_an_answer_too_large_to_send_is_refused_with_a_hint(
 ) -> None:
     """Few long texts are large too; gRPC alone would not say what to do."""
     client.lookup("card_review", {"card_id": "c-1"})
-    monkeypatch.setattr(methods, "RESPONSE_BYTES_MAX", 100)
+    monkeypatch.setattr(steps, "RESPONSE_BYTES_MAX", 100)
     with pytest.raises(LimitExceeded, match="the limit is 100") as raised:
         client.lookup("card_review", {"card_id": CARDS})
 

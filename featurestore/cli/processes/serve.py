@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import logging
 import os
-import secrets
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from featurestore.cli.processes.observing import open_feature_log, open_traces
 from featurestore.cli.processes.parent import end_with_parent
 from featurestore.cli.settings import FiniteRange, Settings, load_settings, settings_options
-from featurestore.errors import InvalidRequest
 from featurestore.garbage import spare_what_lives
 
 if TYPE_CHECKING:
-    from featurestore.clock import Clock
     from featurestore.definitions.registry import Registry
     from featurestore.online.redis.store import RedisStore
-    from featurestore.serving.request.traces import Traces
-    from featurestore.serving.sampling.sample import FeatureLog, FeatureRowsWriter
     from featurestore.serving.server import FeatureServer
 
 DEFAULT_PORT = 6566
@@ -57,10 +52,6 @@ EXIT_UNFINISHED = 1
 DEFAULT_LOG_SHARE = 0.01
 DEFAULT_LOG_SECONDS = 300.0
 LOG_SECONDS_MAX = 86_400.0
-
-WRITERS: Mapping[str, str] = {"kafka": "dataflows.feature_log_topic:open_topic"}
-"""Scheme of --log-features -> module:function that opens it; imported only when asked for, since it brings its vendor.
-Every other address is a directory on some file system."""
 
 
 class NamedLimit(click.ParamType[tuple[str, int]]):
@@ -98,6 +89,13 @@ class ServeCommand(click.Command):
     default=DEFAULT_PORT,
     show_default=True,
     help="gRPC port; 0 takes a free one.",
+)
+@click.option(
+    "--http",
+    "http_port",
+    metavar="PORT",
+    type=click.IntRange(0, PORT_MAX),
+    help="Speak HTTP and JSON there as well; 0 takes a free port. Default: nowhere.",
 )
 @click.option(
     "--metrics-port",
@@ -206,6 +204,7 @@ def command(
     cluster: bool | None,
     host: str,
     port: int,
+    http_port: int | None,
     metrics_port: int | None,
     processes: int,
     child: bool,
@@ -227,7 +226,7 @@ def command(
     log_seconds: float,
     traces: str,
 ) -> int:
-    """Serve features over gRPC until SIGTERM or Ctrl-C, then let requests in flight end.
+    """Serve features over gRPC, and HTTP if asked to, until SIGTERM or Ctrl-C, then let requests in flight end.
 
     New and changed feature services are picked up from the registry without a restart. One line is printed when the
     server is ready. Exit code 1: an error, or requests that did not end in time and were given up.
@@ -247,14 +246,13 @@ def command(
     tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key, tls_client_ca)
     features = registry_that_is_there(settings)
     if processes > 1:
-        return serve_processes(settings, stopping, processes, (host, port), metrics_port, is_shared=share_port)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+        return serve_processes(
+            settings, stopping, processes, host, (port, http_port, metrics_port), is_shared=share_port
+        )
     clock = SystemClock()
     with store_to_serve(settings) as store:
         server = FeatureServer(
-            features,
-            store,
-            clock,
+            *(features, store, clock),
             ServerSettings(
                 *(host, port, io, workers, tls, share_port, reflection),
                 admission=AdmissionSettings(queue_ms, client_limit, client_key, dict(service_limits)),
@@ -262,8 +260,8 @@ def command(
                 traces=open_traces(traces, clock),
             ),
             metrics_port=metrics_port,
-            # Of one process among several only their parent asks.
-            metrics_host="127.0.0.1" if child else host,
+            metrics_host="127.0.0.1" if child else host,  # of one process among several only their parent asks
+            http_port=http_port,
             feature_log=open_feature_log(log_features, log_share, log_seconds, clock),
             python_features=python_features,
         )
@@ -285,9 +283,11 @@ def registry_that_is_there(settings: Settings) -> Registry:
 
 def run_until(stopping: threading.Event, server: FeatureServer, store: RedisStore, project: str, host: str) -> int:
     """Say that the server is ready, and let it serve until somebody wishes its end; the exit code."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     spare_what_lives()
+    http = "" if server.http_port is None else f", HTTP on {host}:{server.http_port}"
     metrics = "" if server.metrics_port is None else f", metrics on http://{host}:{server.metrics_port}/metrics"
-    click.echo(f"serving project {project} on {host}:{server.port}{metrics}")
+    click.echo(f"serving project {project} on {host}:{server.port}{http}{metrics}")
     quiet_collector()
     stopping.wait()
     drain(server, store)
@@ -298,15 +298,24 @@ def serve_processes(
     settings: Settings,
     stopping: threading.Event,
     count: int,
-    address: tuple[str, int],
-    metrics_port: int | None,
+    host: str,
+    ports: tuple[int, int | None, int | None],
     *,
     is_shared: bool,
 ) -> int:
-    """Run several server processes as one."""
+    """Run several server processes as one.
+
+    Args:
+        settings: what they serve.
+        stopping: set when they shall end.
+        count: of processes.
+        host: where they listen.
+        ports: for gRPC, HTTP and metrics.
+        is_shared: whether servers that others started listen there too.
+    """
     from featurestore.cli.processes.server_processes import ServerProcesses
 
-    (host, port), renewing = address, threading.Event()
+    (port, http_port, metrics_port), renewing = ports, threading.Event()
     signal.signal(signal.SIGHUP, lambda _number, _frame: renewing.set())
 
     def next_wish() -> str:
@@ -320,13 +329,14 @@ def serve_processes(
     typed = click.get_current_context().meta[TYPED]
     stop_metrics: Callable[[], None] = lambda: None  # noqa: E731  # until there are some
     with store_to_serve(settings):
-        servers = ServerProcesses(typed, count, host, port, is_shared=is_shared)
+        servers = ServerProcesses(typed, count, host, port, http_port, is_shared=is_shared)
+        http = "" if servers.http_port is None else f", HTTP on {host}:{servers.http_port}"
         metrics = ""
         if metrics_port is not None:
             metrics_port, stop_metrics = servers.listen(host, metrics_port)
             metrics = f", metrics on http://{host}:{metrics_port}/metrics"
         servers.start()
-    click.echo(f"serving project {settings.project} on {host}:{servers.port} with {count} processes{metrics}")
+    click.echo(f"serving project {settings.project} on {host}:{servers.port}{http} with {count} processes{metrics}")
     servers.watch(next_wish)
     click.echo("draining")
     has_ended = servers.stop()
@@ -397,57 +407,3 @@ def quiet_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-
-
-def open_traces(exporter: str, clock: Clock) -> Traces | None:
-    """What makes the spans of --traces; None for none, and where OTEL_SDK_DISABLED says so.
-
-    Raises:
-        InvalidRequest: an OTEL_* variable asks for what is not there, or a package is missing.
-    """
-    if exporter == "none":
-        return None
-    try:
-        from featurestore.serving.request.traces import Traces, open_otlp
-    except ModuleNotFoundError as error:
-        raise InvalidRequest(
-            f'`--traces otlp` needs the Python package "{error.name}", which is not installed',
-            hint='pip install "featurestore[traces]"',
-        ) from error
-    provider = open_otlp()
-    return None if provider is None else Traces(provider, clock)
-
-
-def open_feature_log(address: str | None, share: float, roll_seconds: float, clock: Clock) -> FeatureLog | None:
-    """The log behind --log-features.
-
-    Args:
-        address: a directory, a URI such as s3://bucket/log, or one whose scheme is in WRITERS; None for no log.
-        share: of the requests.
-        roll_seconds: how long a row waits for its file.
-        clock: dates rows.
-
-    Raises:
-        InvalidRequest: the address cannot be used.
-    """
-    if address is None:
-        return None
-    try:
-        from featurestore.offline.parity.feature_log import FeatureLogWriter
-        from featurestore.offline.parity.log_directory import LogDirectory
-        from featurestore.serving.sampling.sample import FeatureLog
-
-        scheme = address.partition("://")[0]
-        writer: FeatureRowsWriter
-        if scheme in WRITERS:
-            module_name, _, name = WRITERS[scheme].partition(":")
-            open_writer: Callable[[str], FeatureRowsWriter] = getattr(importlib.import_module(module_name), name)
-            writer = open_writer(address)
-        else:
-            writer = FeatureLogWriter(LogDirectory(address), secrets.token_hex(4), roll_seconds=roll_seconds)
-    except ModuleNotFoundError as error:
-        raise InvalidRequest(
-            f'`--log-features {address}` needs the Python package "{error.name}", which is not installed',
-            hint="install the extra that brings it, or everything by `pip install featurestore[all]`",
-        ) from error
-    return FeatureLog(writer, clock, share=share)

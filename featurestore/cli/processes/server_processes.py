@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -67,24 +68,44 @@ class ServerProcesses:
         count: N.
         host: to listen on.
         port: to listen on; 0 takes a free one.
+        http_port: to speak HTTP on; 0 takes a free one, None for nowhere.
         is_shared: whether servers that others started listen there too.
 
     Attributes:
         port: which one it is.
+        http_port: which one it is.
         restarts: how many processes died and were started again.
 
     Raises:
         InvalidRequest: somebody else listens there.
     """
 
-    def __init__(self, arguments: Sequence[str], count: int, host: str, port: int, *, is_shared: bool = False) -> None:
-        # Bound and never listened on: it keeps the port from others, and connections go to the children alone.
-        self._port_holder = _hold_port(host, port, is_shared=is_shared)
-        self.port: int = self._port_holder.getsockname()[1]
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        count: int,
+        host: str,
+        port: int,
+        http_port: int | None = None,
+        *,
+        is_shared: bool = False,
+    ) -> None:
+        # Bound and never listened on: they keep the ports from others, and connections go to the children alone.
+        self._port_holders = ExitStack()
+        self.port = self._hold_port(host, port, is_shared=is_shared)
+        self.http_port: int | None = None
+        try:
+            if http_port is not None:
+                self.http_port = self._hold_port(host, http_port, is_shared=is_shared)
+        except BaseException:
+            self._port_holders.close()
+            raise
         self.restarts = 0
         self._count = count
         # What comes last is what counts; a child is a server of one process, which shares its port.
         own = ["--child", "--processes", "1", "--share-port", "--port", str(self.port), "--metrics-port", "0"]
+        if self.http_port is not None:
+            own += ["--http", str(self.http_port)]
         self._command = [sys.executable, "-m", "featurestore", "serve", *arguments, *own]
         self._children: list[_Child] = []
         self._ended = Counted()
@@ -126,7 +147,7 @@ class ServerProcesses:
         for child in self._children:
             child.process.terminate()
         ends_well = [_ends_well(child) for child in self._children]
-        self._port_holder.close()
+        self._port_holders.close()
         return all(ends_well)
 
     def listen(self, host: str, port: int) -> tuple[int, Callable[[], None]]:
@@ -162,6 +183,12 @@ class ServerProcesses:
             answering = sum(map(_ask, self._children))
             alive = (child.counted for child in self._children if child.process.poll() is None)
             return added_up([self._ended, *alive]), answering
+
+    def _hold_port(self, host: str, port: int, *, is_shared: bool) -> int:
+        """Hold a port until the end; which one it is."""
+        holder = self._port_holders.enter_context(_hold_port(host, port, is_shared=is_shared))
+        number: int = holder.getsockname()[1]
+        return number
 
     def _renew(self, place: int) -> None:
         """Put a new process in the place of an old one, which then drains."""

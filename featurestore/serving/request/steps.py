@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from featurestore.clock import Deadline
-from featurestore.errors import FeatureStoreError
+from featurestore.errors import FeatureStoreError, LimitExceeded
 from featurestore.online.store import AsyncReads, OnlineStore
+from featurestore.serving.request.limits import RESPONSE_BYTES_MAX
 
 SMALL_KEYS_MAX = 256
 """A request that reads more than so many keys is large: it waits for its turn among its like, and is finished in a
@@ -58,6 +59,25 @@ def without_reading(handle: Callable[[Any, Deadline], Any]) -> Handler:
     def steps(request: Any, deadline: Deadline) -> Steps[Any]:
         yield from ()
         return handle(request, deadline)
+
+    return steps
+
+
+def encoded(handle: Handler, encode: Callable[[Any], bytes]) -> Handler:
+    """A handler of response messages as one of bytes; a protocol would refuse too many of them without a hint.
+
+    Raises:
+        LimitExceeded: when the response is too large to send.
+    """
+
+    def steps(request: Any, deadline: Deadline) -> Steps[bytes]:
+        data = encode((yield from handle(request, deadline)))
+        if len(data) > RESPONSE_BYTES_MAX:
+            raise LimitExceeded(
+                f"the answer is {len(data)} bytes long, the limit is {RESPONSE_BYTES_MAX}",
+                hint="ask for fewer rows at once",
+            )
+        return data
 
     return steps
 

@@ -6,12 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from featurestore.clock import Deadline
-from featurestore.errors import LimitExceeded
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.packed_columns import SERVICE_NAME as PACKED_SERVICE
-from featurestore.serving.request.limits import RESPONSE_BYTES_MAX
-from featurestore.serving.request.steps import Handler, Steps, without_reading
+from featurestore.serving.request.steps import Handler, encoded, without_reading
 from featurestore.serving.services.explain import ExplainService
 from featurestore.serving.services.feast import SERVICE_NAME as FEAST_SERVICE
 from featurestore.serving.services.feast import (
@@ -55,7 +52,7 @@ def all_methods(packed: PackedService, explain: ExplainService, feast: FeastServ
     lookup = Method(
         PACKED_SERVICE,
         "Lookup",
-        _encoded(packed.lookup, pb.LookupResponse.SerializeToString),
+        encoded(packed.lookup, pb.LookupResponse.SerializeToString),
         pb.LookupRequest.FromString,
         names_service=True,
     )
@@ -65,51 +62,32 @@ def all_methods(packed: PackedService, explain: ExplainService, feast: FeastServ
         Method(
             PACKED_SERVICE,
             "DescribeFeatureService",
-            _encoded(without_reading(packed.describe), pb.DescribeFeatureServiceResponse.SerializeToString),
+            encoded(without_reading(packed.describe), pb.DescribeFeatureServiceResponse.SerializeToString),
             pb.DescribeFeatureServiceRequest.FromString,
         ),
         Method(
             PACKED_SERVICE,
             "ListFeatureServices",
-            _encoded(without_reading(packed.list_services), pb.ListFeatureServicesResponse.SerializeToString),
+            encoded(without_reading(packed.list_services), pb.ListFeatureServicesResponse.SerializeToString),
             pb.ListFeatureServicesRequest.FromString,
         ),
         Method(
             PACKED_SERVICE,
             "Explain",
-            _encoded(explain.explain, pb.ExplainResponse.SerializeToString),
+            encoded(explain.explain, pb.ExplainResponse.SerializeToString),
             pb.ExplainRequest.FromString,
         ),
         Method(
             FEAST_SERVICE,
             "GetOnlineFeatures",
-            _encoded(feast.features, FeaturesResponse.SerializeToString),
+            encoded(feast.features, FeaturesResponse.SerializeToString),
             FeaturesRequest.FromString,
             names_service=True,
         ),
         Method(
             FEAST_SERVICE,
             "GetFeastServingInfo",
-            _encoded(without_reading(feast.info), InfoResponse.SerializeToString),
+            encoded(without_reading(feast.info), InfoResponse.SerializeToString),
             InfoRequest.FromString,
         ),
     )
-
-
-def _encoded(handle: Handler, encode: Callable[[Any], bytes]) -> Handler:
-    """A handler of response messages as one of bytes; gRPC would refuse too many of them without a hint.
-
-    Raises:
-        LimitExceeded: when the response is too large to send.
-    """
-
-    def steps(request: Any, deadline: Deadline) -> Steps[bytes]:
-        encoded = encode((yield from handle(request, deadline)))
-        if len(encoded) > RESPONSE_BYTES_MAX:
-            raise LimitExceeded(
-                f"the answer is {len(encoded)} bytes long, the limit is {RESPONSE_BYTES_MAX}",
-                hint="ask for fewer rows at once",
-            )
-        return encoded
-
-    return steps

@@ -41,8 +41,8 @@ class PackedService:
         self._catalog = catalog
         self._lookup = lookup
 
-    def lookup(self, request: pb.LookupRequest, deadline: Deadline) -> Steps[pb.LookupResponse]:
-        """Feature vectors of the request's rows.
+    def answer(self, request: pb.LookupRequest, deadline: Deadline) -> Steps[tuple[ServiceSchema, Answer]]:
+        """Feature vectors of the request's rows, and how they are laid out.
 
         Raises:
             FeatureStoreError: see `FeatureLookup.answer`; also an unknown feature service.
@@ -59,8 +59,17 @@ class PackedService:
             request_columns=request_columns_of(request.columns),
             events=_events(request.events),
         )
+        return plan.schema, answer
+
+    def lookup(self, request: pb.LookupRequest, deadline: Deadline) -> Steps[pb.LookupResponse]:
+        """Feature vectors of the request's rows, packed.
+
+        Raises:
+            FeatureStoreError: see `answer`.
+        """
+        schema, answer = yield from self.answer(request, deadline)
         response = pb.LookupResponse(
-            schema_id=plan.schema.schema_id,
+            schema_id=schema.schema_id,
             row_count=answer.row_count,
             doubles=answer.doubles.ravel().tolist(),
             integers=answer.integers.ravel().tolist(),
@@ -71,7 +80,7 @@ class PackedService:
         for matrix, cells in answer.objects.items():
             pack_collections(response, matrix, cells)
         if request.include_metadata:
-            response.views.extend(_metadata(answer))
+            response.views.extend(view_metadata(answer))
         return response
 
     def describe(
@@ -153,7 +162,9 @@ def request_columns_of(columns: Sequence[pb.RequestColumn]) -> RequestColumns:
                 hint="fill the list that matches its type",
             )
         values = filled[0] if filled else ()
-        if column.nulls:
+        if not filled and column.nulls and all(column.nulls):
+            values = [None] * len(column.nulls)
+        elif column.nulls:
             if len(column.nulls) != len(values):
                 raise InvalidRequest(
                     f'column "{column.name}" of the request has {len(values)} values and {len(column.nulls)} nulls',
@@ -190,7 +201,7 @@ def _events(messages: Sequence[pb.RequestEvents]) -> dict[str, EventColumns]:
     return events
 
 
-def _metadata(answer: Answer) -> list[pb.ViewMetadata]:
+def view_metadata(answer: Answer) -> list[pb.ViewMetadata]:
     """Event times, freshness and positions of every view."""
     read_times = np.array(answer.as_of_ms, dtype=np.int64)
     freshness = np.where(answer.event_time_ms != 0, read_times - answer.event_time_ms, FRESHNESS_UNKNOWN_MS)

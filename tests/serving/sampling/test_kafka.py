@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Consumer
 
 from dataflows.feature_log_topic import KafkaFeatureLog, open_topic
-from featurestore.cli.processes.serve import open_feature_log
+from featurestore.cli.processes.observing import open_feature_log
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.rpc.listening import ServerSettings

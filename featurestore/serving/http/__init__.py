@@ -1,0 +1,1 @@
+"""HTTP/JSON around the handlers: connections, operations, JSON in and out, the OpenAPI document."""
