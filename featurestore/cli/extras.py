@@ -19,7 +19,7 @@ _COMPUTE = ("numba", "sqlglot", "tzdata")
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "compute": _COMPUTE,
     "client": ("grpc",),
-    "server": (*_COMPUTE, "grpc", "grpc_health", "grpc_reflection", "prometheus_client"),
+    "server": (*_COMPUTE, "grpc", "grpc_health", "grpc_reflection", "httptools", "prometheus_client"),
     "traces": ("opentelemetry",),
     "stream": (*_COMPUTE, "bytewax", "confluent_kafka", "pyarrow", "deltalake", "prometheus_client"),
     "feast": (*_COMPUTE, "feast", "pandas", "pyarrow", "deltalake", "duckdb"),

@@ -18,6 +18,8 @@ from tests.serving.registries import write_registry
 ROOT = Path(__file__).resolve().parents[2]
 
 IMPORTED_AS = {
+    "opentelemetry-exporter-otlp-proto-grpc": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry",
     "confluent-kafka": "confluent_kafka",
     "grpcio": "grpc",
     "grpcio-health-checking": "grpc_health",
