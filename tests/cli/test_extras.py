@@ -109,6 +109,15 @@ def test_a_program_that_is_started_by_itself_says_the_same(program: str, tmp_pat
     assert hint == 'hint: pip install "featurestore[stream]"'
 
 
+@pytest.mark.parametrize("package", ["opentelemetry", "grpc"])
+def test_warm_up_loads_what_can_run(package: str, tmp_path: Path) -> None:
+    """An image of the stream has no gRPC, and few servers make traces."""
+    done = run_without(package, tmp_path, "warm-up")
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "loops are ready" in done.stdout
+
+
 def test_the_extras_are_those_of_the_package() -> None:
     """Every command but those of the base has one, and it brings what is said to come with it."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
