@@ -48,6 +48,11 @@ REPAIRED: Mapping[str, str] = {
         "produce:3449603169 pump:1432407896 make_anew:2017240479 copy:501863860 read:1795191447 read:3995037774 "
         "restore:2889090071"
     ),
+    "a partition is begun by another writer after the plan, and truncated": (
+        "restore:3930588353 produce:1262246502 commit:3245809367 begin_bootstrap:3109963873 commit:1045895009 "
+        "read:4221571855 second_writer:70007605 commit:244205302 produce:3311171903 produce:3603686555 "
+        "produce:660217216 truncate:2668182824 pass_long:2452489478"
+    ),
 }
 """What was a fault -> the smallest schedule that ran into it."""
 

@@ -140,6 +140,8 @@ class ViewWriter:
         lanes: lanes to own.
         clock: bounds roll-ups, so that an event dated ahead cannot age the tiles of its entity.
         read_from: where the caller reads on in each (topic, partition); lanes that are behind that have gone back.
+        from_oldest: partitions that the caller begins with the oldest record there is, and the offset from which on
+            it surely gets all of them; None where it was told of none.
         compaction_pause_ms: how long a few long heads wait for others before they are folded into their bodies.
     """
 
@@ -151,17 +153,20 @@ class ViewWriter:
         lanes: Sequence[int],
         clock: Clock,
         read_from: Mapping[tuple[str, int], int] | None = None,
+        from_oldest: Mapping[tuple[str, int], int | None] | None = None,
         compaction_pause_ms: int = 0,
     ) -> None:
         self.generation = generation
         self.store = store
         self._clock = clock
         self._read_from = read_from or {}
+        self._from_oldest = from_oldest or {}
         self._lane_numbers = tuple(lanes)
         self._lanes: dict[int, _Lane] = {}
         self._tokens: set[str] = set()
         self._is_usable = False
         self._went_back = False
+        self._was_overtaken = False
         source = generation.view.source
         deduplicates = source.event_id_column is not None and source.dedup_horizon_ms > 0
         self._seen_ids = SeenIds(source.dedup_horizon_ms) if deduplicates else None
@@ -228,6 +233,13 @@ class ViewWriter:
             # Also what idle lanes had passed without having committed it yet: their part must be read again.
             for partition, offset in held[number].positions.items()
         )
+        self._was_overtaken = any(
+            needed is None or lane.positions[partition] < needed
+            for number, lane in lanes.items()
+            for partition, needed in self._from_oldest.items()
+            # What this writer has begun itself it gets whole.
+            if partition in lane.positions and not (number in held and partition in held[number].positions)
+        )
         self._compactor.clear()
         self._lanes = lanes
         self._is_usable = True
@@ -236,6 +248,14 @@ class ViewWriter:
     def has_gone_back(self) -> bool:
         """Whether the store was behind what had been committed, or planned, when the lanes were opened last."""
         return self._went_back
+
+    @property
+    def was_overtaken(self) -> bool:
+        """Whether another writer began a partition after this one was planned to begin it, with what there is.
+
+        The log may have lost records since that lie behind the position: they would be passed over in silence.
+        """
+        return self._was_overtaken
 
     def positions(self) -> dict[tuple[str, int], int]:
         """Where to resume: the smallest next offset over the lanes, for each (topic, partition).
