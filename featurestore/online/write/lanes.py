@@ -6,7 +6,7 @@ another lane has positions, or after all were seen, is one that was lost: what i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from featurestore.errors import CorruptData
 from featurestore.online.generation import Generation, GenerationDamaged
@@ -68,3 +68,22 @@ def decode_lane(generation: Generation, lane: int, data: bytes | None) -> Checkp
         raise GenerationDamaged(
             generation, f'the checkpoint of lane {lane} is spoilt (key "{key}")', detail=error.detail
         ) from error
+
+
+class HeldLane:
+    """What the writer knows of one lane: the bytes of its checkpoint, and what they say."""
+
+    def __init__(self, lane: int, stored: bytes) -> None:
+        self.lane = lane
+        self.stored = stored
+        self.checkpoint = decode_checkpoint(stored)
+        self.positions = self.checkpoint.next_offsets()
+
+    def committed(self, stored: bytes, checkpoint: Checkpoint) -> None:
+        """The store took the replacement."""
+        self.stored, self.checkpoint = stored, checkpoint
+
+
+def is_newer(found: Checkpoint, mine: Checkpoint, my_tokens: Collection[str]) -> bool:
+    """Whether another writer opened the lane after this one did."""
+    return found.writer not in my_tokens and found.epoch >= mine.epoch

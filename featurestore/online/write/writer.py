@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -37,7 +37,7 @@ from featurestore.online.store import (
     PendingCommit,
 )
 from featurestore.online.write.compaction import Compaction, Compactor
-from featurestore.online.write.lanes import decode_lane
+from featurestore.online.write.lanes import HeldLane, decode_lane, is_newer
 from featurestore.online.write.new_rows import (
     HashArray,
     NewRows,
@@ -70,22 +70,7 @@ while nothing arrives, too."""
 NEVER_NS = -(1 << 62)
 """Before any reading of a clock."""
 
-
-class _Lane:
-    """What the writer knows of one lane: the bytes of its checkpoint, and what they say."""
-
-    def __init__(self, lane: int, stored: bytes) -> None:
-        self.lane = lane
-        self.stored = stored
-        self.checkpoint = decode_checkpoint(stored)
-        self.positions = self.checkpoint.next_offsets()
-
-    def committed(self, stored: bytes, checkpoint: Checkpoint) -> None:
-        """The store took the replacement."""
-        self.stored, self.checkpoint = stored, checkpoint
-
-
-_PreparedLane: TypeAlias = tuple[_Lane, Checkpoint, LaneCommit]
+_PreparedLane: TypeAlias = tuple[HeldLane, Checkpoint, LaneCommit]
 """A lane, what its checkpoint will be, and the commit that makes it so."""
 
 
@@ -162,7 +147,7 @@ class ViewWriter:
         self._read_from = read_from or {}
         self._from_oldest = from_oldest or {}
         self._lane_numbers = tuple(lanes)
-        self._lanes: dict[int, _Lane] = {}
+        self._lanes: dict[int, HeldLane] = {}
         self._tokens: set[str] = set()
         self._is_usable = False
         self._went_back = False
@@ -186,7 +171,7 @@ class ViewWriter:
         """
         # What was held stays known until the opening is complete: one that fails midway must not make the next one
         # forget that the store went back in time, or that a successor came.
-        held, token, lanes = self._lanes, secrets.token_hex(TOKEN_BYTES), dict[int, _Lane]()
+        held, token, lanes = self._lanes, secrets.token_hex(TOKEN_BYTES), dict[int, HeldLane]()
         self._is_usable = False
         highest_epoch = max((lane.checkpoint.epoch for lane in held.values()), default=0)
         keys = self.generation.keys
@@ -196,7 +181,7 @@ class ViewWriter:
             if not stored:
                 # Not the beginning: what the lane holds would count a second time.
                 raise GenerationDamaged(self.generation, f"the checkpoint of lane {number} is gone")
-            if number in held and _is_newer(
+            if number in held and is_newer(
                 decode_lane(self.generation, number, stored), held[number].checkpoint, self._tokens
             ):
                 self._refuse(held[number], LaneOutcome(False, stored))
@@ -213,7 +198,7 @@ class ViewWriter:
             waiting = {}
             for number, commit, outcome in taken:
                 if outcome.applied or outcome.found == commit.replacement:
-                    lanes[number] = _Lane(number, commit.replacement)
+                    lanes[number] = HeldLane(number, commit.replacement)
                 else:
                     waiting[number] = outcome.found
         if self._seen_ids is not None:
@@ -421,11 +406,11 @@ class ViewWriter:
             commits.append((lane, checkpoint, commit))
         return commits
 
-    def _refuse(self, lane: _Lane, outcome: LaneOutcome) -> None:
+    def _refuse(self, lane: HeldLane, outcome: LaneOutcome) -> None:
         """Tell a successor from a store that went back in time."""
         found, mine = decode_checkpoint(outcome.found), lane.checkpoint
         place = f"lane {lane.lane} of {self.generation.view.title}"
-        if _is_newer(found, mine, self._tokens):
+        if is_newer(found, mine, self._tokens):
             raise WriterFenced(
                 f"another writer took over {place}",
                 detail=f"It holds epoch {found.epoch} ({found.writer}), this one had {mine.epoch} ({mine.writer}).",
@@ -473,8 +458,3 @@ class ViewWriter:
 def _size_of(commit: LaneCommit) -> int:
     """Bytes of the rows and bodies of a lane's commit."""
     return sum(map(len, commit.appends)) + sum(len(body) for _, _, body in commit.bodies)
-
-
-def _is_newer(found: Checkpoint, mine: Checkpoint, my_tokens: Collection[str]) -> bool:
-    """Whether another writer opened the lane after this one did."""
-    return found.writer not in my_tokens and found.epoch >= mine.epoch
