@@ -88,6 +88,12 @@ def spliced(function: _Function) -> _Function:
     return cast(_Function, _Helper(function, {**_BORROWING, "inline": "always"}))
 
 
+def within(loop: _Function) -> _Function:
+    """A compiled loop as a helper of loops of other files: what it does stands once, whoever calls it."""
+    assert isinstance(loop, _Loop), "helpers are called as they are"
+    return cast(_Function, loop.as_helper())
+
+
 class _Loop:
     """A function that becomes machine code at its first call."""
 
@@ -99,6 +105,10 @@ class _Loop:
         self._function = function
         self._signature = (result, arguments)
         self.code: Callable[..., Any] | None = None
+
+    def as_helper(self) -> _Helper:
+        """The same function, to be compiled into others."""
+        return _Helper(self._function, {name: self._options[name] for name in _BORROWING if name in self._options})
 
     def __call__(self, *arguments: Any) -> Any:
         """Call the machine code."""
@@ -132,23 +142,24 @@ class _Helper:
         self.__doc__ = function.__doc__
         self.function = function
         self.options = {**({} if "inline" in options else {"forceinline": True}), **options, **_OPTIONS}
+        self.code: Callable[..., Any] | None = None
 
 
 def _compile_helpers(namespace: dict[str, Any]) -> None:
     """Put what Numba can call in place of the helpers in a module, and in the modules that it has them from."""
     import numba
 
-    helpers = {name: value for name, value in namespace.items() if isinstance(value, _Helper)}
-    compiled_helpers = {}
-    for name, helper in helpers.items():
-        home = helper.function.__globals__
-        if home is namespace:
-            compiled_helpers[name] = numba.njit(**helper.options)(helper.function)
-        else:
-            _compile_helpers(home)
-            compiled_helpers[name] = home[helper.function.__name__]
+    found = {}
+    for name, helper in namespace.items():
+        if isinstance(helper, _Helper):
+            home = helper.function.__globals__
+            if home is not namespace:
+                _compile_helpers(home)
+            if helper.code is None:
+                helper.code = numba.njit(**helper.options)(helper.function)
+            found[name] = helper.code
     # Helpers call each other by name, so that all names must hold what Numba can call before anything is compiled.
-    namespace.update(compiled_helpers)
+    namespace.update(found)
 
 
 def _helper_files(namespace: dict[str, Any]) -> set[str]:

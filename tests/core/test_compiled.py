@@ -32,12 +32,24 @@ def twice(values):
         found += doubled(value)
     return found
 """
-CALL = "import numpy, loop; print(loop.total(numpy.arange(4)), loop.twice(numpy.arange(4)))"
+OUTER = """
+from featurestore.core.compiled import INT, INTS, compiled, within
+from loop import twice
+inner = within(twice)
+@compiled(INT, INTS, allocates=False)
+def halves(values):
+    return inner(values[:2]) + inner(values[2:])
+"""
+CALL = """
+import numpy, loop, outer
+print(outer.halves(numpy.arange(4)), loop.total(numpy.arange(4)), loop.twice(numpy.arange(4)))
+"""
 
 
 def test_a_cached_loop_notices_a_change_of_a_helper_in_another_file(tmp_path: Path) -> None:
-    """A new release must not run what the one before it compiled."""
+    """A new release must not run what the one before it compiled; nor a loop that has another one within."""
     (tmp_path / "loop.py").write_text(LOOP)
+    (tmp_path / "outer.py").write_text(OUTER)
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
     for step in (1, 2):
         (tmp_path / "helper.py").write_text(HELPER.format(step=step))
@@ -46,5 +58,5 @@ def test_a_cached_loop_notices_a_change_of_a_helper_in_another_file(tmp_path: Pa
             [sys.executable, "-c", CALL], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
         ).stdout
 
-        assert printed.split() == [str(6 + 4 * step), str(6 * step)]
-    assert len(list((tmp_path / "cache").rglob("*.nbi"))) == 4
+        assert printed.split() == [str(6 * step), str(6 + 4 * step), str(6 * step)]
+    assert len(list((tmp_path / "cache").rglob("*.nbi"))) == 6

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from featurestore.core.compiled import FLOAT_MATRIX, FLOATS, INT, INT_MATRIX, INTS, borrowing, compiled
+from featurestore.core.compiled import FLOAT_MATRIX, FLOATS, INT, INT_MATRIX, INTS, compiled
 from featurestore.core.events import BlobRow, Float64Array, Int64Array, ObjectArray
 from featurestore.core.tiles.parts import Merge, Storage
 from featurestore.core.tiles.tiles import PartPosition
@@ -104,9 +104,9 @@ class BlockRanges:
         """Merge."""
         if len(self.int_picks):
             running = np.empty(table.count + 1, dtype=np.int64)
-            _merge_ints(table.ints, bounds, self.int_picks, self.int_identities, running, out.ints, row)
+            merge_int_blocks(table.ints, bounds, self.int_picks, self.int_identities, running, out.ints, row)
         if len(self.float_picks):
-            _merge_floats(table.floats, bounds, self.float_picks, self.float_identities, out.floats, row)
+            merge_float_blocks(table.floats, bounds, self.float_picks, self.float_identities, out.floats, row)
 
 
 class OneByOne:
@@ -146,10 +146,10 @@ _ADD, _MIN, _MAX = 0, 1, 2
 _KERNEL_CODES = {Merge.ADD: _ADD, Merge.MIN: _MIN, Merge.MAX: _MAX}
 
 
-@borrowing
-def locate_windows(
+@compiled(INT, INTS, INT, INTS, INTS, INTS, allocates=False)
+def find_bounds(
     start_ms: Int64Array, as_of_ms: int, shift_ms: Int64Array, grid_ms: Int64Array, bounds: Int64Array
-) -> Any:
+) -> int:
     """Rows at which windows begin and end: the first tile at or after each edge.
 
     Args:
@@ -173,16 +173,7 @@ def locate_windows(
     return 0
 
 
-@compiled(INT, INTS, INT, INTS, INTS, INTS, allocates=False)
-def find_bounds(
-    start_ms: Int64Array, as_of_ms: int, shift_ms: Int64Array, grid_ms: Int64Array, bounds: Int64Array
-) -> int:
-    """See `locate_windows`."""
-    locate_windows(start_ms, as_of_ms, shift_ms, grid_ms, bounds)
-    return 0
-
-
-@borrowing
+@compiled(INT, INT_MATRIX, INTS, INT_MATRIX, INTS, INTS, INT_MATRIX, INT, allocates=False)
 def merge_int_blocks(
     ints: Int64Array,
     bounds: Int64Array,
@@ -191,7 +182,7 @@ def merge_int_blocks(
     running: Int64Array,
     out: Int64Array,
     out_row: int,
-) -> Any:
+) -> int:
     """Merge ranges of integer fields.
 
     Args:
@@ -226,22 +217,7 @@ def merge_int_blocks(
     return 0
 
 
-@compiled(INT, INT_MATRIX, INTS, INT_MATRIX, INTS, INTS, INT_MATRIX, INT, allocates=False)
-def _merge_ints(
-    ints: Int64Array,
-    bounds: Int64Array,
-    picks: Int64Array,
-    identities: Int64Array,
-    running: Int64Array,
-    out: Int64Array,
-    out_row: int,
-) -> int:
-    """See `merge_int_blocks`."""
-    merge_int_blocks(ints, bounds, picks, identities, running, out, out_row)
-    return 0
-
-
-@borrowing
+@compiled(INT, FLOAT_MATRIX, INTS, INT_MATRIX, FLOATS, FLOAT_MATRIX, INT, allocates=False)
 def merge_float_blocks(
     floats: Float64Array,
     bounds: Int64Array,
@@ -249,7 +225,7 @@ def merge_float_blocks(
     identities: Float64Array,
     out: Float64Array,
     out_row: int,
-) -> Any:
+) -> int:
     """As `merge_int_blocks`, but sums are added up row by row."""
     width = len(bounds) // 2
     for index in range(len(picks)):
@@ -265,18 +241,4 @@ def merge_float_blocks(
                 if np.isnan(one):
                     break
         out[slot, out_row] = value
-    return 0
-
-
-@compiled(INT, FLOAT_MATRIX, INTS, INT_MATRIX, FLOATS, FLOAT_MATRIX, INT, allocates=False)
-def _merge_floats(
-    floats: Float64Array,
-    bounds: Int64Array,
-    picks: Int64Array,
-    identities: Float64Array,
-    out: Float64Array,
-    out_row: int,
-) -> int:
-    """See `merge_float_blocks`."""
-    merge_float_blocks(floats, bounds, picks, identities, out, out_row)
     return 0

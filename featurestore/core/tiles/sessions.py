@@ -16,11 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from featurestore.core.compiled import INT, INT_MATRIX, INTS, borrowing, compiled
+from featurestore.core.compiled import INT, INT_MATRIX, INTS, compiled
 from featurestore.core.events import Int64Array
 from featurestore.core.spec import Window
 from featurestore.core.tiles.parts import Field, Lift, Merge, PartBase, Storage
@@ -74,7 +73,7 @@ class Sessions:
             bounds: (2W,) first row of each window, then the end of each; changed in place.
         """
         if len(self.picks):
-            _narrow(table.start_ms, table.ints, self.first, self.last, as_of_ms, self.picks, bounds)
+            narrow_sessions(table.start_ms, table.ints, self.first, self.last, as_of_ms, self.picks, bounds)
 
     def blurred(self, table: TileTable, bounds: Int64Array) -> list[int]:
         """Session windows that hold a tile (before they are narrowed) which is wide enough to hide a gap."""
@@ -86,7 +85,7 @@ class Sessions:
         ]
 
 
-@borrowing
+@compiled(INT, INTS, INT_MATRIX, INT, INT, INT, INT_MATRIX, INTS, allocates=False)
 def narrow_sessions(
     start_ms: Int64Array,
     ints: Int64Array,
@@ -95,7 +94,7 @@ def narrow_sessions(
     as_of_ms: int,
     picks: Int64Array,
     bounds: Int64Array,
-) -> Any:
+) -> int:
     """See `Sessions.narrow`.
 
     Args:
@@ -125,19 +124,4 @@ def narrow_sessions(
             oldest = hop_first
             begin = row
         bounds[window] = begin
-    return 0
-
-
-@compiled(INT, INTS, INT_MATRIX, INT, INT, INT, INT_MATRIX, INTS, allocates=False)
-def _narrow(
-    start_ms: Int64Array,
-    ints: Int64Array,
-    first: int,
-    last: int,
-    as_of_ms: int,
-    picks: Int64Array,
-    bounds: Int64Array,
-) -> int:
-    """See `narrow_sessions`."""
-    narrow_sessions(start_ms, ints, first, last, as_of_ms, picks, bounds)
     return 0

@@ -30,6 +30,7 @@ from featurestore.core.compiled import (
     borrowing,
     compiled,
     spliced,
+    within,
 )
 from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.tiles.parts import Array
@@ -37,7 +38,7 @@ from featurestore.core.tiles.ranges import (
     BlockRanges,
     Gathered,
     RangeMerge,
-    locate_windows,
+    find_bounds,
     merge_float_blocks,
     merge_int_blocks,
 )
@@ -46,9 +47,9 @@ from featurestore.core.view import CompiledView
 from featurestore.online.answer.selection import Selection
 from featurestore.wire.codecs.bodies import version5
 from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES, MAGIC, MAGIC_BESIDE_HEAD, NO_LIFETIME_TILE
-from featurestore.wire.codecs.bodies.read_loops import FACTS, ROOM_ROWS, take_tiles
+from featurestore.wire.codecs.bodies.read_loops import FACTS, ROOM_ROWS, read_tiles
 from featurestore.wire.codecs.body import EntityCodec
-from featurestore.wire.codecs.head_kernels import lift_head, walk_head
+from featurestore.wire.codecs.head_kernels import check_head, fill_head
 
 NOTHING: Final = -(1 << 63)
 """Instead of the newest event's time: nothing that is stored is within its retention."""
@@ -64,7 +65,7 @@ _WORK_WORDS_KEPT = 1 << 18
 
 _REACHED, _EMPTY, _LEFT = 0, -1, -2
 _NUMBERS = 6
-"""What `take_tiles` is told of a body."""
+"""What `read_tiles` is told of a body."""
 _FAMILIES = (BlockRanges, MomentRanges, DecayedRanges, EdgeRanges)
 
 (
@@ -89,6 +90,17 @@ _FAMILIES = (BlockRanges, MomentRanges, DecayedRanges, EdgeRanges)
 """Sections of a program, which begins with where each of them does."""
 
 _NO_PICKS = np.empty(0, dtype=np.int64)
+
+_merge_int_blocks = within(merge_int_blocks)
+_merge_float_blocks = within(merge_float_blocks)
+_merge_moments = within(merge_moments)
+_merge_decayed = within(merge_decayed)
+_choose_edges = within(choose_edges)
+_find_bounds = within(find_bounds)
+_narrow_sessions = within(narrow_sessions)
+_read_tiles = within(read_tiles)
+_check_head = within(check_head)
+_fill_head = within(fill_head)
 
 
 class _Room(threading.local):
@@ -224,7 +236,7 @@ def _number(body: Array, at: int, size: int) -> Any:
 
 @borrowing
 def _read_header(body: Array, texts: int, numbers: Array) -> Any:
-    """What `take_tiles` has to know of a body; whether it is a body of version 5 that can be as it says."""
+    """What `read_tiles` has to know of a body; whether it is a body of version 5 that can be as it says."""
     if len(body) < version5.HEADER_BYTES + CHECKSUM_BYTES or body[1] != version5.VERSION:
         return False
     if body[0] not in (MAGIC, MAGIC_BESIDE_HEAD):
@@ -290,15 +302,15 @@ def _merge(
     """Every family's ranges into one row of what is gathered; `texts` and `outs` are tuples of arrays."""
     (buffer, begins, ends), (out_ints, out_floats, row, found) = texts, outs
     picks = _table(program, _INT_PICKS, 4)
-    merge_int_blocks(ints, bounds, picks, _section(program, _INT_IDENTITIES), room, out_ints, row)
+    _merge_int_blocks(ints, bounds, picks, _section(program, _INT_IDENTITIES), room, out_ints, row)
     picks = _table(program, _FLOAT_PICKS, 4)
     identities = _section(program, _FLOAT_IDENTITIES).view(np.float64)
-    merge_float_blocks(floats, bounds, picks, identities, out_floats, row)
-    merge_moments(ints, floats, bounds, _table(program, _MOMENTS, 10), room.view(np.float64), out_floats, row)
-    merge_decayed(ints, floats, bounds, _table(program, _DECAYED, 5), out_floats, row)
+    _merge_float_blocks(floats, bounds, picks, identities, out_floats, row)
+    _merge_moments(ints, floats, bounds, _table(program, _MOMENTS, 10), room.view(np.float64), out_floats, row)
+    _merge_decayed(ints, floats, bounds, _table(program, _DECAYED, 5), out_floats, row)
     picks = _table(program, _EDGES, 7)
     chosen = found[1 : 1 + len(picks)]
-    choose_edges(ints, floats, buffer, begins, ends, bounds, picks, out_ints, out_floats, row, chosen)
+    _choose_edges(ints, floats, buffer, begins, ends, bounds, picks, out_ints, out_floats, row, chosen)
     # Backwards, as the spans take the places of the rows.
     for index in range(len(picks) - 1, -1, -1):
         at, is_text = chosen[index], picks[index, 2] == TEXT
@@ -315,7 +327,7 @@ def _take_both(body: Array, head: Array, program: Array, numbers: Array) -> Any:
     """
     shape, texts = _section(program, _HEAD_SHAPE), _section(program, _FIELDS)[2]
     numbers[0], numbers[3] = 0, 0
-    walked = walk_head(head, shape[7], shape[6], shape[2] + shape[3])
+    walked = _check_head(head, shape[7], shape[6], shape[2] + shape[3])
     events, is_beside_body = walked >> 1, walked & 1 == 1
     is_beside_head = len(body) > 0 and body[0] == MAGIC_BESIDE_HEAD
     if walked < 0 or is_beside_body != is_beside_head or (is_beside_head and events == 0):
@@ -345,7 +357,7 @@ def _fill(program: Array, both: Any, numbers: Array, table: Any, rooms: Any) -> 
     """
     (body, head), (facts, cells, written, room) = both, rooms
     columns, start, end, ints, floats, begins, ends = table
-    if numbers[0] > 0 and take_tiles(
+    if numbers[0] > 0 and _read_tiles(
         body,
         numbers,
         _section(program, _FIELDS),
@@ -365,7 +377,7 @@ def _fill(program: Array, both: Any, numbers: Array, table: Any, rooms: Any) -> 
         return False
     if len(head) == 0:
         return True
-    is_ascending = lift_head(
+    is_ascending = _fill_head(
         head,
         _section(program, _HEAD_SHAPE),
         _table(program, _HEAD_PROGRAM, 7),
@@ -400,7 +412,7 @@ def gather_entity(
     """Merge the windows of an entity.
 
     body, head   as stored; a body's checksum has been compared
-    shift_ms     (2W,) see `locate_windows`
+    shift_ms     (2W,) see `find_bounds`
     program      see `_program`
     work         room; begins with body, head, and the strings that were made anew
     receive      out_ints, out_floats (slots, R) in column out_row; found: newest event time, then for each value that
@@ -446,8 +458,8 @@ def gather_entity(
     if not is_sorted or as_of_ms < start[count - 1] - of_view[3]:
         return _LEFT
     bounds = work[bounds_at:room_at]
-    locate_windows(start, as_of_ms, shift_ms, _section(program, _GRID), bounds)
-    narrow_sessions(start, ints, of_view[4], of_view[5], as_of_ms, _table(program, _SESSIONS, 3), bounds)
+    _find_bounds(start, as_of_ms, shift_ms, _section(program, _GRID), bounds)
+    _narrow_sessions(start, ints, of_view[4], of_view[5], as_of_ms, _table(program, _SESSIONS, 3), bounds)
     last = bounds[len(bounds) - 1]
     if last <= bounds[len(bounds) // 2 - 1]:
         return _EMPTY

@@ -134,8 +134,8 @@ def rows_in(data: Array, at: int, end: int, row_bytes_min: int, lengths_at: int,
     return rows
 
 
-@borrowing
-def walk_head(head: Array, row_bytes_min: int, lengths_at: int, string_count: int) -> Any:
+@compiled(INT, BYTES, INT, INT, INT, allocates=False)
+def check_head(head: Array, row_bytes_min: int, lengths_at: int, string_count: int) -> int:
     """Twice the number of events in a head, plus 1 if it began beside a body; TORN or WRONG_CHECK."""
     if len(head) == 0:
         return 0
@@ -146,18 +146,29 @@ def walk_head(head: Array, row_bytes_min: int, lengths_at: int, string_count: in
     if turned not in (0, BESIDE_BODY):
         return WRONG_CHECK
     rows = rows_in(head, row_end, len(head), row_bytes_min, lengths_at, string_count)
-    return rows if rows < 0 else 2 * (rows + 1) + (turned == BESIDE_BODY)
-
-
-@compiled(INT, BYTES, INT, INT, INT, allocates=False)
-def check_head(head: Array, row_bytes_min: int, lengths_at: int, string_count: int) -> int:
-    """See `walk_head`."""
-    found: int = walk_head(head, row_bytes_min, lengths_at, string_count)
+    found: int = rows if rows < 0 else 2 * (rows + 1) + (turned == BESIDE_BODY)
     return found
 
 
-@borrowing
-def lift_head(
+@compiled(
+    INT,
+    BYTES,
+    INTS,
+    INT_MATRIX,
+    INTS,
+    FLOATS,
+    INT,
+    INT,
+    INTS,
+    INTS,
+    INT_MATRIX,
+    FLOAT_MATRIX,
+    INT_MATRIX,
+    INT_MATRIX,
+    INTS,
+    allocates=False,
+)
+def fill_head(
     head: Array,
     shape: Int64Array,
     program: Int64Array,
@@ -172,7 +183,7 @@ def lift_head(
     begins: Int64Array,
     ends: Int64Array,
     room: Int64Array,
-) -> Any:
+) -> int:
     """Lift the events of a head, whole rows, into the tiles from row `first` on.
 
     shape        8-byte columns, flags, texts, whether ids are stored, offsets of flags, nulls and lengths, bytes of a
@@ -226,58 +237,4 @@ def lift_head(
                 floats[field, row] = sign * number if adds else number
         at = strings[texts + has_ids]
         row += 1
-    return is_ascending
-
-
-@compiled(
-    INT,
-    BYTES,
-    INTS,
-    INT_MATRIX,
-    INTS,
-    FLOATS,
-    INT,
-    INT,
-    INTS,
-    INTS,
-    INT_MATRIX,
-    FLOAT_MATRIX,
-    INT_MATRIX,
-    INT_MATRIX,
-    INTS,
-    allocates=False,
-)
-def fill_head(
-    head: Array,
-    shape: Int64Array,
-    program: Int64Array,
-    int_identities: Int64Array,
-    float_identities: Float64Array,
-    first: int,
-    blob_shift: int,
-    start: Int64Array,
-    end: Int64Array,
-    ints: Int64Array,
-    floats: Float64Array,
-    begins: Int64Array,
-    ends: Int64Array,
-    room: Int64Array,
-) -> int:
-    """See `lift_head`."""
-    is_ascending: int = lift_head(
-        head,
-        shape,
-        program,
-        int_identities,
-        float_identities,
-        first,
-        blob_shift,
-        start,
-        end,
-        ints,
-        floats,
-        begins,
-        ends,
-        room,
-    )
     return is_ascending

@@ -145,7 +145,7 @@ class MomentRanges:
     def __call__(self, table: TileTable, bounds: Int64Array, out: Gathered, row: int) -> None:
         """Merge."""
         rests = np.empty(table.count, dtype=np.float64)
-        _merge_moments(table.ints, table.floats, bounds, self.picks, rests, out.floats, row)
+        merge_moments(table.ints, table.floats, bounds, self.picks, rests, out.floats, row)
 
 
 _FLOAT_SUM, _INT_SUM, _SPLIT_SUM = 0, 1, 2
@@ -184,7 +184,7 @@ def _take_rests(
     return summed / many_in_all
 
 
-@borrowing
+@compiled(INT, INT_MATRIX, FLOAT_MATRIX, INTS, INT_MATRIX, FLOATS, FLOAT_MATRIX, INT, allocates=False)
 def merge_moments(
     ints: Int64Array,
     floats: Float64Array,
@@ -193,7 +193,7 @@ def merge_moments(
     rests: Float64Array,
     out: Float64Array,
     out_row: int,
-) -> Any:
+) -> int:
     """Picks (K, 10): count field, kind of sum, its two fields, three moment fields, power, window, slot.
 
     `rests` is room for N numbers.
@@ -227,19 +227,4 @@ def merge_moments(
         if power == 4:
             value = max(fourths - 4.0 * bias * value, 0.0)
         out[picks[index, 9], out_row] = value
-    return 0
-
-
-@compiled(INT, INT_MATRIX, FLOAT_MATRIX, INTS, INT_MATRIX, FLOATS, FLOAT_MATRIX, INT, allocates=False)
-def _merge_moments(
-    ints: Int64Array,
-    floats: Float64Array,
-    bounds: Int64Array,
-    picks: Int64Array,
-    rests: Float64Array,
-    out: Float64Array,
-    out_row: int,
-) -> int:
-    """See `merge_moments`."""
-    merge_moments(ints, floats, bounds, picks, rests, out, out_row)
     return 0

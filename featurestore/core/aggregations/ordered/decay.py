@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featurestore.core.aggregations.base import ANY_TYPE, NUMBERS, AggregationBase, Lowered
 from featurestore.core.aggregations.ordered.times import EventTime
-from featurestore.core.compiled import FLOAT_MATRIX, INT, INT_MATRIX, INTS, borrowing, compiled
+from featurestore.core.compiled import FLOAT_MATRIX, INT, INT_MATRIX, INTS, compiled
 from featurestore.core.events import Float64Array, Int64Array
 from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles.parts import (
@@ -197,13 +197,13 @@ class DecayedRanges:
 
     def __call__(self, table: TileTable, bounds: Int64Array, out: Gathered, row: int) -> None:
         """Merge."""
-        _merge_decayed(table.ints, table.floats, bounds, self.picks, out.floats, row)
+        merge_decayed(table.ints, table.floats, bounds, self.picks, out.floats, row)
 
 
-@borrowing
+@compiled(INT, INT_MATRIX, FLOAT_MATRIX, INTS, INT_MATRIX, FLOAT_MATRIX, INT, allocates=False)
 def merge_decayed(
     ints: Int64Array, floats: Float64Array, bounds: Int64Array, picks: Int64Array, out: Float64Array, out_row: int
-) -> Any:
+) -> int:
     """Picks (K, 5): time field, sum field, half-life, window, slot."""
     width = len(bounds) // 2
     for index in range(len(picks)):
@@ -218,13 +218,4 @@ def merge_decayed(
             if floats[total, row] != 0.0:
                 merged += floats[total, row] * 2.0 ** ((newest - ints[time, row]) / -float(half_life_ms))
         out[picks[index, 4], out_row] = merged
-    return 0
-
-
-@compiled(INT, INT_MATRIX, FLOAT_MATRIX, INTS, INT_MATRIX, FLOAT_MATRIX, INT, allocates=False)
-def _merge_decayed(
-    ints: Int64Array, floats: Float64Array, bounds: Int64Array, picks: Int64Array, out: Float64Array, out_row: int
-) -> int:
-    """See `merge_decayed`."""
-    merge_decayed(ints, floats, bounds, picks, out, out_row)
     return 0

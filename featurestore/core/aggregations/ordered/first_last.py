@@ -157,7 +157,7 @@ class EdgeRanges:
         blobs = table.blobs
         buffer = np.frombuffer(blobs.buffer, dtype=np.uint8)
         chosen = np.empty(len(self.picks), dtype=np.int64)
-        _choose(
+        choose_edges(
             table.ints,
             table.floats,
             buffer,
@@ -192,7 +192,21 @@ def _compare_bytes(buffer: Array, begins: Int64Array, ends: Int64Array, field: i
     return 1 if at < to else (-1 if other < other_to else 0)
 
 
-@borrowing
+@compiled(
+    INT,
+    INT_MATRIX,
+    FLOAT_MATRIX,
+    BYTES,
+    INT_MATRIX,
+    INT_MATRIX,
+    INTS,
+    INT_MATRIX,
+    INT_MATRIX,
+    FLOAT_MATRIX,
+    INT,
+    INTS,
+    allocates=False,
+)
 def choose_edges(
     ints: Int64Array,
     floats: Float64Array,
@@ -205,7 +219,7 @@ def choose_edges(
     out_floats: Float64Array,
     out_row: int,
     chosen: Int64Array,
-) -> Any:
+) -> int:
     """Picks (K, 7): time, id, kind, value, is newest, window, slot. `chosen` receives (K,) rows, -1 for none."""
     width = len(bounds) // 2
     for index in range(len(picks)):
@@ -234,37 +248,4 @@ def choose_edges(
             out_ints[slot, out_row] = ints[value, best] if best >= 0 else 0
         elif kind == _FLOAT:
             out_floats[slot, out_row] = floats[value, best] if best >= 0 else 0.0
-    return 0
-
-
-@compiled(
-    INT,
-    INT_MATRIX,
-    FLOAT_MATRIX,
-    BYTES,
-    INT_MATRIX,
-    INT_MATRIX,
-    INTS,
-    INT_MATRIX,
-    INT_MATRIX,
-    FLOAT_MATRIX,
-    INT,
-    INTS,
-    allocates=False,
-)
-def _choose(
-    ints: Int64Array,
-    floats: Float64Array,
-    buffer: Array,
-    begins: Int64Array,
-    ends: Int64Array,
-    bounds: Int64Array,
-    picks: Int64Array,
-    out_ints: Int64Array,
-    out_floats: Float64Array,
-    out_row: int,
-    chosen: Int64Array,
-) -> int:
-    """See `choose_edges`."""
-    choose_edges(ints, floats, buffer, begins, ends, bounds, picks, out_ints, out_floats, out_row, chosen)
     return 0

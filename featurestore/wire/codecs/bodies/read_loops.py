@@ -244,8 +244,8 @@ def _fill_columns(
     return used != NOWHERE
 
 
-@borrowing
-def take_tiles(
+@compiled(INT, BYTES, *(INTS,) * 7, INT_MATRIX, FLOAT_MATRIX, *(INT_MATRIX,) * 4, FLAGS, allocates=False)
+def read_tiles(
     body: Array,
     numbers: Int64Array,
     fields: Int64Array,
@@ -261,7 +261,7 @@ def take_tiles(
     facts: Int64Array,
     cells: Int64Array,
     written: Array,
-) -> Any:
+) -> int:
     """The first tiles of an entity, from a body whose header and checksum were read before.
 
     numbers      tile count, base_ms, lifetime_end_ms, masks, where the runs begin, where `written` is to be in the
@@ -301,42 +301,3 @@ def take_tiles(
                 begins[to, row] = found[row] >> LENGTH_BITS
                 ends[to, row] = begins[to, row] + (found[row] & LENGTH_MAX)
     return 0
-
-
-@compiled(INT, BYTES, *(INTS,) * 7, INT_MATRIX, FLOAT_MATRIX, *(INT_MATRIX,) * 4, FLAGS, allocates=False)
-def read_tiles(
-    body: Array,
-    numbers: Int64Array,
-    fields: Int64Array,
-    rows: Int64Array,
-    identities: Int64Array,
-    widths: Int64Array,
-    start: Int64Array,
-    end: Int64Array,
-    ints: Int64Array,
-    floats: Float64Array,
-    begins: Int64Array,
-    ends: Int64Array,
-    facts: Int64Array,
-    cells: Int64Array,
-    written: Array,
-) -> int:
-    """See `take_tiles`."""
-    is_wrong: int = take_tiles(
-        body,
-        numbers,
-        fields,
-        rows,
-        identities,
-        widths,
-        start,
-        end,
-        ints,
-        floats,
-        begins,
-        ends,
-        facts,
-        cells,
-        written,
-    )
-    return is_wrong
