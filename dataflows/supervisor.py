@@ -25,7 +25,7 @@ from typing import TypeVar
 
 from bytewax._bytewax import cli_main
 from bytewax.dataflow import Dataflow
-from prometheus_client import start_http_server
+from prometheus_client import REGISTRY
 
 from dataflows.dead_letters import DeadLetterWriter, FileDeadLetters, KafkaDeadLetters
 from dataflows.logs.file_log import FileLog
@@ -37,7 +37,7 @@ from dataflows.plan.tile_store import OnlineTileStore, TileStore
 from dataflows.progress import StreamProgress
 from dataflows.retry import patiently
 from dataflows.run_outcome import Conductor, PartitionEnd, RunOutcome
-from dataflows.settings import METRICS_HOST_DEFAULT, FlowSettings, StreamSettings
+from dataflows.settings import FlowSettings, StreamSettings
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import RepoSpec, SourceSpec
 from featurestore.definitions.compile.versions import stored_views
@@ -49,8 +49,8 @@ from featurestore.errors import (
     of_system,
     shows_tracebacks,
 )
-from featurestore.garbage import spare_what_lives
 from featurestore.online.redis.store import connect as connect_store
+from featurestore.process import serve_metrics, spare_what_lives
 
 EXIT_ERROR = 1
 EXIT_FENCED = 3
@@ -103,26 +103,10 @@ def main(read_settings: Callable[[], Settings], run_stream: Callable[[Settings],
     def start() -> None:
         settings = read_settings()
         if settings.metrics_port is not None:
-            serve_metrics(settings.metrics_port, settings.host)
+            serve_metrics(REGISTRY, settings.host, settings.metrics_port)
         run_stream(settings)
 
     return exit_code_of(start)
-
-
-def serve_metrics(port: int, host: str = METRICS_HOST_DEFAULT) -> None:
-    """Serve Prometheus metrics at one address, until the process ends.
-
-    Raises:
-        InvalidRequest: the port is taken, or address or port are not ours to take.
-    """
-    try:
-        start_http_server(port, addr=host)
-    except OSError as error:
-        raise InvalidRequest(
-            f'metrics address "{host}:{port}" cannot be bound',
-            detail=str(error),
-            hint="is another stream running there? give --metrics-port, and an address of this machine as --host",
-        ) from error
 
 
 def exit_code_of(start: Callable[[], None]) -> int:

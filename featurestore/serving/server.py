@@ -19,6 +19,7 @@ from featurestore.clock import Clock
 from featurestore.definitions.registry import Registry
 from featurestore.errors import InvalidRequest
 from featurestore.online.store import OnlineStore
+from featurestore.process import serve_metrics
 from featurestore.serving.catalog.catalog import CatalogSource
 from featurestore.serving.catalog.functions import PythonFunctions
 from featurestore.serving.http.operations import all_operations
@@ -104,7 +105,7 @@ class FeatureServer:
             if metrics_port is not None:
                 # Before anything that would have to be stopped again if the port is taken.
                 host = metrics_host or settings.host
-                self.metrics_port, self._stop_metrics = self._metrics.listen(host, metrics_port)
+                self.metrics_port, self._stop_metrics = serve_metrics(self._metrics.registry, host, metrics_port)
                 undo.callback(self._stop_metrics)
             functions = PythonFunctions(clock, self._metrics) if python_features else None
             self._catalog = CatalogSource(registry, store, None if functions is None else functions.of)

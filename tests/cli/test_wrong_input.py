@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from prometheus_client import CollectorRegistry
 
 from dataflows import supervisor
 from dataflows.log_to_table.settings import event_log_settings
@@ -24,7 +25,7 @@ from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.errors import TRACEBACK_VARIABLE, FeatureStoreError, InvalidRequest, OnlineStoreDown, of_system
 from featurestore.online.embedded import DATA_DIR_VARIABLE, EmbeddedStore
 from featurestore.online.redis.store import RedisStore, connect
-from featurestore.serving.request.metrics import ServerMetrics
+from featurestore.process import serve_metrics
 from featurestore.testing.servers import redis_server
 from tests.serving.registries import write_registry
 
@@ -102,11 +103,9 @@ def test_the_server_refuses_ports_that_are_none(option: str, port: str, capsys: 
 
 
 def test_a_metrics_port_that_is_taken_is_named(taken_port: int) -> None:
-    """By the server and by the streams."""
+    """By the server and by the streams: it is one listener."""
     with pytest.raises(InvalidRequest, match=f'metrics address "127.0.0.1:{taken_port}" cannot be bound'):
-        ServerMetrics().listen("127.0.0.1", taken_port)
-    with pytest.raises(InvalidRequest, match=f'metrics address "127.0.0.1:{taken_port}" cannot be bound'):
-        supervisor.serve_metrics(taken_port)
+        serve_metrics(CollectorRegistry(), "127.0.0.1", taken_port)
 
 
 def test_a_server_whose_metrics_port_is_taken_ends(taken_port: int, tmp_path: Path, capsys: Capture) -> None:

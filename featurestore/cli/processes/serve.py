@@ -18,7 +18,7 @@ import click
 from featurestore.cli.processes.observing import open_feature_log, open_traces
 from featurestore.cli.processes.parent import end_with_parent
 from featurestore.cli.settings import FiniteRange, Settings, load_settings, settings_options
-from featurestore.garbage import spare_what_lives
+from featurestore.process import spare_what_lives
 
 if TYPE_CHECKING:
     from featurestore.definitions.registry import Registry

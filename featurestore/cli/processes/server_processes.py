@@ -23,12 +23,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from featurestore.cli.processes.summed_metrics import Counted, added_up, read_metrics
 from featurestore.errors import InvalidRequest
+from featurestore.process import serve_metrics
 
 READY_SECONDS = 120.0
 """For a process to load everything and to reach registry and store, on a machine that is busy."""
@@ -161,21 +162,7 @@ class ServerProcesses:
         """
         registry = CollectorRegistry()
         registry.register(_Sums(self))
-        try:
-            server, thread = start_http_server(port, addr=host, registry=registry)
-        except OSError as error:
-            raise InvalidRequest(
-                f'metrics address "{host}:{port}" cannot be bound',
-                detail=str(error),
-                hint="is another server running there? give another --metrics-port",
-            ) from error
-
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return int(server.server_port), stop
+        return serve_metrics(registry, host, port)
 
     def counted(self) -> tuple[Counted, int]:
         """What all of them have counted, those that have ended included, and how many answer."""

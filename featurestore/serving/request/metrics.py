@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from featurestore.errors import InvalidRequest
 from featurestore.online.eviction import StoreMemory
 from featurestore.serving.answer_counts import AGE_BOUNDS_MS, LATENCY_BOUNDS_NS, AnswerCounts
 
@@ -164,31 +163,6 @@ class ServerMetrics:
         if memory is not None:
             self._evicted_keys.set(memory.evicted_keys)
             self._evicts.set(memory.evicts)
-
-    def listen(self, host: str, port: int) -> tuple[int, Callable[[], None]]:
-        """Serve /metrics over HTTP.
-
-        Returns:
-            The bound port (port 0 takes a free one) and a function that ends the listener.
-
-        Raises:
-            InvalidRequest: the address cannot be bound.
-        """
-        try:
-            server, thread = start_http_server(port, addr=host, registry=self.registry)
-        except OSError as error:
-            raise InvalidRequest(
-                f'metrics address "{host}:{port}" cannot be bound',
-                detail=str(error),
-                hint="is another server running there? give another --metrics-port",
-            ) from error
-
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        return int(server.server_port), stop
 
 
 class _Answered(Collector):
