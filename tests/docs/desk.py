@@ -24,7 +24,7 @@ TIMEOUT_S = 300.0
 """Downloading and compiling gRPC takes one minute on an idle machine, the first time."""
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_PATH = re.compile(r"^(?://|<!--) ((?:go|java)/\S+)")
+_PATH = re.compile(r"^(?://|<!--) ((?:go|java|feast)/\S+)")
 _COLOR = re.compile(r"\x1b\[[\d;]*m")
 
 
@@ -89,19 +89,22 @@ class Desk:
         """Run a program; what it prints."""
         return self.run([sys.executable, "-W", "ignore", "-c", code])
 
-    def run(self, command: Sequence[str]) -> str:
-        """Run a command that succeeds; what it prints."""
-        done = self.outcome(command)
+    def run(self, command: Sequence[str], *, given: str = "") -> str:
+        """Run a command that succeeds, with something to read; what it prints."""
+        done = self.outcome(command, given=given)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def outcome(self, command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    def outcome(
+        self, command: Sequence[str], *, given: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run any command."""
         return subprocess.run(
             command,
             cwd=self.directory,
             env=self.environment | environment,
             check=False,
+            input=given,
             capture_output=True,
             encoding="utf-8",
             timeout=TIMEOUT_S,

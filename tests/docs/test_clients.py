@@ -35,7 +35,17 @@ DEFINITIONS = ROOT / "docs" / "add-your-own-feature.md"
 GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.8.0"
 """Old enough to be compiled quickly: later ones bring half of Envoy."""
 
-PACKAGES = {"curl": "curl", "go": "golang-go", "javac": "openjdk-17-jdk-headless", "mvn": "maven", "openssl": "openssl"}
+PACKAGES = {
+    "curl": "curl",
+    "go": "golang-go",
+    "java": "openjdk-17-jdk-headless",
+    "javac": "openjdk-17-jdk-headless",
+    "mvn": "maven",
+    "openssl": "openssl",
+}
+
+FEAST_ANSWERS = Path(__file__).with_name("FeastAnswers.java")
+"""Asks as Feast's client for Java does, with the page's jars."""
 
 PROGRAMS = {
     "go": ("go/bin/risk",),
@@ -44,13 +54,14 @@ PROGRAMS = {
 CARDS = ("my-card", "traveller", "quiet", "nobody")
 
 EVERY_TYPE = '''
-"""A feature of every type."""
+"""A feature of every type, and features that read columns of the request."""
 
 from entities import card
-from feast import FeatureService
+from feast import FeatureService, Field, RequestSource
+from feast.types import Bool, Float64, Int64, String
 from sources import transactions
 
-from featurestore.features import aggregate, count, series, stream_view
+from featurestore.features import aggregate, count, request_features, series, stream_view
 
 card_habits = stream_view(
     name="card_habits",
@@ -66,6 +77,20 @@ card_habits = stream_view(
 )
 
 every_type = FeatureService(name="every_type", features=[card_habits])
+
+asked = {"spent": Float64, "country": String, "is_new": Bool, "tries": Int64}
+checks = request_features(
+    name="checks",
+    request=RequestSource(name="asked", schema=[Field(name=name, dtype=kind) for name, kind in asked.items()]),
+    sources=[card_habits],
+    features={
+        "spent_ratio": "spent / nullif(amount_mean_90d, 0)",
+        "is_abroad": "is_new or country <> market_last_90d",
+        "place": "country || '!'",
+        "tries_and_payments": "tries + count_90d",
+    },
+)
+with_request = FeatureService(name="with_request", features=[card_habits, checks])
 '''
 
 PAYMENTS: tuple[tuple[str, timedelta, int | None, str], ...] = (
@@ -235,6 +260,43 @@ def test_the_shell_sees_both_services_by_reflection(desk: Desk) -> None:
     desk.follow("A look from the shell")
 
 
+def test_feasts_own_client_for_java_reads_every_feature(desk: Desk) -> None:
+    """The page's program; then each value, status and time, by reference and by feature service, as ours reads them."""
+    _require("java", "mvn")
+    desk.follow("Feast's contract")
+    context: dict[str, list[Any]] = {
+        "spent": [12.5, 80.0, None, -1.0],
+        "country": ["FR", "ÖL", None, ""],
+        "is_new": [True, None, False, True],
+        "tries": [2**53 + 1, None, 0, -1],
+    }
+    with LookupClient(f"127.0.0.1:{desk.port}") as client:
+        schema = client.describe("with_request")
+        ours = client.lookup("with_request", {"card_id": list(CARDS)}, request=context, with_metadata=True)
+    asked = {
+        "service": "with_request",
+        "references": [f"{schema.views[feature.view].name}:{feature.name}" for feature in schema.features],
+        "entities": [{"card_id": card} for card in CARDS],
+        "context": [dict(zip(context, values, strict=True)) for values in zip(*context.values(), strict=True)],
+    }
+
+    printed = desk.run(["java", "-cp", "feast/jars/*", str(FEAST_ANSWERS), str(desk.port)], given=json.dumps(asked))
+
+    answers, maps = json.loads(printed), {"INT64_MAP", "FLOAT64_MAP"}
+    expected = [_as_feast_has_it(row, {f.name for f in schema.features if f.type.name in maps}) for row in _rows(ours)]
+    times = {view.view: view.event_time_ms.tolist() for view in ours.views}
+    for row, (by_reference, by_service) in enumerate(zip(answers["by_reference"], answers["by_service"], strict=True)):
+        key = {"value": CARDS[row], "status": "PRESENT"}
+        assert key == by_reference["card_id"]
+        assert {**key, "event_time_ms": 0} == by_service.pop("card_id")
+        assert {name: by_service[name].pop("event_time_ms") for name in ours.names} == {
+            feature.name: times[schema.views[feature.view].name][row] for feature in schema.features
+        }
+        assert expected[row] == _comparable(by_service)
+        assert expected[row] == {name: _comparable(by_reference[name]) for name in ours.names}
+    assert {"PRESENT", "NULL_VALUE", "NOT_FOUND"} == {each["status"] for row in expected for each in row.values()}
+
+
 def test_no_block_of_the_page_is_left_out(desk: Desk) -> None:
     """Sections with something to run are those that the tests above follow."""
     titles = re.findall(r"^## (.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
@@ -249,6 +311,7 @@ def test_no_block_of_the_page_is_left_out(desk: Desk) -> None:
         "Python, from the protos",
         "TLS",
         "A look from the shell",
+        "Feast's contract",
     ]
 
 
@@ -302,6 +365,17 @@ def _rows(result: Any) -> list[dict[str, Any]]:
         {name: _comparable({"value": value, "status": statuses[name][row]}) for name, value in values.items()}
         for row, values in enumerate(result.rows())
     ]
+
+
+def _as_feast_has_it(row: dict[str, Any], maps: set[str]) -> dict[str, Any]:
+    """Moments are whole seconds, and maps are newer than the protos of the client."""
+    found = {name: dict(feature) for name, feature in row.items()}
+    for name, feature in found.items():
+        if name in maps:
+            feature["value"] = None
+        elif name.startswith("event_time_") and feature["value"] is not None:
+            feature["value"] //= 1_000
+    return found
 
 
 def _comparable(value: Any) -> Any:
