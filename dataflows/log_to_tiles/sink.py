@@ -75,9 +75,7 @@ class _WriterPart(StatefulSinkPartition[WriterItem, None]):
         self._shared = shared
         generations = stage.generations if lanes else ()
         self._lanes = _Lanes(
-            {each: store.writer(each, lanes, stage.positions_of(each), stage.from_oldest) for each in generations},
-            store,
-            shared,
+            {each: store.writer(each, lanes, stage.positions_of(each)) for each in generations}, store, shared
         )
         # Never two, so the order of a partition's batches is kept. A thread for each view would only fight for the
         # interpreter's lock: small commits took twice the CPU.
@@ -211,12 +209,6 @@ class _Lanes:
                     raise StoreRolledBack(
                         f"the online store went back in time at {generation.view.title}",
                         detail="Its lanes are behind what was read.",
-                        hint="the stream reads again from the store's own positions",
-                    )
-                if writer.was_overtaken:
-                    raise StoreRolledBack(
-                        f"another writer has begun partitions of {generation.view.title} since the plan was made",
-                        detail="It begins with the oldest record there is, which may lie behind what they wait for.",
                         hint="the stream reads again from the store's own positions",
                     )
         started_ns = clock.monotonic_ns()

@@ -277,13 +277,12 @@ class KafkaPartition:
         self._next_publish_ns = 0
         oldest, self._end_at_opening = self._watermarks()
         self._check_start(needed if start is None else start, oldest, self._end_at_opening)
-        first = oldest if start is None else start
-        # A partition that nobody has read begins at 0, even where the broker has deleted its first records already.
-        self._next_offset = 0 if start is None else start
-        self._has_reached_end = first >= self._end_at_opening
+        # Where the log begins, and not 0: a writer that waits for what was deleted sees that it is gone.
+        self._next_offset = oldest if start is None else start
+        self._has_reached_end = self._next_offset >= self._end_at_opening
         self._end_offset = self._end_at_opening
         self._reports: list[Message] = []
-        consumer.assign([TopicPartition(topic, partition, first)])
+        consumer.assign([TopicPartition(topic, partition, self._next_offset)])
 
     def read(self, records_max: int) -> RawBatch | None:
         """What librdkafka has fetched by now."""

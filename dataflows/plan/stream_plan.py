@@ -23,7 +23,7 @@ from typing import TypeAlias
 
 from dataflows.logs.sources import PartitionStart, SourceLog
 from dataflows.plan.readable import readable_generations
-from dataflows.plan.tile_store import Beginnings, Positions, TileStore
+from dataflows.plan.tile_store import Positions, TileStore
 from dataflows.run_outcome import Conductor, RunOutcome
 from featurestore.clock import NS_PER_MS, Clock
 from featurestore.core.spec import SourceSpec, ViewSpec
@@ -67,11 +67,6 @@ class Stage:
     def topics(self) -> frozenset[str]:
         """Topics the stage reads."""
         return frozenset(topic for generation in self.generations for topic in generation.view.source.topics)
-
-    @property
-    def from_oldest(self) -> Beginnings:
-        """Partitions that begin with the oldest record there is, and the smallest offset that somebody waits for."""
-        return {(one.source.topic, one.partition): one.needed for one in self.starts if one.start is None}
 
     def positions_of(self, generation: Generation) -> Positions:
         """How far one of its generations had come when it was planned."""

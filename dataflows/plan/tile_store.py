@@ -27,9 +27,6 @@ _logger = logging.getLogger(__name__)
 Positions = dict[tuple[str, int], int]
 """Next offset by (topic, partition); an absent partition has never been read."""
 
-Beginnings = dict[tuple[str, int], int | None]
-"""Partitions that are read from their oldest record on, and the smallest offset that somebody waits for."""
-
 
 class TileStore(Protocol):
     """The store as the dataflow sees it."""
@@ -120,9 +117,7 @@ class TileStore(Protocol):
         """Feed a filling generation no more, and fill its definition not anew either."""
         ...
 
-    def writer(
-        self, generation: Generation, lanes: Sequence[int], read_from: Positions, from_oldest: Beginnings
-    ) -> ViewWriter:
+    def writer(self, generation: Generation, lanes: Sequence[int], read_from: Positions) -> ViewWriter:
         """A writer for some lanes of a generation, which gets all records from some positions on; not opened yet."""
         ...
 
@@ -232,9 +227,7 @@ class OnlineTileStore:
         """Feed a filling generation no more, and fill its definition not anew either."""
         self._catalog.park(generation)
 
-    def writer(
-        self, generation: Generation, lanes: Sequence[int], read_from: Positions, from_oldest: Beginnings
-    ) -> ViewWriter:
+    def writer(self, generation: Generation, lanes: Sequence[int], read_from: Positions) -> ViewWriter:
         """A writer for some lanes of a generation, which gets all records from some positions on; not opened yet."""
         return ViewWriter(
             self._store,
@@ -242,7 +235,6 @@ class OnlineTileStore:
             lanes=lanes,
             clock=self._clock,
             read_from=read_from,
-            from_oldest=from_oldest,
             compaction_pause_ms=COMPACTION_PAUSE_MS,
         )
 

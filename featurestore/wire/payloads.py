@@ -90,7 +90,7 @@ class RawBatch:
     Attributes:
         topic: topic (or log) name.
         partition: partition number.
-        from_offset: first offset of the read, inclusive; 0 when the partition is read from its beginning.
+        from_offset: first offset of the read, inclusive; where the log begins, for one that begins with the oldest.
         next_offset: where the next read begins.
         offsets: (N,) offset of each payload, ascending, within [from_offset, next_offset).
         payloads: N payloads; b"" for a record without a value.

@@ -14,7 +14,7 @@ import itertools
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import numpy as np
 
@@ -125,8 +125,6 @@ class ViewWriter:
         lanes: lanes to own.
         clock: bounds roll-ups, so that an event dated ahead cannot age the tiles of its entity.
         read_from: where the caller reads on in each (topic, partition); lanes that are behind that have gone back.
-        from_oldest: partitions that the caller begins with the oldest record there is, and the offset from which on
-            it surely gets all of them; None where it was told of none.
         compaction_pause_ms: how long a few long heads wait for others before they are folded into their bodies.
     """
 
@@ -138,20 +136,18 @@ class ViewWriter:
         lanes: Sequence[int],
         clock: Clock,
         read_from: Mapping[tuple[str, int], int] | None = None,
-        from_oldest: Mapping[tuple[str, int], int | None] | None = None,
         compaction_pause_ms: int = 0,
     ) -> None:
         self.generation = generation
         self.store = store
         self._clock = clock
         self._read_from = read_from or {}
-        self._from_oldest = from_oldest or {}
         self._lane_numbers = tuple(lanes)
         self._lanes: dict[int, HeldLane] = {}
         self._tokens: set[str] = set()
         self._is_usable = False
         self._went_back = False
-        self._was_overtaken = False
+        self._followed: set[tuple[str, int]] = set()
         source = generation.view.source
         deduplicates = source.event_id_column is not None and source.dedup_horizon_ms > 0
         self._seen_ids = SeenIds(source.dedup_horizon_ms) if deduplicates else None
@@ -218,29 +214,15 @@ class ViewWriter:
             # Also what idle lanes had passed without having committed it yet: their part must be read again.
             for partition, offset in held[number].positions.items()
         )
-        self._was_overtaken = any(
-            needed is None or lane.positions[partition] < needed
-            for number, lane in lanes.items()
-            for partition, needed in self._from_oldest.items()
-            # What this writer has begun itself it gets whole.
-            if partition in lane.positions and not (number in held and partition in held[number].positions)
-        )
         self._compactor.clear()
         self._lanes = lanes
+        self._followed = set()
         self._is_usable = True
 
     @property
     def has_gone_back(self) -> bool:
         """Whether the store was behind what had been committed, or planned, when the lanes were opened last."""
         return self._went_back
-
-    @property
-    def was_overtaken(self) -> bool:
-        """Whether another writer began a partition after this one was planned to begin it, with what there is.
-
-        The log may have lost records since that lie behind the position: they would be passed over in silence.
-        """
-        return self._was_overtaken
 
     def positions(self) -> dict[tuple[str, int], int]:
         """Where to resume: the smallest next offset over the lanes, for each (topic, partition).
@@ -339,18 +321,29 @@ class ViewWriter:
         seen = {number: max(position, begin) for number, position in at.items()}
         # The lanes move when the call commits, so they are behind every batch of a partition but its first.
         if begin < batch.from_offset or (is_first and min(at.values()) < begin):
-            kind = StoreRolledBack if self._went_back else InvariantBroken
-            raise kind(
-                f"{batch.topic}[{batch.partition}] jumped to offset {batch.from_offset}",
-                detail=f'feature view "{batch.view}" would lose the events before it'
-                + ("; the store came back older than it was." if self._went_back else "."),
-            )
+            self._refuse_jump(batch)
+        self._followed.add(partition)
         if max(seen.values()) <= batch.from_offset:
             return UnseenRows(batch, None, 0)
         next_offset = np.zeros(max(seen) + 1, dtype=np.int64)
         next_offset[list(seen)] = list(seen.values())
         rows = np.flatnonzero(batch.offsets >= next_offset[batch.key_lanes[batch.key_index]])
         return UnseenRows(batch, rows, len(batch.offsets) - len(rows))
+
+    def _refuse_jump(self, batch: KeyedBatch) -> NoReturn:
+        """Tell what the log, or the store, has lost since the plan from a reader that skips records."""
+        fact = f"{batch.topic}[{batch.partition}] jumped to offset {batch.from_offset}"
+        detail = f'feature view "{batch.view}" would lose the events before it'
+        if self._went_back:
+            raise StoreRolledBack(fact, detail=f"{detail}; the store came back older than it was.")
+        if (batch.topic, batch.partition) not in self._followed:
+            # Whoever reads it was planned before somebody else began it, and began it with what the log still had.
+            raise StoreRolledBack(
+                fact,
+                detail=f"{detail}; another writer began the partition since this run was planned.",
+                hint="the stream reads again from the store's own positions",
+            )
+        raise InvariantBroken(fact, detail=f"{detail}.")
 
     def _lane_commits(
         self, batches: Sequence[UnseenRows], rows: NewRows, hashes: HashArray, compaction: Compaction

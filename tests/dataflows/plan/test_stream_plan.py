@@ -63,7 +63,7 @@ class Changing:
     def fill(self, generation: Generation, topic: str, count: int, *, first: int = 0) -> None:
         """The filling generation reads records of a topic."""
         source = replace(SOURCE, topic=topic)
-        writer = self.tiles.writer(generation, range(LANES), self.tiles.positions(generation), {})
+        writer = self.tiles.writer(generation, range(LANES), self.tiles.positions(generation))
         writer.open()
         view = replace(self.changed, source=source)
         writer.write([keyed_batch(view, events(count), from_offset=first, lane_count=LANES)])

@@ -196,31 +196,21 @@ def test_a_store_that_goes_back_between_plan_and_opening_is_noticed(
         assert later.has_gone_back == is_behind
 
 
-def test_a_partition_begun_by_another_writer_between_plan_and_opening_is_noticed(
-    store: RedisStore, writer: ViewWriter, clock: ManualClock
+@pytest.mark.parametrize(("oldest", "is_lost"), [(109, False), (110, False), (111, True)])
+def test_a_partition_that_another_writer_began_since_the_plan_is_not_read_with_a_hole(
+    store: RedisStore, writer: ViewWriter, clock: ManualClock, oldest: int, is_lost: bool
 ) -> None:
-    """Who begins with the oldest record there is, and was told of no lane that waits, may lack what lanes wait for."""
+    """Whoever reads it began with the oldest record there was, which may lie behind what lanes wait for."""
     writer.close()  # lanes without events owe their offset until then
-    for needed, is_overtaken in ((None, True), (111, True), (110, False), (109, False)):
-        planned = {(SOURCE.topic, 0): needed}
-        later = ViewWriter(store, writer.generation, lanes=range(LANES), clock=clock, from_oldest=planned)
-        later.open()
-        assert later.was_overtaken == is_overtaken
-
-
-def test_a_writer_that_opens_again_is_not_overtaken_by_itself(
-    store: RedisStore, writer: ViewWriter, clock: ManualClock
-) -> None:
-    """After an outage it finds what it has begun itself."""
-    second = GenerationCatalog(store, PROJECT).begin_bootstrap(view_of())
-    open_lanes(store, second, LANES, clock.now_ms())
-    planned = {(SOURCE.topic, 0): None}
-    filling = ViewWriter(store, second, lanes=range(LANES), clock=clock, from_oldest=planned)
-    filling.open()
-    filling.write([keyed_batch(view_of(), events_of(20), lane_count=LANES)])
-    filling.open()
-    assert filling.positions()
-    assert not filling.was_overtaken
+    later = ViewWriter(store, writer.generation, lanes=range(LANES), clock=clock)
+    later.open()
+    batch = keyed_batch(view_of(), events_of(20), from_offset=oldest, lane_count=LANES)
+    if not is_lost:
+        later.write([batch])
+        return
+    with pytest.raises(StoreRolledBack, match=f"jumped to offset {oldest}") as raised:
+        later.write([batch])
+    assert "another writer began the partition" in raised.value.detail
 
 
 def test_a_number_is_passed_over_under_which_the_store_holds_something(

@@ -181,9 +181,7 @@ class SimulatedReader:
         wanted = needed if start is None else start
         if wanted is not None and (error := _why_lost(f"{topic}[{partition}]", found, wanted)) is not None:
             raise error
-        # A partition that nobody has read begins at 0, even where its first records are deleted already.
-        self._next_offset = 0 if start is None else start
-        self._fetched_to = found.oldest if start is None else start
+        self._next_offset = found.oldest if start is None else start
         self._end_at_opening = found.end
 
     def read(self, records_max: int) -> RawBatch | None:
@@ -191,14 +189,14 @@ class SimulatedReader:
         partition, begin = self._partition, self._next_offset
         if self._place.incarnation != self._log.incarnation:
             raise EventsLost(f'topic "{self._topic}" was made anew while it was read')
-        if self._fetched_to < partition.oldest:
-            raise EventsLost(f"{self._topic}[{self._place.number}] has no offset {self._fetched_to} any more")
-        records = [record for record in partition.records if record.offset >= self._fetched_to][:records_max]
+        if begin < partition.oldest:
+            raise EventsLost(f"{self._topic}[{self._place.number}] has no offset {begin} any more")
+        records = [record for record in partition.records if record.offset >= begin][:records_max]
         # At the end of a partition Kafka says where that is: behind offsets that are no records.
         reached = records[-1].offset + 1 if records else partition.end
         if reached == begin:
             return None
-        self._next_offset = self._fetched_to = reached
+        self._next_offset = reached
         offsets = np.array([record.offset for record in records], dtype=np.int64)
         payloads = [record.payload for record in records]
         return RawBatch(self._topic, self._place.number, begin, self._next_offset, offsets, payloads)
