@@ -6,6 +6,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell ops/find-python)
+# Each has its own servers, a Kafka of half a gigabyte included; 0 tests in one process, where a debugger works.
+WORKERS ?= 2
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | expand -t 16
@@ -29,11 +31,11 @@ $(VENV)/.installed: pyproject.toml $(wildcard requirements/all-*.txt)
 demo: setup ## A minute or two: history, live payments, suspicious cards, lookups; leaves nothing running
 	$(BIN)/python -m featurestore demo
 
-test: setup ## Everything that this machine can run; ARGS="-k name" chooses
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## Everything that this machine can run, two files of tests at a time; ARGS="-k name" chooses
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-quick: setup ## Without Kafka and without the slow ones
-	$(BIN)/python -m pytest -m "not kafka and not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not kafka and not slow" $(ARGS)
 
 # Five to ten minutes on two cores; it prints the seed and the smallest schedule of whatever it finds.
 simulate: setup ## Ten thousand schedules of faults against the oracle; SEED=7 begins there, COUNT=1 runs one
