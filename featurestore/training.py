@@ -9,7 +9,8 @@ A door: what stands in `__all__` keeps its name and its meaning from release to 
 from featurestore.core.spec import RepoSpec
 from featurestore.definitions.registry import read_registry
 from featurestore.offline.event_log.reader import EventLog
-from featurestore.offline.parity.check import ParityOptions, check_parity
+from featurestore.offline.parity.check import check_parity
+from featurestore.offline.parity.checking.batch import ParityOptions
 from featurestore.offline.training_set.build import TrainingSetProgress, build_training_set, write_training_set
 from featurestore.offline.training_set.histories import EventLogHistory, FileHistory, History
 from featurestore.offline.training_set.plain_join import PlainHistory

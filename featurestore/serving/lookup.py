@@ -21,7 +21,7 @@ from featurestore.errors import (
     OnlineStoreDown,
     UnknownJoinKey,
 )
-from featurestore.online.answer.assembly import Answer, AnswerLimits, Assembly, DistinctReads, KeyColumns
+from featurestore.online.answer.assembly import Answer, AnswerLimits, Assembly, DistinctReads
 from featurestore.online.answer.in_flight import EventColumns, InFlight, take_events
 from featurestore.online.answer.on_demand import with_on_demand
 from featurestore.online.answer.schema import ServiceSchema
@@ -36,6 +36,7 @@ from featurestore.serving.request.limits import (
     STORE_TIMEOUT_MAX_MS,
 )
 from featurestore.serving.request.steps import LongWork, Steps, StoreRead
+from featurestore.serving.sampling.answered import AnsweredRequest
 
 if TYPE_CHECKING:
     # Brings OpenTelemetry, which a server that traces nothing does without.
@@ -58,7 +59,7 @@ class AnswerSink(Protocol):
         """Whether the next answer is wanted; its lanes' checkpoints are read with it."""
         ...
 
-    def add(self, plan: ServicePlan, columns: KeyColumns, answer: Answer) -> None:
+    def add(self, answered: AnsweredRequest) -> None:
         """Take an answer; returns at once."""
         ...
 
@@ -143,8 +144,7 @@ class FeatureLookup:
         if in_flight is not None:
             read_times = _times_in_flight(in_flight, read_times if as_of_ms else ())
         reads = DistinctReads(plan, columns, row_count, LIMITS)
-        # The feature log has no place for payments in flight: an answer with one could not be computed anew.
-        is_wanted = witness is None and self._sink is not None and in_flight is None and self._sink.takes()
+        is_wanted = witness is None and self._sink is not None and self._sink.takes()
         with_checkpoint = with_checkpoint or is_wanted
         spans = None if self._traces is None else self._traces.lookup(plan.stored, row_count)
         reading = _read(reader, reads, deadline, with_checkpoint=with_checkpoint)
@@ -165,7 +165,8 @@ class FeatureLookup:
         if witness is None:
             self._counts.add(plan, answer, self._clock.monotonic_ns() - started_ns)
         if is_wanted and self._sink is not None:
-            self._sink.add(plan, columns, answer)
+            own_events = {} if in_flight is None else in_flight.columns
+            self._sink.add(AnsweredRequest(plan, columns, stored, answer, request, own_events))
         return answer
 
 

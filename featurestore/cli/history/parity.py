@@ -92,7 +92,8 @@ def command(
     from rich.console import Console
 
     from featurestore.definitions.registry import read_registry
-    from featurestore.offline.parity.check import ParityOptions, check_parity
+    from featurestore.offline.parity.check import check_parity
+    from featurestore.offline.parity.checking.batch import ParityOptions
     from featurestore.offline.parity.feature_log import find_logged_files
     from featurestore.offline.parity.log_directory import LogDirectory
     from featurestore.offline.parity.reads import PinnedEventLogs

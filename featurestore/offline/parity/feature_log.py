@@ -9,6 +9,8 @@
     __request_row, __as_of_ms                       row of the request, and the read time
     __definition__card_activity                     hash of the definition that answered; empty for plain views
     __positions__card_activity                      next offset of each (topic, partition) when the entity was read
+    __request__amount                               column of the request that a feature was computed from
+    __event__transactions                           the payment in flight, as a struct; null where there was none
 
 A file appears under its name when it is complete. Files of one service have different columns when its definition
 changed; each says in its metadata what it holds, so that nobody has to take column names apart.
@@ -94,20 +96,47 @@ class LoggedView:
 
 
 @dataclass(frozen=True, slots=True)
+class LoggedSource:
+    """A source of which a request could bring a payment in flight.
+
+    Attributes:
+        name: the Feast data source's name.
+        columns: what is read of its events, and their time; not the join keys, which are those of the row.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+
+    @property
+    def column(self) -> str:
+        """Column with the events."""
+        return f"__event__{self.name}"
+
+    @property
+    def type(self) -> pa.DataType:
+        """Of that column."""
+        return pa.struct([(column.name, ARROW_TYPES[column.type]) for column in self.columns])
+
+
+@dataclass(frozen=True, slots=True)
 class LogLayout:
     """What a file holds.
 
     Attributes:
         service: the feature service, empty for requests that listed features.
         join_keys: in the service's order.
-        features: in answer order.
+        features: in answer order; behind them those that are not answered, but that others are computed from.
         views: in order of first use.
+        request: columns of the request that features were computed from.
+        events: what payments in flight can be of.
     """
 
     service: str
     join_keys: tuple[Column, ...]
     features: tuple[LoggedFeature, ...]
     views: tuple[LoggedView, ...]
+    request: tuple[Column, ...] = ()
+    events: tuple[LoggedSource, ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
@@ -121,12 +150,19 @@ class LogLayout:
         fields += [(REQUEST_ROW, pa.int32()), (AS_OF_MS, pa.int64())]
         fields += [(view.definition_column, pa.string()) for view in self.views]
         fields += [(view.positions_column, POSITIONS_TYPE) for view in self.views]
+        fields += [(request_column(column), ARROW_TYPES[column.type]) for column in self.request]
+        fields += [(source.column, source.type) for source in self.events]
         return pa.schema(fields)
 
 
 def timestamp_column(feature: LoggedFeature) -> str:
     """Column with the newest event time behind each value; null where there is none."""
     return f"{feature.column}__timestamp"
+
+
+def request_column(column: Column) -> str:
+    """Column with what a request said."""
+    return f"__request__{column.name}"
 
 
 def status_column(feature: LoggedFeature) -> str:

@@ -3,7 +3,8 @@
     {"request_id": "...", "request_row": 0, "service": "fraud_detection", "logged_at_ms": ..., "as_of_ms": ...,
      "entities": {"card_id": "c-1"},
      "views": {"card_activity": {"definition_hash": "...", "event_time_ms": ..., "positions": [["payments", 0, 17]],
-                                 "features": {"count_1h": {"value": 3, "type": "int64", "status": 1}, ...}}}}
+                                 "features": {"count_1h": {"value": 3, "type": "int64", "status": 1}, ...}}},
+     "request": {"amount": {"value": 12.5, "type": "float64"}}, "events": {"transactions": {"amount": {...}, ...}}}
 
 Moments are integer milliseconds, maps are objects; a NaN within a list is null, since JSON has none.
 """
@@ -29,10 +30,12 @@ from featurestore.offline.parity.feature_log import (
     REQUEST_ROW,
     STAMP_TYPE,
     LoggedFeature,
+    LoggedSource,
     LoggedView,
     LogLayout,
     date_of_ms,
     find_logged_files,
+    request_column,
     status_column,
     timestamp_column,
 )
@@ -55,6 +58,13 @@ class LoggedCell(msgspec.Struct, frozen=True):
     status: int
 
 
+class LoggedValue(msgspec.Struct, frozen=True):
+    """A value that came with the request."""
+
+    value: Any
+    type: ValueType
+
+
 class LoggedPart(msgspec.Struct, frozen=True):
     """A view's part of a row."""
 
@@ -74,6 +84,8 @@ class LoggedMessage(msgspec.Struct, frozen=True):
     as_of_ms: int
     entities: dict[str, str | int]
     views: dict[str, LoggedPart]
+    request: dict[str, LoggedValue] = {}
+    events: dict[str, dict[str, LoggedValue]] = {}
 
 
 _encoder = msgspec.json.Encoder()
@@ -103,6 +115,16 @@ def encode_messages(layout: LogLayout, table: pa.Table) -> Iterator[tuple[str, b
                     },
                 )
                 for view in layout.views
+            },
+            request={
+                column.name: LoggedValue(_plain(row[request_column(column)]), column.type) for column in layout.request
+            },
+            events={
+                source.name: {
+                    column.name: LoggedValue(_plain(event[column.name]), column.type) for column in source.columns
+                }
+                for source in layout.events
+                if (event := row[source.column]) is not None
             },
         )
         yield message.request_id, _encoder.encode(message)
@@ -153,6 +175,12 @@ class LoggedMessages:
             kind = layout.schema.field(view.positions_column).type
             named = [None if mine is None else [_named(*one) for one in mine] for mine in positions]
             yield view.positions_column, pa.array(named, type=kind)
+        for column in layout.request:
+            yield request_column(column), _values([row.request[column.name].value for row in rows], column.type)
+        for source in layout.events:
+            events = [row.events[source.name] for row in rows]
+            values = [_values([event[one.name].value for event in events], one.type) for one in source.columns]
+            yield source.column, pa.StructArray.from_arrays(values, fields=list(source.type))
 
 
 def message_rows(message: LoggedMessage) -> LoggedMessages:
@@ -238,6 +266,11 @@ def _layout(message: LoggedMessage) -> LogLayout:
             for name, cell in mine.features.items()
         ),
         tuple(LoggedView(name, view.definition_hash) for name, view in message.views.items()),
+        tuple(Column(name, value.type) for name, value in message.request.items()),
+        tuple(
+            LoggedSource(source, tuple(Column(name, value.type) for name, value in event.items()))
+            for source, event in message.events.items()
+        ),
     )
 
 

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.core.events import BoolArray, Float64Array, Int64Array
-from featurestore.core.spec import Column, FeatureSpec, RepoSpec, SourceSpec, ValueType, ViewSpec
+from featurestore.core.spec import Column, FeatureSpec, PlainViewSpec, RepoSpec, SourceSpec, ValueType, ViewSpec
 from featurestore.core.tolerance import RELATIVE_TOLERANCE, SHAPE_TOLERANCE
 from featurestore.offline.event_log.table import Positions
+from featurestore.offline.parity.feature_log import LoggedSource, LogLayout
 from featurestore.offline.training_set.build import build_training_set
 from featurestore.offline.training_set.entity_numbers import EntityNumbers
 from featurestore.offline.training_set.histories import EVENT_TIME, EventLogHistory
@@ -88,18 +89,21 @@ class ServedReads:
     """R reads of one view.
 
     Attributes:
-        keys: R rows with the view's join keys.
+        keys: R rows with the view's join keys; with payments in flight, their columns too.
         as_of_ms: (R,) read times.
         positions: how far each could see.
+        event_sources: names of sources of which each read brought an event.
     """
 
     keys: pa.Table
     as_of_ms: Int64Array
     positions: ReadPositions
+    event_sources: tuple[str, ...] = ()
 
     def take(self, rows: Int64Array) -> ServedReads:
         """Some of them."""
-        return ServedReads(self.keys.take(pa.array(rows)), self.as_of_ms[rows], self.positions.take(rows))
+        keys = self.keys.take(pa.array(rows))
+        return ServedReads(keys, self.as_of_ms[rows], self.positions.take(rows), self.event_sources)
 
 
 def recompute_at_reads(
@@ -120,16 +124,18 @@ def recompute_at_reads(
     source = replace(view.source, columns=(*view.source.columns, READ))
     by_read = replace(view, join_keys=(READ,), source=source)
     repo = RepoSpec("", (by_read,), (), ())
-    labels = pa.table({READ.name: np.arange(len(reads.as_of_ms)), AS_OF: times_array(reads.as_of_ms)})
+    labels = reads.keys.append_column(READ.name, pa.array(np.arange(len(reads.as_of_ms))))
     found = build_training_set(
         repo,
         [f"{view.name}:{name}" for name in features],
-        labels,
+        labels.append_column(AS_OF, times_array(reads.as_of_ms)),
         history=HistoryAtReads(view, reads, logs),
         timestamp_column=AS_OF,
+        full_names=True,
+        event_sources=reads.event_sources,
         memory_bytes=memory_bytes,
     )
-    return found.select(list(features))
+    return pa.table([found.column(f"{view.name}__{name}") for name in features], names=list(features))
 
 
 def magnitudes_at_reads(
@@ -156,7 +162,7 @@ def magnitudes_at_reads(
     if not measured:
         return {}
     added = [
-        FeatureSpec(f"__{function}__{one.name}", function, one.column, one.window, kind, one.where)
+        FeatureSpec(f"__{function}__{one.name}", function, one.column, one.window, kind, one.where, one.in_flight)
         for one in measured
         for function, kind in (
             ("min", _column_type(view, one)),
@@ -197,6 +203,37 @@ def _magnitude(feature: FeatureSpec, found: pa.Table) -> Float64Array:
         shape: Float64Array = np.divide(largest, deviation, out=np.zeros_like(largest), where=deviation > 0)
         return shape * (SHAPE_TOLERANCE / RELATIVE_TOLERANCE)
     return largest
+
+
+def rows_of_view(
+    layout: LogLayout, table: pa.Table, view: ViewSpec | PlainViewSpec
+) -> tuple[pa.Table, tuple[str, ...]]:
+    """What logged rows say to a view: their join keys, and the columns of their payments in flight, if of its source.
+
+    A column that is a join key of another view may say something else of the payment than of the row.
+
+    Args:
+        layout: of the rows; each has an event of all its sources.
+        table: N rows.
+        view: the view.
+
+    Returns:
+        The columns, and the name of the source, or nothing.
+    """
+    columns = {key.name: table.column(key.name) for key in layout.join_keys}
+    source = event_source(layout, view)
+    if source is None:
+        return pa.table(columns), ()
+    events = table.column(source.column)
+    columns |= {column.name: pc.struct_field(events, column.name) for column in source.columns}
+    return pa.table(columns), (source.name,)
+
+
+def event_source(layout: LogLayout, view: ViewSpec | PlainViewSpec) -> LoggedSource | None:
+    """The payments in flight that are events to a view."""
+    if not isinstance(view, ViewSpec):
+        return None
+    return next((one for one in layout.events if one.name == view.source.name), None)
 
 
 def times_array(times_ms: Int64Array) -> pa.Array:

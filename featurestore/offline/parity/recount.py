@@ -20,7 +20,8 @@ from featurestore.core.events import ColumnValues
 from featurestore.core.inputs import python_values, view_inputs
 from featurestore.core.spec import Column, RepoSpec, SourceSpec, ViewSpec
 from featurestore.offline.parity.check import check_parity
-from featurestore.offline.parity.feature_log import AS_OF_MS, LogLayout
+from featurestore.offline.parity.checking.on_demand import OnDemandRows
+from featurestore.offline.parity.feature_log import AS_OF_MS, LoggedFeature, LogLayout
 from featurestore.offline.parity.feature_log_json import LoggedMessage, message_rows
 from featurestore.offline.parity.reads import (
     AS_OF,
@@ -28,9 +29,10 @@ from featurestore.offline.parity.reads import (
     ReadPositions,
     ServedReads,
     recompute_at_reads,
+    rows_of_view,
     times_array,
 )
-from featurestore.offline.parity.report import FeatureName
+from featurestore.offline.parity.report import FeatureName, ParityReport, ValueOutcome
 from featurestore.offline.parity.values import value_at
 from featurestore.offline.training_set.arrow_columns import column_values
 from featurestore.offline.training_set.build import MEMORY_BYTES_DEFAULT, build_training_set
@@ -90,7 +92,7 @@ class Recount:
     """What the event log says about a row.
 
     Attributes:
-        features: by view and feature; of stream views that are registered.
+        features: by view and feature; of stream views and request-time features that are registered.
         events: by view, those of its entity before the read time that a window may reach, by time.
         other_definitions: views of which another definition answered than is registered now.
         event_logs: address and version of what was read.
@@ -121,40 +123,65 @@ def recount(repo: RepoSpec, message: LoggedMessage, root: str) -> Recount:
     keys = table.select([key.name for key in layout.join_keys])
     logs = _EntityLogs(root, views, keys, message.as_of_ms)
     report = check_parity(repo, [rows], logs)
-    features: dict[tuple[str, str], RecountedFeature] = {}
+    whole: dict[str, pa.ChunkedArray] = {}
+    seen: dict[str, pa.ChunkedArray] = {}
+    recounted: list[LoggedFeature] = []
     for view in views:
-        names = _comparable(layout, view)
-        if not names:
+        mine = [one for one in _comparable(layout, view) if _is_compared(report, layout, one)]
+        if not mine:
             continue
+        names = [one.name for one in mine]
+        columns, sources = rows_of_view(layout, table, view)
         positions = ReadPositions.of(table.column(f"__positions__{view.name}"))
-        reads = ServedReads(
-            keys.select([key.name for key in view.join_keys]),
-            np.asarray(table.column(AS_OF_MS).to_numpy(), dtype=np.int64),
-            positions,
-        )
-        whole = _over_all(repo, view, names, reads, logs)
-        seen = recompute_at_reads(view, names, reads, logs, memory_bytes=MEMORY_BYTES_DEFAULT)
-        for name in names:
-            (outcome,) = report.outcomes[FeatureName(layout.service, view.name, name)]
-            is_answered = message.views[view.name].features[name].status != NOT_ANSWERED
-            features[view.name, name] = RecountedFeature(
-                value_at(whole.column(name), 0),
-                value_at(seen.column(name), 0),
-                outcome.text if is_answered else "",
-                is_answered and outcome.agrees,
-            )
+        as_of_ms = np.asarray(table.column(AS_OF_MS).to_numpy(), dtype=np.int64)
+        reads = ServedReads(columns, as_of_ms, positions, sources)
+        over_all = _over_all(repo, view, names, reads, logs)
+        at_reads = recompute_at_reads(view, names, reads, logs, memory_bytes=MEMORY_BYTES_DEFAULT)
+        whole |= {one.column: over_all.column(f"{view.name}__{one.name}") for one in mine}
+        seen |= {one.column: at_reads.column(one.name) for one in mine}
+        recounted += mine
+    computed = OnDemandRows(repo, layout, table)
+    for feature in filter(computed.knows, layout.features):
+        values = (computed.answer(feature, columns) for columns in (whole, seen))
+        whole[feature.column], seen[feature.column] = values
+        recounted.append(feature)
     hashes = {one.name: one.definition_hash for one in layout.views}
     return Recount(
-        features,
+        {
+            (one.view, one.name): _recounted(message, report, layout, one, whole[one.column], seen[one.column])
+            for one in recounted
+        },
         {view.name: logs.events_of(view, message.views[view.name].positions or ()) for view in views},
         tuple(view.name for view in views if hashes[view.name] != definition_hash(view)),
         logs.versions_read(),
     )
 
 
-def _comparable(layout: LogLayout, view: ViewSpec) -> list[str]:
+def _recounted(
+    message: LoggedMessage,
+    report: ParityReport,
+    layout: LogLayout,
+    feature: LoggedFeature,
+    whole: pa.ChunkedArray,
+    seen: pa.ChunkedArray,
+) -> RecountedFeature:
+    """A feature, with the verdict on what was answered, if it was."""
+    (outcome,) = report.outcomes[FeatureName(layout.service, feature.view, feature.name)]
+    is_answered = message.views[feature.view].features[feature.name].status != NOT_ANSWERED
+    return RecountedFeature(
+        value_at(whole, 0), value_at(seen, 0), outcome.text if is_answered else "", is_answered and outcome.agrees
+    )
+
+
+def _is_compared(report: ParityReport, layout: LogLayout, feature: LoggedFeature) -> bool:
+    """Whether the log has what the feature, as it is registered now, reads of the payment in flight."""
+    (outcome,) = report.outcomes[FeatureName(layout.service, feature.view, feature.name)]
+    return outcome is not ValueOutcome.EVENT_NOT_LOGGED
+
+
+def _comparable(layout: LogLayout, view: ViewSpec) -> list[LoggedFeature]:
     """Features of a view that were asked for and are registered as they were answered."""
-    return [one.name for one in layout.features if one.view == view.name and Column(one.name, one.type) in view.answers]
+    return [one for one in layout.features if one.view == view.name and Column(one.name, one.type) in view.answers]
 
 
 def _over_all(
@@ -163,7 +190,15 @@ def _over_all(
     """Features of a view from all events of its entity, however late they came."""
     labels = reads.keys.append_column(AS_OF, times_array(reads.as_of_ms))
     wanted = [f"{view.name}:{name}" for name in names]
-    return build_training_set(repo, wanted, labels, history=logs, timestamp_column=AS_OF).select(list(names))
+    return build_training_set(
+        repo,
+        wanted,
+        labels,
+        history=logs,
+        timestamp_column=AS_OF,
+        full_names=True,
+        event_sources=reads.event_sources,
+    )
 
 
 class _EntityLogs(PinnedEventLogs):

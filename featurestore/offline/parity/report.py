@@ -35,6 +35,7 @@ class ValueOutcome(enum.IntEnum):
     NO_TABLE = 9
     NOT_DEFINED = 10
     ON_DEMAND = 11
+    EVENT_NOT_LOGGED = 12
 
     @property
     def text(self) -> str:
@@ -66,7 +67,9 @@ _TEXTS: Mapping[ValueOutcome, str] = {
     ValueOutcome.NOT_READY: "not compared: the view was still being filled",
     ValueOutcome.NO_TABLE: "not compared: the table of the plain view was not given",
     ValueOutcome.NOT_DEFINED: "not compared: no such feature is registered now",
-    ValueOutcome.ON_DEMAND: "not compared: computed of the request's columns, which are not in the log",
+    ValueOutcome.ON_DEMAND: "not compared: computed by a function, or from what is not in the log",
+    ValueOutcome.EVENT_NOT_LOGGED: "not compared: the definition that is registered now reads other columns of the "
+    "payment in flight than were logged",
 }
 
 COMPARED_KINDS = ("equal", "explained", "unexplained")

@@ -177,7 +177,7 @@ def plan_training_set(
         places = tuple(index[reference.feature] for reference, _ in chosen)
         columns = tuple(Column(name, answers[at].type) for (_, name), at in zip(chosen, places, strict=True))
         _check_join_keys(view, entities)
-        views.append(_asked_part(ViewOutputs(view, places, columns)))
+        views.append(asked_part(ViewOutputs(view, places, columns)))
     on_demand = tuple(one for one in computed if one is not None)
     labels = _labels(entities, timestamp_column, at_ms)
     if event_sources:
@@ -267,7 +267,7 @@ def _as_table(entities: object) -> pa.Table:
     return table.drop_columns([name for name in table.column_names if name.startswith(PANDAS_INDEX)])
 
 
-def _asked_part(outputs: ViewOutputs) -> ViewOutputs:
+def asked_part(outputs: ViewOutputs) -> ViewOutputs:
     """Without what nobody asks for: its columns need not be read, nor events as old as its windows."""
     view = outputs.view
     if not isinstance(view, ViewSpec):

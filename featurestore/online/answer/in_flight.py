@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,10 +63,12 @@ class InFlight:
     Attributes:
         of_parts: for each stream part of the plan its share; None where no event of its source is given.
         event_time_ms: of each row, and its read time.
+        columns: by source, what is read of its events, and their time, as it was sent; N rows each.
     """
 
     of_parts: tuple[LiftedEvents | None, ...]
     event_time_ms: tuple[int, ...]
+    columns: Mapping[str, Mapping[str, ColumnValues]]
 
 
 def take_events(
@@ -87,6 +90,7 @@ def take_events(
     _check_names(plan, readers, events)
     of_parts: list[LiftedEvents | None] = [None] * len(plan.stream_parts)
     known: tuple[SourceSpec, Int64Array] | None = None
+    taken: dict[str, dict[str, ColumnValues]] = {}
     for reader in readers:
         given = _Given(reader, events[reader.source.name], row_count)
         event_time_ms = given.event_time_ms()
@@ -97,10 +101,12 @@ def take_events(
             )
         known = known or (reader.source, event_time_ms)
         columns = given.columns({plan.schema.join_keys[index].name: keys[index] for index in reader.keys})
+        taken.setdefault(reader.source.name, {}).update(columns)
+        taken[reader.source.name][reader.source.event_time_column] = given.event_time
         for index in reader.parts:
             of_parts[index] = plan.stream_parts[index].selection.lift(columns, event_time_ms)
     assert known is not None, "each name in `events` is a source of the plan"
-    return InFlight(tuple(of_parts), tuple(known[1].tolist()))
+    return InFlight(tuple(of_parts), tuple(known[1].tolist()), taken)
 
 
 def _check_names(plan: ServicePlan, readers: Sequence[EventReader], events: Mapping[str, EventColumns]) -> None:
@@ -138,10 +144,14 @@ class _Given:
         self._given = given
         self._row_count = row_count
 
+    @cached_property
+    def event_time(self) -> ColumnValues:
+        """When they happened, as it was sent."""
+        return self._column(self._source.event_time_column)
+
     def event_time_ms(self) -> Int64Array:
         """(N,) when they happened."""
-        source, name = self._source, self._source.event_time_column
-        column = self._column(name)
+        source, name, column = self._source, self._source.event_time_column, self.event_time
         times = np.asarray(column.values, dtype=np.int64)
         if column.valid is not None and not column.valid.all():
             raise InvalidRequest(

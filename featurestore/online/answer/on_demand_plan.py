@@ -7,12 +7,8 @@ computed    checks.amount_ratio                 of stored feature 0 and column "
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-
-import msgspec
 
 from featurestore.core.expressions import Expression
 from featurestore.core.lowering.request_time import compiled_feature
@@ -28,9 +24,7 @@ from featurestore.online.answer.service_plan import (
     slots_of,
 )
 from featurestore.online.serving_view import ServingView
-
-_HASH_BYTES = 16
-_encoder = msgspec.json.Encoder()
+from featurestore.wire.codecs.view_json import on_demand_hash
 
 
 def plan_service(
@@ -123,18 +117,6 @@ def _on_demand_plan(
             tuple(sorted({index[read.view] for read in view.inputs if read.view in index})) for view in views
         ),
     )
-
-
-@lru_cache(maxsize=1_024)
-def on_demand_hash(view: OnDemandViewSpec) -> str:
-    """32 hex digits, equal for equal definitions: what is computed, and of what."""
-    canonical = replace(
-        view,
-        inputs=tuple(sorted(view.inputs, key=lambda read: read.name)),
-        request_columns=tuple(sorted(view.request_columns, key=lambda column: column.name)),
-        features=tuple(sorted(view.features, key=lambda feature: feature.name)),
-    )
-    return hashlib.blake2b(_encoder.encode(canonical), digest_size=_HASH_BYTES).hexdigest()
 
 
 class _StoredFeatures:

@@ -20,15 +20,17 @@ from featurestore.offline.parity.feature_log import (
     POSITIONS_TYPE,
     STAMP_TYPE,
     LoggedFeature,
+    LoggedSource,
     LoggedView,
     LogLayout,
     date_of_ms,
 )
 from featurestore.offline.training_set.answer_parts import object_array
-from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
-from featurestore.online.answer.assembly import Answer, KeyColumns
-from featurestore.online.answer.schema import FeatureSlot, Matrix, ServedView, ServiceSchema
+from featurestore.offline.training_set.arrow_columns import ARROW_TYPES, values_array
+from featurestore.online.answer.assembly import Answer
+from featurestore.online.answer.schema import FeatureSlot, Matrix
 from featurestore.online.answer.service_plan import ServicePlan
+from featurestore.serving.sampling.answered import AnsweredRequest
 from featurestore.wire.store_layout import decode_checkpoint
 
 CHECKPOINTS_KNOWN_MAX = 1_024
@@ -43,16 +45,12 @@ class SampledAnswer:
 
     Attributes:
         request_id: unique to the request.
-        plan: the feature service.
-        columns: values of its join keys.
-        answer: with checkpoints.
+        answered: the request.
         logged_at_ms: processing time.
     """
 
     request_id: str
-    plan: ServicePlan
-    columns: KeyColumns
-    answer: Answer
+    answered: AnsweredRequest
     logged_at_ms: int
 
 
@@ -60,28 +58,35 @@ def grouped(answers: Sequence[SampledAnswer]) -> list[list[SampledAnswer]]:
     """Answers of one plan and one log date together, in order."""
     groups: dict[tuple[int, object], list[SampledAnswer]] = {}
     for sampled in answers:
-        groups.setdefault((id(sampled.plan), date_of_ms(sampled.logged_at_ms)), []).append(sampled)
+        groups.setdefault((id(sampled.answered.plan), date_of_ms(sampled.logged_at_ms)), []).append(sampled)
     return list(groups.values())
 
 
 def layout_of(plan: ServicePlan) -> LogLayout:
     """What rows of a plan hold."""
     schema = plan.schema
+    features = [*zip(plan.references, schema.features, strict=True)]
+    features += [(plan.stored.references[at], plan.stored.schema.features[at]) for at in _only_read(plan)]
+    required = frozenset[str]() if plan.on_demand is None else plan.on_demand.required
     return LogLayout(
         schema.service,
         schema.join_keys,
-        tuple(
-            LoggedFeature(reference.view, reference.feature, slot.type)
-            for reference, slot in zip(plan.references, schema.features, strict=True)
-        ),
-        tuple(LoggedView(view.name, view.definition_hash) for _, view in _answered_views(schema)),
+        tuple(LoggedFeature(reference.view, reference.feature, slot.type) for reference, slot in features),
+        tuple(LoggedView(view.name, view.definition_hash) for view in schema.views),
+        tuple(column for column in schema.request_columns if column.name in required),
+        tuple(LoggedSource(source.name, source.columns) for source in schema.event_sources),
     )
 
 
-def _answered_views(schema: ServiceSchema) -> list[tuple[int, ServedView]]:
-    """Index and view; those that are only read for others have no features in the log."""
-    answered = {feature.view for feature in schema.features}
-    return [(index, view) for index, view in enumerate(schema.views) if index in answered]
+def _only_read(plan: ServicePlan) -> list[int]:
+    """Features that others are computed from and that are not answered, by their index in the stored plan.
+
+    With them every value in a row can be computed anew from the row and the events.
+    """
+    if plan.on_demand is None:
+        return []
+    answered = {of for of, _ in plan.on_demand.copied}
+    return [at for at in range(len(plan.stored.references)) if at not in answered]
 
 
 def encode_rows(answers: Sequence[SampledAnswer], layout: LogLayout) -> pa.Table:
@@ -91,28 +96,44 @@ def encode_rows(answers: Sequence[SampledAnswer], layout: LogLayout) -> pa.Table
         answers: of one plan and one date.
         layout: of that plan.
     """
-    schema, found = answers[0].plan.schema, [sampled.answer for sampled in answers]
+    requests = [sampled.answered for sampled in answers]
+    plan, found = requests[0].plan, [request.answer for request in requests]
     counts = [answer.row_count for answer in found]
-    rows = _Rows(found, sum(counts))
+    rows, stored = _Rows(found), _Rows([request.stored for request in requests])
     arrays: list[pa.Array] = []
-    for index, key in enumerate(schema.join_keys):
-        values = list(chain.from_iterable(sampled.columns[index] for sampled in answers))
+    for index, key in enumerate(plan.schema.join_keys):
+        values = list(chain.from_iterable(request.columns[index] for request in requests))
         arrays.append(pa.array(values, type=ARROW_TYPES[key.type]))
-    stamps = [_stamps(event_time_ms) for event_time_ms in rows.event_time_ms]
-    for index, slot in enumerate(schema.features):
-        arrays += [rows.values(slot, index), stamps[slot.view], pa.array(rows.statuses[index].astype(np.int32))]
+    for index, slot in enumerate(plan.schema.features):
+        arrays += rows.feature(slot, index)
+    for index in _only_read(plan):
+        arrays += stored.feature(plan.stored.schema.features[index], index)
     logged_us = np.repeat([sampled.logged_at_ms * _US_PER_MS for sampled in answers], counts)
-    log_date = date_of_ms(answers[0].logged_at_ms)
     arrays.append(pa.array(logged_us).cast(STAMP_TYPE))
-    arrays.append(pa.repeat(pa.scalar(log_date, pa.date32()), rows.count))
+    arrays.append(pa.repeat(pa.scalar(date_of_ms(answers[0].logged_at_ms), pa.date32()), rows.count))
     ids = [sampled.request_id for sampled in answers]
     arrays.append(pa.array(ids).take(pa.array(np.repeat(np.arange(len(ids)), counts))))
     arrays.append(pa.array(np.concatenate([np.arange(count, dtype=np.int32) for count in counts])))
     arrays.append(pa.array(np.concatenate([_read_times(answer) for answer in found])))
-    views = _answered_views(schema)
-    arrays += [pa.repeat(view.definition_hash, rows.count) for _, view in views]
-    arrays += [_positions(found, index) for index, _ in views]
+    arrays += [pa.repeat(view.definition_hash, rows.count) for view in layout.views]
+    arrays += [_positions(found, index) for index in range(len(layout.views))]
+    for column in layout.request:
+        arrays.append(pa.concat_arrays([values_array(one.request[column.name], column.type) for one in requests]))
+    arrays += [_events(requests, source) for source in layout.events]
     return pa.Table.from_arrays(arrays, names=layout.schema.names)
+
+
+def _events(requests: Sequence[AnsweredRequest], source: LoggedSource) -> pa.Array:
+    """(N,) the payments in flight of a source; null where a request brought none."""
+    kind, pieces = source.type, []
+    for request in requests:
+        given = request.events.get(source.name)
+        if given is None:
+            pieces.append(pa.nulls(request.answer.row_count, kind))
+            continue
+        values = [values_array(given[column.name], column.type) for column in source.columns]
+        pieces.append(pa.StructArray.from_arrays(values, fields=list(kind)))
+    return pa.concat_arrays(pieces)
 
 
 class _Rows:
@@ -120,19 +141,25 @@ class _Rows:
 
     Args:
         answers: of one plan.
+
+    Attributes:
         count: N, their rows.
     """
 
-    def __init__(self, answers: Sequence[Answer], count: int) -> None:
-        self.count = count
+    def __init__(self, answers: Sequence[Answer]) -> None:
+        self.count = sum(answer.row_count for answer in answers)
         self._answers = answers
         self._null: BoolArray = _joined([answer.null for answer in answers])
         self._doubles = _joined([answer.doubles for answer in answers])
         self._integers = _joined([answer.integers for answer in answers])
-        self.statuses = _joined([answer.statuses for answer in answers])
-        self.event_time_ms = _joined([answer.event_time_ms for answer in answers])
+        self._statuses = _joined([answer.statuses for answer in answers])
+        self._stamps = list(map(_stamps, _joined([answer.event_time_ms for answer in answers])))
 
-    def values(self, slot: FeatureSlot, index: int) -> pa.Array:
+    def feature(self, slot: FeatureSlot, index: int) -> tuple[pa.Array, pa.Array, pa.Array]:
+        """(N,) one feature: values, event times, statuses."""
+        return self._values(slot, index), self._stamps[slot.view], pa.array(self._statuses[index].astype(np.int32))
+
+    def _values(self, slot: FeatureSlot, index: int) -> pa.Array:
         """(N,) one feature."""
         mask = self._null[index] if self._null[index].any() else None
         if slot.matrix is Matrix.DOUBLES:

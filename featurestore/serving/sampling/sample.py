@@ -25,8 +25,7 @@ import pyarrow as pa
 from featurestore.clock import Clock
 from featurestore.errors import FeatureStoreError, InvalidRequest
 from featurestore.offline.parity.feature_log import LogLayout
-from featurestore.online.answer.assembly import Answer, KeyColumns
-from featurestore.online.answer.service_plan import ServicePlan
+from featurestore.serving.sampling.answered import AnsweredRequest
 from featurestore.serving.sampling.rows import SampledAnswer, encode_rows, grouped, layout_of
 
 QUEUE_ROWS_MAX = 16_384
@@ -126,23 +125,18 @@ class FeatureLog:
         point = self._point = (self._point + _GOLDEN_STEP) % _POINTS
         return point < self._below
 
-    def add(self, plan: ServicePlan, columns: KeyColumns, answer: Answer) -> None:
-        """Queue an answer that `takes` chose; when the queue is full it is dropped and counted.
-
-        Args:
-            plan: what was asked.
-            columns: values of its join keys.
-            answer: with checkpoints. Neither is changed from now on.
-        """
+    def add(self, answered: AnsweredRequest) -> None:
+        """Queue an answer that `takes` chose; when the queue is full it is dropped and counted."""
+        row_count = answered.answer.row_count
         with self._lock:
-            is_full = self._queued_rows + answer.row_count > QUEUE_ROWS_MAX
+            is_full = self._queued_rows + row_count > QUEUE_ROWS_MAX
             if not is_full:
-                self._queued_rows += answer.row_count
+                self._queued_rows += row_count
                 self._number += 1
                 request_id = f"{self._token}-{self._number}"
-                self._queue.append(SampledAnswer(request_id, plan, columns, answer, self._clock.now_ms()))
+                self._queue.append(SampledAnswer(request_id, answered, self._clock.now_ms()))
         if is_full:
-            self._count("dropped", answer.row_count)
+            self._count("dropped", row_count)
         if self._queued_rows > HURRY_ROWS:
             self._wake.set()
 
@@ -161,13 +155,13 @@ class FeatureLog:
         while self._queue:
             with self._lock:
                 some = [self._queue.popleft() for _ in range(min(len(self._queue), REQUESTS_PER_STEP))]
-                self._queued_rows -= sum(sampled.answer.row_count for sampled in some)
+                self._queued_rows -= sum(sampled.answered.answer.row_count for sampled in some)
             for group in grouped(some):
                 self._attempt(partial(self._write, group))
 
     def _write(self, group: Sequence[SampledAnswer]) -> int:
         """Hand the rows of one plan and date to the writer."""
-        layout = layout_of(group[0].plan)
+        layout = layout_of(group[0].answered.plan)
         return self._writer.write(layout, encode_rows(group, layout), self._clock.now_ms())
 
     def _attempt(self, work: Callable[[], int]) -> None:

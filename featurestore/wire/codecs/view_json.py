@@ -14,7 +14,7 @@ from collections.abc import Container, Iterable
 import msgspec
 
 from featurestore.core.inputs import ViewInputs
-from featurestore.core.spec import Column, ComputedColumn, FeatureSpec, ViewSpec
+from featurestore.core.spec import Column, ComputedColumn, FeatureSpec, OnDemandViewSpec, ViewSpec
 from featurestore.errors import CorruptData
 
 LAYOUT_VERSION = 5
@@ -90,6 +90,18 @@ def definition_hash(view: ViewSpec) -> str:
         del fields["members"]
     payload = _in_order.encode({"layout": LAYOUT_VERSION, "view": fields})
     return hashlib.blake2b(payload, digest_size=HASH_BYTES).hexdigest()
+
+
+@functools.lru_cache(maxsize=1_024)
+def on_demand_hash(view: OnDemandViewSpec) -> str:
+    """32 hex digits, equal for equal definitions: what is computed, and of what."""
+    canonical = dataclasses.replace(
+        view,
+        inputs=tuple(sorted(view.inputs, key=lambda read: read.name)),
+        request_columns=tuple(sorted(view.request_columns, key=lambda column: column.name)),
+        features=tuple(sorted(view.features, key=lambda feature: feature.name)),
+    )
+    return hashlib.blake2b(_in_order.encode(canonical), digest_size=HASH_BYTES).hexdigest()
 
 
 def _stored(feature: FeatureSpec) -> dict[str, object]:

@@ -24,7 +24,8 @@ from featurestore.definitions.registry import open_registry, read_registry
 from featurestore.offline.event_log.address import below
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.table import Positions
-from featurestore.offline.parity.check import ParityOptions, check_parity
+from featurestore.offline.parity.check import check_parity
+from featurestore.offline.parity.checking.batch import ParityOptions
 from featurestore.offline.parity.feature_log import FeatureLogWriter, find_logged_files
 from featurestore.offline.parity.log_directory import LogDirectory
 from featurestore.offline.parity.reads import PinnedEventLogs
@@ -54,9 +55,9 @@ REPO = (
     + """
 from datetime import timedelta
 
-from feast import FeatureService, FeatureView, Field
+from feast import FeatureService, FeatureView, Field, RequestSource
 from feast.types import Float64, String
-from featurestore.definitions.authoring import derive
+from featurestore.definitions.authoring import derive, request_features
 
 habits = stream_view(
     name="habits",
@@ -76,7 +77,24 @@ profile = FeatureView(
     schema=[Field(name="tier", dtype=String), Field(name="risk", dtype=Float64)],
     source=FileSource(name="profiles", path="data/profiles.parquet", timestamp_field="updated_at"),
 )
+checks = request_features(
+    name="checks",
+    request=RequestSource(
+        name="asked", schema=[Field(name="amount", dtype=Float64), Field(name="country", dtype=String)]
+    ),
+    sources=[cards, habits, profile],
+    features={
+        "amount_ratio": "amount / nullif(amount_mean_1d, 0)",
+        "is_largest": "amount > amount_max_1d",
+        "label": "coalesce(country, '?') || ':' || cast(count_1d as varchar)",
+        "tier_abroad": "tier || country",
+    },
+)
 scoring = FeatureService(name="scoring", features=[cards, merchants, habits, profile])
+deciding = FeatureService(
+    name="deciding",
+    features=[checks, merchants[["amount_sum_1d"]], habits[["declines_6h", "decline_share"]]],
+)
 """
 )
 
@@ -190,6 +208,35 @@ class Stand:
             log: the feature log.
             rows: card, merchant and read time of each; a request each.
         """
+        with self.server(log) as client:
+            for card, merchant, as_of_ms in rows:
+                client.lookup(SERVICE, {"card_id": card, "merchant_id": merchant}, as_of_ms=as_of_ms)
+
+    def ask_in_flight(self, log: Path, rows: Iterable[tuple[str, int, int]], *, seed: int) -> None:
+        """The same of the service that reads the request; two in three requests bring a payment along.
+
+        The request says another amount than the payment.
+        """
+        draw = random.Random(seed)
+        with self.server(log) as client:
+            for card, merchant, as_of_ms in rows:
+                asked = {"amount": draw.choice([None, 12.5, 50_000.0]), "country": draw.choice([None, "SE"])}
+                payment: dict[str, Any] = {
+                    "paid_at": as_of_ms,
+                    "amount": draw.choice([None, draw.randrange(100_000)]),
+                    "is_declined": draw.random() < 0.5,
+                }
+                client.lookup(
+                    "deciding",
+                    {"card_id": card, "merchant_id": merchant},
+                    as_of_ms=as_of_ms,
+                    request=asked,
+                    events={"payments": payment} if draw.random() < 2 / 3 else None,
+                )
+
+    @contextmanager
+    def server(self, log: Path) -> Iterator[LookupClient]:
+        """A server that logs all that it answers, and its client; everything is written when the block ends."""
         store, clock = connect(self.redis_url), SystemClock()
         writer = FeatureLogWriter(LogDirectory(log), secrets.token_hex(4), roll_seconds=60.0)
         server = FeatureServer(
@@ -200,8 +247,7 @@ class Stand:
             feature_log=FeatureLog(writer, clock, share=1.0),
         )
         with LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as client:
-            for card, merchant, as_of_ms in rows:
-                client.lookup(SERVICE, {"card_id": card, "merchant_id": merchant}, as_of_ms=as_of_ms)
+            yield client
         server.stop(drain_seconds=5.0)
         store.close()
 

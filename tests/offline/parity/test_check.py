@@ -16,7 +16,8 @@ from featurestore.cli.main import main
 from featurestore.core.spec import RepoSpec, ViewSpec
 from featurestore.offline.event_log.address import place_of
 from featurestore.offline.event_log.upkeep import retain
-from featurestore.offline.parity.check import ParityOptions, check_parity
+from featurestore.offline.parity.check import check_parity
+from featurestore.offline.parity.checking.batch import ParityOptions
 from featurestore.offline.parity.feature_log import find_logged_files
 from featurestore.offline.parity.feature_log_json import decode_messages, encode_messages
 from featurestore.offline.parity.log_directory import LogDirectory
@@ -40,6 +41,7 @@ class Story:
         stand: the parts.
         live: feature log of reads while events came in.
         early, late: of the reads before and after the late events arrived.
+        in_flight: likewise, of requests that have columns, and payments in flight.
         on_time: offsets of each partition before the late events.
         newest_ms: newest event time.
     """
@@ -48,6 +50,7 @@ class Story:
     live: Path
     early: Path
     late: Path
+    in_flight: tuple[Path, Path]
     on_time: list[int]
     newest_ms: int
 
@@ -68,13 +71,17 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         with stand.live_stream(on_time):
             stand.ask(directory / "live", questions(READS, seed=74, newest_ms=payments.newest_ms))
         stand.ask(directory / "early", questions(READS, seed=73, newest_ms=payments.newest_ms))
+        in_flight = directory / "early_in_flight", directory / "late_in_flight"
+        asked = questions(READS, seed=75, newest_ms=payments.newest_ms)
+        stand.ask_in_flight(in_flight[0], asked, seed=76)
         stand.append(late)
         stand.run_stream()
+        stand.ask_in_flight(in_flight[1], asked, seed=76)
         stand.ask(directory / "late", questions(READS, seed=73, newest_ms=payments.newest_ms))
         stand.run_event_log()
         ends = [len(records) for records in on_time.records]
         live, early, after = (directory / name for name in ("live", "early", "late"))
-        yield Story(stand, live, early, after, ends, payments.newest_ms)
+        yield Story(stand, live, early, after, in_flight, ends, payments.newest_ms)
 
 
 def test_answers_are_equal_or_an_event_arrived_after_them(story: Story) -> None:
@@ -95,6 +102,87 @@ def test_answers_beside_a_live_stream_are_explained_by_the_positions_at_which_th
 
     assert {ValueOutcome.EQUAL, ValueOutcome.ARRIVED_LATER, ValueOutcome.NO_TABLE} == set(live)
     assert live[ValueOutcome.ARRIVED_LATER] > READS
+
+
+def test_payments_in_flight_and_columns_of_the_request_are_recomputed_too(story: Story) -> None:
+    """Rows with a payment and rows without; features of SQL as what comes of what they read; all of it a cause."""
+    early, late = (story.stand.check(log) for log in story.in_flight)
+    table = pa.concat_tables(
+        file.read(["__event__payments", "__request__amount"])
+        for file in find_logged_files(LogDirectory(story.in_flight[0]))
+    )
+    with_payment = READS - table.column("__event__payments").null_count
+
+    assert READS / 3 < with_payment < READS
+    assert 0 < table.column("__request__amount").null_count < READS
+    assert {ValueOutcome.EQUAL, ValueOutcome.ARRIVED_LATER, ValueOutcome.NO_TABLE} == set(early.total)
+    assert {ValueOutcome.EQUAL, ValueOutcome.NO_TABLE} == set(late.total)
+    late_by_feature = {(name.view, name.feature): outcomes for name, outcomes in late.outcomes.items()}
+    read = {("habits", "amount_mean_1d"), ("cards", "amount_max_1d"), ("cards", "count_1d")}
+    compared = {
+        ("checks", "amount_ratio"),
+        ("checks", "is_largest"),
+        ("checks", "label"),
+        ("habits", "declines_6h"),
+        *read,
+    }
+    assert {ValueOutcome.EQUAL} == set().union(*(late_by_feature[name] for name in compared))
+    assert {ValueOutcome.NO_TABLE: READS} == late_by_feature["checks", "tier_abroad"]
+    by_feature = {(name.view, name.feature): outcomes for name, outcomes in early.outcomes.items()}
+    assert by_feature["checks", "label"][ValueOutcome.ARRIVED_LATER] > 0
+    assert by_feature["habits", "declines_6h"][ValueOutcome.ARRIVED_LATER] > 0
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"),
+    [("__event__payments", {"habits", "cards", "merchants", "checks"}), ("__request__amount", {"checks"})],
+)
+def test_a_log_that_says_something_else_of_the_request_is_found(
+    story: Story, tmp_path: Path, column: str, wrong: set[str]
+) -> None:
+    """The amount of a payment, or of the request, was another one: what was computed of it is unexplained."""
+    shutil.copytree(story.in_flight[1], tmp_path / "served")
+    [path] = (tmp_path / "served").rglob("*.parquet")
+    table = pq.read_table(path, partitioning=None)
+    values = table.column(column).to_pylist()
+    if column == "__request__amount":
+        values = [None if value is None else value + 1 for value in values]
+    else:
+        values = [value and {**value, "amount": 7_777_777, "is_declined": not value["is_declined"]} for value in values]
+    at = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(at, column, pa.array(values, table.schema.field(column).type)), path)
+    report = story.stand.check(tmp_path / "served")
+
+    found = {name.view for name, outcomes in report.outcomes.items() if outcomes[ValueOutcome.UNEXPLAINED]}
+    assert found == wrong
+    assert {example.name.view for example in report.examples} <= wrong
+
+
+def test_sql_that_was_changed_since_is_the_cause(story: Story) -> None:
+    """Another expression under the same name; features that are not computed by it are equal."""
+    repo = story.stand.repo
+    [checks] = repo.on_demand_views
+    changed = [replace(one, expression="amount / 2") if one.name == "amount_ratio" else one for one in checks.features]
+    report = story.stand.check(
+        story.in_flight[1], repo=replace(repo, on_demand_views=(replace(checks, features=tuple(changed)),))
+    )
+
+    by_feature = {(name.view, name.feature): outcomes for name, outcomes in report.outcomes.items()}
+    assert by_feature["checks", "amount_ratio"][ValueOutcome.DEFINITION_CHANGED] > READS / 3
+    assert ValueOutcome.UNEXPLAINED not in report.total
+    assert {ValueOutcome.EQUAL: READS} == by_feature["checks", "is_largest"]
+
+
+def test_a_definition_that_reads_more_of_the_payment_than_was_logged_is_not_compared(story: Story) -> None:
+    """Not an error, and not a guess."""
+    habits = story.stand.repo.view("habits")
+    assert habits is not None
+    other = [replace(one, column="payment_id") if one.function == "count" else one for one in habits.features]
+    report = story.stand.check(story.in_flight[1], repo=story.with_view(replace(habits, features=tuple(other))))
+
+    by_feature = {(name.view, name.feature): outcomes for name, outcomes in report.outcomes.items()}
+    assert by_feature["habits", "declines_6h"][ValueOutcome.EVENT_NOT_LOGGED] > READS / 3
+    assert {ValueOutcome.EQUAL: READS} == by_feature["merchants", "amount_sum_1d"]
 
 
 def test_an_event_log_that_is_behind_is_the_cause_and_no_bug(story: Story) -> None:
@@ -266,6 +354,14 @@ def test_messages_of_a_topic_are_checked_like_files(
 ) -> None:
     """The same rows as JSON lines, as a consumer of the topic has them: the same outcomes."""
     path = tmp_path / "served.jsonl"
+    in_flight = [
+        message
+        for file in find_logged_files(LogDirectory(story.in_flight[0]))
+        for _, message in encode_messages(file.layout, file.read(file.layout.schema.names))
+    ]
+    events = PinnedEventLogs(str(story.stand.directory / "event_log"))
+    of_messages = check_parity(story.stand.repo, decode_messages(in_flight), events)
+    assert outcomes_of(story.stand.check(story.in_flight[0])) == outcomes_of(of_messages)
     with path.open("wb") as lines:
         for file in find_logged_files(LogDirectory(story.early)):
             for _, message in encode_messages(file.layout, file.read(file.layout.schema.names)):

@@ -16,6 +16,7 @@ from featurestore.offline.parity.feature_log import LogLayout
 from featurestore.online.answer.schema import FeatureStatus
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.rpc.listening import ServerSettings
+from featurestore.serving.sampling.answered import AnsweredRequest
 from featurestore.serving.sampling.sample import FeatureLog, FeatureRowsWriter
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
@@ -93,23 +94,23 @@ def logging_server(
         server.stop(drain_seconds=1.0)
 
 
-def one_answer(payments: Payments, registry: RegistryInMemory, clock: ManualClock) -> tuple[Any, Any, Any]:
+def one_answer(payments: Payments, registry: RegistryInMemory, clock: ManualClock) -> AnsweredRequest:
     """What the lookup hands to the log for one row."""
-    taken: list[tuple[Any, Any, Any]] = []
+    taken: list[AnsweredRequest] = []
 
     class Keep(FeatureLog):
         """Keeps what is added."""
 
-        def add(self, plan: Any, columns: Any, answer: Any) -> None:
+        def add(self, answered: AnsweredRequest) -> None:
             """Keep it."""
-            taken.append((plan, columns, answer))
+            taken.append(answered)
 
     log = Keep(Table(), clock, share=1.0)
     server = FeatureServer(registry, payments.store, clock, ServerSettings(port=0), feature_log=log)
     with LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as client:
         client.lookup("fraud_detection", {"card_id": ["c-1"], "merchant_id": [7]})
     server.stop(drain_seconds=1.0)
-    assert {FeatureStatus.PRESENT} <= set(taken[0][2].statuses.ravel().tolist())
+    assert {FeatureStatus.PRESENT} <= set(taken[0].answer.statuses.ravel().tolist())
     return taken[0]
 
 

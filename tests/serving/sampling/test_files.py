@@ -61,14 +61,14 @@ def test_a_file_that_cannot_be_written_keeps_its_rows_for_the_next_try(
     payments: Payments, registry: RegistryInMemory, clock: ManualClock, tmp_path: Path
 ) -> None:
     """The directory is gone for a while; no torn file remains, and no row is missing afterwards."""
-    plan, columns, answer = one_answer(payments, registry, clock)
+    answered = one_answer(payments, registry, clock)
     root = tmp_path / "log"
     root.write_text("a file where the directory should be")
     writer = FeatureLogWriter(LogDirectory(str(root)), "t", roll_seconds=0.0)
     counts = Counts()
     log = FeatureLog(writer, clock, share=1.0)
     log.start(counts)
-    log.add(plan, columns, answer)
+    log.add(answered)
     wait_for(lambda: counts.failures > 0)
     root.unlink()
     log.stop()

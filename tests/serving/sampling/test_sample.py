@@ -25,6 +25,7 @@ from featurestore.wire.feast.protos import message_class
 from tests.serving import habits
 from tests.serving.payments import CARD_ACTIVITY, NOW_MS, Payments, RegistryInMemory
 from tests.serving.sampling.feature_logs import ENTITIES, Counts, Row, Table, logging_server, one_answer, wait_for
+from tests.serving.test_in_flight import PAYMENT
 
 
 @pytest.fixture
@@ -52,6 +53,8 @@ def expected_rows(result: LookupResult) -> list[Row]:
             positions = views[served.name].positions
             found[f"__definition__{served.name}"] = served.definition_hash
             found[f"__positions__{served.name}"] = [asdict(one) for one in positions[row]] if positions else None
+        for source in result.schema.event_sources:
+            found[f"__event__{source.name}"] = None
         rows.append(found)
     return rows
 
@@ -103,6 +106,28 @@ def test_lists_and_maps_are_logged_as_they_were_answered(payments: Payments, clo
 
     assert 4 == len(table.rows)
     assert agrees(expected_rows(result), [as_answered(row) for row in table.rows])
+
+
+def test_a_payment_in_flight_is_logged_as_it_was_sent(
+    payments: Payments, registry: RegistryInMemory, clock: ManualClock, table: Table
+) -> None:
+    """Every column that is read, of every type, nulls among them; the keys are those of the row."""
+    sent = {**PAYMENT, "amount": None, "price": 2}
+    with (
+        logging_server(payments, registry, clock, table) as server,
+        LookupClient(f"127.0.0.1:{server.port}", timeout_s=30) as client,
+    ):
+        result = client.lookup("fraud_detection", {"card_id": "c-1", "merchant_id": 7}, events={"events": sent})
+
+    [row] = table.rows
+    moments = {name: _moment(sent[name]) for name in ("event_time", "opened_at")}
+    assert {**sent, "price": 2.0, **moments} == row["__event__events"]
+    assert row["merchant_activity__count_lifetime"] == result.rows()[0]["count_lifetime"] == 6
+
+
+def _moment(moment_ms: int) -> datetime:
+    """As Arrow gives it back."""
+    return datetime.fromtimestamp(moment_ms / 1_000, UTC)
 
 
 def test_answers_to_feasts_own_clients_are_logged(
@@ -164,10 +189,10 @@ def test_a_full_queue_drops_and_counts_and_answers_all_the_same(
     counts = Counts()
     log = FeatureLog(table, clock, share=1.0)
     log.start(counts)
-    plan, columns, answer = one_answer(payments, registry, clock)
+    answered = one_answer(payments, registry, clock)
 
     for _ in range(40):
-        log.add(plan, columns, answer)
+        log.add(answered)
     table.may_write.set()
     log.stop()
 
@@ -183,12 +208,12 @@ def test_a_writer_that_fails_is_counted_and_the_next_rows_are_written(
     counts = Counts()
     log = FeatureLog(table, clock, share=1.0)
     log.start(counts)
-    plan, columns, answer = one_answer(payments, registry, clock)
+    answered = one_answer(payments, registry, clock)
     table.fails = True
-    log.add(plan, columns, answer)
+    log.add(answered)
     wait_for(lambda: counts.failures > 0)
     table.fails = False
-    log.add(plan, columns, answer)
+    log.add(answered)
     log.stop()
 
     assert (1, {"written": 1}) == (counts.failures, dict(counts.rows))
