@@ -31,14 +31,15 @@ class Filling:
     Args:
         store: an online store.
         repo: whose stream views to fill; all read one source.
+        packs: how many a lane has, for entities of few events; 0 for none.
 
     Attributes:
         generations: by view name.
         cpu_s: processor time of this process by step.
     """
 
-    def __init__(self, store: RedisStore, repo: RepoSpec) -> None:
-        catalog = GenerationCatalog(store, repo.project)
+    def __init__(self, store: RedisStore, repo: RepoSpec, *, packs: int = 0) -> None:
+        catalog = GenerationCatalog(store, repo.project, packs=packs)
         self._lane_count = catalog.lane_count()
         self.generations: dict[str, Generation] = {view.name: catalog.register(view) for view in repo.views}
         self._clock = SystemClock()

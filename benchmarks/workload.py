@@ -68,12 +68,20 @@ class Workload:
         kind = _ENTITY_COLUMNS[view]
         return card_id(entity) if kind == "card" else first[kind] + entity
 
+    def index(self, view: str, key: str | int) -> int:
+        """Index of the entity of a join-key value: what `key` is of."""
+        return next(int(entity) for entity in np.unique(self.entity(view)) if self.key(view, int(entity)) == key)
+
     def sample(self, view: str, count: int) -> list[int]:
         """Entities with events: the busiest one, the median one, and others evenly by activity."""
         entities, activity = np.unique(self.entity(view), return_counts=True)
         ranked = entities[np.argsort(-activity, kind="stable")]
         places = np.unique(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).astype(np.int64))
         return [int(entity) for entity in ranked[places]]
+
+    def newest_events(self, count: int) -> list[NaiveEvent]:
+        """The last events that arrived, whosever they are, without key."""
+        return [_naive_event(b"", payload) for payload in PayloadEncoder(self.population).encode(self.rows[-count:])]
 
     def naive_events(self, view: str, entity: int) -> list[NaiveEvent]:
         """An entity's events, from its payloads by the standard library's JSON parser, not by ours."""

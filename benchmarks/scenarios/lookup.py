@@ -100,9 +100,9 @@ def run(run: Run) -> Result:
     )
 
 
-def fill(store: RedisStore, repo: AppliedRepo, workload: Workload) -> None:
-    """Ninety days of payments, and a profile of every merchant."""
-    filling = Filling(store, repo.spec)
+def fill(store: RedisStore, repo: AppliedRepo, workload: Workload, *, packs: int = 0) -> None:
+    """All payments, and a profile of every merchant."""
+    filling = Filling(store, repo.spec, packs=packs)
     filling.write(workload.payloads)
     filling.close()
     entries = []
@@ -122,7 +122,7 @@ def fill(store: RedisStore, repo: AppliedRepo, workload: Workload) -> None:
     store.write_newer(entries)
 
 
-def _requests(workload: Workload, count: int) -> list[dict[str, str | int]]:
+def requests(workload: Workload, count: int) -> list[dict[str, str | int]]:
     """Entities of the last payments: what a risk model asks about."""
     views = {"card_id": "card_activity", "merchant_id": "merchant_activity", "terminal_id": "terminal_activity"}
     entities = {name: workload.entity(view)[-count:].tolist() for name, view in views.items()}
@@ -156,7 +156,7 @@ def freeze(run: Run, repo: AppliedRepo, redis: RedisServer, workload: Workload) 
         grpc.insecure_channel(address) as channel,
     ):
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
-        for entities in _requests(workload, run.choose(smoke=10, full=200)):
+        for entities in requests(workload, run.choose(smoke=10, full=200)):
             request = make_request(SERVICE, entities, workload.as_of_ms, with_metadata=False).SerializeToString()
             answer = call(request)
             total += len(answer)
