@@ -70,6 +70,16 @@ class ViewInputs:
         """Computed columns that are needed, each behind those it reads."""
         return tuple(column.name for column in self._view.source.computed if column.name in self._closure)
 
+    @cached_property
+    def evaluated_columns(self) -> tuple[str, ...] | None:
+        """Payload columns that `compute` and `selected` read, by name; None where there is nothing to evaluate."""
+        texts = [flag_name(text) for text in (*self._conditions, self._view.where) if text]
+        evaluated = [self._expressions[name] for name in (*self.computed_columns, *texts)]
+        if not evaluated:
+            return None
+        computed = {column.name for column in self._view.source.computed}
+        return tuple(sorted({name for one in evaluated for name in one.columns} - computed))
+
     def column(self, name: str) -> Column:
         """A column of the source, of the payload or computed."""
         column = self._view.source.column(name)

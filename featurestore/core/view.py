@@ -110,6 +110,7 @@ class CompiledView:
         event_columns: what it stores and lifts of an event, ascending by name.
         edges: of the windows.
         sessions: those of the windows that are sessions.
+        ends_at_read: (W,) 1 for windows that end at the read time, 0 for others.
         lowered: all its features, for a `Lowering`.
     """
 
@@ -136,7 +137,7 @@ class CompiledView:
         window_index = {window: index for index, window in reversed(tuple(enumerate(self.windows)))}
         self.edges = WindowEdges(self.windows)
         self.sessions = Sessions(self.layout, self.windows)
-        self._ends_at_read = np.array([not window.offset_ms for window in self.windows], dtype=np.int64)
+        self.ends_at_read = np.array([not window.offset_ms for window in self.windows], dtype=np.int64)
         self.lowered = LoweredView.of(
             self.layout,
             len(self.windows),
@@ -211,7 +212,7 @@ class CompiledView:
         bounds = np.empty(4 * count, dtype=np.int64)
         bounds[:count] = bounds[count : 2 * count] = found[:count]
         bounds[2 * count : 3 * count] = found[count:]
-        bounds[3 * count :] = found[count:] + self._ends_at_read
+        bounds[3 * count :] = found[count:] + self.ends_at_read
         end = int(found[-1])
         is_found = end > found[count - 1]
         return ReachInFlight(bounds, int(table.start_ms[end - 1]) if is_found else None)

@@ -22,7 +22,8 @@ from featurestore.errors import (
     UnknownJoinKey,
 )
 from featurestore.online.answer.assembly import Answer, AnswerLimits, Assembly, DistinctReads
-from featurestore.online.answer.in_flight import EventColumns, InFlight, take_events
+from featurestore.online.answer.in_flight.columns import EventColumns
+from featurestore.online.answer.in_flight.payments import InFlight
 from featurestore.online.answer.on_demand import with_on_demand
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.online.answer.service_plan import ServicePlan
@@ -128,7 +129,7 @@ class FeatureLookup:
         Raises:
             UnknownJoinKey: a join key is missing or not one of the plan's.
             UnknownRequestColumn: a column of the request is missing or not one of the plan's.
-            InvalidRequest: wrong types or lengths; a read time that is not the payment's; see `take_events`.
+            InvalidRequest: wrong types or lengths; a read time that is not the payment's; see `InFlightPlan.take`.
             LimitExceeded: too many rows or reads.
             AsOfTooOld: an entity's tiles cannot answer that read time.
             DeadlineSpent: no time is left.
@@ -139,7 +140,7 @@ class FeatureLookup:
         columns = _key_columns(plan.schema, entities)
         row_count = _row_count(plan.schema, columns, given)
         request = typed_columns(plan, given, row_count)
-        in_flight = take_events(plan.stored, events, columns, row_count) if events else None
+        in_flight = plan.stored.in_flight.take(events, columns, row_count) if events else None
         read_times = _read_times(as_of_ms, row_count, self._clock)
         if in_flight is not None:
             read_times = _times_in_flight(in_flight, read_times if as_of_ms else ())

@@ -19,7 +19,7 @@ from featurestore.testing.oracle.naive import NaiveEvent, naive_value
 from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, SOURCE, StreamCase, stream_cases
 from featurestore.wire.codecs.body import decode_entity
-from featurestore.wire.codecs.head import HeadCodec
+from featurestore.wire.codecs.head import head_codec
 
 Columns = Mapping[str, Any]
 
@@ -157,7 +157,7 @@ def answer_of(view: ViewSpec, events: Sequence[NaiveEvent], as_of_ms: int) -> Vi
     compiled = CompiledView(view)
     batch = keyed_batch(view, events)
     rows = EventRows(batch.event_time_ms, batch.event_ids, batch.columns)
-    encoded = HeadCodec(compiled).encode(rows)
+    encoded = head_codec(compiled).encode(rows)
     head = b"".join(encoded) if isinstance(encoded, list) else encoded.tobytes()
     table = decode_entity(compiled, None, head)
     lifted = compiled.layout.lift(rows)

@@ -10,11 +10,13 @@ from featurestore.core.aggregations.catalog import names
 from featurestore.core.spec import ViewSpec
 from featurestore.definitions.compile.storage_groups import plan_storage, storage_group
 from featurestore.errors import AsOfTooOld
-from featurestore.online.answer.selection import LiftedEvents, Selection
+from featurestore.online.answer.in_flight.columns import GivenColumn
+from featurestore.online.answer.in_flight.reader import EventReader
+from featurestore.online.answer.selection import EventsInFlight, Selection
 from featurestore.online.generation import Generation
 from featurestore.online.serving_view import views_of
 from featurestore.testing.answers import all_of, answer_values
-from featurestore.testing.batches import event_columns, event_times_ms
+from featurestore.testing.oracle.events import NaiveValue
 from featurestore.testing.oracle.naive import NaiveEvent, naive_found, naive_values
 from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import StreamCase, event_streams, stream_cases
@@ -22,11 +24,17 @@ from featurestore.wire.codecs.view_json import definition_hash
 from tests.online.test_storage_groups import CONDITIONS, companions, stored
 
 
-def lifted(selection: Selection, view: ViewSpec, event: NaiveEvent) -> LiftedEvents:
+def lifted(selection: Selection, view: ViewSpec, event: NaiveEvent) -> EventsInFlight:
     """An event in flight, as a request brings it."""
-    wanted = selection.event_inputs.payload_columns
-    columns = event_columns([column for column in view.source.columns if column.name in wanted], [event])
-    return selection.lift(columns, event_times_ms([event]))
+    reader = EventReader(view.source, {0: selection}, {})
+    given = {name: given_column(event.columns.get(name)) for name in reader.read}
+    given[view.source.event_time_column] = given_column(event.event_time_ms)
+    return reader.take(given, (), 1).seen[0]
+
+
+def given_column(value: NaiveValue | None) -> GivenColumn:
+    """A column of one row."""
+    return ((), b"\x01") if value is None else ([value], b"")
 
 
 def distinct(events: tuple[NaiveEvent, ...]) -> list[NaiveEvent]:

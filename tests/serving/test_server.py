@@ -148,7 +148,7 @@ def test_work_is_given_up_when_the_deadline_has_passed(
     computed: list[str] = []
     before_lookup_reads(monkeypatch, lambda _groups, _timeout_ms: clock.advance_ms(100_000))
     monkeypatch.setattr(
-        "featurestore.online.answer.entity_loop.EntityLoop.gather", lambda *_: computed.append("decoded")
+        "featurestore.online.answer.entity_loop.loop.EntityLoop.gather", lambda *_: computed.append("decoded")
     )
 
     with pytest.raises(DeadlineSpent, match="before computing the answer"):
@@ -175,7 +175,7 @@ def test_a_bug_in_a_handler_is_internal_and_leaves_the_server_up(
 ) -> None:
     """An unexpected exception is logged and answered, and the next request is served."""
     with monkeypatch.context() as broken:
-        broken.setattr("featurestore.online.answer.entity_loop.EntityLoop.gather", lambda *_: 1 // 0)
+        broken.setattr("featurestore.online.answer.entity_loop.loop.EntityLoop.gather", lambda *_: 1 // 0)
         with pytest.raises(Exception, match="Lookup failed"):
             client.lookup("merchant_monitoring", {"merchant_id": 7})
 

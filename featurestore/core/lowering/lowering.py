@@ -92,6 +92,7 @@ class Lowering:
     Attributes:
         asks: for each view, what is merged into which slots; history merges all its rows at once and in its own way.
         merges: for each view, what `gather` runs.
+        merges_in_flight: likewise, what `gather_in_flight` does.
     """
 
     def __init__(self, views: Sequence[LoweredView]) -> None:
@@ -126,7 +127,7 @@ class Lowering:
         asks = [list(_asks(view.features, given)) for view in views]
         self.asks: tuple[Sequence[Ask], ...] = tuple(asks)
         self.merges = [range_merges(view.layout, mine) for view, mine in zip(views, asks, strict=True)]
-        self._merges_in_flight = [
+        self.merges_in_flight = [
             range_merges(view.layout, [_in_flight(ask, view.window_count) for ask in mine])
             for view, mine in zip(views, asks, strict=True)
         ]
@@ -156,7 +157,7 @@ class Lowering:
 
     def gather_in_flight(self, view: int, table: TileTable, bounds: Int64Array, out: Gathered, row: int) -> None:
         """As `gather`, with an event in flight; table and bounds are those of `CompiledView.reach_in_flight`."""
-        for merge in self._merges_in_flight[view]:
+        for merge in self.merges_in_flight[view]:
             merge(table, bounds, out, row)
 
     def gather_nothing(self, view: int, out: Gathered, row: int) -> None:

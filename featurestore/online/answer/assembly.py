@@ -21,12 +21,12 @@ from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.core.lowering.lowering import LoweredFeatures
 from featurestore.core.tiles.ranges import Gathered
 from featurestore.errors import AsOfTooOld, CorruptData, CorruptTile, InvariantBroken, LimitExceeded
-from featurestore.online.answer.entity_loop import NOTHING, UNKNOWN
-from featurestore.online.answer.in_flight import InFlight
+from featurestore.online.answer.entity_loop.loop import NOTHING, UNKNOWN
+from featurestore.online.answer.in_flight.payments import InFlight
 from featurestore.online.answer.part_times import PartTimes
 from featurestore.online.answer.scatter import give_statuses, place_numbers
 from featurestore.online.answer.schema import Cell, FeatureStatus, Matrix
-from featurestore.online.answer.selection import LiftedEvents
+from featurestore.online.answer.selection import EventsInFlight
 from featurestore.online.answer.service_plan import PlainPart, ServicePlan, StreamPart
 from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
 from featurestore.wire.codecs.plain_row import decode_plain
@@ -305,8 +305,10 @@ class Assembly:
         known: dict[tuple[int, int], int] = {}
         for row, read in enumerate(rows[span], start=first):
             as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
-            has_event = events is not None and events.is_event[row]
-            as_row = row if has_event else known.setdefault((read, as_of_ms), row)
+            event = b""
+            if events is not None and (events.is_event is None or events.is_event[row]):
+                event = events.rows[row]
+            as_row = row if event else known.setdefault((read, as_of_ms), row)
             if as_row != row:
                 lowering.gather_same(at, merged, row - first, as_row - first)
                 for view, _ in part.views:
@@ -317,14 +319,14 @@ class Assembly:
             found = self._found[read]
             assert isinstance(found, EntityBytes)
             newest_ms = UNKNOWN
-            if has_event:
+            if loop is not None:
+                newest_ms = loop.gather(found.body, found.head, as_of_ms, merged, row - first, event)
+            if newest_ms == UNKNOWN and event:
                 newest_ms = self._gather_in_flight(at, read, row, merged, row - first)
-            elif loop is not None:
-                newest_ms = loop.gather(found.body, found.head, as_of_ms, merged, row - first)
-            if newest_ms == UNKNOWN:
+            elif newest_ms == UNKNOWN:
                 newest_ms = self._gather_step_by_step(at, read, as_of_ms, merged, row - first)
             if newest_ms == NOTHING:
-                if not has_event:
+                if not event:
                     lowering.gather_nothing(at, merged, row - first)
                 continue
             for view, _ in part.views:
@@ -375,12 +377,13 @@ class Assembly:
                     ).astype(np.uint8)
                     self._event_time_ms[view, span] = lowered.ints[newest]
 
-    def _find_views_in_flight(self, span: slice, of_parts: Sequence[LiftedEvents | None]) -> None:
+    def _find_views_in_flight(self, span: slice, of_parts: Sequence[EventsInFlight | None]) -> None:
         """A payment in flight is an event of the entity, if it is one of the view."""
         for part, events in zip(self._plan.stream_parts, of_parts, strict=True):
             if events is not None:
                 for (view, _), is_event in zip(part.views, events.is_of_view, strict=True):
-                    self._view_status[view, span][is_event[span]] = FeatureStatus.PRESENT
+                    are_mine = slice(None) if is_event is None else is_event[span]
+                    self._view_status[view, span][are_mine] = FeatureStatus.PRESENT
 
     def _fill_plain(self, part: PlainPart, rows: Sequence[int]) -> None:
         """Copy one plain view's values; they are few, so one by one."""

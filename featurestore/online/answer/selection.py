@@ -10,25 +10,23 @@ A payment in flight is lifted into the same parts, of just the columns that they
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from featurestore.core.events import BoolArray, ColumnValues, Int64Array
+from featurestore.core.events import BoolArray, ColumnValues
 from featurestore.core.inputs import ViewInputs, flag_name
 from featurestore.core.lowering.derived import CompiledDerivedFeature, derived_feature
 from featurestore.core.lowering.lowering import Lowering
 from featurestore.core.lowering.view_input import LoweredView
 from featurestore.core.spec import FeatureSpec, SourceSpec, ViewSpec
-from featurestore.core.tiles.parts import EventRows
 from featurestore.core.tiles.ranges import Gathered
 from featurestore.core.tiles.tiles import TileTable
 from featurestore.core.view import CompiledView, Reach, ReachInFlight, ViewAnswer
 from featurestore.definitions.compile.storage_groups import presence_feature, stored_feature
-from featurestore.wire.codecs.body import EntityCodec, lift_events
-from featurestore.wire.codecs.head import HeadCodec, Lifting
+from featurestore.wire.codecs.body import EntityCodec, EventLifting
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +42,32 @@ class Asked:
     outputs: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True)
-class LiftedEvents:
-    """N payments in flight.
+class EventsInFlight:
+    """N payments in flight, as a part of a service sees them.
 
-    Attributes:
-        tiles: one a payment, in their order.
-        is_event: (N,) whether it is an event of what is stored.
-        is_of_view: for each view that is asked, (N,) whether it is an event of that.
+    Args:
+        rows: the payments as rows of `lifting`.
+        lifting: makes tiles of them.
+        is_event: (N,) whether it is an event of what is stored; None where all are.
+        is_of_view: for each view that is asked, (N,) whether it is an event of that; None likewise.
     """
 
-    tiles: TileTable
-    is_event: BoolArray
-    is_of_view: tuple[BoolArray, ...]
+    def __init__(
+        self,
+        rows: Sequence[bytes],
+        lifting: EventLifting,
+        is_event: BoolArray | None,
+        is_of_view: tuple[BoolArray | None, ...],
+    ) -> None:
+        self.rows = rows
+        self._lifting = lifting
+        self.is_event = is_event
+        self.is_of_view = is_of_view
+
+    @cached_property
+    def tiles(self) -> TileTable:
+        """A tile for each; the one compiled call makes its own."""
+        return self._lifting.lift(self.rows)
 
 
 class Selection:
@@ -119,7 +130,6 @@ class Selection:
         """Load whatever reading takes, before a payment waits for it."""
         self.codec.prepare()
         self.event_inputs.prepare()
-        self._event_codec  # noqa: B018  # kept from now on
 
     def decode(self, body: bytes | None, head: bytes | None) -> TileTable:
         """The tiles of an entity, of just the parts that are asked for.
@@ -147,36 +157,24 @@ class Selection:
         """What is read of a payment in flight; of its keys only those behind features and conditions."""
         return ViewInputs(replace(self.compiled.spec, where=self._where, join_keys=()))
 
-    @cached_property
-    def _event_codec(self) -> tuple[HeadCodec, Lifting]:
-        """Lifts payments in flight: they are head rows of just the columns that are asked for."""
-        codec = HeadCodec(self.compiled)
-        return codec, codec.lifting(self.compiled.layout)
-
-    def lift(self, columns: MutableMapping[str, ColumnValues], event_time_ms: Int64Array) -> LiftedEvents:
-        """Payments in flight as tiles.
+    def which_are_events(
+        self, columns: Mapping[str, ColumnValues], count: int
+    ) -> tuple[BoolArray | None, tuple[BoolArray | None, ...]]:
+        """Which of N payments in flight are events of what is stored, and of each view that is asked; None: all are.
 
         Args:
-            columns: the payload columns of `event_inputs`, N rows each; receives what is computed from them.
-            event_time_ms: (N,).
+            columns: went through `event_inputs.compute`.
+            count: N.
         """
-        inputs, count = self.event_inputs, len(event_time_ms)
-        inputs.compute(columns, count)
-        selected = inputs.selected(columns, count)
-        is_event = np.ones(count, dtype=np.bool_) if selected is None else selected
-        is_of_view = tuple(
-            is_event & np.asarray(columns[flag_name(one.where)].values, dtype=np.bool_)
-            if one is not None and one.where
-            else is_event
-            for one in self._own_presences
+        is_event = self.event_inputs.selected(columns, count)
+        flags = [None if one is None or not one.where else columns[flag_name(one.where)] for one in self._own_presences]
+        of_views = [None if flag is None else np.asarray(flag.values, dtype=np.bool_) for flag in flags]
+        return is_event, tuple(
+            is_event if mine is None else mine if is_event is None else mine & is_event for mine in of_views
         )
-        # Ids decide between events of one time, and this one is alone in its window with its own.
-        rows = EventRows(event_time_ms, None, columns)
-        tiles = lift_events(*self._event_codec, self.compiled.layout, rows)
-        return LiftedEvents(tiles, is_event, is_of_view)
 
     def decode_in_flight(
-        self, body: bytes | None, head: bytes | None, events: LiftedEvents, row: int
+        self, body: bytes | None, head: bytes | None, events: EventsInFlight, row: int
     ) -> tuple[TileTable, ReachInFlight]:
         """The tiles of an entity with one of the payments among them, and where the windows are at its time.
 
@@ -200,20 +198,21 @@ class Selection:
             lowering.gather(0, table, reach.bounds, merged, 0)
         return self._lowered(merged, as_of_ms, None if reach is None else reach.newest_event_time_ms)
 
-    def answer_in_flight(self, body: bytes | None, head: bytes | None, events: LiftedEvents, row: int) -> ViewAnswer:
+    def answer_in_flight(self, body: bytes | None, head: bytes | None, events: EventsInFlight, row: int) -> ViewAnswer:
         """As `answer`, of an entity with one of the payments, at its time.
 
         Raises:
             AsOfTooOld, CorruptTile: as `reach` and `decode`.
         """
         as_of_ms = int(events.tiles.start_ms[row])
-        if not events.is_event[row]:
+        if events.is_event is not None and not events.is_event[row]:
             return self.answer(self.decode(body, head), as_of_ms)
         table, reach = self.decode_in_flight(body, head, events, row)
         merged = self._alone.gathered(1)
         self._alone.gather_in_flight(0, table, reach.bounds, merged, 0)
         answer = self._lowered(merged, as_of_ms, reach.newest_event_time_ms)
-        return replace(answer, found=True) if events.is_of_view[0][row] else answer
+        is_of_view = events.is_of_view[0]
+        return replace(answer, found=True) if is_of_view is None or is_of_view[row] else answer
 
     def _lowered(self, merged: Gathered, as_of_ms: int, newest_event_time_ms: int | None) -> ViewAnswer:
         """The answer of what was gathered; None: nothing that is stored is in reach."""

@@ -32,7 +32,9 @@ from featurestore.core.spec import (
     ViewSpec,
 )
 from featurestore.core.view import CompiledView
-from featurestore.online.answer.entity_loop import EntityLoop
+from featurestore.online.answer.entity_loop.loop import EntityLoop
+from featurestore.online.answer.in_flight.payments import InFlightPlan
+from featurestore.online.answer.in_flight.reader import EventReader
 from featurestore.online.answer.scatter import DOUBLE, INTEGER, OTHER, PLACE_COLUMNS
 from featurestore.online.answer.schema import (
     COLLECTION_MATRICES,
@@ -90,25 +92,6 @@ class PlainPart:
 
 
 @dataclass(frozen=True, slots=True)
-class EventReader:
-    """The stream parts that read one source, by one schema of it.
-
-    Attributes:
-        source: the schema.
-        parts: indices of the parts.
-        keys: indices into the schema's join keys, of those by which the parts are read.
-        columns: of the source's payload, by name.
-        read: names of the payload columns that the parts read of a payment in flight.
-    """
-
-    source: SourceSpec
-    parts: tuple[int, ...]
-    keys: tuple[int, ...]
-    columns: Mapping[str, Column]
-    read: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class ServicePlan:
     """A feature service ready to answer.
 
@@ -126,9 +109,9 @@ class ServicePlan:
         not_ready: (P,) indices of features that the serving generations do not have.
         double_features: (D,) index in the schema's features of each row of the doubles matrix.
         integer_count, string_count: rows of these matrices; those of lists and maps are in the schema.
+        in_flight: takes payments in flight.
         on_demand: what is computed from what is read of the store; then all but the schema, the references and
             `view_of_feature` is that of `on_demand.stored`.
-        event_readers: who takes payments in flight.
     """
 
     schema: ServiceSchema
@@ -145,8 +128,8 @@ class ServicePlan:
     double_features: Int64Array
     integer_count: int
     string_count: int
+    in_flight: InFlightPlan
     on_demand: OnDemandPlan | None = None
-    event_readers: tuple[EventReader, ...] = ()
 
     @property
     def stored(self) -> ServicePlan:
@@ -246,14 +229,21 @@ def make_service_plan(
     lowering = Lowering(lowered)
     answered = {*(at for _, at in streamed), *(at for part in plain_parts for _, _, at in part.targets)}
     placed = [(of, slots[at]) for of, at in streamed]
-    readers = _event_readers(stream_parts)
+    readers = _event_readers(stream_parts, join_keys)
+    liftings = {at: lifting for reader in readers for at, lifting in reader.liftings.items()}
+    loops = [
+        EntityLoop.of(part.selection, merges, in_flight, liftings[at])
+        for at, (part, merges, in_flight) in enumerate(
+            zip(stream_parts, lowering.merges, lowering.merges_in_flight, strict=True)
+        )
+    ]
     return ServicePlan(
-        schema=replace(schema, event_sources=_event_sources(readers, join_keys)),
+        schema=replace(schema, event_sources=_event_sources(readers)),
         references=tuple(references),
         stream_parts=tuple(stream_parts),
         plain_parts=tuple(plain_parts),
         lowering=lowering,
-        loops=tuple(map(EntityLoop.of, (part.selection for part in stream_parts), lowering.merges)),
+        loops=tuple(loops),
         places=_places(streamed, slots),
         strings=tuple((of, slot.slot) for of, slot in placed if slot.matrix is Matrix.STRINGS),
         collections=tuple((of, slot.matrix, slot.slot) for of, slot in placed if slot.matrix in COLLECTION_MATRICES),
@@ -262,7 +252,7 @@ def make_service_plan(
         double_features=schema.features_of[Matrix.DOUBLES],
         integer_count=len(schema.features_of[Matrix.INTEGERS]),
         string_count=len(schema.features_of[Matrix.STRINGS]),
-        event_readers=readers,
+        in_flight=InFlightPlan(service, readers, len(stream_parts)),
     )
 
 
@@ -304,33 +294,27 @@ def _stream_parts(
     return parts, lowered, streamed
 
 
-def _event_readers(parts: Sequence[StreamPart]) -> tuple[EventReader, ...]:
+def _event_readers(parts: Sequence[StreamPart], join_keys: Sequence[Column]) -> list[EventReader]:
     """The parts by the schema of their source."""
     together: dict[SourceSpec, list[int]] = {}
     for index, part in enumerate(parts):
         together.setdefault(part.selection.source, []).append(index)
-    readers = []
-    for source, indices in together.items():
-        mine = [parts[index] for index in indices]
-        names = {name for part in mine for name in part.selection.event_inputs.payload_columns}
-        readers.append(
-            EventReader(
-                source,
-                tuple(indices),
-                tuple(sorted({key for part in mine for key in part.key_columns})),
-                {column.name: column for column in source.columns},
-                tuple(sorted(names)),
-            )
+    return [
+        EventReader(
+            source,
+            {index: parts[index].selection for index in indices},
+            {key: join_keys[key].name for key in sorted({key for at in indices for key in parts[at].key_columns})},
         )
-    return tuple(readers)
+        for source, indices in together.items()
+    ]
 
 
-def _event_sources(readers: Sequence[EventReader], join_keys: Sequence[Column]) -> tuple[EventSource, ...]:
+def _event_sources(readers: Sequence[EventReader]) -> tuple[EventSource, ...]:
     """What a payment in flight of each source must say."""
     wanted: dict[str, dict[str, Column]] = {}
     time_columns: dict[str, str] = {}
     for reader in readers:
-        source, keys = reader.source, {join_keys[index].name for index in reader.keys}
+        source, keys = reader.source, set(reader.keys.values())
         time_columns[source.name] = source.event_time_column
         columns = wanted.setdefault(source.name, {})
         for name in (source.event_time_column, *reader.read):

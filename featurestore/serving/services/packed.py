@@ -15,7 +15,7 @@ from featurestore.clock import Deadline
 from featurestore.core.lowering.request_time import RequestValue
 from featurestore.errors import InvalidRequest, UnknownJoinKey, UnknownRequestColumn
 from featurestore.online.answer.assembly import Answer
-from featurestore.online.answer.in_flight import EventColumns, GivenColumn
+from featurestore.online.answer.in_flight.columns import EventColumns, GivenColumn
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.catalog.catalog import CatalogSource
@@ -186,17 +186,21 @@ def _events(messages: Sequence[pb.RequestEvents]) -> dict[str, EventColumns]:
             )
         columns: dict[str, GivenColumn] = {}
         for column in message.columns:
-            if column.name in columns:
+            name, filled = column.name, 0
+            values: Sequence[str | int | float] = ()
+            for one in (column.strings, column.integers, column.doubles):
+                if one:
+                    values, filled = one, filled + 1
+            if filled > 1:
                 raise InvalidRequest(
-                    f'column "{column.name}" of source "{message.source}" is sent twice', hint="send each column once"
-                )
-            lists = [values for values in (column.strings, column.integers, column.doubles) if values]
-            if len(lists) > 1:
-                raise InvalidRequest(
-                    f'column "{column.name}" of source "{message.source}" has values in {len(lists)} lists',
+                    f'column "{name}" of source "{message.source}" has values in {filled} lists',
                     hint="fill the list that matches its type",
                 )
-            columns[column.name] = GivenColumn(lists[0] if lists else (), column.nulls)
+            if name in columns:
+                raise InvalidRequest(
+                    f'column "{name}" of source "{message.source}" is sent twice', hint="send each column once"
+                )
+            columns[name] = values, column.nulls
         events[message.source] = columns
     return events
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -288,20 +289,32 @@ def check_whole(is_beside_head: bool | None, *, has_head: bool, is_beside_body: 
     )
 
 
-def lift_events(codec: HeadCodec, lifting: Lifting, layout: TileLayout, rows: EventRows) -> TileTable:
-    """Events in flight as tiles, one each: what `TileLayout.lift` makes, in the time of few events.
+class EventLifting:
+    """Turns payments in flight into tiles: what `TileLayout.lift` makes, in the time of few events.
 
     Args:
-        codec: of the view that has just what is wanted.
+        codec: of their rows, which may have more columns than are read.
+        layout: of the tiles.
+
+    Attributes:
+        shape: of the rows, for `fill_head`.
         lifting: of the layout.
-        layout: wanted.
-        rows: N events.
     """
-    head = codec.encode_unchecked(rows)
-    columns = Columns.of(layout, rows.count)
-    table = TileTable(layout, *columns[:4], Blobs(head if layout.blob_fields else b"", columns.begins, columns.ends))
-    codec.lift_into(head, lifting, table, 0, 0)
-    return _with_own_lifts(table, rows, slice(None)) if layout.lifts_itself else table
+
+    def __init__(self, codec: HeadCodec, layout: TileLayout) -> None:
+        self._codec = codec
+        self._layout = layout
+        self.shape = codec.shape_with(layout.undo)
+        self.lifting = codec.lifting(layout)
+
+    def lift(self, rows: Sequence[bytes]) -> TileTable:
+        """A tile for each of N rows."""
+        layout, head = self._layout, b"".join(rows)
+        columns = Columns.of(layout, len(rows))
+        strings = head if layout.blob_fields else b""
+        table = TileTable(layout, *columns[:4], Blobs(strings, columns.begins, columns.ends))
+        self._codec.lift_into(head, self.lifting, table, 0, 0, shape=self.shape)
+        return _with_own_lifts(table, self._codec.decode(head), slice(None)) if layout.lifts_itself else table
 
 
 def _with_event(table: TileTable, events: TileTable, event: int) -> TileTable:

@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ _STORED = {Storage.INT: STORED_INT, Storage.FLOAT: STORED_FLOAT, Storage.BLOB: S
 @functools.lru_cache(maxsize=1_024)
 def head_codec(view: CompiledView) -> HeadCodec:
     """The codec of a view's heads; made once for each compiled view."""
-    return HeadCodec(view)
+    return HeadCodec(view.event_columns, has_ids=view.layout.reads_event_ids, undo=view.layout.undo)
 
 
 class Lifting(NamedTuple):
@@ -68,26 +68,31 @@ class Lifting(NamedTuple):
     float_identities: Float64Array
 
 
+RowColumn = tuple[Sequence[Any], bytes]
+"""A column of N rows in Python: N numbers, or texts as bytes, 0 or b"" where null; and marks, empty where none is null,
+else N bytes, not 0 where one is."""
+
+
 class HeadCodec:
     """Rows of one view's heads.
 
     Args:
-        view: decides the columns.
+        columns: what rows hold beside event times.
+        has_ids: whether they hold event ids.
+        undo: the column that says which events undo an earlier one; None for none.
 
     Attributes:
         row_bytes_min: size of a row whose strings are empty.
-        shape: the columns as `lift_head` knows them.
+        shape: the columns as `fill_head` knows them.
         row_shape: that size, where the lengths of strings are, and how many strings there are.
     """
 
-    def __init__(self, view: CompiledView) -> None:
-        self._view = view
-        columns = view.event_columns
+    def __init__(self, columns: Sequence[Column], *, has_ids: bool, undo: str | None) -> None:
         self._wide = [column for column in columns if column.type not in (ValueType.STRING, ValueType.BOOL)]
         self._flags = [column for column in columns if column.type is ValueType.BOOL]
         self._texts = [column for column in columns if column.type is ValueType.STRING]
         self._all: list[Column] = [*self._wide, *self._flags, *self._texts]
-        self._has_ids = view.layout.reads_event_ids
+        self._has_ids = has_ids
         self._string_count = int(self._has_ids) + len(self._texts)
         self._flags_at = 1 + 8 * (1 + len(self._wide))
         self._nulls_at = self._flags_at + len(self._flags)
@@ -99,7 +104,14 @@ class HeadCodec:
         self._unchecked = struct.Struct(
             f"<xq{wide}{len(self._flags)}B{self._lengths_at - self._nulls_at}s{self._string_count}H"
         )
-        self.shape = np.array(
+        self._names = [column.name for column in self._all]
+        self._numbers = [column.name for column in (*self._wide, *self._flags)]
+        self._strings = [column.name for column in self._texts]
+        self.shape = self.shape_with(undo)
+
+    def shape_with(self, undo: str | None) -> Int64Array:
+        """The columns as `fill_head` knows them, for events of which those undo others where a column is true."""
+        return np.array(
             [
                 len(self._wide),
                 len(self._flags),
@@ -109,7 +121,7 @@ class HeadCodec:
                 self._nulls_at,
                 self._lengths_at,
                 self.row_bytes_min,
-                NO_COLUMN if view.layout.undo is None else self._column_index(view.layout.undo),
+                NO_COLUMN if undo is None else self._column_index(undo),
             ],
             dtype=np.int64,
         )
@@ -149,32 +161,28 @@ class HeadCodec:
             for row, values in enumerate(zip(*(string.values() for string in strings), strict=True))
         ]
 
-    def encode_unchecked(self, rows: EventRows) -> bytes:
-        """N rows joined, to be lifted at once and never stored: without checks, and fast where N is small."""
+    def encode_unchecked(self, times_ms: Sequence[int], columns: Mapping[str, RowColumn]) -> list[bytes]:
+        """N rows without ids, to be lifted at once and never stored: without checks, and fast where N is small."""
+        assert not self._has_ids
         null_bytes = self._lengths_at - self._nulls_at
-        nulls = [0] * rows.count
-        for index, column in enumerate(self._all):
-            valid = rows.columns[column.name].valid
-            if valid is not None:
-                for row, is_valid in enumerate(valid.tolist()):
-                    nulls[row] |= (not is_valid) << index
-        numbers = [np.asarray(rows.columns[column.name].values).tolist() for column in (*self._wide, *self._flags)]
-        strings = [_strings(rows.columns[column.name].values) for column in self._texts]
-        if self._has_ids:
-            strings.insert(0, [b""] * rows.count if rows.event_ids is None else _strings(rows.event_ids))
-        encoded = []
-        for row, time_ms in enumerate(rows.event_time_ms.tolist()):
+        nulls = [0] * len(times_ms)
+        for index, name in enumerate(self._names):
+            if marks := columns[name][1]:
+                for row, is_null in enumerate(marks):
+                    nulls[row] |= (is_null != 0) << index
+        numbers = [columns[name][0] for name in self._numbers]
+        strings = [columns[name][0] for name in self._strings]
+        rows = []
+        for row, time_ms in enumerate(times_ms):
             texts = [column[row] for column in strings]
-            encoded.append(
-                self._unchecked.pack(
-                    time_ms,
-                    *(column[row] for column in numbers),
-                    nulls[row].to_bytes(null_bytes, "little"),
-                    *map(len, texts),
-                )
+            fixed = self._unchecked.pack(
+                time_ms,
+                *[column[row] for column in numbers],
+                nulls[row].to_bytes(null_bytes, "little"),
+                *map(len, texts),
             )
-            encoded += texts
-        return b"".join(encoded)
+            rows.append(b"".join((fixed, *texts)))
+        return rows
 
     def decode(self, head: bytes) -> EventRows:
         """The events of a head, in order of arrival.
@@ -215,7 +223,16 @@ class HeadCodec:
         identities = np.array([field.identity for field in layout.float_fields], dtype=np.float64)
         return Lifting(self._lifting_program(layout), layout.int_identities, identities)
 
-    def lift_into(self, head: bytes, lifting: Lifting, table: TileTable, first: int, blob_shift: int) -> bool:
+    def lift_into(
+        self,
+        head: bytes,
+        lifting: Lifting,
+        table: TileTable,
+        first: int,
+        blob_shift: int,
+        *,
+        shape: Int64Array | None = None,
+    ) -> bool:
         """Lift the events of a head into rows of a table, one tile of 1 ms each, in order of arrival.
 
         Args:
@@ -224,13 +241,14 @@ class HeadCodec:
             table: receives the tiles; fields that parts lift themselves are left alone.
             first: the row of the first event.
             blob_shift: where the head begins in the table's buffer of strings.
+            shape: what `shape_with` made; by default that of the codec.
 
         Returns:
             Whether the rows, those before `first` included, are ascending by start.
         """
         is_ascending: int = fill_head(
             np.frombuffer(head, np.uint8),
-            self.shape,
+            self.shape if shape is None else shape,
             *lifting,
             first,
             blob_shift,
@@ -333,8 +351,3 @@ class HeadCodec:
         if at != size:
             raise CorruptTile(f"head of {size} bytes ends inside a row")
         return np.array(offsets, dtype=np.int64)
-
-
-def _strings(values: ColumnTexts) -> list[bytes]:
-    """The strings of a column."""
-    return values.values() if isinstance(values, BlobRow) else list(values)

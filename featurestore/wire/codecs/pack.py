@@ -41,9 +41,10 @@ VERSION = 0x51
 MEMBERS_MAX = 255
 TILES_MAX = 65_535
 
-_MEMBER_MAGIC = 0x6D
+MEMBER_MAGIC = 0x6D
 _BODY_HEADER = struct.Struct("<BBBH")
 _MEMBER_HEADER = struct.Struct("<BHI")
+MEMBER_HEADER_BYTES = _MEMBER_HEADER.size
 _RECORD_BYTES_MIN = 3
 assert _BODY_HEADER.size == BODY_HEADER, "the loops know how long it is"
 
@@ -123,12 +124,20 @@ def record_headers(keys: Sequence[bytes], row_bytes: Sequence[int]) -> list[byte
 def member_of(key: bytes, body: bytes | None, head: bytes | None) -> bytes:
     """What a reader has of an entity that may be in a pack: `body.EntityCodec` takes it for a body."""
     body = body or b""
-    return b"".join((_MEMBER_HEADER.pack(_MEMBER_MAGIC, len(key), len(body)), key, body, head or b""))
+    return b"".join((_MEMBER_HEADER.pack(MEMBER_MAGIC, len(key), len(body)), key, body, head or b""))
 
 
 def is_member(body: bytes) -> bool:
     """Whether these bytes are a member and no body."""
-    return body[:1] == bytes((_MEMBER_MAGIC,))
+    return body[:1] == bytes((MEMBER_MAGIC,))
+
+
+def body_of_member(member: memoryview) -> memoryview:
+    """The body of the pack; what is there of it, of bytes that are no member's."""
+    if len(member) < MEMBER_HEADER_BYTES:
+        return member
+    _, key_bytes, body_bytes = _MEMBER_HEADER.unpack_from(member)
+    return member[MEMBER_HEADER_BYTES + key_bytes :][:body_bytes]
 
 
 def read_member(member: bytes) -> Member:

@@ -89,7 +89,7 @@ def test_a_store_that_hangs_is_given_up_in_time(caller: Caller, monkeypatch: pyt
 def test_a_bug_in_a_handler_is_500_and_leaves_the_server_up(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     """What went wrong stands in the server's log and not in the answer."""
     with monkeypatch.context() as broken:
-        broken.setattr("featurestore.online.answer.entity_loop.EntityLoop.gather", lambda *_: 1 // 0)
+        broken.setattr("featurestore.online.answer.entity_loop.loop.EntityLoop.gather", lambda *_: 1 // 0)
         answer = caller.post(LOOKUP, MERCHANT)
     assert (500, None) == kind_of(answer)
     assert f"{TITLE} failed; the server's log says why" == answer.json["detail"]

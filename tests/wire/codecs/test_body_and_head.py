@@ -17,7 +17,7 @@ from featurestore.testing.batches import keyed_batch
 from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE, StreamCase, stream_cases
 from featurestore.wire.codecs.body import beside_each_other, decode_body, decode_entity, encode_body
-from featurestore.wire.codecs.head import HeadCodec
+from featurestore.wire.codecs.head import head_codec
 from tests.wire.codecs.version4 import encode_version4
 
 GOLDEN_BODY = (
@@ -60,7 +60,7 @@ def rows_of(view: ViewSpec, events: Sequence[NaiveEvent]) -> EventRows:
 
 def head_of(view: ViewSpec, events: Sequence[NaiveEvent]) -> bytes:
     """A head of these events."""
-    encoded = HeadCodec(CompiledView(view)).encode(rows_of(view, events))
+    encoded = head_codec(CompiledView(view)).encode(rows_of(view, events))
     return b"".join(encoded) if isinstance(encoded, list) else encoded.tobytes()
 
 
@@ -75,7 +75,7 @@ def test_bodies_and_heads_come_back_as_they_were_written(case: StreamCase) -> No
     assert same(table, decode_body(table.layout, encode_body(table)))
     assert same(table, decode_body(table.layout, encode_version4(table)))
     head = head_of(case.view, case.events)
-    assert same(lifted, compiled.layout.lift(HeadCodec(compiled).decode(head)))
+    assert same(lifted, compiled.layout.lift(head_codec(compiled).decode(head)))
     in_order = lifted.take(lifted.start_ms.argsort(kind="stable"))
     assert same(in_order, decode_entity(compiled, None, head))
     both = decode_entity(compiled, *beside_each_other(encode_body(table), head_of(case.view, case.events)))
@@ -157,7 +157,7 @@ def test_a_head_that_ends_inside_a_row_is_refused() -> None:
         view = small_view(*columns)
         head = head_of(view, two_events())
         with pytest.raises(CorruptTile, match="head of"):
-            HeadCodec(CompiledView(view)).decode(head[:-3])
+            head_codec(CompiledView(view)).decode(head[:-3])
 
 
 def test_a_body_of_a_later_release_is_named_as_such() -> None:
