@@ -110,6 +110,22 @@ class Desk:
             timeout=TIMEOUT_S,
         )
 
+    def start(self, command: Sequence[str], read: Path) -> subprocess.Popen[str]:
+        """Start a command that reads a file; whoever starts it reads what it prints."""
+        with read.open("rb") as given:
+            process = subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env=self.environment,
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+            )
+        self.running.callback(process.communicate)
+        self.running.callback(process.kill)
+        return process
+
     def serve(self, command: str) -> None:
         """Start a server in a terminal of its own; returns when it is ready."""
         process = subprocess.Popen(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.servers import redis_server
 from tests.docs.desk import PAGE, TIMEOUT_S, Desk, is_printed
+from tests.serving.crowds import eventually, stood_still
 from tests.serving.store_reads import Groups, before_lookup_reads
 
 pytestmark = pytest.mark.slow
@@ -225,17 +227,52 @@ def test_other_languages_try_again_while_the_store_is_away(
             raise OnlineStoreDown("the store is away")
 
     before_lookup_reads(monkeypatch, fail_twice)
-    store = connect(desk.environment["FEATURESTORE_STORE_URL"])
-    registry = open_registry(str(desk.registry), "payments")
-    server = FeatureServer(registry, store, SystemClock(), ServerSettings(port=0))
-    try:
-        (row,) = _ask(desk, language, f"127.0.0.1:{server.port}", "every_type", "card_id=my-card")
-    finally:
-        server.stop(drain_seconds=1.0)
-        store.close()
+    with _server(desk) as port:
+        (row,) = _ask(desk, language, f"127.0.0.1:{port}", "every_type", "card_id=my-card")
 
     assert row["count_90d"] == {"value": 3, "status": "PRESENT"}
     assert len(reads) == 3
+
+
+def test_other_languages_ask_for_many_rows_in_one_call(
+    desk: Desk, language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four batches ahead while nobody reads the answers, and on in a new stream when another server takes the place."""
+    chunks: list[Groups] = []
+    before_lookup_reads(monkeypatch, lambda groups, _timeout_ms: chunks.append(groups))
+    cards = random.Random(7).choices(CARDS, k=8_345)
+    rows = desk.directory / "cards.jsonl"
+    rows.write_text("".join(json.dumps({"card_id": card}) + "\n" for card in cards), encoding="utf-8")
+    with LookupClient(f"127.0.0.1:{desk.port}") as client:
+        expected = dict(zip(CARDS, _rows(client.lookup("every_type", {"card_id": list(CARDS)})), strict=True))
+
+    with _server(desk) as port:
+        job = desk.start([*PROGRAMS[language], f"127.0.0.1:{port}", "every_type"], rows)
+        eventually(lambda: chunks != [], "the job begins")
+        stood_still(lambda: len(chunks))
+        assert len(chunks) <= 4
+    with _server(desk, port):
+        printed, complaints = job.communicate(timeout=TIMEOUT_S)
+
+    assert (job.returncode, complaints) == (0, "")
+    lines = printed.splitlines()
+    answers = {line: _comparable(json.loads(line)) for line in set(lines)}
+    assert len(lines) == len(cards)
+    assert all(answers[line] == expected[card] for line, card in zip(lines, cards, strict=True))
+    assert 9 <= len(chunks) <= 9 + 4
+
+
+def test_other_languages_learn_which_batch_of_many_was_wrong(desk: Desk, language: str) -> None:
+    """Those before it are answered, and written."""
+    cards: list[str | int] = ["my-card"] * 2_500
+    cards[2_100] = 7
+    rows = "".join(json.dumps({"card_id": card}) + "\n" for card in cards)
+    done = desk.outcome([*PROGRAMS[language], f"127.0.0.1:{desk.port}", "every_type"], given=rows)
+
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, 2_000)
+    assert {'{"value":3,"status":"PRESENT"}'} == set(re.findall(r'"count_90d":({.*?})', done.stdout))
+    assert re.search('batch 2: .*join key "card_id" has both strings and integers', done.stderr), done.stderr
+    assert re.search("InvalidRequest .*(InvalidArgument|INVALID_ARGUMENT)", done.stderr), done.stderr
 
 
 def test_every_client_speaks_mutual_tls(go_program: Desk, java_program: Desk) -> None:
@@ -313,6 +350,19 @@ def test_no_block_of_the_page_is_left_out(desk: Desk) -> None:
         "A look from the shell",
         "Feast's contract",
     ]
+
+
+@contextmanager
+def _server(desk: Desk, port: int = 0) -> Iterator[int]:
+    """The desk's registry and store served by this process, where a test can look at the reads; on which port."""
+    store = connect(desk.environment["FEATURESTORE_STORE_URL"])
+    registry = open_registry(str(desk.registry), "payments")
+    server = FeatureServer(registry, store, SystemClock(), ServerSettings(port=port))
+    try:
+        yield server.port
+    finally:
+        server.stop(drain_seconds=1.0)
+        store.close()
 
 
 def _require(*programs: str) -> None:

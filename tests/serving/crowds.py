@@ -1,15 +1,16 @@
-"""Requests that stand still in the store until a test lets them go."""
+"""Requests that stand still in the store until a test lets them go, and waiting for what comes about."""
 
 from __future__ import annotations
 
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
+from featurestore.clock import SystemClock
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.client.result import LookupResult
 from featurestore.serving.server import FeatureServer
@@ -62,3 +63,24 @@ def metrics_of(server: FeatureServer) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=30) as page:
         text: str = page.read().decode()
     return text
+
+
+def eventually(holds: Callable[[], bool], what: str) -> None:
+    """Wait until something is true."""
+    clock = SystemClock()
+    give_up_ns = clock.monotonic_ns() + int(PATIENCE_S * 1e9)
+    while not holds():
+        assert clock.monotonic_ns() < give_up_ns, what
+        clock.sleep(0.02)
+
+
+def stood_still(state: Callable[[], object]) -> None:
+    """Wait until something has not changed for a second."""
+    clock = SystemClock()
+    give_up_ns = clock.monotonic_ns() + int(PATIENCE_S * 1e9)
+    last, since_ns = state(), clock.monotonic_ns()
+    while clock.monotonic_ns() - since_ns < 1e9:
+        assert clock.monotonic_ns() < give_up_ns, f"it goes on and on: {last}"
+        clock.sleep(0.02)
+        if state() != last:
+            last, since_ns = state(), clock.monotonic_ns()

@@ -11,14 +11,13 @@ from typing import Any
 import grpc
 import pytest
 
-from featurestore.clock import SystemClock
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.request.admission import AdmissionSettings
 from featurestore.serving.request.limits import LOOKUP_STREAMS_MAX, STREAM_SILENCE_MS_MAX
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
-from tests.serving.crowds import PATIENCE_S, metrics_of
+from tests.serving.crowds import PATIENCE_S, eventually, metrics_of, stood_still
 from tests.serving.payments import NOW_MS, Payments, RegistryInMemory, code_name
 from tests.serving.store_reads import Groups, before_lookup_reads
 
@@ -75,27 +74,6 @@ def lookup_of(channel: grpc.Channel) -> Any:
 def trailers(failure: Any) -> dict[str, str]:
     """Trailing metadata of a failed call."""
     return dict(failure.trailing_metadata())
-
-
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    """Wait until something is true."""
-    clock = SystemClock()
-    give_up_ns = clock.monotonic_ns() + int(PATIENCE_S * 1e9)
-    while not holds():
-        assert clock.monotonic_ns() < give_up_ns, what
-        clock.sleep(0.02)
-
-
-def stood_still(state: Callable[[], object]) -> None:
-    """Wait until something has not changed for a second."""
-    clock = SystemClock()
-    give_up_ns = clock.monotonic_ns() + int(PATIENCE_S * 1e9)
-    last, since_ns = state(), clock.monotonic_ns()
-    while clock.monotonic_ns() - since_ns < 1e9:
-        assert clock.monotonic_ns() < give_up_ns, f"it goes on and on: {last}"
-        clock.sleep(0.02)
-        if state() != last:
-            last, since_ns = state(), clock.monotonic_ns()
 
 
 def test_every_chunk_is_answered_in_order_as_a_request_of_its_own(channel: grpc.Channel) -> None:
