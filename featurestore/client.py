@@ -11,6 +11,7 @@ A door: what stands in `__all__` keeps its name and its meaning from release to 
 
 from featurestore.online.answer.schema import FeatureStatus, ServiceSchema
 from featurestore.serving.client.clients import AsyncLookupClient, LookupClient
+from featurestore.serving.client.messages import LookupBatch
 from featurestore.serving.client.result import LookupResult, SourcePosition, ViewFreshness
 from featurestore.serving.client.tls import ClientTls
 
@@ -18,6 +19,7 @@ __all__ = [
     "AsyncLookupClient",
     "ClientTls",
     "FeatureStatus",
+    "LookupBatch",
     "LookupClient",
     "LookupResult",
     "ServiceSchema",

@@ -24,7 +24,8 @@ DOORS = {
     """,
     "featurestore.on_demand": "compute",
     "featurestore.client": """
-        AsyncLookupClient ClientTls FeatureStatus LookupClient LookupResult ServiceSchema SourcePosition ViewFreshness
+        AsyncLookupClient ClientTls FeatureStatus LookupBatch LookupClient LookupResult ServiceSchema SourcePosition
+        ViewFreshness
     """,
     "featurestore.training": """
         EventLog EventLogHistory FileHistory History ParityOptions PlainHistory RepoSpec TrainingSetProgress

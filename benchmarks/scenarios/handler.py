@@ -27,7 +27,7 @@ from featurestore.definitions.registry import open_registry
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.catalog.catalog import CatalogSource
-from featurestore.serving.client.messages import make_request, parse_result
+from featurestore.serving.client.messages import LookupBatch, make_request, parse_result
 from featurestore.serving.client.result import FeatureValue
 from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.request.steps import Steps, StoreRead, encoded
@@ -165,7 +165,7 @@ def _request(workload: Workload, entities: Entities, payment: NaiveEvent | None 
     """A request at the newest moment."""
     events = None if payment is None else {SOURCE: payment.columns}
     as_of_ms = None if payment is not None else workload.as_of_ms
-    return make_request(SERVICE, entities, as_of_ms, with_metadata=False, events=events)
+    return make_request(SERVICE, LookupBatch(entities, events=events), as_of_ms, with_metadata=False)
 
 
 def _payments(workload: Workload, handler: Handler, count: int) -> list[NaiveEvent]:

@@ -30,7 +30,7 @@ from benchmarks.workload import DAY_MS, Workload, check_against_oracle, make_wor
 from featurestore.online.probe import free_port
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.serving.client.clients import LookupClient
-from featurestore.serving.client.messages import make_request
+from featurestore.serving.client.messages import LookupBatch, make_request
 from featurestore.serving.request.limits import WORKERS_DEFAULT
 from featurestore.testing.servers import RedisServer, redis_server
 from featurestore.wire.codecs.plain_row import encode_values
@@ -157,7 +157,8 @@ def freeze(run: Run, repo: AppliedRepo, redis: RedisServer, workload: Workload) 
     ):
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
         for entities in requests(workload, run.choose(smoke=10, full=200)):
-            request = make_request(SERVICE, entities, workload.as_of_ms, with_metadata=False).SerializeToString()
+            message = make_request(SERVICE, LookupBatch(entities), workload.as_of_ms, with_metadata=False)
+            request = message.SerializeToString()
             answer = call(request)
             total += len(answer)
             exchanges.append(exchange(request, answer))

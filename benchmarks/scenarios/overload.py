@@ -13,7 +13,7 @@ from benchmarks.scenario import Line, Result, Run, digest, require
 from benchmarks.scenarios.lookup import METHOD, MODES, SERVICE, echo, fill, freeze
 from benchmarks.workload import Workload, check_against_oracle, make_workload
 from featurestore.online.redis.store import connect
-from featurestore.serving.client.messages import make_request
+from featurestore.serving.client.messages import LookupBatch, make_request
 from featurestore.serving.request.limits import ROWS_PER_REQUEST_MAX
 from featurestore.testing.servers import redis_server
 
@@ -123,7 +123,7 @@ def _batch(workload: Workload) -> tuple[str, str]:
         name: [workload.key(view, entity) for entity in workload.entity(view)[-ROWS_PER_REQUEST_MAX:].tolist()]
         for name, view in views.items()
     }
-    message = make_request(SERVICE, columns, workload.as_of_ms, with_metadata=False)  # type: ignore[arg-type]  # one type a column
+    message = make_request(SERVICE, LookupBatch(columns), workload.as_of_ms, with_metadata=False)  # type: ignore[arg-type]  # one type a column
     return exchange(message.SerializeToString(), b"")
 
 

@@ -38,6 +38,16 @@ LANES = 4
 HOUR_MS = 3_600_000
 NOW_MS = ANCHOR_MS + 10 * DAY_MS
 
+PAYMENT: dict[str, Any] = {
+    "event_time": NOW_MS,
+    "amount": 5_000,
+    "price": 2.5,
+    "market": "SE",
+    "is_declined": True,
+    "opened_at": NOW_MS - 400 * DAY_MS,
+}
+"""A payment of card c-1."""
+
 _event_numbers = itertools.count()
 
 HOUR, WEEK, LIFETIME = Window(HOUR_MS, 60_000), Window(7 * DAY_MS, HOUR_MS), Window(None)

@@ -14,7 +14,6 @@ from featurestore.online.answer.schema import FeatureStatus
 from featurestore.serving.client.clients import LookupClient
 from featurestore.testing.oracle.naive import NaiveEvent, naive_values
 from featurestore.testing.oracle.tolerance import agrees
-from featurestore.testing.strategies import DAY_MS
 from featurestore.wire.entity_key import encode_key
 from tests.serving.catalog.test_catalog import eventually
 from tests.serving.payments import (
@@ -24,6 +23,7 @@ from tests.serving.payments import (
     HOUR,
     LIFETIME,
     NOW_MS,
+    PAYMENT,
     REPO,
     Payments,
     RegistryInMemory,
@@ -32,16 +32,6 @@ from tests.serving.payments import (
 )
 
 Entities = dict[str, str | int | Sequence[str] | Sequence[int]]
-
-PAYMENT: dict[str, Any] = {
-    "event_time": NOW_MS,
-    "amount": 5_000,
-    "price": 2.5,
-    "market": "SE",
-    "is_declined": True,
-    "opened_at": NOW_MS - 400 * DAY_MS,
-}
-"""A payment of card c-1."""
 
 MARKETS = ViewSpec(
     "card_markets",

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
 from featurestore.cli.lookup.command import command
 from featurestore.cli.main import main
-from featurestore.core.spec import Column, ValueType
 from featurestore.errors import InvalidRequest, OnlineStoreDown
 from featurestore.online.redis.store import RedisStore
 from featurestore.serving.client import vector_file
 from featurestore.serving.client.clients import LookupClient
-from featurestore.serving.client.entity_file import EntityFile
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
 from tests.serving.habits import CARDS, write_habits
 from tests.serving.habits import REPO as HABITS_REPO
-from tests.serving.payments import NOW_MS, Payments, RegistryInMemory
+from tests.serving.payments import HOUR_MS, NOW_MS, PAYMENT, Payments, RegistryInMemory
+from tests.serving.request_features import BY_PYTHON, CHECKS, ROWS, repo_with, server_of
 from tests.serving.store_reads import Groups, before_lookup_reads
 
 Capture = pytest.CaptureFixture[str]
@@ -214,6 +214,9 @@ def test_a_job_that_fails_in_the_middle_leaves_nothing(
         ["--entities", "{rows}", "--out", "vectors.parquet", "merchant_id=7"],
         ["merchant_id=7", "--out", "vectors.parquet"],
         ["merchant_id=7", "--statuses"],
+        ["merchant_id=7", "--include-event", "events"],
+        ["merchant_id=7", "--full-names"],
+        ["--entities", "{rows}", "--out", "vectors.parquet", "--include-event", "events", "--as-of", "2026-01-01"],
     ],
 )
 def test_options_that_do_not_belong_together_are_refused(
@@ -227,20 +230,110 @@ def test_options_that_do_not_belong_together_are_refused(
     assert 2 == done.exit_code
 
 
-def test_features_of_the_request_are_refused_before_anything_is_asked(client: LookupClient, tmp_path: Path) -> None:
-    """A file has keys; what else a request would give is not guessed from its columns."""
-    entities, out = rows_of({"merchant_id": [7], "amount": [3]}, tmp_path / "rows.parquet"), tmp_path / "v.parquet"
-    schema = replace(client.describe("merchant_monitoring"), request_columns=(Column("amount", ValueType.INT64),))
+@pytest.fixture
+def checks(payments: Payments, clock: ManualClock) -> Iterator[FeatureServer]:
+    """A server whose service "with_request" reads columns of the request."""
+    with server_of(repo_with(CHECKS, BY_PYTHON), payments, clock) as server:
+        yield server
 
-    with pytest.raises(InvalidRequest, match='reads "amount" of the request'):
-        vector_file.write_vectors(
-            client,
-            schema,
-            EntityFile(entities, schema.join_keys),
-            out,
-            columns=vector_file.VectorColumns(["count_1h"]),
-            as_of_ms=None,
-            timeout_s=1.0,
-            progress=lambda _count: None,
-        )
-    assert not out.exists()
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_features_of_the_request_read_columns_of_the_file(checks: FeatureServer, tmp_path: Path, ending: str) -> None:
+    """By name and as their types, however long their texts are; a column that no feature needs may be missing."""
+    rows = {name: list(values) for name, values in ROWS.items()}
+    rows["country"][1] = "007" if ending == "csv" else "x" * 9_000
+    if ending == "csv":
+        rows["country"][2] = ""  # which a CSV does not tell from null
+    moments = [value and datetime.fromtimestamp(value / 1_000, tz=UTC) for value in rows["paid_at"]]
+    table = pa.concat_tables([pa.table({**rows, "paid_at": moments})] * (150 if ending == "parquet" else 1))
+    entities, out = tmp_path / f"rows.{ending}", tmp_path / "vectors.parquet"
+    if ending == "csv":
+        pa.csv.write_csv(table, entities)
+    else:
+        pq.write_table(table, entities)
+
+    done = look_up(checks, "with_request", entities, out, "--statuses")
+
+    assert 0 == done.exit_code, done.output
+    found = pq.read_table(out)
+    assert table.num_rows == found.num_rows
+    with LookupClient(f"127.0.0.1:{checks.port}", timeout_s=30) as client:
+        for row in range(4):
+            keys = {name: rows[name][row] for name in ("card_id", "merchant_id")}
+            request = {name: values[row] for name, values in rows.items() if name not in keys}
+            single = client.lookup("with_request", keys, request=request)
+            for name, [value] in single.to_dict().items():
+                for at in (row, found.num_rows - 4 + row):
+                    assert comparable(value) == comparable(found.column(name)[at].as_py()), (name, at)
+                    assert single.status(name)[0].name == found.column(f"{name}__status")[at].as_py()
+
+
+def test_rows_that_are_events_count_their_own(server: FeatureServer, client: LookupClient, tmp_path: Path) -> None:
+    """As a lookup with the payment in flight does, each at its own time, under the names of the source."""
+    count, kinds = 1_100, 11
+    moments = [datetime.fromtimestamp((NOW_MS - row % kinds * HOUR_MS) / 1_000, tz=UTC) for row in range(count)]
+    given: dict[str, Any] = {
+        "card_id": [f"c-{row % kinds % 4}" for row in range(count)],
+        "merchant_id": [row % kinds % 3 + 6 for row in range(count)],
+        "event_time": moments,
+        "amount": [None if row % kinds == 1 else row % kinds * 100 for row in range(count)],
+        "price": [float("nan") if row % kinds == 2 else row % kinds / 3 for row in range(count)],
+        "market": [["SE", "DE", None][row % kinds % 3] for row in range(count)],
+        "is_declined": [row % kinds == 4 for row in range(count)],
+        "opened_at": [moment - timedelta(days=400) for moment in moments],
+    }
+    entities, out = rows_of(given, tmp_path / "rows.parquet"), tmp_path / "vectors.parquet"
+
+    options = ["--include-event", "events", "--as-of-column", "read_at"]
+    with pytest.raises(InvalidRequest, match='there would be 2 columns "opened_at"'):
+        look_up(server, "fraud_detection", entities, out, *options)
+    done = look_up(server, "fraud_detection", entities, out, *options, "--full-names")
+
+    assert 0 == done.exit_code, done.output
+    found = pq.read_table(out).to_pydict()
+    assert moments == found["read_at"]
+    views = client.describe("fraud_detection").views
+    for row in range(kinds):
+        payment = {name: values[row] for name, values in given.items() if name not in ("card_id", "merchant_id")}
+        keys = {name: given[name][row] for name in ("card_id", "merchant_id")}
+        [single] = client.lookup("fraud_detection", keys, events={"events": payment}).rows()
+        for feature in client.describe("fraud_detection").features:
+            name = feature.name if "__" in feature.name else f"{views[feature.view].name}__{feature.name}"
+            for at in (row, row + kinds):
+                assert comparable(single[feature.name]) == comparable(found[name][at]), (name, at)
+
+
+@pytest.mark.parametrize(
+    ("source", "columns", "said"),
+    [
+        ("event", {}, 'no features of source "event"'),
+        ("events", {}, 'has no column "event_time"'),
+        ("events", {**PAYMENT, "event_time": None}, 'row 0 of column "event_time" has no value'),
+        ("events", {**PAYMENT, "amount": "a"}, 'column "amount" is of type string, not int64'),
+    ],
+    ids=["no such source", "a column is missing", "no time", "a text"],
+)
+def test_what_is_wrong_with_events_of_a_file_is_said(
+    server: FeatureServer, tmp_path: Path, capsys: Capture, source: str, columns: dict[str, Any], said: str
+) -> None:
+    """Exit code 1."""
+    given = {"card_id": ["c-1"], "merchant_id": [7], **{name: [value] for name, value in columns.items()}}
+    files = ["--entities", str(rows_of(given, tmp_path / "rows.parquet")), "--out", str(tmp_path / "vectors.parquet")]
+    options = ["--include-event", source, "--full-names", "--address", f"127.0.0.1:{server.port}"]
+    code = main(["lookup", "fraud_detection", *files, *options])
+
+    assert 1 == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_column_of_the_request_that_the_file_lacks_is_named(
+    checks: FeatureServer, tmp_path: Path, capsys: Capture
+) -> None:
+    """As a lookup would."""
+    rows = {name: values for name, values in ROWS.items() if name != "amount"}
+    files = ["--entities", str(rows_of(rows, tmp_path / "rows.parquet")), "--out", str(tmp_path / "vectors.parquet")]
+    code = main(["lookup", "with_request", *files, "--address", f"127.0.0.1:{checks.port}"])
+
+    assert 1 == code
+    assert 'column "amount" of the request is missing' in capsys.readouterr().err
+    assert ["rows.parquet"] == [each.name for each in tmp_path.iterdir()]

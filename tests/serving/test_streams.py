@@ -12,13 +12,14 @@ import grpc
 import pytest
 
 from featurestore.serving._generated import lookup_pb2 as pb
+from featurestore.serving.client.messages import LookupBatch, make_request
 from featurestore.serving.request.admission import AdmissionSettings
 from featurestore.serving.request.limits import LOOKUP_STREAMS_MAX, STREAM_SILENCE_MS_MAX
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
 from tests.serving.crowds import PATIENCE_S, eventually, metrics_of, stood_still
-from tests.serving.payments import NOW_MS, Payments, RegistryInMemory, code_name
+from tests.serving.payments import NOW_MS, PAYMENT, Payments, RegistryInMemory, code_name
 from tests.serving.store_reads import Groups, before_lookup_reads
 
 LOOKUP = "/featurestore.v1.FeatureLookup/Lookup"
@@ -77,13 +78,21 @@ def trailers(failure: Any) -> dict[str, str]:
 
 
 def test_every_chunk_is_answered_in_order_as_a_request_of_its_own(channel: grpc.Channel) -> None:
-    """Whatever their sizes: one row, known and unknown ones, a thousand, each with its own wish for metadata."""
+    """Whatever their sizes: one row, known and unknown ones, a thousand, each with its own wish for metadata.
+
+    Payments in flight and columns of the request are part of a chunk.
+    """
     chunks = [chunk(7), chunk(8, 7), chunk(*range(1_000)), chunk(5, 5, 5), chunk(*range(300, 0, -1))]
     chunks[1].include_metadata = True
     both_keys = [pb.LookupRequest(feature_service="fraud_detection", as_of_ms=[NOW_MS - day]) for day in (0, 5, 9)]
     for number, request in enumerate(both_keys):
         request.entities.add(join_key="card_id", strings=[f"c-{number}", "c-1"])
         request.entities.add(join_key="merchant_id", integers=[7, 7])
+
+    row: dict[str, Any] = {"card_id": ["c-1"], "merchant_id": [7]}
+    for amount in (5_000, None):
+        rows = LookupBatch(row, events={"events": {**PAYMENT, "amount": amount}})
+        both_keys.append(make_request("fraud_detection", rows, None, with_metadata=True))
 
     for asked in (chunks, both_keys):
         answers = list(stream_of(channel)(iter(asked), timeout=PATIENCE_S))

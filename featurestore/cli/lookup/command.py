@@ -11,7 +11,7 @@ import click
 from featurestore.cli.lookup.given import MomentType, entity_columns, event_columns, rows_of, texts_of
 from featurestore.cli.lookup.screen import as_json, show_table
 from featurestore.cli.lookup.server import connect, server_options
-from featurestore.cli.lookup.vectors import look_up_rows, rows_timeout_s
+from featurestore.cli.lookup.vectors import RowFile, look_up_rows, row_file_options, rows_timeout_s
 from featurestore.cli.settings import (
     format_option,
     load_settings,
@@ -45,19 +45,7 @@ if TYPE_CHECKING:
     help="A column of the payment in flight, which features count beside the payments before it; nothing after the ="
     " is null. Repeat it for each column that the service reads, the event time among them.",
 )
-@click.option(
-    "--entities",
-    "entity_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Look up all rows of a Parquet or CSV file; with --out. A thousand rows have a minute, or --timeout.",
-)
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Parquet file for the rows of --entities and their features; there when it is complete.",
-)
-@click.option("--statuses", is_flag=True, help="To --out, with a column FEATURE__status beside each feature.")
-@click.option("--as-of-column", metavar="NAME", default="", help="To --out, with each row's read time in this column.")
+@row_file_options
 @format_option
 @server_options
 @click.option(
@@ -81,10 +69,7 @@ def command(
     as_of: int | None,
     wanted: tuple[str, ...],
     events: tuple[str, ...],
-    entity_file: Path | None,
-    out: Path | None,
-    statuses: bool,
-    as_of_column: str,
+    row_file: RowFile | None,
     output: str,
     address: str,
     timeout_s: float,
@@ -117,18 +102,13 @@ def command(
         settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
         compare(settings, CompareRequest(service, versions, rows_of(texts_of(given)), sample, as_of), output)
         return
-    if entity_file is None and (out or statuses or as_of_column):
-        raise click.UsageError("--out, --statuses and --as-of-column are for the rows of --entities")
-    if entity_file is not None and (out is None or given or events):
-        raise click.UsageError("give --entities with --out, and no KEY=VALUE nor --event")
+    if row_file is not None and (given or events):
+        raise click.UsageError("give --entities, or KEY=VALUE and --event")
     with connect(address, timeout_s, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key) as client:
         schema = client.describe(service)
         names = _chosen(schema, wanted)
-        if entity_file is not None and out is not None:
-            from featurestore.serving.client.vector_file import VectorColumns
-
-            added, rows_s = VectorColumns(names, statuses, as_of_column), rows_timeout_s(timeout_s)
-            look_up_rows(client, schema, entity_file, out, added, as_of_ms=as_of, timeout_s=rows_s)
+        if row_file is not None:
+            look_up_rows(client, schema, row_file, names, as_of_ms=as_of, timeout_s=rows_timeout_s(timeout_s))
             return
         columns = entity_columns(schema, given)
         of_request = {column.name for column in schema.request_columns} - {key.name for key in schema.join_keys}

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import grpc
 import grpc.aio
@@ -29,6 +29,7 @@ from featurestore.serving.client.explanations import explain_request, parse_expl
 from featurestore.serving.client.messages import (
     EntityValues,
     Events,
+    LookupBatch,
     RequestValues,
     make_request,
     parse_result,
@@ -71,15 +72,17 @@ class _Schemas:
         return schema
 
 
-class LookupClient:
-    """Looks features up; safe to share between threads.
+class _Client:
+    """What both clients have.
 
     Args:
-        address: "host:port" of the server, or any gRPC target.
-        timeout_s: deadline of a call, retries included, unless the call says otherwise.
-        tls: None connects in clear text.
-        clock: measures deadlines and sleeps between retries.
+        address, timeout_s, tls, clock: see `LookupClient`.
+
+    Attributes:
+        _grpc: makes channels, for threads or for an event loop.
     """
+
+    _grpc: ClassVar[Any]
 
     def __init__(
         self,
@@ -93,12 +96,34 @@ class LookupClient:
         self._clock = clock if clock is not None else SystemClock()
         self._throttles = Throttles(self._clock)
         self._channel = (
-            grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+            self._grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
             if tls is None
-            else grpc.secure_channel(address, tls.credentials(), options=CHANNEL_OPTIONS)
+            else self._grpc.secure_channel(address, tls.credentials(), options=CHANNEL_OPTIONS)
         )
         self._calls = calls_of(self._channel)
         self._schemas = _Schemas()
+
+    def _deadline(self, timeout_s: float | None) -> Deadline:
+        """The deadline of a call that begins now."""
+        return Deadline.after(self._clock, (self._timeout_s if timeout_s is None else timeout_s) * _MS_PER_SECOND)
+
+    def _course(self, service: str, as_of_ms: int | None, timeout_s: float, *, with_metadata: bool) -> Course:
+        """Of a job that begins now."""
+        make = partial(make_request, service, as_of_ms=as_of_ms, with_metadata=with_metadata)
+        return Course(make, self._clock, timeout_s)
+
+
+class LookupClient(_Client):
+    """Looks features up; safe to share between threads.
+
+    Args:
+        address: "host:port" of the server, or any gRPC target.
+        timeout_s: deadline of a call, retries included, unless the call says otherwise.
+        tls: None connects in clear text.
+        clock: measures deadlines and sleeps between retries.
+    """
+
+    _grpc: ClassVar[Any] = grpc
 
     def lookup(
         self,
@@ -128,7 +153,7 @@ class LookupClient:
             FeatureStoreError: as the server raised it; Unavailable when no server answers.
         """
         deadline = self._deadline(timeout_s)
-        message = make_request(service, entities, as_of_ms, with_metadata=with_metadata, columns=request, events=events)
+        message = make_request(service, LookupBatch(entities, request, events), as_of_ms, with_metadata=with_metadata)
         while True:
             response = self._call("Lookup", message, deadline)
             result = self._schemas.result(response)
@@ -156,17 +181,17 @@ class LookupClient:
 
         Args:
             service: name of the feature service.
-            batches: each of up to 1,000 rows, join key -> list of values.
-            as_of_ms: one read time for all rows; None for the server's clock, for each batch as it is answered.
+            batches: each of up to 1,000 rows, join key -> list of values; a `LookupBatch` where rows have columns of
+                the request, or payments in flight.
+            as_of_ms: one read time for all rows; None for the server's clock, for each batch as it is answered, or
+                for the times of the payments.
             with_metadata: also answer event times, freshness and source positions.
             timeout_s: of each batch, from the answer to the one before it, new tries included.
 
         Raises:
             FeatureStoreError: as the server raised it, with the number of the batch; those before it were answered.
         """
-        course = Course(
-            partial(make_request, service, as_of_ms=as_of_ms, with_metadata=with_metadata), self._clock, timeout_s
-        )
+        course = self._course(service, as_of_ms, timeout_s, with_metadata=with_metadata)
         remaining = iter(batches)
         stream: BlockingStream | None = None
         try:
@@ -261,10 +286,6 @@ class LookupClient:
         request = pb.DescribeFeatureServiceRequest(feature_service=service)
         return self._schemas.learn(self._call("DescribeFeatureService", request, deadline))
 
-    def _deadline(self, timeout_s: float | None) -> Deadline:
-        """The deadline of a call that begins now."""
-        return Deadline.after(self._clock, (self._timeout_s if timeout_s is None else timeout_s) * _MS_PER_SECOND)
-
     def _call(self, method: str, request: Any, deadline: Deadline) -> Any:
         """One call, with retries."""
         pauses, throttle = pauses_s(), self._throttles.of(request)
@@ -283,7 +304,7 @@ class LookupClient:
             self._clock.sleep(pause_s)
 
 
-class AsyncLookupClient:
+class AsyncLookupClient(_Client):
     """`LookupClient` for asyncio; every method is the same but a coroutine. Belongs to one event loop.
 
     Args:
@@ -293,24 +314,7 @@ class AsyncLookupClient:
         clock: measures deadlines.
     """
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        timeout_s: float = TIMEOUT_DEFAULT_S,
-        tls: ClientTls | None = None,
-        clock: Clock | None = None,
-    ) -> None:
-        self._timeout_s = timeout_s
-        self._clock = clock if clock is not None else SystemClock()
-        self._throttles = Throttles(self._clock)
-        self._channel = (
-            grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-            if tls is None
-            else grpc.aio.secure_channel(address, tls.credentials(), options=CHANNEL_OPTIONS)
-        )
-        self._calls = calls_of(self._channel)
-        self._schemas = _Schemas()
+    _grpc: ClassVar[Any] = grpc.aio
 
     async def lookup(
         self,
@@ -325,7 +329,7 @@ class AsyncLookupClient:
     ) -> LookupResult:
         """See `LookupClient.lookup`."""
         deadline = self._deadline(timeout_s)
-        message = make_request(service, entities, as_of_ms, with_metadata=with_metadata, columns=request, events=events)
+        message = make_request(service, LookupBatch(entities, request, events), as_of_ms, with_metadata=with_metadata)
         while True:
             response = await self._call("Lookup", message, deadline)
             result = self._schemas.result(response)
@@ -345,9 +349,7 @@ class AsyncLookupClient:
         timeout_s: float = BATCH_TIMEOUT_DEFAULT_S,
     ) -> AsyncIterator[LookupResult]:
         """See `LookupClient.lookup_stream`; `batches` may be asynchronous too."""
-        course = Course(
-            partial(make_request, service, as_of_ms=as_of_ms, with_metadata=with_metadata), self._clock, timeout_s
-        )
+        course = self._course(service, as_of_ms, timeout_s, with_metadata=with_metadata)
         remaining = each_of(batches)
         stream: AsyncStream | None = None
         try:
@@ -418,10 +420,6 @@ class AsyncLookupClient:
         """Fetch a layout and keep it."""
         request = pb.DescribeFeatureServiceRequest(feature_service=service)
         return self._schemas.learn(await self._call("DescribeFeatureService", request, deadline))
-
-    def _deadline(self, timeout_s: float | None) -> Deadline:
-        """The deadline of a call that begins now."""
-        return Deadline.after(self._clock, (self._timeout_s if timeout_s is None else timeout_s) * _MS_PER_SECOND)
 
     async def _call(self, method: str, request: Any, deadline: Deadline) -> Any:
         """One call, with retries."""

@@ -18,7 +18,7 @@ from featurestore.online.answer.explaining.explanation import (
 )
 from featurestore.online.answer.schema import FeatureStatus
 from featurestore.serving._generated import lookup_pb2 as pb
-from featurestore.serving.client.messages import EntityValues, RequestValues, make_request
+from featurestore.serving.client.messages import EntityValues, LookupBatch, RequestValues, make_request
 from featurestore.serving.packed_columns import VALUE_TYPES
 
 
@@ -30,7 +30,7 @@ def explain_request(
     request: Mapping[str, RequestValues] | None,
 ) -> pb.ExplainRequest:
     """Ask for one row of a feature service; see `LookupClient.explain`."""
-    lookup = make_request(service, entities, as_of_ms, with_metadata=False, columns=request)
+    lookup = make_request(service, LookupBatch(entities, request), as_of_ms, with_metadata=False)
     return pb.ExplainRequest(lookup=lookup, features=features)
 
 

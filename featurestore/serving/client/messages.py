@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,37 +18,45 @@ from featurestore.serving.client.result import LookupResult, SourcePosition, Vie
 from featurestore.serving.packed_columns import VALUE_TYPES, unpack_collections
 
 RequestValues = RequestValue | Sequence[RequestValue]
-"""One row's value of a column that comes with the request, None where null; or one for each row."""
+"""One row's value of a column that comes with the request, or one for each row.
+
+None is null, and a moment without a zone is UTC.
+"""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 EntityValues = str | int | Sequence[str] | Sequence[int]
 """One row's join-key value, or one for each row."""
 
-EventValue = str | int | float | datetime | None
-"""Value of an event's column; a moment without a zone is UTC, None is null."""
-
-Events = Mapping[str, Mapping[str, EventValue | Sequence[EventValue]]]
+Events = Mapping[str, Mapping[str, RequestValues]]
 """Source -> column -> value of the row's payment in flight, or one for each row."""
 
 
+@dataclass(frozen=True, slots=True)
+class LookupBatch:
+    """Rows to look up, with what is known of them beside the store.
+
+    Attributes:
+        entities: join key -> value, or list of values, one for each row.
+        request: what features that are computed on demand read: name -> value, or list of values; None is null.
+        events: the payments in flight: source -> column -> value, or list of values; None is null.
+    """
+
+    entities: Mapping[str, EntityValues]
+    request: Mapping[str, RequestValues] | None = None
+    events: Events | None = None
+
+
 def make_request(
-    service: str,
-    entities: Mapping[str, EntityValues],
-    as_of_ms: int | Sequence[int] | None,
-    *,
-    with_metadata: bool,
-    columns: Mapping[str, RequestValues] | None = None,
-    events: Events | None = None,
+    service: str, rows: LookupBatch, as_of_ms: int | Sequence[int] | None, *, with_metadata: bool
 ) -> pb.LookupRequest:
     """A lookup request.
 
     Args:
         service: name of the feature service.
-        entities: join key -> value, or list of values, one for each row.
+        rows: what is asked.
         as_of_ms: None for the server's clock, one read time, or one for each row.
         with_metadata: ask for event times, freshness and positions.
-        columns: what features that are computed on demand read: name -> value, or list of values.
-        events: payments in flight.
 
     Raises:
         InvalidRequest: a value of a key is neither text nor integer, or one of a column or an event no plain value.
@@ -55,7 +64,7 @@ def make_request(
     request = pb.LookupRequest(feature_service=service, include_metadata=with_metadata)
     if as_of_ms is not None:
         request.as_of_ms.extend([as_of_ms] if isinstance(as_of_ms, int) else as_of_ms)
-    for name, given in entities.items():
+    for name, given in rows.entities.items():
         values: Sequence[Any] = [given] if isinstance(given, str | int) else given
         column = request.entities.add(join_key=name)
         try:
@@ -69,39 +78,18 @@ def make_request(
                 detail=str(error),
                 hint="send all its values as str, or all as int",
             ) from error
-    for name, value in (columns or {}).items():
-        _add_column(request.columns.add(name=name), value)
-    for source, columns in (events or {}).items():
+    for name, value in (rows.request or {}).items():
+        _fill(request.columns.add(name=name), value, f'column "{name}" of the request')
+    for source, columns in (rows.events or {}).items():
         event = request.events.add(source=source)
         for name, value in columns.items():
             _fill(event.columns.add(name=name), value, f'column "{name}" of source "{source}"')
     return request
 
 
-def _add_column(column: pb.RequestColumn, given: RequestValues) -> None:
-    """Fill the list that the values' type says."""
-    values: list[Any] = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    known = [value for value in values if value is not None]
-    try:
-        if any(isinstance(value, str) for value in known):
-            column.strings.extend(["" if value is None else value for value in values])
-        elif any(isinstance(value, float) for value in known):
-            column.doubles.extend([0.0 if value is None else value for value in values])
-        else:
-            column.integers.extend([int(value or 0) if isinstance(value, bool | None) else value for value in values])
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(
-            f'column "{column.name}" of the request has a value that is no text, 64-bit integer, double or bool',
-            detail=str(error),
-            hint="send all its values as str, int, float or bool, and None for null; times as milliseconds",
-        ) from error
-    if len(known) < len(values):
-        column.nulls = bytes(value is None for value in values)
-
-
-def _fill(column: pb.RequestColumn, given: EventValue | Sequence[EventValue], what: str) -> None:
+def _fill(column: pb.RequestColumn, given: RequestValues, what: str) -> None:
     """The values of a column, in the list that is theirs."""
-    rows: list[EventValue] = (
+    rows: list[RequestValue] = (
         [given] if given is None or isinstance(given, str | int | float | datetime) else list(given)
     )
     if any(value is None for value in rows):
@@ -128,7 +116,7 @@ def _fill(column: pb.RequestColumn, given: EventValue | Sequence[EventValue], wh
         ) from error
 
 
-def _plain(value: EventValue) -> str | int | float | None:
+def _plain(value: RequestValue) -> str | int | float | None:
     """A value as lists of a message hold it: moments as milliseconds since 1970, flags as 0 and 1."""
     if isinstance(value, datetime):
         aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)

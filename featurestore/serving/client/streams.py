@@ -23,7 +23,7 @@ import grpc.aio
 from featurestore.clock import Clock, Deadline
 from featurestore.errors import DeadlineSpent, FeatureStoreError, InvariantBroken, Overloaded
 from featurestore.serving._generated import lookup_pb2 as pb
-from featurestore.serving.client.messages import EntityValues
+from featurestore.serving.client.messages import EntityValues, LookupBatch
 from featurestore.serving.client.retries import error_of_call, next_pause_s, pauses_s
 from featurestore.serving.request.grpc_status import ERROR_CHUNK_KEY, is_transient
 
@@ -36,8 +36,8 @@ BATCHES_AHEAD = 4
 OVERLOADED_PAUSE_S = 1.0
 """Before a job tries an overloaded server again, shortened at random by up to half."""
 
-Batch = Mapping[str, EntityValues]
-"""Join key -> value, or list of values, one for each row; up to 1,000 rows."""
+Batch = Mapping[str, EntityValues] | LookupBatch
+"""Join key -> list of values, one for each row, alone or with what the request brings beside them; up to 1,000 rows."""
 
 _MS_PER_SECOND = 1_000
 
@@ -55,7 +55,7 @@ class Course:
         deadline: of the first of them.
     """
 
-    def __init__(self, make: Callable[[Batch], pb.LookupRequest], clock: Clock, timeout_s: float) -> None:
+    def __init__(self, make: Callable[[LookupBatch], pb.LookupRequest], clock: Clock, timeout_s: float) -> None:
         self.unanswered: deque[pb.LookupRequest] = deque()
         self.deadline = Deadline.after(clock, timeout_s * _MS_PER_SECOND)
         self._make = make
@@ -80,7 +80,7 @@ class Course:
             # Time that the caller took to come up with it is not the server's.
             self._begin()
         try:
-            request = self._make(batch)
+            request = self._make(batch if isinstance(batch, LookupBatch) else LookupBatch(batch))
         except FeatureStoreError as error:
             raise _of_batch(error, self._answered + len(self.unanswered)) from None
         self.unanswered.append(request)

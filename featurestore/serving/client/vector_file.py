@@ -24,6 +24,7 @@ from featurestore.offline.training_set.build import parquet_file
 from featurestore.online.answer.schema import FeatureSlot, FeatureStatus, Matrix, ServiceSchema
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.client.entity_file import EntityFile
+from featurestore.serving.client.messages import LookupBatch
 from featurestore.serving.client.result import LookupResult
 
 ROW_GROUP_ROWS = 50_000
@@ -45,11 +46,13 @@ class VectorColumns:
         features: by name.
         with_statuses: whether each feature has a column NAME__status beside it.
         as_of: name of a column with the read time of each row; empty for none.
+        full_names: whether features are called VIEW__FEATURE.
     """
 
     features: Sequence[str]
     with_statuses: bool = False
     as_of: str = ""
+    full_names: bool = False
 
 
 def write_vectors(
@@ -79,18 +82,16 @@ def write_vectors(
         The number of rows.
 
     Raises:
-        InvalidRequest: a column of the file is called like one that is added, a row is wrong, or features read columns
-            of the request.
+        InvalidRequest: a column of the file is called like one that is added, or a row is wrong.
         FeatureStoreError: as `LookupClient.lookup_stream`; there is no file then.
     """
-    _require_keys_alone(schema)
     wanted = _output_schema(schema, entities.schema, columns)
     asked: deque[pa.RecordBatch] = deque()
 
-    def batches() -> Iterator[dict[str, list[Any]]]:
-        for rows, keys in entities.parts():
+    def batches() -> Iterator[LookupBatch]:
+        for rows, batch in entities.parts():
             asked.append(rows)
-            yield keys
+            yield batch
 
     count = 0
     unwritten: list[pa.RecordBatch] = []
@@ -108,21 +109,6 @@ def write_vectors(
     return count
 
 
-def _require_keys_alone(schema: ServiceSchema) -> None:
-    """Refuse what the rows of a file cannot be asked.
-
-    Raises:
-        InvalidRequest: features read columns of the request.
-    """
-    keys = {key.name for key in schema.join_keys}
-    of_request = [column.name for column in schema.request_columns if column.name not in keys]
-    if of_request:
-        raise InvalidRequest(
-            f'feature service "{schema.service}" reads "{of_request[0]}" of the request, which a file does not give',
-            hint="ask for a feature service without such features, and compute them from its vectors",
-        )
-
-
 def _output_schema(schema: ServiceSchema, rows: pa.Schema, columns: VectorColumns) -> pa.Schema:
     """The rows' columns, then what is added.
 
@@ -132,14 +118,18 @@ def _output_schema(schema: ServiceSchema, rows: pa.Schema, columns: VectorColumn
     added: list[pa.Field] = [pa.field(columns.as_of, ARROW_TYPES[ValueType.TIMESTAMP])] if columns.as_of else []
     for feature in schema.features:
         if feature.name in columns.features:
-            added.append(pa.field(feature.name, ARROW_TYPES[feature.type]))
+            name, of_view = feature.name, f"{schema.views[feature.view].name}__"
+            if columns.full_names and not name.startswith(of_view):  # as one is whose name another view has too
+                name = of_view + name
+            added.append(pa.field(name, ARROW_TYPES[feature.type]))
             if columns.with_statuses:
-                added.append(pa.field(feature.name + STATUS_SUFFIX, _STATUS_TYPE))
+                added.append(pa.field(name + STATUS_SUFFIX, _STATUS_TYPE))
     names = [*rows.names, *(field.name for field in added)]
     for name in names:
         if names.count(name) > 1:
             raise InvalidRequest(
-                f'there would be {names.count(name)} columns "{name}"', hint="rename that of the entities"
+                f'there would be {names.count(name)} columns "{name}"',
+                hint="rename that of the entities, or ask for full names",
             )
     return pa.schema([*rows, *added])
 

@@ -7,6 +7,7 @@ import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from featurestore.errors import (
     OnlineStoreDown,
     Unavailable,
     UnknownFeatureService,
+    UnknownRequestColumn,
 )
 from featurestore.serving.client.clients import AsyncLookupClient, LookupClient
+from featurestore.serving.client.messages import LookupBatch
 from featurestore.serving.client.result import LookupResult
 from featurestore.serving.client.streams import BATCHES_AHEAD
 from featurestore.serving.request.limits import LOOKUP_STREAMS_MAX
@@ -33,6 +36,7 @@ from tests.serving.payments import (
     HOUR,
     MERCHANT_ACTIVITY,
     NOW_MS,
+    PAYMENT,
     REPO,
     Payments,
     RegistryInMemory,
@@ -41,6 +45,7 @@ from tests.serving.payments import (
     windowed,
     with_feature,
 )
+from tests.serving.request_features import CHECKS, ROWS, repo_with, server_of
 from tests.serving.store_reads import Groups, before_lookup_reads
 
 SERVICE = "merchant_monitoring"
@@ -98,6 +103,41 @@ def test_each_batch_has_the_result_of_a_lookup(address: str, client: LookupClien
         [v.view for v in each.views] for each in results
     ]
     np.testing.assert_array_equal(expected[1].views[0].event_time_ms, results[1].views[0].event_time_ms)
+
+
+@both_clients
+def test_batches_may_bring_columns_of_the_request_and_payments(
+    payments: Payments, clock: ManualClock, ask: Ask
+) -> None:
+    """Each row has what a lookup of its own would have; a column that is missing is one of its batch."""
+    keys = {name: ROWS[name] for name in ("card_id", "merchant_id")}
+    request = {name: values for name, values in ROWS.items() if name not in keys}
+    request["paid_at"] = [value and datetime.fromtimestamp(value / 1_000, UTC) for value in request["paid_at"]]
+    payment = {**{name: [value] * 4 for name, value in PAYMENT.items()}, "amount": [5_000, None, -3, 1]}
+    batches = [
+        LookupBatch(keys, request),
+        LookupBatch(keys, request, {"events": payment}),
+        LookupBatch({name: values[:1] for name, values in keys.items()}, {name: v[0] for name, v in request.items()}),
+    ]
+    with server_of(repo_with(CHECKS), payments, clock) as server:
+        address = f"127.0.0.1:{server.port}"
+        found = ask(address, batches, "with_request")
+        with pytest.raises(UnknownRequestColumn, match='batch 1: column "amount" of the request is missing'):
+            ask(address, [batches[0], keys, batches[0]], "with_request")
+        with LookupClient(address, timeout_s=PATIENCE_S) as client:
+            expected = [
+                client.lookup(
+                    "with_request",
+                    {name: values[row] for name, values in keys.items()},
+                    request={name: values[row] for name, values in request.items()},
+                    events={"events": {name: values[row] for name, values in payment.items()}} if is_paid else None,
+                ).rows()[0]
+                for is_paid, rows in ((False, 4), (True, 4), (False, 1))
+                for row in range(rows)
+            ]
+
+    assert [repr(row) for row in expected] == [repr(row) for result in found for row in result.rows()]
+    assert [2, 3, 2] == [result.to_dict()["count_1h"][0] for result in found]
 
 
 @both_clients

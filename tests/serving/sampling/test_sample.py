@@ -23,9 +23,8 @@ from featurestore.testing.oracle.tolerance import agrees
 from featurestore.wire.codecs.view_json import definition_hash
 from featurestore.wire.feast.protos import message_class
 from tests.serving import habits
-from tests.serving.payments import CARD_ACTIVITY, NOW_MS, Payments, RegistryInMemory
+from tests.serving.payments import CARD_ACTIVITY, NOW_MS, PAYMENT, Payments, RegistryInMemory
 from tests.serving.sampling.feature_logs import ENTITIES, Counts, Row, Table, logging_server, one_answer, wait_for
-from tests.serving.test_in_flight import PAYMENT
 
 
 @pytest.fixture
