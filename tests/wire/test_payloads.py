@@ -18,8 +18,9 @@ from featurestore.errors import InvalidRequest
 from featurestore.wire import iso8601
 from featurestore.wire.entity_key import KEY_BYTES_MAX, encode_key, lane_of
 from featurestore.wire.entity_routing import PartitionWatermark, key_events, refused_rows, split_by_writer
+from featurestore.wire.formats.columns import STRING_CHARACTERS_MAX
 from featurestore.wire.moments import SECONDS_BELOW
-from featurestore.wire.payloads import STRING_CHARACTERS_MAX, DeadLetterReason, DecodedBatch, EventDecoder, RawBatch
+from featurestore.wire.payloads import DeadLetterReason, DecodedBatch, EventDecoder, RawBatch
 
 NOW_MS = 1_790_000_000_000
 SOURCE = SourceSpec(

@@ -1,0 +1,149 @@
+"""The protocol of payload formats, and texts and moments as columns, which all of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from featurestore.core.events import (
+    TEXT_BYTES_MAX,
+    BoolArray,
+    ColumnValues,
+    Float64Array,
+    Int64Array,
+    ObjectArray,
+)
+from featurestore.core.spec import SourceSpec, ValueType
+from featurestore.wire import iso8601
+from featurestore.wire.moments import MILLISECONDS, UNITS, as_ms
+
+STRING_CHARACTERS_MAX = TEXT_BYTES_MAX // 4
+"""Longest text that fits a head row whatever its characters; a longer one makes its record undecodable."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedColumn:
+    """A column that is read.
+
+    Attributes:
+        name: of the column.
+        type: of its values.
+        field: what the payload calls it.
+        unit: "s", "ms", "us" or "ns": of integers that are moments.
+    """
+
+    name: str
+    type: ValueType
+    field: str
+    unit: str = MILLISECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class ReadColumns:
+    """N payloads as columns.
+
+    Attributes:
+        rows: (K,) the payload that each row comes from, ascending; what cannot be read at all is missing.
+        columns: by name, of K rows; TIMESTAMP columns are milliseconds, INT64 ones are as they were given.
+        refused: what is wrong with payloads that are no events; some may be among `rows`.
+        given: what a row of a column was before it was a moment, for whoever has to tell its author.
+    """
+
+    rows: Int64Array
+    columns: Mapping[str, ColumnValues]
+    refused: Mapping[int, str]
+    given: Callable[[str, int], object]
+
+
+class PayloadReader(Protocol):
+    """Reads the payloads of one source."""
+
+    def read(self, payloads: Sequence[bytes]) -> ReadColumns:
+        """The columns of some payloads. Never fails for what a payload holds; that is refused, by payload."""
+        ...
+
+
+def wanted_columns(source: SourceSpec, names: Sequence[str]) -> tuple[WantedColumn, ...]:
+    """The columns of a source's payload of these names, which it has."""
+    field_of = dict(source.renamed)
+    wanted = []
+    for name in dict.fromkeys(names):
+        column = source.column(name)
+        assert column is not None, "names were looked up"
+        unit = source.event_time_unit if name == source.event_time_column else MILLISECONDS
+        wanted.append(WantedColumn(name, column.type, field_of.get(name, name), unit))
+    return tuple(wanted)
+
+
+def moments(values: Sequence[int | str | None], unit: str) -> tuple[ColumnValues, Int64Array]:
+    """Texts and integers of a unit as milliseconds, and the rows whose text is no time.
+
+    Args:
+        values: N values.
+        unit: of the integers.
+    """
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        times_ms, parsed = iso8601.parse_column(values)  # type: ignore[arg-type]  # kinds says all are str
+        return ColumnValues(times_ms), np.flatnonzero(~parsed)
+    if str not in kinds and type(None) not in kinds:
+        return ColumnValues(as_ms(np.fromiter(values, np.int64, len(values)), unit)), np.empty(0, dtype=np.int64)
+    parsed_each = [iso8601.parse_text(value) if isinstance(value, str) else value for value in values]
+    filled = np.fromiter((time or 0 for time in parsed_each), dtype=np.int64, count=len(values))
+    if unit != MILLISECONDS:
+        are_integers = np.fromiter((isinstance(value, int) for value in values), dtype=np.bool_, count=len(values))
+        filled = np.where(are_integers, as_ms(filled, unit), filled)
+    valid = validity(values)
+    return ColumnValues(filled, none_if_all(valid)), np.flatnonzero(valid & ~validity(parsed_each))
+
+
+def no_moment(name: str, unit: str, value: object) -> str:
+    """What is wrong with a text that is no time."""
+    return f"{name} is neither ISO 8601 nor {UNITS[unit]}: {value!r:.100}"
+
+
+def numbers(values: Sequence[int | float | bool | None], kind: ValueType) -> ColumnValues:
+    """A column of numbers; True and False become 1 and 0."""
+    try:
+        return ColumnValues(_numbers(values, kind))
+    except TypeError:  # a null among them
+        return ColumnValues(_numbers([0 if value is None else value for value in values], kind), validity(values))
+
+
+def texts(values: Sequence[str | None]) -> ColumnValues:
+    """A STRING column as UTF-8 bytes; null rows hold b""."""
+    try:
+        return ColumnValues(objects(list(map(str.encode, values))))  # type: ignore[arg-type]  # a None raises
+    except TypeError:
+        return ColumnValues(objects([b"" if text is None else text.encode() for text in values]), validity(values))
+
+
+def validity(values: Sequence[object]) -> BoolArray:
+    """(N,) True where the value is not None."""
+    return np.fromiter((value is not None for value in values), dtype=np.bool_, count=len(values))
+
+
+def none_if_all(valid: BoolArray) -> BoolArray | None:
+    """None where no row is null, as `ColumnValues` says it."""
+    return None if valid.all() else valid
+
+
+def objects(values: Sequence[bytes]) -> ObjectArray:
+    """An object array of N bytes; np.array would make a fixed-width one and cut trailing zero bytes."""
+    array = np.empty(len(values), dtype=np.object_)
+    array[:] = values
+    return array
+
+
+def _numbers(values: Sequence[int | float | bool | None], kind: ValueType) -> Int64Array | Float64Array:
+    """(N,) numbers of a column without nulls. Raises TypeError at a None."""
+    if kind is ValueType.FLOAT64:
+        floats = np.fromiter(values, dtype=np.float64, count=len(values))
+        if np.isnan(floats).any():
+            # NumPy takes None for NaN, which no record can hold.
+            raise TypeError("a value is None")
+        return floats
+    return np.fromiter(values, dtype=np.int64, count=len(values))
