@@ -208,14 +208,19 @@ class CompiledView:
         Raises:
             AsOfTooOld: as `answer`.
         """
-        found, count = self._bounds(table, as_of_ms), len(self.windows)
+        found = self._bounds(table, as_of_ms)
+        end = int(found[-1])
+        is_found = end > found[len(self.windows) - 1]
+        return ReachInFlight(self.bounds_in_flight(found), int(table.start_ms[end - 1]) if is_found else None)
+
+    def bounds_in_flight(self, found: Int64Array) -> Int64Array:
+        """(4W,) the bounds of `ReachInFlight` from those without the event."""
+        count = len(self.windows)
         bounds = np.empty(4 * count, dtype=np.int64)
         bounds[:count] = bounds[count : 2 * count] = found[:count]
         bounds[2 * count : 3 * count] = found[count:]
         bounds[3 * count :] = found[count:] + self.ends_at_read
-        end = int(found[-1])
-        is_found = end > found[count - 1]
-        return ReachInFlight(bounds, int(table.start_ms[end - 1]) if is_found else None)
+        return bounds
 
     def _bounds(self, table: TileTable, as_of_ms: int) -> Int64Array:
         """(2W,) see `Reach`."""

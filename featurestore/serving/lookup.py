@@ -68,7 +68,13 @@ class AnswerSink(Protocol):
 class ReadWitness(Protocol):
     """Who wants to see what an answer is made of: what explains it."""
 
-    def saw(self, reads: DistinctReads, found: Sequence[EntityBytes | PlainBytes], as_of_ms: tuple[int, ...]) -> None:
+    def saw(
+        self,
+        reads: DistinctReads,
+        found: Sequence[EntityBytes | PlainBytes],
+        as_of_ms: tuple[int, ...],
+        in_flight: InFlight | None,
+    ) -> None:
         """Take what the store returned, before it is answered from; also where that will be refused."""
         ...
 
@@ -151,7 +157,7 @@ class FeatureLookup:
         reading = _read(reader, reads, deadline, with_checkpoint=with_checkpoint)
         found = yield from (reading if spans is None else spans.read(reading, len(reads.wanted)))
         if witness is not None:
-            witness.saw(reads, found, read_times)
+            witness.saw(reads, found, read_times, in_flight)
         is_given = len(as_of_ms) > 0 or in_flight is not None
         assembly = Assembly(
             plan.stored, reads, found, read_times, deadline, is_as_of_given=is_given, in_flight=in_flight

@@ -35,6 +35,7 @@ from featurestore.online.answer.explaining.explanation import (
     ExplainedView,
     Explanation,
 )
+from featurestore.online.answer.in_flight.payments import InFlight
 from featurestore.online.answer.schema import FeatureStatus
 from featurestore.online.answer.service_plan import ServicePlan, make_service_plan
 from featurestore.online.generation import Generation
@@ -46,6 +47,7 @@ from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, event_streams, read_times, view_specs
 from featurestore.wire.codecs.view_json import definition_hash
 from featurestore.wire.entity_key import encode_key
+from tests.online.test_in_flight import given_column
 from tests.online.test_storage_groups import companions, stored
 from tests.serving.payments import CARD_ACTIVITY, CARD_ID, event_of
 
@@ -86,12 +88,20 @@ class Asked:
         repo = RepoSpec("test", tuple(views), (), ())
         return Asked(make_service_plan("cards", references, (CARD_ID,), repo, serving), repo, serving, generation)
 
-    def row(self, card_id: str, body: bytes | None, head: bytes | None, as_of_ms: int) -> AnsweredRow:
-        """One card, answered from those bytes, or refused."""
+    def row(
+        self,
+        card_id: str,
+        body: bytes | None,
+        head: bytes | None,
+        as_of_ms: int,
+        event: NaiveEvent | None = None,
+    ) -> AnsweredRow:
+        """One card, answered from those bytes, or refused; with a payment in flight, if there is one."""
         reads = DistinctReads(self.plan, [[card_id]], 1)
         found = [EntityBytes(body, head, None)]
         deadline = Deadline.after(ManualClock(now_ms=as_of_ms), 1_000)
-        assembly = Assembly(self.plan, reads, found, (as_of_ms,), deadline, is_as_of_given=True)
+        in_flight = None if event is None else self.in_flight(event)
+        assembly = Assembly(self.plan, reads, found, (as_of_ms,), deadline, is_as_of_given=True, in_flight=in_flight)
         answer: Answer | None = None
         refusal = ""
         try:
@@ -99,7 +109,18 @@ class Asked:
         except AsOfTooOld as error:
             refusal = str(error)
         entity = {"card_id": card_id}
-        return AnsweredRow(self.plan, self.repo, self.serving, entity, reads, found, as_of_ms, answer, answer, refusal)
+        return AnsweredRow(
+            *(self.plan, self.repo, self.serving, entity, reads, found, as_of_ms, answer, answer, refusal),
+            in_flight=in_flight,
+        )
+
+    def in_flight(self, event: NaiveEvent) -> InFlight:
+        """A payment as a request brings it."""
+        (reader,) = self.plan.in_flight.readers
+        columns = {name: given_column(event.columns.get(name)) for name in reader.read}
+        columns |= {name: given_column(event.key.decode()) for name in reader.keys.values() if name in columns}
+        columns[reader.source.event_time_column] = given_column(event.event_time_ms)
+        return self.plan.in_flight.take({reader.source.name: columns}, [[event.key.decode()]], 1)
 
 
 def cards_with(

@@ -30,6 +30,7 @@ from tests.serving.payments import (
     HOUR_MS,
     LANES,
     NOW_MS,
+    PAYMENT,
     REPO,
     Payments,
     RegistryInMemory,
@@ -71,6 +72,26 @@ def test_an_explanation_has_the_values_of_a_lookup(client: LookupClient, entity:
         assert [(at.topic, at.partition, at.next_offset) for at in view.positions] == [
             (at.topic, at.partition, at.next_offset) for at in positions
         ]
+
+
+def test_a_payment_in_flight_is_explained(client: LookupClient) -> None:
+    """Every value and status of a lookup with it; views of its source have it as their newest row."""
+    events = {"events": PAYMENT}
+    unknown: Entity = {"card_id": "nobody", "merchant_id": 9}
+    for entity in (CARD, unknown):
+        explanation = client.explain("fraud_detection", entity, events=events)
+        looked_up = client.lookup("fraud_detection", entity, events=events)
+
+        assert explanation.as_of_ms == NOW_MS
+        assert explanation.events == events
+        for feature in explanation.features:
+            assert repr(looked_up.rows()[0][feature.name]) == repr(feature.value), feature
+            assert looked_up.status(feature.name)[0] is feature.status
+        views = {view.name: view for view in explanation.views}
+        assert [True] == [tile.is_in_flight for tile in views["card_activity"].tiles[-1:]]
+        assert (entity is CARD) == (views["card_activity"].state == "the entity is known")
+        assert by_name(explanation)["risk_tier"].counts_event is None
+        assert by_name(explanation)["card_activity__count_1h"].counts_event is True
 
 
 def test_every_view_says_which_definition_answers(client: LookupClient) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
-from featurestore.cli.lookup.given import MomentType, entity_columns
+from featurestore.cli.lookup.given import MomentType, entity_columns, event_columns
 from featurestore.cli.lookup.server import connect, server_options
 from featurestore.cli.settings import EVENT_LOG_VARIABLE, format_option, load_settings, print_json, registry_options
 from featurestore.errors import InvalidRequest
@@ -36,6 +37,13 @@ _NOT_ANSWERED = 0
     "--as-of", type=MomentType(), help="Read time, ISO 8601 or milliseconds since 1970. Default: the server's clock."
 )
 @click.option(
+    "--event",
+    "payment",
+    multiple=True,
+    metavar="[SOURCE:]COLUMN=VALUE",
+    help="A column of the payment in flight, as in `featurestore lookup`; the row is explained at its time.",
+)
+@click.option(
     "--event-log",
     "events",
     metavar="DIR|URI",
@@ -58,6 +66,7 @@ def command(
     entities: tuple[str, ...],
     wanted: tuple[str, ...],
     as_of: int | None,
+    payment: tuple[str, ...],
     events: str | None,
     feature_log: str | None,
     request_id: str | None,
@@ -77,7 +86,8 @@ def command(
     Give the row's entity, now or at a moment; or a row of the feature log, to see why a payment was declined. With an
     event log the features are recounted from the events themselves; only then are the registry's options needed.
 
-    Columns that features read of the request are given like join keys; the feature log does not keep them.
+    Columns that features read of the request are given like join keys. The feature log has them, and the payment in
+    flight.
 
     Example: featurestore explain fraud_detection card_id=c-1 merchant_id=7 terminal_id=12 --feature card_count_1h
     """
@@ -86,12 +96,16 @@ def command(
 
     logged = _logged(service, as_of, feature_log, request_id, request_row)
     with connect(address, timeout_s, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key) as client:
-        entity, request = _asked(client.describe(service), entities, logged)
+        schema = client.describe(service)
+        entity, request, in_flight = _asked(schema, entities, payment, logged)
         as_of = as_of if logged is None else logged.as_of_ms
-        explanation = client.explain(service, entity, as_of_ms=as_of, features=wanted, request=request)
+        explanation = client.explain(
+            service, entity, as_of_ms=as_of, features=wanted, request=request, events=in_flight
+        )
     recount = None
     if events is not None:
-        recount = _recount(explanation, logged, events, repo=repo, project=project, registry=registry)
+        message = _message(explanation, logged, schema)
+        recount = _recount(explanation, message, events, repo=repo, project=project, registry=registry)
     case = Case(explanation, logged, recount)
     if output == "json":
         print_json(case.content())
@@ -100,9 +114,9 @@ def command(
 
 
 def _asked(
-    schema: ServiceSchema, given: tuple[str, ...], logged: LoggedMessage | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Join keys and columns of the request, by name: as they are given, the keys as they were logged."""
+    schema: ServiceSchema, given: tuple[str, ...], payment: tuple[str, ...], logged: LoggedMessage | None
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]]:
+    """Join keys, columns of the request and payments in flight, by name: as they are given, or as they were logged."""
     columns = entity_columns(schema, given)
     if any(len(values) > 1 for values in columns.values()):
         raise click.UsageError("give each join key once: one row is explained at a time")
@@ -111,10 +125,24 @@ def _asked(
     request = {name: values[0] for name, values in columns.items() if name in of_request}
     entity = {name: values[0] for name, values in columns.items() if name not in of_request}
     if logged is None:
-        return entity, request
+        return entity, request, _one_row(event_columns(schema, payment, 1))
     if entity:
         raise click.UsageError("the feature log says whose row it was: leave the join keys out")
-    return {name: value for name, value in logged.entities.items() if name in keys}, request
+    if payment:
+        raise click.UsageError("the feature log has the payment in flight, if there was one: leave --event out")
+    entity = {name: value for name, value in logged.entities.items() if name in keys}
+    # A log of an earlier release has no columns of the request: then they are given beside the row.
+    request |= {name: one.value for name, one in logged.request.items() if name in of_request}
+    return (
+        entity,
+        request,
+        {source: {name: one.value for name, one in row.items()} for source, row in logged.events.items()},
+    )
+
+
+def _one_row(events: dict[str, dict[str, list[Any]]]) -> dict[str, dict[str, Any]]:
+    """The columns of payments of one row."""
+    return {source: {name: values[0] for name, values in columns.items()} for source, columns in events.items()}
 
 
 def _logged(
@@ -138,7 +166,7 @@ def _logged(
 
 def _recount(
     explanation: Explanation,
-    logged: LoggedMessage | None,
+    message: LoggedMessage,
     events: str,
     *,
     repo: Path | None,
@@ -151,7 +179,6 @@ def _recount(
 
     settings = load_settings(repo=repo, project=project, registry=registry)
     spec = read_registry(settings.registry, project=settings.project)
-    message = _message(explanation, logged)
     if not any(spec.view(name) for name in message.views):
         raise InvalidRequest(
             f'nothing of feature service "{explanation.service}" can be recounted from an event log',
@@ -160,13 +187,14 @@ def _recount(
     return recount(spec, message, events)
 
 
-def _message(explanation: Explanation, logged: LoggedMessage | None) -> LoggedMessage:
-    """The row as a feature log would have it, with just the features that are explained."""
-    from featurestore.offline.parity.feature_log_json import LoggedCell, LoggedMessage, LoggedPart
+def _message(explanation: Explanation, logged: LoggedMessage | None, schema: ServiceSchema) -> LoggedMessage:
+    """The row as a feature log would have it, with just the features that are explained, and those that they read."""
+    from featurestore.offline.parity.feature_log_json import LoggedCell, LoggedMessage, LoggedPart, LoggedValue
 
     parts = {}
+    explained = [one for feature in explanation.features for one in (feature, *feature.reads)]
     for number, view in enumerate(explanation.views):
-        mine = [feature for feature in explanation.features if feature.view == number]
+        mine = [feature for feature in explained if feature.view == number]
         then = None if logged is None else logged.views.get(view.name)
         if then is not None:
             names = {feature.feature for feature in mine}
@@ -183,12 +211,21 @@ def _message(explanation: Explanation, logged: LoggedMessage | None) -> LoggedMe
                     for one in mine
                 },
             )
+    if logged is not None:
+        return msgspec.structs.replace(logged, views=parts)
+    types = {column.name: column.type for column in schema.request_columns}
+    columns = {source.name: {column.name: column.type for column in source.columns} for source in schema.event_sources}
     return LoggedMessage(
-        request_id="" if logged is None else logged.request_id,
-        request_row=0 if logged is None else logged.request_row,
+        request_id="",
+        request_row=0,
         service=explanation.service,
-        logged_at_ms=explanation.as_of_ms if logged is None else logged.logged_at_ms,
+        logged_at_ms=explanation.as_of_ms,
         as_of_ms=explanation.as_of_ms,
         entities=dict(explanation.entity),
         views=parts,
+        request={name: LoggedValue(value, types[name]) for name, value in explanation.request.items()},
+        events={
+            source: {name: LoggedValue(value, columns[source][name]) for name, value in event.items()}
+            for source, event in explanation.events.items()
+        },
     )

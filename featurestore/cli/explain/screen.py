@@ -56,6 +56,9 @@ def show(case: Case, *, in_detail: bool) -> None:
     if explanation.request:
         given = ", ".join(f"{name}={_short(value)}" for name, value in explanation.request.items())
         _say(console, f"with {given}")
+    for source, columns in explanation.events.items():
+        given = ", ".join(f"{name}={_short(value)}" for name, value in columns.items())
+        _say(console, f"payment in flight of {source}: {given}")
     if explanation.refusal:
         _say(console, f"A lookup of this moment is refused: {explanation.refusal.splitlines()[0]}", style="red")
     if in_detail:
@@ -119,6 +122,8 @@ def _show_feature(console: Console, case: Case, at: int) -> None:
             _field(console, "", _cut(window))
     if len(feature.windows) > WINDOWS_SHOWN_MAX:
         _field(console, "", f"and {len(feature.windows) - WINDOWS_SHOWN_MAX} older windows of the series")
+    if feature.counts_event is not None:
+        _field(console, "in flight", "the payment counts" if feature.counts_event else "the payment does not count")
     for read in feature.reads:
         _field(console, "reads", f"{read.name} = {_value(read)}: {read.meaning}")
     _field(console, "of", _title(view))
@@ -148,7 +153,7 @@ def _show_tiles(console: Console, feature: ExplainedFeature, tiles: tuple[Explai
         begin = _time(older[0].start_ms)
         table.add_row(f"{begin} and {sum(tile.merged for tile in older) - 1:,} more", "", _count(older), "...")
     for tile, share in zip(tiles[hidden:], feature.partials[hidden:], strict=True):
-        width = "event" if tile.is_event else _width(tile.end_ms - tile.start_ms)
+        width = "in flight" if tile.is_in_flight else "event" if tile.is_event else _width(tile.end_ms - tile.start_ms)
         table.add_row(_time(tile.start_ms), width, _count((tile,)), _short(share))
     console.print()
     console.print(table)

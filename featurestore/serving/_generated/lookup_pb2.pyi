@@ -336,18 +336,28 @@ class ExplainedMap(_message.Message):
     def __init__(self, keys: _Optional[_Iterable[str]] = ..., values: _Optional[_Iterable[_Union[ExplainedValue, _Mapping]]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("as_of_ms", "refusal", "views", "features", "request")
+    __slots__ = ("as_of_ms", "refusal", "views", "features", "request", "events")
     AS_OF_MS_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
     as_of_ms: int
     refusal: str
     views: _containers.RepeatedCompositeFieldContainer[ExplainedView]
     features: _containers.RepeatedCompositeFieldContainer[ExplainedFeature]
     request: ExplainedMap
-    def __init__(self, as_of_ms: _Optional[int] = ..., refusal: _Optional[str] = ..., views: _Optional[_Iterable[_Union[ExplainedView, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[ExplainedFeature, _Mapping]]] = ..., request: _Optional[_Union[ExplainedMap, _Mapping]] = ...) -> None: ...
+    events: _containers.RepeatedCompositeFieldContainer[ExplainedEvent]
+    def __init__(self, as_of_ms: _Optional[int] = ..., refusal: _Optional[str] = ..., views: _Optional[_Iterable[_Union[ExplainedView, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[ExplainedFeature, _Mapping]]] = ..., request: _Optional[_Union[ExplainedMap, _Mapping]] = ..., events: _Optional[_Iterable[_Union[ExplainedEvent, _Mapping]]] = ...) -> None: ...
+
+class ExplainedEvent(_message.Message):
+    __slots__ = ("source", "columns")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    columns: ExplainedMap
+    def __init__(self, source: _Optional[str] = ..., columns: _Optional[_Union[ExplainedMap, _Mapping]] = ...) -> None: ...
 
 class ExplainedView(_message.Message):
     __slots__ = ("name", "entity", "definition_hash", "stored_as", "generation", "state", "event_time_ms", "freshness_ms", "lookback_ms", "checkpoint", "tiles")
@@ -376,23 +386,25 @@ class ExplainedView(_message.Message):
     def __init__(self, name: _Optional[str] = ..., entity: _Optional[_Iterable[_Union[EntityColumn, _Mapping]]] = ..., definition_hash: _Optional[str] = ..., stored_as: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[str] = ..., event_time_ms: _Optional[int] = ..., freshness_ms: _Optional[int] = ..., lookback_ms: _Optional[int] = ..., checkpoint: _Optional[_Union[LaneCheckpoint, _Mapping]] = ..., tiles: _Optional[_Iterable[_Union[ExplainedTile, _Mapping]]] = ...) -> None: ...
 
 class ExplainedTile(_message.Message):
-    __slots__ = ("start_ms", "end_ms", "event_count", "merged", "is_event", "columns")
+    __slots__ = ("start_ms", "end_ms", "event_count", "merged", "is_event", "columns", "is_in_flight")
     START_MS_FIELD_NUMBER: _ClassVar[int]
     END_MS_FIELD_NUMBER: _ClassVar[int]
     EVENT_COUNT_FIELD_NUMBER: _ClassVar[int]
     MERGED_FIELD_NUMBER: _ClassVar[int]
     IS_EVENT_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    IS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     start_ms: int
     end_ms: int
     event_count: int
     merged: int
     is_event: bool
     columns: ExplainedMap
-    def __init__(self, start_ms: _Optional[int] = ..., end_ms: _Optional[int] = ..., event_count: _Optional[int] = ..., merged: _Optional[int] = ..., is_event: _Optional[bool] = ..., columns: _Optional[_Union[ExplainedMap, _Mapping]] = ...) -> None: ...
+    is_in_flight: bool
+    def __init__(self, start_ms: _Optional[int] = ..., end_ms: _Optional[int] = ..., event_count: _Optional[int] = ..., merged: _Optional[int] = ..., is_event: _Optional[bool] = ..., columns: _Optional[_Union[ExplainedMap, _Mapping]] = ..., is_in_flight: _Optional[bool] = ...) -> None: ...
 
 class ExplainedFeature(_message.Message):
-    __slots__ = ("name", "view", "type", "meaning", "hop_ms", "value", "status", "windows", "partials", "reads", "feature")
+    __slots__ = ("name", "view", "type", "meaning", "hop_ms", "value", "status", "windows", "partials", "reads", "feature", "counts_event")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -404,6 +416,7 @@ class ExplainedFeature(_message.Message):
     PARTIALS_FIELD_NUMBER: _ClassVar[int]
     READS_FIELD_NUMBER: _ClassVar[int]
     FEATURE_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_EVENT_FIELD_NUMBER: _ClassVar[int]
     name: str
     view: int
     type: ValueType
@@ -415,7 +428,8 @@ class ExplainedFeature(_message.Message):
     partials: _containers.RepeatedCompositeFieldContainer[ExplainedValue]
     reads: _containers.RepeatedCompositeFieldContainer[ExplainedFeature]
     feature: str
-    def __init__(self, name: _Optional[str] = ..., view: _Optional[int] = ..., type: _Optional[_Union[ValueType, str]] = ..., meaning: _Optional[str] = ..., hop_ms: _Optional[int] = ..., value: _Optional[_Union[ExplainedValue, _Mapping]] = ..., status: _Optional[_Union[FeatureStatus, str]] = ..., windows: _Optional[_Iterable[_Union[ExplainedWindow, _Mapping]]] = ..., partials: _Optional[_Iterable[_Union[ExplainedValue, _Mapping]]] = ..., reads: _Optional[_Iterable[_Union[ExplainedFeature, _Mapping]]] = ..., feature: _Optional[str] = ...) -> None: ...
+    counts_event: bool
+    def __init__(self, name: _Optional[str] = ..., view: _Optional[int] = ..., type: _Optional[_Union[ValueType, str]] = ..., meaning: _Optional[str] = ..., hop_ms: _Optional[int] = ..., value: _Optional[_Union[ExplainedValue, _Mapping]] = ..., status: _Optional[_Union[FeatureStatus, str]] = ..., windows: _Optional[_Iterable[_Union[ExplainedWindow, _Mapping]]] = ..., partials: _Optional[_Iterable[_Union[ExplainedValue, _Mapping]]] = ..., reads: _Optional[_Iterable[_Union[ExplainedFeature, _Mapping]]] = ..., feature: _Optional[str] = ..., counts_event: _Optional[bool] = ...) -> None: ...
 
 class ExplainedWindow(_message.Message):
     __slots__ = ("begin_ms", "end_ms", "first_tile", "end_tile", "cut")

@@ -250,6 +250,7 @@ class LookupClient(_Client):
         as_of_ms: int | None = None,
         features: Sequence[str] = (),
         request: Mapping[str, RequestValues] | None = None,
+        events: Events | None = None,
         timeout_s: float | None = None,
     ) -> Explanation:
         """Why a lookup of one row answers what it answers: for people, not while a payment waits.
@@ -260,13 +261,14 @@ class LookupClient(_Client):
             as_of_ms: None for the server's clock, or the read time.
             features: names, as they are answered or "view:feature"; empty for all.
             request: columns of the request, for features that are computed from them: name -> value.
+            events: payments in flight: source -> column -> value; their time is the read time.
             timeout_s: deadline of this call, retries included.
 
         Raises:
             FeatureStoreError: as the server raised it; Unavailable when no server answers. A moment that the tiles
                 cannot answer is explained, not raised.
         """
-        message = explain_request(service, entities, as_of_ms, features, request)
+        message = explain_request(service, entities, as_of_ms, features, request, events)
         return parse_explanation(message, self._call("Explain", message, self._deadline(timeout_s)))
 
     def close(self) -> None:
@@ -398,10 +400,11 @@ class AsyncLookupClient(_Client):
         as_of_ms: int | None = None,
         features: Sequence[str] = (),
         request: Mapping[str, RequestValues] | None = None,
+        events: Events | None = None,
         timeout_s: float | None = None,
     ) -> Explanation:
         """See `LookupClient.explain`."""
-        message = explain_request(service, entities, as_of_ms, features, request)
+        message = explain_request(service, entities, as_of_ms, features, request, events)
         return parse_explanation(message, await self._call("Explain", message, self._deadline(timeout_s)))
 
     async def close(self) -> None:

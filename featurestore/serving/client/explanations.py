@@ -18,7 +18,7 @@ from featurestore.online.answer.explaining.explanation import (
 )
 from featurestore.online.answer.schema import FeatureStatus
 from featurestore.serving._generated import lookup_pb2 as pb
-from featurestore.serving.client.messages import EntityValues, LookupBatch, RequestValues, make_request
+from featurestore.serving.client.messages import EntityValues, Events, LookupBatch, RequestValues, make_request
 from featurestore.serving.packed_columns import VALUE_TYPES
 
 
@@ -28,9 +28,10 @@ def explain_request(
     as_of_ms: int | None,
     features: Sequence[str],
     request: Mapping[str, RequestValues] | None,
+    events: Events | None,
 ) -> pb.ExplainRequest:
     """Ask for one row of a feature service; see `LookupClient.explain`."""
-    lookup = make_request(service, LookupBatch(entities, request), as_of_ms, with_metadata=False)
+    lookup = make_request(service, LookupBatch(entities, request, events), as_of_ms, with_metadata=False)
     return pb.ExplainRequest(lookup=lookup, features=features)
 
 
@@ -44,6 +45,7 @@ def parse_explanation(request: pb.ExplainRequest, response: pb.ExplainResponse) 
         views=tuple(map(_view, response.views)),
         features=tuple(map(_feature, response.features)),
         request=_map(response.request),
+        events={event.source: _map(event.columns) for event in response.events},
     )
 
 
@@ -76,6 +78,7 @@ def _tile(tile: pb.ExplainedTile) -> ExplainedTile:
         event_count=tile.event_count if tile.HasField("event_count") else None,
         merged=tile.merged,
         is_event=tile.is_event,
+        is_in_flight=tile.is_in_flight,
         columns=_map(tile.columns),
     )
 
@@ -93,6 +96,7 @@ def _feature(feature: pb.ExplainedFeature) -> ExplainedFeature:
         windows=tuple(map(_window, feature.windows)),
         partials=tuple(map(_value, feature.partials)),
         reads=tuple(map(_feature, feature.reads)),
+        counts_event=feature.counts_event if feature.HasField("counts_event") else None,
     )
 
 

@@ -20,13 +20,14 @@ from featurestore.online.answer.explaining.explanation import (
     ExplainedView,
     ExplainedWindow,
 )
+from featurestore.online.answer.in_flight.payments import InFlight
 from featurestore.online.read.reader import EntityBytes, PlainBytes
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.catalog.catalog import CatalogSource
 from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.packed_columns import PACKED_TYPES
 from featurestore.serving.request.steps import LongWork, Steps
-from featurestore.serving.services.packed import entities_of, request_columns_of
+from featurestore.serving.services.packed import entities_of, events_of, request_columns_of
 
 
 class ExplainService:
@@ -55,10 +56,6 @@ class ExplainService:
         entities = entities_of(asked.entities)
         if any(len(values) > 1 for values in entities.values()):
             raise InvalidRequest("the request has several rows", hint="have one row explained at a time")
-        if asked.events:
-            raise InvalidRequest(
-                "a payment in flight cannot be explained", hint="leave it out, or explain the row once it is stored"
-            )
         columns = request_columns_of(asked.columns)
         witness, answer, refusal = _Witness(), None, ""
         try:
@@ -70,6 +67,7 @@ class ExplainService:
                 as_of_ms=asked.as_of_ms,
                 with_checkpoint=True,
                 request_columns=columns,
+                events=events_of(asked.events),
                 witness=witness,
             )
         except AsOfTooOld as error:
@@ -86,6 +84,7 @@ class ExplainService:
             answer,
             refusal,
             {name: cast(ExplainedValue, values[0]) for name, values in columns.items() if len(values)},
+            witness.read.in_flight,
         )
         yield LongWork()
         deadline.remaining_ms("the explanation")
@@ -96,16 +95,18 @@ class ExplainService:
             views=map(_view, explanation.views),
             features=map(_feature, explanation.features),
             request=_map(explanation.request),
+            events=[pb.ExplainedEvent(source=name, columns=_map(one)) for name, one in explanation.events.items()],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What a lookup read of the store, and the moment that it is answered as of."""
+    """What a lookup read of the store, the moment that it is answered as of, and the payment in flight."""
 
     reads: DistinctReads
     found: Sequence[EntityBytes | PlainBytes]
     as_of_ms: int
+    in_flight: InFlight | None
 
 
 class _Witness:
@@ -114,9 +115,15 @@ class _Witness:
     read: _Read
     stored: Answer | None = None
 
-    def saw(self, reads: DistinctReads, found: Sequence[EntityBytes | PlainBytes], as_of_ms: tuple[int, ...]) -> None:
+    def saw(
+        self,
+        reads: DistinctReads,
+        found: Sequence[EntityBytes | PlainBytes],
+        as_of_ms: tuple[int, ...],
+        in_flight: InFlight | None,
+    ) -> None:
         """See `ReadWitness`."""
-        self.read = _Read(reads, found, as_of_ms[0])
+        self.read = _Read(reads, found, as_of_ms[0], in_flight)
 
     def answered(self, stored: Answer) -> None:
         """See `ReadWitness`."""
@@ -158,6 +165,7 @@ def _tile(tile: ExplainedTile) -> pb.ExplainedTile:
         event_count=tile.event_count,
         merged=tile.merged,
         is_event=tile.is_event,
+        is_in_flight=tile.is_in_flight,
         columns=_map(tile.columns),
     )
 
@@ -176,6 +184,7 @@ def _feature(feature: ExplainedFeature) -> pb.ExplainedFeature:
         windows=map(_window, feature.windows),
         partials=map(_value, feature.partials),
         reads=map(_feature, feature.reads),
+        counts_event=feature.counts_event,
     )
 
 

@@ -57,7 +57,7 @@ class PackedService:
             as_of_ms=request.as_of_ms,
             with_checkpoint=request.include_metadata,
             request_columns=request_columns_of(request.columns),
-            events=_events(request.events),
+            events=events_of(request.events),
         )
         return plan.schema, answer
 
@@ -176,7 +176,7 @@ def request_columns_of(columns: Sequence[pb.RequestColumn]) -> RequestColumns:
     return found
 
 
-def _events(messages: Sequence[pb.RequestEvents]) -> dict[str, EventColumns]:
+def events_of(messages: Sequence[pb.RequestEvents]) -> dict[str, EventColumns]:
     """The payments in flight by source."""
     events: dict[str, EventColumns] = {}
     for message in messages:

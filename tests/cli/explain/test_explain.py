@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from tests.offline.parity.stand import CARDS, MERCHANTS, Stand, make_stand, ques
 READS = 12
 COLUMNS = 80
 
+Entity = dict[str, str | int | Sequence[str] | Sequence[int]]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -43,6 +44,7 @@ class Story:
         stand: the parts.
         address: of the server.
         log: feature log of the reads before the late events.
+        in_flight: that of requests with columns, and payments in flight.
         messages: what is in it.
         newest_ms: newest event time.
     """
@@ -50,6 +52,7 @@ class Story:
     stand: Stand
     address: str
     log: Path
+    in_flight: Path
     messages: list[LoggedMessage]
     newest_ms: int
 
@@ -59,18 +62,18 @@ class Story:
         directory = self.stand.directory
         return ["--event-log", str(directory / "event_log"), "--repo", str(directory)]
 
-    def ask(self, *arguments: str) -> Result:
+    def ask(self, *arguments: str, service: str = "scoring") -> Result:
         """The command, on a terminal of 80 columns."""
         environment = {"COLUMNS": str(COLUMNS)}
         done = CliRunner().invoke(
-            command, ["scoring", *arguments, "--address", self.address, "--timeout", "60"], env=environment
+            command, [service, *arguments, "--address", self.address, "--timeout", "60"], env=environment
         )
         assert done.exception is None, done.output
         return done
 
-    def ask_json(self, *arguments: str) -> dict[str, Any]:
+    def ask_json(self, *arguments: str, service: str = "scoring") -> dict[str, Any]:
         """Its JSON."""
-        found: dict[str, Any] = json.loads(self.ask(*arguments, "--format", "json").output)
+        found: dict[str, Any] = json.loads(self.ask(*arguments, "--format", "json", service=service).output)
         return found
 
 
@@ -86,13 +89,15 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         stand.run_stream()
         log = directory / "served"
         stand.ask(log, questions(READS, seed=93, newest_ms=payments.newest_ms))
+        in_flight = directory / "in_flight"
+        stand.ask_in_flight(in_flight, questions(6, seed=94, newest_ms=payments.newest_ms), seed=97)
         stand.append(late)
         stand.run_stream()
         stand.run_event_log()
         store = connect(redis.url)
         registry = open_registry(str(stand.registry), PROJECT)
         server = FeatureServer(registry, store, SystemClock(), ServerSettings(port=0))
-        yield Story(stand, f"127.0.0.1:{server.port}", log, logged(log), payments.newest_ms)
+        yield Story(stand, f"127.0.0.1:{server.port}", log, in_flight, logged(log), payments.newest_ms)
         server.stop(drain_seconds=1.0)
         store.close()
 
@@ -236,6 +241,45 @@ def test_a_logged_answer_on_the_screen(story: Story, busy: LoggedMessage) -> Non
     assert re.search(rf"count_lifetime +{then} +\d+ +agrees", table)
 
 
+def test_a_logged_payment_in_flight_is_explained_and_recounted(story: Story) -> None:
+    """With the request's columns: nothing but the request's id is given. What was answered then was right."""
+    messages = logged(story.in_flight)
+    assert 0 < sum(bool(message.events) for message in messages) < len(messages)
+    for message in messages:
+        asked = ["--feature-log", str(story.in_flight), "--request-id", message.request_id, *story.event_log]
+        found = story.ask_json(*asked, service="deciding")
+        features = {feature["name"]: feature for feature in found["explanation"]["features"]}
+        recounted = {name: one for name, one in found["recount"]["features"].items() if name != "tier_abroad"}
+
+        assert {name: one.value for name, one in message.request.items()} == found["explanation"]["request"]
+        sent = {source: {name: one.value for name, one in row.items()} for source, row in message.events.items()}
+        assert sent == found["explanation"]["events"]
+        assert {True} == {one["agrees"] for one in recounted.values()}
+        counts = True if message.events else None
+        assert counts is features["amount_ratio"]["counts_event"] is features["amount_sum_1d"]["counts_event"]
+
+
+def test_a_payment_in_flight_is_explained_as_it_is_looked_up(story: Story) -> None:
+    """`--event`: the values of a lookup, the payment as the newest row, and a recount that has it too."""
+    at = story.newest_ms + 5
+    asked = ["card_id=card-3", "merchant_id=2", "amount=9", "country=SE", *story.event_log]
+    payment = ["--event", f"paid_at={at}", "--event", "amount=70000", "--event", "is_declined=true"]
+    found = story.ask_json(*asked, *payment, service="deciding")
+    screen = story.ask(*asked, *payment, "--feature", "declines_6h", service="deciding").output
+    event = {"payments": {"paid_at": at, "amount": 70_000, "is_declined": 1}}
+    with LookupClient(story.address, timeout_s=60) as client:
+        keys: Entity = {"card_id": "card-3", "merchant_id": 2}
+        [values] = client.lookup("deciding", keys, request={"amount": 9, "country": "SE"}, events=event).rows()
+
+    assert values == {feature["name"]: feature["value"] for feature in found["explanation"]["features"]}
+    assert {"equal"} == {
+        one["verdict"] for name, one in found["recount"]["features"].items() if name not in ("tier_abroad",)
+    }
+    assert "payment in flight of payments: paid_at=" in screen
+    assert re.search(r"in flight +the payment counts", screen)
+    assert re.search(r"in flight +1 +1\n", screen)
+
+
 def test_messages_of_a_topic_are_a_feature_log_too(story: Story, busy: LoggedMessage, tmp_path: Path) -> None:
     """A file of them, a line each."""
     path = tmp_path / "served.jsonl"
@@ -320,6 +364,7 @@ def test_without_an_event_log_only_the_server_is_asked(
         (["--as-of", "2026-01-01", "--feature-log", "{log}", "--request-id", "r-1"], "leave --as-of out"),
         (["card_id=c", "--feature-log", "{log}", "--request-id", "{request}"], "leave the join keys out"),
         (["card_id=a", "card_id=b", "merchant_id=1"], "one row is explained at a time"),
+        (["--event", "amount=1", "--feature-log", "{log}", "--request-id", "{request}"], "leave --event out"),
     ],
 )
 def test_wrong_usage_is_told_apart(story: Story, arguments: list[str], said: str) -> None:

@@ -4,7 +4,9 @@
                                              └─ the same, tile by tile ──> the value over each
 
 Nothing is computed in another way than a lookup does: a tile's share is its window's answer when the window holds just
-that tile. Where a lookup is refused, the bounds are shown all the same, with the tile that is in the way.
+that tile. Where a lookup is refused, the bounds are shown all the same, with the tile that is in the way. A payment in
+flight is one tile more, behind those before it; windows are there twice then, and a feature's definition says which of
+the two is its own.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ from itertools import pairwise
 import numpy as np
 
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array
-from featurestore.core.inputs import python_values
+from featurestore.core.inputs import flag_name, python_values
 from featurestore.core.lowering.lowering import INT_TYPES, LoweredFeatures, Lowering
 from featurestore.core.lowering.view_input import FeatureFields, LoweredView
-from featurestore.core.spec import ValueType
+from featurestore.core.spec import Column, ValueType
 from featurestore.core.tiles.parts import EventRows, RowCount
+from featurestore.core.tiles.ranges import Gathered
 from featurestore.core.tiles.sessions import EventSpan
 from featurestore.core.tiles.tiles import TileTable
 from featurestore.core.view import WindowsAt
@@ -33,6 +36,7 @@ from featurestore.online.answer.explaining.explanation import (
     ExplainedValue,
     ExplainedWindow,
 )
+from featurestore.online.answer.selection import EventsInFlight
 from featurestore.online.answer.service_plan import StreamPart
 from featurestore.online.read.reader import EntityBytes
 from featurestore.wire.codecs.body import decode_entity
@@ -57,6 +61,23 @@ class FeatureEvidence:
     partials: tuple[ExplainedValue, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class EventInFlight:
+    """The payment in flight of one row, as the views that are stored together see it.
+
+    Attributes:
+        seen: one row.
+        columns: as it was sent, and what they compute from that.
+    """
+
+    seen: EventsInFlight
+    columns: Mapping[str, ColumnValues]
+
+    def values(self, columns: Sequence[Column]) -> dict[str, ExplainedValue]:
+        """Some columns of it."""
+        return {one.name: python_values(self.columns[one.name], one.type)[0] for one in columns}
+
+
 class PartEvidence:
     """What stands behind the share of stream views that are stored together.
 
@@ -64,6 +85,7 @@ class PartEvidence:
         part: the share.
         found: what was read.
         as_of_ms: the read time.
+        event: the payment in flight, if there is one of their source.
 
     Attributes:
         is_refused: whether the tiles cannot answer that moment.
@@ -74,19 +96,24 @@ class PartEvidence:
         CorruptData: the bytes are damaged.
     """
 
-    def __init__(self, part: StreamPart, found: EntityBytes, as_of_ms: int) -> None:
+    def __init__(self, part: StreamPart, found: EntityBytes, as_of_ms: int, event: EventInFlight | None = None) -> None:
         selection = part.selection
-        self._part, self._found, self._as_of_ms = part, found, as_of_ms
-        self._table = selection.decode(found.body, found.head)
+        self._part, self._found, self._as_of_ms, self._event = part, found, as_of_ms, event
+        # The payment of another view's condition is nothing to these.
+        self._is_in_flight = event is not None and (event.seen.is_event is None or bool(event.seen.is_event[0]))
+        tiles = event.seen.tiles if event is not None and self._is_in_flight else None
+        self._table = selection.codec.decode(found.body, found.head, tiles)
         self._at: WindowsAt = selection.compiled.windows_at(self._table, as_of_ms)
-        self._bounds = self._at.bounds
+        self._bounds = selection.compiled.bounds_in_flight(self._at.bounds) if self._is_in_flight else self._at.bounds
         self.is_refused = False
         try:
-            reach = selection.reach(self._table, as_of_ms)
+            if self._is_in_flight:
+                self._bounds = selection.compiled.reach_in_flight(self._table, as_of_ms).bounds
+            else:
+                reach = selection.reach(self._table, as_of_ms)
+                self._bounds = np.zeros_like(self._bounds) if reach is None else reach.bounds
         except AsOfTooOld:
             self.is_refused = True
-        else:
-            self._bounds = np.zeros_like(self._bounds) if reach is None else reach.bounds
         self.is_presence_unclear = self.is_refused and bool(self._at.is_unclear[-1])
         before = int(self._at.bounds[-1])
         self.newest_ms = int(self._table.start_ms[before - 1]) if before else 0
@@ -100,7 +127,7 @@ class PartEvidence:
     @property
     def stored_count(self) -> int:
         """Tiles and events that the store holds of the entity."""
-        return self._table.count
+        return self._table.count - self._is_in_flight
 
     def index_of(self, output: int) -> int:
         """Where a feature that is asked is among everything that is computed; derived ones are behind the others."""
@@ -116,6 +143,24 @@ class PartEvidence:
         """Grid of the windowed feature's old edge; 0 for none."""
         return self._features[index].feature.window.hop_ms if index < len(self._features) else 0
 
+    def counts_event(self, index: int) -> bool | None:
+        """Whether the payment in flight is among what a feature covers, or one that it reads; None where there is none.
+
+        Args:
+            index: see `index_of`.
+        """
+        if self._event is None:
+            return None
+        if not self._is_in_flight:
+            return False
+        if index >= len(self._features):
+            return any(self.counts_event(read) for read in self.read_by(index).values())
+        feature = self._features[index].feature
+        is_its = not feature.where or bool(np.asarray(self._event.columns[flag_name(feature.where)].values)[0])
+        width = len(self._bounds) // 2
+        reaches = any(self._bounds[width + one] > self._in_flight_row for one in self._windows_of(index))
+        return is_its and reaches
+
     def show(self, indices: Sequence[int]) -> tuple[tuple[ExplainedTile, ...], dict[int, FeatureEvidence]]:
         """The tiles of the windows of some features, and what they come to.
 
@@ -123,7 +168,7 @@ class PartEvidence:
             indices: see `index_of`.
         """
         windowed = [index for index in indices if index < len(self._features)]
-        cuts = self._cuts({window for index in windowed for window in self._features[index].windows})
+        cuts = self._cuts({window for index in windowed for window in self._windows_of(index)})
         tiles = tuple(self._tile(first, end) for first, end in pairwise(cuts))
         shares, whole = self._shares(cuts), self._whole
         found = {}
@@ -145,7 +190,7 @@ class PartEvidence:
     def _whole(self) -> LoweredFeatures:
         """Every feature over its windows: one row."""
         merged = self._lowering.gathered(1)
-        self._lowering.gather(0, self._table, self._bounds, merged, 0)
+        self._gather(self._table, self._bounds, merged, 0)
         return self._lowering.lower(merged, np.array([self._as_of_ms], dtype=np.int64))
 
     def _shares(self, cuts: Sequence[int]) -> LoweredFeatures:
@@ -155,8 +200,20 @@ class PartEvidence:
         width = len(self._bounds) // 2
         for row, (first, end) in enumerate(pairwise(cuts)):
             bounds = np.repeat(np.array([0, end - first], dtype=np.int64), width)
-            self._lowering.gather(0, self._table.take(slice(first, end)), bounds, merged, row)
+            self._gather(self._table.take(slice(first, end)), bounds, merged, row)
         return self._lowering.lower(merged, np.full(count, self._as_of_ms, dtype=np.int64))
+
+    def _gather(self, table: TileTable, bounds: Int64Array, merged: Gathered, row: int) -> None:
+        """Merge the windows for one row."""
+        gather = self._lowering.gather_in_flight if self._is_in_flight else self._lowering.gather
+        gather(0, table, bounds, merged, row)
+
+    def _windows_of(self, index: int) -> list[int]:
+        """A feature's windows, by their place among the bounds; those with the payment are behind the others."""
+        first = 0
+        if self._is_in_flight and self._features[index].feature.in_flight:
+            first = self._part.selection.lowered.window_count
+        return [first + window for window in self._features[index].windows]
 
     def _share(self, shares: LoweredFeatures, index: int, tile: int) -> ExplainedValue:
         """A feature's value over one tile; of a series, whose windows all hold it then, one element."""
@@ -181,8 +238,8 @@ class PartEvidence:
         """A feature's windows, by the tiles that are shown."""
         width = len(self._bounds) // 2
         found = []
-        for window in self._features[index].windows:
-            low, high = int(self._bounds[window]), int(self._bounds[width + window])
+        for at, window in zip(self._windows_of(index), self._features[index].windows, strict=True):
+            low, high = int(self._bounds[at]), int(self._bounds[width + at])
             spec = self._part.selection.compiled.windows[window]
             begin_ms: int | None = int(self._at.begin_ms[window])
             if spec.length_ms is None:
@@ -199,7 +256,7 @@ class PartEvidence:
         """Why the tiles cannot tell what is in a window; None where they can."""
         if not self._at.is_unclear[window]:
             return None
-        table, width = self._table, len(self._bounds) // 2
+        table, width = self._table, len(self._at.bounds) // 2
         for edge_ms, row in (
             (int(self._at.begin_ms[window]), int(self._at.bounds[window])),
             (int(self._at.end_ms[window]), int(self._at.bounds[width + window])),
@@ -217,6 +274,16 @@ class PartEvidence:
     def _tile(self, first: int, end: int) -> ExplainedTile:
         """Some rows of the table as they are shown."""
         counts, table = self._event_counts, self._table
+        if first == self._in_flight_row and end == first + 1 and self._event is not None:
+            return ExplainedTile(
+                start_ms=self._as_of_ms,
+                end_ms=self._as_of_ms + 1,
+                event_count=None if counts is None else 1,
+                merged=1,
+                is_event=True,
+                columns=self._event.values(self._part.selection.compiled.event_columns),
+                is_in_flight=True,
+            )
         event = int(self._event_of_row[first]) if end == first + 1 else -1
         return ExplainedTile(
             start_ms=int(table.start_ms[first]),
@@ -236,7 +303,12 @@ class PartEvidence:
         (at,) = stored.layout.position_of(RowCount()).fields
         whole: TileTable = decode_entity(stored, self._found.body, self._found.head)
         counts: Int64Array = whole.ints[at.row]
-        return counts
+        return np.insert(counts, self._in_flight_row, 1) if self._is_in_flight else counts
+
+    @cached_property
+    def _in_flight_row(self) -> int:
+        """Where the payment is among the rows of the table: before all that is not before it; -1 for none."""
+        return int(np.searchsorted(self._table.start_ms, self._as_of_ms)) if self._is_in_flight else -1
 
     @cached_property
     def _event_of_row(self) -> Int64Array:

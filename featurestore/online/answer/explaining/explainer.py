@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from featurestore.core.inputs import python_values
 from featurestore.core.spec import PlainViewSpec, RepoSpec, ValueType, ViewSpec
 from featurestore.core.windows.durations import duration_words, readable_duration
 from featurestore.definitions.compile.meaning import feature_sentence
 from featurestore.errors import CorruptTile, InvalidRequest
 from featurestore.near_names import suggest
 from featurestore.online.answer.assembly import Answer, DistinctReads
-from featurestore.online.answer.explaining.evidence import FeatureEvidence, PartEvidence
+from featurestore.online.answer.explaining.evidence import EventInFlight, FeatureEvidence, PartEvidence
 from featurestore.online.answer.explaining.explanation import (
     ExplainedFeature,
     ExplainedPosition,
@@ -21,11 +22,13 @@ from featurestore.online.answer.explaining.explanation import (
     ExplainedView,
     Explanation,
 )
+from featurestore.online.answer.in_flight.payments import InFlight
 from featurestore.online.answer.schema import FeatureSlot, FeatureStatus, Matrix
 from featurestore.online.answer.service_plan import ComputedSlot, PlainPart, ServicePlan, StreamPart
 from featurestore.online.read.reader import EntityBytes, PlainBytes
 from featurestore.online.serving_view import ServingView
 from featurestore.wire.codecs.plain_row import decode_values
+from featurestore.wire.codecs.view_json import on_demand_hash
 from featurestore.wire.store_layout import Checkpoint, decode_checkpoint
 
 
@@ -44,6 +47,7 @@ class AnsweredRow:
         answer: with what is computed on demand; likewise.
         refusal: then, why.
         request: columns of the request that features are computed from.
+        in_flight: the payments in flight; None without.
     """
 
     plan: ServicePlan
@@ -57,6 +61,7 @@ class AnsweredRow:
     answer: Answer | None
     refusal: str
     request: Mapping[str, ExplainedValue] = field(default_factory=dict)
+    in_flight: InFlight | None = None
 
 
 def explain(row: AnsweredRow, wanted: Sequence[str] = ()) -> Explanation:
@@ -104,10 +109,17 @@ def explain(row: AnsweredRow, wanted: Sequence[str] = ()) -> Explanation:
                 hop_ms=0,
                 value=None if row.answer is None else answered_value(row.answer, slot, at),
                 status=None if row.answer is None else FeatureStatus(int(row.answer.statuses[at, 0])),
-                reads=tuple(replace(found[of], name=name) for name, of in one.reads.items()),
+                reads=(reads := tuple(replace(found[of], name=name) for name, of in one.reads.items())),
+                counts_event=_any_counts(reads),
             )
         )
     return replace(below, views=tuple(views), features=tuple(features), request=dict(row.request))
+
+
+def _any_counts(reads: Sequence[ExplainedFeature]) -> bool | None:
+    """Whether a payment in flight is among what some features cover; None where it is of none of their sources."""
+    said = [read.counts_event for read in reads if read.counts_event is not None]
+    return any(said) if said else None
 
 
 def _on_demand_view(row: AnsweredRow, name: str) -> ExplainedView:
@@ -117,7 +129,7 @@ def _on_demand_view(row: AnsweredRow, name: str) -> ExplainedView:
     return ExplainedView(
         name=name,
         entity={key.name: row.entity[key.name] for key in view.join_keys if key.name in row.entity},
-        definition_hash="",
+        definition_hash=on_demand_hash(view),
         stored_as="",
         generation=0,
         state="computed while it is asked for, from other features and the columns of the request",
@@ -188,17 +200,39 @@ class _Explainer:
             row.refusal,
             tuple(views),
             tuple(explained[at] for at in features),
+            events=self._events(),
         )
 
     @cached_property
     def _parts(self) -> list[PartEvidence]:
         """What stands behind each stream part."""
-        found = []
+        found: list[PartEvidence] = []
         for part, (read,) in zip(self._plan.stream_parts, self._row.reads.rows, strict=False):
             mine = self._row.found[read]
             assert isinstance(mine, EntityBytes)
-            found.append(PartEvidence(part, mine, self._row.as_of_ms))
+            found.append(PartEvidence(part, mine, self._row.as_of_ms, self._event_of(len(found))))
         return found
+
+    def _event_of(self, part: int) -> EventInFlight | None:
+        """The payment in flight, if there is one of a part's source."""
+        in_flight, selection = self._row.in_flight, self._plan.stream_parts[part].selection
+        seen = None if in_flight is None else in_flight.of_parts[part]
+        if in_flight is None or seen is None:
+            return None
+        columns = in_flight.columns[selection.source.name]
+        selection.event_inputs.compute(columns, 1)
+        return EventInFlight(seen, columns)
+
+    def _events(self) -> dict[str, dict[str, ExplainedValue]]:
+        """The payments in flight by source: their columns that are read."""
+        in_flight, columns = self._row.in_flight, dict[str, dict[str, ExplainedValue]]()
+        for source in self._plan.schema.event_sources:
+            if in_flight is not None and source.name in in_flight.columns:
+                values = in_flight.columns[source.name]
+                columns[source.name] = {
+                    one.name: python_values(values[one.name], one.type)[0] for one in source.columns
+                }
+        return columns
 
     def _evidence(
         self, view: int, features: Sequence[int]
@@ -226,7 +260,10 @@ class _Explainer:
         if place is not None and isinstance(spec, ViewSpec):
             part = self._parts[place.part]
             reads = tuple(
-                self._read_feature(spec, name, view, part.hop_ms(index), evidence[index])
+                replace(
+                    self._read_feature(spec, name, view, part.hop_ms(index), evidence[index]),
+                    counts_event=part.counts_event(index),
+                )
                 for name, index in part.read_by(place.index).items()
             )
         return ExplainedFeature(
@@ -241,6 +278,7 @@ class _Explainer:
             windows=() if mine is None else mine.windows,
             partials=() if mine is None else mine.partials,
             reads=reads,
+            counts_event=None if place is None else self._parts[place.part].counts_event(place.index),
         )
 
     def _read_feature(
@@ -331,6 +369,8 @@ class _Explainer:
             )
         if self._newest_ms(view, part):
             return "the entity is known"
+        if self._is_in_flight(view, part):
+            return "nothing but the payment in flight is known of the entity"
         spec = self._row.serving[self._plan.schema.views[view].name].view
         kept = (
             "" if spec.retention_ms is None else f" within the {duration_words(spec.retention_ms)} that the view keeps"
@@ -340,6 +380,15 @@ class _Explainer:
                 "nothing is stored of this entity: the stream has read no event of it, or none for longer than is kept"
             )
         return f"no event of this entity{kept} before the read time"
+
+    def _is_in_flight(self, view: int, part: StreamPart) -> bool:
+        """Whether the payment in flight is an event of a view."""
+        event = self._event_of(self._plan.stream_parts.index(part))
+        views = [at for at, _ in part.views]
+        if event is None:
+            return False
+        is_of_view = event.seen.is_of_view[views.index(view)]
+        return is_of_view is None or bool(is_of_view[0])
 
     def _plain_state(self, plain: PlainPart) -> str:
         """Of a materialized view."""

@@ -29,7 +29,8 @@ class ExplainedTile:
         start_ms, end_ms: span of event times, end excluded.
         event_count: events in it; None where the view keeps no count.
         merged: how many tiles of the store it stands for.
-        is_event: whether it is one event that the head still holds by itself.
+        is_event: whether it is one event by itself: the head still holds it so, or it is in flight.
+        is_in_flight: whether the request brought it along.
         columns: of an event, what the store keeps of it, by column; "where ..." says whether a condition is true.
     """
 
@@ -39,6 +40,7 @@ class ExplainedTile:
     merged: int
     is_event: bool
     columns: Mapping[str, ExplainedValue]
+    is_in_flight: bool = False
 
 
 class CutKind(enum.StrEnum):
@@ -104,6 +106,8 @@ class ExplainedFeature:
         windows: the window, or those of a series, oldest first; none for what is derived or materialized.
         partials: the feature's value over each tile of its windows alone, from the first of all to the last.
         reads: of a feature that is computed from others, derived or on demand, these.
+        counts_event: whether the payment in flight is among the events that the value covers, or those of what it
+            reads; None where the request brought none of its source.
     """
 
     name: str
@@ -117,6 +121,7 @@ class ExplainedFeature:
     windows: tuple[ExplainedWindow, ...] = ()
     partials: tuple[ExplainedValue, ...] = ()
     reads: tuple[ExplainedFeature, ...] = ()
+    counts_event: bool | None = None
 
     @property
     def first_tile(self) -> int:
@@ -183,6 +188,7 @@ class Explanation:
         views: those of the features.
         features: in answer order.
         request: columns of the request that features are computed from.
+        events: by source, the columns of the payments in flight.
     """
 
     service: str
@@ -192,3 +198,4 @@ class Explanation:
     views: tuple[ExplainedView, ...]
     features: tuple[ExplainedFeature, ...]
     request: Mapping[str, ExplainedValue] = field(default_factory=dict)
+    events: Mapping[str, Mapping[str, ExplainedValue]] = field(default_factory=dict)
