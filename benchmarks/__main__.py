@@ -22,6 +22,7 @@ from benchmarks.scenarios import (
     lookup,
     many_views,
     overload,
+    serving,
     size,
 )
 
@@ -35,6 +36,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "lookup": lookup.run,
     "handler": handler.run,
     "overload": overload.run,
+    "serving": serving.run,
     "ingest": ingest.run,
     "freshness": freshness.run,
     "many_views": many_views.run,

@@ -32,7 +32,6 @@ WINDOW_BYTES_FIRST = 65_535
 HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE = 1, 4
 CANCEL = 8
 
-CONNECTIONS = 4
 DRAIN_SECONDS = 2.0
 OK, REFUSED, EXPIRED, HELD_BACK = "0", "8", "EXPIRED", "HELD BACK"
 """gRPC's status of an answer and of a refusal; what the client itself calls an answer that did not come in time, and a
@@ -85,7 +84,7 @@ class Flood:
         )
         host, _, port = address.rpartition(":")
         self._selector = selectors.DefaultSelector()
-        self._links = [_Link(self, host, int(port)) for _ in range(CONNECTIONS)]
+        self._links = [_Link(self, host, int(port)) for _ in range(int(str(plan["connections"])))]
         for link in self._links:
             self._selector.register(link.socket, selectors.EVENT_READ, link)
         self._turn: Iterator[_Link] = itertools.cycle(self._links)

@@ -88,6 +88,7 @@ class FloodPlan:
         in_flight: calls under way of a closed loop.
         warm_up_calls: calls before the first that counts.
         is_throttled: calls are held back as `LookupClient` holds them back.
+        connections: over which the calls are dealt out.
     """
 
     address: str
@@ -99,6 +100,7 @@ class FloodPlan:
     in_flight: int = 0
     warm_up_calls: int = WARM_UP_CALLS
     is_throttled: bool = False
+    connections: int = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -95,13 +96,15 @@ def running(process: ServerProcess, ready: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def grpc_server(repo: AppliedRepo, directory: Path, store_url: str, io: str) -> Iterator[tuple[str, int]]:
+def grpc_server(
+    repo: AppliedRepo, directory: Path, store_url: str, io: str, *options: str
+) -> Iterator[tuple[str, int]]:
     """`featurestore serve`; yields its address and process id."""
     command = [sys.executable, "-m", "featurestore", "serve", "--registry", str(repo.registry)]
-    command += ["--project", PROJECT, "--store-url", store_url, "--port", "0", "--io", io]
-    process = ServerProcess(f"serve-{io}", command, directory, environment=environment())
+    command += ["--project", PROJECT, "--store-url", store_url, "--port", "0", "--io", io, *options]
+    process = ServerProcess("".join(["serve-", io, *options]), command, directory, environment=environment())
     with running(process, _SERVING) as line:
-        yield line.partition(" on ")[2].partition(",")[0], process.pid
+        yield re.split("[, ]", line.partition(" on ")[2])[0], process.pid
 
 
 def module_process(name: str, directory: Path, module: str, arguments: Sequence[str]) -> ServerProcess:
