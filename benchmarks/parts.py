@@ -23,7 +23,8 @@ from featurestore.testing.servers.process import ServerProcess
 
 PROJECT = "payments"
 STREAM_TIMEOUT_S = 400.0
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 300.0
+"""The first server of a fresh checkout compiles its loops."""
 
 _SERVING = "serving project "
 

@@ -57,7 +57,7 @@ def run(run: Run) -> Result:
         frozen = freeze(run, repo, redis, workload)
         lines: list[Line] = []
         notes: list[str] = []
-        for io in MODES:
+        for io in MODES[: run.choose(smoke=1, full=len(MODES))]:
             with grpc_server(repo, run.directory, redis.url, io) as (address, _):
                 plan = FloodPlan(address, METHOD, frozen.exchanges, _seconds(run), DEADLINE_MS)
                 measured = _measure(run, plan, workload)
