@@ -13,9 +13,10 @@ card_activity = stream_view(
     features=[
         *count(over=["1m", "5m", "15m", "1h", "6h", "1d", "7d", "30d", "90d", LIFETIME]),
         *aggregate("amount", "sum", over=["5m", "1h", "1d", "7d", "30d", "90d", LIFETIME]),
-        *aggregate("amount", "mean", over=["1d", "7d", "30d", "90d"]),
+        # What is usual for the card: a payment in flight is compared with it, and is no part of it.
+        *aggregate("amount", "mean", over=["1d", "7d", "30d", "90d"], in_flight=False),
         *aggregate("amount", "max", over=["1h", "1d", "30d", "90d"]),
-        *aggregate("amount", "stddev_pop", over=["7d", "30d", "90d"]),
+        *aggregate("amount", "stddev_pop", over=["7d", "30d", "90d"], in_flight=False),
         *aggregate("is_declined", "sum", over=["1m", "5m", "1h", "1d", "7d"], name="declines"),
         *aggregate("is_card_present", "mean", over=["1d", "30d"], name="present_share"),
         *aggregate(["market", "merchant_category"], "last", over="1d"),

@@ -18,9 +18,10 @@ merchant_activity = stream_view(
         *count(over=["1m", "5m", "1h", "1d", "7d", "30d", LIFETIME]),
         *count(over="1d", offset="7d", hop="1h"),  # the same day a week ago, to tell a busy day from an odd one
         *aggregate("amount", "sum", over=["5m", "1h", "1d", "7d", "30d", "90d"]),
-        *aggregate("amount", "mean", over=["1h", "1d", "30d"]),
+        # What the shop usually takes: a payment in flight is compared with it, and is no part of it.
+        *aggregate("amount", "mean", over=["1h", "1d", "30d"], in_flight=False),
         *aggregate("amount", ["min", "max"], over="1d"),
-        *aggregate("amount", "stddev_samp", over="30d"),
+        *aggregate("amount", "stddev_samp", over="30d", in_flight=False),
         *aggregate("is_declined", "sum", over=["5m", "1h", "1d"], name="declines"),
         *aggregate("is_refund", "sum", over=["1h", "1d", "30d"], name="refunds"),
         *aggregate("is_refund", "mean", over="30d", name="refund_share"),

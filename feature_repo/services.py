@@ -3,12 +3,19 @@
 from card_views import card_activity
 from feast import FeatureService
 from merchant_views import merchant_activity, merchant_profile
+from payment_views import payment_habits
 from terminal_views import terminal_activity
 
 fraud_detection = FeatureService(
     name="fraud_detection",
     features=[card_activity, merchant_activity, terminal_activity, merchant_profile],
     description="Asked while a payment waits: is this the card's holder?",
+)
+
+payment_decision = FeatureService(
+    name="payment_decision",
+    features=[card_activity, merchant_activity, terminal_activity, merchant_profile, payment_habits],
+    description="Asked with the payment itself: it counts beside those before it, and is compared with what is usual.",
 )
 
 merchant_monitoring = FeatureService(

@@ -1,6 +1,6 @@
 """`featurestore demo`: the whole loop in a minute or two, on embedded parts: no Kafka, no Docker, nothing left behind.
 
-history -> log directory -> stream -> Valkey -> server -> lookups at the moment of each live payment -> score
+history -> log directory -> stream -> Valkey -> server -> lookups with each live payment in flight -> score -> why
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from featurestore.cli.demo.live import FEATURE_SERVICE, LiveFigures, LivePayments
+from featurestore.cli.demo.decline import explain_decline, most_telling
+from featurestore.cli.demo.live import DECISION_SERVICE, STORED_SERVICE, LiveFigures, LivePayments
 from featurestore.cli.demo.parts import DemoFailed, DemoParts, demo_parts
 from featurestore.cli.demo.payments import TOPIC, CardTotals, DemoPayments
 from featurestore.cli.demo.screen import REFRESH_PER_SECOND, Screen
@@ -76,7 +77,6 @@ def command(seconds: float, rate: float, days: float, cards: int, seed: int, rep
     with demo_parts(repo) as parts:
         demo = _Demo(parts, screen, clock, DemoPayments(parts.log_dir, cards=cards, seed=seed))
         summary = demo.run(days=days, seconds=seconds, rate=rate)
-        screen.suspicious(summary.live)
     problems = summary.problems()
     screen.summary(summary, _next_commands(repo))
     for problem in problems:
@@ -101,10 +101,12 @@ class _Demo:
         history_records = self._payments.records_written
         live = self._go_live(address, seconds, rate)
         self._parts.require_running(server, stream)
+        self._screen.suspicious(live)
+        self._explain(address, live)
         overview = self._catch_up(store, stream, "end of live")
         self._parts.require_running(server, stream)
         with LookupClient(address) as client:
-            features = len(client.describe(FEATURE_SERVICE).features)
+            features = len(client.describe(DECISION_SERVICE).features)
             checked, wrong = self._compare_with_recount(client, self._payments.recount())
         store.close()
         return Summary(
@@ -163,8 +165,10 @@ class _Demo:
         self._screen.step("materialize", "merchant profiles by the stock `feast materialize`")
         address = parts.server_address(server)
         with LookupClient(address) as client:
-            schema = client.describe(FEATURE_SERVICE)
-        self._screen.step("server", f"gRPC on {address}, {len(schema.features)} features in {FEATURE_SERVICE}")
+            while not (schema := client.describe(DECISION_SERVICE)).event_sources:
+                self._parts.require_running(server, stream)
+                self._clock.sleep(_WATCH_S)  # the views have caught up, and are about to be promoted
+        self._screen.step("server", f"gRPC on {address}, {len(schema.features)} features in {DECISION_SERVICE}")
         return address, server, stream, catch_up_s
 
     def _catch_up(self, store: OnlineStore, stream: ServerProcess, name: str) -> StoreOverview:
@@ -210,6 +214,13 @@ class _Demo:
         self._screen.step("live", f"{seconds:g} s at {rate:g} payments a second, each looked up while it waited")
         return live.figures
 
+    def _explain(self, address: str, live: LiveFigures) -> None:
+        """One of the suspicious payments, while the server can still be asked."""
+        declined = most_telling(list(live.suspicious))
+        if declined is not None:
+            with LookupClient(address) as client:
+                self._screen.decline(explain_decline(client, declined))
+
     def _compare_with_recount(self, client: LookupClient, totals: CardTotals) -> tuple[int, int]:
         """Cards compared, and how many differ: features of a whole life against a plain recount of the log."""
         count = len(totals.counts)
@@ -222,7 +233,7 @@ class _Demo:
                 "merchant_id": [FIRST_MERCHANT_ID] * len(some),
                 "terminal_id": [FIRST_TERMINAL_ID] * len(some),
             }
-            rows = client.lookup(FEATURE_SERVICE, entities).rows()
+            rows = client.lookup(STORED_SERVICE, entities).rows()
             wrong += sum(not totals.agree(card, row) for card, row in zip(some, rows, strict=True))
         return len(cards), wrong
 

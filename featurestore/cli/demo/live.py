@@ -1,6 +1,6 @@
 """The live minute: payments happen, the risk model asks for features, and somebody watches how fresh they are.
 
-    event time   a shop asks: lookup at this moment, score                           (thread "payments")
+    event time   a shop asks: lookup with the payment in flight, score               (thread "payments")
     arrival      the record reaches the log, some 150 ms later; now and then late    (thread "payments")
     visible      the card's features show the payment: looked up until they do       (thread "freshness")
 
@@ -17,15 +17,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from featurestore.cli.demo.payments import DemoPayments, Payment, asks_the_model
-from featurestore.cli.demo.score import Assessment, Features, assess
+from featurestore.cli.demo.payments import TOPIC, DemoPayments, Payment, asks_the_model
+from featurestore.cli.demo.score import COMPARED, IN_FLIGHT, STORED, Assessment, Features, assess
 from featurestore.clock import Clock
 from featurestore.errors import FeatureStoreError
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.client.messages import EntityValues
 from featurestore.testing.simulator.rows import FraudPattern, Rows
 
-FEATURE_SERVICE = "fraud_detection"
+DECISION_SERVICE = "payment_decision"
+STORED_SERVICE = "fraud_detection"
+"""The same features without the payment, to show what it adds."""
+
 PROBED_SERVICE = "merchant_recommendations"
 """A small one with a card in it."""
 
@@ -49,11 +52,39 @@ _NS_PER_MS = 1e6
 
 @dataclass(frozen=True, slots=True)
 class ScoredPayment:
-    """A payment, and what the risk model got and said."""
+    """A payment, and what the risk model got and said.
+
+    Attributes:
+        payment: as the shop asks.
+        features: of DECISION_SERVICE, asked with the payment.
+        assessment: by IN_FLIGHT, which decides.
+        stored: by STORED, over the features of STORED_SERVICE.
+        compared: by COMPARED, over the same.
+    """
 
     payment: Payment
     features: Features
     assessment: Assessment
+    stored: Assessment
+    compared: Assessment
+
+
+@dataclass
+class Catch:
+    """What a set of rules has flagged.
+
+    Attributes:
+        flagged: payments.
+        frauds: those of them that are.
+    """
+
+    flagged: int = 0
+    frauds: int = 0
+
+    def count(self, assessment: Assessment, pattern: FraudPattern) -> None:
+        """Add a payment, if it is suspicious."""
+        self.flagged += assessment.is_suspicious
+        self.frauds += assessment.is_suspicious and pattern is not FraudPattern.NONE
 
 
 @dataclass
@@ -63,12 +94,14 @@ class LiveFigures:
     Attributes:
         answers: the latest payments that were asked about.
         suspicious: the latest suspicious ones.
-        lookup_ms: latency of every lookup of the risk model.
+        lookup_ms: latency of every lookup with the payment in flight.
         freshness_ms: of every probe: from the record in the log to the features that show it.
         unseen: probes that gave up.
         skipped: questions that this machine was too slow for.
         asked: questions by truth.
-        flagged: suspicious ones by truth.
+        decided: by the rules that decide, IN_FLIGHT.
+        stored: by STORED, which see less.
+        compared: by COMPARED.
         error: why a thread ended early.
     """
 
@@ -79,7 +112,9 @@ class LiveFigures:
     unseen: int = 0
     skipped: int = 0
     asked: Counter[FraudPattern] = field(default_factory=Counter)
-    flagged: Counter[FraudPattern] = field(default_factory=Counter)
+    decided: Catch = field(default_factory=Catch)
+    stored: Catch = field(default_factory=Catch)
+    compared: Catch = field(default_factory=Catch)
     error: FeatureStoreError | None = None
 
     @property
@@ -87,18 +122,15 @@ class LiveFigures:
         """Questions about frauds."""
         return self.asked.total() - self.asked[FraudPattern.NONE]
 
-    @property
-    def frauds_flagged(self) -> int:
-        """Frauds that were suspicious."""
-        return self.flagged.total() - self.flagged[FraudPattern.NONE]
-
     def record(self, answer: ScoredPayment, latency_ms: float) -> None:
         """Count one answered question."""
         self.lookup_ms.append(latency_ms)
         self.asked[answer.payment.pattern] += 1
         self.answers.append(answer)
+        self.decided.count(answer.assessment, answer.payment.pattern)
+        self.stored.count(answer.stored, answer.payment.pattern)
+        self.compared.count(answer.compared, answer.payment.pattern)
         if answer.assessment.is_suspicious:
-            self.flagged[answer.payment.pattern] += 1
             self.suspicious.append(answer)
 
 
@@ -180,15 +212,20 @@ class LivePayments:
             self._probed.append((self._payments.payment(prompt[-1]), sent_ns))
 
     def _ask(self, payment: Payment) -> None:
-        """What the risk model does while the payment waits."""
+        """What the risk model does while the payment waits; then what it would have known without the payment."""
         begun_ns = self._clock.monotonic_ns()
         result = self._client.lookup(
-            FEATURE_SERVICE,
-            {"card_id": payment.card_id, "merchant_id": payment.merchant_id, "terminal_id": payment.terminal_id},
+            DECISION_SERVICE,
+            payment.entities,
+            request={"amount": payment.amount},
+            events={TOPIC: payment.event},
         )
         latency_ms = (self._clock.monotonic_ns() - begun_ns) / _NS_PER_MS
         [features] = result.rows()
-        self.figures.record(ScoredPayment(payment, features, assess(features, payment.amount)), latency_ms)
+        decided = assess(IN_FLIGHT, features, payment.amount)
+        [before] = self._client.lookup(STORED_SERVICE, payment.entities, as_of_ms=payment.event_time_ms).rows()
+        stored, compared = (assess(rules, before, payment.amount) for rules in (STORED, COMPARED))
+        self.figures.record(ScoredPayment(payment, features, decided, stored, compared), latency_ms)
 
     def _probe_freshness(self) -> None:
         while not self._stopping.is_set():

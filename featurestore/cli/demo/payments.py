@@ -18,6 +18,7 @@ import numpy as np
 
 from featurestore.cli.demo.score import Features
 from featurestore.core.events import BoolArray, Int64Array
+from featurestore.serving.client.messages import EntityValues, EventValue
 from featurestore.testing.simulator import (
     LogDirectorySink,
     Population,
@@ -58,9 +59,10 @@ class Payment:
     Attributes:
         event_time_ms: when.
         card_id, merchant_id, terminal_id: entity keys of the risk model's features.
-        category, market, currency: of the merchant.
+        category, market: of the merchant.
         amount: minor units; None while it is open.
         amount_text: in major units, with the currency.
+        is_card_present: whether the card was read.
         pattern: the truth, which the risk model does not get.
     """
 
@@ -72,7 +74,26 @@ class Payment:
     market: str
     amount: int | None
     amount_text: str
+    is_card_present: bool
     pattern: FraudPattern
+
+    @property
+    def entities(self) -> dict[str, EntityValues]:
+        """Join key -> value."""
+        return {"card_id": self.card_id, "merchant_id": self.merchant_id, "terminal_id": self.terminal_id}
+
+    @property
+    def event(self) -> dict[str, EventValue]:
+        """What the shop knows of the event that the stream will bring; nobody knows yet whether it is declined."""
+        return {
+            "event_time": self.event_time_ms,
+            "amount": self.amount,
+            "market": self.market,
+            "merchant_category": self.category,
+            "is_declined": None,
+            "is_refund": False,
+            "is_card_present": self.is_card_present,
+        }
 
 
 class DemoPayments:
@@ -164,6 +185,7 @@ class DemoPayments:
             market=market.country,
             amount=amount,
             amount_text="open" if amount is None else f"{amount / 10**digits:,.{digits}f} {market.currency}",
+            is_card_present=bool(row["is_card_present"]),
             pattern=FraudPattern(int(row["pattern"])),
         )
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featurestore.cli.demo.live import LiveFigures, ScoredPayment
-from featurestore.cli.demo.score import number, ratio
+from featurestore.cli.demo.score import number
 from featurestore.cli.demo.summary import Line, Summary, percentiles_text
 from featurestore.clock import Clock
 from featurestore.testing.simulator.rows import FraudPattern
@@ -99,14 +99,31 @@ class Screen:
         if self._is_live and answers:
             self._console.print(_table(SUSPICIOUS_TITLE, answers, width=self._console.width))
 
+    def decline(self, lines: Sequence[Line]) -> None:
+        """Why a payment was declined."""
+        self._lines("why was this payment declined?", lines)
+
     def summary(self, summary: Summary, commands: Sequence[Line]) -> None:
         """Figures, and what to type next; a problem is said by whoever judges it."""
-        self._console.print(Rule("[bold]summary", align="left", style="cyan") if self._is_live else "summary")
-        for name, text in summary.lines():
-            self._console.print(Text.assemble(("  " + name.ljust(STEP_WIDTH + 2), "bold"), text))
+        self._lines("summary", summary.lines())
         self._console.print(Rule("[bold]next", align="left", style="cyan") if self._is_live else "next")
         for command, text in commands:
             self._console.print(Text.assemble(("  " + command, "green"), ("    # " + text, "dim")), soft_wrap=True)
+
+    def _lines(self, title: str, lines: Sequence[Line]) -> None:
+        """A heading, and texts that go on below themselves where a terminal is too narrow for them."""
+        self._console.print(Rule(f"[bold]{title}", align="left", style="cyan") if self._is_live else title)
+        names = STEP_WIDTH + 2
+        for name, text in lines:
+            if not self._is_live:
+                self._console.print(f"  {name.ljust(names)}{text}")
+                continue
+            grid = Table.grid(padding=(0, 1, 0, 0))
+            grid.add_column(width=1)
+            grid.add_column(style="bold", min_width=names - 2)
+            grid.add_column(overflow="fold")
+            grid.add_row("", Text(name), Text(text))
+            self._console.print(grid)
 
     def _is_time_for_a_line(self) -> bool:
         now_ns = self._clock.monotonic_ns()
@@ -133,11 +150,11 @@ class Screen:
 
 def _facts(figures: LiveFigures) -> list[Line]:
     """The live figures in words."""
-    flagged, right = figures.flagged.total(), figures.frauds_flagged
+    decided = figures.decided
     return [
         ("lookups", f"{len(figures.lookup_ms):,}, {percentiles_text(figures.lookup_ms)}"),
         ("freshness", percentiles_text(figures.freshness_ms)),
-        ("flagged", f"{flagged}, {right} of them fraud"),
+        ("flagged", f"{decided.flagged}, {decided.frauds} of them fraud, of {figures.frauds_asked}"),
     ]
 
 
@@ -198,8 +215,7 @@ _COLUMNS: tuple[_Column, ...] = (
     _Column("shop", 14, lambda answer: f"{answer.payment.market} {answer.payment.category}"),
     _Column("amount", 12, lambda answer: answer.payment.amount_text, is_number=True),
     _Column("x shop\nmean", 6, lambda answer: _times_mean_text(answer), is_number=True),
-    _Column("paid\nin 6 h", 6, lambda answer: _count_text(answer, "card_count_6h"), is_number=True, from_width=_WIDE),
-    _Column("declined\nin 1 h", 8, lambda answer: _count_text(answer, "card_declines_1h"), is_number=True),
+    _Column("paid\nin 6 h", 6, lambda answer: _count_text(answer, "card_count_6h"), is_number=True),
     _Column("terminal\ndeclined", 8, lambda answer: _terminal_text(answer), is_number=True),
     _Column("score", 5, lambda answer: str(answer.assessment.points), is_number=True),
     _Column("why", 36, lambda answer: ", ".join(answer.assessment.reasons), from_width=_VERY_WIDE),
@@ -214,8 +230,8 @@ def _moment_text(moment_ms: int) -> str:
 
 def _times_mean_text(answer: ScoredPayment) -> str:
     """The amount as a multiple of what the shop takes on average."""
-    times = ratio(answer.payment.amount, answer.features["merchant_amount_mean_30d"])
-    return f"{times:.1f}" if times else "-"
+    times = answer.features["amount_to_shop_mean"]
+    return f"{times:.2f}" if isinstance(times, float) else "-"
 
 
 def _count_text(answer: ScoredPayment, feature: str) -> str:

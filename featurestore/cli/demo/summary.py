@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featurestore.cli.demo.live import LiveFigures
+from featurestore.cli.demo.live import Catch, LiveFigures
 from featurestore.cli.demo.payments import BROKEN_RECORDS
+from featurestore.cli.demo.score import COMPARED, FLAG_POINTS, IN_FLIGHT, STORED
 
 Line = tuple[str, str]
 """Name of a figure, and what is to be said."""
@@ -48,7 +49,10 @@ class Summary:
             ("catch-up", self._catch_up_text()),
             ("lookups", self._lookups_text()),
             ("freshness", self._freshness_text()),
-            ("suspicious", self._suspicious_text()),
+            ("frauds", self._frauds_text()),
+            ("  stored", self._caught_text(self.live.stored, f"{len(STORED)} rules over the payments before")),
+            ("  compared", self._caught_text(self.live.compared, f"and {len(COMPARED) - len(STORED)} of the amount")),
+            ("  in flight", self._caught_text(self.live.decided, f"{len(IN_FLIGHT)} rules with the payment in flight")),
             ("dead letters", self._dead_letters_text()),
             ("recount", self._recount_text()),
         ]
@@ -89,13 +93,15 @@ class Summary:
             f"({len(self.live.freshness_ms):,} probes)"
         )
 
-    def _suspicious_text(self) -> str:
-        live = self.live
-        flagged, right, frauds = live.flagged.total(), live.frauds_flagged, live.frauds_asked
+    def _frauds_text(self) -> str:
+        asked = f"{self.live.frauds_asked} of {self.live.asked.total():,} payments"
+        return f"{asked}; all scored three ways, each flagged from {FLAG_POINTS} points on"
+
+    def _caught_text(self, catch: Catch, how: str) -> str:
+        frauds = self.live.frauds_asked
         return (
-            f"{flagged} of {live.asked.total():,} payments flagged, "
-            f"{right} of them fraud{_share_text(right, flagged)}; "
-            f"{right} of {frauds} frauds caught{_share_text(right, frauds)}"
+            f"caught {catch.frauds}{_share_text(catch.frauds, frauds)}; right {catch.frauds} of {catch.flagged}"
+            f"{_share_text(catch.frauds, catch.flagged)}: {how}"
         )
 
     def _dead_letters_text(self) -> str:

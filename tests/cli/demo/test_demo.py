@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.cli.demo.score import FLAG_POINTS, Features, assess
+from featurestore.cli.demo.score import COMPARED, FLAG_POINTS, IN_FLIGHT, STORED, Features, Rule, assess
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMEOUT_S = 240.0
@@ -75,11 +75,14 @@ def test_the_demo_shows_the_whole_loop_and_leaves_nothing(tmp_path: Path) -> Non
     caught_up = re.match(r"([\d,]+) payments of 1 days into 3 views in [\d.]+ s", figures["catch-up"])
     assert caught_up is not None
     assert int(caught_up[1].replace(",", "")) > 2_000
-    looked_up = re.match(r"(\d+) of 91 features .* p50 [\d.]+ ms, p99 [\d.]+ ms", figures["lookups"])
+    looked_up = re.match(r"(\d+) of 93 features .* p50 [\d.]+ ms, p99 [\d.]+ ms", figures["lookups"])
     assert looked_up is not None
     assert int(looked_up[1]) > 50
     assert re.match(r"p50 [\d.]+ ms, p99 [\d.]+ ms from a payment in the log until", figures["freshness"])
-    assert re.match(r"\d+ of \d+ payments flagged", figures["suspicious"])
+    assert re.match(r"\d+ of \d+ payments; all scored three ways", figures["frauds"])
+    assert re.search(r"^ +stored +caught \d+.*rules over the payments before$", output, re.MULTILINE)
+    assert re.search(r"^ +in flight +caught \d+.*with the payment in flight$", output, re.MULTILINE)
+    assert re.match(r"featurestore explain payment_decision card_id=\S+ .* --feature \w+", figures["ask"])
     assert figures["dead letters"] == "3 for 3 records broken on purpose: undecodable 3"
     assert figures["recount"].startswith("300 of 300 cards")
     assert not re.search(r"redis://\S*@", output), "the store's password is on the screen"
@@ -121,23 +124,32 @@ QUIET: Features = {
     "card_amount_mean_30d": None,
     "card_declines_1h": 0,
     "card_count_1h": 1,
+    "card_count_6h": 1,
+    "amount_to_shop_mean": None,
+    "amount_to_card_mean": None,
 }
 """A card nobody knows, at a shop like any other."""
 
 
 @pytest.mark.parametrize(
-    ("change", "amount", "points"),
+    ("rules", "change", "amount", "points"),
     [
-        ({}, 900, 0),
-        ({}, None, 0),
-        ({"terminal_count_5m": 10, "terminal_declines_5m": 4}, 900, 5),
-        ({"terminal_count_5m": 40, "terminal_declines_5m": 4}, 900, 0),
-        ({"card_declines_1h": 1, "card_count_1h": 2, "card_amount_mean_30d": 1_000.0}, 4_000, 6),
+        (COMPARED, {}, 900, 0),
+        (COMPARED, {}, None, 0),
+        (COMPARED, {"terminal_count_5m": 10, "terminal_declines_5m": 4}, 900, 5),
+        (COMPARED, {"terminal_count_5m": 40, "terminal_declines_5m": 4}, 900, 0),
+        (COMPARED, {"card_declines_1h": 1, "card_count_1h": 2, "card_amount_mean_30d": 1_000.0}, 4_000, 6),
+        (STORED, {"card_declines_1h": 1, "card_count_1h": 2, "card_amount_mean_30d": 1_000.0}, 4_000, 2),
+        (IN_FLIGHT, {}, 900, 0),
+        (IN_FLIGHT, {"terminal_count_1h": 9, "terminal_declines_1h": 2, "amount_to_shop_mean": 0.05}, 50, 5),
+        (IN_FLIGHT, {"card_count_6h": 8, "amount_to_shop_mean": 4.0, "amount_to_card_mean": 4.0}, 4_000, 6),
     ],
 )
-def test_the_score_adds_up_its_rules(change: Features, amount: int | None, points: int) -> None:
+def test_the_score_adds_up_its_rules(
+    rules: tuple[Rule, ...], change: Features, amount: int | None, points: int
+) -> None:
     """Points are those of the rules that apply, each named; unknown means and open amounts never raise an alarm."""
-    assessment = assess({**QUIET, **change}, amount)
+    assessment = assess(rules, {**QUIET, **change}, amount)
 
     assert assessment.points == points
     assert assessment.is_suspicious is (points >= FLAG_POINTS)

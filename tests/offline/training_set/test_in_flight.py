@@ -23,6 +23,7 @@ from featurestore.testing.strategies import StreamCase, stream_cases
 from featurestore.wire.codecs.view_json import definition_hash
 from tests.core.test_tiles_against_naive import distinct
 from tests.offline.training_set.label_tables import CARD, NOON_MS, PAIR, history_table, payments, plain_values, repo_of
+from tests.offline.training_set.request_checks import checks_looked_up, checks_of, repo_with, requests, with_requests
 from tests.online.test_in_flight import lifted
 from tests.online.test_storage_groups import stored
 
@@ -72,31 +73,40 @@ def test_each_row_counts_its_own_event_and_not_its_twin() -> None:
 def test_a_row_has_the_value_of_the_lookup_and_of_the_oracle(
     function: str, data: st.DataObject, tmp_path: Path
 ) -> None:
-    """The whole catalog, every window; features that count the event beside others; in memory and through files."""
+    """The whole catalog, every window; features that count the event beside others; SQL over them and the request."""
     case: StreamCase = data.draw(stream_cases(functions=(function,)))
     if not case.events:
         return
     rows = data.draw(st.lists(st.sampled_from(case.events), max_size=8))
-    labels = history_table(case.view, rows)
+    checks = checks_of(case.view)
+    repo, asked = repo_with(case.view, checks), [data.draw(requests) for _ in rows]
     found = build_training_set(
-        repo_of(case.view),
+        repo,
         "all",
-        labels,
+        with_requests(history_table(case.view, rows), asked),
         history=FileHistory(history_table(case.view, case.events)),
         timestamp_column=case.view.source.event_time_column,
         event_sources=[case.view.source.name],
         memory_bytes=data.draw(st.sampled_from((1 << 30, 1))),
     )
-    columns = {feature.name: plain_values(found[feature.name], feature.type) for feature in case.view.features}
-    for index, event in enumerate(rows):
+    outputs = [*case.view.features, *checks]
+    columns = {one.name: plain_values(found[one.name], one.type) for one in outputs}
+    for index, (event, request) in enumerate(zip(rows, asked, strict=True)):
         mine = distinct([one for one in case.events if one.key == event.key])
         online = looked_up(case.view, mine, event)
+        expected, scales = {}, {}
         for feature in case.view.features:
-            scale = magnitude(feature, mine, event.event_time_ms, event)
-            expected = naive_value(feature, mine, event.event_time_ms, in_flight=event)
-            actual = columns[feature.name][index]
-            assert agrees(expected, actual, scale=scale), (feature, expected, actual)
-            assert agrees(online[feature.name], actual, scale=scale), (feature, online[feature.name], actual)
+            scales[feature.name] = magnitude(feature, mine, event.event_time_ms, event)
+            expected[feature.name] = naive_value(feature, mine, event.event_time_ms, in_flight=event)
+        if checks:
+            online |= checks_looked_up(repo, mine, event, request)
+        for check in checks:
+            scales[check.name] = scales[check.read.name] / max(abs(request["rate"] or 1), 1)
+            expected[check.name] = check.expected(expected[check.read.name], request)
+        for one in outputs:
+            scale, actual = scales[one.name], columns[one.name][index]
+            assert agrees(expected[one.name], actual, scale=scale), (one, request, expected[one.name], actual)
+            assert agrees(online[one.name], actual, scale=scale), (one, request, online[one.name], actual)
 
 
 @pytest.mark.parametrize(

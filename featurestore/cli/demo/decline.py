@@ -1,0 +1,96 @@
+"""Why one payment was declined: the rules that spoke, and what their features were merged from.
+
+The server explains while it still runs, by what `featurestore explain` asks; see docs/explain.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from featurestore.cli.demo.live import DECISION_SERVICE, ScoredPayment
+from featurestore.cli.demo.summary import Line
+from featurestore.online.answer.explaining.explanation import ExplainedFeature, ExplainedTile, ExplainedValue
+from featurestore.serving.client.clients import LookupClient
+from featurestore.testing.simulator.rows import FraudPattern
+
+FEATURES_EXPLAINED = 3
+"""The most telling ones."""
+
+NEWEST_SHOWN = 3
+"""Of what a value was merged from."""
+
+_MS_PER_SECOND = 1_000
+
+
+def most_telling(answers: list[ScoredPayment]) -> ScoredPayment | None:
+    """The newest flagged fraud for which most rules spoke; a false alarm where there was no other, None for none."""
+    return max(
+        answers,
+        key=lambda answer: (answer.payment.pattern is not FraudPattern.NONE, len(answer.assessment.rules)),
+        default=None,
+    )
+
+
+def explain_decline(client: LookupClient, answer: ScoredPayment) -> list[Line]:
+    """The rules that applied to a payment, the features that they read, and how to ask the same.
+
+    Raises:
+        FeatureStoreError: as the server raised it.
+    """
+    payment = answer.payment
+    names = list(dict.fromkeys(name for rule in answer.assessment.rules for name in rule.reads))[:FEATURES_EXPLAINED]
+    explanation = client.explain(
+        DECISION_SERVICE,
+        payment.entities,
+        as_of_ms=payment.event_time_ms,
+        features=names,
+        request={"amount": payment.amount},
+    )
+    truth = "fraud" if payment.pattern is not FraudPattern.NONE else "honest"
+    lines = [
+        (
+            "payment",
+            f"{payment.card_id}, {payment.amount_text} at {payment.category} {payment.market}; in truth {truth}",
+        ),
+        ("score", f"{answer.assessment.points}: {', '.join(answer.assessment.reasons)}"),
+    ]
+    for feature in explanation.features:
+        tiles = explanation.views[feature.view].tiles[feature.first_tile : feature.end_tile]
+        lines.append((feature.name, _value_text(answer.features[feature.name]) + "".join(_parts(feature, tiles))))
+    lines.append(("ask", _command(answer, names)))
+    return lines
+
+
+def _parts(feature: ExplainedFeature, tiles: tuple[ExplainedTile, ...]) -> Iterator[str]:
+    """What a value comes from: the features that SQL reads, or the newest of what was merged."""
+    if feature.reads:
+        yield " of " + ", ".join(f"{read.name} {_value_text(read.value)}" for read in feature.reads)
+    if feature.windows:
+        newest = list(zip(tiles, feature.partials, strict=True))[-NEWEST_SHOWN:]
+        yield f", merged from {sum(tile.merged for tile in tiles)} tiles and events"
+        if newest:
+            yield "; the newest: " + ", ".join(
+                f"{_value_text(value)} at {_moment_text(tile.start_ms)}" for tile, value in reversed(newest)
+            )
+
+
+def _command(answer: ScoredPayment, names: list[str]) -> str:
+    """What one would type."""
+    payment = answer.payment
+    given = {**payment.entities, "amount": "" if payment.amount is None else payment.amount}
+    words = [f"{name}={value}" for name, value in given.items()]
+    options = [f"--as-of {payment.event_time_ms}", *(f"--feature {name}" for name in names)]
+    return " ".join(["featurestore explain", DECISION_SERVICE, *words, *options])
+
+
+def _value_text(value: ExplainedValue) -> str:
+    """A value for people."""
+    if isinstance(value, float):
+        return f"{value:,.3g}" if abs(value) < _MS_PER_SECOND else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _moment_text(moment_ms: int) -> str:
+    """Time of day, UTC."""
+    return datetime.fromtimestamp(moment_ms / _MS_PER_SECOND, tz=UTC).strftime("%H:%M:%S")
