@@ -48,31 +48,34 @@ def explain_decline(client: LookupClient, answer: ScoredPayment) -> list[Line]:
         request={"amount": payment.amount},
     )
     truth = "fraud" if payment.pattern is not FraudPattern.NONE else "honest"
+    shop = f"{payment.category} {payment.market}"
     lines = [
-        (
-            "payment",
-            f"{payment.card_id}, {payment.amount_text} at {payment.category} {payment.market}; in truth {truth}",
-        ),
+        ("payment", f"{payment.card_id}, {payment.amount_text} at {shop}; in truth {truth}"),
         ("score", f"{answer.assessment.points}: {', '.join(answer.assessment.reasons)}"),
     ]
-    for feature in explanation.features:
+    for feature in sorted(explanation.features, key=lambda feature: names.index(feature.name)):
         tiles = explanation.views[feature.view].tiles[feature.first_tile : feature.end_tile]
-        lines.append((feature.name, _value_text(answer.features[feature.name]) + "".join(_parts(feature, tiles))))
-    lines.append(("ask", _command(answer, names)))
+        lines.append((feature.name, "; ".join(_facts(answer, feature, tiles))))
+    lines.append(("command", _command(answer, names)))
     return lines
 
 
-def _parts(feature: ExplainedFeature, tiles: tuple[ExplainedTile, ...]) -> Iterator[str]:
-    """What a value comes from: the features that SQL reads, or the newest of what was merged."""
+def _facts(answer: ScoredPayment, feature: ExplainedFeature, tiles: tuple[ExplainedTile, ...]) -> Iterator[str]:
+    """What the model got, what of it was there before the payment, and what that comes from."""
+    answered = answer.features[feature.name]
     if feature.reads:
-        yield " of " + ", ".join(f"{read.name} {_value_text(read.value)}" for read in feature.reads)
-    if feature.windows:
-        newest = list(zip(tiles, feature.partials, strict=True))[-NEWEST_SHOWN:]
-        yield f", merged from {sum(tile.merged for tile in tiles)} tiles and events"
-        if newest:
-            yield "; the newest: " + ", ".join(
-                f"{_value_text(value)} at {_moment_text(tile.start_ms)}" for tile, value in reversed(newest)
-            )
+        read = ", ".join(f"{read.name} {_value_text(read.value)}" for read in feature.reads)
+        yield f"{_value_text(answered)}, of amount {_value_text(answer.payment.amount)} and {read}"
+        return
+    yield _value_text(answered)
+    if answered != feature.value:
+        yield f"{_value_text(feature.value)} before this payment"
+    yield f"merged from {sum(tile.merged for tile in tiles)} tiles and events"
+    newest = list(zip(tiles, feature.partials, strict=True))[: -NEWEST_SHOWN - 1 : -1]
+    if newest:
+        yield "the newest " + ", ".join(
+            f"{_value_text(value)} at {_moment_text(tile.start_ms)}" for tile, value in newest
+        )
 
 
 def _command(answer: ScoredPayment, names: list[str]) -> str:

@@ -45,14 +45,15 @@ class Summary:
 
     def lines(self) -> list[Line]:
         """The figures in words."""
+        live, amounts = self.live, len(COMPARED) - len(STORED)
         return [
             ("catch-up", self._catch_up_text()),
             ("lookups", self._lookups_text()),
             ("freshness", self._freshness_text()),
             ("frauds", self._frauds_text()),
-            ("  stored", self._caught_text(self.live.stored, f"{len(STORED)} rules over the payments before")),
-            ("  compared", self._caught_text(self.live.compared, f"and {len(COMPARED) - len(STORED)} of the amount")),
-            ("  in flight", self._caught_text(self.live.decided, f"{len(IN_FLIGHT)} rules with the payment in flight")),
+            ("  stored", self._caught_text(live.stored, f"{len(STORED)} rules over the payments before")),
+            ("  compared", self._caught_text(live.compared, f"these and {amounts} of the amount, in the model")),
+            ("  in flight", self._caught_text(live.decided, f"{len(IN_FLIGHT)} rules with the payment in flight")),
             ("dead letters", self._dead_letters_text()),
             ("recount", self._recount_text()),
         ]
@@ -95,13 +96,13 @@ class Summary:
 
     def _frauds_text(self) -> str:
         asked = f"{self.live.frauds_asked} of {self.live.asked.total():,} payments"
-        return f"{asked}; all scored three ways, each flagged from {FLAG_POINTS} points on"
+        return f"{asked}, scored three ways, flagged from {FLAG_POINTS} points"
 
     def _caught_text(self, catch: Catch, how: str) -> str:
         frauds = self.live.frauds_asked
         return (
-            f"caught {catch.frauds}{_share_text(catch.frauds, frauds)}; right {catch.frauds} of {catch.flagged}"
-            f"{_share_text(catch.frauds, catch.flagged)}: {how}"
+            f"{catch.frauds} caught{_share_text(catch.frauds, frauds)}, {catch.flagged} flagged"
+            f"{_share_text(catch.frauds, catch.flagged, ' right')}: {how}"
         )
 
     def _dead_letters_text(self) -> str:
@@ -115,8 +116,8 @@ class Summary:
         return f"{equal} of {self.cards_checked} cards: count and amount of their whole life equal a recount of the log"
 
 
-def _share_text(part: int, whole: int) -> str:
-    return f" ({part / whole:.0%})" if whole else ""
+def _share_text(part: int, whole: int, word: str = "") -> str:
+    return f" ({part / whole:.0%}{word})" if whole else ""
 
 
 def percentiles_text(values_ms: Sequence[float]) -> str:

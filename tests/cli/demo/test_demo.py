@@ -79,10 +79,10 @@ def test_the_demo_shows_the_whole_loop_and_leaves_nothing(tmp_path: Path) -> Non
     assert looked_up is not None
     assert int(looked_up[1]) > 50
     assert re.match(r"p50 [\d.]+ ms, p99 [\d.]+ ms from a payment in the log until", figures["freshness"])
-    assert re.match(r"\d+ of \d+ payments; all scored three ways", figures["frauds"])
-    assert re.search(r"^ +stored +caught \d+.*rules over the payments before$", output, re.MULTILINE)
-    assert re.search(r"^ +in flight +caught \d+.*with the payment in flight$", output, re.MULTILINE)
-    assert re.match(r"featurestore explain payment_decision card_id=\S+ .* --feature \w+", figures["ask"])
+    assert re.match(r"\d+ of \d+ payments, scored three ways", figures["frauds"])
+    assert re.search(r"^ +stored +\d+ caught.*rules over the payments before$", output, re.MULTILINE)
+    assert re.search(r"^ +in flight +\d+ caught.*with the payment in flight$", output, re.MULTILINE)
+    assert re.match(r"featurestore explain payment_decision card_id=\S+ .* --feature \w+", figures["command"])
     assert figures["dead letters"] == "3 for 3 records broken on purpose: undecodable 3"
     assert figures["recount"].startswith("300 of 300 cards")
     assert not re.search(r"redis://\S*@", output), "the store's password is on the screen"
