@@ -156,6 +156,7 @@ def _plan(group: Sequence[AskedView], rows: EntityRows) -> TrainingSetPlan:
         labels.table,
         timestamp_column=rows.timestamp_column,
         full_names=True,
+        event_sources=labels.event_sources,
     )
 
 

@@ -7,7 +7,7 @@ alone, with the registry's entities, by the path of a server's registry; so a tr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -26,6 +26,9 @@ from featurestore.wire.feast.composing import registry_of_view
 
 EVENT_TIMESTAMP = "event_timestamp"
 """Feast's name of the label times' column."""
+
+INCLUDE_EVENT = "include_event"
+"""Column of label rows that are events: the name of their source. Feast hands on the rows, and not the service."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -93,12 +96,18 @@ class EntityRows:
         return None if span is None else span[1] + _MILLISECOND
 
     def labels_of(self, *views: AskedView) -> Labels:
-        """Only what some views need, under their own names of the join keys."""
+        """Only what some views need, under their own names of the join keys, the events of their sources among it."""
         columns = {
             key.name: self.table.column(view.column_of(key.name)) for view in views for key in view.spec.join_keys
         }
+        sources = {view.spec.source.name: view.spec.source for view in views if isinstance(view.spec, ViewSpec)}
+        included = tuple(name for name in self.labels.event_sources if name in sources)
+        for name in included:
+            for column in sources[name].columns:
+                if column.name in self.table.column_names:
+                    columns.setdefault(column.name, self.table.column(column.name))
         columns[self.timestamp_column] = self.table.column(self.timestamp_column)
-        return Labels(pa.table(columns), self.labels.as_of_ms, self.labels.is_timed, self.timestamp_column)
+        return replace(self.labels, table=pa.table(columns), event_sources=included)
 
 
 def asked_views(
@@ -198,7 +207,27 @@ def entity_rows(given: object, views: Sequence[AskedView]) -> EntityRows:
                 hint="rename the column, or ask with full_feature_names=True",
             )
     as_of_ms, is_timed = label_moments_ms(table.column(column), column)
-    return EntityRows(table, Labels(table, as_of_ms, is_timed, column), index)
+    return EntityRows(table, Labels(table, as_of_ms, is_timed, column, _event_sources(table, views)), index)
+
+
+def _event_sources(table: pa.Table, views: Sequence[AskedView]) -> tuple[str, ...]:
+    """The source whose events the rows are, if they say that they are some."""
+    if INCLUDE_EVENT not in table.column_names or not table.num_rows:
+        return ()
+    said = table.column(INCLUDE_EVENT).unique().to_pylist()
+    if len(said) > 1 or said == [None]:
+        raise InvalidRequest(
+            f'the entities\' column "{INCLUDE_EVENT}" names {", ".join(map(str, said))}',
+            hint="all rows are events of one source, or none is: ask for the others in another call",
+        )
+    known = sorted({view.spec.source.name for view in views if isinstance(view.spec, ViewSpec)})
+    if said[0] not in known:
+        raise InvalidRequest(
+            f'the entities are events of source "{said[0]}" by their column "{INCLUDE_EVENT}", and no feature that is'
+            " asked for reads it",
+            hint=suggest(str(said[0]), known),
+        )
+    return (said[0],)
 
 
 def _as_table(given: object) -> tuple[pa.Table, pd.Index | None]:

@@ -40,6 +40,57 @@ def test_a_service_of_windowed_and_plain_views_equals_the_oracle(past: Past) -> 
     assert 12 * (91 - 5) == compared
 
 
+def test_rows_that_say_that_they_are_events_count_their_own(past: Past) -> None:
+    """As `featurestore history --include-event` does, in one call beside plain views; without the column, not."""
+    feast = past.feast()
+    given = labels().assign(
+        event_time=lambda rows: rows["event_timestamp"],
+        amount=70,
+        market="SE",
+        merchant_category="grocery",
+        is_declined=False,
+        is_refund=False,
+        is_card_present=True,
+        include_event="transactions",
+    )
+    service = feast.get_feature_service("fraud_detection")
+    found = feast.get_historical_features(given, features=service, full_feature_names=True).to_df()
+    without = feast.get_historical_features(
+        given.drop(columns="include_event"), features=service, full_feature_names=True
+    ).to_df()
+
+    expected = build_training_set(
+        past.spec,
+        "fraud_detection",
+        given,
+        history=EventLogHistory(str(past.repo / "data" / "event_log")),
+        event_sources=["transactions"],
+        full_names=True,
+        repo_path=past.repo,
+    ).to_pandas()
+    assert len(given.columns) + 91 == len(found.columns)
+    for name in expected.columns[len(given.columns) :]:
+        assert list(map(plain, expected[name])) == list(map(plain, found[name])), name
+    own = found["card_activity__card_amount_sum_lifetime"] - without["card_activity__card_amount_sum_lifetime"]
+    assert [70] * 10 == own[given["card_id"].notna()].tolist()[:10]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (["transactions", None], 'column "include_event" names transactions, None'),
+        (["transaction"] * 2, 'events of source "transaction"'),
+        (["transactions"] * 2, 'no column "amount", which events of source "transactions" have'),
+    ],
+)
+def test_rows_that_are_no_events_are_refused(past: Past, said: list[str | None], message: str) -> None:
+    """Some of them, those of an unknown source, those without the event's columns."""
+    given = labels().head(2).assign(include_event=said)
+
+    with pytest.raises(InvalidRequest, match=message):
+        past.feast().get_historical_features(given, features=["card_activity:card_amount_sum_1d"]).to_df()
+
+
 def test_plain_views_are_joined_by_feasts_rule(past: Past) -> None:
     """A row of the very label time counts, one older than the ttl does not; integers with nulls stay integers."""
     feast = past.feast()

@@ -24,7 +24,7 @@ from featurestore.core.spec import (
 )
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
 from featurestore.online.answer.assembly import Answer, Assembly, DistinctReads
-from featurestore.online.answer.in_flight import GivenColumn, take_events
+from featurestore.online.answer.in_flight.columns import GivenColumn
 from featurestore.online.answer.on_demand import with_on_demand
 from featurestore.online.answer.on_demand_plan import plan_service
 from featurestore.online.answer.schema import Matrix
@@ -147,13 +147,13 @@ def checks_looked_up(repo: RepoSpec, events: Sequence[NaiveEvent], event: NaiveE
     serving = views_of(Generation("test", view, 1, definition_hash(view)))[0]
     plan = plan_service(CHECKS, service.features, service.join_keys, repo, {view.name: serving})
     keys = [[part] for part in decode_key(event.key, view.join_keys)]
-    given = {}
+    given: dict[str, GivenColumn] = {}
     for column in plan.schema.event_sources[0].columns:
         is_time = column.name == view.source.event_time_column
         value: Any = event.event_time_ms if is_time else event.columns.get(column.name)
         is_null = value is None or value != value
-        given[column.name] = GivenColumn([], b"\1") if is_null else GivenColumn([value])
-    in_flight = take_events(plan.stored, {view.source.name: given}, keys, 1)
+        given[column.name] = ([], b"\1") if is_null else ([value], b"")
+    in_flight = plan.stored.in_flight.take({view.source.name: given}, keys, 1)
     assembly = Assembly(
         plan.stored,
         DistinctReads(plan, keys, 1),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore.core.aggregations.catalog import names
-from featurestore.core.spec import ViewSpec
+from featurestore.core.spec import FeatureSpec, ViewSpec
 from featurestore.errors import InvalidRequest
 from featurestore.offline.training_set.build import build_training_set
 from featurestore.offline.training_set.histories import FileHistory
@@ -23,7 +23,14 @@ from featurestore.testing.strategies import StreamCase, stream_cases
 from featurestore.wire.codecs.view_json import definition_hash
 from tests.core.test_tiles_against_naive import distinct
 from tests.offline.training_set.label_tables import CARD, NOON_MS, PAIR, history_table, payments, plain_values, repo_of
-from tests.offline.training_set.request_checks import checks_looked_up, checks_of, repo_with, requests, with_requests
+from tests.offline.training_set.request_checks import (
+    Check,
+    checks_looked_up,
+    checks_of,
+    repo_with,
+    requests,
+    with_requests,
+)
 from tests.online.test_in_flight import lifted
 from tests.online.test_storage_groups import stored
 
@@ -89,7 +96,7 @@ def test_a_row_has_the_value_of_the_lookup_and_of_the_oracle(
         event_sources=[case.view.source.name],
         memory_bytes=data.draw(st.sampled_from((1 << 30, 1))),
     )
-    outputs = [*case.view.features, *checks]
+    outputs: list[FeatureSpec | Check] = [*case.view.features, *checks]
     columns = {one.name: plain_values(found[one.name], one.type) for one in outputs}
     for index, (event, request) in enumerate(zip(rows, asked, strict=True)):
         mine = distinct([one for one in case.events if one.key == event.key])
