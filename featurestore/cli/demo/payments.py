@@ -18,7 +18,7 @@ import numpy as np
 
 from featurestore.cli.demo.score import Features
 from featurestore.core.events import BoolArray, Int64Array
-from featurestore.serving.client.messages import EntityValues, EventValue
+from featurestore.serving.client.messages import EntityValues, RequestValues
 from featurestore.testing.simulator import (
     LogDirectorySink,
     Population,
@@ -83,7 +83,7 @@ class Payment:
         return {"card_id": self.card_id, "merchant_id": self.merchant_id, "terminal_id": self.terminal_id}
 
     @property
-    def event(self) -> dict[str, EventValue]:
+    def event(self) -> dict[str, RequestValues]:
         """What the shop knows of the event that the stream will bring; nobody knows yet whether it is declined."""
         return {
             "event_time": self.event_time_ms,
