@@ -231,8 +231,11 @@ def _key_columns(schema: ServiceSchema, entities: EntityColumns) -> list[Sequenc
 
 def _check_lengths(schema: ServiceSchema, columns: Sequence[Sequence[str] | Sequence[int]]) -> None:
     """All columns of one length."""
+    lengths = [len(column) for column in columns]
+    if len(set(lengths)) <= 1:
+        return
     for key, column in zip(schema.join_keys, columns, strict=True):
-        if len(column) != (row_count := len(columns[0])):
+        if len(column) != (row_count := lengths[0]):
             raise InvalidRequest(
                 f'join key "{key.name}" has {len(column)} values, "{schema.join_keys[0].name}" has {row_count}',
                 hint="send one value of every join key for each row",

@@ -18,7 +18,8 @@ PROGRAM_COLUMNS = 8
 """Columns of a program: formula, feature, kind of the value, slots of count, value (or upper half) and lower half,
 degrees of freedom that are taken off, whether the answer is a float."""
 
-KIND_INT, KIND_FLOAT, KIND_HALVES = 0, 1, 2
+KIND_INT, KIND_FLOAT, KIND_HALVES, KIND_TEXT = 0, 1, 2, 3
+"""Of the value; a text is none of the numbers that the loop sees, so that it only says where there is one."""
 
 
 class Formula(enum.IntEnum):
@@ -67,6 +68,8 @@ def lower_by_formula(
             if formula <= _WHERE_COUNTED:
                 if formula == _WHERE_COUNTED and ints[counts, row] == 0:
                     null[feature, row] = True
+                elif kind == KIND_TEXT:
+                    continue
                 elif is_float:
                     out_floats[feature, row] = floats[value, row]
                 else:

@@ -23,6 +23,7 @@ from featurestore.core.aggregations.formulas import (
     KIND_FLOAT,
     KIND_HALVES,
     KIND_INT,
+    KIND_TEXT,
     PROGRAM_COLUMNS,
     Formula,
     lower_by_formula,
@@ -82,6 +83,9 @@ class _Group:
 _STORAGES = (Storage.INT, Storage.FLOAT, Storage.BLOB)
 """In the order of `Gathered`'s arrays."""
 
+_TEXT_FORMULA = (Formula.WHERE_COUNTED, 0)
+"""Of texts that are there where something was counted: the loop says where, and they are decoded behind it."""
+
 INT_TYPES = frozenset({ValueType.INT64, ValueType.BOOL, ValueType.TIMESTAMP})
 """Types whose answers are in `ints`."""
 
@@ -105,7 +109,7 @@ class Lowering:
             members.setdefault((each.aggregation.name, each.storages, each.feature.type), []).append(index)
         slots: list[list[int]] = [[] for _ in features]
         self._sizes = dict.fromkeys(Storage, 0)
-        groups, program = [], []
+        groups, program, texts = [], [], list[tuple[int, int]]()
         for (_, storages, feature_type), indices in members.items():
             inputs = []
             for storage in storages:
@@ -115,12 +119,16 @@ class Lowering:
                 self._sizes[storage] = begin + len(indices)
                 inputs.append((_STORAGES.index(storage), slice(begin, begin + len(indices))))
             aggregation = features[indices[0]].aggregation
-            if aggregation.formula is not None and Storage.BLOB not in storages:
+            is_text = feature_type is ValueType.STRING and aggregation.formula == _TEXT_FORMULA
+            if is_text and storages == (Storage.INT, Storage.BLOB):
+                texts += [(at, slots[at][1]) for at in indices]
+            if aggregation.formula is not None and (Storage.BLOB not in storages or is_text):
                 program += [_formula_step(aggregation.formula, storages, at, slots[at], feature_type) for at in indices]
             else:
                 outputs = np.array(indices, dtype=np.int64)
                 groups.append(_Group(aggregation, tuple(inputs), outputs, _target_of(feature_type)))
         self._groups = tuple(groups)
+        self._texts = tuple(texts)
         self._program = np.array(program, dtype=np.int64).reshape(-1, PROGRAM_COLUMNS)
         self._count = len(features)
         given = iter(slots)
@@ -184,6 +192,11 @@ class Lowering:
         null = np.zeros(shape, dtype=np.bool_)
         objects: dict[int, list[object]] = {}
         lower_by_formula(self._program, merged.ints, merged.floats, ints, floats, null)
+        for feature, slot in self._texts:
+            objects[feature] = [
+                None if gone else text.decode()
+                for text, gone in zip(merged.objects[slot].tolist(), null[feature].tolist(), strict=True)
+            ]
         sources = (merged.ints, merged.floats, merged.objects)
         for group in self._groups:
             lowered = group.aggregation.lower([sources[storage][span] for storage, span in group.inputs], as_of_ms)
@@ -333,7 +346,9 @@ def _formula_step(
         which = Formula.AS_IS
     has_count = which not in (Formula.AS_IS, Formula.TOTAL)
     values, value_slots = storages[has_count:], slots[has_count:]
-    of_value = KIND_FLOAT if values[0] is Storage.FLOAT else KIND_INT if len(values) == 1 else KIND_HALVES
+    of_value = KIND_INT if len(values) == 1 else KIND_HALVES
+    if values[0] is not Storage.INT:
+        of_value = KIND_FLOAT if values[0] is Storage.FLOAT else KIND_TEXT
     is_float = kind is ValueType.FLOAT64
     return (int(which), feature, of_value, slots[0], value_slots[0], value_slots[-1], degrees, is_float)
 

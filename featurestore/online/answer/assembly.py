@@ -37,6 +37,8 @@ KeyColumns = Sequence[Sequence[EntityValue]]
 
 _Named = TypeVar("_Named", AsOfTooOld, CorruptData, AsOfTooOld | CorruptData)
 
+_PRESENT, _NOT_FOUND = int(FeatureStatus.PRESENT), int(FeatureStatus.NOT_FOUND)
+
 ROWS_LOWERED_TOGETHER_MAX = 64
 """Rows whose lists and maps are made before they are counted; states are compact, and what they expand to is not."""
 
@@ -185,9 +187,11 @@ class Assembly:
             matrix: [None] * (slots * count) for matrix, slots in schema.object_counts.items()
         }
         self._elements = 0
-        self._null = np.ones((len(schema.features), count), dtype=np.bool_)
+        self._null = np.empty((len(schema.features), count), dtype=np.bool_)
+        self._null.fill(True)
         self._event_time_ms = np.zeros((len(schema.views), count), dtype=np.int64)
-        self._view_status = np.full((len(schema.views), count), FeatureStatus.NOT_FOUND, dtype=np.uint8)
+        self._view_status = np.empty((len(schema.views), count), dtype=np.uint8)
+        self._view_status.fill(_NOT_FOUND)
         self._computed = 0
         self._times: PartTimes | None = None
 
@@ -330,7 +334,7 @@ class Assembly:
                     lowering.gather_nothing(at, merged, row - first)
                 continue
             for view, _ in part.views:
-                self._view_status[view, row] = FeatureStatus.PRESENT
+                self._view_status[view, row] = _PRESENT
                 self._event_time_ms[view, row] = newest_ms
 
     def _gather_step_by_step(self, at: int, read: int, as_of_ms: int, merged: Gathered, row: int) -> int:
@@ -394,32 +398,32 @@ class Assembly:
                 continue
             self._give_up_when_late()
             try:
-                stored = decode_plain(part.spec, found.value)
+                values, event_time_ms = decode_plain(part.fields, found.value)
             except CorruptData as error:
                 raise self._named(error, read) from error
             as_of_ms = self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0]
-            if self._is_as_of_given and stored.event_time_ms > as_of_ms:
+            if self._is_as_of_given and event_time_ms > as_of_ms:
                 continue
-            self._event_time_ms[part.view, row] = stored.event_time_ms
-            if part.spec.ttl_ms is not None and as_of_ms - stored.event_time_ms > part.spec.ttl_ms:
+            self._event_time_ms[part.view, row] = event_time_ms
+            if part.spec.ttl_ms is not None and as_of_ms - event_time_ms > part.spec.ttl_ms:
                 self._view_status[part.view, row] = FeatureStatus.OUTSIDE_MAX_AGE
                 continue
-            self._view_status[part.view, row] = FeatureStatus.PRESENT
-            for field, slot, at in part.targets:
-                value: Any = stored.values[field]
+            self._view_status[part.view, row] = _PRESENT
+            value: Any
+            for value, (matrix, slot, at) in zip(values, part.targets, strict=True):
                 if value is None:
                     continue
                 self._null[at, row] = False
-                if slot.matrix is Matrix.STRINGS:
-                    self._strings[slot.slot * self._row_count + row] = str(value)
-                elif slot.matrix is Matrix.DOUBLES:
-                    self._doubles[slot.slot, row] = value
-                elif slot.matrix is Matrix.INTEGERS:
-                    self._integers[slot.slot, row] = value
-                elif slot.matrix is Matrix.AS_STORED:
-                    self._objects[slot.matrix][slot.slot * self._row_count + row] = value
+                if matrix is Matrix.STRINGS:
+                    self._strings[slot * self._row_count + row] = str(value)
+                elif matrix is Matrix.DOUBLES:
+                    self._doubles[slot, row] = value
+                elif matrix is Matrix.INTEGERS:
+                    self._integers[slot, row] = value
+                elif matrix is Matrix.AS_STORED:
+                    self._objects[matrix][slot * self._row_count + row] = value
                 else:
-                    self._put_collection(slot.matrix, slot.slot * self._row_count + row, value)
+                    self._put_collection(matrix, slot * self._row_count + row, value)
 
     def _checkpoints(self) -> list[list[bytes | None]]:
         """For each view of the schema, the raw checkpoint of each row's lane."""

@@ -49,6 +49,7 @@ from featurestore.online.answer.schema import (
 from featurestore.online.answer.selection import Asked, Selection
 from featurestore.online.generation import Generation
 from featurestore.online.serving_view import ServingView
+from featurestore.wire.codecs.plain_row import PlainField, plain_fields
 
 BEFORE_EVERYTHING_MS = 0
 """Read time at which a view is asked for its answer over no events; any would do."""
@@ -81,14 +82,16 @@ class PlainPart:
         project: the registry's project, part of the stored key.
         spec: the view as registered.
         key_columns: indices into the schema's join keys, in the order that forms the entity key.
-        targets: (field of the view, slot of the answer, index in the schema's features).
+        fields: what is read of it.
+        targets: for each field (matrix, row of that, index in the schema's features).
     """
 
     view: int
     project: str
     spec: PlainViewSpec
     key_columns: tuple[int, ...]
-    targets: tuple[tuple[int, FeatureSlot, int], ...]
+    fields: tuple[PlainField, ...]
+    targets: tuple[tuple[Matrix, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +219,9 @@ def make_service_plan(
         mine = [(view.positions.get(references[at].feature), at) for at, slot in enumerate(slots) if slot.view == index]
         ready = [(position, at) for position, at in mine if position is not None]
         if view.plain is not None:
-            targets = tuple((position, slots[at], at) for position, at in ready)
-            plain_parts.append(PlainPart(index, repo.project, view.plain, keys, targets))
+            fields = plain_fields(view.plain.features[position] for position, _ in ready)
+            targets = tuple((slots[at].matrix, slots[at].slot, at) for _, at in ready)
+            plain_parts.append(PlainPart(index, repo.project, view.plain, keys, fields, targets))
         elif view.serving is not None and ready:
             asked = Asked(view.serving.view, [position for position, _ in ready])
             share = _Share(index, view.serving.generation, asked, [at for _, at in ready])

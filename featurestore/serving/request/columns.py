@@ -27,6 +27,9 @@ def typed_columns(plan: ServicePlan, given: RequestColumns, row_count: int) -> d
         UnknownRequestColumn: one is missing, or none of the plan's.
         InvalidRequest: wrong types or lengths.
     """
+    required = plan.on_demand.required if plan.on_demand is not None else frozenset[str]()
+    if not given and not required:
+        return {}
     schema = plan.schema
     known = {column.name: column for column in schema.request_columns}
     what = f'feature service "{schema.service}"' if schema.service else "the requested features"
@@ -34,7 +37,6 @@ def typed_columns(plan: ServicePlan, given: RequestColumns, row_count: int) -> d
         if name not in known:
             hint = suggest(name, known) if known else "leave it out: no feature of it reads the request"
             raise UnknownRequestColumn(f'{what} reads no column "{name}" of the request', hint=hint)
-    required = plan.on_demand.required if plan.on_demand is not None else frozenset[str]()
     for name in sorted(required):
         if name not in given:
             raise UnknownRequestColumn(

@@ -136,14 +136,14 @@ def entities_of(columns: Sequence[pb.EntityColumn]) -> dict[str, Sequence[str] |
     """The request's columns by join key."""
     entities: dict[str, Sequence[str] | Sequence[int]] = {}
     for column in columns:
-        if column.join_key in entities:
-            raise UnknownJoinKey(f'join key "{column.join_key}" is sent twice', hint="send each join key once")
-        if column.strings and column.integers:
+        name, strings, integers = column.join_key, column.strings, column.integers
+        if name in entities:
+            raise UnknownJoinKey(f'join key "{name}" is sent twice', hint="send each join key once")
+        if strings and integers:
             raise InvalidRequest(
-                f'join key "{column.join_key}" has both strings and integers',
-                hint="fill the list that matches its type",
+                f'join key "{name}" has both strings and integers', hint="fill the list that matches its type"
             )
-        entities[column.join_key] = column.strings or column.integers
+        entities[name] = strings or integers
     return entities
 
 

@@ -16,15 +16,14 @@ null, one that was removed is skipped, and one whose type changed reads as null 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 from google.protobuf.message import DecodeError
 from msgspec.msgpack import Ext
 
-from featurestore.core.spec import PlainViewSpec, ValueType
+from featurestore.core.spec import Column, ValueType
 from featurestore.errors import CorruptData, UnknownTileVersion
 from featurestore.wire.feast.protos import message_class
 
@@ -61,21 +60,33 @@ _MESSAGE_FIELDS: dict[ValueType, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PlainRow:
+class PlainField(NamedTuple):
+    """What is wanted of a plain view's values.
+
+    Attributes:
+        name: of a feature.
+        native: the type of Python that values of it have; None where they have to be made of what is stored.
+        type: of the feature.
+    """
+
+    name: str
+    native: type | None
+    type: ValueType
+
+
+class PlainRow(NamedTuple):
     """One entity of a plain view.
 
     Attributes:
-        values: aligned with the view's features, None where null.
+        values: aligned with the fields, None where null.
         event_time_ms: event time of the values.
     """
 
-    values: tuple[PlainValue, ...]
+    values: list[PlainValue]
     event_time_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRow:
+class StoredRow(NamedTuple):
     """One entity as stored, whatever the view's fields are now.
 
     Attributes:
@@ -119,24 +130,31 @@ def stored_value(message: Any) -> StoredValue | None:
     return Ext(MESSAGE_CODE, message.SerializeToString(deterministic=True))
 
 
-def decode_plain(view: PlainViewSpec, stored: bytes) -> PlainRow:
-    """A stored row, as the view's features are now.
+def plain_fields(features: Iterable[Column]) -> tuple[PlainField, ...]:
+    """Some features of a plain view, to be decoded."""
+    return tuple(PlainField(each.name, _NATIVE_TYPES.get(each.type), each.type) for each in features)
+
+
+def decode_plain(fields: Iterable[PlainField], stored: bytes) -> PlainRow:
+    """Some values of a stored row, as the view's features are now.
 
     Raises:
         CorruptData, UnknownTileVersion: as `decode_values`.
     """
-    row = decode_values(stored)
-    values = tuple(_as_type(row.values.get(feature.name), feature.type) for feature in view.features)
-    return PlainRow(values, row.event_time_ms)
+    found, event_time_ms = decode_values(stored)
+    values: list[PlainValue] = []
+    for name, native, value_type in fields:
+        value = found.get(name)
+        # Exact, since a bool is an int to Python.
+        values.append(value if native is not None and type(value) is native else _as_type(value, value_type))
+    return PlainRow(values, event_time_ms)
 
 
 def _as_type(value: StoredValue | None, value_type: ValueType) -> PlainValue:
-    """The value if it is of the declared type, else null; exact, since a bool is an int to Python."""
+    """A value that is not of the type's own; null where it is of another type."""
     if value_type is ValueType.AS_STORED:
         return value
-    if isinstance(value, Ext):
-        return _from_message(value, value_type)
-    return value if type(value) is _NATIVE_TYPES.get(value_type) else None
+    return _from_message(value, value_type) if isinstance(value, Ext) else None
 
 
 def _from_message(message_bytes: Ext, value_type: ValueType) -> PlainValue:

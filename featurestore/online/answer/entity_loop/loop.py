@@ -28,7 +28,7 @@ from featurestore.online.answer.entity_loop.sources import NUMBERS
 from featurestore.online.answer.selection import Selection
 from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES
 from featurestore.wire.codecs.body import EntityCodec, EventLifting
-from featurestore.wire.codecs.pack import body_of_member, is_member
+from featurestore.wire.codecs.pack import MEMBER_MAGIC, body_of_member
 
 NOTHING: Final = -(1 << 63)
 """Instead of the newest event's time: nothing that is stored is within its retention."""
@@ -105,7 +105,7 @@ class EntityLoop:
             Event time of the newest stored event in reach; NOTHING, and nothing but a payment is written, where there
             is none; UNKNOWN where the loops that stand behind this one have to be asked.
         """
-        if not self._edges.are_on_grid(as_of_ms) or (body is not None and not _is_whole(body)):
+        if not self._edges.are_on_grid(as_of_ms) or (body and not _is_whole(body)):
             return UNKNOWN
         shift_ms, work, found = self._edges.shift_ms(as_of_ms), _room.work, _room.found
         if len(found) < self._found_size:
@@ -129,10 +129,10 @@ class EntityLoop:
 
 def _is_whole(body: bytes) -> bool:
     """Whether a body, or that of a pack, matches its checksum."""
-    view = memoryview(body)
-    if is_member(body):
-        view = body_of_member(view)
-        if not view:
+    whole = memoryview(body)
+    if body[0] == MEMBER_MAGIC:
+        whole = body_of_member(whole)
+        if not whole:
             return True
-    checksum = int.from_bytes(view[-CHECKSUM_BYTES:], "little")
-    return xxhash.xxh3_64_intdigest(view[1:-CHECKSUM_BYTES]) == checksum
+    checksum = int.from_bytes(whole[-CHECKSUM_BYTES:], "little")
+    return xxhash.xxh3_64_intdigest(whole[1:-CHECKSUM_BYTES]) == checksum
