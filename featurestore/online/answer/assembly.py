@@ -325,10 +325,9 @@ class Assembly:
             newest_ms = UNKNOWN
             if loop is not None:
                 newest_ms = loop.gather(found.body, found.head, as_of_ms, merged, row - first, event)
-            if newest_ms == UNKNOWN and event:
-                newest_ms = self._gather_in_flight(at, read, row, merged, row - first)
-            elif newest_ms == UNKNOWN:
-                newest_ms = self._gather_step_by_step(at, read, as_of_ms, merged, row - first)
+            if newest_ms == UNKNOWN:
+                own = events if event else None
+                newest_ms = self._gather_step_by_step(at, read, row, merged, row - first, events=own)
             if newest_ms == NOTHING:
                 if not event:
                     lowering.gather_nothing(at, merged, row - first)
@@ -337,38 +336,30 @@ class Assembly:
                 self._view_status[view, row] = _PRESENT
                 self._event_time_ms[view, row] = newest_ms
 
-    def _gather_step_by_step(self, at: int, read: int, as_of_ms: int, merged: Gathered, row: int) -> int:
+    def _gather_step_by_step(
+        self, at: int, read: int, row: int, merged: Gathered, to_row: int, *, events: EventsInFlight | None
+    ) -> int:
         """As `EntityLoop.gather`, whatever the part and the bytes are.
 
         Raises:
             AsOfTooOld: see `Selection.reach`; names the entity key.
             CorruptData: see `Selection.decode`, likewise.
         """
-        found, selection = self._found[read], self._plan.stream_parts[at].selection
+        found, selection, lowering = self._found[read], self._plan.stream_parts[at].selection, self._plan.lowering
         assert isinstance(found, EntityBytes)
         try:
+            if events is not None:
+                table, in_flight = selection.decode_in_flight(found.body, found.head, events, row)
+                lowering.gather_in_flight(at, table, in_flight.bounds, merged, to_row)
+                return NOTHING if in_flight.newest_event_time_ms is None else in_flight.newest_event_time_ms
             table = selection.decode(found.body, found.head)
-            reach = selection.reach(table, as_of_ms)
+            reach = selection.reach(table, self._as_of_ms[row] if len(self._as_of_ms) > 1 else self._as_of_ms[0])
         except (AsOfTooOld, CorruptData) as error:
             raise self._named(error, read) from error
         if reach is None:
             return NOTHING
-        self._plan.lowering.gather(at, table, reach.bounds, merged, row)
+        lowering.gather(at, table, reach.bounds, merged, to_row)
         return reach.newest_event_time_ms
-
-    def _gather_in_flight(self, at: int, read: int, row: int, merged: Gathered, to_row: int) -> int:
-        """As `_gather_step_by_step`, with the row's payment; also where nothing that is stored counts."""
-        assert self._in_flight is not None
-        found, events = self._found[read], self._in_flight.of_parts[at]
-        assert isinstance(found, EntityBytes)
-        assert events is not None
-        try:
-            selection = self._plan.stream_parts[at].selection
-            table, reach = selection.decode_in_flight(found.body, found.head, events, row)
-        except (AsOfTooOld, CorruptData) as error:
-            raise self._named(error, read) from error
-        self._plan.lowering.gather_in_flight(at, table, reach.bounds, merged, to_row)
-        return NOTHING if reach.newest_event_time_ms is None else reach.newest_event_time_ms
 
     def _tell_views_apart(self, span: slice, lowered: LoweredFeatures) -> None:
         """Of views that are stored together, an entity's events may be those of some only."""
