@@ -20,7 +20,7 @@ from benchmarks.scenarios.lookup import METHOD, MODES, SERVICE, echo, fill, free
 from benchmarks.workload import Workload, check_against_oracle, make_workload
 from featurestore.online.redis.store import connect
 from featurestore.serving.client.calls import CHANNEL_OPTIONS
-from featurestore.serving.client.messages import make_request
+from featurestore.serving.client.messages import EntityValues, LookupBatch, make_request
 from featurestore.serving.client.streams import BATCHES_AHEAD
 from featurestore.testing.servers import RedisServer, redis_server
 
@@ -158,11 +158,12 @@ def _batch(call: grpc.UnaryUnaryMultiCallable[bytes, bytes], workload: Workload,
     entities = {name: workload.entity(view)[-size - MESSAGES :].tolist() for name, view in views.items()}
     exchanges = []
     for first in range(MESSAGES):
-        columns = {
-            name: [workload.key(view, entity) for entity in entities[name][first : first + size]]
+        rows = slice(first, first + size)
+        columns: dict[str, EntityValues] = {
+            name: [workload.key(view, entity) for entity in entities[name][rows]]  # type: ignore[misc]  # one type a column
             for name, view in views.items()
         }
-        message = make_request(SERVICE, columns, workload.as_of_ms, with_metadata=False)  # type: ignore[arg-type]  # one type a column
+        message = make_request(SERVICE, LookupBatch(columns), workload.as_of_ms, with_metadata=False)
         request = message.SerializeToString()
         exchanges.append((request, call(request, timeout=PATIENT_MS / 1e3)))
     return Batch(size, exchanges)
