@@ -13,7 +13,7 @@ from threading import Semaphore
 import grpc
 
 from benchmarks.load import FloodPlan, FloodReport, run_flood
-from benchmarks.parts import AppliedRepo, applied_repo, grpc_server
+from benchmarks.parts import AppliedRepo, applied_repo, cpu_seconds, cpu_seconds_since, grpc_server
 from benchmarks.peers import echo_server
 from benchmarks.scenario import Line, Result, Run, digest, require
 from benchmarks.scenarios.lookup import METHOD, MODES, SERVICE, echo, fill, freeze
@@ -59,10 +59,10 @@ def run(run: Run) -> Result:
         frozen = freeze(run, repo, redis, workload)
         for io in MODES[: run.choose(smoke=1, full=len(MODES))]:
             with ExitStack() as stack:
-                servers = _servers(run, repo, redis, io, frozen.exchanges, stack)
+                servers, pid = _servers(run, repo, redis, io, frozen.exchanges, stack)
                 lines += _processes(run, io, servers)
                 if io == MODES[0]:
-                    lines += _rows(run, servers["1"].address, workload)
+                    lines += _rows(run, servers["1"].address, pid, workload)
     return Result(
         scenario="serving",
         question="What does a server that is kept busy answer, by processes, by rows of a request and in streams?",
@@ -75,22 +75,25 @@ def run(run: Run) -> Result:
             f"{run.choose(smoke=1, full=ROUNDS)} turns, in which echo and servers alternate. Client, servers and Redis "
             "share the machine's cores, so that a second process has what these leave.",
             "Rows: from Python's gRPC client, with bytes that it does not parse; one server process on threads. "
-            f"Streamed: {BATCHES_AHEAD} chunks are sent ahead. Chunks wait for payments, of which there are none here.",
+            f"Streamed: {BATCHES_AHEAD} chunks are sent ahead. Chunks wait for payments, of which there are none here. "
+            "The best of the turns counts for rows a second, and the least for CPU, which a busy machine moves less.",
         ),
     )
 
 
 def _servers(
     run: Run, repo: AppliedRepo, redis: RedisServer, io: str, exchanges: Sequence[tuple[str, str]], stack: ExitStack
-) -> dict[str, FloodPlan]:
-    """An echo, and servers of one process and of more, all of a kind; what to flood each with."""
+) -> tuple[dict[str, FloodPlan], int]:
+    """An echo, and servers of one process and of more, all of a kind; what to flood each with; the id of the former."""
     address, _ = stack.enter_context(echo(run, io, exchanges))
     plans = {ECHO: _plan(run, address, echo_server.METHOD, exchanges)}
+    pids = []
     for processes in PROCESSES[: run.choose(smoke=1, full=len(PROCESSES))]:
         started = grpc_server(repo, run.directory, redis.url, io, "--processes", str(processes))
-        address, _ = stack.enter_context(started)
+        address, pid = stack.enter_context(started)
+        pids.append(pid)
         plans[str(processes)] = _plan(run, address, METHOD, exchanges)
-    return plans
+    return plans, pids[0]
 
 
 def _processes(run: Run, io: str, servers: Mapping[str, FloodPlan]) -> list[Line]:
@@ -124,31 +127,33 @@ def _flood(run: Run, plan: FloodPlan) -> FloodReport:
     return report
 
 
-def _rows(run: Run, address: str, workload: Workload) -> list[Line]:
-    """Rows a second, by the size of requests and by how they are sent."""
+def _rows(run: Run, address: str, pid: int, workload: Workload) -> list[Line]:
+    """Rows a second and what they cost, by the size of requests and by how they are sent."""
     lines: list[Line] = []
     sizes = (1, run.choose(smoke=10, full=100), run.choose(smoke=20, full=1_000))
     with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
         stream: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(STREAM_METHOD)
-        ways: Mapping[str, Callable[[Batch, float], float]] = {
+        ways: Mapping[str, Callable[[Batch, float], int]] = {
             "one at a time": lambda batch, seconds: _ahead(call, batch, seconds, in_flight=1),
             f"{BATCHES_AHEAD} in flight": lambda batch, seconds: _ahead(call, batch, seconds, in_flight=BATCHES_AHEAD),
             "streamed": lambda batch, seconds: _streamed(stream, batch, seconds),
         }
         first = next(iter(ways))
-        single = 0.0
+        single = single_us = 0.0
         for size in sizes:
             batch = _batch(call, workload, size)
-            best = dict.fromkeys(ways, 0.0)
-            for _, form in itertools.product(range(run.choose(smoke=1, full=ROUNDS)), ways):
-                best[form] = max(best[form], ways[form](batch, _seconds(run) / 2))
-            single = single or best[first]
-            what = f"{size:,} rows" if size > 1 else "1 row"
-            lines += [
-                Line(f"{what} a message, {form}", rate, "rows/s", rate / single, f"1 row, {first}")
-                for form, rate in best.items()
-            ]
+            best, least_us = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, float("inf"))
+            for _, way in itertools.product(range(run.choose(smoke=1, full=ROUNDS)), ways):
+                cpu_before_s, begun_s = cpu_seconds(pid), time.perf_counter()
+                rows = ways[way](batch, _seconds(run) / 2)
+                best[way] = max(best[way], rows / (time.perf_counter() - begun_s))
+                least_us[way] = min(least_us[way], cpu_seconds_since(pid, cpu_before_s) / rows * 1e6)
+            single, single_us = single or best[first], single_us or least_us[first]
+            for way in ways:
+                what, of = f"{size:,} a message, {way}", f"1 a message, {first}"
+                lines.append(Line(what, best[way], "rows/s", best[way] / single, of))
+                lines.append(Line(f"{what}: server CPU", least_us[way], "us a row", least_us[way] / single_us, of))
     return lines
 
 
@@ -169,8 +174,8 @@ def _batch(call: grpc.UnaryUnaryMultiCallable[bytes, bytes], workload: Workload,
     return Batch(size, exchanges)
 
 
-def _ahead(call: grpc.UnaryUnaryMultiCallable[bytes, bytes], batch: Batch, seconds: float, *, in_flight: int) -> float:
-    """Rows a second of calls, so many under way."""
+def _ahead(call: grpc.UnaryUnaryMultiCallable[bytes, bytes], batch: Batch, seconds: float, *, in_flight: int) -> int:
+    """Rows that calls answer in a time, so many under way."""
     asked: deque[tuple[grpc.Future[bytes], bytes]] = deque()
     answered, begun_s = 0, time.perf_counter()
     for request, answer in itertools.cycle(batch.exchanges):
@@ -181,15 +186,14 @@ def _ahead(call: grpc.UnaryUnaryMultiCallable[bytes, bytes], batch: Batch, secon
             future, expected = asked.popleft()
             require(future.result() == expected, f"an answer to {batch.rows} rows is not what it was")
             answered += 1
-    elapsed_s = time.perf_counter() - begun_s
     for future, _ in asked:
         future.cancel()
     require(answered > 0, "nothing was answered")
-    return answered * batch.rows / elapsed_s
+    return answered * batch.rows
 
 
-def _streamed(stream: grpc.StreamStreamMultiCallable[bytes, bytes], batch: Batch, seconds: float) -> float:
-    """Rows a second of one stream of chunks, some sent ahead."""
+def _streamed(stream: grpc.StreamStreamMultiCallable[bytes, bytes], batch: Batch, seconds: float) -> int:
+    """Rows that one stream answers in a time, some chunks sent ahead."""
     may_send = Semaphore(BATCHES_AHEAD)
     begun_s = time.perf_counter()
 
@@ -207,7 +211,7 @@ def _streamed(stream: grpc.StreamStreamMultiCallable[bytes, bytes], batch: Batch
         answered += 1
         may_send.release()
     require(answered > 0, "nothing was answered")
-    return answered * batch.rows / (time.perf_counter() - begun_s)
+    return answered * batch.rows
 
 
 def _seconds(run: Run) -> float:
