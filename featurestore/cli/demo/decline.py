@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from featurestore.cli.demo.live import DECISION_SERVICE, ScoredPayment
+from featurestore.cli.demo.payments import TOPIC
 from featurestore.cli.demo.summary import Line
 from featurestore.online.answer.explaining.explanation import ExplainedFeature, ExplainedTile, ExplainedValue
 from featurestore.serving.client.clients import LookupClient
@@ -43,9 +44,9 @@ def explain_decline(client: LookupClient, answer: ScoredPayment) -> list[Line]:
     explanation = client.explain(
         DECISION_SERVICE,
         payment.entities,
-        as_of_ms=payment.event_time_ms,
         features=names,
         request={"amount": payment.amount},
+        events={TOPIC: payment.event},
     )
     truth = "fraud" if payment.pattern is not FraudPattern.NONE else "honest"
     shop = f"{payment.category} {payment.market}"
@@ -67,24 +68,28 @@ def _facts(answer: ScoredPayment, feature: ExplainedFeature, tiles: tuple[Explai
         read = ", ".join(f"{read.name} {_value_text(read.value)}" for read in feature.reads)
         yield f"{_value_text(answered)}, of amount {_value_text(answer.payment.amount)} and {read}"
         return
-    yield _value_text(answered)
-    if answered != feature.value:
-        yield f"{_value_text(feature.value)} before this payment"
-    yield f"merged from {sum(tile.merged for tile in tiles)} tiles and events"
-    newest = list(zip(tiles, feature.partials, strict=True))[: -NEWEST_SHOWN - 1 : -1]
-    if newest:
-        yield "the newest " + ", ".join(
-            f"{_value_text(value)} at {_moment_text(tile.start_ms)}" for tile, value in newest
-        )
+    now = "" if answered == feature.value else f" then, {_value_text(feature.value)} now that a late payment is there"
+    yield _value_text(answered) + now
+    before = [(tile, value) for tile, value in zip(tiles, feature.partials, strict=True) if not tile.is_in_flight]
+    itself = " and this payment" if len(before) < len(tiles) else ""
+    yield f"merged from {sum(tile.merged for tile, _ in before)} tiles and events{itself}"
+    if before:
+        newest = before[: -NEWEST_SHOWN - 1 : -1]
+        yield "newest " + ", ".join(f"{_value_text(value)} at {_moment_text(tile.start_ms)}" for tile, value in newest)
 
 
 def _command(answer: ScoredPayment, names: list[str]) -> str:
-    """What one would type."""
+    """What one would type to see one of them tile by tile."""
     payment = answer.payment
-    given = {**payment.entities, "amount": "" if payment.amount is None else payment.amount}
-    words = [f"{name}={value}" for name, value in given.items()]
-    options = [f"--as-of {payment.event_time_ms}", *(f"--feature {name}" for name in names)]
+    given = {**payment.entities, "amount": payment.amount}
+    words = [f"{name}={_typed(value)}" for name, value in given.items()]
+    options = [f"--feature {names[0]}", *(f"--event {name}={_typed(value)}" for name, value in payment.event.items())]
     return " ".join(["featurestore explain", DECISION_SERVICE, *words, *options])
+
+
+def _typed(value: object) -> str:
+    """A value on the command line; nothing is null."""
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _value_text(value: ExplainedValue) -> str:

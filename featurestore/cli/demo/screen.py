@@ -116,7 +116,7 @@ class Screen:
         names = STEP_WIDTH + 2
         for name, text in lines:
             if not self._is_live:
-                self._console.print(f"  {name.ljust(names)}{text}")
+                self._console.print(f"  {name.ljust(names - 1)} {text}")
                 continue
             grid = Table.grid(padding=(0, 1, 0, 0))
             grid.add_column(width=1)

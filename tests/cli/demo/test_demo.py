@@ -81,8 +81,14 @@ def test_the_demo_shows_the_whole_loop_and_leaves_nothing(tmp_path: Path) -> Non
     assert re.match(r"p50 [\d.]+ ms, p99 [\d.]+ ms from a payment in the log until", figures["freshness"])
     assert re.match(r"\d+ of \d+ payments, scored three ways", figures["frauds"])
     assert re.search(r"^ +stored +\d+ caught.*rules over the payments before$", output, re.MULTILINE)
-    assert re.search(r"^ +in flight +\d+ caught.*with the payment in flight$", output, re.MULTILINE)
-    assert re.match(r"featurestore explain payment_decision card_id=\S+ .* --feature \w+", figures["command"])
+    decided = re.search(r"^ +in flight +\d+ caught.* (\d+) flagged.*with the payment in flight$", output, re.MULTILINE)
+    assert decided is not None
+    assert (int(decided[1]) > 0) is ("why was this payment declined?" in output)
+    if int(decided[1]):
+        assert re.search(r"^  \w+ .*; merged from \d+ tiles and events and this payment", output, re.MULTILINE)
+        assert re.match(
+            r"featurestore explain payment_decision card_id=\S+ .* --event is_declined= ", figures["command"]
+        )
     assert figures["dead letters"] == "3 for 3 records broken on purpose: undecodable 3"
     assert figures["recount"].startswith("300 of 300 cards")
     assert not re.search(r"redis://\S*@", output), "the store's password is on the screen"
