@@ -12,15 +12,21 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from featurestore.online.embedded import EmbeddedStore
+
+ROOT = Path(__file__).resolve().parents[2]
 KEEP_RUNNING = ("featurestore stream", "featurestore serve")
 ENDS_ALL = "featurestore store stop"
 QUESTIONS = ("featurestore lookup", "featurestore status")
@@ -137,6 +143,26 @@ class Reader:
         """With whatever it runs; what has become a daemon is not among it."""
         if self.shell.poll() is None:
             os.killpg(self.shell.pid, signal.SIGKILL)
+
+
+def clean_environment() -> dict[str, str]:
+    """Variables of somebody who has set nothing, with this checkout and its programs."""
+    found = {name: value for name, value in os.environ.items() if not name.startswith(("FEATURESTORE_", "BYTEWAX_"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{found['PATH']}"
+    return {**found, "PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+@contextmanager
+def reader_in(directory: Path) -> Iterator[Reader]:
+    """A reader beside a fresh copy of the example repo, with nothing else running; what the page leaves is stopped."""
+    repo = directory / "feature_repo"
+    shutil.copytree(ROOT / "feature_repo", repo, ignore=shutil.ignore_patterns("data"))
+    reader = Reader(directory, clean_environment())
+    try:
+        yield reader
+    finally:
+        reader.leave()
+        EmbeddedStore(repo / "data" / "store").stop()
 
 
 def type_in(page: str, reader: Reader) -> set[str]:

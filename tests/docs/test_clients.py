@@ -8,7 +8,6 @@ import os
 import random
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -27,12 +26,12 @@ from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.servers import redis_server
 from tests.docs.desk import PAGE, TIMEOUT_S, Desk, is_printed
+from tests.docs.pages import ROOT, clean_environment
 from tests.serving.crowds import eventually, stood_still
 from tests.serving.store_reads import Groups, before_lookup_reads
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 DEFINITIONS = ROOT / "docs" / "add-your-own-feature.md"
 GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.8.0"
 """Old enough to be compiled quickly: later ones bring half of Envoy."""
@@ -113,13 +112,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     directory = tmp_path_factory.mktemp("clients")
     with ExitStack() as running:
         redis = running.enter_context(redis_server())
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("FEATURESTORE_")}
-        environment |= {
-            "PATH": f"{directory / 'tools'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-            "FEATURESTORE_STORE_URL": redis.url,
-            "LC_ALL": "C.UTF-8",
-        }
+        environment = clean_environment() | {"FEATURESTORE_STORE_URL": redis.url, "LC_ALL": "C.UTF-8"}
+        environment["PATH"] = f"{directory / 'tools'}{os.pathsep}{environment['PATH']}"
         desk = Desk(directory, environment, running)
         environment["FEATURESTORE_ADDRESS"] = f"127.0.0.1:{desk.port}"
         shutil.copytree(ROOT / "feature_repo", directory / "feature_repo", ignore=shutil.ignore_patterns("data"))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
-import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -25,11 +23,10 @@ from featurestore.definitions.problems import MISTAKE_TAG
 from featurestore.online.probe import port_is_free
 from scripts.reference import authoring, commands
 from scripts.reference_pages import DOCS, PAGES
-from tests.docs.pages import Reader
+from tests.docs.pages import ROOT, Reader, clean_environment
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
 
-ROOT = Path(__file__).resolve().parents[2]
 AUTHORING, COMMANDS = DOCS / "authoring.md", DOCS / "commands.md"
 
 CONFIG = "project: docs\nprovider: local\nregistry: registry.db\n"
@@ -232,10 +229,8 @@ def test_every_exit_code_of_a_command_is_in_its_section() -> None:
 
 
 def environment() -> dict[str, str]:
-    """Of a reader who has set nothing."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("FEATURESTORE_", "BYTEWAX_"))}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
-    return {**clean, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    """Of a reader whose terminal is wide."""
+    return {**clean_environment(), "COLUMNS": "200"}
 
 
 def typed(command: str, directory: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
