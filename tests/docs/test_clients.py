@@ -35,6 +35,7 @@ pytestmark = pytest.mark.slow
 DEFINITIONS = ROOT / "docs" / "add-your-own-feature.md"
 GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.8.0"
 """Old enough to be compiled quickly: later ones bring half of Envoy."""
+GHZ = "github.com/bojand/ghz/cmd/ghz@v0.93.0"
 
 PACKAGES = {
     "curl": "curl",
@@ -283,10 +284,11 @@ def test_every_client_speaks_mutual_tls(go_program: Desk, java_program: Desk) ->
 
 
 def test_the_shell_sees_both_services_by_reflection(desk: Desk) -> None:
-    """Grpcurl is not told of any proto."""
+    """Grpcurl is not told of any proto, nor is ghz, whose requests are all answered."""
     _require("go")
-    done = desk.outcome(["go", "install", GRPCURL], GOBIN=str(desk.directory / "tools"))
-    assert done.returncode == 0, done.stderr
+    for program in (GRPCURL, GHZ):
+        done = desk.outcome(["go", "install", program], GOBIN=str(desk.directory / "tools"))
+        assert done.returncode == 0, done.stderr
 
     desk.follow("A look from the shell")
 

@@ -49,13 +49,15 @@ def reflect(channel: grpc.Channel, version: str, *requests: reflection_pb2.Serve
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 def test_reflection_describes_both_services(channel: grpc.Channel, version: str) -> None:
-    """Grpcurl finds our methods and Feast's, and their messages, without .proto files."""
-    listed, ours, feast = reflect(
+    """Grpcurl and ghz find our methods and Feast's, and their messages, without .proto files."""
+    listed, ours, feast, method, unknown = reflect(
         channel,
         version,
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol="featurestore.v1.FeatureLookup"),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol="feast.serving.ServingService"),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="featurestore.v1.FeatureLookup.Lookup"),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="featurestore.v1.FeatureLookup.LookUp"),
     )
 
     names = {service.name for service in listed.list_services_response.service}
@@ -63,6 +65,8 @@ def test_reflection_describes_both_services(channel: grpc.Channel, version: str)
     assert len(ours.file_descriptor_response.file_descriptor_proto) == 1
     # ServingService, Value and Timestamp.
     assert len(feast.file_descriptor_response.file_descriptor_proto) == 3
+    assert method.file_descriptor_response == ours.file_descriptor_response
+    assert unknown.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
 def test_open_reflection_streams_do_not_block_lookups(server: FeatureServer, client: LookupClient) -> None:

@@ -97,13 +97,34 @@ def _handlers(reflect: Callable[..., Any]) -> dict[str, dict[str, Handler]]:
     return {service: {METHOD: handler} for service in REFLECTION_SERVICES}
 
 
-def _pool() -> DescriptorPool:
+class _Symbols:
+    """A pool in which methods are symbols as well, as the protocol has them and ghz asks; protobuf's is final.
+
+    Args:
+        pool: finds everything else.
+    """
+
+    def __init__(self, pool: DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
+        """The file of a message, a field, a service or a method."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindMethodByName(symbol).containing_service.file
+
+
+def _pool() -> Any:
     """Everything that can be reflected."""
     pool = DescriptorPool()
     _copy(feast_pool().FindFileByName(_FEAST_SERVING_FILE), pool, set())
     for module in (lookup_pb2, health_pb2, reflection_pb2):
         _copy(module.DESCRIPTOR, pool, set())
-    return pool
+    return _Symbols(pool)
 
 
 def _copy(file: FileDescriptor, pool: DescriptorPool, seen: set[str]) -> None:
