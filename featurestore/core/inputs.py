@@ -16,7 +16,7 @@ import numpy as np
 
 from featurestore.core.aggregations.catalog import resolve
 from featurestore.core.events import BlobRow, BoolArray, ColumnValues
-from featurestore.core.expressions import Expression, compile_expression
+from featurestore.core.expressions import Expression, compile_expression, quietly
 from featurestore.core.spec import Column, FeatureSpec, SourceSpec, ValueType, ViewSpec
 from featurestore.core.tiles.lifting import Input
 from featurestore.errors import InvariantBroken
@@ -42,6 +42,7 @@ class ViewInputs:
         self._conditions = tuple(
             dict.fromkeys(text for text in (*(feature.where for feature in view.features), view.undo) if text)
         )
+        self._flags = tuple(map(flag_name, self._conditions))
         self.undo = flag_name(view.undo) if view.undo else None
         self.conditional = {
             _input_name(feature.column, feature.where): Input(feature.column, flag_name(feature.where))
@@ -107,12 +108,16 @@ class ViewInputs:
             columns: at least the payload columns, N rows each.
             count: N.
         """
-        for name in self.computed_columns:
-            if name not in columns:
-                columns[name] = self._expressions[name].evaluate(columns, count).storable()
-        for text in self._conditions:
-            if flag_name(text) not in columns:
-                columns[flag_name(text)] = _as_flag(self._expressions[flag_name(text)].evaluate(columns, count))
+        if not self.computed_columns and not self._flags:
+            return
+        expressions = self._expressions
+        with quietly():
+            for name in self.computed_columns:
+                if name not in columns:
+                    columns[name] = expressions[name].evaluate_quiet(columns, count).storable()
+            for name in self._flags:
+                if name not in columns:
+                    columns[name] = _as_flag(expressions[name].evaluate_quiet(columns, count))
 
     def selected(self, columns: Mapping[str, ColumnValues], count: int) -> BoolArray | None:
         """(N,) whether each event is the view's; None when all are. `columns` went through `compute`."""
@@ -175,5 +180,5 @@ def _input_name(column: str | None, condition: str) -> str:
 
 
 def _as_flag(condition: ColumnValues) -> ColumnValues:
-    """1 where a condition is true, 0 where it is false or null; never null itself."""
-    return ColumnValues(np.asarray(condition.values).astype(np.int64))
+    """1 where a condition is true, 0 where it is false or null, as it has it there; never null itself."""
+    return condition if condition.valid is None else ColumnValues(condition.values)

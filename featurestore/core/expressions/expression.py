@@ -50,9 +50,17 @@ class Expression:
         Raises:
             KeyError: a column is missing. Nothing is raised for data.
         """
-        with np.errstate(all="ignore"):
-            vector = self._run(Frame(columns))
-        return _column(vector, count, self.type)
+        with quietly():
+            return self.evaluate_quiet(columns, count)
+
+    def evaluate_quiet(self, columns: Mapping[str, ColumnValues], count: int) -> ColumnValues:
+        """As `evaluate`, within `quietly`, which takes as long as a comparison of few rows."""
+        return _column(self._run(Frame(columns)), count, self.type)
+
+
+def quietly() -> np.errstate:
+    """While expressions are evaluated: what numpy would warn of is null, or infinite, and meant."""
+    return np.errstate(all="ignore")
 
 
 def compile_expression(text: str, columns: Mapping[str, ValueType]) -> Expression:

@@ -108,15 +108,15 @@ class Lowering:
         for index, each in enumerate(features):
             members.setdefault((each.aggregation.name, each.storages, each.feature.type), []).append(index)
         slots: list[list[int]] = [[] for _ in features]
-        self._sizes = dict.fromkeys(Storage, 0)
+        sizes = dict.fromkeys(Storage, 0)
         groups, program, texts = [], [], list[tuple[int, int]]()
         for (_, storages, feature_type), indices in members.items():
             inputs = []
             for storage in storages:
-                begin = self._sizes[storage]
+                begin = sizes[storage]
                 for slot, index in enumerate(indices, start=begin):
                     slots[index].append(slot)
-                self._sizes[storage] = begin + len(indices)
+                sizes[storage] = begin + len(indices)
                 inputs.append((_STORAGES.index(storage), slice(begin, begin + len(indices))))
             aggregation = features[indices[0]].aggregation
             is_text = feature_type is ValueType.STRING and aggregation.formula == _TEXT_FORMULA
@@ -127,6 +127,7 @@ class Lowering:
             else:
                 outputs = np.array(indices, dtype=np.int64)
                 groups.append(_Group(aggregation, tuple(inputs), outputs, _target_of(feature_type)))
+        self._sizes = [sizes[storage] for storage in _STORAGES]
         self._groups = tuple(groups)
         self._texts = tuple(texts)
         self._program = np.array(program, dtype=np.int64).reshape(-1, PROGRAM_COLUMNS)
@@ -143,11 +144,11 @@ class Lowering:
 
     def gathered(self, row_count: int) -> Gathered:
         """Room for the merged fields of R rows."""
-        sizes = self._sizes
+        ints, floats, objects = self._sizes
         return Gathered(
-            np.empty((sizes[Storage.INT], row_count), dtype=np.int64),
-            np.empty((sizes[Storage.FLOAT], row_count), dtype=np.float64),
-            np.empty((sizes[Storage.BLOB], row_count), dtype=np.object_),
+            np.empty((ints, row_count), dtype=np.int64),
+            np.empty((floats, row_count), dtype=np.float64),
+            np.empty((objects, row_count), dtype=np.object_),
         )
 
     def gather(self, view: int, table: TileTable, bounds: Int64Array, out: Gathered, row: int) -> None:

@@ -193,13 +193,13 @@ class ServiceSchema:
             keys = [encode_value(value) for value in columns[key_columns[0]]]
         else:
             keys = [encode_key(values) for values in zip(*(columns[index] for index in key_columns), strict=True)]
-        for key in keys:
-            if len(key) > KEY_BYTES_MAX:
-                names = ", ".join(self.join_keys[index].name for index in key_columns)
-                raise LimitExceeded(
-                    f'a value of join key "{names}" is {len(key)} bytes long, the limit is {KEY_BYTES_MAX}',
-                    hint="send shorter keys",
-                )
+        longest = max(map(len, keys), default=0)
+        if longest > KEY_BYTES_MAX:
+            names = ", ".join(self.join_keys[index].name for index in key_columns)
+            raise LimitExceeded(
+                f'a value of join key "{names}" is {longest} bytes long, the limit is {KEY_BYTES_MAX}',
+                hint="send shorter keys",
+            )
         return keys
 
 

@@ -106,7 +106,8 @@ class Selection:
                 }
                 outputs.append(f"derived {len(derived)}")
                 derived.append(replace(computed, reads=reads))
-        presences = self._own_presences = [presence_feature(stored.spec, one.view) for one in asked]
+        presences = [presence_feature(stored.spec, one.view) for one in asked]
+        self._presence_flags = [None if one is None or not one.where else flag_name(one.where) for one in presences]
         distinct = list(dict.fromkeys(one for one in presences if one is not None))
         at_end = {feature: len(outputs) + index for index, feature in enumerate(distinct)}
         outputs += [number_of(feature) for feature in distinct]
@@ -167,7 +168,7 @@ class Selection:
             count: N.
         """
         is_event = self.event_inputs.selected(columns, count)
-        flags = [None if one is None or not one.where else columns[flag_name(one.where)] for one in self._own_presences]
+        flags = [None if name is None else columns[name] for name in self._presence_flags]
         of_views = [None if flag is None else np.asarray(flag.values, dtype=np.bool_) for flag in flags]
         return is_event, tuple(
             is_event if mine is None else mine if is_event is None else mine & is_event for mine in of_views
