@@ -363,6 +363,8 @@ def _service_details(before: ServiceSpec, after: ServiceSpec) -> tuple[str, ...]
         lines.append("~ order of the features")
     if before.join_keys != after.join_keys:
         lines.append(f"~ join keys: {_typed(before.join_keys)} -> {_typed(after.join_keys)}")
+    if before.shadow != after.shadow:
+        lines.append(f"~ shadow: {before.shadow or 'none'} -> {after.shadow or 'none'}")
     return tuple(lines)
 
 

@@ -27,7 +27,7 @@ from featurestore.online.answer.in_flight.payments import InFlight
 from featurestore.online.answer.on_demand import with_on_demand
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.online.answer.service_plan import ServicePlan
-from featurestore.online.read.reader import EntityBytes, PlainBytes, Reader
+from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead, Reader
 from featurestore.serving.answer_counts import AnswerCounts
 from featurestore.serving.request.columns import RequestColumns, typed_columns
 from featurestore.serving.request.limits import (
@@ -38,6 +38,7 @@ from featurestore.serving.request.limits import (
 )
 from featurestore.serving.request.steps import LongWork, Steps, StoreRead
 from featurestore.serving.sampling.answered import AnsweredRequest
+from featurestore.serving.shadow import AskedRequest, Shadow
 
 if TYPE_CHECKING:
     # Brings OpenTelemetry, which a server that traces nothing does without.
@@ -147,18 +148,19 @@ class FeatureLookup:
         row_count = _row_count(plan.schema, columns, given)
         request = typed_columns(plan, given, row_count)
         in_flight = plan.stored.in_flight.take(events, columns, row_count) if events else None
-        read_times = _read_times(as_of_ms, row_count, self._clock)
-        if in_flight is not None:
-            read_times = _times_in_flight(in_flight, read_times if as_of_ms else ())
+        read_times = _read_times(as_of_ms, row_count, self._clock, in_flight)
         reads = DistinctReads(plan, columns, row_count, LIMITS)
         is_wanted = witness is None and self._sink is not None and self._sink.takes()
         with_checkpoint = with_checkpoint or is_wanted
+        is_given = len(as_of_ms) > 0 or in_flight is not None
+        asked = AskedRequest(plan, columns, row_count, given, events or {}, read_times, is_given)
+        shadow = Shadow.of(asked, reads.wanted, reader, self._clock) if is_wanted else None
         spans = None if self._traces is None else self._traces.lookup(plan.stored, row_count)
-        reading = _read(reader, reads, deadline, with_checkpoint=with_checkpoint)
+        beside = () if shadow is None else shadow.beside
+        reading = _read(reader, reads.wanted, beside, deadline, with_checkpoint=with_checkpoint)
         found = yield from (reading if spans is None else spans.read(reading, len(reads.wanted)))
         if witness is not None:
             witness.saw(reads, found, read_times, in_flight)
-        is_given = len(as_of_ms) > 0 or in_flight is not None
         assembly = Assembly(
             plan.stored, reads, found, read_times, deadline, is_as_of_given=is_given, in_flight=in_flight
         )
@@ -172,26 +174,32 @@ class FeatureLookup:
         if witness is None:
             self._counts.add(plan, answer, self._clock.monotonic_ns() - started_ns)
         if is_wanted and self._sink is not None:
-            own_events = {} if in_flight is None else in_flight.columns
-            self._sink.add(AnsweredRequest(plan, columns, stored, answer, request, own_events))
+            answered = AnsweredRequest(plan, columns, stored, answer, request, in_flight.columns if in_flight else {})
+            self._sink.add(answered if shadow is None else shadow.added_to(answered, found))
         return answer
 
 
 def _read(
-    reader: Reader, reads: DistinctReads, deadline: Deadline, *, with_checkpoint: bool
+    reader: Reader,
+    wanted: Sequence[EntityRead | PlainRead],
+    beside: Sequence[EntityRead | PlainRead],
+    deadline: Deadline,
+    *,
+    with_checkpoint: bool,
 ) -> Steps[list[EntityBytes | PlainBytes]]:
-    """The one round trip to the store."""
-    groups = reader.groups(reads.wanted, with_checkpoint=with_checkpoint)
+    """The one round trip to the store; what is beside is not worth a second try."""
+    both = [*wanted, *beside]
     for may_repeat in (True, False):
         timeout_ms = min(deadline.remaining_ms("reading the online store"), STORE_TIMEOUT_MAX_MS)
         try:
-            values = yield StoreRead(groups, timeout_ms)
-            return reader.found(reads.wanted, values, with_checkpoint=with_checkpoint)
+            values = yield StoreRead(reader.groups(both, with_checkpoint=with_checkpoint), timeout_ms)
+            return reader.found(both, values, with_checkpoint=with_checkpoint)
         except OnlineStoreDown:
             # A connection that was idle while the store restarted is found dead only now. A second try opens a new
             # one, so that a store that is back does not cost one error a connection.
             if not may_repeat:
                 raise
+            both = list(wanted)
         except DeadlineSpent as error:
             # The caller may have more patience than we have: then it is the store that is too slow.
             deadline.remaining_ms("the online store answered")
@@ -263,17 +271,17 @@ def _names(schema: ServiceSchema) -> str:
     return ", ".join(f"{key.name} ({key.type.value})" for key in schema.join_keys)
 
 
-def _read_times(as_of_ms: Sequence[int], row_count: int, clock: Clock) -> tuple[int, ...]:
+def _read_times(as_of_ms: Sequence[int], row_count: int, clock: Clock, in_flight: InFlight | None) -> tuple[int, ...]:
     """The read time of all rows, or of each."""
     if not as_of_ms:
-        return (clock.now_ms(),)
+        return (clock.now_ms(),) if in_flight is None else _times_in_flight(in_flight, ())
     if len(as_of_ms) not in (1, row_count):
         raise InvalidRequest(
             f"as_of_ms has {len(as_of_ms)} values for {row_count} rows", hint="send none, one, or one for each row"
         )
     if not all(-READ_TIME_MS_MAX < moment < READ_TIME_MS_MAX for moment in as_of_ms):
         raise InvalidRequest("as_of_ms is out of range", hint="send milliseconds since 1970, UTC")
-    return tuple(as_of_ms)
+    return tuple(as_of_ms) if in_flight is None else _times_in_flight(in_flight, as_of_ms)
 
 
 def _times_in_flight(in_flight: InFlight, as_of_ms: Sequence[int]) -> tuple[int, ...]:

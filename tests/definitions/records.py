@@ -118,9 +118,9 @@ def on_demand_view(
     return RegisteredOnDemandView(name, fields, tags or {}, reads, tuple(request), mode, "compute", text)
 
 
-def service(*projections: RegisteredProjection, name: str = "model") -> RegisteredService:
+def service(*projections: RegisteredProjection, name: str = "model", shadow: str = "") -> RegisteredService:
     """A feature service."""
-    return RegisteredService(name, projections)
+    return RegisteredService(name, projections, shadow)
 
 
 def repo(

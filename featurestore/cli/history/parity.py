@@ -20,7 +20,7 @@ from featurestore.errors import InvalidRequest
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from featurestore.offline.parity.check import LoggedRows
+    from featurestore.offline.parity.checking.batch import LoggedRows
     from featurestore.offline.parity.report import Example, ParityReport
 
 EXIT_UNEXPLAINED = 1
@@ -67,6 +67,12 @@ _VALUES = ("logged", "recomputed", "at_positions")
     show_default=True,
     help="What events may take; more go through the disk.",
 )
+@click.option(
+    "--shadow",
+    "is_of_shadow",
+    is_flag=True,
+    help="Compare the answers of --service with those of its shadow, and not with history.",
+)
 @format_option
 @click.pass_context
 def command(
@@ -83,30 +89,34 @@ def command(
     stream_since_ms: int | None,
     html: Path | None,
     memory_bytes: int,
+    is_of_shadow: bool,
     output: str,
 ) -> None:
     """Recompute what was answered; exit code 0 when every difference is explained, 1 when one is not.
 
     Example: featurestore parity --log data/served --event-log data/event_log --html parity.html
+
+    With --shadow it says of every feature how often the shadow of a service answers the same, and how far off it is.
     """
+    if is_of_shadow:
+        from featurestore.cli.history.shadow import show_shadow
+
+        if service is None:
+            raise click.UsageError("--shadow is of one service: name it by --service")
+        show_shadow(_read_log(log, None, since_ms, until_ms), service, since_ms, until_ms, output)
+        return
     from rich.console import Console
 
     from featurestore.definitions.registry import read_registry
     from featurestore.offline.parity.check import check_parity
     from featurestore.offline.parity.checking.batch import ParityOptions
-    from featurestore.offline.parity.feature_log import find_logged_files
-    from featurestore.offline.parity.log_directory import LogDirectory
     from featurestore.offline.parity.reads import PinnedEventLogs
 
     plain = dict(map(parse_table, tables))
     settings = load_settings(repo=repo, project=project, registry=registry)
     root = events or settings.event_logs
     spec = read_registry(settings.registry, project=settings.project)
-    logged: Iterable[LoggedRows]
-    if log.endswith(MESSAGES_SUFFIX):
-        logged = _read_messages(Path(log), service)
-    else:
-        logged = find_logged_files(LogDirectory(log), service=service, since_ms=since_ms, until_ms=until_ms)
+    logged = _read_log(log, service, since_ms, until_ms)
     with Console(stderr=True).status("recomputing ...") as status:
         report = check_parity(
             spec,
@@ -131,6 +141,16 @@ def command(
         html.write_text(render_page(report, settings.project), encoding="utf-8")
         click.echo(f"report: {html}", err=output == "json")
     context.exit(EXIT_UNEXPLAINED if report.has_unexplained else 0)
+
+
+def _read_log(log: str, service: str | None, since_ms: int | None, until_ms: int | None) -> Iterable[LoggedRows]:
+    """Files of a feature log, or messages of one."""
+    from featurestore.offline.parity.feature_log import find_logged_files
+    from featurestore.offline.parity.log_directory import LogDirectory
+
+    if log.endswith(MESSAGES_SUFFIX):
+        return _read_messages(Path(log), service)
+    return find_logged_files(LogDirectory(log), service=service, since_ms=since_ms, until_ms=until_ms)
 
 
 def _read_messages(path: Path, service: str | None) -> Sequence[LoggedRows]:

@@ -89,11 +89,13 @@ class ServiceSpec:
         name: the Feast service's name.
         features: in answer order.
         join_keys: union of its views' join keys, in order of first use.
+        shadow: name of the service whose answers to the same requests are logged beside its own; "" for none.
     """
 
     name: str
     features: tuple[FeatureReference, ...]
     join_keys: tuple[Column, ...]
+    shadow: str = ""
 
 
 @dataclass(frozen=True, slots=True)

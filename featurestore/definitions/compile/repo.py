@@ -30,7 +30,7 @@ from featurestore.core.windows.durations import format_duration
 from featurestore.definitions import limits
 from featurestore.definitions.compile.on_demand import KIND as ON_DEMAND
 from featurestore.definitions.compile.on_demand import compile_on_demand_view
-from featurestore.definitions.compile.service import Servable, ServiceCompiler
+from featurestore.definitions.compile.service import Servable, ServiceCompiler, check_shadows
 from featurestore.definitions.compile.source import EVENT_LOG_COLUMNS
 from featurestore.definitions.compile.types import VALUE_TYPES, join_keys_of
 from featurestore.definitions.compile.unhandled import why_not_computed, why_not_keyed
@@ -132,6 +132,8 @@ def compile_repo(registered: RegisteredRepo) -> Compilation:
         elif outcome:
             unserved[registered_service.name] = outcome
             notes.append(f'feature service "{registered_service.name}" is served by the Feast SDK only: {outcome}')
+    why = {service.name: unserved.get(service.name, "") for service in registered.services}
+    check_shadows(services, why, on_demand_views, problems)
     named = (_by_name(views), _by_name(plain_views), _by_name(services))
     repo = RepoSpec(registered.project, *named, on_demand_views, tuple(pinned))
     return Compilation(repo, tuple(problems.found), tuple(notes), unserved)

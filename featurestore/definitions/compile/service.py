@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from featurestore.core.spec import Column, FeatureReference, OnDemandViewSpec, PlainViewSpec, ServiceSpec, ViewSpec
@@ -113,7 +113,7 @@ class ServiceCompiler:
             return ""
         if unserved:
             return "; ".join(dict.fromkeys(unserved))
-        return ServiceSpec(service.name, references, tuple(join_keys.values()))
+        return ServiceSpec(service.name, references, tuple(join_keys.values()), service.shadow)
 
     def _view_of(self, projection: RegisteredProjection) -> str:
         """Name of what is asked for: the view, or the version of it."""
@@ -195,6 +195,53 @@ class ServiceCompiler:
         """What a view is called where two have a feature of one name; as Feast does."""
         name = projection.alias or projection.view
         return f"{name}@v{projection.version}" if self._has_version(projection) else name
+
+
+def check_shadows(
+    services: Sequence[ServiceSpec],
+    registered: Mapping[str, str],
+    on_demand_views: Sequence[OnDemandViewSpec],
+    problems: ProblemList,
+) -> None:
+    """A shadow answers what its service is asked: it is another service, and wants no more of a request.
+
+    Args:
+        services: those that are served.
+        registered: names of all, and why the Feast SDK alone serves them, if it does.
+        on_demand_views: what reads columns of requests.
+        problems: where mistakes go.
+    """
+    known = {service.name: service for service in services}
+    read = {view.name: view.request_columns for view in on_demand_views}
+
+    def asks_for(service: ServiceSpec) -> dict[str, Column]:
+        columns = [column for one in service.features for column in read.get(one.view, ())]
+        return {f'column "{column.name}"': column for column in columns} | {
+            f'join key "{key.name}"': key for key in service.join_keys
+        }
+
+    for service in services:
+        if not service.shadow:
+            continue
+        place, shadow = Place("feature service", service.name), known.get(service.shadow)
+        if shadow is None:
+            if reason := registered.get(service.shadow):
+                fact = f'its shadow "{service.shadow}" is served by the Feast SDK only: {reason}'
+                problems.add(place, fact, "name a service that is served here")
+            elif service.shadow not in registered:  # else its own mistakes are reported
+                fact = f'its shadow "{service.shadow}" is not registered'
+                problems.add(place, fact, suggest(service.shadow, sorted(known.keys() - {service.name})))
+            continue
+        if shadow is service:
+            problems.add(place, "it is its own shadow", "name another service, or leave the tag out")
+        mine = asks_for(service)
+        for what, column in asks_for(shadow).items():
+            if mine.get(what) != column:
+                problems.add(
+                    place,
+                    f'its shadow "{shadow.name}" wants {what} ({column.type}), which requests to it do not have',
+                    f'ask "{service.name}" for something that reads it, or take that out of the shadow',
+                )
 
 
 def version_name(projection: RegisteredProjection) -> str:

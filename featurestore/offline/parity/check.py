@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +21,7 @@ import pyarrow as pa
 from featurestore.core.events import Int64Array
 from featurestore.core.inputs import view_inputs
 from featurestore.core.spec import Column, RepoSpec, ViewSpec
-from featurestore.offline.parity.checking.batch import Batch, ParityOptions, first_feature
+from featurestore.offline.parity.checking.batch import Batch, LoggedRows, ParityOptions, first_feature
 from featurestore.offline.parity.checking.on_demand import Computed, OnDemandRows
 from featurestore.offline.parity.checking.view import ViewCheck
 from featurestore.offline.parity.feature_log import LoggedFeature, LoggedView, LogLayout, timestamp_column
@@ -35,19 +34,6 @@ from featurestore.offline.training_set.plan import ViewOutputs, asked_part
 
 BATCH_ROWS = 1 << 18
 """Logged rows that are recomputed together: one pass over the event log each."""
-
-
-class LoggedRows(Protocol):
-    """Some rows of a feature log: `feature_log.LoggedFile`, `feature_log_json.LoggedMessages`."""
-
-    @property
-    def layout(self) -> LogLayout:
-        """What they hold."""
-        ...
-
-    def read(self, columns: Sequence[str], *, since_ms: int | None = None, until_ms: int | None = None) -> pa.Table:
-        """Some columns of the rows that were logged in [since_ms, until_ms)."""
-        ...
 
 
 def check_parity(

@@ -11,6 +11,7 @@
     __positions__card_activity                      next offset of each (topic, partition) when the entity was read
     __request__amount                               column of the request that a feature was computed from
     __event__transactions                           the payment in flight, as a struct; null where there was none
+    __shadow_of                                     only of a shadow's answers: the service that the caller asked
 
 A file appears under its name when it is complete. Files of one service have different columns when its definition
 changed; each says in its metadata what it holds, so that nobody has to take column names apart.
@@ -37,7 +38,7 @@ from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
 REQUEST_ID, LOG_TIMESTAMP, LOG_DATE = "__request_id", "__log_timestamp", "__log_date"
 """Feast's names."""
 
-REQUEST_ROW, AS_OF_MS = "__request_row", "__as_of_ms"
+REQUEST_ROW, AS_OF_MS, SHADOW_OF = "__request_row", "__as_of_ms", "__shadow_of"
 
 FILE_ROWS_MAX = 1 << 16
 FILE_BYTES_MAX = 64 << 20
@@ -129,6 +130,7 @@ class LogLayout:
         views: in order of first use.
         request: columns of the request that features were computed from.
         events: what payments in flight can be of.
+        shadow_of: the service that was asked, and that answered; then these are what its shadow would have. Else "".
     """
 
     service: str
@@ -137,6 +139,7 @@ class LogLayout:
     views: tuple[LoggedView, ...]
     request: tuple[Column, ...] = ()
     events: tuple[LoggedSource, ...] = ()
+    shadow_of: str = ""
 
     @property
     def schema(self) -> pa.Schema:
@@ -152,6 +155,7 @@ class LogLayout:
         fields += [(view.positions_column, POSITIONS_TYPE) for view in self.views]
         fields += [(request_column(column), ARROW_TYPES[column.type]) for column in self.request]
         fields += [(source.column, source.type) for source in self.events]
+        fields += [(SHADOW_OF, pa.string())] if self.shadow_of else []
         return pa.schema(fields)
 
 

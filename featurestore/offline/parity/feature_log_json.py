@@ -4,7 +4,8 @@
      "entities": {"card_id": "c-1"},
      "views": {"card_activity": {"definition_hash": "...", "event_time_ms": ..., "positions": [["payments", 0, 17]],
                                  "features": {"count_1h": {"value": 3, "type": "int64", "status": 1}, ...}}},
-     "request": {"amount": {"value": 12.5, "type": "float64"}}, "events": {"transactions": {"amount": {...}, ...}}}
+     "request": {"amount": {"value": 12.5, "type": "float64"}}, "events": {"transactions": {"amount": {...}, ...}},
+     "shadow_of": ""}
 
 Moments are integer milliseconds, maps are objects; a NaN within a list is null, since JSON has none.
 """
@@ -28,6 +29,7 @@ from featurestore.offline.parity.feature_log import (
     LOG_TIMESTAMP,
     REQUEST_ID,
     REQUEST_ROW,
+    SHADOW_OF,
     STAMP_TYPE,
     LoggedFeature,
     LoggedSource,
@@ -86,6 +88,7 @@ class LoggedMessage(msgspec.Struct, frozen=True):
     views: dict[str, LoggedPart]
     request: dict[str, LoggedValue] = {}
     events: dict[str, dict[str, LoggedValue]] = {}
+    shadow_of: str = ""
 
 
 _encoder = msgspec.json.Encoder()
@@ -126,6 +129,7 @@ def encode_messages(layout: LogLayout, table: pa.Table) -> Iterator[tuple[str, b
                 for source in layout.events
                 if (event := row[source.column]) is not None
             },
+            shadow_of=layout.shadow_of,
         )
         yield message.request_id, _encoder.encode(message)
 
@@ -181,6 +185,8 @@ class LoggedMessages:
             events = [row.events[source.name] for row in rows]
             values = [_values([event[one.name].value for event in events], one.type) for one in source.columns]
             yield source.column, pa.StructArray.from_arrays(values, fields=list(source.type))
+        if layout.shadow_of:
+            yield SHADOW_OF, pa.repeat(layout.shadow_of, len(rows))
 
 
 def message_rows(message: LoggedMessage) -> LoggedMessages:
@@ -271,6 +277,7 @@ def _layout(message: LoggedMessage) -> LogLayout:
             LoggedSource(source, tuple(Column(name, value.type) for name, value in event.items()))
             for source, event in message.events.items()
         ),
+        message.shadow_of,
     )
 
 

@@ -113,6 +113,7 @@ class ServicePlan:
         double_features: (D,) index in the schema's features of each row of the doubles matrix.
         integer_count, string_count: rows of these matrices; those of lists and maps are in the schema.
         in_flight: takes payments in flight.
+        shadow: answers the same requests for the feature log; None where the service has none.
         on_demand: what is computed from what is read of the store; then all but the schema, the references and
             `view_of_feature` is that of `on_demand.stored`.
     """
@@ -133,6 +134,7 @@ class ServicePlan:
     string_count: int
     in_flight: InFlightPlan
     on_demand: OnDemandPlan | None = None
+    shadow: ServicePlan | None = None
 
     @property
     def stored(self) -> ServicePlan:

@@ -74,6 +74,13 @@ class Reader:
         values = self._store.read_groups(self.groups(wanted, with_checkpoint=with_checkpoint))
         return self.found(wanted, values, with_checkpoint=with_checkpoint)
 
+    def in_same_lanes(
+        self, more: Sequence[EntityRead | PlainRead], wanted: Iterable[EntityRead | PlainRead]
+    ) -> list[EntityRead | PlainRead]:
+        """Those of some more reads that are in the lanes of `wanted`: where these are asked, so are they."""
+        lanes = {lane_of(read.key, self._lane_count) for read in wanted}
+        return [read for read in more if lane_of(read.key, self._lane_count) in lanes]
+
     def groups(self, wanted: Sequence[EntityRead | PlainRead], *, with_checkpoint: bool) -> list[tuple[bytes, ...]]:
         """The keys of all of `wanted`, for `OnlineStore.read_groups`."""
         return [self._keys(read, with_checkpoint) for read in wanted]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from featurestore.core.compiled import load_all
@@ -87,7 +87,11 @@ class CatalogSnapshot:
             if service is None:
                 names = [each.name for each in self.repo.services]
                 raise _not_registered("feature service", name, names)
-            plan = self._of_services[name] = self._make(service)
+            plan = self._make(service)
+            shadow = self.repo.service(service.shadow) if service.shadow else None
+            if shadow is not None:
+                plan = replace(plan, shadow=self._make(shadow))
+            self._of_services[name] = plan
         return plan
 
     def known_plan(self, texts: tuple[str, ...], *, full_names: bool) -> ServicePlan | None:
@@ -137,7 +141,11 @@ class CatalogSnapshot:
         self._of_lists.update((key, plan) for key, plan in list(old._of_lists.items()) if is_same(plan))
         for service in self.repo.services:
             plan = old._of_services.get(service.name)
-            if plan is not None and is_same(plan) and services[service.name] == service:
+            shadow = None if plan is None else plan.shadow
+            is_same_shadow = shadow is None or (
+                is_same(shadow) and services.get(service.shadow) == self.repo.service(service.shadow)
+            )
+            if plan is not None and is_same(plan) and is_same_shadow and services[service.name] == service:
                 self._of_services[service.name] = plan
 
     def _make(self, service: ServiceSpec) -> ServicePlan:

@@ -57,7 +57,8 @@ class ServerMetrics:
         self.registry.register(_Answered(self.answers))
         self._logged_rows = Counter(
             "featurestore_feature_log_rows",
-            "Sampled rows, by what became of them: written, or dropped because the queue was full.",
+            "Sampled rows, by what became of them: written, or dropped because the queue was full; of shadows, "
+            "shadow_dropped likewise, or shadow_failed.",
             ("outcome",),
             registry=self.registry,
         )

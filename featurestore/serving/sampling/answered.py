@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from featurestore.core.events import ColumnValues
@@ -21,6 +21,9 @@ class AnsweredRequest:
         answer: with what was computed from that.
         request: columns of the request that features were computed from, by name.
         events: payments in flight: by source, its columns that were read.
+        shadow_of: the service whose shadow answered; "" where the caller got the answer.
+        shadow: works out what the service's shadow answers, which may raise what lookups raise; None where it has none.
+        shadow_bytes: what it keeps of the store until then.
     """
 
     plan: ServicePlan
@@ -29,3 +32,6 @@ class AnsweredRequest:
     answer: Answer
     request: Mapping[str, ColumnValues] = field(default_factory=dict)
     events: Mapping[str, Mapping[str, ColumnValues]] = field(default_factory=dict)
+    shadow_of: str = ""
+    shadow: Callable[[], AnsweredRequest] | None = None
+    shadow_bytes: int = 0

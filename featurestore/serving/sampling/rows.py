@@ -56,14 +56,16 @@ class SampledAnswer:
 
 def grouped(answers: Sequence[SampledAnswer]) -> list[list[SampledAnswer]]:
     """Answers of one plan and one log date together, in order."""
-    groups: dict[tuple[int, object], list[SampledAnswer]] = {}
+    groups: dict[tuple[object, ...], list[SampledAnswer]] = {}
     for sampled in answers:
-        groups.setdefault((id(sampled.answered.plan), date_of_ms(sampled.logged_at_ms)), []).append(sampled)
+        answered = sampled.answered
+        place = (id(answered.plan), answered.shadow_of, date_of_ms(sampled.logged_at_ms))
+        groups.setdefault(place, []).append(sampled)
     return list(groups.values())
 
 
-def layout_of(plan: ServicePlan) -> LogLayout:
-    """What rows of a plan hold."""
+def layout_of(plan: ServicePlan, shadow_of: str = "") -> LogLayout:
+    """What rows of a plan hold; where a shadow answered, of that of which service."""
     schema = plan.schema
     features = [*zip(plan.references, schema.features, strict=True)]
     features += [(plan.stored.references[at], plan.stored.schema.features[at]) for at in _only_read(plan)]
@@ -75,6 +77,7 @@ def layout_of(plan: ServicePlan) -> LogLayout:
         tuple(LoggedView(view.name, view.definition_hash) for view in schema.views),
         tuple(column for column in schema.request_columns if column.name in required),
         tuple(LoggedSource(source.name, source.columns) for source in schema.event_sources),
+        shadow_of,
     )
 
 
@@ -120,6 +123,7 @@ def encode_rows(answers: Sequence[SampledAnswer], layout: LogLayout) -> pa.Table
     for column in layout.request:
         arrays.append(pa.concat_arrays([values_array(one.request[column.name], column.type) for one in requests]))
     arrays += [_events(requests, source) for source in layout.events]
+    arrays += [pa.repeat(layout.shadow_of, rows.count)] if layout.shadow_of else []
     return pa.Table.from_arrays(arrays, names=layout.schema.names)
 
 

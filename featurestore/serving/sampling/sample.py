@@ -17,6 +17,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -30,6 +31,9 @@ from featurestore.serving.sampling.rows import SampledAnswer, encode_rows, group
 
 QUEUE_ROWS_MAX = 16_384
 """Rows that wait for the thread: some ten megabytes, and many seconds of any traffic that one process can answer."""
+
+SHADOW_BYTES_MAX = 64 << 20
+"""Bytes of the store that wait for the thread to make shadows' answers of them; beyond, shadows are dropped."""
 
 REQUESTS_PER_STEP = 256
 """Requests that become rows in one go: about a millisecond in which the interpreter is not let go."""
@@ -71,7 +75,7 @@ class RowCounter(Protocol):
     """What is told about rows; the server's metrics."""
 
     def count_logged_rows(self, outcome: str, row_count: int) -> None:
-        """Rows that were "written" or "dropped"."""
+        """Rows that were "written" or "dropped"; "shadow_dropped", "shadow_failed": of shadows, never to be written."""
         ...
 
     def count_log_failure(self) -> None:
@@ -103,6 +107,7 @@ class FeatureLog:
         self._number = 0
         self._queue: deque[SampledAnswer] = deque()
         self._queued_rows = 0
+        self._shadow_bytes = 0
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._is_stopping = False
@@ -127,16 +132,22 @@ class FeatureLog:
 
     def add(self, answered: AnsweredRequest) -> None:
         """Queue an answer that `takes` chose; when the queue is full it is dropped and counted."""
-        row_count = answered.answer.row_count
+        row_count, has_shadow = answered.answer.row_count, answered.shadow is not None
         with self._lock:
             is_full = self._queued_rows + row_count > QUEUE_ROWS_MAX
+            is_heavy = self._shadow_bytes + answered.shadow_bytes > SHADOW_BYTES_MAX
+            if is_heavy:
+                answered = replace(answered, shadow=None, shadow_bytes=0)
             if not is_full:
                 self._queued_rows += row_count
+                self._shadow_bytes += answered.shadow_bytes
                 self._number += 1
                 request_id = f"{self._token}-{self._number}"
                 self._queue.append(SampledAnswer(request_id, answered, self._clock.now_ms()))
         if is_full:
             self._count("dropped", row_count)
+        if has_shadow and (is_full or is_heavy):
+            self._count("shadow_dropped", row_count)
         if self._queued_rows > HURRY_ROWS:
             self._wake.set()
 
@@ -156,12 +167,30 @@ class FeatureLog:
             with self._lock:
                 some = [self._queue.popleft() for _ in range(min(len(self._queue), REQUESTS_PER_STEP))]
                 self._queued_rows -= sum(sampled.answered.answer.row_count for sampled in some)
-            for group in grouped(some):
+            shadows = [shadow for sampled in some if (shadow := self._shadow(sampled)) is not None]
+            for group in grouped([*some, *shadows]):
                 self._attempt(partial(self._write, group))
+
+    def _shadow(self, sampled: SampledAnswer) -> SampledAnswer | None:
+        """What the shadow of a service answers to a request; None where it has none, or none comes of it."""
+        answered = sampled.answered
+        if answered.shadow is None:
+            return None
+        try:
+            return replace(sampled, answered=answered.shadow())
+        except FeatureStoreError as error:
+            _log.debug("the shadow of %s has no answer: %s", answered.plan.schema.service, error)
+        except Exception:  # noqa: BLE001  # the thread's edge, as below
+            _log.warning("the shadow of %s failed", answered.plan.schema.service, exc_info=True)
+        finally:
+            with self._lock:
+                self._shadow_bytes -= answered.shadow_bytes
+        self._count("shadow_failed", answered.answer.row_count)
+        return None
 
     def _write(self, group: Sequence[SampledAnswer]) -> int:
         """Hand the rows of one plan and date to the writer."""
-        layout = layout_of(group[0].answered.plan)
+        layout = layout_of(group[0].answered.plan, shadow_of=group[0].answered.shadow_of)
         return self._writer.write(layout, encode_rows(group, layout), self._clock.now_ms())
 
     def _attempt(self, work: Callable[[], int]) -> None:

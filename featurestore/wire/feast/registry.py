@@ -213,10 +213,11 @@ class RegisteredProjection:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredService:
-    """A FeatureService."""
+    """A FeatureService; its tag "shadow" names another one."""
 
     name: str
     projections: tuple[RegisteredProjection, ...]
+    shadow: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,7 +390,7 @@ def _on_demand_projection(source: Any) -> RegisteredProjection:
 
 
 def _service(spec: Any) -> RegisteredService:
-    return RegisteredService(spec.name, tuple(_projection(each) for each in spec.features))
+    return RegisteredService(spec.name, tuple(_projection(each) for each in spec.features), spec.tags.get("shadow", ""))
 
 
 def _projection(message: Any) -> RegisteredProjection:

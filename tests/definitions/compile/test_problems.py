@@ -261,6 +261,26 @@ MISTAKES: dict[str, tuple[RegisteredRepo, str, str]] = {
         SERVICE + ': feature view "activty" is not registered',
         'did you mean "activity"?',
     ),
+    "service whose shadow is not registered": (
+        repo(view(), services=[service(projection(), shadow="modle_next"), service(projection(), name="model_next")]),
+        f'{SERVICE}: its shadow "modle_next" is not registered',
+        "model_next",
+    ),
+    "service whose shadow wants a key that it does not": (
+        repo(
+            view(),
+            view(name="other", entities=["market"]),
+            entities=[CARD, RegisteredEntity("market", "market", "STRING")],
+            services=[service(projection(), shadow="next"), service(projection("other"), name="next")],
+        ),
+        f'{SERVICE}: its shadow "next" wants join key "market" (string), which requests to it do not have',
+        'ask "model" for something that reads it',
+    ),
+    "service that is its own shadow": (
+        repo(view(), services=[service(projection(), shadow="model")]),
+        f"{SERVICE}: it is its own shadow",
+        "name another service",
+    ),
     "service of a feature that the view does not have": (
         repo(view(), services=[service(projection("activity", "totals"))]),
         SERVICE + ', feature "totals": feature view "activity" has no such feature',

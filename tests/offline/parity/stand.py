@@ -91,6 +91,7 @@ checks = request_features(
     },
 )
 scoring = FeatureService(name="scoring", features=[cards, merchants, habits, profile])
+watched = FeatureService(name="watched", features=[checks, cards[["count_1d"]]], tags={"shadow": "deciding"})
 deciding = FeatureService(
     name="deciding",
     features=[checks, merchants[["amount_sum_1d"]], habits[["declines_6h", "decline_share"]]],
@@ -212,7 +213,9 @@ class Stand:
             for card, merchant, as_of_ms in rows:
                 client.lookup(SERVICE, {"card_id": card, "merchant_id": merchant}, as_of_ms=as_of_ms)
 
-    def ask_in_flight(self, log: Path, rows: Iterable[tuple[str, int, int]], *, seed: int) -> None:
+    def ask_in_flight(
+        self, log: Path, rows: Iterable[tuple[str, int, int]], *, seed: int, service: str = "deciding"
+    ) -> None:
         """The same of the service that reads the request; two in three requests bring a payment along.
 
         The request says another amount than the payment.
@@ -227,7 +230,7 @@ class Stand:
                     "is_declined": draw.random() < 0.5,
                 }
                 client.lookup(
-                    "deciding",
+                    service,
                     {"card_id": card, "merchant_id": merchant},
                     as_of_ms=as_of_ms,
                     request=asked,

@@ -23,6 +23,7 @@ from featurestore.offline.parity.feature_log_json import decode_messages, encode
 from featurestore.offline.parity.log_directory import LogDirectory
 from featurestore.offline.parity.reads import PinnedEventLogs
 from featurestore.offline.parity.report import FeatureName, ValueOutcome
+from featurestore.offline.parity.shadows import compare_shadow
 from featurestore.offline.training_set.plain_join import PlainHistory
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.servers import redis_server
@@ -183,6 +184,35 @@ def test_a_definition_that_reads_more_of_the_payment_than_was_logged_is_not_comp
     by_feature = {(name.view, name.feature): outcomes for name, outcomes in report.outcomes.items()}
     assert by_feature["habits", "declines_6h"][ValueOutcome.EVENT_NOT_LOGGED] > READS / 3
     assert {ValueOutcome.EQUAL: READS} == by_feature["merchants", "amount_sum_1d"]
+
+
+def test_a_shadow_is_logged_compared_and_checked_like_any_answer(
+    story: Story, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Answered from what was read for the caller; with the columns of the request and the payment in flight."""
+    stand, log = story.stand, tmp_path / "served"
+    stand.ask_in_flight(log, questions(20, seed=77, newest_ms=story.newest_ms), seed=78, service="watched")
+    files = list(find_logged_files(LogDirectory(log)))
+    report = stand.check(log)
+    compared = compare_shadow(files, "watched")
+    messages = [one for file in files for _, one in encode_messages(file.layout, file.read(file.layout.schema.names))]
+    main(["parity", "--log", str(log), "--repo", str(stand.directory), "--service", "watched", "--shadow"])
+    shown = capsys.readouterr().out
+
+    assert {("watched", ""), ("deciding", "watched")} == {
+        (file.layout.service, file.layout.shadow_of) for file in files
+    }
+    assert report.row_count == 40
+    assert {ValueOutcome.EQUAL, ValueOutcome.NO_TABLE} == set(report.total)
+    assert (20, 20, ["deciding"]) == (compared.rows, compared.both, compared.shadows)
+    assert {"amount_ratio", "is_largest", "label", "tier_abroad"} <= {name for _, name in compared.features}
+    assert {(20, 0)} == {(one.rows, one.differing) for one in compared.features.values()}
+    assert {"habits:declines_6h", "habits:decline_share", "merchants:amount_sum_1d"} == compared.only_shadow
+    assert compared == compare_shadow(decode_messages(messages), "watched")
+    assert "watched and its shadow deciding: 20 of 20 rows" in shown
+    assert "only the shadow has: habits:decline_share, habits:declines_6h, merchants:amount_sum_1d" in " ".join(
+        shown.split()
+    )
 
 
 def test_an_event_log_that_is_behind_is_the_cause_and_no_bug(story: Story) -> None:

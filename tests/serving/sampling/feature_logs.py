@@ -34,16 +34,19 @@ class Table:
     Attributes:
         rows: what was written.
         may_write: cleared, writing waits.
+        has_begun: somebody has begun to write.
         fails: writing raises.
     """
 
     rows: list[Row] = field(default_factory=list)
     may_write: threading.Event = field(default_factory=threading.Event)
     fails: bool = False
+    has_begun: threading.Event = field(default_factory=threading.Event)
 
     def write(self, layout: LogLayout, table: pa.Table, now_ms: int) -> int:
         """Keep rows."""
         assert layout.schema.names == table.schema.names
+        self.has_begun.set()
         assert self.may_write.wait(30)
         if self.fails:
             raise Unavailable("the table is full on purpose")

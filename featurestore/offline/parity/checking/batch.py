@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,19 @@ from featurestore.offline.training_set.plain_join import PlainHistory
 
 Positions = tuple[tuple[str, int, int], ...]
 """(topic, partition, next offset) each."""
+
+
+class LoggedRows(Protocol):
+    """Some rows of a feature log: `feature_log.LoggedFile`, `feature_log_json.LoggedMessages`."""
+
+    @property
+    def layout(self) -> LogLayout:
+        """What they hold."""
+        ...
+
+    def read(self, columns: Sequence[str], *, since_ms: int | None = None, until_ms: int | None = None) -> pa.Table:
+        """Some columns of the rows that were logged in [since_ms, until_ms)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
