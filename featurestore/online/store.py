@@ -28,14 +28,14 @@ class PackedAppends:
         head_prefix: what the keys of packs' heads begin with.
         body_prefix: what those of their bodies begin with; head and body of a pack go together as an entity's do.
         names: for each append, what follows the prefixes.
-        headers: for each append, what goes before its rows there.
+        records: for each append, its rows behind what says whose they are.
         report_bytes_min: heads of packs at least this long after the commit are reported.
     """
 
     head_prefix: bytes
     body_prefix: bytes
     names: Sequence[bytes]
-    headers: Sequence[bytes]
+    records: Sequence[bytes]
     report_bytes_min: int
 
 

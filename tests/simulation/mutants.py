@@ -27,9 +27,9 @@ from featurestore.online.write.pack_folding import FoldedPacks
 from featurestore.online.write.seen_ids import HorizonClock, IdHorizon, SeenIds
 from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.simulation.stand_ins.store import SimulatedStore
-from featurestore.wire.codecs import body, pack, pack_tiles
+from featurestore.wire.codecs import body, pack, pack_members
 from featurestore.wire.codecs.head import HeadCodec
-from featurestore.wire.codecs.pack_tiles import Pack
+from featurestore.wire.codecs.pack_members import Packs
 from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode_checkpoint
 
 Mutant = Callable[[], AbstractContextManager[object]]
@@ -219,7 +219,7 @@ def _who_left_a_pack_is_appended_to_it() -> AbstractContextManager[object]:
 def _who_leaves_a_pack_is_not_written() -> AbstractContextManager[object]:
     original = pack_folding.fold_packs
 
-    def fold_packs(generation: Generation, packs: Sequence[Pack], now_ms: int) -> FoldedPacks:
+    def fold_packs(generation: Generation, packs: Packs, now_ms: int) -> FoldedPacks:
         return replace(original(generation, packs, now_ms), leavers=())
 
     return patch.object(compaction, "fold_packs", fold_packs)
@@ -235,7 +235,7 @@ def _quiet_entities_of_packs_are_dropped() -> AbstractContextManager[object]:
 
 
 def _a_lost_half_of_a_pack_is_nothing() -> AbstractContextManager[object]:
-    return patch.object(pack_tiles, "check_whole", lambda is_beside_head, has_head, is_beside_body: None)
+    return patch.object(pack_members, "check_whole", lambda is_beside_head, has_head, is_beside_body: None)
 
 
 PACK_MUTANTS: Mapping[str, Mutant] = {

@@ -12,6 +12,7 @@ from featurestore.online.redis.store import RedisStore, connect
 from featurestore.online.store import LaneCommit, OnlineStore, PackedAppends
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.simulation.stand_ins.store import NotOurs, SimulatedStore
+from featurestore.wire.codecs.pack import records_of
 
 TAG = b"{t/0}"
 HEADS, BODIES, IDS = TAG + b"v/h/", TAG + b"v/b/", TAG + b"v/i/"
@@ -19,7 +20,7 @@ PACK_HEADS, PACK_BODIES = TAG + b"v/H/", TAG + b"v/B/"
 LONG_MS = 1_000_000_000
 """Expiries are multiples of this, so that the time a test takes is rounded away."""
 
-ENTITIES = (b"a", b"b", b"c")
+ENTITIES = (b"a", b"b", b"c" * 200)
 CHECKPOINTS = (TAG + b"v/c", TAG + b"w/c")
 
 Operation = Callable[[OnlineStore], object]
@@ -29,11 +30,12 @@ def a_commit(draw: random.Random, found: dict[bytes, bytes]) -> LaneCommit:
     """A commit whose checkpoint is mostly the expected one; keys may repeat, as entities of several batches do."""
     key = draw.choice(CHECKPOINTS)
     heads = [HEADS + draw.choice(ENTITIES) for _ in range(draw.randint(0, 4))]
+    appends = [bytes([draw.randrange(256)]) + b"row" * draw.choice((0, 1, 3, 60, 6_000)) for _ in heads]
     packed = PackedAppends(
         PACK_HEADS,
         PACK_BODIES,
         [draw.choice((b"0", b"1")) for _ in heads],
-        [bytes([draw.randrange(256)]) + head[-1:] for head in heads],
+        records_of([head.removeprefix(HEADS) for head in heads], appends),
         draw.choice((1, 12, 1 << 40)),
     )
     of_packs = [(PACK_BODIES + b"0", PACK_HEADS + b"0", draw.choice((b"", b"\xfb pack")))]
@@ -49,7 +51,7 @@ def a_commit(draw: random.Random, found: dict[bytes, bytes]) -> LaneCommit:
         head_prefix=HEADS,
         body_prefix=BODIES,
         head_keys=heads,
-        appends=[bytes([draw.randrange(256)]) + b"row" * draw.randint(0, 3) for _ in heads],
+        appends=appends,
         packed=packed if draw.random() < 0.6 else None,
         id_appends=[(IDS + b"%d" % draw.randrange(2), b"12345678")] if draw.random() < 0.5 else [],
         deletions=[IDS + b"%d" % draw.randrange(2)] if draw.random() < 0.2 else [],

@@ -10,10 +10,11 @@ A head that begins beside a body that is marked already stands for one that was 
 the pair.
 The marks are a byte each, set once for every head, which lives for some fifty events.
 
-Where there are packs, rows that would begin the head of an entity without a body go to the head of its pack, behind
-what says whose they are; that is looked at after the append, so that entities with a head take no command more. Head
-and body of a pack are marked, and live, like those of an entity. An entity is in its pack or has keys of its own, never
-both: only a compaction lets it leave, and sets its body and the pack's in one step.
+Where there are packs, what is appended comes as records (see `wire.codecs.pack`): the rows of an entity, behind what
+says whose they are. They go to its head where it has a head or a body, which takes one command more, and otherwise the
+record goes to the head of its pack. Head and body of a pack are marked, and live, like those of an entity. An entity
+is in its pack or has keys of its own, never both: only a compaction lets it leave, and sets its body and the pack's in
+one step.
 
 Heads and bodies get an eighth more than they are to live, and are looked at with every append: they are given it anew
 only once they have less left than they are to live from now. Head and body always go together.
@@ -61,28 +62,40 @@ local function take_back()
   for _, body in ipairs(marked) do redis.pcall('SETRANGE', body, 0, '\\251') end
   return failure
 end
+local function length_at(record, at)
+  local value, worth, byte = 0, 1, 128
+  while byte >= 128 do
+    byte = string.byte(record, at)
+    value, worth, at = value + byte % 128 * worth, worth * 128, at + 1
+  end
+  return value, at
+end
+local function entity_of(record)
+  local size, at = length_at(record, 2)
+  local _, key_at = length_at(record, at)
+  return string.sub(record, key_at, key_at + size - 1), key_at + size
+end
 local long = {}
 for i = 1, appends + ids do
   local key, data, body, long_from, index = KEYS[k], ARGV[a], nil, report, i - 1
   if i <= appends then
-    body = ARGV[10] .. string.sub(key, tonumber(ARGV[9]) + 1)
+    if packs then
+      local entity, rows_at = entity_of(data)
+      key, body = ARGV[9] .. entity, ARGV[10] .. entity
+      if run('EXISTS', key, body) > 0 then
+        data = string.sub(data, rows_at)
+      else
+        key, body = ARGV[11] .. ARGV[a + 1], ARGV[12] .. ARGV[a + 1]
+        long_from, index = tonumber(ARGV[13]), -i
+      end
+      k, a = k - 1, a + 1
+    else
+      body = ARGV[10] .. string.sub(key, #ARGV[9] + 1)
+    end
   end
   local size = run('APPEND', key, data)
   if failure then return take_back() end
   touched[i], sizes[i], added[i] = key, size, #data
-  if packs and i <= appends then
-    if size == #data and run('EXISTS', body) == 0 then
-      run('DEL', key)
-      key, data, body = ARGV[11] .. ARGV[a + 2], ARGV[a + 1] .. data, ARGV[12] .. ARGV[a + 2]
-      long_from, index = tonumber(ARGV[13]), -i
-      touched[i], sizes[i], added[i] = nil, nil, nil
-      size = run('APPEND', key, data)
-      if failure then return take_back() end
-      touched[i], sizes[i], added[i] = key, size, #data
-    end
-    if failure then return take_back() end
-    a = a + 2
-  end
   if i <= appends then
     if size >= long_from then long[#long + 1] = index end
     if size == #data and run('GETRANGE', body, 0, 0) == '\\251' then

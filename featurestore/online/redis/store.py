@@ -271,19 +271,18 @@ def _commit_arguments(lane: LaneCommit) -> tuple[list[bytes], list[Any]]:
         len(lane.head_keys),
         len(lane.id_appends),
         len(lane.deletions),
-        len(lane.head_prefix),
+        lane.head_prefix,
         lane.body_prefix,
         *((b"", b"", 0) if packed is None else (packed.head_prefix, packed.body_prefix, packed.report_bytes_min)),
     ]
     for body_key, head_key, body in lane.bodies:
         keys += (body_key, head_key)
         arguments.append(body)
-    keys += lane.head_keys
     if packed is None:
+        keys += lane.head_keys
         arguments += lane.appends
     else:
-        for each in zip(lane.appends, packed.headers, packed.names, strict=True):
-            arguments += each
+        arguments += itertools.chain.from_iterable(zip(packed.records, packed.names, strict=True))
     for key, data in lane.id_appends:
         keys.append(key)
         arguments.append(data)

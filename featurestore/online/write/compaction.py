@@ -10,11 +10,9 @@ short, and a few entities wait for others, as a dozen cost hardly more than one.
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 
@@ -27,17 +25,15 @@ from featurestore.online.store import OnlineStore
 from featurestore.online.write.pack_folding import fold_packs
 from featurestore.wire.codecs.body import decode_entity, encode_body
 from featurestore.wire.codecs.head import head_codec
-from featurestore.wire.codecs.pack_tiles import Pack, decode_pack
-
-_Decoded = TypeVar("_Decoded")
+from featurestore.wire.codecs.pack_members import Packs, read_packs
 
 HEAD_ROWS_MAX = 48
 """A head as long as this many rows with empty strings is folded into the body."""
 
 ENTITIES_PER_COMMIT_MAX = 1_024
 
-PACKS_PER_COMMIT_MAX = 256
-"""Packs take several times as long. When more grow than are folded, they are longer by then, and fewer."""
+PACKS_PER_COMMIT_MAX = 4_096
+"""As many as grow in a commit of a hundred thousand events, so that heads never wait: they are what takes memory."""
 
 ENTITIES_AT_ONCE = 128
 """Fewer than those wait for others, if there is to be a pause between compactions."""
@@ -113,41 +109,62 @@ class Compactor:
         if not count or (count < ENTITIES_AT_ONCE and monotonic_ns < self._paused_until_ns):
             return Compaction({}, 0)
         self._paused_until_ns = monotonic_ns + self._pause_ns
-        compiled, damaged = self._generation.compiled, list[CorruptTile]()
-        whole = self._read(entities, self._keys, functools.partial(decode_entity, compiled), damaged)
-        folded = self._read(packs, self._pack_keys, functools.partial(decode_pack, compiled), damaged)
+        damaged = list[CorruptTile]()
+        whole = self._read(entities, damaged)
+        folded, members = self._read_packs(packs, damaged)
         for key in (*entities, *packs):
             self._scheduled.pop(key[0], None)
             self._scheduled_packs.pop(key[0], None)
-        bodies = self._fold(folded, whole)
+        bodies = self._bodies(whole) if members is None else self._fold(folded, members, whole)
         return Compaction(bodies, len(whole) + len(folded), tuple(damaged))
 
     def _read(
-        self,
-        chosen: Sequence[tuple[bytes, int]],
-        keys_of: Callable[[int, bytes], tuple[bytes, bytes]],
-        decode: Callable[[bytes | None, bytes | None], _Decoded],
-        damaged: list[CorruptTile],
-    ) -> list[tuple[bytes, int, _Decoded]]:
-        """Head key, lane, and what is stored, of all that is as it was written; the rest is set aside."""
+        self, entities: Sequence[tuple[bytes, int]], damaged: list[CorruptTile]
+    ) -> list[tuple[bytes, int, TileTable]]:
+        """Head key, lane and tiles of all that are as they were written; the rest is set aside."""
         found = []
-        stored = self._store.read_groups([keys_of(lane, head_key) for head_key, lane in chosen])
-        for index, (head_key, lane) in enumerate(chosen):
+        stored = self._store.read_groups([self._keys(lane, head_key) for head_key, lane in entities])
+        for index, (head_key, lane) in enumerate(entities):
             try:
-                found.append((head_key, lane, decode(stored[2 * index], stored[2 * index + 1])))
+                tiles = decode_entity(self._generation.compiled, stored[2 * index], stored[2 * index + 1])
+                found.append((head_key, lane, tiles))
             except CorruptTile as error:
-                body_key, _ = keys_of(lane, head_key)
-                damaged.append(CorruptTile(f"{error.message} (key {body_key.decode(errors='replace')})"))
-                self.set_aside.add(head_key)
+                self._set_aside(self._keys(lane, head_key), error, damaged)
         return found
 
+    def _read_packs(
+        self, packs: Sequence[tuple[bytes, int]], damaged: list[CorruptTile]
+    ) -> tuple[Sequence[tuple[bytes, int]], Packs | None]:
+        """Head key and lane of those that are as they were written, and their entities, None for none."""
+        if not packs:
+            return (), None
+        compiled = self._generation.compiled
+        values = self._store.read_groups([self._pack_keys(lane, head_key) for head_key, lane in packs])
+        stored = list(zip(values[0::2], values[1::2], strict=True))
+        members, wrong = read_packs(compiled, stored)
+        if not wrong:
+            return packs, members
+        for number, error in wrong.items():
+            head_key, lane = packs[number]
+            self._set_aside(self._pack_keys(lane, head_key), error, damaged)
+        whole = [number for number in range(len(packs)) if number not in wrong]
+        members, _ = read_packs(compiled, [stored[number] for number in whole])
+        return [packs[number] for number in whole], members
+
+    def _set_aside(self, keys: tuple[bytes, bytes], error: CorruptTile, damaged: list[CorruptTile]) -> None:
+        """Take note of an entity or a pack that is not as it was written."""
+        body_key, head_key = keys
+        damaged.append(CorruptTile(f"{error.message} (key {body_key.decode(errors='replace')})"))
+        self.set_aside.add(head_key)
+
     def _fold(
-        self, packs: Sequence[tuple[bytes, int, Pack]], entities: Sequence[tuple[bytes, int, TileTable]]
+        self,
+        packs: Sequence[tuple[bytes, int]],
+        members: Packs,
+        entities: Sequence[tuple[bytes, int, TileTable]],
     ) -> dict[int, list[tuple[bytes, bytes, bytes]]]:
         """See `Compaction.bodies`; entities that leave packs are compacted with the others."""
-        if not packs:
-            return self._bodies(entities)
-        folded = fold_packs(self._generation, [pack for _, _, pack in packs], self._clock.now_ms())
+        folded = fold_packs(self._generation, members, self._clock.now_ms())
         keys = self._generation.keys
         lanes = [packs[index][1] for index, _, _ in folded.leavers]
         heads = [keys.head_prefix(lane) + key for lane, (_, key, _) in zip(lanes, folded.leavers, strict=True)]
@@ -160,7 +177,7 @@ class Compactor:
             if stored[2 * index] is None and stored[2 * index + 1] is None
         ]
         bodies = self._bodies([*entities, *leavers])
-        for (head_key, lane, _), body in zip(packs, folded.bodies, strict=True):
+        for (head_key, lane), body in zip(packs, folded.bodies, strict=True):
             bodies.setdefault(lane, []).append((*self._pack_keys(lane, head_key), body))
         return bodies
 

@@ -15,7 +15,7 @@ from featurestore.core.tiles.parts import EventRows
 from featurestore.online.store import PackedAppends
 from featurestore.online.write.pack_folding import PACK_HEAD_BYTES_MAX
 from featurestore.wire.codecs.head import HeadCodec
-from featurestore.wire.codecs.pack import record_headers
+from featurestore.wire.codecs.pack import records_of
 from featurestore.wire.entity_key import pack_names_of
 from featurestore.wire.store_layout import GenerationKeys
 
@@ -135,7 +135,7 @@ def packed_appends(
         head_prefix=keys.pack_head_prefix(lane),
         body_prefix=keys.pack_body_prefix(lane),
         names=pack_names_of(entities, packs),
-        headers=record_headers(entities, [len(one) for one in rows]),
+        records=records_of(entities, rows),
         report_bytes_min=PACK_HEAD_BYTES_MAX,
     )
 

@@ -15,7 +15,7 @@ from featurestore.testing.simulation.definitions import KEYS
 from featurestore.testing.simulation.process import LANES, PROJECT
 from featurestore.testing.simulation.world import World
 from featurestore.wire.codecs.body import decode_entity
-from featurestore.wire.codecs.pack_tiles import decode_pack
+from featurestore.wire.codecs.pack_members import read_packs
 from featurestore.wire.entity_key import lane_of, pack_of
 from featurestore.wire.store_layout import decode_checkpoint, generations_key, layout_key
 
@@ -132,9 +132,8 @@ def _is_whole(world: World, generation: Generation, key: bytes, pair: tuple[byte
     body, head = world.store.read_groups([pair])
     try:
         if _kind_of(pair[0]) == b"/B/":
-            decode_pack(generation.compiled, body, head)
-        else:
-            decode_entity(generation.compiled, body, head)
+            return not read_packs(generation.compiled, [(body, head)])[1]
+        decode_entity(generation.compiled, body, head)
     except CorruptData:
         return False
     return True

@@ -20,7 +20,7 @@ HEAD_ROWS_MAX = 2
 PACK_HEAD_BYTES_MAX = 150
 """Two records or so."""
 
-ENTITY_TILES_MAX, PACK_TILES_MAX = 2, 4
+ENTITY_ROWS_MAX, PACK_ROWS_MAX = 2, 4
 """So few that entities leave packs all the time, small ones too."""
 
 
@@ -45,8 +45,8 @@ def small_world(packs: int) -> Iterator[Disk]:
             stack.enter_context(patch.object(module, "HEAD_ROWS_MAX", HEAD_ROWS_MAX))
         stack.enter_context(patch.object(generation_catalog, "DEFAULT_PACKS", packs))
         stack.enter_context(patch.object(new_rows, "PACK_HEAD_BYTES_MAX", PACK_HEAD_BYTES_MAX))
-        stack.enter_context(patch.object(pack_folding, "ENTITY_TILES_MAX", ENTITY_TILES_MAX))
-        stack.enter_context(patch.object(pack_folding, "PACK_TILES_MAX", PACK_TILES_MAX))
+        stack.enter_context(patch.object(pack_folding, "ENTITY_ROWS_MAX", ENTITY_ROWS_MAX))
+        stack.enter_context(patch.object(pack_folding, "PACK_ROWS_MAX", PACK_ROWS_MAX))
         for module in (writer, bootstrap):
             stack.enter_context(patch.object(module, "secrets", tokens))
         stack.enter_context(patch.object(bootstrap, "COMMIT_ENTITIES", 1))

@@ -34,7 +34,6 @@ from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES, MAGIC, MAGIC_B
 from featurestore.wire.codecs.head import HeadCodec, Lifting, head_codec
 from featurestore.wire.codecs.head_kernels import BESIDE_BODY
 from featurestore.wire.codecs.pack import is_member, member_of, read_member
-from featurestore.wire.codecs.pack_loops import take_rows
 
 
 def encode_body(table: TileTable) -> bytes:
@@ -50,19 +49,18 @@ def encode_body(table: TileTable) -> bytes:
     return body + xxhash.xxh3_64_intdigest(memoryview(body)[1:]).to_bytes(CHECKSUM_BYTES, "little")
 
 
-def decode_body(layout: TileLayout, body: bytes, *, is_checked: bool = False) -> TileTable:
+def decode_body(layout: TileLayout, body: bytes) -> TileTable:
     """The tiles of a body.
 
     Args:
         layout: of the view that wrote it.
         body: the stored bytes.
-        is_checked: it is that of a pack, which has one checksum for all.
 
     Raises:
         UnknownTileVersion: written by another release.
         CorruptTile: the bytes are not a body of this layout.
     """
-    header = _Header(False, version5.read_header(layout, body)) if is_checked else _read_header(layout, body)
+    header = _read_header(layout, body)
     table, _ = _decode_body(layout, layout, _rows_of(layout), header, body, head=b"", more=0)
     return table
 
@@ -103,8 +101,6 @@ class EntityCodec:
         """Load whatever decoding and reaching take, before a payment waits for it."""
         table = self._decode(member_of(b"", None, None), b"")
         self._head_codec.lift_into(b"", self._lifting, table, 0, 0)
-        columns = Columns.of(self._wanted, 0)
-        take_rows(np.empty(0, dtype=np.int64), *columns, *columns)
         version4.prepare(self._stored, self._rows, Columns.of(self._wanted, 0))
         version5.prepare(self._stored, self._rows, Columns.of(self._wanted, 1))
         find_bounds(table.start_ms, 0, table.start_ms, table.start_ms, table.start_ms)
@@ -145,33 +141,10 @@ class EntityCodec:
         return self._with_head(table, body, head, first, events, event)
 
     def _decode_member(self, member: bytes, events: TileTable | None, event: int) -> TileTable:
-        """An entity's tiles of those of a pack, and its rows."""
-        found = read_member(member)
-        header = None
-        if found.has_body:
-            header = _Header(found.is_beside_head, version5.read_header(self._stored, found.tiles))
-            if header.content.tile_count != found.tile_count:
-                raise CorruptTile("a pack does not have the tiles that it names the members of")
-        check_whole(
-            found.is_beside_head if found.has_body else None,
-            has_head=found.has_head,
-            is_beside_body=found.is_beside_body,
-        )
-        rows, is_marked = self._head_codec.count_rows(found.rows) if found.rows else (0, False)
-        if is_marked:
-            raise CorruptTile("a row of a pack is marked, which only the first record is")
-        tiles, chosen = (found.tiles, found.own) if len(found.own) else (b"", None)
-        table, first = _decode_body(
-            self._stored,
-            self._wanted,
-            self._rows,
-            header if tiles else None,
-            tiles,
-            head=found.rows,
-            more=rows if events is None else rows + 1,
-            chosen=chosen,
-        )
-        return self._with_head(table, tiles, found.rows, first, events, event)
+        """An entity's rows of a pack, which read like a head without a body."""
+        found = read_member(member, self._head_codec)
+        check_whole(found.is_beside_head, has_head=found.has_head, is_beside_body=found.is_beside_body)
+        return self._decode(b"", found.rows, events, event)
 
     def lift(self, head: bytes) -> TileTable:
         """The tiles of head rows that were checked before, a tile of 1 ms each, in the order of the rows."""
@@ -243,23 +216,18 @@ def _decode_body(
     *,
     head: bytes,
     more: int,
-    chosen: Int64Array | None = None,
 ) -> tuple[TileTable, int]:
-    """The tiles of a body, or those that are chosen, room for those of a head behind them, and where that begins.
+    """The tiles of a body, room for those of a head behind them, and where that begins.
 
     Strings are spans of body, head, and what had to be made anew, one after another.
     """
     content = None if header is None else header.content
     count, dropped_before_ms = (0, NOTHING_DROPPED_MS) if content is None else content[:2]
-    columns, written = Columns.of(wanted, count + (more if chosen is None else 0)), b""
+    columns, written = Columns.of(wanted, count + more), b""
     if isinstance(content, version5.Header):
         written = version5.fill(stored, rows, content, body, columns, len(body) + len(head))
     elif content is not None:
         version4.fill(stored, rows, content, body, columns)
-    if chosen is not None:
-        every, count = columns, len(chosen)
-        columns = Columns.of(wanted, count + more)
-        take_rows(chosen, *every, *columns)
     strings = b"".join((body, head, written)) if wanted.blob_fields else b""
     blobs = Blobs(strings, columns.begins, columns.ends)
     return TileTable(wanted, *columns[:4], blobs, dropped_before_ms), count

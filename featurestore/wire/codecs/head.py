@@ -35,11 +35,14 @@ from featurestore.core.tiles.tiles import TileLayout, TileTable
 from featurestore.core.view import CompiledView
 from featurestore.errors import CorruptTile, InvariantBroken
 from featurestore.wire.codecs.head_kernels import (
+    FLOAT,
+    MOMENT,
     NO_COLUMN,
     PROGRAM_COLUMNS,
     STORED_BLOB,
     STORED_FLOAT,
     STORED_INT,
+    WHOLE,
     WRONG_CHECK,
     check_head,
     check_rows,
@@ -51,6 +54,7 @@ ByteMatrix = NDArray[np.uint8]
 ColumnTexts = Int64Array | Float64Array | ObjectArray | BlobRow
 """Values of a column that is one of texts."""
 
+_KINDS = {ValueType.TIMESTAMP: MOMENT, ValueType.FLOAT64: FLOAT}
 _STORED = {Storage.INT: STORED_INT, Storage.FLOAT: STORED_FLOAT, Storage.BLOB: STORED_BLOB}
 
 
@@ -83,7 +87,7 @@ class HeadCodec:
 
     Attributes:
         row_bytes_min: size of a row whose strings are empty.
-        shape: the columns as `fill_head` knows them.
+        shape: the columns as `fill_head` knows them, and the kind of each 8-byte one.
         row_shape: that size, where the lengths of strings are, and how many strings there are.
     """
 
@@ -122,6 +126,7 @@ class HeadCodec:
                 self._lengths_at,
                 self.row_bytes_min,
                 NO_COLUMN if undo is None else self._column_index(undo),
+                *(_KINDS.get(column.type, WHOLE) for column in self._wide),
             ],
             dtype=np.int64,
         )

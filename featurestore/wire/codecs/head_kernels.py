@@ -20,6 +20,10 @@ whether that column holds floats."""
 STORED_INT, STORED_FLOAT, STORED_BLOB = 0, 1, 2
 NO_COLUMN = -1
 
+WHOLE, MOMENT, FLOAT = range(3)
+"""Kinds of 8-byte columns, behind the first KINDS numbers of a head's shape."""
+KINDS = 9
+
 TORN, WRONG_CHECK = -1, -2
 """What is wrong with a head."""
 
@@ -187,7 +191,7 @@ def fill_head(
     """Lift the events of a head, whole rows, into the tiles from row `first` on.
 
     shape        8-byte columns, flags, texts, whether ids are stored, offsets of flags, nulls and lengths, bytes of a
-                 row without strings, column that undoes or -1
+                 row without strings, column that undoes or -1; then what only packs ask for
     program      (P, 7) see PROGRAM_COLUMNS; columns count through 8-byte ones, flags and texts
     blob_shift   where the head begins in the buffer of strings
     identities   of the integer and of the float fields

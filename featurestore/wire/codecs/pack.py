@@ -1,16 +1,18 @@
 """The bytes of a pack: what the store holds of some entities of few events, under two keys for all of them.
 
     head    records, written by APPEND: check u1 | bytes of the key, bytes of the rows | entity key | head rows
-    body    magic u1, version u1, members u1, tiles u2 | for each member bytes of the key, entity key |
-            for each tile the member u1 whose it is | a body of all tiles, without its checksum | checksum u8
+    body    magic u1, version u1, members u1, bytes of the prefix u1, where the dictionary begins u4, bytes of all keys
+            and rows as heads have them u4, base time i8 | prefix of all keys | for each member bytes of the key behind
+            the prefix, rows, bytes of these, key behind the prefix, rows | dictionary | checksum u8
 
-Lengths are in seven bits a byte, the lowest first, the top bit where more follow. The check is the CRC-8 of lengths and
-key; rows have their own (see `head`). The tiles of a body are of single events, all members' in one order of time, so
-that times are short differences and a column is written once (see `bodies.version5`): an event takes a third of a
-row.
+Lengths and numbers of rows are in seven bits a byte, the lowest first, the top bit where more follow. The check is the
+CRC-8 of lengths and key; rows have their own (see `head`). A body has the same rows, a third as long, in order of
+arrival (see `pack_rows`); the first of each member counts its time from the base.
+
+    dictionary  for each string column its pattern behind its length u1, 0 for none; strings u1; each behind its length
 
 Head and body mark each other as those of an entity do, by the same script (see `body`). What a reader gets of one
-entity is the member: its key, and the pack's body and head as they are stored.
+entity is the member: its key, and the pack's body and head as they are stored. It reads like an entity of a head alone.
 
     member  magic u1 | bytes of the key u2, bytes of the body u4 | key | body | head
 """
@@ -25,27 +27,23 @@ import numpy as np
 import xxhash
 
 from featurestore.core.events import Int64Array
+from featurestore.core.tiles.parts import Array
 from featurestore.errors import CorruptTile, UnknownTileVersion
 from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES, MAGIC, MAGIC_BESIDE_HEAD
 from featurestore.wire.codecs.head import HeadCodec
-from featurestore.wire.codecs.head_kernels import WRONG_CHECK, check_rows
-from featurestore.wire.codecs.pack_loops import (
-    BODY_HEADER,
-    FACTS,
-    SPAN_COLUMNS,
-    find_member,
-    split_records,
-)
+from featurestore.wire.codecs.head_kernels import TORN, WRONG_CHECK, check_rows
+from featurestore.wire.codecs.pack_loops import BODY_HEADER, FACTS, WORDS, find_member
 
-VERSION = 0x51
+VERSION = 0x52
 MEMBERS_MAX = 255
-TILES_MAX = 65_535
 
 MEMBER_MAGIC = 0x6D
-_BODY_HEADER = struct.Struct("<BBBH")
+_BODY_HEADER = struct.Struct("<BBBBIIq")
 _MEMBER_HEADER = struct.Struct("<BHI")
 MEMBER_HEADER_BYTES = _MEMBER_HEADER.size
-_RECORD_BYTES_MIN = 3
+EXPANSION_MAX = 512
+"""Of a byte of a body: the longest string of a dictionary is less. So what is allocated stays in proportion."""
+
 assert _BODY_HEADER.size == BODY_HEADER, "the loops know how long it is"
 
 
@@ -53,72 +51,37 @@ class Member(NamedTuple):
     """One entity of a pack, as it is stored.
 
     Attributes:
-        has_body, has_head: which of the pack's keys there are.
-        is_beside_head, is_beside_body: what each of them says of the other.
-        tiles: a body of the tiles of all members; empty without a body.
-        own: (T,) which of its tiles are the entity's.
-        tile_count: how many tiles the directory says that there are.
-        rows: the entity's head rows.
+        is_beside_head: what the body says of the head; None where there is no body.
+        has_head: whether there is a head.
+        is_beside_body: what the head says of the body.
+        rows: the entity's, of both, as a head has them.
     """
 
-    has_body: bool
+    is_beside_head: bool | None
     has_head: bool
-    is_beside_head: bool
     is_beside_body: bool
-    tiles: bytes
-    own: Int64Array
-    tile_count: int
     rows: bytes
 
 
-class Directory(NamedTuple):
-    """What the body of a pack says of its tiles.
-
-    Attributes:
-        keys: the members.
-        owners: (T,) index into `keys` of each tile.
-        tiles: a body of all of them.
-        is_beside_head: whether a head has begun beside it.
-    """
-
-    keys: list[bytes]
-    owners: Int64Array
-    tiles: bytes
-    is_beside_head: bool
-
-
-class Records(NamedTuple):
-    """The head of a pack.
-
-    Attributes:
-        keys: (R,) whose rows each record has; a key may come several times.
-        row_counts: (R,) how many.
-        rows: the rows of all, one after another.
-        is_beside_body: whether it began beside a body.
-    """
-
-    keys: list[bytes]
-    row_counts: Int64Array
-    rows: bytes
-    is_beside_body: bool
-
-
-def record_headers(keys: Sequence[bytes], row_bytes: Sequence[int]) -> list[bytes]:
-    """What goes before the rows of N entities in the heads of their packs.
+def records_of(keys: Sequence[bytes], rows: Sequence[bytes]) -> list[bytes]:
+    """What is appended to the heads of the packs of N entities.
 
     Args:
         keys: N canonical entity keys.
-        row_bytes: how many bytes of rows follow each.
+        rows: head rows of each.
     """
-    unchecked = [
-        bytes((len(key), size)) + key if len(key) < 128 > size else _length(len(key)) + _length(size) + key
-        for key, size in zip(keys, row_bytes, strict=True)
+    headers = [
+        bytes((len(key), len(mine))) + key
+        if len(key) < 128 > len(mine)
+        else _length(len(key)) + _length(len(mine)) + key
+        for key, mine in zip(keys, rows, strict=True)
     ]
-    ends = np.cumsum([len(one) for one in unchecked], dtype=np.int64)
+    ends = np.cumsum([len(one) for one in headers], dtype=np.int64)
     begins = np.concatenate((np.zeros(1, dtype=np.int64), ends))[:-1]
     checks = np.zeros(len(keys), dtype=np.uint8)
-    check_rows(np.frombuffer(b"".join(unchecked), np.uint8), begins, ends, checks)
-    return [bytes((check,)) + one for check, one in zip(checks.tolist(), unchecked, strict=True)]
+    check_rows(np.frombuffer(b"".join(headers), np.uint8), begins, ends, checks)
+    each = checks.tobytes()
+    return [each[n : n + 1] + header + mine for n, (header, mine) in enumerate(zip(headers, rows, strict=True))]
 
 
 def member_of(key: bytes, body: bytes | None, head: bytes | None) -> bytes:
@@ -140,7 +103,7 @@ def body_of_member(member: memoryview) -> memoryview:
     return member[MEMBER_HEADER_BYTES + key_bytes :][:body_bytes]
 
 
-def read_member(member: bytes) -> Member:
+def read_member(member: bytes, codec: HeadCodec) -> Member:
     """What `member_of` has put together.
 
     Raises:
@@ -155,113 +118,61 @@ def read_member(member: bytes) -> Member:
     head_at = body_at + body_bytes
     if head_at > len(member):
         raise CorruptTile(f"body of {len(member)} bytes ends inside of a pack")
+    size = len(member) - head_at
     if body_bytes:
-        _check_body(memoryview(member)[body_at:head_at])
-    rows, told = np.empty(len(member) - head_at, dtype=np.uint8), np.empty(FACTS, dtype=np.int64)
-    found = find_member(np.frombuffer(member, np.uint8), key_at, body_at, head_at, rows, told)
+        size += check_body(memoryview(member)[body_at:head_at])
+    rows, told = np.empty(size, dtype=np.uint8), np.empty(FACTS, dtype=np.int64)
+    found = find_member(
+        np.frombuffer(member, np.uint8), key_at, body_at, head_at, codec.shape, rows, words_of(codec), told
+    )
     if found < 0:
-        raise _corrupt_records(found, len(member) - head_at)
-    row_bytes, is_beside_body, number, owners_at = told.tolist()
-    tiles, own, tile_count = b"", np.empty(0, dtype=np.int64), 0
-    if body_bytes:
-        tile_count = _BODY_HEADER.unpack_from(member, body_at)[3]
-        if owners_at + tile_count > head_at - CHECKSUM_BYTES:
-            raise CorruptTile(f"body of a pack of {body_bytes} bytes does not hold what its header says")
-        tiles = member[owners_at + tile_count : head_at]
-        if number >= 0:
-            own = np.flatnonzero(np.frombuffer(member, np.uint8, tile_count, owners_at) == number)
+        raise damage(found)
+    row_bytes, is_beside_body, _ = told.tolist()
     return Member(
-        has_body=body_bytes > 0,
-        has_head=head_at < len(member),
-        is_beside_head=body_bytes > 0 and member[body_at] == MAGIC_BESIDE_HEAD,
-        is_beside_body=bool(is_beside_body),
-        tiles=tiles,
-        own=own,
-        tile_count=tile_count,
-        rows=rows[:row_bytes].tobytes(),
+        member[body_at] == MAGIC_BESIDE_HEAD if body_bytes else None,
+        head_at < len(member),
+        bool(is_beside_body),
+        rows[:row_bytes].tobytes(),
     )
 
 
-def write_body(keys: Sequence[bytes], owners: Int64Array, tiles: bytes) -> bytes:
-    """The body of a pack.
-
-    Args:
-        keys: 1 to MEMBERS_MAX members.
-        owners: (T,) index into `keys` of each tile.
-        tiles: a body of T tiles, with the checksum that it has by itself.
-    """
-    header = _BODY_HEADER.pack(MAGIC, VERSION, len(keys), len(owners))
-    members = [part for key in keys for part in (_length(len(key)), key)]
-    body = b"".join((header, *members, owners.astype(np.uint8).tobytes(), tiles[:-CHECKSUM_BYTES]))
-    return body + xxhash.xxh3_64_intdigest(memoryview(body)[1:]).to_bytes(CHECKSUM_BYTES, "little")
-
-
-def read_directory(body: bytes) -> Directory:
-    """The pair assertion of `write_body`; see `read_member` for what is raised."""
-    _check_body(memoryview(body))
-    magic, _, members, tile_count = _BODY_HEADER.unpack_from(body)
-    at, end, keys = _BODY_HEADER.size, len(body) - CHECKSUM_BYTES, list[bytes]()
-    for _ in range(members):
-        size = shift = 0
-        while at < end:
-            size |= (body[at] & 127) << shift
-            shift, at = shift + 7, at + 1
-            if body[at - 1] < 128:
-                break
-        keys.append(body[at : at + size])
-        at += size
-    if at + tile_count > end:
-        raise CorruptTile(f"body of a pack of {len(body)} bytes does not hold what its header says")
-    owners = np.frombuffer(body, np.uint8, tile_count, at).astype(np.int64)
-    if tile_count and int(owners.max()) >= members:
-        raise CorruptTile("a tile of a pack is no member's")
-    return Directory(keys, owners, body[at + tile_count :], magic == MAGIC_BESIDE_HEAD)
-
-
-def read_records(head: bytes, codec: HeadCodec) -> Records:
-    """The records of a head, which are as they were written.
-
-    Args:
-        head: of a pack.
-        codec: of its rows.
-
-    Raises:
-        CorruptTile: they are not.
-    """
-    spans = np.empty((len(head) // _RECORD_BYTES_MIN + 1, SPAN_COLUMNS), dtype=np.int64)
-    found = split_records(np.frombuffer(head, np.uint8), *codec.row_shape, spans)
-    if found < 0:
-        raise _corrupt_records(found, len(head))
-    records = spans[: found >> 1].tolist()
-    return Records(
-        [head[key_at:key_end] for key_at, key_end, *_ in records],
-        spans[: found >> 1, 4].copy(),
-        b"".join([head[rows_at:rows_end] for _, _, rows_at, rows_end, _ in records]),
-        bool(found & 1),
-    )
-
-
-def _check_body(body: memoryview) -> None:
-    """Magic, version and checksum."""
+def check_body(body: memoryview) -> int:
+    """How many bytes keys and rows have; see `read_member` for what is raised."""
     if len(body) < _BODY_HEADER.size + CHECKSUM_BYTES:
         raise CorruptTile(f"body of a pack of {len(body)} bytes is shorter than its header")
-    if body[0] not in (MAGIC, MAGIC_BESIDE_HEAD):
-        raise CorruptTile(f"body of a pack begins with byte {body[0]:#x}, not {MAGIC:#x}")
-    if body[1] != VERSION:
+    magic, version, _, _, _, row_bytes, _ = _BODY_HEADER.unpack_from(body)
+    if magic not in (MAGIC, MAGIC_BESIDE_HEAD):
+        raise CorruptTile(f"body of a pack begins with byte {magic:#x}, not {MAGIC:#x}")
+    if version != VERSION:
         raise UnknownTileVersion(
-            f"body of a pack has layout version {body[1]}, this release reads {VERSION}",
+            f"body of a pack has layout version {version}, this release reads {VERSION}",
             hint="upgrade this process, or rebuild the view with a new generation",
         )
     checksum = int.from_bytes(body[-CHECKSUM_BYTES:], "little")
     if xxhash.xxh3_64_intdigest(body[1:-CHECKSUM_BYTES]) != checksum:
         raise CorruptTile("body of a pack does not match its checksum")
+    if row_bytes > EXPANSION_MAX * len(body):
+        raise damage(TORN)
+    return int(row_bytes)
 
 
-def _corrupt_records(found: int, size: int) -> CorruptTile:
+def finish_body(body: Array) -> bytes:
+    """What `close_packs` has written, with magic, version and checksum: pair assertion of `check_body`."""
+    body[0], body[1] = MAGIC, VERSION
+    data = body.tobytes()
+    return data + xxhash.xxh3_64_intdigest(memoryview(data)[1:]).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def words_of(codec: HeadCodec) -> Int64Array:
+    """Room for the loops."""
+    return np.empty(WORDS + 2 * int(codec.shape[2] + codec.shape[3]), dtype=np.int64)
+
+
+def damage(found: int) -> CorruptTile:
     """What a loop has found."""
     if found == WRONG_CHECK:
-        return CorruptTile(f"a record of a pack's head of {size} bytes does not match its check")
-    return CorruptTile(f"a pack's head of {size} bytes ends inside a record")
+        return CorruptTile("a record of a pack's head, or a row of it, does not match its check")
+    return CorruptTile("body or head of a pack end inside of a member, or a record")
 
 
 def _length(size: int) -> bytes:

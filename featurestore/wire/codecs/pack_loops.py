@@ -1,6 +1,7 @@
-"""Compiled loops over the bytes of packs: which of them are an entity's; `pack` has the format.
+"""The compiled loop by which lookups find an entity in a pack; `pack` has the format, `pack_rows` that of a row.
 
-Lengths are checked against the bytes that there are before anything is read, so no loop reads outside of them.
+Lengths are checked against the bytes that there are before anything is read, and against the room before anything is
+written, so no loop leaves its arrays whatever the bytes say.
 """
 
 from __future__ import annotations
@@ -9,156 +10,136 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.core.compiled import BYTES, FLAGS, FLOAT_MATRIX, INT, INT_MATRIX, INTS, borrowing, compiled
-from featurestore.core.events import Float64Array, Int64Array
+from featurestore.core.compiled import BYTES, FLAGS, INT, INTS, borrowing, compiled
+from featurestore.core.events import Int64Array
 from featurestore.core.tiles.parts import Array
-from featurestore.wire.codecs.head_kernels import BESIDE_BODY, TORN, WRONG_CHECK, crc8, rows_in
+from featurestore.wire.codecs.bodies.packing import word_at
+from featurestore.wire.codecs.head_kernels import BESIDE_BODY, TORN, WRONG_CHECK, crc8
+from featurestore.wire.codecs.pack_rows import (
+    NO_ROOM,
+    PATTERNS,
+    copy_bytes,
+    is_equal,
+    number_at,
+    take_row,
+    take_words,
+)
 
-ROWS_AT, HEAD_BESIDE, MEMBER, OWNERS_AT = range(4)
-"""What `find_member` tells: bytes of the entity's rows, whether the head began beside a body, which member of the body
-it is or -1, and where the owners begin."""
-FACTS = 4
+ROW_BYTES, HEAD_BESIDE, IN_BODY = range(3)
+"""What `find_member` tells: bytes of the entity's rows, whether the head began beside a body, whether the body has
+it."""
+FACTS = 3
 
-SPAN_COLUMNS = 5
-"""Of a record: begin and end of its key, begin and end of its rows, how many rows."""
+MEMBERS_AT, PREFIX_AT, DICTIONARY_AT, ROOM_AT, BASE_AT, BODY_HEADER = 2, 3, 4, 8, 12, 20
+"""Where a body has the number of its members, the length of what all keys begin with, where its dictionary begins, how
+many bytes keys and rows of all members have, and the time from which first rows count; keys follow."""
+CHECKSUM_BYTES = 8
 
-BODY_HEADER = 5
-_VARINT_BYTES_MAX = 5
+WORDS = PATTERNS + 1
+"""How long words and room of the loops are, and two more for each string column."""
 
 
 @borrowing
-def _length_at(data: Array, at: int, end: int) -> Any:
-    """A length in seven bits a byte, and where it ends; behind `end` when it is cut off."""
-    value, shift, more = np.int64(0), 0, True
-    while more and at < end and shift < 7 * _VARINT_BYTES_MAX:
-        value |= np.int64(data[at] & 127) << shift
-        more = data[at] >= 128
-        shift += 7
-        at += 1
-    return value, end + 1 if more else at
-
-
-@borrowing
-def _record_at(data: Array, at: int, end: int) -> Any:
+def record_at(data: Array, at: Any, end: Any) -> Any:
     """Where the key of a record begins, the rows begin and end; then what its check is turned over by, or TORN."""
-    key_bytes, key_at = _length_at(data, at + 1, end)
-    row_bytes, key_at = _length_at(data, key_at, end)
+    key_bytes, key_at = number_at(data, at + 1, end)
+    row_bytes, key_at = number_at(data, key_at, end)
+    if key_at > end or not 0 <= key_bytes <= end - key_at or not 0 <= row_bytes <= end - key_at - key_bytes:
+        return key_at, key_at, end, TORN
     rows_at = key_at + key_bytes
-    if rows_at + row_bytes > end:
-        return key_at, rows_at, end, TORN
     turned = np.int64(crc8(data, at + 1, rows_at, 0) ^ data[at])
     return key_at, rows_at, rows_at + row_bytes, turned
 
 
-@compiled(INT, BYTES, INT, INT, INT, FLAGS, INTS, allocates=False)
-def find_member(data: Array, key_at: int, body_at: int, head_at: int, rows: Array, told: Int64Array) -> int:
-    """One entity of a pack.
+@borrowing
+def dictionary_at(data: Array, body_at: Any, end: Any) -> Any:
+    """Where the dictionary of a body begins; TORN where no body has it."""
+    at = body_at + np.int64(word_at(data, body_at + DICTIONARY_AT) & np.uint64(0xFFFFFFFF))
+    return at if body_at + BODY_HEADER + np.int64(data[body_at + PREFIX_AT]) <= at <= end else TORN
+
+
+@borrowing
+def member_at(data: Array, at: Any, end: Any) -> Any:
+    """Where the end of a member's key begins, its rows begin and end, and how many there are; TORN first for none."""
+    size, at = number_at(data, at, end)
+    count, at = number_at(data, at, end)
+    row_bytes, at = number_at(data, at, end)
+    if at > end or not 0 <= size <= end - at or not 0 <= row_bytes <= end - at - size or not 0 < count <= row_bytes:
+        return TORN, at, at, count
+    return at, at + size, at + size + row_bytes, count
+
+
+@borrowing
+def take_rows(
+    data: Array,
+    at: Any,
+    end: Any,
+    count: Any,
+    time_ms: Any,
+    shape: Array,
+    words: Array,
+    room: Array,
+    as_float: Array,
+    out: Array,
+    to: Any,
+) -> Any:
+    """Read the rows of a member; where what is made of them ends (TORN or NO_ROOM), and the newest time."""
+    newest_ms = np.int64(-(1 << 63))
+    for _ in range(count):
+        at, to, time_ms = take_row(data, at, end, time_ms, shape, words, room, as_float, out, to)
+        if to < 0:
+            return to, newest_ms
+        newest_ms = max(newest_ms, time_ms)
+    return to if at == end else TORN, newest_ms
+
+
+@compiled(INT, BYTES, INT, INT, INT, INTS, FLAGS, INTS, INTS, allocates=False)
+def find_member(
+    data: Array, key_at: int, body_at: int, head_at: int, shape: Int64Array, rows: Array, words: Int64Array, told: Array
+) -> int:
+    """One entity of a pack, as rows of a head.
 
     data      key, body and head of the pack, one after another, from the given offsets on
-    receive   rows, of the entity in the head; told (FACTS,)
-    returns   0, TORN or WRONG_CHECK
+    shape     of the view's heads
+    receive   rows, of the entity; told (FACTS,)
+    room      words (WORDS + 2 * strings,)
+    returns   0, TORN, WRONG_CHECK or NO_ROOM
     """
-    key_bytes, at, is_first = body_at - key_at, head_at, True
+    key_bytes, to = body_at - key_at, np.int64(0)
     told[:] = 0
-    told[MEMBER] = -1
+    if body_at < head_at:
+        room, as_float = words[len(words) - 1 :], words[len(words) - 1 :].view(np.float64)
+        end = head_at - CHECKSUM_BYTES
+        dictionary, prefix = dictionary_at(data, body_at, end), np.int64(data[body_at + PREFIX_AT])
+        at = body_at + BODY_HEADER + prefix
+        if dictionary == TORN or take_words(data, dictionary, end, words, shape[2] + shape[3]) == TORN:
+            return TORN
+        is_here = prefix <= key_bytes and is_equal(data, key_at, data, at - prefix, prefix)
+        for _ in range(np.int64(data[body_at + MEMBERS_AT]) if is_here else 0):
+            begin, rows_at, rows_end, count = member_at(data, at, dictionary)
+            if begin == TORN:
+                return TORN
+            is_mine = rows_at - begin == key_bytes - prefix
+            if is_mine and is_equal(data, key_at + prefix, data, begin, key_bytes - prefix):
+                base_ms = np.int64(word_at(data, body_at + BASE_AT))
+                to, _ = take_rows(data, rows_at, rows_end, count, base_ms, shape, words, room, as_float, rows, to)
+                if to < 0:
+                    return to  # type: ignore[no-any-return]  # an int
+                told[IN_BODY] = 1
+                break
+            at = rows_end
+    at = np.int64(head_at)
     while at < len(data):
-        begin, rows_at, rows_end, turned = _record_at(data, at, len(data))
-        if turned == BESIDE_BODY and is_first:
+        begin, rows_at, rows_end, turned = record_at(data, at, len(data))
+        if turned == BESIDE_BODY and at == head_at:
             told[HEAD_BESIDE] = 1
         elif turned != 0:
             return TORN if turned == TORN else WRONG_CHECK
-        is_mine = rows_at - begin == key_bytes
-        for index in range(key_bytes if is_mine else 0):
-            is_mine = is_mine and data[begin + index] == data[key_at + index]
-        if is_mine:
-            for index in range(rows_at, rows_end):
-                rows[told[ROWS_AT]] = data[index]
-                told[ROWS_AT] += 1
-        at, is_first = rows_end, False
-    at = body_at + BODY_HEADER
-    if body_at == head_at:
-        return 0
-    for member in range(data[body_at + 2]):
-        size, at = _length_at(data, at, head_at)
-        if at + size > head_at:
-            return TORN
-        is_mine = size == key_bytes
-        for index in range(size if is_mine else 0):
-            is_mine = is_mine and data[at + index] == data[key_at + index]
-        if is_mine:
-            told[MEMBER] = member
-        at += size
-    told[OWNERS_AT] = at
-    return 0
-
-
-@compiled(INT, BYTES, INT, INT, INT, INT_MATRIX, allocates=False)
-def split_records(head: Array, row_bytes_min: int, lengths_at: int, string_count: int, spans: Int64Array) -> int:
-    """The records of a pack's head, all checks compared.
-
-    receive   spans (R, SPAN_COLUMNS), with room for all
-    returns   twice the number of records, plus 1 if the first began beside a body; TORN or WRONG_CHECK
-    """
-    at, records, beside_body = 0, 0, 0
-    while at < len(head):
-        key_at, rows_at, rows_end, turned = _record_at(head, at, len(head))
-        if turned == BESIDE_BODY and records == 0:
-            beside_body = 1
-        elif turned != 0:
-            return TORN if turned == TORN else WRONG_CHECK
-        rows = rows_in(head, rows_at, rows_end, row_bytes_min, lengths_at, string_count)
-        if rows < 0:
-            return rows  # type: ignore[no-any-return]  # an int
-        spans[records, 0], spans[records, 1], spans[records, 2] = key_at, rows_at, rows_at
-        spans[records, 3], spans[records, 4] = rows_end, rows
+        if rows_at - begin == key_bytes and is_equal(data, key_at, data, begin, key_bytes):
+            if to + rows_end - rows_at > len(rows):
+                return NO_ROOM
+            copy_bytes(data, rows_at, rows_end, rows, to)
+            to += rows_end - rows_at
         at = rows_end
-        records += 1
-    return 2 * records + beside_body
-
-
-@compiled(
-    INT,
-    INTS,
-    INTS,
-    INTS,
-    INT_MATRIX,
-    FLOAT_MATRIX,
-    INT_MATRIX,
-    INT_MATRIX,
-    INTS,
-    INTS,
-    INT_MATRIX,
-    FLOAT_MATRIX,
-    INT_MATRIX,
-    INT_MATRIX,
-    allocates=False,
-)
-def take_rows(
-    chosen: Int64Array,
-    start: Int64Array,
-    end: Int64Array,
-    ints: Int64Array,
-    floats: Float64Array,
-    begins: Int64Array,
-    ends: Int64Array,
-    to_start: Int64Array,
-    to_end: Int64Array,
-    to_ints: Int64Array,
-    to_floats: Float64Array,
-    to_begins: Int64Array,
-    to_ends: Int64Array,
-) -> int:
-    """Copy some tiles of one block into the first rows of another."""
-    for row in range(len(chosen)):
-        to_start[row], to_end[row] = start[chosen[row]], end[chosen[row]]
-    for field in range(len(ints)):
-        for row in range(len(chosen)):
-            to_ints[field, row] = ints[field, chosen[row]]
-    for field in range(len(floats)):
-        for row in range(len(chosen)):
-            to_floats[field, row] = floats[field, chosen[row]]
-    for field in range(len(begins)):
-        for row in range(len(chosen)):
-            to_begins[field, row] = begins[field, chosen[row]]
-            to_ends[field, row] = ends[field, chosen[row]]
+    told[ROW_BYTES] = to
     return 0

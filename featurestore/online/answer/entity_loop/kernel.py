@@ -1,6 +1,6 @@
 """The compiled loop: from the bytes of an entity, and of a payment in flight, to its merged windows.
 
-room   numbers | body, head, payment, strings made anew | tiles | tiles of a pack | what reading and merging take
+room   numbers | body, head, payment, strings made anew | tiles | what reading and merging take
 """
 
 from __future__ import annotations
@@ -32,15 +32,14 @@ from featurestore.online.answer.entity_loop.program import section, table
 from featurestore.online.answer.entity_loop.sources import (
     BODY_BYTES,
     EVENTS,
-    FIRST_OWNER_AT,
     HEAD_AT,
     HEAD_BYTES,
-    MINE,
     NUMBERS,
-    OWNER,
     TILES,
     WRITTEN_AT,
     number_at,
+    source_bytes,
+    source_words,
     take_sources,
 )
 from featurestore.wire.codecs.bodies.read_loops import FACTS, ROOM_ROWS, read_tiles
@@ -141,14 +140,12 @@ def _places(program: Array, numbers: Array, bytes_end: int, rows: int, edges: in
     tiles, masks = numbers[TILES], numbers[3]
     width = 2 + of_view[0] + of_view[1] + 2 * of_view[2]
     table_at = NUMBERS + ((bytes_end + 7) >> 3)
-    pack_at = table_at + width * rows
-    facts_at = pack_at + (width * tiles if numbers[OWNER] >= 0 else 0)
+    facts_at = table_at + width * rows
     cells_at = facts_at + FACTS * len(columns)
     bounds_at = cells_at + (len(columns) + 2 * masks + ROOM_ROWS) * (tiles + 8)
     room_at = bounds_at + edges
     return (
         table_at,
-        pack_at,
         facts_at,
         cells_at,
         bounds_at,
@@ -174,17 +171,14 @@ def _columns(block: Array, of_view: Array) -> Any:
 
 @borrowing
 def _fill_body(
-    program: Array, body: bytes, data: Array, numbers: Array, places: Any, bytes_end: int, block: Array, work: Array
+    program: Array, data: Array, numbers: Array, places: Any, bytes_end: int, block: Array, work: Array
 ) -> Any:
-    """The tiles of a body, of those of a pack the entity's, into the first rows; whether its bytes are one."""
-    _, pack_at, facts_at, cells_at, bounds_at, _, _ = places
-    is_pack, width = numbers[OWNER] >= 0, numbers[TILES] + 8
+    """The tiles of a body into the first rows; whether its bytes are one."""
+    _, facts_at, cells_at, bounds_at, _, _ = places
+    width = numbers[TILES] + 8
     facts = work[facts_at:cells_at].reshape(((cells_at - facts_at) // FACTS, FACTS))
     cells = work[cells_at:bounds_at].reshape(((bounds_at - cells_at) // width, width))
-    every = block
-    if is_pack:
-        every = work[pack_at:facts_at].reshape((len(block), numbers[TILES]))
-    start, end, ints, floats, begins, ends = _columns(every, section(program, sections.OF_VIEW))
+    start, end, ints, floats, begins, ends = _columns(block, section(program, sections.OF_VIEW))
     is_wrong = _read_tiles(
         data[: numbers[BODY_BYTES]],
         numbers,
@@ -202,22 +196,14 @@ def _fill_body(
         cells,
         data[numbers[WRITTEN_AT] : bytes_end],
     )
-    if is_wrong or not is_pack:
-        return not is_wrong
-    at = 0
-    for row in range(numbers[TILES]):
-        if body[numbers[FIRST_OWNER_AT] + row] == numbers[OWNER]:
-            for column in range(len(block)):
-                block[column, at] = every[column, row]
-            at += 1
-    return True
+    return not is_wrong
 
 
 @borrowing
 def _lift(program: Array, data: Array, numbers: Array, event_at: int, columns: Any, room: Array) -> Any:
     """The events of the head, and behind them the payment; whether all but that are ascending."""
     start, end, ints, floats, begins, ends = columns
-    are_ascending, row = True, numbers[MINE]
+    are_ascending, row = True, numbers[TILES]
     for turn in range(2):
         is_head = turn == 0
         begin = numbers[HEAD_AT] if is_head else event_at
@@ -284,33 +270,35 @@ def gather_entity(
                  is first or last where its text begins and ends in the buffer
     returns      REACHED, EMPTY or LEFT; or how many words of room it takes. When EMPTY, only a payment is merged
     """
-    raw_bytes, has_event = len(body) + len(head) + len(event), len(event) > 0
-    if len(work) < NUMBERS + (raw_bytes >> 3) + 1:
-        return NUMBERS + (raw_bytes >> 3) + 1
+    raw_bytes, has_event = source_bytes(body, head) + len(event), len(event) > 0
+    words_at = NUMBERS + (raw_bytes >> 3) + 1
+    words_end = words_at + source_words(program)
+    if len(work) < words_end:
+        return int(words_end)
     numbers, data, windows = work[:NUMBERS], work[NUMBERS:].view(np.uint8), len(shift_ms) >> 1
-    if not take_sources(body, head, data, program, numbers):
+    if not take_sources(body, head, data, program, work[words_at:words_end], numbers):
         return LEFT
     numbers[WRITTEN_AT] = raw_bytes
     for index in range(len(event)):
         data[raw_bytes - len(event) + index] = event[index]
     bytes_end = raw_bytes + (number_at(data, 16, 4) if numbers[TILES] > 0 else 0)
-    stored = numbers[MINE] + numbers[EVENTS]
+    stored = numbers[TILES] + numbers[EVENTS]
     rows = stored + has_event
     if rows == 0:
         return EMPTY
     places = _places(program, numbers, bytes_end, rows, 2 * windows * (1 + has_event))
-    table_at, pack_at, bounds_at, room_at, needed = places[0], places[1], places[4], places[5], places[6]
+    table_at, facts_at, bounds_at, room_at, needed = places[0], places[1], places[3], places[4], places[5]
     if len(work) < needed:
         return int(needed)
     of_view = section(program, sections.OF_VIEW)
-    block = work[table_at:pack_at].reshape(((pack_at - table_at) // rows, rows))
+    block = work[table_at:facts_at].reshape(((facts_at - table_at) // rows, rows))
     columns = _columns(block, of_view)
     start, ints, floats, begins, ends = columns[0], columns[2], columns[3], columns[4], columns[5]
     bounds, room = work[bounds_at:room_at], work[room_at:needed]
-    if numbers[TILES] > 0 and not _fill_body(program, body, data, numbers, places, bytes_end, block, work):
+    if numbers[TILES] > 0 and not _fill_body(program, data, numbers, places, bytes_end, block, work):
         return LEFT
     is_sorted = _lift(program, data, numbers, raw_bytes - len(event), columns, room)
-    if not is_sorted and not _sort_in(start, block, numbers[MINE], stored, MOVES_MAX, False):
+    if not is_sorted and not _sort_in(start, block, numbers[TILES], stored, MOVES_MAX, False):
         return LEFT
     if has_event:
         _sort_in(start, block, stored, rows, rows, True)

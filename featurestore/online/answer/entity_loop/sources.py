@@ -3,8 +3,8 @@
     numbers   what was found out of them
     data      body, the room of a head, a payment in flight, and the strings that are made anew: one buffer of strings
 
-An entity by itself has body and head. Of a member of a pack, the body is that of the pack, with the tiles of others,
-and the head is its own rows, picked out of the records.
+An entity by itself has body and head. A member of a pack has no body, and its rows, picked out of body and head of the
+pack, are its head.
 """
 
 from __future__ import annotations
@@ -21,18 +21,25 @@ from featurestore.wire.codecs import pack
 from featurestore.wire.codecs.bodies import version5
 from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES, MAGIC, MAGIC_BESIDE_HEAD, NO_LIFETIME_TILE
 from featurestore.wire.codecs.head_kernels import check_head
-from featurestore.wire.codecs.pack_loops import BODY_HEADER, FACTS, HEAD_BESIDE, MEMBER, OWNERS_AT, ROWS_AT, find_member
+from featurestore.wire.codecs.pack_loops import (
+    BODY_HEADER,
+    FACTS,
+    HEAD_BESIDE,
+    ROOM_AT,
+    ROW_BYTES,
+    WORDS,
+    find_member,
+)
 
 TILES, BASE, LIFETIME_END, MASKS, RUNS_AT, WRITTEN_AT = range(6)
 """What `read_tiles` is told of a body."""
-BODY_BYTES, HEAD_AT, HEAD_BYTES, EVENTS, MINE, OWNER, FIRST_OWNER_AT = range(6, 13)
-"""How long the body is; where the head begins, how long it is, how many events it has; how many of the body's tiles are
-the entity's; its number among the members of a pack or -1; and where the pack says whose its tiles are."""
-_TOLD = 13
+BODY_BYTES, HEAD_AT, HEAD_BYTES, EVENTS = range(6, 10)
+"""How long the body is; where the head begins, how long it is, and how many events it has."""
+_TOLD = 10
 NUMBERS = _TOLD + FACTS
 
 _MEMBER_MAGIC, _PACK_VERSION = pack.MEMBER_MAGIC, pack.VERSION
-_MEMBER_HEADER_BYTES = pack.MEMBER_HEADER_BYTES
+_MEMBER_HEADER_BYTES, _EXPANSION_MAX = pack.MEMBER_HEADER_BYTES, pack.EXPANSION_MAX
 
 _check_head = within(check_head)
 _find_member: Any = within(find_member)  # of bytes as well as of arrays
@@ -48,12 +55,34 @@ def number_at(data: Any, at: int, size: int) -> Any:
 
 
 @borrowing
-def take_sources(body: bytes, head: bytes, data: Array, program: Array, numbers: Int64Array) -> Any:
+def source_bytes(body: bytes, head: bytes) -> Any:
+    """Bytes that `take_sources` may copy."""
+    size = len(body) + len(head)
+    if len(body) < _MEMBER_HEADER_BYTES or body[0] != _MEMBER_MAGIC:
+        return size
+    body_at, body_bytes = _MEMBER_HEADER_BYTES + number_at(body, 1, 2), number_at(body, 3, 4)
+    if body_bytes < BODY_HEADER or body_at + body_bytes > len(body):
+        return size
+    # One that says more is damaged, and refused by whoever is asked then.
+    return size + min(number_at(body, body_at + ROOM_AT, 4), _EXPANSION_MAX * body_bytes)
+
+
+@borrowing
+def source_words(program: Array) -> Any:
+    """Words of room that it takes meanwhile."""
+    shape = section(program, HEAD_SHAPE)
+    return WORDS + 2 * (shape[2] + shape[3])
+
+
+@borrowing
+def take_sources(
+    body: bytes, head: bytes, data: Array, program: Array, words: Int64Array, numbers: Int64Array
+) -> Any:
     """Copy an entity's bytes and find out what they are; False to leave it all to others."""
-    numbers[:] = 0
-    numbers[OWNER] = -1
+    for index in range(len(numbers)):
+        numbers[index] = 0
     if len(body) > 0 and body[0] == _MEMBER_MAGIC:
-        return _take_member(body, data, program, numbers)
+        return _take_member(body, data, program, words, numbers)
     for index in range(len(body)):
         data[index] = body[index]
     for index in range(len(head)):
@@ -66,12 +95,11 @@ def take_sources(body: bytes, head: bytes, data: Array, program: Array, numbers:
     if len(body) == 0:
         return True
     is_read = _read_header(data[: len(body)], section(program, FIELDS)[2], numbers)
-    numbers[MINE] = numbers[TILES]
     return is_read and (numbers[EVENTS] == 0 or is_beside_head)
 
 
 @borrowing
-def _take_member(member: bytes, data: Array, program: Array, numbers: Int64Array) -> Any:
+def _take_member(member: bytes, data: Array, program: Array, words: Int64Array, numbers: Int64Array) -> Any:
     """As `take_sources`, for what `pack.member_of` has put together; see `pack.read_member`."""
     if len(member) < _MEMBER_HEADER_BYTES:
         return False
@@ -80,21 +108,17 @@ def _take_member(member: bytes, data: Array, program: Array, numbers: Int64Array
     head_at = body_at + body_bytes
     if head_at > len(member) or not _is_pack(member, body_at, body_bytes):
         return False
-    told = numbers[_TOLD:]
-    rows = data[body_bytes : body_bytes + len(member) - head_at]
-    if _find_member(member, _MEMBER_HEADER_BYTES, body_at, head_at, rows, told) < 0:
+    told, shape = numbers[_TOLD:], section(program, HEAD_SHAPE)
+    rows = data[: source_bytes(member, b"")]
+    if _find_member(member, _MEMBER_HEADER_BYTES, body_at, head_at, shape, rows, words, told) < 0:
         return False
     has_head, is_beside_body = head_at < len(member), told[HEAD_BESIDE] == 1
     is_beside_head = body_bytes > 0 and member[body_at] == MAGIC_BESIDE_HEAD
-    if is_beside_body != is_beside_head or (is_beside_head and not has_head):
+    if is_beside_body != is_beside_head or is_beside_head != (has_head and body_bytes > 0):
         return False
-    numbers[HEAD_AT], numbers[HEAD_BYTES] = body_bytes, told[ROWS_AT]
+    numbers[HEAD_BYTES] = told[ROW_BYTES]
     walked = _walk_head(data, program, numbers)
-    if walked < 0 or walked & 1 == 1 or body_bytes == 0:
-        return walked >= 0 and walked & 1 == 0
-    if has_head and not is_beside_head:
-        return False
-    return _take_tiles(member, body_at, head_at, data, program, numbers)
+    return walked >= 0 and walked & 1 == 0
 
 
 @borrowing
@@ -105,29 +129,6 @@ def _is_pack(member: bytes, body_at: int, body_bytes: int) -> Any:
     if body_bytes < BODY_HEADER + CHECKSUM_BYTES or member[body_at + 1] != _PACK_VERSION:
         return False
     return member[body_at] in (MAGIC, MAGIC_BESIDE_HEAD)
-
-
-@borrowing
-def _take_tiles(member: bytes, body_at: int, head_at: int, data: Array, program: Array, numbers: Int64Array) -> Any:
-    """Copy the tiles of a pack if there are some of the entity's; whether they can be as it says."""
-    owners_at, owner = numbers[_TOLD + OWNERS_AT], numbers[_TOLD + MEMBER]
-    count = number_at(member, body_at + 3, 2)
-    tiles_at = owners_at + count
-    if tiles_at > head_at - CHECKSUM_BYTES:
-        return False
-    for index in range(tiles_at, head_at):
-        data[index - tiles_at] = member[index]
-    is_read = _read_header(data[: head_at - tiles_at], section(program, FIELDS)[2], numbers)
-    if not is_read or numbers[TILES] != count:
-        return False
-    mine = 0
-    for index in range(owners_at, tiles_at):
-        mine += member[index] == owner
-    numbers[MINE], numbers[OWNER], numbers[FIRST_OWNER_AT] = mine, owner, owners_at
-    if mine == 0:
-        numbers[TILES], numbers[MASKS] = 0, 0
-    numbers[BODY_BYTES] = head_at - tiles_at if mine > 0 else 0
-    return True
 
 
 @borrowing

@@ -196,7 +196,7 @@ class SimulatedStore:
                 long, long_from = long_heads, lane.report_bytes_min
                 packed = lane.packed
                 if packed is not None and self._find(head_key) is None and self._find(body_key) is None:
-                    name, data = packed.names[index], packed.headers[index] + rows
+                    name, data = packed.names[index], packed.records[index]
                     head_key, body_key = packed.head_prefix + name, packed.body_prefix + name
                     long, long_from = long_packs, packed.report_bytes_min
                 size = self._append(head_key, data)
