@@ -32,8 +32,11 @@ HEAD_ROWS_MAX = 48
 
 ENTITIES_PER_COMMIT_MAX = 1_024
 
-PACKS_PER_COMMIT_MAX = 4_096
+PACKS_PER_COMMIT_MAX = 8_192
 """As many as grow in a commit of a hundred thousand events, so that heads never wait: they are what takes memory."""
+
+PACKS_AT_ONCE = 512
+"""Packs that are read in one command, while which the server answers nobody else, and folded in one pass."""
 
 ENTITIES_AT_ONCE = 128
 """Fewer than those wait for others, if there is to be a pause between compactions."""
@@ -111,12 +114,13 @@ class Compactor:
         self._paused_until_ns = monotonic_ns + self._pause_ns
         damaged = list[CorruptTile]()
         whole = self._read(entities, damaged)
-        folded, members = self._read_packs(packs, damaged)
+        bodies, count = self._bodies(whole), len(whole)
+        for first in range(0, len(packs), PACKS_AT_ONCE):
+            count += self._fold(packs[first : first + PACKS_AT_ONCE], bodies, damaged)
         for key in (*entities, *packs):
             self._scheduled.pop(key[0], None)
             self._scheduled_packs.pop(key[0], None)
-        bodies = self._bodies(whole) if members is None else self._fold(folded, members, whole)
-        return Compaction(bodies, len(whole) + len(folded), tuple(damaged))
+        return Compaction(bodies, count, tuple(damaged))
 
     def _read(
         self, entities: Sequence[tuple[bytes, int]], damaged: list[CorruptTile]
@@ -134,10 +138,8 @@ class Compactor:
 
     def _read_packs(
         self, packs: Sequence[tuple[bytes, int]], damaged: list[CorruptTile]
-    ) -> tuple[Sequence[tuple[bytes, int]], Packs | None]:
-        """Head key and lane of those that are as they were written, and their entities, None for none."""
-        if not packs:
-            return (), None
+    ) -> tuple[Sequence[tuple[bytes, int]], Packs]:
+        """Head key and lane of those that are as they were written, and their entities; the rest is set aside."""
         compiled = self._generation.compiled
         values = self._store.read_groups([self._pack_keys(lane, head_key) for head_key, lane in packs])
         stored = list(zip(values[0::2], values[1::2], strict=True))
@@ -160,10 +162,11 @@ class Compactor:
     def _fold(
         self,
         packs: Sequence[tuple[bytes, int]],
-        members: Packs,
-        entities: Sequence[tuple[bytes, int, TileTable]],
-    ) -> dict[int, list[tuple[bytes, bytes, bytes]]]:
-        """See `Compaction.bodies`; entities that leave packs are compacted with the others."""
+        bodies: dict[int, list[tuple[bytes, bytes, bytes]]],
+        damaged: list[CorruptTile],
+    ) -> int:
+        """Add the bodies of packs to those of their lanes, behind those of the entities that leave; how many packs."""
+        packs, members = self._read_packs(packs, damaged)
         folded = fold_packs(self._generation, members, self._clock.now_ms())
         keys = self._generation.keys
         lanes = [packs[index][1] for index, _, _ in folded.leavers]
@@ -176,10 +179,11 @@ class Compactor:
             # a copy then.
             if stored[2 * index] is None and stored[2 * index + 1] is None
         ]
-        bodies = self._bodies([*entities, *leavers])
+        for lane, of_leavers in self._bodies(leavers).items():
+            bodies.setdefault(lane, []).extend(of_leavers)
         for (head_key, lane), body in zip(packs, folded.bodies, strict=True):
             bodies.setdefault(lane, []).append((*self._pack_keys(lane, head_key), body))
-        return bodies
+        return len(packs)
 
     def _bodies(self, entities: Sequence[tuple[bytes, int, TileTable]]) -> dict[int, list[tuple[bytes, bytes, bytes]]]:
         """Rolled-up bodies of entities, given by head key, lane and tiles."""

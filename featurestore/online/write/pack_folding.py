@@ -27,7 +27,7 @@ PACK_HEAD_BYTES_MAX = 1_024
 """A head of a pack that is as long is folded into the body: about fifteen rows of a card."""
 
 ENTITY_ROWS_MAX = 24
-"""An entity with more events leaves its pack: keys of its own then take less than a tenth of what it has."""
+"""An entity with more events leaves its pack: by itself it takes about as much, and is rolled up."""
 
 PACK_ROWS_MAX = 256
 """Those with most events leave a pack with more: whoever reads an entity gets all of them, and a fold writes them."""
