@@ -1,6 +1,6 @@
 """Fill a generation from recorded events, lane by lane, for the stream to go on from there.
 
-    recorded events ─ by lane ─ fold ─> heads and bodies ─ commits of some hundred entities ─┐
+    recorded events ─ by lane ─ fold ─> heads, bodies and packs ─ commits of some hundred ───┐
                                                             positions, watermark, recent ids ─┴─ last commit of the lane
 
 A lane whose checkpoint has positions is complete; one without is not, and is computed anew after a crash. Each commit
@@ -29,7 +29,9 @@ from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.store import LaneCommit, OnlineStore
 from featurestore.online.write.bootstrap_fold import EntityFolder, StoredEntity
+from featurestore.online.write.bootstrap_packs import into_packs
 from featurestore.online.write.new_rows import hash_entity_ids
+from featurestore.online.write.pack_folding import ENTITY_ROWS_MAX
 from featurestore.online.write.writer import TOKEN_BYTES
 from featurestore.wire.incarnations import Incarnations, decode_incarnations, encode_incarnations
 from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode_checkpoint
@@ -269,13 +271,14 @@ class _LaneFiller:
                 assert part.recent_entity is not None, "whoever knows ids knows whose they are"
                 hashes.append(np.unique(hash_entity_ids(part.recent_ids.values(), part.keys, part.recent_entity)))
             report = replace(report, events=report.events + count)
-            for chunk in _chunks(folder.fold(part.keys, part.events)):
-                report = replace(
-                    report,
-                    entities=report.entities + len(chunk),
-                    stored_bytes=report.stored_bytes + sum(len(one.head) + len(one.body) for one in chunk),
-                )
+            small = list[StoredEntity]()
+            for chunk in _chunks(self._apart(folder.fold(part.keys, part.events), small)):
+                report = _added(report, len(chunk), chunk)
                 self._commit(self._checkpoint, chunk)
+            report = replace(report, entities=report.entities + len(small))
+            for packs, left in into_packs(self._store, self._generation, self._lane, small, self._clock.now_ms()):
+                report = _added(report, 0, left, packs)
+                self._commit(self._checkpoint, left, packs=packs)
         ids = np.unique(np.concatenate(hashes))
         positions = tuple((*partition, offset) for partition, offset in sorted(events.positions.items()))
         complete = replace(
@@ -293,8 +296,20 @@ class _LaneFiller:
         self._commit(complete, (), beside)
         return replace(report, ids=len(ids))
 
+    def _apart(self, entities: Iterable[StoredEntity], small: list[StoredEntity]) -> Iterator[StoredEntity]:
+        """Those that get keys of their own; the others, where there are packs, are added to `small`."""
+        for one in entities:
+            if self._generation.packs and one.head and one.rows <= ENTITY_ROWS_MAX:
+                small.append(one)
+            else:
+                yield one
+
     def _commit(
-        self, checkpoint: Checkpoint, entities: Sequence[StoredEntity], beside: Sequence[tuple[bytes, bytes]] = ()
+        self,
+        checkpoint: Checkpoint,
+        entities: Sequence[StoredEntity],
+        beside: Sequence[tuple[bytes, bytes]] = (),
+        packs: Sequence[tuple[bytes, bytes, bytes]] = (),
     ) -> None:
         """One atomic step. It may be sent twice, when the answer was lost: every key is written whole.
 
@@ -302,6 +317,7 @@ class _LaneFiller:
             checkpoint: what the lane's will be.
             entities: heads and bodies to set.
             beside: (key, bytes) of keys that are not there yet.
+            packs: (body key, head key, body) of packs to set.
         """
         heads = self._keys.head_prefix(self._lane)
         bodies = self._keys.body_prefix(self._lane)
@@ -311,7 +327,7 @@ class _LaneFiller:
             expected=encode_checkpoint(self._checkpoint),
             replacement=encode_checkpoint(checkpoint),
             # An empty body deletes the head before the append: so the head is set, not added to.
-            bodies=[(bodies + one.key, heads + one.key, one.body) for one in entities],
+            bodies=[*((bodies + one.key, heads + one.key, one.body) for one in entities), *packs],
             head_prefix=heads,
             body_prefix=bodies,
             head_keys=[heads + one.key for one in with_head],
@@ -347,6 +363,17 @@ class _LaneFiller:
                 hint="let the other one finish",
             )
         raise StoreRolledBack(f"the online store went back in time at {place}", hint="run the bootstrap again")
+
+
+def _added(
+    report: LaneReport,
+    entities: int,
+    stored: Sequence[StoredEntity],
+    packs: Sequence[tuple[bytes, bytes, bytes]] = (),
+) -> LaneReport:
+    """With so many entities more, and what was written."""
+    size = sum(len(one.head) + len(one.body) for one in stored) + sum(len(body) for _, _, body in packs)
+    return replace(report, entities=report.entities + entities, stored_bytes=report.stored_bytes + size)
 
 
 def _chunks(entities: Iterable[StoredEntity]) -> Iterator[list[StoredEntity]]:

@@ -31,11 +31,18 @@ FOLD_ROWS = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class StoredEntity:
-    """What the store shall hold of one entity: one of the two is empty."""
+    """What the store shall hold of one entity: one of the two is empty.
+
+    Attributes:
+        key: of the entity.
+        head, body: their bytes.
+        rows: how many events a head has.
+    """
 
     key: bytes
     head: bytes
     body: bytes
+    rows: int = 0
 
 
 class EntityFolder:
@@ -79,7 +86,7 @@ class EntityFolder:
             data = b"" if isinstance(encoded, list) else encoded.tobytes()
             for index, (low, high) in zip(entity[starts].tolist(), spans, strict=True):
                 head = b"".join(encoded[low:high]) if isinstance(encoded, list) else data[low * size : high * size]
-                yield StoredEntity(keys[index], head, b"")
+                yield StoredEntity(keys[index], head, b"", high - low)
 
     def _bodies(self, keys: Sequence[bytes], events: EntityEvents, rows: Int64Array) -> Iterator[StoredEntity]:
         """Entities of many events; `rows` by entity and time."""

@@ -46,6 +46,31 @@ class FoldedPacks:
     leavers: Sequence[tuple[int, bytes, TileTable]]
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What becomes of E entities; the others are dropped.
+
+    Attributes:
+        stays: (E,) who is in the pack's new body.
+        leaves: (E,) who gets keys of its own.
+        pack_of: (E,) whose they are.
+    """
+
+    stays: BoolArray
+    leaves: BoolArray
+    pack_of: Int64Array
+
+
+def choose(generation: Generation, packs: Packs, now_ms: int) -> Chosen:
+    """Who stays in P packs, and who leaves them; see `fold_packs`."""
+    firsts = np.concatenate((np.zeros(1, dtype=np.int64), packs.ends))
+    pack_of = np.repeat(np.arange(len(packs.ends)), np.diff(firsts))
+    is_alive = _alive(generation, packs.newest_ms, pack_of, now_ms)
+    leaves = is_alive & (packs.counts > ENTITY_ROWS_MAX)
+    _make_room(leaves, np.where(is_alive & ~leaves, packs.counts, 0), pack_of, firsts)
+    return Chosen(is_alive & ~leaves, leaves, pack_of)
+
+
 def fold_packs(generation: Generation, packs: Packs, now_ms: int) -> FoldedPacks:
     """Fold P packs.
 
@@ -54,25 +79,15 @@ def fold_packs(generation: Generation, packs: Packs, now_ms: int) -> FoldedPacks
         packs: bodies and heads, read.
         now_ms: the clock; an event dated ahead makes nothing old before its time.
     """
-    firsts = np.concatenate((np.zeros(1, dtype=np.int64), packs.ends))
-    pack_of = np.repeat(np.arange(len(packs.ends)), np.diff(firsts))
-    is_alive = _alive(generation, packs.newest_ms, pack_of, now_ms)
-    leaves = is_alive & (packs.counts > ENTITY_ROWS_MAX)
-    _make_room(leaves, np.where(is_alive & ~leaves, packs.counts, 0), pack_of, firsts)
-    return FoldedPacks(packs.bodies(is_alive & ~leaves), _leavers(generation, packs, pack_of, np.flatnonzero(leaves)))
-
-
-def _leavers(
-    generation: Generation, packs: Packs, pack_of: Int64Array, leaves: Int64Array
-) -> list[tuple[int, bytes, TileTable]]:
-    """Pack, key and tiles of the entities that leave."""
-    entities = leaves.tolist()
+    chosen = choose(generation, packs, now_ms)
+    entities = np.flatnonzero(chosen.leaves).tolist()
     tiles = entity_codec(generation.compiled).lift(b"".join(map(packs.rows, entities)))
-    bounds = itertools.pairwise(np.cumsum([0, *packs.counts[leaves]]).tolist())
-    return [
-        (int(pack_of[one]), packs.key(one), tiles.take(slice(low, high)))
+    bounds = itertools.pairwise(np.cumsum([0, *packs.counts[chosen.leaves]]).tolist())
+    leavers = [
+        (int(chosen.pack_of[one]), packs.key(one), tiles.take(slice(low, high)))
         for one, (low, high) in zip(entities, bounds, strict=True)
     ]
+    return FoldedPacks(packs.bodies(chosen.stays), leavers)
 
 
 def _alive(generation: Generation, newest_ms: Int64Array, pack_of: Int64Array, now_ms: int) -> BoolArray:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore.errors import CorruptData, TileLost
+from featurestore.errors import CorruptData, OnlineStoreDown, TileLost
 from featurestore.online import generation_catalog
 from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityRead, Reader
 from featurestore.online.redis.store import RedisStore
 from featurestore.online.write import new_rows, pack_folding
+from featurestore.online.write.bootstrap import fill_lanes, missing_lanes
 from featurestore.online.write.writer import ViewWriter
 from featurestore.testing.batches import keyed_batch
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent
-from featurestore.testing.strategies import ANCHOR_MS, DAY_MS
+from featurestore.testing.strategies import ANCHOR_MS, DAY_MS, SOURCE
 from featurestore.wire.codecs.pack_members import read_packs
 from featurestore.wire.entity_key import lane_of, pack_of
 from featurestore.wire.store_layout import generations_key
+from tests.online.write.test_bootstrap import Part, Recorded, dying, writer_of
 from tests.online.write.writing import (
     LANES,
     PROJECT,
@@ -290,3 +296,38 @@ def test_a_record_that_was_lost_is_not_made_anew_with_other_packs(store: RedisSt
     assert one.generation == again
     assert found.body is not None  # type: ignore[union-attr]  # of a stream view
     assert missing.body is None  # type: ignore[union-attr]  # likewise
+
+
+@dataclass(frozen=True)
+class InThreeParts(Recorded):
+    """The entities of a lane in three parts, as those of a long log."""
+
+    def parts(self, lane: int) -> Iterator[Part]:
+        """Each entity in one of them."""
+        for number in range(3):
+            rows = [event for event in self.rows if sum(event.key) % 3 == number]
+            yield from Recorded(self.view, rows).parts(lane)
+
+
+@pytest.mark.parametrize("commits", [1_000, 5, 12, 23])
+def test_a_bootstrap_puts_small_entities_into_packs(store: RedisStore, commits: int) -> None:
+    """Also into those of an earlier part, and beginning anew after it died; the stream goes on with them."""
+    view, events = view_of(60_000, DAY_MS), [*events_of(80, keys=40), *events_of(120, keys=3)[100:]]
+    catalog = GenerationCatalog(store, PROJECT)
+    catalog.lane_count(LANES)
+    generation = catalog.begin_bootstrap(view)
+    of_log = InThreeParts(view, events, {(SOURCE.topic, 0): len(events)})
+    clock = ManualClock(now_ms=ANCHOR_MS + 1_000 * DAY_MS)
+    with contextlib.suppress(OnlineStoreDown):
+        fill_lanes(dying(store, commits, is_applied=True), generation, of_log, range(LANES), clock)
+    fill_lanes(store, generation, of_log, missing_lanes(store, generation, LANES, of_log.positions), clock)
+    found = kinds(store, generation)
+    one = writer_of(store, catalog.hand_over(generation))
+    more = [replace(event, event_id=b"more-" + (event.event_id or b"")) for event in events_of(40, keys=20)]
+    write_one_by_one(one, more, at_once=10, begin=len(events))
+    fold(one)
+
+    assert 1 <= found["B"] <= LANES * PACKS
+    assert 3 <= found["h"] < 40 - found["B"]
+    assert (0, 0) == (found["H"], found["b"])
+    assert_equals_oracle(store, one, events + more, ANCHOR_MS + DAY_MS)
