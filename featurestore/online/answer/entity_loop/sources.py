@@ -75,9 +75,7 @@ def source_words(program: Array) -> Any:
 
 
 @borrowing
-def take_sources(
-    body: bytes, head: bytes, data: Array, program: Array, words: Int64Array, numbers: Int64Array
-) -> Any:
+def take_sources(body: bytes, head: bytes, data: Array, program: Array, words: Int64Array, numbers: Int64Array) -> Any:
     """Copy an entity's bytes and find out what they are; False to leave it all to others."""
     for index in range(len(numbers)):
         numbers[index] = 0
