@@ -271,12 +271,11 @@ def gather_entity(
     returns      REACHED, EMPTY or LEFT; or how many words of room it takes. When EMPTY, only a payment is merged
     """
     raw_bytes, has_event = source_bytes(body, head) + len(event), len(event) > 0
-    words_at = NUMBERS + (raw_bytes >> 3) + 1
-    words_end = words_at + source_words(program)
-    if len(work) < words_end:
-        return int(words_end)
+    words_at, words = NUMBERS + (raw_bytes >> 3) + 1, source_words(program)
+    if len(work) < words_at + words:
+        return int(words_at + words)
     numbers, data, windows = work[:NUMBERS], work[NUMBERS:].view(np.uint8), len(shift_ms) >> 1
-    if not take_sources(body, head, data, program, work[words_at:words_end], numbers):
+    if not take_sources(body, head, data, program, work[words_at : words_at + words], numbers):
         return LEFT
     numbers[WRITTEN_AT] = raw_bytes
     for index in range(len(event)):
