@@ -102,6 +102,7 @@ def write_with_spark(
     plain: Mapping[str, PlainHistory],
     moments: tuple[str, int | None],
     full_names: bool,
+    event_sources: tuple[str, ...],
     repo_path: Path | None,
     work_dir: Path | None,
 ) -> None:
@@ -118,6 +119,7 @@ def write_with_spark(
         plain: tables of plain views, beside the registered ones.
         moments: the label times' column, and the one moment that is asked for instead.
         full_names: call features "view__feature".
+        event_sources: names of sources of which each row is an event.
         repo_path: where relative paths of registered tables start.
         work_dir: must not be given.
     """
@@ -145,6 +147,7 @@ def write_with_spark(
         *moments,
         full_names=full_names,
         repo_path=repo_path,
+        event_sources=event_sources,
     )
     spark = open_session(options.master, dict(map(_setting, options.settings)))
     try:

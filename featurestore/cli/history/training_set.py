@@ -145,8 +145,6 @@ def command(
 
     if bool(service) == bool(features):
         raise click.UsageError("give --service, or --feature once or more")
-    if spark is not None and event_sources:
-        raise click.UsageError("--include-event is not known to --engine spark: leave that out")
     settings = load_settings(repo=repo, project=project, registry=registry)
     spec = read_registry(settings.registry, project=settings.project)
     wanted: str | list[str] = service or list(features)
@@ -165,6 +163,7 @@ def command(
             plain=plain,
             moments=(timestamp_column, at_ms),
             full_names=full_names,
+            event_sources=event_sources,
             repo_path=settings.repo,
             work_dir=work_dir,
         )

@@ -11,7 +11,7 @@ own. One thread computes it, because Spark gives each core a task of its own.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.core.events import BoolArray
+from featurestore.core.expressions import compile_expression
 from featurestore.core.spec import Column, PlainViewSpec
 from featurestore.errors import InvariantBroken
 from featurestore.offline.training_set.arrow_columns import cast_column
 from featurestore.offline.training_set.histories import FileHistory
 from featurestore.offline.training_set.label_times import label_moments_ms
 from featurestore.offline.training_set.plain_join import PlainHistory, join_plain_view
-from featurestore.offline.training_set.plan import Labels, ViewOutputs
+from featurestore.offline.training_set.plan import Labels, OnDemandOutput, ViewOutputs
 from featurestore.offline.training_set.stream import StreamLimits, StreamWork
 from featurestore.offline.training_set.view_events import BLOCK_ROWS, LabelReach, scan_events
 
@@ -45,10 +46,20 @@ class LabelMoments:
     Attributes:
         timestamp_column: a column; not looked at when there is one moment.
         at_ms: one moment for all rows.
+        event_sources: names of sources of which each row is an event.
+        columns: those of the labels themselves; an event has no others, whatever was joined to its row before.
     """
 
     timestamp_column: str
     at_ms: int | None
+    event_sources: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    def events(self, labels: Labels) -> Labels:
+        """Rows as the events that they are; the same rows if they are none."""
+        if not self.event_sources:
+            return labels
+        return replace(labels, table=labels.table.select(list(self.columns)), event_sources=self.event_sources)
 
     def labels(self, table: pa.Table) -> Labels:
         """Rows with their moments."""
@@ -137,7 +148,7 @@ class Bucket:
 
     def _windowed(self, labels: Labels, rows: pa.Table) -> pa.Table:
         """Answers of a stream view."""
-        work = StreamWork(self.outputs, labels, Path(), _WHOLE)
+        work = StreamWork(self.outputs, self.moments.events(labels), Path(), _WHOLE)
         for block in scan_events(FileHistory(rows), [replace(work.wanted, reach=self.reach)], BLOCK_ROWS):
             work.events.add(block.events[0])
         work.events.finish()
@@ -156,6 +167,57 @@ class Bucket:
                 raise InvariantBroken("Spark has read a row of a file that it did not list")
         order = pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in self.arrival])
         return rows.drop_columns(list(self.arrival)).take(order)
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemandColumn:
+    """A feature that is computed behind the views; it travels as SQL.
+
+    Attributes:
+        column: name in the output, and type.
+        text: SQL.
+        reads: for each name in it that is a feature, the column with its values.
+        request: columns of the labels that it reads.
+    """
+
+    column: Column
+    text: str
+    reads: Mapping[str, Column]
+    request: tuple[Column, ...]
+
+    @classmethod
+    def of(cls, output: OnDemandOutput) -> OnDemandColumn:
+        """The same for another process."""
+        return cls(output.column, output.expression.text, output.reads, output.request)
+
+    def output(self) -> OnDemandOutput:
+        """The same, ready to compute."""
+        types = {name: column.type for name, column in self.reads.items()}
+        types |= {column.name: column.type for column in self.request}
+        return OnDemandOutput(self.column, compile_expression(self.text, types), self.reads, self.request)
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemandStage:
+    """Computes the request-time features of labels that have the features of all views.
+
+    Attributes:
+        computed: what to add.
+        schema: of the answer: the rows as they come, then the features.
+    """
+
+    computed: tuple[OnDemandColumn, ...]
+    schema: pa.Schema
+
+    def answer(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Rows with the features."""
+        outputs = [one.output() for one in self.computed]
+        for batch in batches:
+            table = pa.Table.from_batches([batch])
+            columns = dict(zip(table.column_names, table.columns, strict=True))
+            found = [*table.columns, *(one.answer(columns, table) for one in outputs)]
+            arrays = [column.cast(kind) for column, kind in zip(found, self.schema.types, strict=True)]
+            yield from pa.table(arrays, schema=self.schema).to_batches()
 
 
 def _is_valid(column: pa.ChunkedArray) -> BoolArray:

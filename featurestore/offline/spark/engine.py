@@ -16,7 +16,7 @@ has no order of rows: whoever needs one gives the labels a column to sort by.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -32,12 +32,12 @@ from pyspark.sql.types import AtomicType, StructField, StructType
 from featurestore.core.inputs import view_inputs
 from featurestore.core.spec import Column, PlainViewSpec, RepoSpec, ValueType, ViewSpec
 from featurestore.errors import InvalidRequest
-from featurestore.offline.spark.bucket import BUCKET, Bucket, LabelMoments, LabelSpans
+from featurestore.offline.spark.bucket import BUCKET, Bucket, LabelMoments, LabelSpans, OnDemandColumn, OnDemandStage
 from featurestore.offline.spark.events import SparkHistory, SparkRows, exact_column, read_rows
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES, cast_column
 from featurestore.offline.training_set.plain_join import PlainHistory, registered_table
-from featurestore.offline.training_set.plan import TrainingSetPlan, ViewOutputs, plan_training_set
-from featurestore.offline.training_set.view_events import LabelReach, reach_of
+from featurestore.offline.training_set.plan import OnDemandOutput, TrainingSetPlan, ViewOutputs, plan_training_set
+from featurestore.offline.training_set.view_events import LabelReach, events_of_labels, reach_of
 
 BUCKETS_A_PARTITION = 4
 """Buckets for each shuffle partition: Python holds one bucket at a time, and a few even out."""
@@ -60,6 +60,7 @@ def spark_training_set(
     timestamp_column: str = "event_timestamp",
     at_ms: int | None = None,
     full_names: bool = False,
+    event_sources: Sequence[str] = (),
     repo_path: Path | None = None,
 ) -> DataFrame:
     """Features of a service (or of some views) for label rows.
@@ -78,6 +79,7 @@ def spark_training_set(
         timestamp_column: the label times' column, of any type that `label_times` understands.
         at_ms: one moment for all rows, milliseconds UTC; then no column is needed.
         full_names: call features "view__feature".
+        event_sources: names of sources of which each row is an event; see `build_training_set`.
         repo_path: where relative paths of registered tables start; default: the current directory.
 
     Returns:
@@ -90,18 +92,16 @@ def spark_training_set(
     """
     given = _arrow_schema(labels.schema).empty_table()
     plan = plan_training_set(
-        repo, features, given, timestamp_column=timestamp_column, at_ms=at_ms, full_names=full_names
+        repo,
+        features,
+        given,
+        timestamp_column=timestamp_column,
+        at_ms=at_ms,
+        full_names=full_names,
+        event_sources=event_sources,
     )
-    _check_stored(plan)
-    for outputs in plan.views:
-        if not outputs.view.join_keys:
-            raise InvalidRequest(
-                f'feature view "{outputs.view.name}" has no entities, and Spark computes by entities',
-                hint="ask for it with `featurestore history` or the Feast SDK, and join it by the label times",
-            )
-        for key in outputs.view.join_keys:
-            _check_key(given.schema.field(key.name).type, key)
-    moments = LabelMoments(timestamp_column, at_ms)
+    _check_labels(plan)
+    moments = LabelMoments(timestamp_column, at_ms, plan.labels.event_sources, tuple(labels.columns))
     spans = _measure(labels, [outputs.view for outputs in plan.views], moments)
     found = labels
     for outputs, span in zip(plan.views, spans, strict=True):
@@ -115,16 +115,36 @@ def spark_training_set(
             )
         is_small = span is not None and span.rows <= BROADCAST_ROWS_MAX
         found = join.onto(found, labels if is_small else None)
+    if plan.on_demand:
+        found = _with_on_demand(found, plan.on_demand)
     return found.select(*map(exact_column, [*labels.columns, *plan.names]))
 
 
-def _check_stored(plan: TrainingSetPlan) -> None:
-    """Spark computes what comes of events and tables, and nothing behind it."""
-    if plan.on_demand:
-        raise InvalidRequest(
-            f'feature "{plan.on_demand[0].column.name}" is computed on demand, which Spark does not do yet',
-            hint="leave --engine spark out, or ask for the features that it reads",
-        )
+def _check_labels(plan: TrainingSetPlan) -> None:
+    """What labels lack is found out before anything runs; there are no rows of them yet."""
+    given = plan.labels.table
+    for outputs in plan.views:
+        if isinstance(outputs.view, ViewSpec):
+            events_of_labels(outputs.view, plan.labels)
+        if not outputs.view.join_keys:
+            raise InvalidRequest(
+                f'feature view "{outputs.view.name}" has no entities, and Spark computes by entities',
+                hint="ask for it with `featurestore history` or the Feast SDK, and join it by the label times",
+            )
+        for key in outputs.view.join_keys:
+            _check_key(given.schema.field(key.name).type, key)
+
+
+def _with_on_demand(rows: DataFrame, outputs: Sequence[OnDemandOutput]) -> DataFrame:
+    """Rows with their request-time features, which are computed of nothing but the row."""
+    fields = [StructField(one.column.name, from_arrow_type(ARROW_TYPES[one.column.type]), True) for one in outputs]
+    schema = StructType([*rows.schema.fields, *fields])
+    stage = OnDemandStage(tuple(map(OnDemandColumn.of, outputs)), _arrow_schema(schema))
+
+    def answer(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from stage.answer(batches)
+
+    return rows.mapInArrow(answer, schema)
 
 
 @dataclass(frozen=True, slots=True)

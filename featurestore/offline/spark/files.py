@@ -27,7 +27,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from featurestore import errors
-from featurestore.core.spec import RepoSpec
+from featurestore.core.inputs import view_inputs
+from featurestore.core.spec import RepoSpec, ViewSpec
 from featurestore.errors import CorruptData, FeatureStoreError, InvalidRequest, Unavailable
 from featurestore.offline.spark.engine import spark_training_set
 from featurestore.offline.spark.events import SparkHistory, exactly, hadoop_uri
@@ -70,6 +71,7 @@ class SparkRequest:
         at_ms: one moment for all rows.
         full_names: call features "view__feature".
         repo_path: where relative paths of registered tables start.
+        event_sources: names of sources of which each row is an event.
     """
 
     repo: RepoSpec
@@ -80,6 +82,7 @@ class SparkRequest:
     at_ms: int | None = None
     full_names: bool = False
     repo_path: Path | None = None
+    event_sources: tuple[str, ...] = ()
 
     def plan(self, entities: pa.Table) -> TrainingSetPlan:
         """Resolved and checked for a table of labels."""
@@ -90,6 +93,7 @@ class SparkRequest:
             timestamp_column=self.timestamp_column,
             at_ms=self.at_ms,
             full_names=self.full_names,
+            event_sources=self.event_sources,
         )
 
     def answer(self, spark: SparkSession, labels: DataFrame) -> DataFrame:
@@ -104,6 +108,7 @@ class SparkRequest:
             timestamp_column=self.timestamp_column,
             at_ms=self.at_ms,
             full_names=self.full_names,
+            event_sources=self.event_sources,
             repo_path=self.repo_path,
         )
 
@@ -147,7 +152,8 @@ def open_session(master: str | None, settings: Mapping[str, str]) -> SparkSessio
 def write_spark_file(spark: SparkSession, request: SparkRequest, entities: pa.Table, path: Path) -> Written:
     """A training set as one Parquet file, which appears when it is complete: the very file of the local engine.
 
-    Only keys and times travel; labels stay with the driver, whatever their columns are.
+    Only what features are computed from travels: keys and times, and columns of events in flight and of the request.
+    Labels stay with the driver, whatever their other columns are.
 
     Args:
         spark: the session; executors must reach the file's directory.
@@ -165,6 +171,9 @@ def write_spark_file(spark: SparkSession, request: SparkRequest, entities: pa.Ta
     columns = {name: cast_column(entities.column(name), types[name]) for name in names}
     if request.at_ms is None:
         columns[request.timestamp_column] = _for_spark(entities.column(request.timestamp_column))
+    for name in _read_of_labels(plan):
+        if name in entities.column_names:
+            columns.setdefault(name, _for_spark(entities.column(name)))
     columns[_ROW] = pa.chunked_array([pa.array(np.arange(entities.num_rows))])
     parts = path.with_name(path.name + ".parts").absolute()
     shutil.rmtree(parts, ignore_errors=True)
@@ -180,6 +189,16 @@ def write_spark_file(spark: SparkSession, request: SparkRequest, entities: pa.Ta
     finally:
         shutil.rmtree(parts, ignore_errors=True)
     return Written(entities.num_rows, len(plan.names))
+
+
+def _read_of_labels(plan: TrainingSetPlan) -> set[str]:
+    """Columns beside keys and times that features may read of the labels."""
+    found = {column.name for one in plan.on_demand for column in one.request}
+    for outputs in plan.views:
+        view = outputs.view
+        if isinstance(view, ViewSpec) and view.source.name in plan.labels.event_sources:
+            found |= {*view_inputs(view).payload_columns, view.source.event_time_column}
+    return found
 
 
 def write_spark_directory(
@@ -248,6 +267,7 @@ def _ours(error: PySparkException) -> FeatureStoreError:
 def _put_together(plan: TrainingSetPlan, parts: Path, write: Callable[[pa.Table], None]) -> None:
     """Writes the labels with the features that executors have written."""
     types = {column.name: column.type for outputs in plan.views for column in outputs.columns}
+    types |= {one.column.name: one.column.type for one in plan.on_demand}
     labels = plan.labels.table
     for begin in range(0, max(labels.num_rows, 1), OUTPUT_ROWS):
         block = labels.slice(begin, OUTPUT_ROWS)

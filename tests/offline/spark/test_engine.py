@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,12 +16,20 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from featurestore.cli.main import main
-from featurestore.core.spec import Column, PlainViewSpec, RepoSpec, ValueType
+from featurestore.core.spec import (
+    Column,
+    ComputedColumn,
+    OnDemandInput,
+    OnDemandViewSpec,
+    PlainViewSpec,
+    RepoSpec,
+    ValueType,
+)
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.event_log.address import place_of
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.upkeep import CompactionPolicy, compact, retain
-from featurestore.offline.spark.bucket import BUCKET, Bucket, LabelMoments
+from featurestore.offline.spark.bucket import BUCKET, Bucket, LabelMoments, OnDemandColumn, OnDemandStage
 from featurestore.offline.spark.engine import spark_training_set
 from featurestore.offline.spark.events import SparkEventLog, SparkFiles
 from featurestore.offline.spark.files import (
@@ -28,6 +38,7 @@ from featurestore.offline.spark.files import (
     write_spark_directory,
     write_spark_file,
 )
+from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
 from featurestore.offline.training_set.build import build_training_set, write_training_set
 from featurestore.offline.training_set.histories import EventLogHistory, FileHistory
 from featurestore.offline.training_set.plain_join import PlainHistory
@@ -40,6 +51,7 @@ from tests.full_disk import files_of_at_most
 from tests.offline.event_log.event_logs import BEGIN_MS, DAY_MS, PAYMENTS, offsets_of, write_commits
 from tests.offline.spark.tables import Past, differing, make_past
 from tests.offline.training_set.label_tables import CARD, NOON_MS, PAIR, history_table, payments, repo_of
+from tests.offline.training_set.request_checks import checks_of, repo_with, requests, with_requests
 
 SETTINGS = {
     "spark.driver.memory": "768m",
@@ -228,6 +240,69 @@ def test_buckets_have_the_local_engines_values(data: st.DataObject) -> None:
             )
         )
         assert {} == differing(expected.take(pa.array(mine, pa.int64())), answers)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_buckets_count_events_in_flight_and_rows_are_computed_behind_them(data: st.DataObject) -> None:
+    """Label rows that are events, and SQL over features and the request: the local engine's values, to the last bit."""
+    case: StreamCase = data.draw(stream_cases(functions=("count", "sum", "mean", "max", "last")))
+    if not case.events:
+        return
+    rows = data.draw(st.lists(st.sampled_from(case.events), min_size=1, max_size=8))
+    repo = repo_with(case.view, checks_of(case.view))
+    labels = with_requests(history_table(case.view, rows), [data.draw(requests) for _ in rows])
+    history, time_column = history_table(case.view, case.events), case.view.source.event_time_column
+    expected = build_training_set(
+        *(repo, "all", labels),
+        history=FileHistory(history),
+        timestamp_column=time_column,
+        event_sources=[case.view.source.name],
+    )
+    plan = plan_training_set(repo, "all", labels, timestamp_column=time_column, event_sources=[case.view.source.name])
+    (outputs,) = plan.views
+    stored = [(column.name, ARROW_TYPES[column.type]) for column in outputs.columns]
+    schema = pa.schema([*labels.schema, *stored])
+    moments = LabelMoments(time_column, None, plan.labels.event_sources, tuple(labels.column_names))
+    times = [event.event_time_ms for event in rows]
+    bucket = Bucket(outputs, moments, reach_of(case.view, min(times), max(times)), None, (), schema)
+    answers = bucket.answer(
+        *(table.append_column(BUCKET, pa.array([0] * table.num_rows, pa.int64())) for table in (labels, history))
+    )
+    computed = [(one.column.name, ARROW_TYPES[one.column.type]) for one in plan.on_demand]
+    stage = OnDemandStage(tuple(map(OnDemandColumn.of, plan.on_demand)), pa.schema([*schema, *computed]))
+    stage = pickle.loads(pickle.dumps(stage))
+    found = pa.Table.from_batches(stage.answer(answers.combine_chunks().to_batches()), stage.schema)
+
+    assert {} == differing(expected, found.select(expected.column_names))
+
+
+def test_events_in_flight_and_request_time_features_are_those_of_the_local_engine(
+    spark: SparkSession, past: Past, tmp_path: Path
+) -> None:
+    """Spark itself: the labels are transactions, with an amount that the request says otherwise."""
+    rows = past.events.take(pa.array(range(0, past.events.num_rows, 60)))
+    view = past.spec.view("card_activity")
+    assert view is not None
+    count = next(one for one in view.answers if one.name == "card_count_7d")
+    read = OnDemandInput(count.name, view.name, count.name, count.type)
+    share = ComputedColumn("share", ValueType.FLOAT64, "asked / card_count_7d")
+    asked = Column("asked", ValueType.FLOAT64)
+    checks = OnDemandViewSpec("checks", view.join_keys, (read,), (asked,), (share,))
+    repo = replace(past.spec, on_demand_views=(*past.spec.on_demand_views, checks))
+    labels = rows.append_column("asked", pa.array([float(number) for number in range(rows.num_rows)]))
+    wanted = ["checks:share", "card_activity:card_count_1d"]
+    time_column, sources = view.source.event_time_column, (view.source.name,)
+    plan = plan_training_set(repo, wanted, labels, timestamp_column=time_column, event_sources=sources)
+    write_training_set(plan, tmp_path / "local.parquet", history=EventLogHistory(past.event_log))
+    request = SparkRequest(repo, wanted, SparkEventLog(past.event_log), {}, time_column, event_sources=sources)
+
+    write_spark_file(spark, request, labels, tmp_path / "spark.parquet")
+
+    expected, actual = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("local", "spark"))
+    assert expected.schema.equals(actual.schema)
+    assert {} == differing(expected, actual)
+    assert min(expected["card_count_1d"].to_pylist()) == 1, "each counts its own"
 
 
 def test_the_command_writes_what_it_writes_without_spark(
