@@ -1,4 +1,4 @@
-"""The protocol of payload formats, and texts and moments as columns, which all of them have."""
+"""The protocol of payload formats, and what all of them have: texts and moments as columns, and what none may hold."""
 
 from __future__ import annotations
 
@@ -119,6 +119,34 @@ def texts(values: Sequence[str | None]) -> ColumnValues:
         return ColumnValues(objects(list(map(str.encode, values))))  # type: ignore[arg-type]  # a None raises
     except TypeError:
         return ColumnValues(objects([b"" if text is None else text.encode() for text in values]), validity(values))
+
+
+def refuse_unfit(
+    column: WantedColumn, rows: Int64Array, values: Int64Array | Float64Array | Sequence[bytes], refused: dict[int, str]
+) -> None:
+    """Refuse what no payload may hold: doubles that are no finite number, bytes that are no text, endless texts.
+
+    Args:
+        column: whose values.
+        rows: (K,) the payloads they are of.
+        values: K numbers or texts.
+        refused: gets what is wrong, by payload, unless something else was.
+    """
+    if isinstance(values, np.ndarray):
+        if values.dtype == np.float64 and not (finite := np.isfinite(values)).all():
+            for row in rows[~finite].tolist():
+                refused.setdefault(row, f"{column.name} is no finite number")
+        return
+    for index, text in enumerate(values):
+        if text.isascii() and len(text) <= STRING_CHARACTERS_MAX:
+            continue
+        try:
+            if len(text.decode()) <= STRING_CHARACTERS_MAX:
+                continue
+            detail = f"{column.name} has more than {STRING_CHARACTERS_MAX} characters"
+        except UnicodeDecodeError as error:
+            detail = f"{column.name} is no UTF-8: {error.reason}"
+        refused.setdefault(int(rows[index]), detail)
 
 
 def validity(values: Sequence[object]) -> BoolArray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from featurestore.core.spec import ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.wire.formats.avro import loop
 from featurestore.wire.formats.columns import WantedColumn
+from featurestore.wire.formats.wishes import NOTHING, Wish, wish_for, with_article
 
 
 class Kind(enum.Enum):
@@ -110,29 +111,13 @@ def compile_schema(text: str, columns: Sequence[WantedColumn]) -> Program:
     return compiler.program()
 
 
-@dataclass(slots=True)
-class _Wish:
-    """What is wanted of a field: itself, or fields of it."""
-
-    columns: list[WantedColumn] = field(default_factory=list)
-    fields: dict[str, _Wish] = field(default_factory=dict)
-
-
-_NOTHING = _Wish()
-
-
 class _Compiler:
     """Walks a schema once and writes steps; types that contain themselves become subroutines."""
 
     def __init__(self, schema: Any, columns: Sequence[WantedColumn]) -> None:
         self._schema = schema
         self._slots = {column.name: slot for slot, column in enumerate(columns)}
-        self._wish = _Wish()
-        for column in columns:
-            wish = self._wish
-            for name in column.field.split("."):
-                wish = wish.fields.setdefault(name, _Wish())
-            wish.columns.append(column)
+        self._wish = wish_for(columns)
         self._steps: list[list[int]] = []
         self._paths: list[str] = []
         self._tables: list[int] = []
@@ -155,7 +140,7 @@ class _Compiler:
             for name in waiting:
                 written[name] = len(self._steps)
                 schema, namespace = self._named[name]
-                self._write(schema, namespace, _NOTHING, name)
+                self._write(schema, namespace, NOTHING, name)
                 self._put(loop.RETURN, name)
         for name, places in self._calls.items():
             for place in places:
@@ -176,7 +161,7 @@ class _Compiler:
         self._paths.append(path)
         return len(self._steps) - 1
 
-    def _write(self, schema: Any, namespace: str, wish: _Wish, path: str) -> None:
+    def _write(self, schema: Any, namespace: str, wish: Wish, path: str) -> None:
         """The steps of a value."""
         if isinstance(schema, list):
             self._write_union(schema, namespace, wish, path)
@@ -211,22 +196,22 @@ class _Compiler:
         self._named.setdefault(name, (schema, namespace))
         return name
 
-    def _write_record(self, schema: dict[str, Any], namespace: str, wish: _Wish, path: str) -> None:
+    def _write_record(self, schema: dict[str, Any], namespace: str, wish: Wish, path: str) -> None:
         name = self._name(schema, namespace)
         self._misfit(wish.columns, f"is a record: name one of its fields, {path or name}.{_first_field(schema)}")
         if name in self._open:
             # What is wanted of a type inside itself has no end, and is nothing.
-            for column in _all_columns(wish):
+            for column in wish.all_columns():
                 self._misfits[column.name] = f"{column.field} is inside of itself"
             self._calls.setdefault(name, []).append(self._put(loop.CALL, path))
             return
         self._open.append(name)
         inner = name.rpartition(".")[0]
         for one in schema["fields"]:
-            self._write(one["type"], inner, wish.fields.get(one["name"], _NOTHING), f"{path}.{one['name']}".lstrip("."))
+            self._write(one["type"], inner, wish.fields.get(one["name"], NOTHING), f"{path}.{one['name']}".lstrip("."))
         self._open.pop()
 
-    def _write_union(self, branches: Sequence[Any], namespace: str, wish: _Wish, path: str) -> None:
+    def _write_union(self, branches: Sequence[Any], namespace: str, wish: Wish, path: str) -> None:
         table = len(self._tables)
         self._tables += [0] * len(branches)
         self._put(loop.UNION, path, len(branches), table)
@@ -238,31 +223,31 @@ class _Compiler:
         for jump in jumps:
             self._steps[jump][2] = len(self._steps)
 
-    def _write_blocks(self, schema: dict[str, Any], namespace: str, wish: _Wish, path: str) -> None:
+    def _write_blocks(self, schema: dict[str, Any], namespace: str, wish: Wish, path: str) -> None:
         """An array or a map."""
-        for column in _all_columns(wish):
-            self._misfits[column.name] = f"{path} is {_with_article(schema['type'])}, which no column holds"
+        for column in wish.all_columns():
+            self._misfits[column.name] = f"{path} is {with_article(schema['type'])}, which no column holds"
         first = self._put(loop.BLOCKS, path)
         self._steps[first][2] = len(self._steps)
         if schema["type"] == "map":
             self._put(loop.BYTES_OF_LENGTH, path)
-        self._write(schema["items" if schema["type"] == "array" else "values"], namespace, _NOTHING, path)
+        self._write(schema["items" if schema["type"] == "array" else "values"], namespace, NOTHING, path)
         last = self._put(loop.NEXT_ITEM, path, argument=first + 1)
         self._steps[first][1] = self._steps[last][1] = len(self._steps)
 
-    def _write_value(self, schema: dict[str, Any], wish: _Wish, path: str) -> None:
+    def _write_value(self, schema: dict[str, Any], wish: Wish, path: str) -> None:
         """A value without parts: stored, if it is wanted and fits."""
         kind = schema["type"]
-        for column in _all_columns(wish):
+        for column in wish.all_columns():
             if column not in wish.columns:
-                self._misfits[column.name] = f"{path} is {_with_article(kind)}, which has no fields"
+                self._misfits[column.name] = f"{path} is {with_article(kind)}, which has no fields"
         step = {"enum": loop.ENUM, "fixed": loop.FIXED}.get(kind) or _STEPS[kind]
         argument = len(schema["symbols"]) if kind == "enum" else schema["size"] if kind == "fixed" else 0
         slot = loop.SKIP
         for column in wish.columns[:1]:
             stored = _stored(schema, column.type)
             if stored is None or self._stored.get(column.name, stored) != stored:
-                has = _with_article(f"{schema.get('logicalType', kind)}")
+                has = with_article(f"{schema.get('logicalType', kind)}")
                 self._misfits[column.name] = f"{path} is {has}, which no column of type {column.type.value} holds"
                 continue
             self._stored[column.name], slot = stored, self._slots[column.name]
@@ -304,12 +289,3 @@ def _full_name(name: str, namespace: str) -> str:
 
 def _first_field(schema: dict[str, Any]) -> str:
     return next((one["name"] for one in schema["fields"]), "...")
-
-
-def _all_columns(wish: _Wish) -> list[WantedColumn]:
-    """The columns of a wish, and of all in it."""
-    return wish.columns + [column for inner in wish.fields.values() for column in _all_columns(inner)]
-
-
-def _with_article(noun: str) -> str:
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

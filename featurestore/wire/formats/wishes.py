@@ -1,0 +1,48 @@
+"""What is wanted of nested records: a column is a path of field names, such as "card.bin"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from featurestore.wire.formats.columns import WantedColumn
+
+
+@dataclass(slots=True)
+class Wish:
+    """What is wanted of a field.
+
+    Attributes:
+        columns: that are the field itself.
+        fields: of it, of which something is wanted.
+    """
+
+    columns: list[WantedColumn] = field(default_factory=list)
+    fields: dict[str, Wish] = field(default_factory=dict)
+
+    def all_columns(self) -> list[WantedColumn]:
+        """The columns of the field, and of all in it."""
+        return self.columns + [column for inner in self.fields.values() for column in inner.all_columns()]
+
+
+NOTHING = Wish()
+
+
+def wish_for(columns: Sequence[WantedColumn]) -> Wish:
+    """What some columns want of a record."""
+    whole = Wish()
+    for column in columns:
+        wish = whole
+        for name in column.field.split("."):
+            wish = wish.fields.setdefault(name, Wish())
+        wish.columns.append(column)
+    return whole
+
+
+def with_article(noun: str) -> str:
+    """A type as a message says it.
+
+    >>> with_article("enum"), with_article("double")
+    ('an enum', 'a double')
+    """
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
