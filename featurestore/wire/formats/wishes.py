@@ -42,7 +42,7 @@ def wish_for(columns: Sequence[WantedColumn]) -> Wish:
 def with_article(noun: str) -> str:
     """A type as a message says it.
 
-    >>> with_article("enum"), with_article("double")
-    ('an enum', 'a double')
+    >>> with_article("enum"), with_article("uint64")
+    ('an enum', 'a uint64')
     """
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+    return f"an {noun}" if noun[0] in "aeio" else f"a {noun}"
