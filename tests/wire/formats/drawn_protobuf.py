@@ -27,7 +27,7 @@ _INTS = {
     _F.TYPE_FIXED64: (0, 2**63 - 1),
     _F.TYPE_SFIXED64: (-(2**63), 2**63 - 1),
 }
-_SCALARS: dict[Any, st.SearchStrategy[Any]] = {
+SCALARS: dict[Any, st.SearchStrategy[Any]] = {
     **{kind: st.integers(*bounds) | st.sampled_from([0, 1, *bounds]) for kind, bounds in _INTS.items()},
     _F.TYPE_FLOAT: st.floats(width=32, allow_nan=False, allow_infinity=False),
     _F.TYPE_DOUBLE: st.floats(allow_nan=False, allow_infinity=False),
@@ -62,7 +62,7 @@ def _schemas(draw: st.DrawFn) -> FileDescriptorSet:
 
 def _draw_message(draw: st.DrawFn, file: FileDescriptorProto, message: DescriptorProto, name: str, depth: int) -> None:
     kinds = [
-        *_SCALARS,
+        *SCALARS,
         _F.TYPE_ENUM,
         "wrapper",
         "timestamp",
@@ -178,7 +178,7 @@ def _fill(draw: st.DrawFn, message: Any, depth: int) -> None:
             else:
                 value.append("x" if field.type == _F.TYPE_STRING else -2)
         elif field.message_type is None:
-            setattr(message, field.name, draw(_SCALARS[field.type]))
+            setattr(message, field.name, draw(SCALARS[field.type]))
         elif field.message_type.full_name == f"{_GOOGLE}.Timestamp":
             value.SetInParent()
             value.seconds, value.nanos = draw(st.integers(-(10**10), 10**11)), draw(st.integers(0, 999_999_999))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,7 +19,7 @@ from featurestore.wire.formats.columns import STRING_CHARACTERS_MAX, ReadColumns
 from featurestore.wire.formats.protobuf.descriptors import Schema
 from featurestore.wire.formats.protobuf.program import compile_message
 from featurestore.wire.formats.protobuf.reader import ProtobufReader
-from tests.wire.formats.drawn_protobuf import expected, message_of, same, topics
+from tests.wire.formats.drawn_protobuf import SCALARS, expected, message_of, same, topics
 
 
 def written(message: bytes, schema_id: int = 1, indexes: bytes = b"\0") -> bytes:
@@ -323,3 +323,68 @@ def test_a_schema_that_cannot_be_read_refuses_its_payloads() -> None:
         2: "is of schema 3, which cannot be read: a Protobuf schema has no file",
     }
     assert len(found.rows) == 0
+
+
+def test_bits_of_another_type_are_cut_or_stepped_over_as_google_does() -> None:
+    """Numbers of 64 bits in fields of 32, and wire types that are not the field's, in fields of all types."""
+    file = FileDescriptorProto(name="a.proto", syntax="proto3")
+    file.dependency.extend(["google/protobuf/timestamp.proto", "google/protobuf/wrappers.proto"])
+    file.enum_type.add(name="E").value.add(name="ZERO", number=0)
+    file.enum_type[0].value.add(name="MINUS", number=-1)
+    message = file.message_type.add(name="A")
+    for kind in [kind for kind in SCALARS if kind != FieldDescriptorProto.TYPE_BYTES]:
+        field = message.field.add(name=f"f{kind}", number=kind, type=kind, label=FieldDescriptorProto.LABEL_OPTIONAL)
+        if kind == FieldDescriptorProto.TYPE_ENUM:
+            field.type_name = ".E"
+    for number, name in ((30, "Timestamp"), (31, "UInt32Value"), (32, "StringValue")):
+        message.field.add(
+            name=f"f{number}",
+            number=number,
+            type=FieldDescriptorProto.TYPE_MESSAGE,
+            type_name=f".google.protobuf.{name}",
+            label=FieldDescriptorProto.LABEL_OPTIONAL,
+        )
+    files = FileDescriptorSet(file=[file])
+    cls = message_of(files, 0)
+    columns = [WantedColumn(field.name, _held_by(field), field.name) for field in cls.DESCRIPTOR.fields]
+    bits = {
+        0: [b"\x00", b"\x05", b"\x85\x80\x80\x80\x20", b"\xff" * 9 + b"\x01", b"\xff" * 8 + b"\x7f"],
+        1: [b"\x01\x02\x03\x04\x05\x06\x07\x08", b"\xff" * 8],
+        2: [b"\x00", b"\x02\x08\x05", b"\x03\x08\x85\x00"],
+        5: [b"\x01\x02\x03\x04", b"\xff" * 4],
+    }
+    # Numbers beyond ours, symbols, texts and doubles that are none: refused, and tested as that.
+    refusable = {FieldDescriptorProto.TYPE_UINT64, FieldDescriptorProto.TYPE_FIXED64, FieldDescriptorProto.TYPE_ENUM}
+    refusable |= {FieldDescriptorProto.TYPE_FLOAT, FieldDescriptorProto.TYPE_DOUBLE, FieldDescriptorProto.TYPE_STRING}
+    fields = [
+        (field.number, _varint(field.number << 3 | wire) + value)
+        for field in cls.DESCRIPTOR.fields
+        for wire, all_of_it in bits.items()
+        for value in all_of_it
+    ]
+
+    found = read(columns, [written(one) for _, one in fields], files)
+
+    assert {fields[row][0] for row in found.refused} <= refusable
+    kept = {row: place for place, row in enumerate(found.rows.tolist()) if row not in found.refused}
+    assert len(kept) > 200
+    for column in columns:
+        got = values(found, column.name)
+        for row, place in kept.items():
+            assert same(got[place], expected(cls.FromString(fields[row][1]), column), column), (column, fields[row])
+
+
+def _held_by(field: Any) -> ValueType:
+    """The type of the column that holds a field."""
+    value = field.message_type.fields_by_name.get("value") if field.message_type else field
+    if value is None:
+        return ValueType.TIMESTAMP
+    if value.type in (FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_ENUM):
+        return ValueType.STRING
+    if value.type in (FieldDescriptorProto.TYPE_FLOAT, FieldDescriptorProto.TYPE_DOUBLE):
+        return ValueType.FLOAT64
+    return ValueType.BOOL if value.type == FieldDescriptorProto.TYPE_BOOL else ValueType.INT64
+
+
+def _varint(number: int) -> bytes:
+    return bytes([number]) if number < 0x80 else bytes([number & 0x7F | 0x80, *_varint(number >> 7)])
