@@ -51,7 +51,7 @@ def test_parity_fits_on_80_columns(capsys: Capture) -> None:
     assert not [line for line in lines if "…" in line]
     assert "fraud_detection: terminal_activity" in " ".join(lines)
     assert [line.split() for line in lines if line.startswith("terminal_amount_stddev_30d")] == [
-        ["terminal_amount_stddev_30d", "1,481,484", "123,457", "740,742", "123,457", "493,828"]
+        ["terminal_amount_stddev_30d", "1,604,941", "123,457", "740,742", "123,457", "617,285"]
     ]
     at = next(index for index, line in enumerate(lines) if "an event arrived after the read" in line)
     assert lines[at + 1].startswith(" " * 14)
