@@ -99,9 +99,10 @@ def _draw_message(draw: st.DrawFn, file: FileDescriptorProto, message: Descripto
             field.oneof_index = len(message.oneof_decl)
             message.oneof_decl.add(name=f"_{field.name}")
     if has_oneof and not any(field.HasField("oneof_index") and field.oneof_index == 0 for field in message.field):
-        message.field.add(
-            name="only", number=2**29 - 1 - len(message.field), label=_F.LABEL_OPTIONAL, type=_F.TYPE_INT64
-        ).oneof_index = 0
+        taken = {field.number for field in message.field}
+        free = next(number for number in range(1, len(taken) + 2) if number not in taken)
+        only = message.field.add(name="only", number=free, label=_F.LABEL_OPTIONAL, type=_F.TYPE_INT64)
+        only.oneof_index = 0
 
 
 def _draw_structure(
