@@ -42,6 +42,7 @@ class FlowSettings:
         log_dir: directory of the embedded log; None reads Kafka.
         bootstrap_servers: Kafka addresses, overriding those of the definitions.
         kafka_options: librdkafka settings passed through (TLS, SASL, fetch sizes ...).
+        schema_registry_options: settings of the schema registry's client (user, TLS, another URL).
         kafka_group: consumer group under which committed positions are published for lag tools; never read back.
         dead_letter_dir: directory of dead-letter files; None: the log directory, or topics when Kafka is read.
         addresses: host:port of every process of a Bytewax cluster; empty runs one process.
@@ -60,6 +61,7 @@ class FlowSettings:
     log_dir: Path | None = None
     bootstrap_servers: str = ""
     kafka_options: Mapping[str, str] = field(default_factory=dict)
+    schema_registry_options: Mapping[str, str] = field(default_factory=dict)
     kafka_group: str = ""
     dead_letter_dir: Path | None = None
     addresses: tuple[str, ...] = ()
@@ -134,6 +136,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("bootstrap_servers", "Kafka addresses; default: those of the definitions"),
     Option("kafka_option", "librdkafka setting KEY=VALUE, may be repeated (variable: one a line)", is_list=True),
     Option("kafka_config", "file of librdkafka settings, KEY=VALUE a line"),
+    Option(
+        "schema_registry_option",
+        "setting KEY=VALUE of the schema registry's client, such as basic.auth.user.info, may be repeated",
+        is_list=True,
+    ),
     Option("kafka_group", "publish committed positions under this consumer group, for lag tools"),
     Option("dead_letter_dir", "write dead letters to files here instead of topics"),
     Option("addresses", "host:port of all processes, separated by semicolons", variable="BYTEWAX_ADDRESSES"),
@@ -239,6 +246,7 @@ def flow_settings(texts: Mapping[str, str], *, group: str, patience: str) -> dic
         "log_dir": path_setting(texts["log_dir"]),
         "bootstrap_servers": texts["bootstrap_servers"],
         "kafka_options": kafka_options_setting(texts["kafka_config"], texts["kafka_option"]),
+        "schema_registry_options": option_lines("schema registry option", texts["schema_registry_option"]),
         "kafka_group": texts[group],
         "dead_letter_dir": path_setting(texts["dead_letter_dir"]),
         "addresses": addresses_setting(texts["addresses"]),
@@ -297,9 +305,9 @@ def port_setting(name: str, texts: Mapping[str, str]) -> int | None:
     return port
 
 
-def kafka_options_setting(config_file: str, option_lines: str) -> dict[str, str]:
+def kafka_options_setting(config_file: str, given: str) -> dict[str, str]:
     """Settings for librdkafka: those of the file, overridden by those of the options; `#` begins a comment line."""
-    lines = option_lines.splitlines()
+    lines = given.splitlines()
     if config_file:
         try:
             lines = [*Path(config_file).read_text(encoding="utf-8").splitlines(), *lines]
@@ -307,12 +315,17 @@ def kafka_options_setting(config_file: str, option_lines: str) -> dict[str, str]
             raise InvalidRequest(
                 f'kafka configuration file "{config_file}" cannot be read', detail=str(error)
             ) from None
+    return option_lines("kafka option", "\n".join(lines))
+
+
+def option_lines(what: str, text: str) -> dict[str, str]:
+    """Settings KEY=VALUE, one a line, of which the last counts; `#` begins a comment line."""
     options: dict[str, str] = {}
-    for line in lines:
+    for line in text.splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         key, equals, value = line.partition("=")
         if not equals or not key.strip():
-            raise InvalidRequest(f'kafka option "{key.strip()}" has no value', hint="write it as key=value")
+            raise InvalidRequest(f'{what} "{key.strip()}" has no value', hint="write it as key=value")
         options[key.strip()] = value.strip()
     return options

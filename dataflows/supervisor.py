@@ -30,6 +30,7 @@ from prometheus_client import REGISTRY
 from dataflows.dead_letters import DeadLetterWriter, FileDeadLetters, KafkaDeadLetters
 from dataflows.logs.file_log import FileLog
 from dataflows.logs.kafka_log import KafkaLog
+from dataflows.logs.schemas import SchemaRegistries
 from dataflows.logs.sources import Shared, SourceLog
 from dataflows.plan.definitions import Definitions
 from dataflows.plan.stream_plan import PlanWatch, StreamPlan, make_stream_plan
@@ -273,6 +274,8 @@ def plan(settings: StreamSettings, parts: Parts) -> StreamPlan | None:
 def configure_logging() -> None:
     """Plain lines on stderr, unless the process that embeds us has set logging up already."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    # A line for each request of the schema registry's client says nothing that its errors do not.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 class Signals:
@@ -373,7 +376,11 @@ def open_log(settings: FlowSettings, sources: Iterable[SourceSpec], clock: Clock
     if settings.log_dir is not None:
         return FileLog(settings.log_dir), FileDeadLetters(letter_dir or settings.log_dir)
     kafka = KafkaLog(
-        bootstrap_servers=settings.bootstrap_servers, options=options, group=settings.kafka_group, clock=clock
+        bootstrap_servers=settings.bootstrap_servers,
+        options=options,
+        group=settings.kafka_group,
+        clock=clock,
+        schemas=SchemaRegistries(settings.schema_registry_options),
     )
     if letter_dir is not None:
         return kafka, FileDeadLetters(letter_dir)

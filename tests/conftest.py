@@ -15,10 +15,12 @@ from featurestore.testing.servers import (
     KafkaBroker,
     RedisCluster,
     RedisServer,
+    SchemaRegistry,
     kafka_broker,
     kafka_missing,
     redis_cluster,
     redis_server,
+    schema_registry,
 )
 from tests.offline.event_log.s3_server import ENVIRONMENT, S3Server, s3_server
 
@@ -65,6 +67,13 @@ def kafka() -> Iterator[KafkaBroker]:
         pytest.skip(missing)
     with kafka_broker() as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def registry_of_schemas(kafka: KafkaBroker) -> Iterator[SchemaRegistry]:
+    """A real schema registry shared by all tests, where Kafka runs: use subjects of your own."""
+    with schema_registry() as registry:
+        yield registry
 
 
 @pytest.fixture

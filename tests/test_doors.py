@@ -38,8 +38,8 @@ DOORS = {
     """,
     "featurestore.testing": "ManualClock NaiveEvent NaiveValue naive_value naive_values",
     "featurestore.testing.servers": """
-        KafkaBroker RedisCluster RedisServer ServerDidNotStart ServerProcess free_port kafka_broker kafka_missing
-        redis_cluster redis_server
+        KafkaBroker RedisCluster RedisServer SchemaRegistry ServerDidNotStart ServerProcess free_port kafka_broker
+        kafka_missing redis_cluster redis_server schema_registry
     """,
     "featurestore.testing.simulation": """
         Finding LogConnection Outcome Schedule SimulatedLog SimulatedStore StartStream Step StoreClient

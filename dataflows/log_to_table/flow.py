@@ -88,7 +88,13 @@ def build(settings: EventLogSettings, parts: LogParts, partitions: Sequence[Logg
             source.name, parts.log, starts, shared, records_max=settings.batch_records, on_lost=_refuse_gap
         )
         read = op.input(f"read_{number}", flow, events)
-        rows.append(op.flat_map(f"decode_{number}", read, LogRowsStep(source, partitions, parts.dead_letters, shared)))
+        rows.append(
+            op.flat_map(
+                f"decode_{number}",
+                read,
+                LogRowsStep(source, partitions, parts.log.schema_text(source), parts.dead_letters, shared),
+            )
+        )
     op.output("commit", op.merge("with_control", control, *rows), sink)
     return flow
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ from featurestore.offline.event_log.address import TablePlace
 from featurestore.offline.event_log.schema import payload_columns, rows_of
 from featurestore.offline.event_log.table import Place
 from featurestore.offline.event_log.writer import LogWriter, PartitionRows
+from featurestore.wire.formats.columns import SchemaText
 from featurestore.wire.payloads import EventDecoder, RawBatch
 
 ROWS_LOGGED = Counter("featurestore_event_log_rows_written", "Rows committed to the event log.", ["source"])
@@ -86,6 +88,7 @@ class LogRowsStep:
     Args:
         source: whose records.
         partitions: of all sources.
+        schema_text: asks for the schemas of payloads.
         dead_letters: where records go that cannot be decoded; durable before their offsets are passed on.
         shared: what all steps of this process share.
     """
@@ -94,6 +97,7 @@ class LogRowsStep:
         self,
         source: SourceSpec,
         partitions: Sequence[LoggedPartition],
+        schema_text: SchemaText,
         dead_letters: DeadLetterWriter,
         shared: Shared,
     ) -> None:
@@ -103,7 +107,7 @@ class LogRowsStep:
         self._schema = own[0].schema
         self._dead_letters = dead_letters
         self._shared = shared
-        self._decoder = EventDecoder(source, payload_columns(source))
+        self._decoder = EventDecoder(source, payload_columns(source), schema_text)
         self._ingest_time_ms = {one.partition: one.ingest_time_ms for one in own}
 
     def __call__(self, item: SourceItem) -> list[tuple[str, LogItem]]:
@@ -125,7 +129,7 @@ class LogRowsStep:
         # The clock may step back, also over a restart; the log as of a moment must still be a prefix of a partition.
         ingested_ms = max(now_ms, self._ingest_time_ms[raw.partition])
         self._ingest_time_ms[raw.partition] = ingested_ms
-        decoded = self._decoder.decode(raw, now_ms=now_ms)
+        decoded = patiently(self._shared, partial(self._decoder.decode, raw, now_ms=now_ms), place=raw.topic)
         if decoded.dead_letters:
             write_letters(self._dead_letters, decoded.dead_letters, self._shared)
         rows = rows_of(decoded.events, self._schema, ingest_time_ms=ingested_ms)

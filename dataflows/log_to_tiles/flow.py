@@ -105,4 +105,4 @@ def main(arguments: list[str] | None = None, *, program: str = "python -m datafl
 def _decode_step(parts: Parts, stage: Stage, other: Stage) -> DecodeStep:
     """The decode step of a stage; letters of records that both stages read are the live stage's."""
     elsewhere = other.topics if other.name == "live" else frozenset()
-    return DecodeStep(stage, parts.dead_letters, parts.shared, topics_lettered_elsewhere=elsewhere)
+    return DecodeStep(stage, parts.log, parts.dead_letters, parts.shared, topics_lettered_elsewhere=elsewhere)

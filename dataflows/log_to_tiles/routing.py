@@ -8,11 +8,13 @@ by. Nothing else in the flow has to know about dead letters.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from dataflows.dead_letters import DeadLetterWriter, write_letters
-from dataflows.logs.sources import Shared, SourceItem
+from dataflows.logs.sources import Shared, SourceItem, SourceLog
 from dataflows.plan.stream_plan import Stage
+from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd
 from featurestore.core.events import KeyedBatch
 from featurestore.core.spec import SourceSpec, ViewSpec
@@ -60,6 +62,7 @@ class DecodeStep:
 
     Args:
         stage: whose generations are fed.
+        log: knows the schemas of payloads.
         dead_letters: where refused records go.
         topics_lettered_elsewhere: topics of which another stage writes the letters of undecodable records.
         shared: what all steps of this process share.
@@ -68,6 +71,7 @@ class DecodeStep:
     def __init__(
         self,
         stage: Stage,
+        log: SourceLog,
         dead_letters: DeadLetterWriter,
         shared: Shared,
         *,
@@ -80,7 +84,7 @@ class DecodeStep:
         for source, views in _views_by_source(stage).items():
             names = [name for view in views for name in columns_read(view)]
             for one in source.per_topic:
-                self._readers.setdefault(one.topic, []).append((EventDecoder(one, names), views))
+                self._readers.setdefault(one.topic, []).append((EventDecoder(one, names, log.schema_text(one)), views))
 
     def __call__(self, item: SourceItem) -> list[DecodedItem]:
         """One DecodedRead for each schema that the read's topic is read with: one, while a schema is changed two."""
@@ -93,7 +97,7 @@ class DecodeStep:
             reads: list[DecodedItem] = []
             letters: dict[int, DeadLetter] = {}
             for decoder, views in self._readers[item.topic]:
-                decoded = decoder.decode(item, now_ms=now_ms)
+                decoded = patiently(self._shared, partial(decoder.decode, item, now_ms=now_ms), place=item.topic)
                 letters.update((letter.offset, letter) for letter in decoded.dead_letters)
                 reads.append(DecodedRead(item, views, decoded))
             if item.topic in self._topics_lettered_elsewhere:

@@ -28,10 +28,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its documen
     TopicDescription,
 )
 
+from dataflows.logs.schemas import SchemaRegistries
 from dataflows.logs.sources import PartitionReader
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, FeatureStoreError, InvalidRequest, SourceUnavailable
+from featurestore.wire.formats.columns import SchemaText
 from featurestore.wire.payloads import RawBatch
 
 METADATA_TIMEOUT_SECONDS = 10.0
@@ -81,12 +83,21 @@ class KafkaLog:
         options: librdkafka settings passed through.
         group: consumer group to publish committed positions under; "" publishes nothing.
         clock: processing time.
+        schemas: of payloads that begin with the id of one.
 
     Raises:
         InvalidRequest: an option is one that the commit protocol relies on.
     """
 
-    def __init__(self, *, bootstrap_servers: str, options: Mapping[str, str], group: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        bootstrap_servers: str,
+        options: Mapping[str, str],
+        group: str,
+        clock: Clock,
+        schemas: SchemaRegistries | None = None,
+    ) -> None:
         reserved = sorted(CONSUMER_FIXED.keys() & options.keys())
         if reserved:
             raise InvalidRequest(
@@ -96,6 +107,7 @@ class KafkaLog:
         self._options = options
         self._group = group
         self._clock = clock
+        self._schemas = schemas or SchemaRegistries({})
         self._topic_ids: dict[str, str] = {}
         self._admins: dict[str, AdminClient] = {}
 
@@ -108,6 +120,10 @@ class KafkaLog:
                 hint="set kafka_bootstrap_servers in the feature repo, or give --bootstrap-servers",
             )
         return servers
+
+    def schema_text(self, source: SourceSpec) -> SchemaText:
+        """Asks the source's registry, or the one that stands for all."""
+        return self._schemas.of(source)
 
     def partitions(self, source: SourceSpec) -> Sequence[int]:
         """All partitions of the source's topic.

@@ -24,6 +24,7 @@ from dataflows.run_outcome import Conductor, PartitionEnd, RunOutcome
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, FeatureStoreError, InvalidRequest, SourceUnavailable
+from featurestore.wire.formats.columns import SchemaText
 from featurestore.wire.payloads import RawBatch
 
 LIVE = "live"
@@ -72,6 +73,14 @@ class PartitionReader(Protocol):
 
 class SourceLog(Protocol):
     """Partitioned, append-only records; one partition's records have rising offsets."""
+
+    def schema_text(self, source: SourceSpec) -> SchemaText:
+        """Asks for the schemas of a source's payloads, by their ids.
+
+        Raises:
+            InvalidRequest: the source's payloads begin with the id of a schema, and this log has none.
+        """
+        ...
 
     def partitions(self, source: SourceSpec) -> Sequence[int]:
         """Partition numbers of the source's topic, ascending.

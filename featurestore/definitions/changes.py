@@ -242,7 +242,8 @@ def _effect(before: Described, after: Described) -> str:
 def _view_identity(view: ViewSpec) -> str:
     # The hash leaves out what does not alter values; an apply of a new address is a change all the same.
     source = view.source
-    return f"{definition_hash(view)} {source.bootstrap_servers} {_typed(source.columns)} {source.computed}"
+    how = f"{source.bootstrap_servers} {source.format} {source.schema_registry}"
+    return f"{definition_hash(view)} {how} {_typed(source.columns)} {source.computed}"
 
 
 def _view_summary(view: ViewSpec) -> str:
@@ -294,6 +295,8 @@ def _source_differences(before: SourceSpec, after: SourceSpec) -> tuple[tuple[st
         ("de-duplication horizon", _duration(before.dedup_horizon_ms), _duration(after.dedup_horizon_ms)),
         ("furthest future", _duration(before.max_future_ms), _duration(after.max_future_ms)),
         ("bootstrap servers", before.bootstrap_servers, after.bootstrap_servers),
+        ("format", before.format, after.format),
+        ("schema registry", before.schema_registry or "none", after.schema_registry or "none"),
     )
 
 

@@ -7,6 +7,7 @@ array, struct ...) are kept by name, so that a feature that asks for one gets a 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
@@ -43,6 +44,14 @@ DDL_NAMES: dict[ValueType, str] = {
     ValueType.TIMESTAMP: "timestamp",
 }
 """The name under which each type is written; `parse_source_schema` reads it back."""
+
+AVRO_TYPES: dict[ValueType, object] = {
+    ValueType.STRING: "string",
+    ValueType.INT64: "long",
+    ValueType.FLOAT64: "double",
+    ValueType.BOOL: "boolean",
+    ValueType.TIMESTAMP: {"type": "long", "logicalType": "timestamp-millis"},
+}
 
 _COLUMN = re.compile(
     r"""\s*(?:`(?P<quoted>(?:[^`]|``)+)`|(?P<plain>[^\s:`,()<>]+))   # name, in backticks or plain
@@ -95,6 +104,27 @@ def parse_source_schema(text: str) -> SourceSchema:
 def format_source_schema(columns: tuple[Column, ...]) -> str:
     """The DDL list of columns; `parse_source_schema` reads it back."""
     return ", ".join(f"{_quote(column.name)} {DDL_NAMES[column.type]}" for column in columns)
+
+
+def avro_schema(name: str, columns: tuple[Column, ...]) -> str:
+    """An Avro schema of some columns, each of which may be null; their names are paths into nested records."""
+    return json.dumps({"type": "record", "name": name, "fields": _avro_fields(name, [(c.name, c) for c in columns])})
+
+
+def _avro_fields(name: str, columns: list[tuple[str, Column]]) -> list[dict[str, object]]:
+    """Fields of a record, by what is left of each column's path."""
+    by_field: dict[str, list[tuple[str, Column]]] = {}
+    for path, column in columns:
+        field, _, rest = path.partition(".")
+        by_field.setdefault(field, []).append((rest, column))
+    fields: list[dict[str, object]] = []
+    for field, inner in by_field.items():
+        rest, column = inner[0]
+        kind: object = AVRO_TYPES[column.type]
+        if rest:
+            kind = {"type": "record", "name": f"{name}_{field}", "fields": _avro_fields(f"{name}_{field}", inner)}
+        fields.append({"name": field, "type": ["null", kind], "default": None})
+    return fields
 
 
 def _quote(name: str) -> str:

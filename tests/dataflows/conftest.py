@@ -16,11 +16,11 @@ from tests.dataflows.stream_process import ROOT, StreamProcess
 StartStream = Callable[..., StreamProcess]
 
 
-def applied_repo(directory: Path, card_window: str = "1d", more: str = "") -> Path:
+def applied_repo(directory: Path, card_window: str = "1d", more: str = "", repo: str = REPO) -> Path:
     """The registry of the repo, applied as users apply it; with more definitions if need be."""
     (directory / "data").mkdir(parents=True)
     (directory / "feature_store.yaml").write_text(CONFIG)
-    (directory / "definitions.py").write_text(REPO % {"card_window": card_window} + more)
+    (directory / "definitions.py").write_text(repo % {"card_window": card_window} + more)
     command = [sys.executable, "-m", "featurestore", "apply", "--repo", str(directory)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return directory / "data" / "registry.db"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
+from typing import Any
 
+import fastavro
 import pytest
 from feast import Entity, Field, KafkaSource, StreamFeatureView, ValueType
 from feast.aggregation import Aggregation
@@ -118,3 +121,37 @@ def test_mistakes_are_left_for_the_plan_to_report(payments: KafkaSource) -> None
     view = stream_view(name="activity", entities=[card], source=payments, features=features)
 
     assert ["amuont_sum_1h", "amount_summ_1h"] == [field.name for field in view.features]
+
+
+def test_a_source_of_a_registry_is_plain_feast_objects() -> None:
+    """Avro is Feast's AvroFormat, whose schema has what is read, in records as the paths say."""
+    source = kafka_source(
+        name="payments",
+        topic="payments",
+        columns={"id": "string", "at": "timestamp", "bin": "string", "country": "string"},
+        fields={"bin": "card.bin", "country": "card.bank.country"},
+        format="avro",
+        registry="http://registry",
+        event_time="at",
+    )
+    payload = source.to_proto().kafka_options.message_format.avro_format
+
+    card = json.loads(payload.schema_json)["fields"][2]["type"][1]
+    assert [field["name"] for field in card["fields"]] == ["bin", "bank"]
+    assert source.field_mapping == {"card.bin": "bin", "card.bank.country": "country"}
+    assert source.tags["columns"] == "id string, at timestamp, `card.bin` string, `card.bank.country` string"
+    assert source.tags["schema_registry"] == "http://registry"
+    fastavro.parse_schema(json.loads(payload.schema_json))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"format": "thrift"}, 'source "payments" is of a format "thrift"'),
+        ({"fields": {"gone": "card.bin"}}, 'source "payments" names fields of no column: gone'),
+    ],
+)
+def test_a_format_or_a_field_that_is_none_is_named(more: dict[str, Any], message: str) -> None:
+    """Where it is written, as an unknown type is."""
+    with pytest.raises(InvalidRequest, match=message):
+        kafka_source(name="payments", topic="payments", columns={"at": "timestamp"}, event_time="at", **more)

@@ -27,6 +27,7 @@ from featurestore.online.generation import Generation, GenerationDamaged
 from featurestore.online.write.report import WriteReport
 from featurestore.testing.simulation.process import PROJECT, StreamParts
 from featurestore.testing.simulation.stand_ins.log import LogConnection
+from featurestore.wire.formats.columns import SchemaText
 from featurestore.wire.payloads import DeadLetter
 
 WRITERS = 2
@@ -143,6 +144,10 @@ class _StageLog:
         self._stage = stage
         self._on_begin = parts.on_begin
 
+    def schema_text(self, source: SourceSpec) -> SchemaText:
+        """See SourceLog."""
+        return self._connection.schema_text(source)
+
     def partitions(self, source: SourceSpec) -> Sequence[int]:
         """See SourceLog."""
         return self._connection.partitions(source)
@@ -195,7 +200,7 @@ class _RunningStage:
             records_max=RECORDS_MAX,
         )
         elsewhere = other.topics if other.name == "live" else frozenset()
-        self._decode = DecodeStep(stage, letters, shared, topics_lettered_elsewhere=elsewhere)
+        self._decode = DecodeStep(stage, connection, letters, shared, topics_lettered_elsewhere=elsewhere)
         self._key = KeyStep(letters, shared, lane_count=plan.lane_count, writer_count=WRITERS)
         tiles = TileSink(stage, store, shared, lane_count=plan.lane_count, writer_count=WRITERS)
         self.partitions = [source.build_part("read", name, None) for name in source.list_parts()]

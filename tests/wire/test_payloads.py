@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -285,3 +286,18 @@ def test_where_a_read_ends_never_decides_what_is_beyond_retention(times: list[in
     expected = [n for n, time in enumerate(times) if max(times[: n + 1]) - time > 2_000]
     assert together == expected
     assert apart == expected
+
+
+def test_json_behind_the_id_of_a_schema_is_read_as_json_is() -> None:
+    """What begins with no id is refused, alone, and the others are as they were."""
+    source = dataclasses.replace(SOURCE, format="json_schema", schema_registry="http://registry")
+
+    decoded = decode(b"\0\0\0\0\7" + payload(amount=3), payload(), b"", b"\0\0\0\0\7{", source=source)
+
+    assert decoded.events.offsets.tolist() == [100]
+    assert listed(decoded.events.columns["amount"]) == [3]
+    assert [letter.detail for letter in decoded.dead_letters] == [
+        "does not begin with a zero and the id of a schema",
+        "is empty",
+        "Input data was truncated",
+    ]

@@ -14,10 +14,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Literal
 
 from feast import Entity, Field, FileSource, KafkaSource, StreamFeatureView
 from feast.aggregation import Aggregation
-from feast.data_format import JsonFormat
+from feast.data_format import AvroFormat, JsonFormat, StreamFormat
 from feast.data_source import DataSource
 from feast.types import Array, Bool, FeastType, Float64, Int64, Map, String, UnixTimestamp
 
@@ -43,10 +44,14 @@ from featurestore.definitions.compile.expressions import (
     computed_columns,
 )
 from featurestore.definitions.compile.source import (
+    COLUMNS_TAG,
     DEDUP_HORIZON_TAG,
     EVENT_ID_TAG,
     EVENT_TIME_UNIT_TAG,
+    FORMAT_TAG,
+    JSON_SCHEMA,
     MAX_FUTURE_TAG,
+    SCHEMA_REGISTRY_TAG,
     TOPIC_COLUMN_TAG,
     TOPIC_TAG_PREFIX,
     topic_text,
@@ -54,7 +59,7 @@ from featurestore.definitions.compile.source import (
 from featurestore.definitions.compile.view import LOOKBACK_TAG, STORAGE_TAG
 from featurestore.definitions.compile.window import HOP_TAG, IN_FLIGHT_TAG, OFFSET_TAG, SERIES_TAG
 from featurestore.definitions.problems import MISTAKE_TAG, Place, ProblemList
-from featurestore.definitions.source_schema import COLUMN_TYPES, format_source_schema, parse_source_schema
+from featurestore.definitions.source_schema import COLUMN_TYPES, avro_schema, format_source_schema, parse_source_schema
 from featurestore.errors import InvalidRequest
 
 Over = str | NamedWindow | Sequence[str | NamedWindow]
@@ -241,11 +246,14 @@ def kafka_source(
     more_topics: Mapping[str, Mapping[str, str]] | None = None,
     topic_column: str = "",
     bootstrap_servers: str = "127.0.0.1:9092",
+    format: Literal["json", "json_schema", "avro"] = "json",
+    registry: str = "",
+    fields: Mapping[str, str] | None = None,
     history: DataSource | None = None,
     description: str = "",
     owner: str = "",
 ) -> KafkaSource:
-    """A KafkaSource of JSON objects.
+    """A KafkaSource of JSON objects, or of records by the schemas of a registry.
 
     Args:
         name: of the source.
@@ -261,34 +269,60 @@ def kafka_source(
         more_topics: further topic -> payload field -> column, for the fields that are called otherwise there.
         topic_column: name of a string column that holds the topic of each event, for conditions.
         bootstrap_servers: Kafka's addresses; `featurestore stream --bootstrap-servers` wins over them.
+        format: "avro" or "json_schema" where each payload begins with the id of its schema, as Confluent's serializers
+            write it.
+        registry: URL of the schema registry, which those need.
+        fields: column -> field of the payload, where they are called otherwise; in Avro a path: "card.bin".
         history: the same events at rest, for training sets; Feast insists on one, but it need not exist yet.
         description: as in Feast.
         owner: as in Feast.
 
     Raises:
-        InvalidRequest: a column's type is unknown.
+        InvalidRequest: a column's type, or the format, is unknown.
     """
-    unknown = [f"{column} {type_name}" for column, type_name in columns.items() if type_name not in COLUMN_TYPES]
-    if unknown:
-        hint = f"types are {', '.join(COLUMN_TYPES)}"
-        raise InvalidRequest(f'source "{name}" has columns of unknown type: {", ".join(unknown)}', hint=hint)
+    field_of = fields or {}
+    typed = _typed_fields(name, columns, field_of)
     tags = {EVENT_ID_TAG: event_id, DEDUP_HORIZON_TAG: dedup_horizon, MAX_FUTURE_TAG: max_future}
     tags |= {COMPUTED_TAG_PREFIX + column: sql for column, sql in (computed or {}).items()}
     tags[TOPIC_COLUMN_TAG], tags[EVENT_TIME_UNIT_TAG] = topic_column, event_time_unit
-    topics = {TOPIC_TAG_PREFIX + more: topic_text(fields) for more, fields in (more_topics or {}).items()}
-    typed = tuple(Column(column, COLUMN_TYPES[type_name]) for column, type_name in columns.items())
+    tags[SCHEMA_REGISTRY_TAG] = registry
+    topics = {TOPIC_TAG_PREFIX + more: topic_text(names) for more, names in (more_topics or {}).items()}
+    message_format, more = _message_format(name, format, typed)
     return KafkaSource(
         name=name,
         topic=topic,
         kafka_bootstrap_servers=bootstrap_servers,
         timestamp_field=event_time,
-        message_format=JsonFormat(schema_json=format_source_schema(typed)),
+        message_format=message_format,
+        field_mapping={field: column for column, field in field_of.items() if field != column},
         batch_source=history
         or FileSource(name=f"{name}_history", path=f"data/{name}.parquet", timestamp_field=event_time),
-        tags={tag: value for tag, value in tags.items() if value} | topics,
+        tags={tag: value for tag, value in (tags | more).items() if value} | topics,
         description=description,
         owner=owner,
     )
+
+
+def _typed_fields(source: str, columns: Mapping[str, str], field_of: Mapping[str, str]) -> tuple[Column, ...]:
+    """The fields that become columns, and their types."""
+    unknown = [f"{column} {type_name}" for column, type_name in columns.items() if type_name not in COLUMN_TYPES]
+    if unknown:
+        hint = f"types are {', '.join(COLUMN_TYPES)}"
+        raise InvalidRequest(f'source "{source}" has columns of unknown type: {", ".join(unknown)}', hint=hint)
+    if strangers := sorted(field_of.keys() - columns.keys()):
+        hint = "give each its type in columns"
+        raise InvalidRequest(f'source "{source}" names fields of no column: {", ".join(strangers)}', hint=hint)
+    return tuple(Column(field_of.get(column, column), COLUMN_TYPES[of]) for column, of in columns.items())
+
+
+def _message_format(source: str, name: str, fields: tuple[Column, ...]) -> tuple[StreamFormat, dict[str, str]]:
+    """Feast's object for a format, and what it has no field for, as tags."""
+    if name == "avro":
+        tags = {COLUMNS_TAG: format_source_schema(fields)}
+        return AvroFormat(schema_json=avro_schema(source, fields)), tags
+    if name not in ("json", JSON_SCHEMA):
+        raise InvalidRequest(f'source "{source}" is of a format "{name}"', hint=f"write json, {JSON_SCHEMA} or avro")
+    return JsonFormat(schema_json=format_source_schema(fields)), {FORMAT_TAG: name if name == JSON_SCHEMA else ""}
 
 
 def _aggregation(feature: WindowedFeature) -> Aggregation:
@@ -357,10 +391,9 @@ def _types_of(source: KafkaSource) -> dict[str, ValueType]:
 
 def _columns_of(source: KafkaSource) -> tuple[Column, ...]:
     message_format = source.kafka_options.message_format
-    if not isinstance(message_format, JsonFormat):
-        return ()
+    of_json = message_format.schema_json if isinstance(message_format, JsonFormat) else ""
     try:
-        columns = parse_source_schema(message_format.schema_json).columns
+        columns = parse_source_schema(source.tags.get(COLUMNS_TAG, of_json)).columns
     except InvalidRequest:
         return ()
     mapping = source.field_mapping or {}

@@ -31,8 +31,18 @@ EVENT_LOG_COLUMNS = frozenset({"topic", "partition", "offset", "ingest_time_ms",
 EVENT_TIME_UNIT_TAG = "event_time_unit"
 """Tag of a source: unit of the event-time column's integers: s, ms, us or ns."""
 
+COLUMNS_TAG = "columns"
+"""Tag of a source: its columns, where its format does not say: "card.id string, amount double"; names are paths."""
+
+FORMAT_TAG = "format"
+"""Tag of a source: "json_schema" where JSON is written by a schema of the registry, so that its id comes first."""
+
+SCHEMA_REGISTRY_TAG = "schema_registry"
+"""Tag of a source: address of the schema registry that knows the schemas of its payloads."""
+
 KAFKA = "STREAM_KAFKA"
-JSON = "json_format"
+JSON, AVRO = "json_format", "avro_format"
+JSON_SCHEMA = "json_schema"
 TIME_TYPES = frozenset({ValueType.TIMESTAMP, ValueType.INT64})
 ID_TYPES = frozenset({ValueType.STRING, ValueType.INT64})
 
@@ -126,7 +136,20 @@ def _spec(
         more_topics=topics_of(source.tags, names, place, problems),
         topic_column=source.tags.get(TOPIC_COLUMN_TAG, ""),
         event_time_unit=_time_unit(source.tags, time_column, place, problems),
+        format=_format(source, place, problems),
+        schema_registry=source.tags.get(SCHEMA_REGISTRY_TAG, ""),
     )
+
+
+def _format(source: RegisteredSource, place: Place, problems: ProblemList) -> str:
+    """What its payloads are; whatever begins with the id of a schema needs a registry."""
+    written = source.tags.get(FORMAT_TAG, "json")
+    if source.format == JSON and written not in ("json", JSON_SCHEMA):
+        problems.add(place, f'tag "{FORMAT_TAG}" is "{written}"', f'write "{JSON_SCHEMA}", or leave it out')
+    found = "avro" if source.format == AVRO else written
+    if found != "json" and not source.tags.get(SCHEMA_REGISTRY_TAG):
+        problems.add(place, f"it is {found} and has no schema registry", f'add the tag "{SCHEMA_REGISTRY_TAG}", a URL')
+    return found
 
 
 def _time_unit(tags: Mapping[str, str], time_column: str, place: Place, problems: ProblemList) -> str:
@@ -160,12 +183,12 @@ def _mapped(schema: SourceSchema, source: RegisteredSource, place: Place, proble
 
 
 def _schema(source: RegisteredSource, place: Place, problems: ProblemList) -> SourceSchema | None:
-    if source.format != JSON:
+    if source.format not in (JSON, AVRO):
         remedy = 'give message_format=JsonFormat(schema_json="name type, ...")'
         problems.add(place, "its message format is not given", remedy)
         return None
     try:
-        return parse_source_schema(source.schema_text)
+        return parse_source_schema(source.tags.get(COLUMNS_TAG, source.schema_text))
     except InvalidRequest as error:
         problems.add(place, f"its schema cannot be read: {error.message}", error.hint)
         return None

@@ -92,4 +92,11 @@ def compile_versions(
 def _where_it_is_now(source: SourceSpec, now: Mapping[str, SourceSpec]) -> SourceSpec:
     """A version's source at today's address: brokers move, and a version would go on asking those of its time."""
     current = now.get(source.name)
-    return source if current is None else replace(source, bootstrap_servers=current.bootstrap_servers)
+    if current is None:
+        return source
+    return replace(
+        source,
+        bootstrap_servers=current.bootstrap_servers,
+        format=current.format,
+        schema_registry=current.schema_registry,
+    )

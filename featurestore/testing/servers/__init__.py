@@ -4,11 +4,13 @@ from featurestore.online.probe import free_port
 from featurestore.testing.servers.kafka import KafkaBroker, kafka_broker, kafka_missing
 from featurestore.testing.servers.process import ServerDidNotStart, ServerProcess
 from featurestore.testing.servers.redis import RedisCluster, RedisServer, redis_cluster, redis_server
+from featurestore.testing.servers.schema_registry import SchemaRegistry, schema_registry
 
 __all__ = [
     "KafkaBroker",
     "RedisCluster",
     "RedisServer",
+    "SchemaRegistry",
     "ServerDidNotStart",
     "ServerProcess",
     "free_port",
@@ -16,4 +18,5 @@ __all__ = [
     "kafka_missing",
     "redis_cluster",
     "redis_server",
+    "schema_registry",
 ]

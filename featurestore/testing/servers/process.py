@@ -21,6 +21,7 @@ PORT_ATTEMPTS = 5
 
 _T = TypeVar("_T")
 _POLL_S = 0.02
+_PORT_IS_TAKEN = ("already in use", "in use by another process")
 _LOG_TAIL_BYTES = 4_000
 
 
@@ -38,7 +39,7 @@ def on_free_ports(start: Callable[[], _T]) -> _T:
         try:
             return start()
         except ServerDidNotStart as failure:
-            if "already in use" not in str(failure):
+            if not any(words in str(failure) for words in _PORT_IS_TAKEN):
                 raise
     return start()
 

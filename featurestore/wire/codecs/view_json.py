@@ -14,7 +14,7 @@ from collections.abc import Container, Iterable
 import msgspec
 
 from featurestore.core.inputs import ViewInputs
-from featurestore.core.spec import Column, ComputedColumn, FeatureSpec, OnDemandViewSpec, ViewSpec
+from featurestore.core.spec import Column, ComputedColumn, FeatureSpec, OnDemandViewSpec, SourceSpec, ViewSpec
 from featurestore.errors import CorruptData
 
 LAYOUT_VERSION = 5
@@ -53,6 +53,10 @@ def base_name(view_name: str) -> str:
     return view_name.partition("@")[0]
 
 
+_NOT_MEANT = frozenset({"format", "schema_registry"})
+"""Attributes of a source that say nothing of what its events mean."""
+
+
 @functools.lru_cache(maxsize=4_096)
 def definition_hash(view: ViewSpec) -> str:
     """32 hex digits, equal for equal definitions.
@@ -85,6 +89,12 @@ def definition_hash(view: ViewSpec) -> str:
     del fields["is_apart"]
     # Nor is anything stored of payments in flight: who counts them may change without filling the view anew.
     fields["features"] = [_stored(feature) for feature in canonical.features]
+    # Nor of how an event was written down.
+    fields["source"] = {
+        field.name: getattr(canonical.source, field.name)
+        for field in dataclasses.fields(SourceSpec)
+        if field.name not in _NOT_MEANT
+    }
     fields["members"] = [(member.name, member.definition_hash) for member in view.members]
     if not view.members:
         del fields["members"]

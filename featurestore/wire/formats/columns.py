@@ -58,6 +58,21 @@ class ReadColumns:
     given: Callable[[str, int], object]
 
 
+HEADER_BYTES = 5
+"""What Confluent's serializers put before a record: a zero, and the id of the writer's schema, big-endian."""
+
+SchemaText = Callable[[int], str | None]
+"""The text of a writer's schema by its id; None of one that the registry does not know. May raise what a registry that
+does not answer raises, and the payloads are read again then."""
+
+
+def header_mistake(payload: bytes) -> str:
+    """What is wrong with a payload that does not begin with the id of a schema; "" of one that does."""
+    if len(payload) >= HEADER_BYTES and payload[0] == 0:
+        return ""
+    return "does not begin with a zero and the id of a schema" if payload else "is empty"
+
+
 class PayloadReader(Protocol):
     """Reads the payloads of one source."""
 

@@ -22,9 +22,11 @@ import numpy as np
 from featurestore.core.events import ColumnValues, Int64Array
 from featurestore.core.spec import ValueType
 from featurestore.wire.formats.columns import (
+    HEADER_BYTES,
     STRING_CHARACTERS_MAX,
     ReadColumns,
     WantedColumn,
+    header_mistake,
     moments,
     no_moment,
     numbers,
@@ -50,10 +52,12 @@ class JsonReader:
 
     Args:
         columns: what to read.
+        has_header: the id of a schema comes first, as where JSON is written by a schema of a registry.
     """
 
-    def __init__(self, columns: Sequence[WantedColumn]) -> None:
+    def __init__(self, columns: Sequence[WantedColumn], *, has_header: bool = False) -> None:
         self._columns = tuple(columns)
+        self._has_header = has_header
         # Attributes are numbered because a JSON name need not be a Python name.
         record = msgspec.defstruct(
             "Record",
@@ -67,6 +71,9 @@ class JsonReader:
     def read(self, payloads: Sequence[bytes]) -> ReadColumns:
         """See PayloadReader. About 2 us a payload of nine columns."""
         refused: dict[int, str] = {}
+        if self._has_header:
+            refused = {row: mistake for row, payload in enumerate(payloads) if (mistake := header_mistake(payload))}
+            payloads = [b"{}" if row in refused else payload[HEADER_BYTES:] for row, payload in enumerate(payloads)]
         records, rows = self._records(payloads, refused)
         columns = {column.name: self._column(column, records, rows, refused) for column in self._columns}
         return ReadColumns(rows, columns, refused, lambda name, row: self._value_of[name](records[row]))

@@ -15,10 +15,15 @@ import numpy as np
 
 from featurestore.core.events import BoolArray, ColumnValues, Float64Array, Int64Array
 from featurestore.core.spec import ValueType
-from featurestore.wire.formats.columns import ReadColumns, WantedColumn, moments, no_moment, none_if_all, objects
-
-HEADER_BYTES = 5
-"""A zero, and the id of the writer's schema, big-endian."""
+from featurestore.wire.formats.columns import (
+    HEADER_BYTES,
+    ReadColumns,
+    WantedColumn,
+    moments,
+    no_moment,
+    none_if_all,
+    objects,
+)
 
 Values = Int64Array | Float64Array | Sequence[bytes]
 Part = tuple[Int64Array, Values, BoolArray]

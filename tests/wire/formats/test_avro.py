@@ -208,6 +208,23 @@ def test_records_of_one_partition_may_be_of_several_schemas() -> None:
     assert values(found, "note") == [None, b"n", None]
 
 
+def test_a_schema_that_the_registry_did_not_know_is_asked_for_again() -> None:
+    """Its nodes do not learn of it at once; what is known is not asked for twice."""
+    schema, texts, asked = _record(id="string"), dict[int, str](), list[int]()
+
+    def text(schema_id: int) -> str | None:
+        asked.append(schema_id)
+        return texts.get(schema_id)
+
+    reader = AvroReader([WantedColumn("id", ValueType.STRING, "id")], text)
+    payload = written(schema, {"id": "a"})
+
+    assert reader.read([payload]).refused == {0: "is of schema 1, which the registry does not know"}
+    texts[1] = json.dumps(schema)
+    assert [values(reader.read([payload]), "id") for _ in range(2)] == [[b"a"], [b"a"]]
+    assert asked == [1, 1]
+
+
 def test_a_type_that_contains_itself_is_stepped_over() -> None:
     """As deep as it is reasonable."""
     schema = {

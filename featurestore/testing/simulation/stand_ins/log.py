@@ -15,6 +15,7 @@ import numpy as np
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost
 from featurestore.testing.oracle.events import NaiveEvent
+from featurestore.wire.formats.columns import SchemaText
 from featurestore.wire.payloads import RawBatch
 
 
@@ -119,6 +120,10 @@ class LogConnection:
         """See SourceLog."""
         self._require_same(source)
         return range(self._log.count)
+
+    def schema_text(self, source: SourceSpec) -> SchemaText:
+        """See SourceLog; its payloads are JSON."""
+        return lambda schema_id: None
 
     def ends(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, int]:
         """See SourceLog."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 
 import numpy as np
@@ -13,7 +13,7 @@ from featurestore.core.spec import ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.wire.formats.avro import loop
 from featurestore.wire.formats.avro.program import Kind, Program, Stored, compile_schema
-from featurestore.wire.formats.columns import ReadColumns, WantedColumn, objects, refuse_unfit
+from featurestore.wire.formats.columns import ReadColumns, SchemaText, WantedColumn, objects, refuse_unfit
 from featurestore.wire.formats.slots import (
     Part,
     Slots,
@@ -38,17 +38,13 @@ _WRONG = {
     loop.LEFT_OVER: "goes on behind its last field",
 }
 
-SchemaText = Callable[[int], str | None]
-"""The text of a writer's schema by its id; None of one that the registry does not know. May raise what a registry that
-does not answer raises, and the payloads are read again then."""
-
 
 class AvroReader:
     """Reads one Avro record a payload.
 
     Args:
         columns: what to read; fields of nested records by their path.
-        schema_text: asks the registry, once for each id.
+        schema_text: asks the registry, once for each id that it knows.
     """
 
     def __init__(self, columns: Sequence[WantedColumn], schema_text: SchemaText) -> None:
@@ -105,13 +101,16 @@ class AvroReader:
 
     def _program(self, schema_id: int) -> Program | str:
         """What a schema means for our columns, or why its records cannot be read."""
-        if schema_id not in self._programs:
-            self._programs[schema_id] = self._compile(schema_id, self._schema_text(schema_id))
+        if schema_id in self._programs:
+            return self._programs[schema_id]
+        text = self._schema_text(schema_id)
+        if text is None:
+            # Not for ever: a registry of several nodes may know it in a moment.
+            return unusable(schema_id, "which the registry does not know")
+        self._programs[schema_id] = self._compile(schema_id, text)
         return self._programs[schema_id]
 
-    def _compile(self, schema_id: int, text: str | None) -> Program | str:
-        if text is None:
-            return unusable(schema_id, "which the registry does not know")
+    def _compile(self, schema_id: int, text: str) -> Program | str:
         try:
             program = compile_schema(text, self._columns)
         except InvalidRequest as error:

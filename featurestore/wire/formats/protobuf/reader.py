@@ -131,9 +131,7 @@ class ProtobufReader:
 
     def _program(self, schema_id: int, indexes: tuple[int, ...]) -> Program | str:
         """What a message of a schema means for our columns, or why it cannot be read."""
-        if schema_id not in self._schemas:
-            self._schemas[schema_id] = self._schema(schema_id)
-        schema = self._schemas[schema_id]
+        schema = self._schemas.get(schema_id) or self._schema(schema_id)
         if isinstance(schema, str):
             return schema
         message = schema.message(indexes)
@@ -147,11 +145,17 @@ class ProtobufReader:
         return self._programs[key]
 
     def _schema(self, schema_id: int) -> Schema | str:
+        """Ask the registry for a schema, and remember it if it is known."""
         try:
             files = self._schema_files(schema_id)
-            return unusable(schema_id, "which the registry does not know") if files is None else Schema(files)
+            if files is None:
+                # Not for ever: a registry of several nodes may know it in a moment.
+                return unusable(schema_id, "which the registry does not know")
+            schema: Schema | str = Schema(files)
         except InvalidRequest as error:
-            return unusable(schema_id, f"which cannot be read: {error.message}")
+            schema = unusable(schema_id, f"which cannot be read: {error.message}")
+        self._schemas[schema_id] = schema
+        return schema
 
 
 def _take_first(slots: Slots, schema_ids: Int64Array) -> Int64Array:
