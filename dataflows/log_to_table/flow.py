@@ -92,7 +92,7 @@ def build(settings: EventLogSettings, parts: LogParts, partitions: Sequence[Logg
             op.flat_map(
                 f"decode_{number}",
                 read,
-                LogRowsStep(source, partitions, parts.log.schema_text(source), parts.dead_letters, shared),
+                LogRowsStep(source, partitions, parts.log.schemas(source), parts.dead_letters, shared),
             )
         )
     op.output("commit", op.merge("with_control", control, *rows), sink)

@@ -27,7 +27,7 @@ from featurestore.offline.event_log.address import TablePlace
 from featurestore.offline.event_log.schema import payload_columns, rows_of
 from featurestore.offline.event_log.table import Place
 from featurestore.offline.event_log.writer import LogWriter, PartitionRows
-from featurestore.wire.formats.columns import SchemaText
+from featurestore.wire.formats.columns import Schemas
 from featurestore.wire.payloads import EventDecoder, RawBatch
 
 ROWS_LOGGED = Counter("featurestore_event_log_rows_written", "Rows committed to the event log.", ["source"])
@@ -88,7 +88,7 @@ class LogRowsStep:
     Args:
         source: whose records.
         partitions: of all sources.
-        schema_text: asks for the schemas of payloads.
+        schemas: of payloads.
         dead_letters: where records go that cannot be decoded; durable before their offsets are passed on.
         shared: what all steps of this process share.
     """
@@ -97,7 +97,7 @@ class LogRowsStep:
         self,
         source: SourceSpec,
         partitions: Sequence[LoggedPartition],
-        schema_text: SchemaText,
+        schemas: Schemas,
         dead_letters: DeadLetterWriter,
         shared: Shared,
     ) -> None:
@@ -107,7 +107,7 @@ class LogRowsStep:
         self._schema = own[0].schema
         self._dead_letters = dead_letters
         self._shared = shared
-        self._decoder = EventDecoder(source, payload_columns(source), schema_text)
+        self._decoder = EventDecoder(source, payload_columns(source), schemas)
         self._ingest_time_ms = {one.partition: one.ingest_time_ms for one in own}
 
     def __call__(self, item: SourceItem) -> list[tuple[str, LogItem]]:

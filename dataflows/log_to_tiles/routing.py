@@ -84,7 +84,7 @@ class DecodeStep:
         for source, views in _views_by_source(stage).items():
             names = [name for view in views for name in columns_read(view)]
             for one in source.per_topic:
-                self._readers.setdefault(one.topic, []).append((EventDecoder(one, names, log.schema_text(one)), views))
+                self._readers.setdefault(one.topic, []).append((EventDecoder(one, names, log.schemas(one)), views))
 
     def __call__(self, item: SourceItem) -> list[DecodedItem]:
         """One DecodedRead for each schema that the read's topic is read with: one, while a schema is changed two."""

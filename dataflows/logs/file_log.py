@@ -25,7 +25,7 @@ from dataflows.logs.sources import PartitionReader
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, InvalidRequest, SourceUnavailable
 from featurestore.offline.disk import of_disk
-from featurestore.wire.formats.columns import SchemaText
+from featurestore.wire.formats.columns import NoSchemas, Schemas
 from featurestore.wire.payloads import RawBatch
 
 BLOCK_BYTES = 4 * 1024 * 1024
@@ -59,14 +59,14 @@ class FileLog:
         self._directory = directory
         self._indexes: dict[Path, LineIndex] = {}
 
-    def schema_text(self, source: SourceSpec) -> SchemaText:
+    def schemas(self, source: SourceSpec) -> Schemas:
         """None: lines of text hold no bytes of an Avro record."""
         if source.format != "json":
             raise InvalidRequest(
                 f'source "{source.name}" is {source.format}, and the embedded log has lines of JSON',
                 hint="read it from Kafka: leave --log-dir out",
             )
-        return lambda schema_id: None
+        return NoSchemas()
 
     def partitions(self, source: SourceSpec) -> Sequence[int]:
         """Partition numbers for which there is a file."""

@@ -5,12 +5,16 @@ What does not answer is waited for, as a broker is; an id that it does not know 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import Any
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from featurestore.core.spec import SourceSpec
+from featurestore.definitions.proto_text import descriptors
 from featurestore.errors import InvalidRequest, SourceUnavailable
-from featurestore.wire.formats.columns import SchemaText
+from featurestore.wire.formats.columns import Schemas, UnusableSchema
 
 TIMEOUT_SECONDS = 10
 _DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
@@ -26,42 +30,75 @@ class SchemaRegistries:
 
     def __init__(self, options: Mapping[str, str]) -> None:
         self._options = options
-        self._texts: dict[str, SchemaText] = {}
+        self._registries: dict[str, Schemas] = {}
 
-    def of(self, source: SourceSpec) -> SchemaText:
-        """Asks the registry of a source for schemas.
+    def of(self, source: SourceSpec) -> Schemas:
+        """The schemas of a source's registry.
 
         Raises:
             InvalidRequest: the options are not usable.
         """
         url = self._options.get("url", "") or source.schema_registry
-        if url not in self._texts:
-            self._texts[url] = _asking(url, self._options)
-        return self._texts[url]
+        if url not in self._registries:
+            self._registries[url] = _Registry(url, self._options)
+        return self._registries[url]
 
 
-def _asking(url: str, options: Mapping[str, str]) -> SchemaText:
-    """Asks one registry."""
-    from confluent_kafka.schema_registry import SchemaRegistryClient, SchemaRegistryError
-    from httpx2 import HTTPError
+class _Registry:
+    """One registry; its client remembers what it was told."""
 
-    try:
-        # Retries are ours: whoever waits can be told to stop.
-        client = SchemaRegistryClient({"timeout": TIMEOUT_SECONDS, "max.retries": 0, **options, "url": url})
-    except (ValueError, TypeError) as error:
-        raise InvalidRequest(
-            "schema registry options are not usable", detail=str(error), hint="correct --schema-registry-option"
-        ) from error
+    def __init__(self, url: str, options: Mapping[str, str]) -> None:
+        from confluent_kafka.schema_registry import SchemaRegistryClient
 
-    def text(schema_id: int) -> str | None:
+        self._url = url
         try:
-            return client.get_schema(schema_id).schema_str
+            # Retries are ours: whoever waits can be told to stop.
+            self._client = SchemaRegistryClient({"timeout": TIMEOUT_SECONDS, "max.retries": 0, **options, "url": url})
+        except (ValueError, TypeError) as error:
+            raise InvalidRequest(
+                "schema registry options are not usable", detail=str(error), hint="correct --schema-registry-option"
+            ) from error
+
+    def text(self, schema_id: int) -> str | None:
+        """See Schemas."""
+        schema = self._asked(f"schema {schema_id}", self._client.get_schema, schema_id)
+        return None if schema is None else str(schema.schema_str)
+
+    def files(self, schema_id: int) -> FileDescriptorSet | None:
+        """See Schemas."""
+        schema = self._asked(f"schema {schema_id}", self._client.get_schema, schema_id)
+        if schema is None:
+            return None
+        references: dict[str, str] = {}
+        self._add_references(schema, references)
+        try:
+            return descriptors(schema.schema_str, references)
+        except InvalidRequest as error:
+            raise UnusableSchema(error.message, detail=error.detail) from error
+
+    def _add_references(self, schema: Any, found: dict[str, str]) -> None:
+        """What a schema imports, and what that imports, by the names of the imports."""
+        for reference in schema.references or ():
+            if reference.name in found:
+                continue
+            what = f"version {reference.version} of {reference.subject}"
+            registered = self._asked(what, self._client.get_version, reference.subject, reference.version)
+            if registered is None:
+                raise UnusableSchema(f'"{reference.name}" is {what}, which the registry does not have')
+            found[reference.name] = registered.schema.schema_str
+            self._add_references(registered.schema, found)
+
+    def _asked(self, what: str, ask: Callable[..., Any], *arguments: object) -> Any:
+        """What the registry says; None of what it does not know."""
+        from confluent_kafka.schema_registry import SchemaRegistryError
+        from httpx2 import HTTPError
+
+        try:
+            return ask(*arguments)
         except SchemaRegistryError as error:
             if error.http_status_code == HTTPStatus.NOT_FOUND:
                 return None
             kind = InvalidRequest if error.http_status_code in _DENIED else SourceUnavailable
-            raise kind(f"schema registry {url} refuses schema {schema_id}", detail=str(error)) from error
+            raise kind(f"schema registry {self._url} refuses {what}", detail=str(error)) from error
         except (HTTPError, OSError) as error:
-            raise SourceUnavailable(f"schema registry {url} does not answer", detail=str(error)) from error
-
-    return text  # readers keep what a text means, and the client the text
+            raise SourceUnavailable(f"schema registry {self._url} does not answer", detail=str(error)) from error

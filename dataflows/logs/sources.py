@@ -24,7 +24,7 @@ from dataflows.run_outcome import Conductor, PartitionEnd, RunOutcome
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, FeatureStoreError, InvalidRequest, SourceUnavailable
-from featurestore.wire.formats.columns import SchemaText
+from featurestore.wire.formats.columns import Schemas
 from featurestore.wire.payloads import RawBatch
 
 LIVE = "live"
@@ -74,8 +74,8 @@ class PartitionReader(Protocol):
 class SourceLog(Protocol):
     """Partitioned, append-only records; one partition's records have rising offsets."""
 
-    def schema_text(self, source: SourceSpec) -> SchemaText:
-        """Asks for the schemas of a source's payloads, by their ids.
+    def schemas(self, source: SourceSpec) -> Schemas:
+        """The schemas of a source's payloads, by their ids.
 
         Raises:
             InvalidRequest: the source's payloads begin with the id of a schema, and this log has none.

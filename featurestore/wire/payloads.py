@@ -25,14 +25,16 @@ from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.wire.formats.avro.reader import AvroReader
 from featurestore.wire.formats.columns import (
+    NoSchemas,
     PayloadReader,
     ReadColumns,
-    SchemaText,
+    Schemas,
     WantedColumn,
     objects,
     wanted_columns,
 )
 from featurestore.wire.formats.json_objects import JsonReader
+from featurestore.wire.formats.protobuf.reader import ProtobufReader
 from featurestore.wire.moments import (
     EVENT_TIME_MS_MAX,
     EVENT_TIME_MS_MIN,
@@ -106,31 +108,26 @@ class DecodedBatch:
     dead_letters: tuple[DeadLetter, ...]
 
 
-def _no_registry(schema_id: int) -> str | None:
-    """Plain JSON has none."""
-    return None
-
-
 class EventDecoder:
     """Decodes the records of one topic of a source.
 
     Args:
         source: the schema, and which columns are event time and event id; one of `SourceSpec.per_topic`.
         columns: names of the columns that views read (join keys included); event time and id are added.
-        schema_text: asks the source's schema registry, where it has one.
+        schemas: of the source's registry, where it has one.
 
     Raises:
         InvalidRequest: a column is not in the source's schema.
     """
 
-    def __init__(self, source: SourceSpec, columns: Iterable[str], schema_text: SchemaText = _no_registry) -> None:
+    def __init__(self, source: SourceSpec, columns: Iterable[str], schemas: Schemas | None = None) -> None:
         self._source = source
         self._columns = tuple(_column_of(source, name) for name in dict.fromkeys(columns))
         self._event_time = _column_of(source, source.event_time_column)
         self._event_id = None if source.event_id_column is None else _column_of(source, source.event_id_column)
         named = [column.name for column in (*self._columns, self._event_time, self._event_id) if column]
         of_payload = [name for name in named if name != source.topic_column]
-        self._reader = _reader(source, wanted_columns(source, of_payload), schema_text)
+        self._reader = _reader(source, wanted_columns(source, of_payload), schemas or NoSchemas())
 
     def decode(self, raw: RawBatch, *, now_ms: int) -> DecodedBatch:
         """Columns of the usable records, dead letters of the others.
@@ -221,10 +218,12 @@ class EventDecoder:
         return read.columns[column.name]
 
 
-def _reader(source: SourceSpec, columns: Sequence[WantedColumn], schema_text: SchemaText) -> PayloadReader:
+def _reader(source: SourceSpec, columns: Sequence[WantedColumn], schemas: Schemas) -> PayloadReader:
     """What reads a source's format."""
     if source.format == "avro":
-        return AvroReader(columns, schema_text)
+        return AvroReader(columns, schemas)
+    if source.format == "protobuf":
+        return ProtobufReader(columns, schemas)
     return JsonReader(columns, has_header=source.format == "json_schema")
 
 

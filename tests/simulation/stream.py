@@ -27,7 +27,7 @@ from featurestore.online.generation import Generation, GenerationDamaged
 from featurestore.online.write.report import WriteReport
 from featurestore.testing.simulation.process import PROJECT, StreamParts
 from featurestore.testing.simulation.stand_ins.log import LogConnection
-from featurestore.wire.formats.columns import SchemaText
+from featurestore.wire.formats.columns import Schemas
 from featurestore.wire.payloads import DeadLetter
 
 WRITERS = 2
@@ -144,9 +144,9 @@ class _StageLog:
         self._stage = stage
         self._on_begin = parts.on_begin
 
-    def schema_text(self, source: SourceSpec) -> SchemaText:
+    def schemas(self, source: SourceSpec) -> Schemas:
         """See SourceLog."""
-        return self._connection.schema_text(source)
+        return self._connection.schemas(source)
 
     def partitions(self, source: SourceSpec) -> Sequence[int]:
         """See SourceLog."""

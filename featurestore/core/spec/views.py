@@ -213,7 +213,7 @@ class SourceSpec:
         more_topics: further topics that it reads, and how their payloads' fields become the same columns.
         topic_column: STRING column that holds the name of the topic instead of a field; "" for none.
         event_time_unit: "s", "ms", "us" or "ns": of the event-time column's integers.
-        format: "json", "json_schema" or "avro": what the payloads are; not part of the definition hash.
+        format: "json", "json_schema", "avro" or "protobuf": what the payloads are; not part of the definition hash.
         schema_registry: where the schemas of payloads are that begin with the id of one; nor is this.
     """
 

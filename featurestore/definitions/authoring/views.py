@@ -18,7 +18,7 @@ from typing import Literal
 
 from feast import Entity, Field, FileSource, KafkaSource, StreamFeatureView
 from feast.aggregation import Aggregation
-from feast.data_format import AvroFormat, JsonFormat, StreamFormat
+from feast.data_format import AvroFormat, JsonFormat, ProtoFormat, StreamFormat
 from feast.data_source import DataSource
 from feast.types import Array, Bool, FeastType, Float64, Int64, Map, String, UnixTimestamp
 
@@ -246,7 +246,7 @@ def kafka_source(
     more_topics: Mapping[str, Mapping[str, str]] | None = None,
     topic_column: str = "",
     bootstrap_servers: str = "127.0.0.1:9092",
-    format: Literal["json", "json_schema", "avro"] = "json",
+    format: Literal["json", "json_schema", "avro", "protobuf"] = "json",
     registry: str = "",
     fields: Mapping[str, str] | None = None,
     history: DataSource | None = None,
@@ -269,10 +269,10 @@ def kafka_source(
         more_topics: further topic -> payload field -> column, for the fields that are called otherwise there.
         topic_column: name of a string column that holds the topic of each event, for conditions.
         bootstrap_servers: Kafka's addresses; `featurestore stream --bootstrap-servers` wins over them.
-        format: "avro" or "json_schema" where each payload begins with the id of its schema, as Confluent's serializers
-            write it.
+        format: "avro", "protobuf" or "json_schema" where each payload begins with the id of its schema, as Confluent's
+            serializers write it.
         registry: URL of the schema registry, which those need.
-        fields: column -> field of the payload, where they are called otherwise; in Avro a path: "card.bin".
+        fields: column -> field of the payload, where they are called otherwise; else than in JSON, a path: "card.bin".
         history: the same events at rest, for training sets; Feast insists on one, but it need not exist yet.
         description: as in Feast.
         owner: as in Feast.
@@ -320,8 +320,12 @@ def _message_format(source: str, name: str, fields: tuple[Column, ...]) -> tuple
     if name == "avro":
         tags = {COLUMNS_TAG: format_source_schema(fields)}
         return AvroFormat(schema_json=avro_schema(source, fields)), tags
+    if name == "protobuf":
+        # Each payload names its message itself; Feast's own readers want a class, and there is none.
+        return ProtoFormat(class_path=""), {COLUMNS_TAG: format_source_schema(fields)}
     if name not in ("json", JSON_SCHEMA):
-        raise InvalidRequest(f'source "{source}" is of a format "{name}"', hint=f"write json, {JSON_SCHEMA} or avro")
+        hint = f"write json, {JSON_SCHEMA}, avro or protobuf"
+        raise InvalidRequest(f'source "{source}" is of a format "{name}"', hint=hint)
     return JsonFormat(schema_json=format_source_schema(fields)), {FORMAT_TAG: name if name == JSON_SCHEMA else ""}
 
 

@@ -41,7 +41,7 @@ SCHEMA_REGISTRY_TAG = "schema_registry"
 """Tag of a source: address of the schema registry that knows the schemas of its payloads."""
 
 KAFKA = "STREAM_KAFKA"
-JSON, AVRO = "json_format", "avro_format"
+JSON, AVRO, PROTOBUF = "json_format", "avro_format", "proto_format"
 JSON_SCHEMA = "json_schema"
 TIME_TYPES = frozenset({ValueType.TIMESTAMP, ValueType.INT64})
 ID_TYPES = frozenset({ValueType.STRING, ValueType.INT64})
@@ -146,7 +146,7 @@ def _format(source: RegisteredSource, place: Place, problems: ProblemList) -> st
     written = source.tags.get(FORMAT_TAG, "json")
     if source.format == JSON and written not in ("json", JSON_SCHEMA):
         problems.add(place, f'tag "{FORMAT_TAG}" is "{written}"', f'write "{JSON_SCHEMA}", or leave it out')
-    found = "avro" if source.format == AVRO else written
+    found = {AVRO: "avro", PROTOBUF: "protobuf"}.get(source.format, written)
     if found != "json" and not source.tags.get(SCHEMA_REGISTRY_TAG):
         problems.add(place, f"it is {found} and has no schema registry", f'add the tag "{SCHEMA_REGISTRY_TAG}", a URL')
     return found
@@ -183,7 +183,7 @@ def _mapped(schema: SourceSchema, source: RegisteredSource, place: Place, proble
 
 
 def _schema(source: RegisteredSource, place: Place, problems: ProblemList) -> SourceSchema | None:
-    if source.format not in (JSON, AVRO):
+    if source.format not in (JSON, AVRO, PROTOBUF):
         remedy = 'give message_format=JsonFormat(schema_json="name type, ...")'
         problems.add(place, "its message format is not given", remedy)
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from featurestore.definitions import limits
-from featurestore.definitions.compile.source import AVRO, COLUMNS_TAG, JSON, KAFKA
+from featurestore.definitions.compile.source import AVRO, COLUMNS_TAG, KAFKA, PROTOBUF
 from featurestore.definitions.compile.types import KEY_TYPES, UNDECLARED, VALUE_TYPES, key_type_name
 from featurestore.wire.feast.registry import RegisteredEntity, RegisteredView
 
@@ -18,10 +18,8 @@ def why_not_computed(view: RegisteredView, entities: Mapping[str, RegisteredEnti
     source = view.source
     if source is None or source.kind != KAFKA:
         return f"reads a source of kind {source.kind if source else 'none'}, not a stream of events"
-    if source.format == AVRO and COLUMNS_TAG not in source.tags:
-        return f'reads Avro without the tag "{COLUMNS_TAG}", which says what of it'
-    if source.format not in (JSON, AVRO, ""):
-        return f"reads messages of {source.format}, not JSON or Avro"
+    if source.format in (AVRO, PROTOBUF) and COLUMNS_TAG not in source.tags:
+        return f'reads messages of {source.format} without the tag "{COLUMNS_TAG}", which says what of them'
     if view.has_function:
         return "transforms events by a function before aggregating"
     if not view.entities:

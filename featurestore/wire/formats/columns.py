@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from featurestore.core.events import (
     TEXT_BYTES_MAX,
@@ -17,6 +18,7 @@ from featurestore.core.events import (
     ObjectArray,
 )
 from featurestore.core.spec import SourceSpec, ValueType
+from featurestore.errors import InvalidRequest
 from featurestore.wire import iso8601
 from featurestore.wire.moments import MILLISECONDS, UNITS, as_ms
 
@@ -61,16 +63,47 @@ class ReadColumns:
 HEADER_BYTES = 5
 """What Confluent's serializers put before a record: a zero, and the id of the writer's schema, big-endian."""
 
-SchemaText = Callable[[int], str | None]
-"""The text of a writer's schema by its id; None of one that the registry does not know. May raise what a registry that
-does not answer raises, and the payloads are read again then."""
-
 
 def header_mistake(payload: bytes) -> str:
     """What is wrong with a payload that does not begin with the id of a schema; "" of one that does."""
     if len(payload) >= HEADER_BYTES and payload[0] == 0:
         return ""
     return "does not begin with a zero and the id of a schema" if payload else "is empty"
+
+
+class Schemas(Protocol):
+    """A registry's schemas by their ids; None of one that it does not know.
+
+    May raise what a registry that does not answer raises, and the payloads are read again then.
+    """
+
+    def text(self, schema_id: int) -> str | None:
+        """An Avro schema."""
+        ...
+
+    def files(self, schema_id: int) -> FileDescriptorSet | None:
+        """The files of a Protobuf schema, its own last.
+
+        Raises:
+            UnusableSchema: it cannot be compiled.
+        """
+        ...
+
+
+class UnusableSchema(InvalidRequest):
+    """A registry has a schema that is none; a matter of its records alone."""
+
+
+class NoSchemas:
+    """Of plain JSON."""
+
+    def text(self, schema_id: int) -> str | None:
+        """See Schemas."""
+        return None
+
+    def files(self, schema_id: int) -> FileDescriptorSet | None:
+        """See Schemas."""
+        return None
 
 
 class PayloadReader(Protocol):

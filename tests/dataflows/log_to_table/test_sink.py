@@ -20,6 +20,7 @@ from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.event_log.table import LogTable
 from featurestore.offline.event_log.writer import PartitionRows, prepare_log
 from featurestore.testing.clock import ManualClock
+from featurestore.wire.formats.columns import NoSchemas
 from featurestore.wire.payloads import RawBatch
 from tests.offline.event_log.event_logs import (
     BEGIN_MS,
@@ -52,7 +53,7 @@ def test_ingest_times_do_not_fall_when_the_clock_steps_back(tmp_path: Path) -> N
     clock = ManualClock(now_ms=NOW_MS)
     place = place_of(tmp_path)
     logged = LoggedPartition(PAYMENTS, place, SCHEMA, 0, start=None, ingest_time_ms=NOW_MS + 500)
-    step = LogRowsStep(PAYMENTS, [logged], lambda schema_id: None, FileDeadLetters(tmp_path), shared_of(clock))
+    step = LogRowsStep(PAYMENTS, [logged], NoSchemas(), FileDeadLetters(tmp_path), shared_of(clock))
 
     ingested = []
     for offset, after_ms in enumerate((0, 1_000, -2_000, -500, 500, 1_500)):

@@ -1,9 +1,9 @@
-"""The stream on Avro and JSON with schemas of a real registry, from a real Kafka."""
+"""The stream on Avro and Protobuf with schemas of a real registry, from a real Kafka."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,14 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroSerializer
+from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
+from google.protobuf import descriptor_pool, message_factory, timestamp_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from dataflows.logs.schemas import SchemaRegistries
 from featurestore.core.spec import Column, SourceSpec, ValueType
+from featurestore.definitions.proto_text import descriptors
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.testing.servers import KafkaBroker, SchemaRegistry, free_port
 from featurestore.wire.iso8601 import parse_text
@@ -49,6 +53,24 @@ SECOND = {
 }
 
 
+PROTOBUF = """
+syntax = "proto3";
+package test.%s;
+import "google/protobuf/timestamp.proto";
+message Payment {
+    string payment_id = 1;
+    google.protobuf.Timestamp paid_at = 2;
+    Card card = 3;
+    message Card { string id = 1; }
+    int64 merchant_id = 4;
+    optional sint64 amount = 5;
+    bool is_declined = 6;
+    map<string, string> tags = 7;
+    %s
+}
+"""
+
+
 @pytest.fixture
 def topic(kafka: KafkaBroker) -> Iterator[KafkaBroker]:
     """The broker, with an empty topic of payments that is gone after the test."""
@@ -62,29 +84,66 @@ def topic(kafka: KafkaBroker) -> Iterator[KafkaBroker]:
 
 def repo_of(directory: Path, format_name: str, url: str) -> Path:
     """The registry of the tests' repo, its source in another format."""
-    fields = '{"card_id": "card.id"}' if format_name == "avro" else "{}"
-    more = f'format="{format_name}", registry="{url}", fields={fields},'
+    more = f'format="{format_name}", registry="{url}", fields={{"card_id": "card.id"}},'
     assert 'event_time="paid_at",' in REPO
     return applied_repo(directory, repo=REPO.replace('event_time="paid_at",', f'event_time="paid_at", {more}'))
 
 
-def as_avro(payments: Payments, schema: dict[str, Any], url: str) -> list[list[bytes]]:
-    """The same records as Confluent's own serializer writes them; what is no JSON stays as it is."""
-    serialize = AvroSerializer(SchemaRegistryClient({"url": url}), json.dumps(schema))
-    context = SerializationContext(TOPIC, MessageField.VALUE)
+Write = Callable[[dict[str, Any], bool], bytes]
+"""A record by the first or by the second of a topic's schemas."""
 
-    def written(payload: bytes) -> bytes:
+
+def avro_writer(url: str) -> Write:
+    """Confluent's own serializer of Avro."""
+    client, context = SchemaRegistryClient({"url": url}), SerializationContext(TOPIC, MessageField.VALUE)
+    serializers = [AvroSerializer(client, json.dumps(schema)) for schema in (FIRST, SECOND)]
+    return lambda record, is_second: serializers[is_second](record, context) or b""
+
+
+def protobuf_writer(url: str) -> Write:
+    """Confluent's own serializer of Protobuf, which registers a schema in base64, with what it imports."""
+    client, context = SchemaRegistryClient({"url": url}), SerializationContext(TOPIC, MessageField.VALUE)
+    kinds = [_messages(PROTOBUF % (f"v{number}", more)) for number, more in enumerate(("", "int32 channel = 9;"))]
+    settings = {"use.deprecated.format": False}
+    serializers = [ProtobufSerializer(kind, client, settings) for kind in kinds]
+
+    def write(record: dict[str, Any], is_second: bool) -> bytes:
+        given = {name: value for name, value in record.items() if value is not None and name != "paid_at"}
+        message = kinds[is_second](**given)
+        message.paid_at.FromMilliseconds(record["paid_at"])
+        return serializers[is_second](message, context) or b""
+
+    return write
+
+
+def _messages(text: str) -> Any:
+    """The class of the one message of a schema."""
+    pool = descriptor_pool.DescriptorPool()
+    files = descriptors(text, {}).file
+    pool.Add(FileDescriptorProto.FromString(timestamp_pb2.DESCRIPTOR.serialized_pb))
+    pool.Add(files[-1])
+    name = f"{files[-1].package}.Payment"
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+
+
+def written(payments: Payments, write: Write, *, is_second: bool) -> list[list[bytes]]:
+    """The same records in another format; what is no JSON stays as it is."""
+
+    def rewritten(payload: bytes) -> bytes:
         try:
             record = json.loads(payload)
         except json.JSONDecodeError:
             return payload
-        record["paid_at"], record["card"] = parse_text(record["paid_at"]), {"id": record["card_id"]}
-        return serialize({name: value for name, value in record.items() if name != "unknown"}, context) or b""
+        record["paid_at"], record["card"] = parse_text(record["paid_at"]), {"id": record.pop("card_id")}
+        return write({name: value for name, value in record.items() if name != "unknown"}, is_second)
 
-    return [[written(payload) for payload in partition] for partition in payments.records]
+    return [[rewritten(payload) for payload in partition] for partition in payments.records]
 
 
-def test_every_value_of_an_avro_topic_is_the_oracles(
+@pytest.mark.parametrize(("format_name", "writer_of"), [("avro", avro_writer), ("protobuf", protobuf_writer)])
+def test_every_value_of_a_topic_with_schemas_is_the_oracles(
+    format_name: str,
+    writer_of: Callable[[str], Write],
     start_stream: StartStream,
     topic: KafkaBroker,
     registry_of_schemas: SchemaRegistry,
@@ -92,10 +151,11 @@ def test_every_value_of_an_avro_topic_is_the_oracles(
     tmp_path: Path,
 ) -> None:
     """Nested keys, a schema that changes in mid-stream, an id that the registry does not know."""
-    url, use_registry = registry_of_schemas.url, repo_of(tmp_path / "repo", "avro", registry_of_schemas.url)
+    use_registry = repo_of(tmp_path / "repo", format_name, registry_of_schemas.url)
+    write = writer_of(registry_of_schemas.url)
     before, after = make_payments(600, seed=1), make_payments(600, seed=2, first=600)
-    unknown = [[b"\0\0\1\0\0" + b"x" * 20], [], [], []]
-    for records in (as_avro(before, FIRST, url), unknown, as_avro(after, SECOND, url)):
+    unknown = [[b"\0\0\1\0\0\0" + b"x" * 20], [], [], []]
+    for records in (written(before, write, is_second=False), unknown, written(after, write, is_second=True)):
         topic.append(TOPIC, records)
 
     options = ["--bootstrap-servers", topic.bootstrap_servers, "--dead-letter-dir", str(tmp_path / "letters")]
@@ -118,7 +178,7 @@ def test_a_registry_that_does_not_answer_is_waited_for_and_a_wrong_option_is_nam
     source = SourceSpec("s", "t", (Column("at", ValueType.INT64),), "at", format="avro", schema_registry="http://x:1")
     silent = SchemaRegistries({"url": f"http://127.0.0.1:{free_port()}"}).of(source)
     with pytest.raises(SourceUnavailable, match=r"schema registry http://127\.0\.0\.1:\d+ does not answer"):
-        silent(1)
-    assert SchemaRegistries({"url": registry_of_schemas.url}).of(source)(999_999) is None
+        silent.text(1)
+    assert SchemaRegistries({"url": registry_of_schemas.url}).of(source).text(999_999) is None
     with pytest.raises(InvalidRequest, match="schema registry options are not usable"):
         SchemaRegistries({"ssl.key.location": "/nowhere"}).of(source)

@@ -311,13 +311,13 @@ UNHANDLED = {
         repo(view(reads=source(kind="PUSH_SOURCE"))),
         "it reads a source of kind PUSH_SOURCE, not a stream of events",
     ),
-    "format that is not read": (
-        repo(view(reads=source(message_format="proto_format"))),
-        "it reads messages of proto_format, not JSON or Avro",
-    ),
     "Avro of which nobody says what to read": (
         repo(view(reads=source(message_format="avro_format"))),
-        'it reads Avro without the tag "columns", which says what of it',
+        'it reads messages of avro_format without the tag "columns", which says what of them',
+    ),
+    "Protobuf of which nobody says what to read": (
+        repo(view(reads=source(message_format="proto_format"))),
+        'it reads messages of proto_format without the tag "columns", which says what of them',
     ),
     "function before aggregating": (
         repo(view(has_function=True)),

@@ -22,6 +22,7 @@ from featurestore.errors import InvalidRequest
 from featurestore.wire.formats.avro.program import compile_schema
 from featurestore.wire.formats.avro.reader import AvroReader
 from featurestore.wire.formats.columns import STRING_CHARACTERS_MAX, ReadColumns, WantedColumn
+from tests.wire.formats.registered import Registered
 
 Schema = Any
 
@@ -108,8 +109,8 @@ def written(schema: Schema, record: object, schema_id: int = 1) -> bytes:
 
 def read(columns: Sequence[WantedColumn], payloads: Sequence[bytes], *schemas: Schema) -> ReadColumns:
     """Payloads of schemas 1, 2 ..."""
-    texts = {number: json.dumps(schema) for number, schema in enumerate(schemas, start=1)}
-    return AvroReader(columns, texts.get).read(payloads)
+    registered = Registered({number: json.dumps(schema) for number, schema in enumerate(schemas, start=1)})
+    return AvroReader(columns, registered).read(payloads)
 
 
 def values(found: ReadColumns, name: str) -> list[Any]:
@@ -210,19 +211,14 @@ def test_records_of_one_partition_may_be_of_several_schemas() -> None:
 
 def test_a_schema_that_the_registry_did_not_know_is_asked_for_again() -> None:
     """Its nodes do not learn of it at once; what is known is not asked for twice."""
-    schema, texts, asked = _record(id="string"), dict[int, str](), list[int]()
-
-    def text(schema_id: int) -> str | None:
-        asked.append(schema_id)
-        return texts.get(schema_id)
-
-    reader = AvroReader([WantedColumn("id", ValueType.STRING, "id")], text)
+    schema, registered = _record(id="string"), Registered()
+    reader = AvroReader([WantedColumn("id", ValueType.STRING, "id")], registered)
     payload = written(schema, {"id": "a"})
 
     assert reader.read([payload]).refused == {0: "is of schema 1, which the registry does not know"}
-    texts[1] = json.dumps(schema)
+    registered.texts[1] = json.dumps(schema)
     assert [values(reader.read([payload]), "id") for _ in range(2)] == [[b"a"], [b"a"]]
-    assert asked == [1, 1]
+    assert registered.asked == [1, 1]
 
 
 def test_a_type_that_contains_itself_is_stepped_over() -> None:
@@ -361,7 +357,7 @@ def test_a_text_that_is_no_schema_of_records_is_an_error(text: str) -> None:
     """And no crash at the first record."""
     with pytest.raises(InvalidRequest, match="an Avro schema"):
         compile_schema(text, [WantedColumn("a", ValueType.STRING, "a")])
-    found = AvroReader([WantedColumn("a", ValueType.STRING, "a")], lambda schema_id: text).read([b"\0\0\0\0\1x"])
+    found = AvroReader([WantedColumn("a", ValueType.STRING, "a")], Registered({1: text})).read([b"\0\0\0\0\1x"])
     assert found.refused[0].startswith("is of schema 1, which cannot be read: an Avro schema")
     assert len(found.rows) == 0
     assert np.asarray(found.columns["a"].values).shape == (0,)

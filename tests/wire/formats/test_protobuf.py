@@ -20,6 +20,7 @@ from featurestore.wire.formats.protobuf.descriptors import Schema
 from featurestore.wire.formats.protobuf.program import compile_message
 from featurestore.wire.formats.protobuf.reader import ProtobufReader
 from tests.wire.formats.drawn_protobuf import SCALARS, expected, message_of, same, topics
+from tests.wire.formats.registered import Registered
 
 
 def written(message: bytes, schema_id: int = 1, indexes: bytes = b"\0") -> bytes:
@@ -29,7 +30,7 @@ def written(message: bytes, schema_id: int = 1, indexes: bytes = b"\0") -> bytes
 
 def read(columns: Sequence[WantedColumn], payloads: Sequence[bytes], *schemas: FileDescriptorSet) -> ReadColumns:
     """Payloads of schemas 1, 2 ..."""
-    return ProtobufReader(columns, dict(enumerate(schemas, start=1)).get).read(payloads)
+    return ProtobufReader(columns, Registered(sets=dict(enumerate(schemas, start=1)))).read(payloads)
 
 
 def values(found: ReadColumns, name: str) -> list[Any]:

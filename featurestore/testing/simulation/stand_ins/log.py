@@ -15,7 +15,7 @@ import numpy as np
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost
 from featurestore.testing.oracle.events import NaiveEvent
-from featurestore.wire.formats.columns import SchemaText
+from featurestore.wire.formats.columns import NoSchemas, Schemas
 from featurestore.wire.payloads import RawBatch
 
 
@@ -121,9 +121,9 @@ class LogConnection:
         self._require_same(source)
         return range(self._log.count)
 
-    def schema_text(self, source: SourceSpec) -> SchemaText:
+    def schemas(self, source: SourceSpec) -> Schemas:
         """See SourceLog; its payloads are JSON."""
-        return lambda schema_id: None
+        return NoSchemas()
 
     def ends(self, source: SourceSpec, partitions: Collection[int]) -> Mapping[int, int]:
         """See SourceLog."""

@@ -13,7 +13,7 @@ from featurestore.core.spec import ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.wire.formats.avro import loop
 from featurestore.wire.formats.avro.program import Kind, Program, Stored, compile_schema
-from featurestore.wire.formats.columns import ReadColumns, SchemaText, WantedColumn, objects, refuse_unfit
+from featurestore.wire.formats.columns import ReadColumns, Schemas, WantedColumn, objects, refuse_unfit
 from featurestore.wire.formats.slots import (
     Part,
     Slots,
@@ -44,13 +44,13 @@ class AvroReader:
 
     Args:
         columns: what to read; fields of nested records by their path.
-        schema_text: asks the registry, once for each id that it knows.
+        schemas: of a registry, which is asked once for each id that it knows.
     """
 
-    def __init__(self, columns: Sequence[WantedColumn], schema_text: SchemaText) -> None:
+    def __init__(self, columns: Sequence[WantedColumn], schemas: Schemas) -> None:
         self._columns = tuple(columns)
         self._slots = {column.name: slot for slot, column in enumerate(columns)}
-        self._schema_text = schema_text
+        self._schemas = schemas
         self._programs: dict[int, Program | str] = {}
 
     def read(self, payloads: Sequence[bytes]) -> ReadColumns:
@@ -103,7 +103,7 @@ class AvroReader:
         """What a schema means for our columns, or why its records cannot be read."""
         if schema_id in self._programs:
             return self._programs[schema_id]
-        text = self._schema_text(schema_id)
+        text = self._schemas.text(schema_id)
         if text is None:
             # Not for ever: a registry of several nodes may know it in a moment.
             return unusable(schema_id, "which the registry does not know")

@@ -11,7 +11,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from featurestore.errors import InvalidRequest
+from featurestore.wire.formats.columns import UnusableSchema
 
 _WELL_KNOWN = re.compile(r"google/protobuf/(\w+)\.proto")
 
@@ -23,12 +23,12 @@ class Schema:
         files: the schema's own file last; what it imports anywhere before. Google's well-known types may be missing.
 
     Raises:
-        InvalidRequest: the files are no schema.
+        UnusableSchema: the files are no schema.
     """
 
     def __init__(self, files: FileDescriptorSet) -> None:
         if not files.file:
-            raise InvalidRequest("a Protobuf schema has no file")
+            raise UnusableSchema("a Protobuf schema has no file")
         self._file = files.file[-1]
         self._pool = DescriptorPool()
         _add(self._pool, self._file.name, {file.name: file for file in files.file}, set())
@@ -75,7 +75,7 @@ def _add(pool: Any, name: str, files: dict[str, FileDescriptorProto], added: set
     try:
         pool.Add(file)
     except TypeError as error:
-        raise InvalidRequest(f'a Protobuf schema\'s file "{name}" is not valid', detail=str(error)) from error
+        raise UnusableSchema(f'a Protobuf schema\'s file "{name}" is not valid', detail=str(error)) from error
 
 
 def _well_known(name: str) -> FileDescriptorProto:
@@ -87,7 +87,7 @@ def _well_known(name: str) -> FileDescriptorProto:
             pass
         else:
             return FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
-    raise InvalidRequest(
+    raise UnusableSchema(
         f'a Protobuf schema imports "{name}", which it does not bring along',
         hint="register the file as a reference of the schema",
     )

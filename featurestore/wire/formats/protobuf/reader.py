@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from featurestore.core.events import BoolArray, Int64Array
 from featurestore.core.spec import ValueType
-from featurestore.errors import InvalidRequest
-from featurestore.wire.formats.columns import ReadColumns, WantedColumn, objects, refuse_unfit
+from featurestore.wire.formats.columns import ReadColumns, Schemas, UnusableSchema, WantedColumn, objects, refuse_unfit
 from featurestore.wire.formats.protobuf import loop
 from featurestore.wire.formats.protobuf.descriptors import Schema
 from featurestore.wire.formats.protobuf.program import Kind, Program, Stored, compile_message
@@ -44,22 +42,18 @@ _INDEXES_MAX = 32
 _NANOS_PER_MS = 1_000_000
 _NANOS_MAX = 999_999_999
 
-SchemaFiles = Callable[[int], FileDescriptorSet | None]
-"""The files of a schema by its id, its own last; None of one that the registry does not know. May raise what a registry
-that does not answer raises, and the payloads are read again then; InvalidRequest for one that cannot be compiled."""
-
 
 class ProtobufReader:
     """Reads one Protobuf message a payload.
 
     Args:
         columns: what to read; fields of messages in messages by their path.
-        schema_files: asks the registry, once for each id.
+        registry: asked once for each id that it knows.
     """
 
-    def __init__(self, columns: Sequence[WantedColumn], schema_files: SchemaFiles) -> None:
+    def __init__(self, columns: Sequence[WantedColumn], registry: Schemas) -> None:
         self._columns = tuple(columns)
-        self._schema_files = schema_files
+        self._registry = registry
         self._schemas: dict[int, Schema | str] = {}
         self._programs: dict[tuple[int, str], Program | str] = {}
 
@@ -147,12 +141,12 @@ class ProtobufReader:
     def _schema(self, schema_id: int) -> Schema | str:
         """Ask the registry for a schema, and remember it if it is known."""
         try:
-            files = self._schema_files(schema_id)
+            files = self._registry.files(schema_id)
             if files is None:
                 # Not for ever: a registry of several nodes may know it in a moment.
                 return unusable(schema_id, "which the registry does not know")
             schema: Schema | str = Schema(files)
-        except InvalidRequest as error:
+        except UnusableSchema as error:
             schema = unusable(schema_id, f"which cannot be read: {error.message}")
         self._schemas[schema_id] = schema
         return schema
