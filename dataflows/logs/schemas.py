@@ -11,13 +11,19 @@ from typing import Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from dataflows.settings import option_lines
 from featurestore.core.spec import SourceSpec
-from featurestore.definitions.proto_text import descriptors
+from featurestore.definitions.schemas.proto_text import descriptors
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.wire.formats.columns import Schemas, UnusableSchema
 
 TIMEOUT_SECONDS = 10
 _DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+
+
+def registries_of(options: str) -> SchemaRegistries:
+    """The registries that sources name, with the settings of `--schema-registry-option`, one a line."""
+    return SchemaRegistries(option_lines("schema registry option", options))
 
 
 class SchemaRegistries:
@@ -30,7 +36,7 @@ class SchemaRegistries:
 
     def __init__(self, options: Mapping[str, str]) -> None:
         self._options = options
-        self._registries: dict[str, Schemas] = {}
+        self._registries: dict[str, _Registry] = {}
 
     def of(self, source: SourceSpec) -> Schemas:
         """The schemas of a source's registry.
@@ -38,6 +44,18 @@ class SchemaRegistries:
         Raises:
             InvalidRequest: the options are not usable.
         """
+        return self._registry(source)
+
+    def newest(self, source: SourceSpec, subject: str) -> tuple[str, Mapping[str, str]] | None:
+        """The text of a subject's newest schema, and what it imports; None of a subject that is not there.
+
+        Raises:
+            SourceUnavailable: the registry does not answer.
+            InvalidRequest: it refuses, or the options are not usable.
+        """
+        return self._registry(source).newest(subject)
+
+    def _registry(self, source: SourceSpec) -> _Registry:
         url = self._options.get("url", "") or source.schema_registry
         if url not in self._registries:
             self._registries[url] = _Registry(url, self._options)
@@ -69,12 +87,23 @@ class _Registry:
         schema = self._asked(f"schema {schema_id}", self._client.get_schema, schema_id)
         if schema is None:
             return None
-        references: dict[str, str] = {}
-        self._add_references(schema, references)
         try:
-            return descriptors(schema.schema_str, references)
+            return descriptors(schema.schema_str, self._references_of(schema))
         except InvalidRequest as error:
             raise UnusableSchema(error.message, detail=error.detail) from error
+
+    def newest(self, subject: str) -> tuple[str, Mapping[str, str]] | None:
+        """See SchemaRegistries."""
+        registered = self._asked(f'subject "{subject}"', self._client.get_latest_version, subject)
+        if registered is None:
+            return None
+        return str(registered.schema.schema_str), self._references_of(registered.schema)
+
+    def _references_of(self, schema: Any) -> dict[str, str]:
+        """All that a schema imports, by the names of the imports."""
+        references: dict[str, str] = {}
+        self._add_references(schema, references)
+        return references
 
     def _add_references(self, schema: Any, found: dict[str, str]) -> None:
         """What a schema imports, and what that imports, by the names of the imports."""

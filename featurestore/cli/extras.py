@@ -34,6 +34,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 
 EXTRA_OF: Mapping[str, str] = {
     "plan": "feast",
+    "check-schema": "feast",
     "apply": "feast",
     "stream": "stream",
     "event-log": "stream",

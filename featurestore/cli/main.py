@@ -27,6 +27,10 @@ EXIT_INTERRUPTED = 130
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("featurestore.cli.repo.init:command", "Write a small feature repo to begin with."),
     "plan": ("featurestore.cli.repo.plan:command", "Show what an apply would add, change and remove."),
+    "check-schema": (
+        "featurestore.cli.repo.check_schema:command",
+        "Tell a producer what a schema would break, by view and feature.",
+    ),
     "apply": ("featurestore.cli.repo.apply:command", "Register the feature repo's definitions."),
     "stream": ("featurestore.cli.processes.stream:command", "Keep the features fresh from the stream of events."),
     "event-log": (

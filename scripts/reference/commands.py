@@ -25,6 +25,7 @@ TEMPLATE = "commands.md.template"
 EXAMPLES: Mapping[str, str] = {
     "init": "featurestore init card_features",
     "plan": "featurestore plan",
+    "check-schema": "featurestore check-schema --subject payments-value --file next.avsc",
     "apply": "featurestore apply",
     "stream": "featurestore stream --log-dir data/log --until-end   # without --until-end it goes on",
     "event-log run": "featurestore event-log run --log-dir data/log --until-end",

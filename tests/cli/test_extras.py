@@ -124,7 +124,7 @@ def test_the_extras_are_those_of_the_package() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
     def brought(extra: str) -> set[str]:
-        names = {re.split(r"[><=;\s]", line)[0] for line in declared[extra]}
+        names = {re.split(r"[><=;\s]|(?<!featurestore)\[", line)[0] for line in declared[extra]}
         own = {name for name in names if not name.startswith("featurestore[")}
         return {IMPORTED_AS.get(name, name) for name in own} | (brought("compute") if len(own) < len(names) else set())
 

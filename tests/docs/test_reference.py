@@ -48,11 +48,14 @@ SESSION = (
 )
 """The examples of all commands in an order in which each finds what it needs."""
 
+TYPED_ELSEWHERE = {"check-schema"}
+"""Needs a source with a schema registry: docs/schemas.md has it."""
+
 BEFORE_TABLES = ROOT / "tests" / "offline" / "event_log" / "before_tables"
 """An event log of the release before."""
 
 SAID = {
-    "plan": "13 to add",
+    "plan": "16 to add",
     "event-log show": "transactions[0]  next offset",
     "event-log import": "2 partitions",
     "status": "card_activity@1",
@@ -220,7 +223,7 @@ def test_every_exit_code_of_a_command_is_in_its_section() -> None:
         if not any(
             re.search(rf"[Ee]xit (?:code|with)\b[^|\n]*\b{value}\b", text)
             for name, text in sections.items()
-            if module in name.split()
+            if module.replace("_", "-") in name.split() or module in name.split()
         )
     ]
 
@@ -267,7 +270,7 @@ def test_the_examples_of_all_commands_work(reader: Reader, port: int) -> None:
     write_labels(reader.directory / "labels.parquet")
     shutil.copytree(BEFORE_TABLES, reader.directory / "data" / "before" / "transactions")
 
-    assert set(SESSION) - {"stop serving"} == set(examples)
+    assert set(SESSION) - {"stop serving"} == set(examples) - TYPED_ELSEWHERE
     for name in SESSION:
         if name == "serve":
             reader.keep_running(examples[name].strip())

@@ -65,6 +65,7 @@ def command(
     With --cost it takes events that have happened, and folds a sample of the entities as a bootstrap would: bytes in
     Redis, rows to append, and what a lookup takes. No store is needed, and nothing need be registered.
     """
+    from featurestore.cli.repo.check_schema import notes_of_registries
     from featurestore.definitions.compile.versions import stored_views
     from featurestore.definitions.registry import find_registry_bytes
     from featurestore.definitions.repo import load_repo
@@ -85,8 +86,9 @@ def command(
     if cost:
         _show_cost(stored_views(after.spec), settings, event_logs, entities_by_name(entities), features, output)
         return 0
+    notes = (*after.notes, *notes_of_registries(stored_views(after.spec)))
     changes = plan_of(loaded, after, settings.registry)
-    show_plan(changes, after.notes, output)
+    show_plan(changes, notes, output)
     return EXIT_CHANGES if exit_code and not changes.is_empty else 0
 
 

@@ -18,7 +18,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from dataflows.logs.schemas import SchemaRegistries
 from featurestore.core.spec import Column, SourceSpec, ValueType
-from featurestore.definitions.proto_text import descriptors
+from featurestore.definitions.schemas.proto_text import descriptors
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.testing.servers import KafkaBroker, SchemaRegistry, free_port
 from featurestore.wire.iso8601 import parse_text

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore.core.spec import ValueType
-from featurestore.definitions.proto_text import descriptors
+from featurestore.definitions.schemas.proto_text import descriptors
 from featurestore.wire.formats.columns import STRING_CHARACTERS_MAX, ReadColumns, WantedColumn
 from featurestore.wire.formats.protobuf.descriptors import Schema
 from featurestore.wire.formats.protobuf.program import compile_message

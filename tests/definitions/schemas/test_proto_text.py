@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from featurestore.definitions.proto_text import descriptors
+from featurestore.definitions.schemas.proto_text import descriptors
 from featurestore.errors import InternalError, InvalidRequest
 from featurestore.wire.formats.protobuf.descriptors import Schema
 
