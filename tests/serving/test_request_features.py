@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -162,7 +163,9 @@ def test_any_request_gives_what_sql_makes_of_the_oracles_values(data: st.DataObj
         answer = duckdb.execute(query, [rows[name][row] for name in columns]).fetchone()
         assert answer is not None
         for name, value in zip(sql, answer, strict=True):
-            assert agrees(value, found[name][row]), name
+            # What is beyond every double is infinite there, and null with us: no feature is no number.
+            is_endless = isinstance(value, float) and math.isinf(value)
+            assert agrees(None if is_endless else value, found[name][row]), name
 
 
 def test_a_feature_of_a_python_function_is_not_ready_and_the_log_says_how(
