@@ -33,7 +33,7 @@ from dataflows.logs.sources import PartitionReader
 from featurestore.clock import Clock
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, FeatureStoreError, InvalidRequest, SourceUnavailable
-from featurestore.wire.formats.columns import Schemas
+from featurestore.wire.formats.columns import NoSchemas, Schemas
 from featurestore.wire.payloads import RawBatch
 
 METADATA_TIMEOUT_SECONDS = 10.0
@@ -123,7 +123,7 @@ class KafkaLog:
 
     def schemas(self, source: SourceSpec) -> Schemas:
         """Those of the source's registry, or of the one that stands for all."""
-        return self._schemas.of(source)
+        return NoSchemas() if source.format == "json" else self._schemas.of(source)
 
     def partitions(self, source: SourceSpec) -> Sequence[int]:
         """All partitions of the source's topic.

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import shutil
 import subprocess
-import tarfile
 import tempfile
 import urllib.error
 import urllib.request
@@ -94,8 +93,7 @@ def _fetched() -> Path:
             _maven("dependency:get", f"-Dartifact={_ARTIFACT}", "-Dtransitive=false", directory=scratch)
             _maven("dependency:copy", f"-Dartifact={_ARTIFACT}", "-DoutputDirectory=got", directory=scratch)
             (archive,) = Path(scratch, "got").glob("*.tar.gz")
-            with tarfile.open(archive) as files:
-                files.extractall(Path(scratch, "home"), filter="data")
+            shutil.unpack_archive(archive, Path(scratch, "home"))
             Path(scratch, "home").rename(home)
     return home
 

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 TOLD = {
     "stream_function_sum": "transforms events by a function before aggregating",
     "pushed_sum": "reads a source of kind PUSH_SOURCE, not a stream of events",
-    "avro_sum": "reads messages of avro_format, not JSON",
+    "avro_sum": 'reads messages of avro_format without the tag "columns"',
     "sum_of_all": "has no entity",
     "keyed_by_double": 'has entity "ratio" of type DOUBLE, and keys are STRING or INT64',
     "of_nine_keys": "has more than 8 entities",
