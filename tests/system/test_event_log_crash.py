@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import random
 import signal
@@ -142,7 +143,7 @@ def test_a_process_that_slept_while_another_took_over_stops_and_adds_nothing(
     total = sum(map(len, payments.records))
     zombie = start_log()
     _wait_until_logged(directory, total // 10, [zombie])
-    zombie.process.send_signal(signal.SIGSTOP)
+    _stop(zombie, tmp_path)
     try:
         assert _logged(directory) < total, "it was done before it was stopped"
         heir = start_log("--until-end")
@@ -152,6 +153,31 @@ def test_a_process_that_slept_while_another_took_over_stops_and_adds_nothing(
 
     assert zombie.wait() == EXIT_FENCED, zombie.output
     assert _rows(directory) == _sound(payments)
+
+
+def _stop(process: StreamProcess, directory: Path) -> None:
+    """Stop a process, but not while it appends dead letters.
+
+    It holds the lock of their file then, as long as it sleeps: who shares the directory with it waits for it.
+    """
+    while True:
+        process.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.05)  # until it sleeps, whatever it was at
+        letters = [path for path in directory.rglob("*.jsonl") if "dead-letters" in str(path)]
+        if not any(map(_is_locked, letters)):
+            return
+        process.process.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether somebody appends to a file just now."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def test_a_full_disk_is_waited_for(start_log: StartLog, payments: Payments, tmp_path: Path) -> None:
