@@ -87,8 +87,10 @@ class _Registry:
         schema = self._asked(f"schema {schema_id}", self._client.get_schema, schema_id)
         if schema is None:
             return None
+        # Not within: a registry that refuses to tell says nothing of a schema's records.
+        references = self._references_of(schema)
         try:
-            return descriptors(schema.schema_str, self._references_of(schema))
+            return descriptors(schema.schema_str, references)
         except InvalidRequest as error:
             raise UnusableSchema(error.message, detail=error.detail) from error
 

@@ -19,6 +19,7 @@ from featurestore.wire.formats.columns import (
     HEADER_BYTES,
     ReadColumns,
     WantedColumn,
+    header_mistake,
     moments,
     no_moment,
     none_if_all,
@@ -97,7 +98,7 @@ class Slots:
         first = self.begins[framed]
         ids[framed] = sum(data[first + 1 + place].astype(np.int64) << (8 * (3 - place)) for place in range(4))
         for row in np.flatnonzero(ids < 0).tolist():
-            refused[row] = "does not begin with a zero and the id of a schema" if lengths[row] else "is empty"
+            refused[row] = header_mistake(self.data[self.begins[row] : self.ends[row]])
         self.begins = self.begins + HEADER_BYTES
         return ids
 
@@ -158,6 +159,19 @@ def unusable(schema_id: int, reason: str) -> str:
 def misfits(schema_id: int, program: CompiledProgram) -> str | None:
     """Why no payload of a schema can be read; None if it fits."""
     return unusable(schema_id, f"in which {'; '.join(program.misfits.values())}") if program.misfits else None
+
+
+def mistakes(wrong: Int64Array, reasons: Mapping[int, str], paths: Sequence[str]) -> list[tuple[int, str]]:
+    """The payloads that a program could not read, and why.
+
+    Args:
+        wrong: (2, N) what is wrong, 0 for nothing, and with which of the paths.
+        reasons: what to say of it, with a place for the path.
+        paths: of the program's fields.
+    """
+    return [
+        (row, reasons[int(wrong[0, row])].format(paths[wrong[1, row]])) for row in np.flatnonzero(wrong[0]).tolist()
+    ]
 
 
 def no_values(column: WantedColumn, rows: Int64Array) -> Part:

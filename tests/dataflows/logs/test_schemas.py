@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.definitions.schemas.proto_text import descriptors
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.testing.servers import KafkaBroker, SchemaRegistry, free_port
+from featurestore.wire.formats.columns import UnusableSchema
 from featurestore.wire.iso8601 import parse_text
 from tests.dataflows.conftest import StartStream, applied_repo
 from tests.dataflows.payments import REPO, TOPIC, Payments, assert_every_value_is_exact, make_payments
@@ -182,3 +186,41 @@ def test_a_registry_that_does_not_answer_is_waited_for_and_a_wrong_option_is_nam
     assert SchemaRegistries({"url": registry_of_schemas.url}).of(source).text(999_999) is None
     with pytest.raises(InvalidRequest, match="schema registry options are not usable"):
         SchemaRegistries({"ssl.key.location": "/nowhere"}).of(source)
+
+
+@contextmanager
+def _registry_that_denies_imports() -> Iterator[str]:
+    """It tells a schema, and not what that imports: rights are given by subject."""
+    reference = {"name": "card.proto", "subject": "cards", "version": 1}
+    told = {"schema": 'syntax = "proto3"; import "card.proto";', "schemaType": "PROTOBUF", "references": [reference]}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_told = self.path.startswith("/schemas/ids/")
+            body = json.dumps(told if is_told else {"error_code": 40301, "message": "denied"}).encode()
+            self.send_response(200 if is_told else 403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_registry_that_denies_what_a_schema_imports_ends_the_stream_and_refuses_no_record() -> None:
+    """The records are sound: whoever runs the stream lacks a right."""
+    source = SourceSpec("s", "t", (Column("at", ValueType.INT64),), "at", format="protobuf", schema_registry="")
+    with _registry_that_denies_imports() as url:
+        schemas = SchemaRegistries({"url": url}).of(source)
+        with pytest.raises(InvalidRequest, match="refuses version 1 of cards") as raised:
+            schemas.files(1)
+
+    assert not isinstance(raised.value, UnusableSchema)

@@ -350,6 +350,53 @@ def test_moments_come_in_every_form_that_avro_has() -> None:
     assert found.given("text", 0) == "2026-05-28T20:26:40.123Z"
 
 
+def test_a_decimal_is_exact_however_many_digits_it_has() -> None:
+    """Thirty-eight are common, and more than Python's own arithmetic keeps unless it is told to."""
+    number = -(10**37 + 7)
+    schema = _record(amount={"type": "bytes", "logicalType": "decimal", "precision": 38, "scale": 4})
+    body = number.to_bytes(17, "big", signed=True)
+    payloads = [b"\0\0\0\0\1" + _zigzag(len(each)) + each for each in (body, b"", (5).to_bytes(1, "big"))]
+
+    text = read([WantedColumn("amount", ValueType.STRING, "amount")], payloads, schema)
+    double = read([WantedColumn("amount", ValueType.FLOAT64, "amount")], payloads, schema)
+
+    assert values(text, "amount") == [b"-1000000000000000000000000000000000.0007", b"0.0000", b"0.0005"]
+    assert values(double, "amount") == [-1e33, 0.0, 0.0005]
+
+
+def test_types_that_are_used_again_and_again_are_written_once() -> None:
+    """Each is of two of the one before: what is stepped over is not unrolled."""
+    kind: Schema = "long"
+    for depth in range(40):
+        both = [{"name": "a", "type": kind}, {"name": "b", "type": f"T{depth - 1}" if depth else "long"}]
+        kind = {"type": "record", "name": f"T{depth}", "fields": both}
+    schema = {"type": "record", "name": "R", "fields": [{"name": "deep", "type": kind}, {"name": "id", "type": "long"}]}
+
+    program = compile_schema(json.dumps(schema), [WantedColumn("id", ValueType.INT64, "id")])
+
+    assert len(program.steps) < 500
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"fields": 3},
+        {"fields": [{"name": "a"}]},
+        {},
+        {"fields": [{"name": "a", "type": {"type": "enum", "name": "E"}}]},
+        {"fields": [{"name": "a", "type": {"type": 5}}]},
+        {"fields": [{"name": "a", "type": {"type": "array"}}]},
+    ],
+)
+def test_a_schema_with_parts_missing_is_no_schema(fields: dict[str, Any]) -> None:
+    """Its records are refused one by one, and nothing ends."""
+    schema = {"type": "record", "name": "R", **fields}
+
+    found = read([WantedColumn("a", ValueType.STRING, "a")], [b"\0\0\0\0\1x"], schema)
+
+    assert found.refused[0].startswith("is of schema 1, which cannot be read: ")
+
+
 @pytest.mark.parametrize(
     "text", ["nothing", '"string"', '{"type": "record", "name": "R", "fields": [{"name": "a", "type": "B"}]}']
 )

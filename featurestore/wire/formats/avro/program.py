@@ -105,14 +105,20 @@ def compile_schema(text: str, columns: Sequence[WantedColumn]) -> Program:
         InvalidRequest: the text is no Avro schema, or not one of records.
     """
     try:
-        compiler = _Compiler(json.loads(text), columns)
+        return _Compiler(json.loads(text), columns).program()
     except json.JSONDecodeError as error:
         raise InvalidRequest("an Avro schema is not JSON", detail=str(error)) from error
-    return compiler.program()
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        # JSON of any other shape: each part would have to be asked for its own, to say no more than this.
+        raise InvalidRequest("an Avro schema has parts that are none", detail=repr(error)) from error
 
 
 class _Compiler:
-    """Walks a schema once and writes steps; types that contain themselves become subroutines."""
+    """Walks a schema once and writes steps.
+
+    Records that are stepped over a second time become subroutines, and so do those that contain themselves: what a
+    schema uses again and again is not unrolled.
+    """
 
     def __init__(self, schema: Any, columns: Sequence[WantedColumn]) -> None:
         self._schema = schema
@@ -139,8 +145,7 @@ class _Compiler:
         while waiting := [name for name in self._calls if name not in written]:
             for name in waiting:
                 written[name] = len(self._steps)
-                schema, namespace = self._named[name]
-                self._write(schema, namespace, NOTHING, name)
+                self._write_fields(self._named[name][0], name, NOTHING, name)
                 self._put(loop.RETURN, name)
         for name, places in self._calls.items():
             for place in places:
@@ -197,14 +202,20 @@ class _Compiler:
         return name
 
     def _write_record(self, schema: dict[str, Any], namespace: str, wish: Wish, path: str) -> None:
+        was_known = len(self._named)
         name = self._name(schema, namespace)
         self._misfit(wish.columns, f"is a record: name one of its fields, {path or name}.{_first_field(schema)}")
-        if name in self._open:
+        is_again = was_known == len(self._named)
+        if name in self._open or (is_again and not wish.all_columns()):
             # What is wanted of a type inside itself has no end, and is nothing.
             for column in wish.all_columns():
                 self._misfits[column.name] = f"{column.field} is inside of itself"
             self._calls.setdefault(name, []).append(self._put(loop.CALL, path))
             return
+        self._write_fields(schema, name, wish, path)
+
+    def _write_fields(self, schema: dict[str, Any], name: str, wish: Wish, path: str) -> None:
+        """The fields of a record, one behind the other."""
         self._open.append(name)
         inner = name.rpartition(".")[0]
         for one in schema["fields"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from featurestore.wire.formats.slots import (
     Slots,
     Values,
     misfits,
+    mistakes,
     moments_of_texts,
     no_values,
     read_by_programs,
@@ -27,6 +28,10 @@ from featurestore.wire.formats.slots import (
 from featurestore.wire.moments import as_ms
 
 _MS_PER_DAY = 86_400_000
+_DAYS_MAX = 2**31
+_EXACTLY = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+"""Python's own context keeps 28 digits of a decimal; 38 are common."""
+
 _WRONG = {
     loop.TORN: "ends in the middle of {}",
     loop.WRONG_NUMBER: "has a number of more than 64 bits at {}",
@@ -71,12 +76,7 @@ class AvroReader:
             *(slots.as_array(), slots.begins, slots.ends, rows, program.steps, program.tables),
             *(slots.integers, slots.upper, slots.doubles, slots.valid, wrong),
         )
-        if not bad:
-            return []
-        return [
-            (row, _WRONG[int(wrong[0, row])].format(program.paths[wrong[1, row]] or "a field"))
-            for row in np.flatnonzero(wrong[0]).tolist()
-        ]
+        return mistakes(wrong, _WRONG, program.paths) if bad else []
 
     def part(
         self, program: Program, slots: Slots, column: WantedColumn, rows: Int64Array, refused: dict[int, str]
@@ -122,7 +122,10 @@ def _values(slots: Slots, slot: int, column: WantedColumn, rows: Int64Array, sto
     """What a slot holds, as the column has it; moments in texts are texts still."""
     if stored.kind is Kind.MOMENT:
         integers: Int64Array = slots.integers[slot, rows]
-        return integers * _MS_PER_DAY if stored.unit == "d" else as_ms(integers, stored.unit or column.unit)
+        if stored.unit != "d":
+            return as_ms(integers, stored.unit or column.unit)
+        # A date is an int; what claims to be longer must not come round to a moment that nobody meant.
+        return np.clip(integers, -_DAYS_MAX, _DAYS_MAX) * _MS_PER_DAY
     if stored.kind in (Kind.INTEGER, Kind.DOUBLE):
         numbers: Int64Array = (slots.integers if stored.kind is Kind.INTEGER else slots.doubles)[slot, rows]
         return numbers
@@ -133,12 +136,10 @@ def _values(slots: Slots, slot: int, column: WantedColumn, rows: Int64Array, sto
     texts = slots.texts(slot, rows)
     if stored.kind is Kind.UUID:
         return [str(uuid.UUID(bytes=one)).encode() if one else b"" for one in texts]
-    return _decimals(texts, stored.scale, column.type) if stored.kind is Kind.DECIMAL else texts
-
-
-def _decimals(unscaled: Sequence[bytes], scale: int, wanted: ValueType) -> Values:
-    """Decimals as doubles, each the nearest one, or as texts; 0.0 and b"" of nulls."""
-    exact = [Decimal(int.from_bytes(one, "big", signed=True)).scaleb(-scale) for one in unscaled]
-    if wanted is ValueType.STRING:
-        return [f"{value:f}".encode() if one else b"" for value, one in zip(exact, unscaled, strict=True)]
-    return np.array([float(value) for value in exact], dtype=np.float64)
+    if stored.kind is not Kind.DECIMAL:
+        return texts
+    exact = [Decimal(int.from_bytes(one, "big", signed=True)).scaleb(-stored.scale, _EXACTLY) for one in texts]
+    if column.type is ValueType.FLOAT64:
+        return np.array([float(value) for value in exact], dtype=np.float64)
+    valid = slots.valid[slot, rows].tolist()
+    return [f"{value:f}".encode() if is_there else b"" for value, is_there in zip(exact, valid, strict=True)]

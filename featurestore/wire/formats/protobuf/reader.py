@@ -18,6 +18,7 @@ from featurestore.wire.formats.slots import (
     Slots,
     Values,
     misfits,
+    mistakes,
     moments_of_texts,
     no_values,
     read_by_programs,
@@ -91,12 +92,7 @@ class ProtobufReader:
             *(slots.as_array(), slots.begins, slots.ends, rows, program.fields, program.scopes, program.tables),
             *(slots.integers, slots.upper, slots.doubles, slots.valid, wrong, *room),
         )
-        if not bad:
-            return []
-        return [
-            (row, _WRONG[int(wrong[0, row])].format(program.paths[wrong[1, row]]))
-            for row in np.flatnonzero(wrong[0]).tolist()
-        ]
+        return mistakes(wrong, _WRONG, program.paths) if bad else []
 
     def part(
         self, program: Program, slots: Slots, column: WantedColumn, rows: Int64Array, refused: dict[int, str]
