@@ -10,35 +10,23 @@ from pathlib import Path
 
 from benchmarks import machine, render
 from benchmarks.scenario import Result, Run, Scenario, Size
-from benchmarks.scenarios import (
-    algebra,
-    core,
-    event_log,
-    formats,
-    freshness,
-    growth,
-    handler,
-    history,
-    ingest,
-    lookup,
-    many_views,
-    overload,
-    serving,
-    size,
-)
+from benchmarks.scenarios.calculator import algebra, core, growth, size
+from benchmarks.scenarios.history import event_log, training_sets
+from benchmarks.scenarios.serving import handler, kept_busy, lookup, overload
+from benchmarks.scenarios.stream import formats, freshness, ingest, many_views
 
 SCENARIOS: Mapping[str, Scenario] = {
     "core": core.run,
     "algebra": algebra.run,
     "size": size.run,
     "growth": growth.run,
-    "history": history.run,
+    "history": training_sets.run,
     "event_log": event_log.run,
     "lookup": lookup.run,
     "formats": formats.run,
     "handler": handler.run,
     "overload": overload.run,
-    "serving": serving.run,
+    "serving": kept_busy.run,
     "ingest": ingest.run,
     "freshness": freshness.run,
     "many_views": many_views.run,

@@ -1,1 +1,1 @@
-"""The scenarios, one a file."""
+"""The scenarios, one a file, in rooms of what they are about."""

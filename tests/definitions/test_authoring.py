@@ -131,7 +131,7 @@ def test_a_source_of_a_registry_is_plain_feast_objects() -> None:
         columns={"id": "string", "at": "timestamp", "bin": "string", "country": "string"},
         fields={"bin": "card.bin", "country": "card.bank.country"},
         format="avro",
-        registry="http://registry",
+        registry="http://schemas.test",
         event_time="at",
     )
     payload = source.to_proto().kafka_options.message_format.avro_format
@@ -140,7 +140,7 @@ def test_a_source_of_a_registry_is_plain_feast_objects() -> None:
     assert [field["name"] for field in card["fields"]] == ["bin", "bank"]
     assert source.field_mapping == {"card.bin": "bin", "card.bank.country": "country"}
     assert source.tags["columns"] == "id string, at timestamp, `card.bin` string, `card.bank.country` string"
-    assert source.tags["schema_registry"] == "http://registry"
+    assert source.tags["schema_registry"] == "http://schemas.test"
     fastavro.parse_schema(json.loads(payload.schema_json))
 
 

@@ -290,7 +290,7 @@ def test_where_a_read_ends_never_decides_what_is_beyond_retention(times: list[in
 
 def test_json_behind_the_id_of_a_schema_is_read_as_json_is() -> None:
     """What begins with no id is refused, alone, and the others are as they were."""
-    source = dataclasses.replace(SOURCE, format="json_schema", schema_registry="http://registry")
+    source = dataclasses.replace(SOURCE, format="json_schema", schema_registry="http://schemas.test")
 
     decoded = decode(b"\0\0\0\0\7" + payload(amount=3), payload(), b"", b"\0\0\0\0\7{", source=source)
 

@@ -27,7 +27,7 @@ SOURCE = SourceSpec(
     event_id_column="payment_id",
     renamed=(("card_id", "card.id"),),
     format="avro",
-    schema_registry="http://registry",
+    schema_registry="http://schemas.test",
 )
 HOUR = Window(3_600_000, 60_000)
 VIEW = ViewSpec(

@@ -16,7 +16,7 @@ from benchmarks.load import FloodPlan, FloodReport, run_flood
 from benchmarks.parts import AppliedRepo, applied_repo, cpu_seconds, cpu_seconds_since, grpc_server
 from benchmarks.peers import echo_server
 from benchmarks.scenario import Line, Result, Run, digest, require
-from benchmarks.scenarios.lookup import METHOD, MODES, SERVICE, echo, fill, freeze
+from benchmarks.scenarios.serving.lookup import METHOD, MODES, SERVICE, echo, fill, freeze
 from benchmarks.workload import Workload, check_against_oracle, make_workload
 from featurestore.online.redis.store import connect
 from featurestore.serving.client.calls import CHANNEL_OPTIONS

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.peers import duckdb_history, feast_history, polars_history
 from benchmarks.scenario import Line, Result, Run, Size, digest, require
-from benchmarks.scenarios.history_memory import peak_mib
-from benchmarks.scenarios.history_shapes import DAY_MS, handbook_views, labels_of, train, wide_views
+from benchmarks.scenarios.history.memory import peak_mib
+from benchmarks.scenarios.history.shapes import DAY_MS, handbook_views, labels_of, train, wide_views
 from benchmarks.workload import make_workload
 from featurestore.core.spec import Column, PlainViewSpec, RepoSpec, ValueType, ViewSpec
 from featurestore.offline.training_set.build import build_training_set

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.parts import PROJECT, AppliedRepo, applied_repo
 from benchmarks.scenario import Line, Result, Run, digest, require
-from benchmarks.scenarios.lookup import SERVICE, fill, requests
+from benchmarks.scenarios.serving.lookup import SERVICE, fill, requests
 from benchmarks.workload import Workload, check_against_oracle, make_workload
 from featurestore.clock import Deadline, SystemClock
 from featurestore.core.spec import RepoSpec

@@ -1,6 +1,6 @@
 """Peak memory of one training set, in a process of its own.
 
-python -m benchmarks.scenarios.history_memory EVENTS.parquet LABELS.parquet MEMORY_BYTES
+python -m benchmarks.scenarios.history.memory EVENTS.parquet LABELS.parquet MEMORY_BYTES
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.machine import environment
 from benchmarks.scenario import digest
-from benchmarks.scenarios.history_shapes import train, wide_views
+from benchmarks.scenarios.history.shapes import train, wide_views
 
 KIB_PER_MIB = 1024
 
@@ -25,7 +25,7 @@ _PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
 
 def peak_mib(events: Path, labels: Path, memory_bytes: int) -> tuple[float, str]:
     """What the process took at most, MiB, and the digest of its answer."""
-    words = [sys.executable, "-m", "benchmarks.scenarios.history_memory", str(events), str(labels), str(memory_bytes)]
+    words = [sys.executable, "-m", "benchmarks.scenarios.history.memory", str(events), str(labels), str(memory_bytes)]
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=True)
     mib, hashed = done.stdout.split()
     return float(mib), hashed

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from benchmarks.scenario import Line, Result, Run, digest, require
-from benchmarks.scenarios.history_shapes import SOURCE, handbook_views, labels_of, train
+from benchmarks.scenarios.history.shapes import SOURCE, handbook_views, labels_of, train
 from benchmarks.workload import make_workload
 from featurestore.offline.event_log.address import place_of
 from featurestore.offline.event_log.reader import EventLog

@@ -1,0 +1,1 @@
+"""Scenarios of the calculator and of what it stores."""

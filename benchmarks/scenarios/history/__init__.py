@@ -1,0 +1,1 @@
+"""Scenarios of training sets and of the log that they are made from."""

@@ -1,0 +1,1 @@
+"""Scenarios of events on their way from payloads to features."""
