@@ -37,6 +37,9 @@ from featurestore.offline.training_set.build import OUTPUT_ROWS, parquet_file
 from featurestore.offline.training_set.plain_join import PlainHistory
 from featurestore.offline.training_set.plan import TrainingSetPlan, plan_training_set
 
+APPLICATION = "featurestore history"
+"""The name of this program's sessions."""
+
 SETTINGS: Mapping[str, str] = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
@@ -122,7 +125,10 @@ class Written:
 
 
 def open_session(master: str | None, settings: Mapping[str, str]) -> SparkSession:
-    """A session; the one that runs already, if there is one.
+    """A session; the one that runs already, if it is of this program.
+
+    A definition file may have begun another one (Feast does so for a view of `mode="spark"`, before anybody has said
+    which master or interpreter to use). That one is ended.
 
     Args:
         master: as Spark names it, local[2] or spark://host:7077; None leaves it to spark-submit or Spark's own files.
@@ -135,7 +141,10 @@ def open_session(master: str | None, settings: Mapping[str, str]) -> SparkSessio
     os.environ["PYSPARK_PYTHON"] = settings.get(
         "spark.pyspark.python", os.environ.get("PYSPARK_PYTHON", sys.executable)
     )
-    builder = SparkSession.Builder().appName("featurestore history")
+    running = SparkSession.getActiveSession()
+    if running is not None and running.sparkContext.appName != APPLICATION:
+        running.stop()
+    builder = SparkSession.Builder().appName(APPLICATION)
     if master is not None:
         builder = builder.master(master)
     ours = {**SETTINGS, **(LOCAL_SETTINGS if master is not None and master.startswith("local") else {})}

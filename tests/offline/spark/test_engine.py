@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -327,6 +328,19 @@ def test_the_command_writes_what_it_writes_without_spark(
     expected, actual = pq.read_table(tmp_path / "all.parquet"), pq.read_table(tmp_path / "written")
     assert expected.column_names == actual.column_names
     assert expected.sort_by("row number")["card_count_1d"].equals(actual.sort_by("row number")["card_count_1d"])
+
+
+def test_a_session_that_a_definition_file_began_is_ended(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feast begins one where it meets a view of mode="spark": its workers run another interpreter, without us."""
+    spark.stop()
+    monkeypatch.delenv("PYSPARK_PYTHON")
+    theirs = SparkSession.Builder().master("local[1]").appName("of a definition file").getOrCreate()
+    assert sys.executable != theirs.sparkContext.pythonExec
+
+    ours = open_session("local[2]", SETTINGS)
+
+    assert ("local[2]", sys.executable) == (ours.sparkContext.master, ours.sparkContext.pythonExec)
+    assert ours is open_session("local[2]", SETTINGS)
 
 
 def test_what_cannot_be_is_said(
