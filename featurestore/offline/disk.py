@@ -17,9 +17,10 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from featurestore.clock import Clock, SystemClock
 from featurestore.errors import FeatureStoreError, InvalidRequest, Unavailable
 
 FILE_MODE = 0o600
@@ -33,22 +34,26 @@ _FINAL = frozenset(
 _TAIL_BYTES = 64 * 1024
 """Bytes in one look for the end of a file's last whole line."""
 
+LOCK_TRIES = 40
+LOCK_PAUSE_SECONDS = 0.05
+"""Whoever holds a file's lock writes a few lines: after two seconds it stands still, and might do so for ever."""
 
-def append_lines(path: Path, lines: bytes) -> None:
+
+def append_lines(path: Path, lines: bytes, clock: Clock | None = None) -> None:
     """Append whole lines to a file, durably; several processes may.
 
     Args:
         path: made with its directories if need be.
         lines: ends with a newline.
+        clock: passes the time until another process has given its lock back; default: the machine's.
 
     Raises:
-        OSError: there is nothing of the lines in the file.
+        OSError: there is nothing of the lines in the file; EAGAIN where another process keeps it locked.
     """
     make_directory(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
     try:
-        with suppress(OSError):  # a file system without locks; who shares it must take care
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, path, clock or SystemClock())
         end = _end_of_last_line(descriptor)
         if end < os.fstat(descriptor).st_size:
             os.ftruncate(descriptor, end)
@@ -138,6 +143,24 @@ def of_disk(error: OSError, fact: str, path: Path | str, *, unavailable: type[Un
     if error.errno in _FULL:
         return unavailable(message, hint="make room there; nothing is lost")
     return unavailable(message, hint="check that the disk is there and answers")
+
+
+def _lock(descriptor: int, path: Path, clock: Clock) -> None:
+    """Lock a file, without waiting for ever for a process that was stopped while it held the lock.
+
+    Raises:
+        OSError: EAGAIN, somebody else holds it.
+    """
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            clock.sleep(LOCK_PAUSE_SECONDS)
+        except OSError:
+            return  # a file system without locks; who shares it must take care
+        else:
+            return
+    raise BlockingIOError(errno.EAGAIN, "another process has it locked, and may be stopped", str(path))
 
 
 def _end_of_last_line(descriptor: int) -> int:

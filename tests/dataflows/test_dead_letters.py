@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +27,14 @@ from tests.full_disk import files_of_at_most
 
 LARGE = bytes(range(256)) * 8_000
 """2 MB: a broker takes 1 MB unless its topic says otherwise."""
+
+HOLDS_A_LOCK = """
+import fcntl, sys, threading
+file = open(sys.argv[1], "rb+")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("locked", flush=True)
+threading.Event().wait()
+"""
 
 
 @pytest.fixture
@@ -126,6 +137,27 @@ def test_a_line_that_a_crash_tore_is_cut_off_before_the_next_letter(tmp_path: Pa
         file.write(b'{"reason": "undecod')
     writer.write([letter("payments", 1, b"{")])
 
+    assert offsets_in(path) == [0, 1]
+
+
+def test_a_process_that_is_stopped_while_it_writes_letters_does_not_hold_its_heir_up_for_ever(tmp_path: Path) -> None:
+    """The heir waits a moment, then says why it cannot write, which is waited out with a line in the log."""
+    writer, path = FileDeadLetters(tmp_path), letter_file(tmp_path)
+    writer.write([letter("payments", 0, b"{")])
+    holder = subprocess.Popen([sys.executable, "-c", HOLDS_A_LOCK, str(path)], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        holder.send_signal(signal.SIGSTOP)
+        with pytest.raises(SourceUnavailable) as raised:
+            writer.write([letter("payments", 1, b"{")])
+    finally:
+        holder.kill()
+        holder.communicate()
+
+    assert "another process has it locked" in raised.value.message
+    assert str(path) in raised.value.message
+    writer.write([letter("payments", 1, b"{")])
     assert offsets_in(path) == [0, 1]
 
 
