@@ -123,7 +123,8 @@ class EventSource:
     Attributes:
         name: the Feast data source's name.
         event_time_column: when it happened, the read time of its row.
-        columns: what must be sent, event time first; join keys need not be.
+        columns: what must be sent, event time first; join keys need not be, nor what only features read that are not
+            answered yet.
     """
 
     name: str

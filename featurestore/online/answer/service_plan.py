@@ -27,19 +27,17 @@ from featurestore.core.spec import (
     FeatureSpec,
     PlainViewSpec,
     RepoSpec,
-    SourceSpec,
     ValueType,
     ViewSpec,
 )
 from featurestore.core.view import CompiledView
 from featurestore.online.answer.entity_loop.loop import EntityLoop
 from featurestore.online.answer.in_flight.payments import InFlightPlan
-from featurestore.online.answer.in_flight.reader import EventReader
+from featurestore.online.answer.in_flight.reader import ReadByKeys, event_readers
 from featurestore.online.answer.scatter import DOUBLE, INTEGER, OTHER, PLACE_COLUMNS
 from featurestore.online.answer.schema import (
     COLLECTION_MATRICES,
     MATRIX_OF,
-    EventSource,
     FeatureSlot,
     Matrix,
     ServedView,
@@ -215,6 +213,7 @@ def make_service_plan(
     slots = slots_of(_described(reference, names, views) for reference in references)
     key_index = {key.name: index for index, key in enumerate(join_keys)}
     plain_parts: list[PlainPart] = []
+    awaited: list[ReadByKeys] = []
     together: dict[tuple[str, tuple[int, ...]], list[_Share]] = {}
     for index, view in enumerate(views):
         keys = tuple(key_index[key.name] for key in view.join_keys)
@@ -228,6 +227,8 @@ def make_service_plan(
             asked = Asked(view.serving.view, [position for position, _ in ready])
             share = _Share(index, view.serving.generation, asked, [at for _, at in ready])
             together.setdefault((share.generation.keys.stem, keys), []).append(share)
+        if view.registered is not None and len(ready) < len(mine):
+            awaited.append((_awaited(view.registered, (references[at].feature for p, at in mine if p is None)), keys))
     stream_parts, lowered, streamed = _stream_parts(together)
     schema = make_schema(
         service, join_keys, slots, tuple(ServedView(name, view.hash) for name, view in zip(names, views, strict=True))
@@ -235,16 +236,17 @@ def make_service_plan(
     lowering = Lowering(lowered)
     answered = {*(at for _, at in streamed), *(at for part in plain_parts for _, _, at in part.targets)}
     placed = [(of, slots[at]) for of, at in streamed]
-    readers = _event_readers(stream_parts, join_keys)
-    liftings = {at: lifting for reader in readers for at, lifting in reader.liftings.items()}
+    read = [(part.selection, part.key_columns) for part in stream_parts]
+    in_flight = InFlightPlan(service, event_readers(read, awaited, join_keys), len(stream_parts))
+    liftings = {at: lifting for reader in in_flight.readers for at, lifting in reader.liftings.items()}
     loops = [
-        EntityLoop.of(part.selection, merges, in_flight, liftings[at])
-        for at, (part, merges, in_flight) in enumerate(
+        EntityLoop.of(part.selection, merges, with_event, liftings[at])
+        for at, (part, merges, with_event) in enumerate(
             zip(stream_parts, lowering.merges, lowering.merges_in_flight, strict=True)
         )
     ]
     return ServicePlan(
-        schema=replace(schema, event_sources=_event_sources(readers)),
+        schema=replace(schema, event_sources=in_flight.sources()),
         references=tuple(references),
         stream_parts=tuple(stream_parts),
         plain_parts=tuple(plain_parts),
@@ -258,7 +260,7 @@ def make_service_plan(
         double_features=schema.features_of[Matrix.DOUBLES],
         integer_count=len(schema.features_of[Matrix.INTEGERS]),
         string_count=len(schema.features_of[Matrix.STRINGS]),
-        in_flight=InFlightPlan(service, readers, len(stream_parts)),
+        in_flight=in_flight,
     )
 
 
@@ -300,35 +302,6 @@ def _stream_parts(
     return parts, lowered, streamed
 
 
-def _event_readers(parts: Sequence[StreamPart], join_keys: Sequence[Column]) -> list[EventReader]:
-    """The parts by the schema of their source."""
-    together: dict[SourceSpec, list[int]] = {}
-    for index, part in enumerate(parts):
-        together.setdefault(part.selection.source, []).append(index)
-    return [
-        EventReader(
-            source,
-            {index: parts[index].selection for index in indices},
-            {key: join_keys[key].name for key in sorted({key for at in indices for key in parts[at].key_columns})},
-        )
-        for source, indices in together.items()
-    ]
-
-
-def _event_sources(readers: Sequence[EventReader]) -> tuple[EventSource, ...]:
-    """What a payment in flight of each source must say."""
-    wanted: dict[str, dict[str, Column]] = {}
-    time_columns: dict[str, str] = {}
-    for reader in readers:
-        source, keys = reader.source, set(reader.keys.values())
-        time_columns[source.name] = source.event_time_column
-        columns = wanted.setdefault(source.name, {})
-        for name in (source.event_time_column, *reader.read):
-            if name not in keys:
-                columns.setdefault(name, reader.columns[name])
-    return tuple(EventSource(name, time_columns[name], tuple(wanted[name].values())) for name in sorted(wanted))
-
-
 @dataclass(frozen=True, slots=True)
 class _View:
     """What a plan needs to know of a view, stream or plain.
@@ -340,6 +313,7 @@ class _View:
         zeros: features whose answer over no events is 0 or a list, not null.
         serving: what answers; None for plain views and where nothing can.
         plain: the plain view, if it is one.
+        registered: the stream view, if it is one.
     """
 
     join_keys: tuple[Column, ...]
@@ -348,6 +322,7 @@ class _View:
     zeros: frozenset[str] = frozenset()
     serving: ServingView | None = None
     plain: PlainViewSpec | None = None
+    registered: ViewSpec | None = None
 
     @property
     def hash(self) -> str:
@@ -366,14 +341,23 @@ def _view_of(name: str, repo: RepoSpec, serving: Mapping[str, ServingView]) -> _
     types = {answer.name: answer.type for answer in spec.answers}
     served = serving.get(name)
     if served is None or served.view.join_keys != spec.join_keys:
-        return _View(spec.join_keys, types, {})
+        return _View(spec.join_keys, types, {}, registered=spec)
     old = served.view
     positions = {feature.name: at for at, feature in enumerate(old.answers) if types.get(feature.name) is feature.type}
     positions |= _renamed(spec, old)
     alone = CompiledView(old)
     nothing = alone.answer(alone.layout.empty(), BEFORE_EVERYTHING_MS)
     zeros = frozenset(feature for feature, at in positions.items() if not nothing.null[at])
-    return _View(spec.join_keys, types, positions, zeros, replace(served, view=_counting_as(spec, old, positions)))
+    counting = replace(served, view=_counting_as(spec, old, positions))
+    return _View(spec.join_keys, types, positions, zeros, counting, registered=spec)
+
+
+def _awaited(view: ViewSpec, features: Iterable[str]) -> Selection:
+    """What features that no generation answers yet will read of a payment in flight."""
+    at = {answer.name: index for index, answer in enumerate(view.answers)}
+    selection = Selection(CompiledView(view), [Asked(view, [at[feature] for feature in features])])
+    selection.event_inputs.prepare()
+    return selection
 
 
 def _counting_as(spec: ViewSpec, old: ViewSpec, positions: Mapping[str, int]) -> ViewSpec:

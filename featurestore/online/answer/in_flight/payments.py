@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from featurestore.core.events import ColumnValues
+from featurestore.core.spec import Column
 from featurestore.errors import InvalidRequest
 from featurestore.near_names import suggest
 from featurestore.online.answer.in_flight.columns import EventColumns, as_arrays
 from featurestore.online.answer.in_flight.reader import EventReader, TakenEvents
+from featurestore.online.answer.schema import EventSource
 from featurestore.online.answer.selection import EventsInFlight
 from featurestore.wire.entity_key import EntityValue
 
@@ -61,16 +63,31 @@ class InFlightPlan:
         part_count: how many stream parts the plan has.
 
     Attributes:
-        readers: likewise.
+        readers: likewise, those behind the others that nothing reads yet.
     """
 
     def __init__(self, service: str, readers: Sequence[EventReader], part_count: int) -> None:
         self._service = service
-        self.readers = tuple(readers)
+        # What answers now says what the time is.
+        self.readers = tuple(sorted(readers, key=lambda reader: reader.is_awaited))
         self._part_count = part_count
         self._known: dict[str, set[str]] = {}
         for reader in readers:
             self._known.setdefault(reader.source.name, set()).update(reader.columns)
+        self._answered = {reader.source.name for reader in readers if not reader.is_awaited}
+
+    def sources(self) -> tuple[EventSource, ...]:
+        """What a payment in flight of each source must say, and what it will have to."""
+        wanted: dict[str, dict[str, Column]] = {}
+        time_columns: dict[str, str] = {}
+        for reader in self.readers:
+            source, keys = reader.source, set(reader.keys.values())
+            time = time_columns.setdefault(source.name, source.event_time_column)
+            columns = wanted.setdefault(source.name, {})
+            for name in (time, *reader.read, *reader.will_read):
+                if name not in keys:
+                    columns.setdefault(name, reader.columns[name])
+        return tuple(EventSource(name, time_columns[name], tuple(wanted[name].values())) for name in sorted(wanted))
 
     def take(
         self, events: Mapping[str, EventColumns], keys: Sequence[Sequence[EntityValue]], row_count: int
@@ -93,6 +110,14 @@ class InFlightPlan:
         taken: list[tuple[EventReader, TakenEvents]] = []
         for reader in self.readers:
             if reader.source.name not in events:
+                continue
+            if reader.is_awaited and reader.source.name in self._answered:
+                # By another schema of the source, which may have another time.
+                known = {
+                    name for one, other in taken if one.source.name == reader.source.name for name in other.columns
+                }
+                awaited = reader.take_awaited(events[reader.source.name], row_count, known)
+                taken.append((reader, TakenEvents([], awaited, {})))
                 continue
             mine = reader.take(events[reader.source.name], keys, row_count)
             first, other = (taken or [(reader, mine)])[0]

@@ -7,7 +7,7 @@ parts       card: amount, market    merchant: amount         each lifts of the r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -45,6 +45,41 @@ class TakenEvents(NamedTuple):
     seen: dict[int, EventsInFlight]
 
 
+ReadByKeys = tuple[Selection, tuple[int, ...]]
+"""What is read of a source, and the indices of the join keys by which it is."""
+
+
+def event_readers(
+    parts: Sequence[ReadByKeys], awaited: Sequence[ReadByKeys], join_keys: Sequence[Column]
+) -> list[EventReader]:
+    """A reader for each schema of a source.
+
+    Args:
+        parts: of the service, in its order.
+        awaited: what no generation answers yet.
+        join_keys: of the service.
+    """
+    now: dict[SourceSpec, dict[int, ReadByKeys]] = {}
+    later: dict[SourceSpec, list[ReadByKeys]] = {}
+    for index, (selection, keys) in enumerate(parts):
+        now.setdefault(selection.source, {})[index] = selection, keys
+    for selection, keys in awaited:
+        later.setdefault(selection.source, []).append((selection, keys))
+    found = []
+    for source in {**now, **later}:
+        mine, waiting = now.get(source, {}), later.get(source, [])
+        keys_read = {key for _, keys in (*mine.values(), *waiting) for key in keys}
+        found.append(
+            EventReader(
+                source,
+                {index: selection for index, (selection, _) in mine.items()},
+                {key: join_keys[key].name for key in sorted(keys_read)},
+                [selection for selection, _ in waiting],
+            )
+        )
+    return found
+
+
 class EventReader:
     """The parts of a service that read one source, by one schema of it.
 
@@ -52,20 +87,31 @@ class EventReader:
         source: the schema.
         parts: those that read it, by their index.
         keys: the join keys by which they are read, by their index in those of the service.
+        awaited: what will read it when a generation serves. Until then it asks for nothing, so that features that were
+            just registered break no request, but what is sent for it is looked at.
 
     Attributes:
         source: likewise.
         keys: likewise.
         columns: of the source's payload, by name.
         read: names of the payload columns that the parts read of a payment in flight.
+        will_read: of those that only awaited features read.
         liftings: of each part.
     """
 
-    def __init__(self, source: SourceSpec, parts: Mapping[int, Selection], keys: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        source: SourceSpec,
+        parts: Mapping[int, Selection],
+        keys: Mapping[int, str],
+        awaited: Sequence[Selection] = (),
+    ) -> None:
         self.source, self.keys = source, dict(keys)
         self.columns: dict[str, Column] = {column.name: column for column in source.columns}
         inputs = [part.event_inputs for part in parts.values()]
         self.read = tuple(sorted({name for each in inputs for name in each.payload_columns}))
+        later = {name for selection in awaited for name in selection.event_inputs.payload_columns}
+        self.will_read = tuple(sorted(later - {*self.read, source.event_time_column}))
         self._parts = dict(parts)
         stored = {column.name: column for part in parts.values() for column in part.compiled.event_columns}
         self._codec = HeadCodec(sorted(stored.values(), key=lambda column: column.name), has_ids=False, undo=None)
@@ -74,6 +120,7 @@ class EventReader:
         self._time = EventColumn(time, source)
         self._is_in_ms = source.event_time_unit == MILLISECONDS or time.type is ValueType.TIMESTAMP
         self._read = [(name, EventColumn(self.columns[name], source)) for name in self.read if name != self._time.name]
+        self._will_read = [(name, EventColumn(self.columns[name], source)) for name in self.will_read]
         self._key_columns = {
             name: EventColumn(self.columns[name], source) for name in keys.values() if name in self.columns
         }
@@ -81,6 +128,27 @@ class EventReader:
         evaluated = set(chain.from_iterable(each.evaluated_columns or () for each in self._evaluating))
         self._evaluated = [(name, self.columns[name].type) for name in sorted(evaluated)]
         self._all_are = {at: tuple(None for _ in part.presences) for at, part in parts.items()}
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether nothing reads the source yet."""
+        return not self._parts
+
+    def take_awaited(self, given: EventColumns, count: int, known: Container[str] = ()) -> dict[str, RowColumn]:
+        """What is sent for features that are not answered yet; what is not sent is null.
+
+        Args:
+            given: the columns.
+            count: N.
+            known: names of columns that another schema of the source has taken.
+
+        Raises:
+            InvalidRequest: see `EventColumn.take`.
+        """
+        nothing: GivenColumn = ((), b"\x01" * count)
+        return {
+            name: column.take(given.get(name, nothing), count) for name, column in self._will_read if name not in known
+        }
 
     def take(self, given: EventColumns, keys: Sequence[Sequence[EntityValue]], count: int) -> TakenEvents:
         """N payments.
@@ -114,6 +182,7 @@ class EventReader:
         computed = self._computed(columns, count) if self._evaluating else {}
         more = {name: as_rows(values) for name, values in computed.items() if name not in columns}
         rows = self._codec.encode_unchecked(times_ms, {**columns, **more} if more else columns)
+        columns.update(self.take_awaited(given, count))
         return TakenEvents(times_ms, columns, {at: self._seen_by(at, rows, computed) for at in self._parts})
 
     def _computed(self, columns: Mapping[str, RowColumn], count: int) -> dict[str, ColumnValues]:
