@@ -14,6 +14,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from dataflows.settings import option_lines
 from featurestore.core.spec import SourceSpec
 from featurestore.definitions.schemas.proto_text import descriptors
+from featurestore.definitions.schemas.subjects import SubjectSchema
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.wire.formats.columns import Schemas, UnusableSchema
 
@@ -46,14 +47,17 @@ class SchemaRegistries:
         """
         return self._registry(source)
 
-    def newest(self, source: SourceSpec, subject: str) -> tuple[str, Mapping[str, str]] | None:
-        """The text of a subject's newest schema, and what it imports; None of a subject that is not there.
+    def newest(self, source: SourceSpec, subject: str) -> SubjectSchema | None:
+        """See Registries."""
+        return self._registry(source).version(subject, "latest")
 
-        Raises:
-            SourceUnavailable: the registry does not answer.
-            InvalidRequest: it refuses, or the options are not usable.
-        """
-        return self._registry(source).newest(subject)
+    def before(self, source: SourceSpec, subject: str, version: int) -> SubjectSchema | None:
+        """See Registries."""
+        return self._registry(source).before(subject, version)
+
+    def compatibility(self, source: SourceSpec, subject: str) -> str:
+        """See Registries."""
+        return self._registry(source).compatibility(subject)
 
     def _registry(self, source: SourceSpec) -> _Registry:
         url = self._options.get("url", "") or source.schema_registry
@@ -94,12 +98,26 @@ class _Registry:
         except InvalidRequest as error:
             raise UnusableSchema(error.message, detail=error.detail) from error
 
-    def newest(self, subject: str) -> tuple[str, Mapping[str, str]] | None:
-        """See SchemaRegistries."""
-        registered = self._asked(f'subject "{subject}"', self._client.get_latest_version, subject)
+    def version(self, subject: str, version: int | str) -> SubjectSchema | None:
+        """A version of a subject; None of one that is not there."""
+        registered = self._asked(f'subject "{subject}"', self._client.get_version, subject, version)
         if registered is None:
             return None
-        return str(registered.schema.schema_str), self._references_of(registered.schema)
+        schema = registered.schema
+        kind = str(schema.schema_type or "AVRO")
+        return SubjectSchema(str(schema.schema_str), self._references_of(schema), kind, int(registered.version))
+
+    def before(self, subject: str, version: int) -> SubjectSchema | None:
+        """See Registries."""
+        versions = self._asked(f'subject "{subject}"', self._client.get_versions, subject) or ()
+        older = max((one for one in versions if one < version), default=None)
+        return None if older is None else self.version(subject, older)
+
+    def compatibility(self, subject: str) -> str:
+        """See Registries. What nobody has said of a subject is said of all."""
+        what = f'compatibility of subject "{subject}"'
+        own = self._asked(what, self._client.get_compatibility, subject)
+        return str(own or self._asked(what, self._client.get_compatibility) or "")
 
     def _references_of(self, schema: Any) -> dict[str, str]:
         """All that a schema imports, by the names of the imports."""

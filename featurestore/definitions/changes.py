@@ -239,10 +239,16 @@ def _effect(before: Described, after: Described) -> str:
     return f"new generation {becomes} beside {was}, which serves until the new one has caught up"
 
 
+def changed_views(before: Sequence[ViewSpec], after: Sequence[ViewSpec]) -> frozenset[str]:
+    """Names of the views that are new or other ones."""
+    known = {(view.name, _view_identity(view)) for view in before}
+    return frozenset(view.name for view in after if (view.name, _view_identity(view)) not in known)
+
+
 def _view_identity(view: ViewSpec) -> str:
     # The hash leaves out what does not alter values; an apply of a new address is a change all the same.
     source = view.source
-    how = f"{source.bootstrap_servers} {source.format} {source.schema_registry}"
+    how = f"{source.bootstrap_servers} {source.format} {source.schema_registry} {_subjects(source)} {source.units}"
     return f"{definition_hash(view)} {how} {_typed(source.columns)} {source.computed}"
 
 
@@ -297,7 +303,18 @@ def _source_differences(before: SourceSpec, after: SourceSpec) -> tuple[tuple[st
         ("bootstrap servers", before.bootstrap_servers, after.bootstrap_servers),
         ("format", before.format, after.format),
         ("schema registry", before.schema_registry or "none", after.schema_registry or "none"),
+        ("subjects", _subjects(before), _subjects(after)),
+        ("units", _units(before), _units(after)),
     )
+
+
+def _subjects(source: SourceSpec) -> str:
+    """What the subjects of a source's schemas are called after."""
+    return f"by {source.subject_name}" + "".join(f", {record}" for record in source.records)
+
+
+def _units(source: SourceSpec) -> str:
+    return ", ".join(f"{column} in {unit}" for column, unit in source.units) or "none"
 
 
 def _as_written(before: Sequence[PlainViewSpec], after: Sequence[PlainViewSpec]) -> list[PlainViewSpec]:

@@ -19,9 +19,9 @@ from featurestore.cli.settings import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from featurestore.cli.repo.planning import PlannedRepo
     from featurestore.cli.settings import Settings
     from featurestore.core.spec import ViewSpec
-    from featurestore.definitions.changes import Plan
 
 EXIT_CHANGES = 10
 """With --exit-code: there are changes."""
@@ -60,36 +60,40 @@ def command(
     """Compare the repo's definitions, and what else an apply writes, with what is registered; nothing is changed.
 
     A view computes something else when the hash of its definition differs. Every mistake in the repo and in its
-    feature_store.yaml is reported at once.
+    feature_store.yaml is reported at once. A new or changed view has to fit the newest schemas of what it reads; what
+    they break of the others is noted, and so is a schema registry that does not answer.
 
     With --cost it takes events that have happened, and folds a sample of the entities as a bootstrap would: bytes in
     Redis, rows to append, and what a lookup takes. No store is needed, and nothing need be registered.
     """
-    from featurestore.cli.repo.check_schema import notes_of_registries
-    from featurestore.definitions.compile.versions import stored_views
-    from featurestore.definitions.registry import find_registry_bytes
-    from featurestore.definitions.repo import load_repo
-    from featurestore.definitions.written import plan_of
+    from featurestore.cli.repo.planning import planned_repo
 
     if physical and cost:
         raise click.UsageError("give --physical or --cost")
     if (entities or features) and not cost:
         raise click.UsageError("--entities and --features go with --cost")
     settings = load_settings(repo=repo)
-    loaded = load_repo(settings.require_repo(), settings.project)
-    after = loaded.compile(find_registry_bytes(settings.registry, with_all_versions=True))
     if physical:
         from featurestore.cli.repo.physical import show_physical
 
-        show_physical(stored_views(after.spec), output)
+        show_physical(_views(settings), output)
         return 0
     if cost:
-        _show_cost(stored_views(after.spec), settings, event_logs, entities_by_name(entities), features, output)
+        _show_cost(_views(settings), settings, event_logs, entities_by_name(entities), features, output)
         return 0
-    notes = (*after.notes, *notes_of_registries(stored_views(after.spec)))
-    changes = plan_of(loaded, after, settings.registry)
-    show_plan(changes, notes, output)
-    return EXIT_CHANGES if exit_code and not changes.is_empty else 0
+    planned = planned_repo(settings)
+    show_plan(planned, output)
+    return EXIT_CHANGES if exit_code and not planned.plan.is_empty else 0
+
+
+def _views(settings: Settings) -> Sequence[ViewSpec]:
+    """All that is to be stored of the repo."""
+    from featurestore.definitions.compile.versions import stored_views
+    from featurestore.definitions.registry import find_registry_bytes
+    from featurestore.definitions.repo import load_repo
+
+    loaded = load_repo(settings.require_repo(), settings.project)
+    return stored_views(loaded.compile(find_registry_bytes(settings.registry, with_all_versions=True)).spec)
 
 
 def _show_cost(
@@ -125,10 +129,11 @@ def entities_by_name(texts: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def show_plan(plan: Plan, notes: Sequence[str], output: str) -> None:
+def show_plan(planned: PlannedRepo, output: str) -> None:
     """Print what changes, and what is to be known about the repo: beside the table on stderr, in JSON with it."""
     from featurestore.definitions.changes import render
 
+    plan = planned.plan
     if output == "json":
         changes = [
             {
@@ -140,8 +145,11 @@ def show_plan(plan: Plan, notes: Sequence[str], output: str) -> None:
             }
             for change in plan.changes
         ]
-        print_json({"project": plan.project, "changes": changes, "unchanged": plan.unchanged, "notes": list(notes)})
+        told = {"notes": list(planned.notes), "warnings": list(planned.warnings)}
+        print_json({"project": plan.project, "changes": changes, "unchanged": plan.unchanged, **told})
         return
     click.echo(render(plan))
-    for note in notes:
+    for warning in planned.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    for note in planned.notes:
         click.echo(f"note: {note}", err=True)

@@ -215,6 +215,9 @@ class SourceSpec:
         event_time_unit: "s", "ms", "us" or "ns": of the event-time column's integers.
         format: "json", "json_schema", "avro" or "protobuf": what the payloads are; not part of the definition hash.
         schema_registry: where the schemas of payloads are that begin with the id of one; nor is this.
+        subject_name: "topic", "record" or "topic_record": what the registry's subjects are called after; nor is this.
+        records: full names of the topic's records, where subjects are called after them; nor are they.
+        units: (column, unit of its values) pairs, where the author says what a schema should; nor are they.
     """
 
     name: str
@@ -232,6 +235,9 @@ class SourceSpec:
     event_time_unit: str = "ms"
     format: str = "json"
     schema_registry: str = ""
+    subject_name: str = "topic"
+    records: tuple[str, ...] = ()
+    units: tuple[tuple[str, str], ...] = ()
 
     @property
     def topics(self) -> tuple[str, ...]:

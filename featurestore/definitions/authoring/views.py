@@ -51,9 +51,12 @@ from featurestore.definitions.compile.source import (
     FORMAT_TAG,
     JSON_SCHEMA,
     MAX_FUTURE_TAG,
+    RECORDS_TAG,
     SCHEMA_REGISTRY_TAG,
+    SUBJECT_NAME_TAG,
     TOPIC_COLUMN_TAG,
     TOPIC_TAG_PREFIX,
+    UNIT_TAG_PREFIX,
     topic_text,
 )
 from featurestore.definitions.compile.view import LOOKBACK_TAG, STORAGE_TAG
@@ -248,6 +251,9 @@ def kafka_source(
     bootstrap_servers: str = "127.0.0.1:9092",
     format: Literal["json", "json_schema", "avro", "protobuf"] = "json",
     registry: str = "",
+    subject_name: Literal["topic", "record", "topic_record"] = "topic",
+    records: str | Sequence[str] = (),
+    units: Mapping[str, str] | None = None,
     fields: Mapping[str, str] | None = None,
     history: DataSource | None = None,
     description: str = "",
@@ -264,15 +270,16 @@ def kafka_source(
         event_id: column that is unique per event; events are de-duplicated by it.
         dedup_horizon: how long an id is remembered; default "1h".
         max_future: how far ahead of the clock an event may be dated; default "5m".
-        computed: column -> SQL over the payload's columns and other computed ones, such as
-            `{"local_hour": "extract(hour from event_time at time zone 'Europe/Berlin')"}`.
+        computed: column -> SQL over the payload's columns and other computed ones: `{"is_home": "country = 'DE'"}`.
         more_topics: further topic -> payload field -> column, for the fields that are called otherwise there.
         topic_column: name of a string column that holds the topic of each event, for conditions.
         bootstrap_servers: Kafka's addresses; `featurestore stream --bootstrap-servers` wins over them.
-        format: "avro", "protobuf" or "json_schema" where each payload begins with the id of its schema, as Confluent's
-            serializers write it.
+        format: "avro", "protobuf" or "json_schema" where payloads begin with the id of a schema, as Confluent has it.
         registry: URL of the schema registry, which those need.
-        fields: column -> field of the payload, where they are called otherwise; else than in JSON, a path: "card.bin".
+        subject_name: what the registry's subjects are called after, as the producers' serializers have it.
+        records: full names of the topic's records or messages, where subjects are called after them.
+        units: column -> unit of its values, such as "EUR": plans refuse a schema that says another one.
+        fields: column -> field of the payload, where they are called otherwise; a path into nested ones: "card.bin".
         history: the same events at rest, for training sets; Feast insists on one, but it need not exist yet.
         description: as in Feast.
         owner: as in Feast.
@@ -281,13 +288,11 @@ def kafka_source(
         InvalidRequest: a column's type, or the format, is unknown.
     """
     field_of = fields or {}
-    typed = _typed_fields(name, columns, field_of)
-    tags = {EVENT_ID_TAG: event_id, DEDUP_HORIZON_TAG: dedup_horizon, MAX_FUTURE_TAG: max_future}
-    tags |= {COMPUTED_TAG_PREFIX + column: sql for column, sql in (computed or {}).items()}
-    tags[TOPIC_COLUMN_TAG], tags[EVENT_TIME_UNIT_TAG] = topic_column, event_time_unit
-    tags[SCHEMA_REGISTRY_TAG] = registry
-    topics = {TOPIC_TAG_PREFIX + more: topic_text(names) for more, names in (more_topics or {}).items()}
-    message_format, more = _message_format(name, format, typed)
+    message_format, tags = _message_format(name, format, _typed_fields(name, columns, field_of))
+    tags |= {EVENT_ID_TAG: event_id, DEDUP_HORIZON_TAG: dedup_horizon, MAX_FUTURE_TAG: max_future}
+    tags |= {TOPIC_COLUMN_TAG: topic_column, EVENT_TIME_UNIT_TAG: event_time_unit, SCHEMA_REGISTRY_TAG: registry}
+    tags |= _prefixed(COMPUTED_TAG_PREFIX, computed) | _prefixed(UNIT_TAG_PREFIX, units)
+    tags |= {SUBJECT_NAME_TAG: "" if subject_name == "topic" else subject_name, RECORDS_TAG: _listed(records)}
     return KafkaSource(
         name=name,
         topic=topic,
@@ -295,12 +300,30 @@ def kafka_source(
         timestamp_field=event_time,
         message_format=message_format,
         field_mapping={field: column for column, field in field_of.items() if field != column},
-        batch_source=history
-        or FileSource(name=f"{name}_history", path=f"data/{name}.parquet", timestamp_field=event_time),
-        tags={tag: value for tag, value in (tags | more).items() if value} | topics,
+        batch_source=history or _no_history(name, event_time),
+        tags={tag: text for tag, text in tags.items() if text} | _topic_tags(more_topics or {}),
         description=description,
         owner=owner,
     )
+
+
+def _topic_tags(more_topics: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """A tag of each topic, also of one whose fields have their columns' names."""
+    return {TOPIC_TAG_PREFIX + topic: topic_text(names) for topic, names in more_topics.items()}
+
+
+def _prefixed(prefix: str, texts: Mapping[str, str] | None) -> dict[str, str]:
+    """A tag of each."""
+    return {prefix + name: text for name, text in (texts or {}).items()}
+
+
+def _listed(names: str | Sequence[str]) -> str:
+    return ", ".join(_several(names))
+
+
+def _no_history(name: str, event_time: str) -> FileSource:
+    """Feast insists on one; it need not exist."""
+    return FileSource(name=f"{name}_history", path=f"data/{name}.parquet", timestamp_field=event_time)
 
 
 def _typed_fields(source: str, columns: Mapping[str, str], field_of: Mapping[str, str]) -> tuple[Column, ...]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 from featurestore.core.spec import DEFAULT_MAX_FUTURE_MS, Column, SourceSpec, TopicSpec, ValueType
 from featurestore.core.windows.durations import format_duration, parse_duration_ms
 from featurestore.definitions import limits
 from featurestore.definitions.compile.expressions import computed_columns
 from featurestore.definitions.problems import Place, ProblemList, suggest
+from featurestore.definitions.schemas.subjects import SUBJECT_NAMES
 from featurestore.definitions.source_schema import SourceSchema, parse_source_schema
 from featurestore.errors import InvalidRequest
 from featurestore.wire.feast.registry import RegisteredSource, RegisteredView
@@ -40,6 +42,15 @@ FORMAT_TAG = "format"
 SCHEMA_REGISTRY_TAG = "schema_registry"
 """Tag of a source: address of the schema registry that knows the schemas of its payloads."""
 
+SUBJECT_NAME_TAG = "subject_name"
+"""Tag of a source: what the registry's subjects are called after: "topic", "record" or "topic_record"."""
+
+RECORDS_TAG = "records"
+"""Tag of a source: full names of its records, where subjects are called after them: "shop.Sale, shop.Refund"."""
+
+UNIT_TAG_PREFIX = "unit."
+"""Tags of a source: "unit.amount" says in what unit a column's values are meant, such as "EUR"."""
+
 KAFKA = "STREAM_KAFKA"
 JSON, AVRO, PROTOBUF = "json_format", "avro_format", "proto_format"
 JSON_SCHEMA = "json_schema"
@@ -51,6 +62,13 @@ TOPIC_TAG_PREFIX = "topic."
 
 TOPIC_COLUMN_TAG = "topic_column"
 """Tag of a source: name of a STRING column that holds the topic an event came from."""
+
+
+class _Subjects(TypedDict):
+    """Those of the attributes of a `SourceSpec`."""
+
+    subject_name: str
+    records: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +140,7 @@ def _spec(
     max_future_ms = duration_tag(
         source.tags, MAX_FUTURE_TAG, place, problems, default=DEFAULT_MAX_FUTURE_MS, maximum=limits.MAX_FUTURE_MS_MAX
     )
-    return SourceSpec(
+    spec = SourceSpec(
         name=source.name,
         topic=source.topic,
         columns=schema.columns,
@@ -138,7 +156,56 @@ def _spec(
         event_time_unit=_time_unit(source.tags, time_column, place, problems),
         format=_format(source, place, problems),
         schema_registry=source.tags.get(SCHEMA_REGISTRY_TAG, ""),
+        units=_units(source.tags, names, place, problems),
+        **_subjects(source.tags, place, problems),
     )
+    _check_fields(spec, place, problems)
+    return spec
+
+
+def _check_fields(spec: SourceSpec, place: Place, problems: ProblemList) -> None:
+    """Refuse fields of JSON that would have to be read as two things."""
+    for one in spec.per_topic if spec.format in ("json", JSON_SCHEMA) else ():
+        field_of = dict(one.renamed)
+        names = [column.name for column in one.columns if column.name != one.topic_column]
+        columns = {field_of.get(name, name): name for name in names}
+        for field, name in columns.items():
+            # A column that is called as its field is no path.
+            steps = field.split(".") if name in field_of else [field]
+            for length in range(1, len(steps)):
+                if other := columns.get(".".join(steps[:length])):
+                    fact = f'column "{name}" is a field of "{".".join(steps[:length])}", which is column "{other}"'
+                    problems.add(place, fact, "read the field, or fields of it")
+        for name in names:
+            if (other := columns[field_of.get(name, name)]) != name:
+                fact = f'columns "{name}" and "{other}" are one field of its payload'
+                problems.add(place, fact, "map each field once")
+
+
+def _subjects(tags: Mapping[str, str], place: Place, problems: ProblemList) -> _Subjects:
+    """What the registry's subjects are called after, and the records."""
+    records = tuple(dict.fromkeys(name.strip() for name in tags.get(RECORDS_TAG, "").split(",") if name.strip()))
+    name = tags.get(SUBJECT_NAME_TAG, "topic")
+    if name not in SUBJECT_NAMES:
+        problems.add(place, f'tag "{SUBJECT_NAME_TAG}" is "{name}"', f"write {', '.join(SUBJECT_NAMES)}")
+        name = "topic"
+    elif name != "topic" and not records:
+        fact = "the subjects of its schemas are called after records, and none is named"
+        problems.add(place, fact, f'add the tag "{RECORDS_TAG}" with their full names')
+    return {"subject_name": name, "records": records}
+
+
+def _units(
+    tags: Mapping[str, str], columns: Collection[str], place: Place, problems: ProblemList
+) -> tuple[tuple[str, str], ...]:
+    """(column, unit) pairs, by column."""
+    units = {tag.removeprefix(UNIT_TAG_PREFIX): tags[tag] for tag in tags if tag.startswith(UNIT_TAG_PREFIX)}
+    for column in units:
+        if column not in columns:
+            problems.add(
+                place, f'it has a unit for a column "{column}" that it does not have', suggest(column, columns)
+            )
+    return tuple(sorted(units.items()))
 
 
 def _format(source: RegisteredSource, place: Place, problems: ProblemList) -> str:

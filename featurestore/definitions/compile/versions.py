@@ -99,4 +99,6 @@ def _where_it_is_now(source: SourceSpec, now: Mapping[str, SourceSpec]) -> Sourc
         bootstrap_servers=current.bootstrap_servers,
         format=current.format,
         schema_registry=current.schema_registry,
+        subject_name=current.subject_name,
+        records=current.records,
     )

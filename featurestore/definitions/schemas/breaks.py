@@ -1,23 +1,31 @@
-"""What a schema would break: columns that it does not have, or that cannot hold what it has, by view and feature.
-
-The schema is compiled as the stream compiles it, so that both say the same.
-"""
+"""What a schema would break: columns that it does not have, cannot hold, or means otherwise, by view and feature."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from featurestore.core.inputs import ViewInputs
 from featurestore.core.spec import SourceSpec, ViewSpec
-from featurestore.definitions.schemas.proto_text import descriptors
-from featurestore.wire.formats.avro.program import compile_schema
-from featurestore.wire.formats.columns import WantedColumn, wanted_columns
-from featurestore.wire.formats.protobuf.descriptors import Schema
-from featurestore.wire.formats.protobuf.program import compile_message
+from featurestore.definitions.schemas.fits import Fit, fit_of, require_kind
+from featurestore.definitions.schemas.subjects import SCHEMA_TYPES, Subject, SubjectSchema
+from featurestore.near_names import near_names, quoted
+from featurestore.wire.formats.columns import wanted_columns
 
-CHECKED_FORMATS = frozenset({"avro", "protobuf"})
-"""A JSON schema promises less than what JSON says itself."""
+
+class Consequence(enum.StrEnum):
+    """What follows for a column, the worst first; in a clause."""
+
+    LOSES_RECORDS = "every record would be a dead letter"
+    MAY_LOSE_RECORDS = "records with such values would be dead letters"
+    MEANS_OTHER = "its values would mean something else"
+    IS_NULL = "it would be null"
+
+    @property
+    def loses_records(self) -> bool:
+        """Whether records become dead letters."""
+        return self in (Consequence.LOSES_RECORDS, Consequence.MAY_LOSE_RECORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,62 +36,87 @@ class Break:
         source: name of the source.
         column: of it.
         reason: what the schema has in its place.
-        loses_records: every record would be a dead letter; otherwise the column would be null.
+        consequence: for the column.
         features: view -> names of its features that read the column.
+        remedy: what the author of a view may do about it.
     """
 
     source: str
     column: str
     reason: str
-    loses_records: bool
+    consequence: Consequence
     features: Mapping[str, tuple[str, ...]]
-
-    @property
-    def what_follows(self) -> str:
-        """In a clause."""
-        return "every record would be a dead letter" if self.loses_records else "it would be null"
+    remedy: str = ""
 
 
 def find_breaks(
-    source: SourceSpec, views: Sequence[ViewSpec], text: str, references: Mapping[str, str]
+    source: SourceSpec,
+    views: Sequence[ViewSpec],
+    subject: Subject,
+    schema: SubjectSchema,
+    before: SubjectSchema | None = None,
 ) -> tuple[Break, ...]:
-    """What a schema would break of the views of a source.
+    """What a schema would break of the views of a source, the worst first.
 
     Args:
-        source: of one topic, Avro or Protobuf.
+        source: of one topic, and a format with schemas.
         views: those that read it.
-        text: the schema.
-        references: what it imports, by the names of the imports.
+        subject: whose schema it is, or would be.
+        schema: to check.
+        before: the version before it, whose units it should have kept; None if there is none.
 
     Raises:
-        InvalidRequest: the text is no schema.
+        InvalidRequest: the text is no schema, or is of another kind than the source's format.
     """
+    require_kind(source, subject.name, schema, SCHEMA_TYPES[source.format])
     readers = _readers(source, views)
     columns = wanted_columns(source, sorted(readers))
-    missing, misfits = _compiled(source, columns, text, references)
+    fit = fit_of(source, columns, schema, subject.record)
     needed = {source.event_time_column, source.event_id_column}
     needed |= {key.name for view in views for key in view.join_keys}
     field_of = {column.name: column.field for column in columns}
-    breaks = [Break(source.name, name, reason, True, readers[name]) for name, reason in misfits.items()]
-    breaks += [
-        Break(source.name, name, f'the schema has no field "{field_of[name]}"', name in needed, readers[name])
-        for name in missing
-    ]
-    return tuple(sorted(breaks, key=lambda one: (not one.loses_records, one.column)))
+    breaks = []
+
+    def add(name: str, reason: str, consequence: Consequence, remedy: str) -> None:
+        breaks.append(Break(source.name, name, reason, consequence, readers[name], remedy))
+
+    for name, reason in fit.misfits.items():
+        add(name, reason, Consequence.LOSES_RECORDS, "read another field, or give the column the field's type")
+    for name, reason in fit.doubts.items():
+        add(name, reason, Consequence.MAY_LOSE_RECORDS, "read another field, or give the column the field's type")
+    for name in fit.missing:
+        consequence = Consequence.LOSES_RECORDS if name in needed else Consequence.IS_NULL
+        add(name, f'the schema has no field "{field_of[name]}"', consequence, _other_field(field_of[name], fit))
+    was = {} if before is None else _units_of(source, before, subject.record)
+    for name in field_of.keys() - fit.missing - fit.misfits.keys():
+        if reason := _other_unit(field_of[name], dict(source.units).get(name, ""), was, fit.units):
+            remedy = f'convert it in a computed column, or correct units={{"{name}": ...}} of the source'
+            add(name, reason, Consequence.MEANS_OTHER, remedy)
+    return tuple(sorted(breaks, key=lambda one: (list(Consequence).index(one.consequence), one.column)))
 
 
-def _compiled(
-    source: SourceSpec, columns: Sequence[WantedColumn], text: str, references: Mapping[str, str]
-) -> tuple[frozenset[str], Mapping[str, str]]:
-    """Columns that a schema does not have, and why others do not fit."""
-    if source.format == "avro":
-        of_avro = compile_schema(text, columns)
-        return of_avro.missing, of_avro.misfits
-    message = Schema(descriptors(text, references)).message((0,))
-    if isinstance(message, str):
-        return frozenset(), {column.name: message for column in columns}
-    of_protobuf = compile_message(message, columns)
-    return of_protobuf.missing, of_protobuf.misfits
+def _other_field(field: str, fit: Fit) -> str:
+    """What to read in place of a field that is not there."""
+    leaf = field.rpartition(".")[2]
+    of_leaf = [path for path in fit.paths if path.rpartition(".")[2].lower() == leaf.lower()]
+    near = of_leaf or near_names(field, fit.paths)
+    instead = f", such as {' or '.join(quoted(near[:3]))}" if near else ""
+    return f"name the field that has it in fields={{...}} of the source{instead}, or leave the column out"
+
+
+def _units_of(source: SourceSpec, schema: SubjectSchema, record: str) -> Mapping[str, str]:
+    """The units of a schema's fields."""
+    return fit_of(source, (), schema, record).units
+
+
+def _other_unit(field: str, declared: str, was: Mapping[str, str], becomes: Mapping[str, str]) -> str:
+    """What is said of a field's unit that is not what it was said to be; "" where nothing is."""
+    unit = becomes.get(field, "")
+    if declared:
+        return f'{field} is in "{unit}", and the source says "{declared}"' if unit and unit != declared else ""
+    if field in was and unit != was[field]:
+        return f'{field} was in "{was[field]}", and ' + (f'is in "{unit}"' if unit else "has no unit any more")
+    return ""
 
 
 def _readers(source: SourceSpec, views: Sequence[ViewSpec]) -> dict[str, dict[str, tuple[str, ...]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from featurestore.wire.formats.columns import WantedColumn
@@ -28,12 +28,17 @@ class Wish:
 NOTHING = Wish()
 
 
-def wish_for(columns: Sequence[WantedColumn]) -> Wish:
-    """What some columns want of a record."""
+def wish_for(columns: Sequence[WantedColumn], *, is_path: Callable[[WantedColumn], bool] = lambda column: True) -> Wish:
+    """What some columns want of a record.
+
+    Args:
+        columns: that are read.
+        is_path: whether points in the name of a column's field lead into records.
+    """
     whole = Wish()
     for column in columns:
         wish = whole
-        for name in column.field.split("."):
+        for name in column.field.split(".") if is_path(column) else (column.field,):
             wish = wish.fields.setdefault(name, Wish())
         wish.columns.append(column)
     return whole

@@ -33,6 +33,13 @@ class Schema:
         self._pool = DescriptorPool()
         _add(self._pool, self._file.name, {file.name: file for file in files.file}, set())
 
+    def named(self, full_name: str) -> Descriptor | str:
+        """The message type of a full name, or why there is none."""
+        try:
+            return self._pool.FindMessageTypeByName(full_name)
+        except KeyError:
+            return f'the schema has no message "{full_name}"'
+
     def message(self, indexes: Sequence[int]) -> Descriptor | str:
         """The message type that a payload names, or why there is none.
 

@@ -1,0 +1,96 @@
+"""What `plan` and `apply` do alike: load a repo, compile it, check it against the schemas of its streams, compare."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from featurestore.cli.extras import missing_package
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from featurestore.cli.settings import Settings
+    from featurestore.core.spec import RepoSpec
+    from featurestore.definitions.changes import Plan
+    from featurestore.definitions.repo import LoadedRepo
+    from featurestore.definitions.schemas.checks import SchemaChecks
+    from featurestore.definitions.schemas.subjects import Registries
+
+REGISTRIES = "dataflows.logs.schemas"
+"""As a text: the stream is a program of its own, and Kafka's packages are its."""
+
+OPTIONS_VARIABLE = "FEATURESTORE_SCHEMA_REGISTRY_OPTION"
+"""Environment variable of the stream's option: settings of the registry's client, one a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRepo:
+    """A repo without mistakes, and what an apply would change.
+
+    Attributes:
+        loaded: its Feast objects.
+        plan: what changes.
+        notes: what is to be known.
+        warnings: what somebody should see to.
+    """
+
+    loaded: LoadedRepo
+    plan: Plan
+    notes: Sequence[str]
+    warnings: Sequence[str]
+
+
+def planned_repo(settings: Settings) -> PlannedRepo:
+    """Plan a repo.
+
+    Raises:
+        DefinitionError: the repo has mistakes; it carries all of them.
+    """
+    from featurestore.definitions.changes import compiled_or_empty
+    from featurestore.definitions.registry import find_registry_bytes
+    from featurestore.definitions.repo import load_repo
+    from featurestore.definitions.written import plan_of
+
+    loaded = load_repo(settings.require_repo(), settings.project)
+    registered = find_registry_bytes(settings.registry, with_all_versions=True)
+    after = loaded.compile(registered)
+    checks = _checks(compiled_or_empty(registered, settings.project), after.spec)
+    after = replace(after, problems=(*after.problems, *checks.problems))
+    plan = plan_of(loaded, after, settings.registry)
+    return PlannedRepo(loaded, plan, (*after.notes, *checks.notes), checks.warnings)
+
+
+def registries(command: str, options: str = "") -> Registries:
+    """The schema registries, by settings of their client, one a line; by default the environment's.
+
+    Raises:
+        InvalidRequest: the packages to ask one are not installed, or the settings cannot be read.
+    """
+    try:
+        found: Registries = importlib.import_module(REGISTRIES).registries_of(
+            options or os.environ.get(OPTIONS_VARIABLE, "")
+        )
+    except ModuleNotFoundError as error:
+        raise missing_package(command, error, extra="stream") from error
+    return found
+
+
+def _checks(before: RepoSpec, after: RepoSpec) -> SchemaChecks:
+    """What the newest schemas say of a repo."""
+    from featurestore.definitions.changes import changed_views
+    from featurestore.definitions.compile.versions import stored_views
+    from featurestore.definitions.schemas.checks import SchemaChecks, check_schemas, sources_with_schemas
+    from featurestore.errors import FeatureStoreError
+
+    views = stored_views(after)
+    if not (sources := sources_with_schemas(views)):
+        return SchemaChecks()
+    try:
+        return check_schemas(views, changed_views(before.views, after.views), registries("plan"))
+    except FeatureStoreError as error:
+        names = dict.fromkeys(source.name for source, _ in sources)
+        text = 'source "{}" is not checked against its schema: {}'
+        return SchemaChecks(notes=[text.format(name, error.message) for name in names])
