@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from confluent_kafka import KafkaError, Message, Producer
 
-from dataflows.settings import kafka_options_setting
+from dataflows.settings import options_setting
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.offline.parity.feature_log import LogLayout
 from featurestore.offline.parity.feature_log_json import encode_messages
@@ -44,8 +44,8 @@ def open_topic(address: str) -> KafkaFeatureLog:
             hint="write kafka://HOST:PORT/TOPIC, or kafka://TOPIC and set FEATURESTORE_BOOTSTRAP_SERVERS",
         )
     environment = os.environ
-    options = kafka_options_setting(
-        environment.get("FEATURESTORE_KAFKA_CONFIG", ""), environment.get("FEATURESTORE_KAFKA_OPTION", "")
+    options = options_setting(
+        "kafka", environment.get("FEATURESTORE_KAFKA_CONFIG", ""), environment.get("FEATURESTORE_KAFKA_OPTION", "")
     )
     return KafkaFeatureLog(topic, {**options, "bootstrap.servers": servers})
 

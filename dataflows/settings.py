@@ -141,6 +141,7 @@ OPTIONS: tuple[Option, ...] = (
         "setting KEY=VALUE of the schema registry's client, such as basic.auth.user.info, may be repeated",
         is_list=True,
     ),
+    Option("schema_registry_config", "file of such settings, KEY=VALUE a line; where secrets belong"),
     Option("kafka_group", "publish committed positions under this consumer group, for lag tools"),
     Option("dead_letter_dir", "write dead letters to files here instead of topics"),
     Option("addresses", "host:port of all processes, separated by semicolons", variable="BYTEWAX_ADDRESSES"),
@@ -245,8 +246,10 @@ def flow_settings(texts: Mapping[str, str], *, group: str, patience: str) -> dic
         "registry": texts["registry"],
         "log_dir": path_setting(texts["log_dir"]),
         "bootstrap_servers": texts["bootstrap_servers"],
-        "kafka_options": kafka_options_setting(texts["kafka_config"], texts["kafka_option"]),
-        "schema_registry_options": option_lines("schema registry option", texts["schema_registry_option"]),
+        "kafka_options": options_setting("kafka", texts["kafka_config"], texts["kafka_option"]),
+        "schema_registry_options": options_setting(
+            "schema registry", texts["schema_registry_config"], texts["schema_registry_option"]
+        ),
         "kafka_group": texts[group],
         "dead_letter_dir": path_setting(texts["dead_letter_dir"]),
         "addresses": addresses_setting(texts["addresses"]),
@@ -305,17 +308,17 @@ def port_setting(name: str, texts: Mapping[str, str]) -> int | None:
     return port
 
 
-def kafka_options_setting(config_file: str, given: str) -> dict[str, str]:
-    """Settings for librdkafka: those of the file, overridden by those of the options; `#` begins a comment line."""
+def options_setting(what: str, config_file: str, given: str) -> dict[str, str]:
+    """Settings of a client: those of the file, overridden by those of the options; `#` begins a comment line."""
     lines = given.splitlines()
     if config_file:
         try:
             lines = [*Path(config_file).read_text(encoding="utf-8").splitlines(), *lines]
         except OSError as error:
             raise InvalidRequest(
-                f'kafka configuration file "{config_file}" cannot be read', detail=str(error)
+                f'{what} configuration file "{config_file}" cannot be read', detail=str(error)
             ) from None
-    return option_lines("kafka option", "\n".join(lines))
+    return option_lines(f"{what} option", "\n".join(lines))
 
 
 def option_lines(what: str, text: str) -> dict[str, str]:

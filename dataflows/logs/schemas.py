@@ -5,16 +5,18 @@ What does not answer is waited for, as a broker is; an id that it does not know 
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from dataflows.settings import option_lines
+from dataflows.settings import options_setting
 from featurestore.core.spec import SourceSpec
 from featurestore.definitions.schemas.proto_text import descriptors
-from featurestore.definitions.schemas.subjects import SubjectSchema
+from featurestore.definitions.schemas.subjects import SubjectSchema, has_user, without_user
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.wire.formats.columns import Schemas, UnusableSchema
 
@@ -22,9 +24,29 @@ TIMEOUT_SECONDS = 10
 _DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
-def registries_of(options: str) -> SchemaRegistries:
-    """The registries that sources name, with the settings of `--schema-registry-option`, one a line."""
-    return SchemaRegistries(option_lines("schema registry option", options))
+_NUMBERS = frozenset(
+    {"timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms", "cache.capacity", "cache.latest.ttl.sec"}
+)
+"""Settings that the client wants as numbers."""
+
+_SECRET = re.compile(r"password|secret|token$|user\.info")
+"""What names of settings have whose values nobody may see."""
+
+_SECRET_CHARACTERS_MIN = 4
+"""A shorter one would be found in any text."""
+
+
+def registries_of(config_file: str, options: str) -> SchemaRegistries:
+    """The registries that sources name.
+
+    Args:
+        config_file: path of a file of settings, one a line; "" for none.
+        options: more of them, which go before those of the file.
+
+    Raises:
+        InvalidRequest: they cannot be read.
+    """
+    return SchemaRegistries(options_setting("schema registry", config_file, options))
 
 
 class SchemaRegistries:
@@ -61,6 +83,11 @@ class SchemaRegistries:
 
     def _registry(self, source: SourceSpec) -> _Registry:
         url = self._options.get("url", "") or source.schema_registry
+        if has_user(url):
+            raise InvalidRequest(
+                f"the address of schema registry {without_user(url)} has a user in it",
+                hint="give basic.auth.user.info=USER:PASSWORD in the file of --schema-registry-config",
+            )
         if url not in self._registries:
             self._registries[url] = _Registry(url, self._options)
         return self._registries[url]
@@ -73,13 +100,23 @@ class _Registry:
         from confluent_kafka.schema_registry import SchemaRegistryClient
 
         self._url = url
+        secrets = [value for key, value in options.items() if _SECRET.search(key)]
+        # Of a user also the password alone, and as HTTP sends it.
+        self._secrets = [*secrets, *(part for value in secrets for part in value.split(":", 1)[1:])]
+        self._secrets += [base64.b64encode(value.encode()).decode() for value in secrets]
+        # Retries are ours: whoever waits can be told to stop.
+        settings: dict[str, Any] = {"timeout": TIMEOUT_SECONDS, "max.retries": 0, **options, "url": url}
         try:
-            # Retries are ours: whoever waits can be told to stop.
-            self._client = SchemaRegistryClient({"timeout": TIMEOUT_SECONDS, "max.retries": 0, **options, "url": url})
-        except (ValueError, TypeError) as error:
+            settings |= {key: float(settings[key]) for key in _NUMBERS & options.keys()}
+            self._client = SchemaRegistryClient(settings)
+        except (ValueError, TypeError, OSError) as error:
+            # OSError: of the files for TLS, whose own errors do not say which.
+            files = ", ".join(f'"{value}"' for key, value in options.items() if key.endswith(".location"))
             raise InvalidRequest(
-                "schema registry options are not usable", detail=str(error), hint="correct --schema-registry-option"
-            ) from error
+                "schema registry options are not usable",
+                detail=self._shown(str(error)) + (f"; its files are {files}" if isinstance(error, OSError) else ""),
+                hint="correct --schema-registry-option, or the file of --schema-registry-config",
+            ) from None
 
     def text(self, schema_id: int) -> str | None:
         """See Schemas."""
@@ -140,6 +177,7 @@ class _Registry:
     def _asked(self, what: str, ask: Callable[..., Any], *arguments: object) -> Any:
         """What the registry says; None of what it does not know."""
         from confluent_kafka.schema_registry import SchemaRegistryError
+        from confluent_kafka.schema_registry.error import OAuthTokenError
         from httpx2 import HTTPError
 
         try:
@@ -148,6 +186,17 @@ class _Registry:
             if error.http_status_code == HTTPStatus.NOT_FOUND:
                 return None
             kind = InvalidRequest if error.http_status_code in _DENIED else SourceUnavailable
-            raise kind(f"schema registry {self._url} refuses {what}", detail=str(error)) from error
-        except (HTTPError, OSError) as error:
-            raise SourceUnavailable(f"schema registry {self._url} does not answer", detail=str(error)) from error
+            hint = "give its user, token or certificate by --schema-registry-config" if kind is InvalidRequest else ""
+            fact = f"schema registry {self._url} refuses {what}"
+            raise kind(fact, detail=self._shown(str(error)), hint=hint) from None
+        except (HTTPError, OSError, OAuthTokenError) as error:
+            who = "the issuer of tokens for " if isinstance(error, OAuthTokenError) else ""
+            fact = f"{who}schema registry {self._url} does not answer"
+            raise SourceUnavailable(fact, detail=self._shown(str(error))) from None
+
+    def _shown(self, text: str) -> str:
+        """A text without the secrets of the settings: errors end up in logs."""
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            if len(secret) >= _SECRET_CHARACTERS_MIN:
+                text = text.replace(secret, "***")
+        return text

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.repo.planning import OPTIONS_VARIABLE, registries
+from featurestore.cli.repo.planning import CONFIG_VARIABLE, OPTIONS_VARIABLE, registries
 from featurestore.cli.settings import format_option, load_settings, print_json, repo_option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from featurestore.core.spec import SourceSpec
     from featurestore.definitions.schemas.breaks import Break
-    from featurestore.definitions.schemas.subjects import SubjectSchema
+    from featurestore.definitions.schemas.subjects import Registries, SubjectSchema
 
 EXIT_BREAKS = 1
 """Something would break."""
@@ -37,8 +37,17 @@ EXIT_BREAKS = 1
     metavar="KEY=VALUE",
     help=f"Setting of the registry's client; may be repeated. Default: ${OPTIONS_VARIABLE}.",
 )
+@click.option(
+    "--schema-registry-config",
+    "config_file",
+    type=click.Path(exists=True, dir_okay=False),
+    default="",
+    help=f"File of such settings, KEY=VALUE a line. Default: ${CONFIG_VARIABLE}.",
+)
 @format_option
-def command(repo: Path | None, subject: str, path: Path | None, options: tuple[str, ...], output: str) -> int:
+def command(
+    repo: Path | None, subject: str, path: Path | None, options: tuple[str, ...], config_file: str, output: str
+) -> int:
     """Tell what a schema would break of the repo's views, by column, view and feature; for a producer's pipeline.
 
     Exit code 1: something would break. A column that the schema has no field for would be null; where it is a key, the
@@ -64,21 +73,23 @@ def command(repo: Path | None, subject: str, path: Path | None, options: tuple[s
         raise InvalidRequest(f'no view reads a topic of subject "{subject}"', hint=f"subjects are: {names}")
     breaks: list[Break] = []
     for source, one, of_source in read:
-        schema, before = _schemas(source, subject, path, "\n".join(options))
+        schema, before = _schemas(
+            source, subject, path, lambda: registries("check-schema", "\n".join(options), config_file)
+        )
         breaks += find_breaks(source, of_source, one, schema, before)
     _show(subject, breaks, output)
     return EXIT_BREAKS if breaks else 0
 
 
 def _schemas(
-    source: SourceSpec, subject: str, path: Path | None, options: str
+    source: SourceSpec, subject: str, path: Path | None, ask: Callable[[], Registries]
 ) -> tuple[SubjectSchema, SubjectSchema | None]:
     """The schema to check, of a file or the registry's newest; and the one before it, where there is one."""
     from featurestore.definitions.schemas.subjects import SubjectSchema
     from featurestore.errors import FeatureStoreError, InvalidRequest
 
     if path is None:
-        asked = registries("check-schema", options)
+        asked = ask()
         newest = asked.newest(source, subject)
         if newest is None:
             raise InvalidRequest(f'schema registry {source.schema_registry} has no subject "{subject}"')
@@ -86,7 +97,7 @@ def _schemas(
     imports = {one.name: one.read_text(encoding="utf-8") for one in path.parent.glob("*.proto") if one != path}
     given = SubjectSchema(path.read_text(encoding="utf-8"), imports if source.format == "protobuf" else {})
     try:
-        return given, registries("check-schema", options).newest(source, subject)
+        return given, ask().newest(source, subject)
     except FeatureStoreError as error:
         click.echo(f"note: units are not compared with those of the newest schema: {error.message}", err=True)
         return given, None

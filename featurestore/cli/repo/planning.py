@@ -23,7 +23,8 @@ REGISTRIES = "dataflows.logs.schemas"
 """As a text: the stream is a program of its own, and Kafka's packages are its."""
 
 OPTIONS_VARIABLE = "FEATURESTORE_SCHEMA_REGISTRY_OPTION"
-"""Environment variable of the stream's option: settings of the registry's client, one a line."""
+CONFIG_VARIABLE = "FEATURESTORE_SCHEMA_REGISTRY_CONFIG"
+"""Environment variables of the stream's options: settings of the registry's client, one a line, and a file of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +64,15 @@ def planned_repo(settings: Settings) -> PlannedRepo:
     return PlannedRepo(loaded, plan, (*after.notes, *checks.notes), checks.warnings)
 
 
-def registries(command: str, options: str = "") -> Registries:
-    """The schema registries, by settings of their client, one a line; by default the environment's.
+def registries(command: str, options: str = "", config_file: str = "") -> Registries:
+    """The schema registries, by settings of their client, one a line, and a file of them; else the environment's.
 
     Raises:
         InvalidRequest: the packages to ask one are not installed, or the settings cannot be read.
     """
     try:
         found: Registries = importlib.import_module(REGISTRIES).registries_of(
-            options or os.environ.get(OPTIONS_VARIABLE, "")
+            config_file or os.environ.get(CONFIG_VARIABLE, ""), options or os.environ.get(OPTIONS_VARIABLE, "")
         )
     except ModuleNotFoundError as error:
         raise missing_package(command, error, extra="stream") from error

@@ -12,7 +12,7 @@ from featurestore.core.windows.durations import format_duration, parse_duration_
 from featurestore.definitions import limits
 from featurestore.definitions.compile.expressions import computed_columns
 from featurestore.definitions.problems import Place, ProblemList, suggest
-from featurestore.definitions.schemas.subjects import SUBJECT_NAMES
+from featurestore.definitions.schemas.subjects import SUBJECT_NAMES, has_user, without_user
 from featurestore.definitions.source_schema import SourceSchema, parse_source_schema
 from featurestore.errors import InvalidRequest
 from featurestore.wire.feast.registry import RegisteredSource, RegisteredView
@@ -216,6 +216,10 @@ def _format(source: RegisteredSource, place: Place, problems: ProblemList) -> st
     found = {AVRO: "avro", PROTOBUF: "protobuf"}.get(source.format, written)
     if found != "json" and not source.tags.get(SCHEMA_REGISTRY_TAG):
         problems.add(place, f"it is {found} and has no schema registry", f'add the tag "{SCHEMA_REGISTRY_TAG}", a URL')
+    if has_user(url := source.tags.get(SCHEMA_REGISTRY_TAG, "")):
+        # What is registered is read by everybody.
+        fact = f"the address of its schema registry, {without_user(url)}, has a user in it"
+        problems.add(place, fact, "leave the user out, and start the stream with --schema-registry-config FILE")
     return found
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+from urllib.parse import urlsplit, urlunsplit
 
 from featurestore.core.spec import SourceSpec
 
@@ -69,6 +70,21 @@ class Registries(Protocol):
     def compatibility(self, source: SourceSpec, subject: str) -> str:
         """What the registry demands of a subject's next version, such as "BACKWARD"; "" if it does not say."""
         ...
+
+
+def has_user(url: str) -> bool:
+    """Whether an address has a user, and perhaps a password, in it.
+
+    >>> has_user("https://user:secret@schemas.test/v1"), has_user("https://schemas.test/a@b")
+    (True, False)
+    """
+    return "@" in urlsplit(url).netloc
+
+
+def without_user(url: str) -> str:
+    """The address as it can be shown."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def subjects_of(source: SourceSpec) -> tuple[Subject, ...]:
