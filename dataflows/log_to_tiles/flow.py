@@ -30,6 +30,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from dataflows import supervisor
+from dataflows.contracts import Contracts
 from dataflows.log_to_tiles.routing import DecodeStep, KeyStep, writer_keys
 from dataflows.log_to_tiles.sink import TileSink
 from dataflows.logs.pace import CATCH_UP_RECORDS, Pace
@@ -38,6 +39,7 @@ from dataflows.plan.definitions import Definitions, RegistryWatch
 from dataflows.plan.stream_plan import PlanWatch, Stage, StreamPlan
 from dataflows.settings import StreamSettings, from_command_line, from_environment
 from dataflows.supervisor import Parts
+from featurestore.core.spec import RepoSpec
 from featurestore.definitions.compile.versions import stored_views
 
 FLOW_NAME = "tiles"
@@ -53,8 +55,8 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
     watch = PlanWatch(plan, parts.store, parts.log, shared.conductor, shared.clock, may_replan=parts.is_supervised)
     watches: list[Watch] = [watch]
     if parts.is_supervised:
-        views = stored_views(parts.repo)
-        watches.append(RegistryWatch(parts.definitions, stored_views, views, shared.conductor, shared.clock))
+        planned = _wanted(parts.repo)
+        watches.append(RegistryWatch(parts.definitions, _wanted, planned, shared.conductor, shared.clock))
     control = op.input("control", flow, ControlSource(writer_keys(settings.writers), shared, watches))
     # A run that ends with the log has nobody who waits.
     pace = Pace(shared.clock) if plan.live.generations and not settings.until_end else None
@@ -103,6 +105,21 @@ def main(arguments: list[str] | None = None, *, program: str = "python -m datafl
 
 
 def _decode_step(parts: Parts, stage: Stage, other: Stage) -> DecodeStep:
-    """The decode step of a stage; letters of records that both stages read are the live stage's."""
-    elsewhere = other.topics if other.name == "live" else frozenset()
-    return DecodeStep(stage, parts.log, parts.dead_letters, parts.shared, topics_lettered_elsewhere=elsewhere)
+    """The decode step of a stage; letters of records that both stages read are the live stage's, as is their check."""
+    live = other if other.name == "live" else None
+    contracts = Contracts(parts.repo)
+    checked = contracts.checked_by(one.view for one in stage.generations)
+    return DecodeStep(
+        stage,
+        parts.log,
+        parts.dead_letters,
+        parts.shared,
+        topics_lettered_elsewhere=() if live is None else live.topics,
+        contracts=contracts,
+        checked=checked - contracts.checked_by(() if live is None else (one.view for one in live.generations)),
+    )
+
+
+def _wanted(repo: RepoSpec) -> object:
+    """What of the registered definitions a flow is planned for."""
+    return stored_views(repo), repo.expectations

@@ -7,10 +7,12 @@ by. Nothing else in the flow has to know about dead letters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
+from dataflows.contracts import Contracts, count
 from dataflows.dead_letters import DeadLetterWriter, write_letters
 from dataflows.logs.sources import Shared, SourceItem, SourceLog
 from dataflows.plan.stream_plan import Stage
@@ -18,6 +20,7 @@ from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd
 from featurestore.core.events import KeyedBatch
 from featurestore.core.spec import SourceSpec, ViewSpec
+from featurestore.wire.contracts import ContractCheck, letters_of
 from featurestore.wire.entity_routing import (
     PartitionWatermark,
     columns_read,
@@ -48,6 +51,21 @@ class WriterBatch:
     batches: tuple[KeyedBatch, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """How a topic is read for some views.
+
+    Attributes:
+        decoder: of the topic.
+        views: that are fed.
+        check: what the records are held against; None where that is nothing, or done elsewhere.
+    """
+
+    decoder: EventDecoder
+    views: tuple[ViewSpec, ...]
+    check: ContractCheck | None
+
+
 DecodedItem: TypeAlias = DecodedRead | PartitionEnd
 RoutedItem: TypeAlias = tuple[str, WriterBatch | PartitionEnd]
 
@@ -65,6 +83,8 @@ class DecodeStep:
         log: knows the schemas of payloads.
         dead_letters: where refused records go.
         topics_lettered_elsewhere: topics of which another stage writes the letters of undecodable records.
+        contracts: of the sources.
+        checked: names of the sources whose contract this stage checks.
         shared: what all steps of this process share.
     """
 
@@ -75,16 +95,21 @@ class DecodeStep:
         dead_letters: DeadLetterWriter,
         shared: Shared,
         *,
-        topics_lettered_elsewhere: frozenset[str] = frozenset(),
+        topics_lettered_elsewhere: Collection[str] = (),
+        contracts: Contracts,
+        checked: Collection[str] = (),
     ) -> None:
         self._shared = shared
         self._dead_letters = dead_letters
         self._topics_lettered_elsewhere = topics_lettered_elsewhere
-        self._readers: dict[str, list[tuple[EventDecoder, tuple[ViewSpec, ...]]]] = {}
-        for source, views in _views_by_source(stage).items():
+        self._readers: dict[str, list[_Reader]] = {}
+        for source, views in _views_by_source(stage, contracts).items():
+            check = contracts.check_of(source) if source.name in checked else None
             names = [name for view in views for name in columns_read(view)]
+            names += () if check is None else check.columns
             for one in source.per_topic:
-                self._readers.setdefault(one.topic, []).append((EventDecoder(one, names, log.schemas(one)), views))
+                decoder = EventDecoder(one, names, log.schemas(one))
+                self._readers.setdefault(one.topic, []).append(_Reader(decoder, views, check))
 
     def __call__(self, item: SourceItem) -> list[DecodedItem]:
         """One DecodedRead for each schema that the read's topic is read with: one, while a schema is changed two."""
@@ -96,13 +121,20 @@ class DecodeStep:
             now_ms = self._shared.clock.now_ms()
             reads: list[DecodedItem] = []
             letters: dict[int, DeadLetter] = {}
-            for decoder, views in self._readers[item.topic]:
-                decoded = patiently(self._shared, partial(decoder.decode, item, now_ms=now_ms), place=item.topic)
+            broken: list[DeadLetter] = []
+            for reader in self._readers[item.topic]:
+                decode = partial(reader.decoder.decode, item, now_ms=now_ms)
+                decoded = patiently(self._shared, decode, place=item.topic)
                 letters.update((letter.offset, letter) for letter in decoded.dead_letters)
-                reads.append(DecodedRead(item, views, decoded))
+                if reader.check is not None:
+                    decoded = replace(decoded, events=reader.check.flagged(decoded.events))
+                    broken += _checked(reader.check, item, decoded)
+                reads.append(DecodedRead(item, reader.views, decoded))
             if item.topic in self._topics_lettered_elsewhere:
                 # Of what the record alone decides. The clock may say something else here than it said there.
                 letters = {offset: one for offset, one in letters.items() if one.reason in _BY_THE_CLOCK}
+            for one in broken:
+                letters.setdefault(one.offset, one)
             if letters:
                 write_letters(self._dead_letters, [letters[offset] for offset in sorted(letters)], self._shared)
             return reads
@@ -169,9 +201,16 @@ class KeyStep:
         return [(key, WriterBatch(tuple(share))) for key, share in zip(self._writer_keys, shares, strict=True)]
 
 
-def _views_by_source(stage: Stage) -> dict[SourceSpec, tuple[ViewSpec, ...]]:
+def _checked(check: ContractCheck, raw: RawBatch, flagged: DecodedBatch) -> list[DeadLetter]:
+    """Count what breaks a contract; the letters of what no view may count."""
+    failures = check.failures(flagged.events)
+    count(check.source, len(flagged.events.offsets), failures)
+    return letters_of(failures, flagged.events, raw) if failures else []
+
+
+def _views_by_source(stage: Stage, contracts: Contracts) -> dict[SourceSpec, tuple[ViewSpec, ...]]:
     """The stage's views by the schema they are read with."""
     grouped: dict[SourceSpec, list[ViewSpec]] = {}
     for generation in stage.generations:
-        grouped.setdefault(generation.view.source, []).append(generation.view)
+        grouped.setdefault(contracts.source_of(generation.view), []).append(generation.view)
     return {source: tuple(views) for source, views in grouped.items()}

@@ -16,7 +16,7 @@ import numpy as np
 
 from featurestore.core.aggregations.catalog import resolve
 from featurestore.core.events import BlobRow, BoolArray, ColumnValues
-from featurestore.core.expressions import Expression, compile_expression, quietly
+from featurestore.core.expressions import Expression, Frame, compile_expression, quietly
 from featurestore.core.spec import Column, FeatureSpec, SourceSpec, ValueType, ViewSpec
 from featurestore.core.tiles.lifting import Input
 from featurestore.errors import InvariantBroken
@@ -43,6 +43,7 @@ class ViewInputs:
             dict.fromkeys(text for text in (*(feature.where for feature in view.features), view.undo) if text)
         )
         self._flags = tuple(map(flag_name, self._conditions))
+        self._selecting = tuple(text for text in (view.required, view.where) if text)
         self.undo = flag_name(view.undo) if view.undo else None
         self.conditional = {
             _input_name(feature.column, feature.where): Input(feature.column, flag_name(feature.where))
@@ -74,7 +75,7 @@ class ViewInputs:
     @cached_property
     def evaluated_columns(self) -> tuple[str, ...] | None:
         """Payload columns that `compute` and `selected` read, by name; None where there is nothing to evaluate."""
-        texts = [flag_name(text) for text in (*self._conditions, self._view.where) if text]
+        texts = [flag_name(text) for text in (*self._conditions, *self._selecting)]
         evaluated = [self._expressions[name] for name in (*self.computed_columns, *texts)]
         if not evaluated:
             return None
@@ -110,21 +111,26 @@ class ViewInputs:
         """
         if not self.computed_columns and not self._flags:
             return
-        expressions = self._expressions
+        # One frame: what several expressions have in common is computed once, and texts are cut out of bytes once.
+        expressions, frame = self._expressions, Frame(columns)
         with quietly():
             for name in self.computed_columns:
                 if name not in columns:
-                    columns[name] = expressions[name].evaluate_quiet(columns, count).storable()
+                    columns[name] = expressions[name].evaluate_in(frame, count).storable()
             for name in self._flags:
                 if name not in columns:
-                    columns[name] = _as_flag(expressions[name].evaluate_quiet(columns, count))
+                    columns[name] = _as_flag(expressions[name].evaluate_in(frame, count))
 
     def selected(self, columns: Mapping[str, ColumnValues], count: int) -> BoolArray | None:
         """(N,) whether each event is the view's; None when all are. `columns` went through `compute`."""
-        if not self._view.where:
+        if not self._selecting:
             return None
-        condition = self._expressions[flag_name(self._view.where)].evaluate(columns, count)
-        return np.asarray(condition.values, dtype=np.bool_)
+        selected = np.ones(count, dtype=np.bool_)
+        for name in map(flag_name, self._selecting):
+            # Whoever checked the source's contract has the flag already.
+            flag = columns[name] if name in columns else self._expressions[name].evaluate(columns, count)
+            selected &= np.asarray(flag.values, dtype=np.bool_)
+        return None if selected.all() else selected
 
     @cached_property
     def _expressions(self) -> dict[str, Expression]:
@@ -133,7 +139,7 @@ class ViewInputs:
         types = {column.name: column.type for column in source.columns}
         types.update({column.name: column.type for column in source.computed})
         texts = {column.name: column.expression for column in source.computed}
-        texts.update({flag_name(text): text for text in (*self._conditions, self._view.where) if text})
+        texts.update({flag_name(text): text for text in (*self._conditions, *self._selecting)})
         return {name: compile_expression(text, types) for name, text in texts.items()}
 
     @cached_property
@@ -141,8 +147,8 @@ class ViewInputs:
         """Every column that is needed, directly or by another, of the payload or computed."""
         found = set[str]()
         rest = [*self._read, *(key.name for key in self._view.join_keys)]
-        for text in (*self._conditions, self._view.where):
-            rest += self._expressions[flag_name(text)].columns if text else ()
+        for text in (*self._conditions, *self._selecting):
+            rest += self._expressions[flag_name(text)].columns
         while rest:
             name = rest.pop()
             if name not in found:

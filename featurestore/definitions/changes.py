@@ -265,6 +265,7 @@ def _view_details(before: ViewSpec, after: ViewSpec) -> tuple[str, ...]:
         ("retention", _duration(before.retention_ms), _duration(after.retention_ms)),
         ("lookback", _duration(before.lookback_ms), _duration(after.lookback_ms)),
         ("its events", before.where or "all", after.where or "all"),
+        ("what its source's contract requires", before.required or "nothing", after.required or "nothing"),
         ("undoing events", before.undo or "none", after.undo or "none"),
         *_source_differences(before.source, after.source),
     ):

@@ -16,6 +16,9 @@ VIEW_FEATURES_MAX = 1_024
 SERVICE_FEATURES_MAX = 4_096
 """Features a service."""
 
+EXPECTATIONS_MAX = 100
+"""Expectations of a source: each is a label of metrics."""
+
 JOIN_KEYS_MAX = 8
 """Join keys a view."""
 

@@ -56,6 +56,7 @@ class DeadLetterReason(enum.StrEnum):
     MISSING_JOIN_KEY = "missing_join_key"
     KEY_TOO_LONG = "key_too_long"
     BEYOND_RETENTION = "beyond_retention"
+    EXPECTATION_FAILED = "expectation_failed"
 
 
 @dataclass(frozen=True, slots=True)

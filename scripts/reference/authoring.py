@@ -26,9 +26,10 @@ CALENDARS = ("today", "this_week", "this_month", "this_year")
 
 SECTIONS: Mapping[str, str] = {
     **{name: name for name in ("stream_view", "kafka_source", "aggregate", "count", "derive", "request_features")},
+    **{name: name for name in ("expect", "null_share", "one_of")},
     **{name: name for name in ("LIFETIME", "session", "series")},
     **dict.fromkeys(CALENDARS, ", ".join(CALENDARS)),
-    **{name: name for name in ("WindowedFeature", "DerivedFeature", "NamedWindow")},
+    **{name: name for name in ("WindowedFeature", "DerivedFeature", "NamedWindow", "ExpectedOfRecords")},
 }
 """Name at the door -> heading of the section that is about it."""
 
@@ -54,6 +55,7 @@ TAG_DEFAULTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("source", "topic."): ("`more_topics=` of `kafka_source`", "one topic"),
     ("source", "topic_column"): ("`topic_column=` of `kafka_source`", "no such column"),
     ("source", "computed."): ("`computed=` of `kafka_source`", "no such column"),
+    ("source", "expect."): ("`expectations=` of `kafka_source`", "nothing is expected"),
     ("view", "where"): ("`where=` of `stream_view`", "all events"),
     ("view", "undo"): ("`undo=` of `stream_view`", "no event"),
     ("view", "storage"): ("`storage=` of `stream_view`", "it is stored with the others"),

@@ -77,8 +77,10 @@ def test_only_events_for_which_the_condition_is_true_count(data: st.DataObject, 
     features = tuple(
         replace(feature, where=where) for feature, where in zip(case.view.features, conditions, strict=True)
     )
-    view = replace(case.view, features=features, where=data.draw(st.sampled_from(("", *CONDITIONS))))
-    selected = [event for event in distinct(case.events) if not view.where or CONDITIONS[view.where](event.columns)]
+    where, required = (data.draw(st.sampled_from(("", *CONDITIONS))) for _ in range(2))
+    view = replace(case.view, features=features, where=where, required=required)
+    texts = [text for text in (where, required) if text]
+    selected = [event for event in distinct(case.events) if all(CONDITIONS[one](event.columns) for one in texts)]
 
     for key in {event.key for event in case.events}:
         mine = [event for event in selected if event.key == key]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from dataflows.contracts import Contracts
 from dataflows.dead_letters import FileDeadLetters
 from dataflows.log_to_tiles import sink
 from dataflows.log_to_tiles.routing import DecodeStep, KeyStep, writer_keys
@@ -21,7 +22,7 @@ from dataflows.progress import StreamProgress
 from dataflows.retry import patiently
 from dataflows.run_outcome import Conductor, RunOutcome
 from featurestore.core.events import KeyedBatch
-from featurestore.core.spec import SourceSpec
+from featurestore.core.spec import RepoSpec, SourceSpec
 from featurestore.errors import EventsLost
 from featurestore.online.generation import Generation, GenerationDamaged
 from featurestore.online.write.report import WriteReport
@@ -200,7 +201,10 @@ class _RunningStage:
             records_max=RECORDS_MAX,
         )
         elsewhere = other.topics if other.name == "live" else frozenset()
-        self._decode = DecodeStep(stage, connection, letters, shared, topics_lettered_elsewhere=elsewhere)
+        contracts = Contracts(RepoSpec(PROJECT, (), (), ()))  # nobody expects anything
+        self._decode = DecodeStep(
+            stage, connection, letters, shared, topics_lettered_elsewhere=elsewhere, contracts=contracts
+        )
         self._key = KeyStep(letters, shared, lane_count=plan.lane_count, writer_count=WRITERS)
         tiles = TileSink(stage, store, shared, lane_count=plan.lane_count, writer_count=WRITERS)
         self.partitions = [source.build_part("read", name, None) for name in source.list_parts()]

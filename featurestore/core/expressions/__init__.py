@@ -50,6 +50,7 @@ Not supported, and refused with a remedy: subqueries, aggregates, window functio
 expressions, functions that answer differently each time.
 """
 
+from featurestore.core.expressions.compiler import Frame
 from featurestore.core.expressions.expression import Expression, compile_expression, quietly
 
-__all__ = ["Expression", "compile_expression", "quietly"]
+__all__ = ["Expression", "Frame", "compile_expression", "quietly"]

@@ -51,11 +51,14 @@ class Expression:
             KeyError: a column is missing. Nothing is raised for data.
         """
         with quietly():
-            return self.evaluate_quiet(columns, count)
+            return self.evaluate_in(Frame(columns), count)
 
-    def evaluate_quiet(self, columns: Mapping[str, ColumnValues], count: int) -> ColumnValues:
-        """As `evaluate`, within `quietly`, which takes as long as a comparison of few rows."""
-        return _column(self._run(Frame(columns)), count, self.type)
+    def evaluate_in(self, frame: Frame, count: int) -> ColumnValues:
+        """As `evaluate`, of columns that other expressions are evaluated over too; within `quietly`.
+
+        Entering that takes as long as a comparison of few rows.
+        """
+        return _column(self._run(frame), count, self.type)
 
 
 def quietly() -> np.errstate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from featurestore.core.spec.contracts import Expectation
 from featurestore.core.spec.views import Column, ComputedColumn, PlainViewSpec, ValueType, ViewSpec
 
 
@@ -122,6 +123,7 @@ class RepoSpec:
         services: feature services, by name.
         on_demand_views: views that are computed while they are asked for, by name.
         pinned: versions that services ask for by number, by name.
+        expectations: what is expected of the records of the stream views' sources, by source and name.
     """
 
     project: str
@@ -130,6 +132,7 @@ class RepoSpec:
     services: tuple[ServiceSpec, ...]
     on_demand_views: tuple[OnDemandViewSpec, ...] = ()
     pinned: tuple[PinnedView, ...] = ()
+    expectations: tuple[Expectation, ...] = ()
 
     def view(self, name: str) -> ViewSpec | None:
         """The stream view of that name, or the version of one ("card_activity@v2") that is pinned; else None."""

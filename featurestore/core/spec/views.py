@@ -295,6 +295,8 @@ class ViewSpec:
         derived: features computed from the others when they are read, names unique among all.
         members: of a storage group, the views that it answers for; see `definitions.compile.storage_groups`.
         is_apart: its author wants it in no storage group; not part of what the view means.
+        required: canonical SQL condition of its source's contract; events for which it is not true are dead letters,
+            and none of any view's. Empty: there is none.
     """
 
     name: str
@@ -308,6 +310,7 @@ class ViewSpec:
     derived: tuple[ComputedColumn, ...] = ()
     members: tuple[MemberSpec, ...] = ()
     is_apart: bool = False
+    required: str = ""
 
     @property
     def title(self) -> str:

@@ -26,6 +26,7 @@ from featurestore.core.aggregations import catalog
 from featurestore.core.expressions import compile_expression
 from featurestore.core.lowering.series import LIST_TYPES
 from featurestore.core.spec import Column, ValueType, default_hop_ms
+from featurestore.definitions.authoring.expectations import ExpectedOfRecords, expectation_tags
 from featurestore.definitions.authoring.parts import (
     DerivedFeature,
     NamedWindow,
@@ -255,6 +256,7 @@ def kafka_source(
     records: str | Sequence[str] = (),
     units: Mapping[str, str] | None = None,
     fields: Mapping[str, str] | None = None,
+    expectations: Sequence[ExpectedOfRecords] = (),
     history: DataSource | None = None,
     description: str = "",
     owner: str = "",
@@ -280,19 +282,18 @@ def kafka_source(
         records: full names of the topic's records or messages, where subjects are called after them.
         units: column -> unit of its values, such as "EUR": plans refuse a schema that says another one.
         fields: column -> field of the payload, where they are called otherwise; a path into nested ones: "card.bin".
+        expectations: what is expected of every record, from `expect`, `null_share` and `one_of`.
         history: the same events at rest, for training sets; Feast insists on one, but it need not exist yet.
         description: as in Feast.
         owner: as in Feast.
 
     Raises:
-        InvalidRequest: a column's type, or the format, is unknown.
+        InvalidRequest: a column's type, or the format, is unknown, or two expectations have one name.
     """
-    field_of = fields or {}
-    message_format, tags = _message_format(name, format, _typed_fields(name, columns, field_of))
+    message_format, tags = _message_format(name, format, _typed_fields(name, columns, field_of := fields or {}))
     tags |= {EVENT_ID_TAG: event_id, DEDUP_HORIZON_TAG: dedup_horizon, MAX_FUTURE_TAG: max_future}
     tags |= {TOPIC_COLUMN_TAG: topic_column, EVENT_TIME_UNIT_TAG: event_time_unit, SCHEMA_REGISTRY_TAG: registry}
-    tags |= _prefixed(COMPUTED_TAG_PREFIX, computed) | _prefixed(UNIT_TAG_PREFIX, units)
-    tags |= {SUBJECT_NAME_TAG: "" if subject_name == "topic" else subject_name, RECORDS_TAG: _listed(records)}
+    tags |= _prefixed(COMPUTED_TAG_PREFIX, computed) | _prefixed(UNIT_TAG_PREFIX, units) | _names(subject_name, records)
     return KafkaSource(
         name=name,
         topic=topic,
@@ -301,10 +302,15 @@ def kafka_source(
         message_format=message_format,
         field_mapping={field: column for column, field in field_of.items() if field != column},
         batch_source=history or _no_history(name, event_time),
-        tags={tag: text for tag, text in tags.items() if text} | _topic_tags(more_topics or {}),
+        tags=_given(tags) | _topic_tags(more_topics or {}) | expectation_tags(name, expectations),
         description=description,
         owner=owner,
     )
+
+
+def _given(tags: Mapping[str, str]) -> dict[str, str]:
+    """Those that say something."""
+    return {tag: text for tag, text in tags.items() if text}
 
 
 def _topic_tags(more_topics: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -317,8 +323,12 @@ def _prefixed(prefix: str, texts: Mapping[str, str] | None) -> dict[str, str]:
     return {prefix + name: text for name, text in (texts or {}).items()}
 
 
-def _listed(names: str | Sequence[str]) -> str:
-    return ", ".join(_several(names))
+def _names(subject_name: str, records: str | Sequence[str]) -> dict[str, str]:
+    """What the registry's subjects are called after."""
+    return {
+        SUBJECT_NAME_TAG: "" if subject_name == "topic" else subject_name,
+        RECORDS_TAG: ", ".join(_several(records)),
+    }
 
 
 def _no_history(name: str, event_time: str) -> FileSource:

@@ -67,7 +67,7 @@ def _windowed(view: ViewSpec, feature: FeatureSpec) -> str:
     """A feature that is kept in tiles."""
     text = f"{phrase_of(feature.function, feature.column)} {_events(view.source, view.join_keys)}"
     text += f" {window_words(feature.window)}"
-    conditions = [one for one in (view.where, feature.where) if one]
+    conditions = [one for one in (view.required, view.where, feature.where) if one]
     if conditions:
         text += (
             f"; only where {' AND '.join(conditions if len(conditions) == 1 else (f'({one})' for one in conditions))}"

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from featurestore.core.spec import (
     Column,
+    Expectation,
     OnDemandViewSpec,
     PlainViewSpec,
     RepoSpec,
@@ -28,6 +29,7 @@ from featurestore.core.spec import (
 )
 from featurestore.core.windows.durations import format_duration
 from featurestore.definitions import limits
+from featurestore.definitions.compile.expectations import expectations_of
 from featurestore.definitions.compile.on_demand import KIND as ON_DEMAND
 from featurestore.definitions.compile.on_demand import compile_on_demand_view
 from featurestore.definitions.compile.service import Servable, ServiceCompiler, check_shadows
@@ -135,7 +137,8 @@ def compile_repo(registered: RegisteredRepo) -> Compilation:
     why = {service.name: unserved.get(service.name, "") for service in registered.services}
     check_shadows(services, why, on_demand_views, problems)
     named = (_by_name(views), _by_name(plain_views), _by_name(services))
-    repo = RepoSpec(registered.project, *named, on_demand_views, tuple(pinned))
+    expectations = _expectations(registered, views, problems)
+    repo = RepoSpec(registered.project, *named, on_demand_views, tuple(pinned), expectations)
     return Compilation(repo, tuple(problems.found), tuple(notes), unserved)
 
 
@@ -285,6 +288,21 @@ def _unsaid_hops(registered: RegisteredRepo, served: Collection[str]) -> list[st
 def _is_event_time_ms(column: Column, source: SourceSpec) -> bool:
     """The log's own event_time_ms is this column already."""
     return column.name == source.event_time_column == "event_time_ms" and column.type is ValueType.INT64
+
+
+def _expectations(registered: RegisteredRepo, views: list[ViewSpec], problems: ProblemList) -> tuple[Expectation, ...]:
+    """What is expected of the records of all sources; copies of a source must agree in it."""
+    specs = {view.name: view.source for view in views}
+    found: dict[str, tuple[Expectation, ...]] = {}
+    for view in registered.stream_views:
+        if view.name not in specs or view.source is None:
+            continue
+        name, place = view.source.name, Place("source", view.source.name)
+        expected = expectations_of(view.source.tags, specs[view.name], place, problems)
+        if found.setdefault(name, expected) != expected:
+            fact = f'feature view "{view.name}" sees it with other expectations than other views do'
+            problems.add(place, fact, "apply the repo as a whole, so that all views get the same source")
+    return tuple(one for _, of_source in sorted(found.items()) for one in of_source)
 
 
 def _check_sources(views: list[ViewSpec], problems: ProblemList) -> None:

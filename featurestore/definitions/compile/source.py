@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
-from featurestore.core.spec import DEFAULT_MAX_FUTURE_MS, Column, SourceSpec, TopicSpec, ValueType
+from featurestore.core.spec import DEFAULT_MAX_FUTURE_MS, Column, Expectation, SourceSpec, TopicSpec, ValueType
 from featurestore.core.windows.durations import format_duration, parse_duration_ms
 from featurestore.definitions import limits
+from featurestore.definitions.compile.expectations import expectations_of
 from featurestore.definitions.compile.expressions import computed_columns
 from featurestore.definitions.problems import Place, ProblemList, suggest
 from featurestore.definitions.schemas.subjects import SUBJECT_NAMES, has_user, without_user
@@ -73,10 +74,11 @@ class _Subjects(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class CompiledSource:
-    """A source and the columns of its payload that cannot be read (name -> type text)."""
+    """A source, the columns of its payload that cannot be read (name -> type text), and what is expected of records."""
 
     spec: SourceSpec
     unsupported: Mapping[str, str]
+    expectations: tuple[Expectation, ...]
 
     @property
     def names(self) -> list[str]:
@@ -108,7 +110,8 @@ def compile_source(view: RegisteredView, view_place: Place, problems: ProblemLis
     elif names[time_column] not in TIME_TYPES:
         fact = f'event-time column "{time_column}" is of type {names[time_column]}'
         problems.add(place, fact, "make it timestamp (ISO 8601 text) or bigint (milliseconds since the epoch)")
-    return CompiledSource(_spec(source, schema, time_column, place, problems), schema.unsupported)
+    spec = _spec(source, schema, time_column, place, problems)
+    return CompiledSource(spec, schema.unsupported, expectations_of(source.tags, spec, place, problems))
 
 
 def _column_of(name: str, columns: Collection[str], field_mapping: Mapping[str, str]) -> str:

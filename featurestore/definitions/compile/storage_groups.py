@@ -53,14 +53,14 @@ def plan_storage(views: Iterable[ViewSpec]) -> StoragePlan:
         if view.is_apart or (view.where and any(feature.window.gap_ms for feature in view.features)):
             apart.append(view)
         else:
-            companions.setdefault((view.source, view.join_keys, view.undo), []).append(view)
+            companions.setdefault((view.source, view.join_keys, view.undo, view.required), []).append(view)
     groups = {}
-    for members in sorted(companions.values(), key=lambda found: (_group_name(found[0]), found[0].undo)):
+    for members in sorted(companions.values(), key=_group_order):
         if len(members) == 1:
             apart += members
             continue
         name = _group_name(members[0])
-        while name in groups:  # of other events that undo
+        while name in groups:  # of other events that undo, or of another contract
             name += "~"
         groups[name] = tuple(sorted(members, key=lambda view: view.name))
     return StoragePlan(groups, tuple(apart))
@@ -89,6 +89,7 @@ def storage_group(name: str, views: Sequence[ViewSpec]) -> ViewSpec:
         lookback_ms=max(view.lookback_ms for view in views),
         where=where,
         undo=first.undo,
+        required=first.required,
         members=tuple(
             MemberSpec(
                 view.name,
@@ -123,6 +124,7 @@ def member_views(stored: ViewSpec) -> tuple[ViewSpec, ...]:
             where=member.where,
             undo=stored.undo,
             derived=member.derived,
+            required=stored.required,
         )
         for member in stored.members
     )
@@ -148,6 +150,11 @@ def presence_feature(stored: ViewSpec, view: ViewSpec) -> FeatureSpec | None:
     window = Window(None) if retention_ms is None else Window(retention_ms, presence_hop_ms(retention_ms))
     bare = FeatureSpec("", PRESENCE, None, window, ValueType.TIMESTAMP)
     return stored_feature(stored, view, bare)
+
+
+def _group_order(members: Sequence[ViewSpec]) -> tuple[str, str, str]:
+    """By name, and then so that every process gives those of one name the same ones."""
+    return _group_name(members[0]), members[0].undo, members[0].required
 
 
 def _group_name(view: ViewSpec) -> str:

@@ -19,6 +19,7 @@ from featurestore.core.spec import (
 )
 from featurestore.core.windows.durations import format_duration
 from featurestore.definitions import limits
+from featurestore.definitions.compile.expectations import required_of
 from featurestore.definitions.compile.expressions import (
     EXPRESSION_TAG,
     UNDO_TAG,
@@ -93,6 +94,7 @@ def compile_stream_view(
         undo=undo,
         derived=derived,
         is_apart=storage == OWN_STORAGE,
+        required=required_of(source.expectations),
     )
 
 

@@ -98,6 +98,8 @@ def definition_hash(view: ViewSpec) -> str:
     fields["members"] = [(member.name, member.definition_hash) for member in view.members]
     if not view.members:
         del fields["members"]
+    if not view.required:
+        del fields["required"]
     payload = _in_order.encode({"layout": LAYOUT_VERSION, "view": fields})
     return hashlib.blake2b(payload, digest_size=HASH_BYTES).hexdigest()
 

@@ -34,7 +34,7 @@ IN_MEMORY, IN_FILES = 1 << 30, 1
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_history_lookup_and_oracle_agree_on_any_definitions(data: st.DataObject) -> None:
-    """Any functions, windows, conditions, computed columns and derived features; asked at, beside and after events."""
+    """Functions, windows, conditions, contracts, computed columns, derived features; asked at, beside, after events."""
     case = data.draw(stream_cases(events_max=25))
     view = decorated(data, case.view)
     events = [replace(event, columns=ascii_markets(event.columns)) for event in case.events]
@@ -44,7 +44,8 @@ def test_history_lookup_and_oracle_agree_on_any_definitions(data: st.DataObject)
 
     compiled = CompiledView(view)
     by_hand = [replace(event, columns=computed_row(event.columns)) for event in distinct(events)]
-    chosen = [event for event in by_hand if not view.where or CONDITIONS[view.where](event.columns)]
+    texts = [text for text in (view.required, view.where) if text]
+    chosen = [event for event in by_hand if all(CONDITIONS[text](event.columns) for text in texts)]
     for row, (key, as_of_ms) in enumerate(asks):
         table = by_start(fold(compiled, [event for event in distinct(events) if event.key == key]))
         looked_up = looked_up_values(view, compiled, table, as_of_ms)
@@ -158,8 +159,8 @@ def decorated(data: st.DataObject, view: ViewSpec) -> ViewSpec:
         if feature.type in NUMBERS
         for expression, kind in [data.draw(st.sampled_from(tuple(zip(EXPRESSIONS, DERIVED_TYPES, strict=True))))]
     )
-    where = data.draw(st.sampled_from(("", "", *CONDITIONS)))
-    return replace(view, source=COMPUTING, features=features, derived=derived, where=where)
+    where, required = (data.draw(st.sampled_from(("", "", *CONDITIONS))) for _ in range(2))
+    return replace(view, source=COMPUTING, features=features, derived=derived, where=where, required=required)
 
 
 DERIVED_TYPES = (ValueType.BOOL, ValueType.FLOAT64, ValueType.BOOL)

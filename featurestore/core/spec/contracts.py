@@ -1,0 +1,34 @@
+"""What the owner of a stream promises of its records, and what becomes of those that break a promise."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class OnFail(enum.StrEnum):
+    """What becomes of a record that does not meet an expectation."""
+
+    DEAD_LETTER = "dead_letter"
+    """No view counts it, online and in history."""
+    COUNT = "count"
+    """It is used as any other, and counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What is expected of every record of a source.
+
+    Attributes:
+        source: name of the source.
+        name: unique among the source's expectations.
+        condition: canonical SQL over the source's columns; a record meets it where it is true, not where it is null.
+        on_fail: what becomes of a record that does not meet it.
+        at_most: share of an hour's records that may fail before the contract counts as broken, 0 to 1.
+    """
+
+    source: str
+    name: str
+    condition: str
+    on_fail: OnFail
+    at_most: float = 0.0
