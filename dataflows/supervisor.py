@@ -28,7 +28,7 @@ from bytewax.dataflow import Dataflow
 from prometheus_client import REGISTRY
 
 from dataflows.dead_letters import DeadLetterWriter, FileDeadLetters, KafkaDeadLetters
-from dataflows.logs.file_log import FileLog
+from dataflows.logs.file_log import FileLog, embedded_registry
 from dataflows.logs.kafka_log import KafkaLog
 from dataflows.logs.schemas import SchemaRegistries
 from dataflows.logs.sources import Shared, SourceLog
@@ -374,7 +374,8 @@ def open_log(settings: FlowSettings, sources: Iterable[SourceSpec], clock: Clock
     """Where the events of some sources come from, and where refused ones go."""
     letter_dir, options = settings.dead_letter_dir, settings.kafka_options
     if settings.log_dir is not None:
-        return FileLog(settings.log_dir), FileDeadLetters(letter_dir or settings.log_dir)
+        schemas = embedded_registry(settings.log_dir, settings.schema_registry_options)
+        return FileLog(settings.log_dir, schemas), FileDeadLetters(letter_dir or settings.log_dir)
     kafka = KafkaLog(
         bootstrap_servers=settings.bootstrap_servers,
         options=options,

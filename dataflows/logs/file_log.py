@@ -1,6 +1,8 @@
-"""The embedded log: a directory of JSON Lines files, one a partition, that may still be growing.
+"""The embedded log: a directory of files of lines, one a partition, that may still be growing.
 
     DIR/<topic>/<partition>.jsonl      one record a line; the offset of a record is its line number, from 0
+    DIR/<topic>/<partition>.base64     the same of bytes that are no text: records with the id of a schema before them
+    DIR/_schemas/<subject>/<id>.avsc   their schemas, as a registry would have them (`definitions.schemas.directory`)
 
 A last line without its newline is still being written and waits. An empty line is no record, and neither is a mark that
 says that the file is UTF-8; a line that is longer than any record is passed on as its beginning, which does not decode.
@@ -11,6 +13,7 @@ begins with another record is another file, whatever its name: rotated, replaced
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import logging
 import os
@@ -21,9 +24,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dataflows.logs.schemas import SchemaRegistries
 from dataflows.logs.sources import PartitionReader
 from featurestore.core.spec import SourceSpec
-from featurestore.errors import EventsLost, InvalidRequest, SourceUnavailable
+from featurestore.definitions.schemas.directory import BASE64_ENDING, JSON_ENDING, SCHEMAS, SCHEME, ending_of
+from featurestore.errors import EventsLost, SourceUnavailable
 from featurestore.offline.disk import of_disk
 from featurestore.wire.formats.columns import NoSchemas, Schemas
 from featurestore.wire.payloads import RawBatch
@@ -53,20 +58,17 @@ class FileLog:
 
     Args:
         directory: holds a directory for each topic.
+        schemas: of records that begin with the id of one; by default those of the log itself.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, schemas: SchemaRegistries | None = None) -> None:
         self._directory = directory
+        self._schemas = schemas or embedded_registry(directory, {})
         self._indexes: dict[Path, LineIndex] = {}
 
     def schemas(self, source: SourceSpec) -> Schemas:
-        """None: lines of text hold no bytes of an Avro record."""
-        if source.format != "json":
-            raise InvalidRequest(
-                f'source "{source.name}" is {source.format}, and the embedded log has lines of JSON',
-                hint="read it from Kafka: leave --log-dir out",
-            )
-        return NoSchemas()
+        """Those of the log, whatever the address of the source's registry is: no Kafka, and none of its neighbours."""
+        return NoSchemas() if source.format == "json" else self._schemas.of(source)
 
     def partitions(self, source: SourceSpec) -> Sequence[int]:
         """Partition numbers for which there is a file."""
@@ -78,11 +80,15 @@ class FileLog:
         except OSError as error:
             fact = f'log directory "{directory}" cannot be read'
             raise of_disk(error, fact, directory, unavailable=SourceUnavailable) from error
-        numbers = sorted(int(name.stem) for name in names if name.suffix == ".jsonl" and name.stem.isdecimal())
+        ending = ending_of(source.format)
+        numbers = sorted(int(name.stem) for name in names if name.suffix == ending and name.stem.isdecimal())
         if not numbers:
+            what = (
+                "one JSON object a line" if ending == JSON_ENDING else f"one {source.format} record a line, in base64"
+            )
             raise SourceUnavailable(
                 f'log directory "{directory}" has no partition files',
-                hint=f"write records to {directory / '0.jsonl'}, one JSON object a line",
+                hint=f"write records to {directory / f'0{ending}'}, {what}",
             )
         return numbers
 
@@ -129,7 +135,7 @@ class FileLog:
 
     def _place(self, source: SourceSpec, partition: int) -> tuple[Path, LineIndex]:
         """A partition's file and its index."""
-        path = self._directory / source.topic / f"{partition}.jsonl"
+        path = self._directory / source.topic / f"{partition}{ending_of(source.format)}"
         return path, self._indexes.setdefault(path, LineIndex())
 
 
@@ -202,6 +208,8 @@ class FilePartition:
         records = [number for number, payload in enumerate(payloads) if payload and not payload.isspace()]
         if len(records) < len(payloads):
             payloads, offsets = [payloads[number] for number in records], offsets[records]
+        if self._path.suffix == BASE64_ENDING:
+            payloads = list(map(_decoded, payloads))
         return RawBatch(self._topic, self._partition, begin, self._next_offset, offsets, payloads)
 
     def end_offset(self) -> int:
@@ -306,6 +314,19 @@ class FilePartition:
         self._file.seek(byte)
         self._index.note(start, byte)
         return byte
+
+
+def embedded_registry(directory: Path, options: Mapping[str, str]) -> SchemaRegistries:
+    """The registry of a log directory; `options` may name another."""
+    return SchemaRegistries({"url": f"{SCHEME}{directory / SCHEMAS}", **options})
+
+
+def _decoded(line: bytes) -> bytes:
+    """A record of its line; what is no base64 is left as it is, and is no record of any schema."""
+    try:
+        return binascii.a2b_base64(line, strict_mode=True)
+    except binascii.Error:
+        return line
 
 
 def _opened(path: Path) -> FileIO:

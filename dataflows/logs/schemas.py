@@ -1,6 +1,7 @@
 """Schemas of payloads, from a registry that speaks Confluent's interface.
 
-What does not answer is waited for, as a broker is; an id that it does not know is a matter of its records alone.
+What does not answer is waited for, as a broker is; an id that it does not know is a matter of its records alone. The
+address "file:DIR" is a directory of schemas in the place of one.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import base64
 import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from dataflows.settings import options_setting
 from featurestore.core.spec import SourceSpec
+from featurestore.definitions.schemas.directory import SCHEME, SchemaDirectory
 from featurestore.definitions.schemas.proto_text import descriptors
 from featurestore.definitions.schemas.subjects import SubjectSchema, has_user, without_user
 from featurestore.errors import InvalidRequest, SourceUnavailable
@@ -59,7 +62,7 @@ class SchemaRegistries:
 
     def __init__(self, options: Mapping[str, str]) -> None:
         self._options = options
-        self._registries: dict[str, _Registry] = {}
+        self._registries: dict[str, _Registry | SchemaDirectory] = {}
 
     def of(self, source: SourceSpec) -> Schemas:
         """The schemas of a source's registry.
@@ -71,7 +74,7 @@ class SchemaRegistries:
 
     def newest(self, source: SourceSpec, subject: str) -> SubjectSchema | None:
         """See Registries."""
-        return self._registry(source).version(subject, "latest")
+        return self._registry(source).newest(subject)
 
     def before(self, source: SourceSpec, subject: str, version: int) -> SubjectSchema | None:
         """See Registries."""
@@ -81,7 +84,7 @@ class SchemaRegistries:
         """See Registries."""
         return self._registry(source).compatibility(subject)
 
-    def _registry(self, source: SourceSpec) -> _Registry:
+    def _registry(self, source: SourceSpec) -> _Registry | SchemaDirectory:
         url = self._options.get("url", "") or source.schema_registry
         if has_user(url):
             raise InvalidRequest(
@@ -89,7 +92,9 @@ class SchemaRegistries:
                 hint="give basic.auth.user.info=USER:PASSWORD in the file of --schema-registry-config",
             )
         if url not in self._registries:
-            self._registries[url] = _Registry(url, self._options)
+            is_directory = url.startswith(SCHEME)
+            path = Path(url.removeprefix(SCHEME).removeprefix("//"))
+            self._registries[url] = SchemaDirectory(path) if is_directory else _Registry(url, self._options)
         return self._registries[url]
 
 
@@ -134,6 +139,10 @@ class _Registry:
             return descriptors(schema.schema_str, references)
         except InvalidRequest as error:
             raise UnusableSchema(error.message, detail=error.detail) from error
+
+    def newest(self, subject: str) -> SubjectSchema | None:
+        """See Registries."""
+        return self.version(subject, "latest")
 
     def version(self, subject: str, version: int | str) -> SubjectSchema | None:
         """A version of a subject; None of one that is not there."""

@@ -80,10 +80,12 @@ def command(
 
 def log_ends(log_dir: Path) -> dict[tuple[str, int], int]:
     """Number of records of each (topic, partition) of a log directory."""
+    from featurestore.definitions.schemas.directory import BASE64_ENDING, JSON_ENDING
+
     return {
         (path.parent.name, int(path.stem)): _count_lines(path)
-        for path in sorted(log_dir.glob("*/*.jsonl"))
-        if path.stem.isdecimal()
+        for path in sorted(log_dir.glob("*/*"))
+        if path.stem.isdecimal() and path.suffix in (JSON_ENDING, BASE64_ENDING)
     }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
+from typing import BinaryIO
 
 import click
 import numpy as np
@@ -18,6 +20,7 @@ from featurestore.core.windows.durations import parse_duration_ms
 from featurestore.errors import InvalidRequest
 from featurestore.testing.simulator import (
     LabelsWriter,
+    LogDirectorySink,
     PopulationSize,
     Scenario,
     Simulation,
@@ -27,7 +30,7 @@ from featurestore.testing.simulator import (
 )
 from featurestore.testing.simulator.markets import MARKETS
 from featurestore.testing.simulator.rows import Rows
-from featurestore.testing.simulator.sinks import DEFAULT_PARTITIONS, DEFAULT_TOPIC
+from featurestore.testing.simulator.sinks import DEFAULT_PARTITIONS, DEFAULT_REGISTRY, DEFAULT_TOPIC
 
 HOUR_MS = 3_600_000
 DAYS_MAX = 36_500
@@ -35,6 +38,8 @@ PROGRESS_EVERY_NS = 1_000_000_000
 LOG_LINE_EVERY_NS = 10_000_000_000
 _SLICE_S = 0.004
 
+
+_FORMAT = "Of the records: JSON, or Avro behind the id of its schema, as Confluent's serializers write it."
 
 EXAMPLES = """\b
 Examples:
@@ -70,6 +75,22 @@ Examples:
     show_default=True,
     help="Of a topic that does not exist yet; one that does keeps its own.",
 )
+@click.option(
+    "--format", "record_format", type=click.Choice(["json", "avro"]), default="json", show_default=True, help=_FORMAT
+)
+@click.option(
+    "--schema-registry",
+    "registry",
+    metavar="URL",
+    default=DEFAULT_REGISTRY,
+    show_default=True,
+    help="Where the schema of Avro records in Kafka goes; that of a log directory goes to its _schemas.",
+)
+@click.option(
+    "--records",
+    type=click.File("rb"),
+    help="Send these transactions instead, one JSON object a line, - is standard input; to a log directory.",
+)
 @click.option("--labels", type=click.Path(dir_okay=False, path_type=Path), help="Parquet file for the fraud labels.")
 @click.option("--merchant-table", type=click.Path(dir_okay=False, path_type=Path), help="Parquet file of merchants.")
 def command(
@@ -84,6 +105,9 @@ def command(
     seed: int,
     topic: str,
     partitions: int,
+    record_format: str,
+    registry: str,
+    records: BinaryIO | None,
     labels: Path | None,
     merchant_table: Path | None,
 ) -> None:
@@ -97,14 +121,38 @@ def command(
         write_merchant_table(simulation.population, merchant_table, updated_at_ms=clock.now_ms(), seed=seed)
     run = _Run(simulation, clock, rate=rate, is_live=live)
     label_writer = LabelsWriter(labels) if labels is not None else None
-    sink = open_sink(address, simulation.population, topic=topic, partitions=partitions)
+    sink = open_sink(
+        address,
+        simulation.population,
+        topic=topic,
+        partitions=partitions,
+        registry=registry,
+        is_json=record_format == "json",
+    )
     try:
+        if records is not None:
+            click.echo(f"{_send_records(sink, records):,} records to {address}")
+            return
         run.send(sink, label_writer)
     finally:
         sink.close()
         if label_writer is not None:
             label_writer.close()
     click.echo(run.summary(address))
+
+
+def _send_records(sink: TransactionSink, records: BinaryIO) -> int:
+    """Send what somebody made up; how many."""
+    if not isinstance(sink, LogDirectorySink):
+        raise InvalidRequest("--records goes to a log directory", hint="write --to log:DIR")
+    try:
+        found = [json.loads(line) for line in records if line.strip()]
+    except ValueError as error:
+        raise InvalidRequest("--records has a line that is not JSON", detail=str(error)) from error
+    if not all(isinstance(record, dict) for record in found):
+        raise InvalidRequest("--records has a line that is no JSON object")
+    sink.write_records(found)
+    return len(found)
 
 
 class _Run:

@@ -10,6 +10,9 @@ escaping. About a million records a second.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from featurestore.core.events import Int64Array
@@ -48,6 +51,14 @@ class PayloadEncoder:
     def encode(self, rows: Rows) -> list[bytes]:
         """One record a row, in order, without a line end."""
         return [text.encode() for text in self.texts(rows)]
+
+    def lines(self, rows: Rows) -> list[bytes]:
+        """One line of an embedded log a row."""
+        return self.encode(rows)
+
+    def lines_of(self, records: Sequence[Mapping[str, object]]) -> list[bytes]:
+        """As `lines`, of records by their columns; whatever these are."""
+        return [json.dumps(record).encode() for record in records]
 
     def texts(self, rows: Rows) -> list[str]:
         """As `encode`, before UTF-8; pure ASCII."""

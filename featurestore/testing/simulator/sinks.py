@@ -1,7 +1,8 @@
 """Where simulated records go: a Kafka topic, a log directory, or a Parquet file.
 
-    kafka://host:port/topic      one partition key a card
-    log:DIR                      DIR/<topic>/<partition>.jsonl, one JSON record a line, offset = line number from 0
+    kafka://host:port/topic      one partition key a card; the schema of Avro records goes to a registry
+    log:DIR                      DIR/<topic>/<partition>.jsonl, one JSON record a line, offset = line number from 0; of
+                                 Avro .base64, and the schema in DIR/_schemas
     parquet:FILE                 typed columns
 
 A log directory may be written while it is read: lines are appended whole, and a line without its end is not there yet.
@@ -9,13 +10,16 @@ A log directory may be written while it is read: lines are appended whole, and a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 
 from featurestore.core.events import Int64Array
+from featurestore.definitions.schemas.directory import BASE64_ENDING, JSON_ENDING
 from featurestore.errors import InvalidRequest, SourceUnavailable
+from featurestore.testing.simulator.avro_payload import AvroPayloadEncoder, embedded_encoder, registered_encoder
 from featurestore.testing.simulator.payload import PayloadEncoder, card_id
 from featurestore.testing.simulator.population import Population
 from featurestore.testing.simulator.rows import Rows
@@ -27,7 +31,11 @@ if TYPE_CHECKING:
 
 DEFAULT_TOPIC = "transactions"
 DEFAULT_PARTITIONS = 4
+DEFAULT_REGISTRY = "http://127.0.0.1:8081"
 FLUSH_TIMEOUT_S = 60.0
+
+
+Encoder = PayloadEncoder | AvroPayloadEncoder
 
 
 class TransactionSink(Protocol):
@@ -43,7 +51,13 @@ class TransactionSink(Protocol):
 
 
 def open_sink(
-    address: str, population: Population, *, topic: str = DEFAULT_TOPIC, partitions: int = DEFAULT_PARTITIONS
+    address: str,
+    population: Population,
+    *,
+    topic: str = DEFAULT_TOPIC,
+    partitions: int = DEFAULT_PARTITIONS,
+    registry: str = DEFAULT_REGISTRY,
+    is_json: bool = True,
 ) -> TransactionSink:
     """The sink of an address, see the module's head.
 
@@ -52,19 +66,23 @@ def open_sink(
         population: whose rows will be written.
         topic: name of the log; Kafka's is in the address.
         partitions: of a topic or log that does not exist yet; an existing one keeps its own.
+        registry: URL of the registry that Kafka's schema goes to.
+        is_json: JSON instead of Avro.
 
     Raises:
         InvalidRequest: the address is none of these.
-        SourceUnavailable: Kafka does not answer.
+        SourceUnavailable: Kafka, or the registry, does not answer.
     """
     scheme, _, rest = address.partition(":")
     if scheme == "log" and rest:
-        return LogDirectorySink(Path(rest), population, topic=topic, partitions=partitions)
+        return LogDirectorySink(Path(rest), population, topic=topic, partitions=partitions, is_json=is_json)
     if scheme == "parquet" and rest:
         return ParquetSink(Path(rest), population)
     bootstrap_servers, _, kafka_topic = rest.removeprefix("//").partition("/")
     if scheme == "kafka" and bootstrap_servers:
-        return KafkaSink(bootstrap_servers, population, topic=kafka_topic or topic, partitions=partitions)
+        topic = kafka_topic or topic
+        encoder = None if is_json else registered_encoder(population, topic, registry)
+        return KafkaSink(bootstrap_servers, population, topic=topic, partitions=partitions, encoder=encoder)
     raise InvalidRequest(
         f'"{address}" is not an address of records', hint="write kafka://host:port/topic, log:DIR or parquet:FILE"
     )
@@ -73,23 +91,37 @@ def open_sink(
 class LogDirectorySink:
     """Appends to the partition files of a log directory; records of a card stay in one partition, in order."""
 
-    def __init__(self, directory: Path, population: Population, *, topic: str, partitions: int) -> None:
-        self._encoder = PayloadEncoder(population)
-        folder = directory / topic
+    def __init__(
+        self, directory: Path, population: Population, *, topic: str, partitions: int, is_json: bool = True
+    ) -> None:
+        self._encoder = PayloadEncoder(population) if is_json else embedded_encoder(population, directory, topic)
+        folder, ending = directory / topic, JSON_ENDING if is_json else BASE64_ENDING
         folder.mkdir(parents=True, exist_ok=True)
-        existing = len(list(folder.glob("*.jsonl")))
-        paths = [folder / f"{partition}.jsonl" for partition in range(existing or partitions)]
+        existing = len(list(folder.glob(f"*{ending}")))
+        paths = [folder / f"{partition}{ending}" for partition in range(existing or partitions)]
         self._files: list[BinaryIO] = [_open_after_last_line(path) for path in paths]
         self._partition_of_card = _card_partitions(population, len(paths))
 
     def write(self, rows: Rows) -> None:
         """Append the rows to their partitions; they can be read when this returns."""
-        texts = np.array(self._encoder.texts(rows), dtype=np.object_)
-        partition_of_row = self._partition_of_card[rows["card"]]
+        self._append(self._encoder.lines(rows), self._partition_of_card[rows["card"]])
+
+    def write_records(self, records: Sequence[Mapping[str, object]]) -> None:
+        """Append records that somebody made up, by their columns.
+
+        Raises:
+            InvalidRequest: one is no transaction.
+        """
+        lines = self._encoder.lines_of(records)
+        keys = [encode_key([str(record.get("card_id"))]) for record in records]
+        self._append(lines, lanes_of(keys, len(self._files)))
+
+    def _append(self, lines: Sequence[bytes], partitions: Int64Array) -> None:
+        """Append lines to their partitions."""
         for partition, file in enumerate(self._files):
-            lines = texts[partition_of_row == partition].tolist()
-            if lines:
-                file.write(("\n".join(lines) + "\n").encode())
+            of_partition = [lines[row] for row in np.flatnonzero(partitions == partition).tolist()]
+            if of_partition:
+                file.write(b"\n".join(of_partition) + b"\n")
                 file.flush()
 
     def close(self) -> None:
@@ -119,13 +151,29 @@ class ParquetSink:
 
 
 class KafkaSink:
-    """Produces to a topic, which is made when it does not exist; the record's key is the card."""
+    """Produces to a topic, which is made when it does not exist; the record's key is the card.
 
-    def __init__(self, bootstrap_servers: str, population: Population, *, topic: str, partitions: int) -> None:
+    Args:
+        bootstrap_servers: Kafka's addresses.
+        population: whose rows will be written.
+        topic: to produce to.
+        partitions: of one that is made.
+        encoder: of the records; by default JSON.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        population: Population,
+        *,
+        topic: str,
+        partitions: int,
+        encoder: Encoder | None = None,
+    ) -> None:
         from confluent_kafka import Producer
 
         self._topic = topic
-        self._encoder = PayloadEncoder(population)
+        self._encoder: Encoder = encoder or PayloadEncoder(population)
         self._failure: KafkaError | None = None
         self._producer = Producer(
             {
