@@ -27,8 +27,9 @@ from featurestore.offline.event_log.address import TablePlace
 from featurestore.offline.event_log.schema import payload_columns, rows_of
 from featurestore.offline.event_log.table import Place
 from featurestore.offline.event_log.writer import LogWriter, PartitionRows
+from featurestore.wire.changes import decoder_of
 from featurestore.wire.formats.columns import Schemas
-from featurestore.wire.payloads import EventDecoder, RawBatch
+from featurestore.wire.payloads import RawBatch
 
 ROWS_LOGGED = Counter("featurestore_event_log_rows_written", "Rows committed to the event log.", ["source"])
 COMMITS_MADE = Counter("featurestore_event_log_commits", "Commits of the event log.", ["source"])
@@ -107,7 +108,7 @@ class LogRowsStep:
         self._schema = own[0].schema
         self._dead_letters = dead_letters
         self._shared = shared
-        self._decoder = EventDecoder(source, payload_columns(source), schemas)
+        self._decoder = decoder_of(source, payload_columns(source), schemas)
         self._ingest_time_ms = {one.partition: one.ingest_time_ms for one in own}
 
     def __call__(self, item: SourceItem) -> list[tuple[str, LogItem]]:

@@ -20,6 +20,7 @@ from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd
 from featurestore.core.events import KeyedBatch
 from featurestore.core.spec import SourceSpec, ViewSpec
+from featurestore.wire.changes import ChangeDecoder, decoder_of
 from featurestore.wire.contracts import ContractCheck, letters_of
 from featurestore.wire.entity_routing import (
     PartitionWatermark,
@@ -61,7 +62,7 @@ class _Reader:
         check: what the records are held against; None where that is nothing, or done elsewhere.
     """
 
-    decoder: EventDecoder
+    decoder: EventDecoder | ChangeDecoder
     views: tuple[ViewSpec, ...]
     check: ContractCheck | None
 
@@ -108,7 +109,7 @@ class DecodeStep:
             names = [name for view in views for name in columns_read(view)]
             names += () if check is None else check.columns
             for one in source.per_topic:
-                decoder = EventDecoder(one, names, log.schemas(one))
+                decoder = decoder_of(one, names, log.schemas(one))
                 self._readers.setdefault(one.topic, []).append(_Reader(decoder, views, check))
 
     def __call__(self, item: SourceItem) -> list[DecodedItem]:

@@ -303,6 +303,8 @@ def _source_differences(before: SourceSpec, after: SourceSpec) -> tuple[tuple[st
         ("furthest future", _duration(before.max_future_ms), _duration(after.max_future_ms)),
         ("bootstrap servers", before.bootstrap_servers, after.bootstrap_servers),
         ("format", before.format, after.format),
+        ("changes", before.changes or "none", after.changes or "none"),
+        ("row-id column", str(before.row_id_column), str(after.row_id_column)),
         ("schema registry", before.schema_registry or "none", after.schema_registry or "none"),
         ("subjects", _subjects(before), _subjects(after)),
         ("units", _units(before), _units(after)),

@@ -218,7 +218,6 @@ class LogEvents:
         view, inputs = self._view, view_inputs(self._view)
         partition = (batch.column("topic")[0].as_py(), batch.column("partition")[0].as_py())
         times_ms = batch.column(_TIME).to_numpy()
-        offsets = batch.column("offset").to_numpy()
         self._newest_ms[partition] = max(self._newest_ms.get(partition, int(times_ms[0])), int(times_ms.max()))
         join_keys = {key.name for key in view.join_keys}
         columns = {
@@ -227,19 +226,19 @@ class LogEvents:
             else column_values(batch.column(name), inputs.column(name))
             for name in inputs.payload_columns
         }
-        next_offset = int(offsets[-1]) + 1
-        events = EventBatch(*partition, int(offsets[0]), next_offset, offsets, times_ms, None, columns)
+        # One offset may have several rows, so they are numbered here.
+        numbers = np.arange(batch.num_rows)
+        events = EventBatch(*partition, 0, batch.num_rows, numbers, times_ms, None, columns)
         keyed = key_events(with_computed(events, [view]), view, self._lane_count * self.split)
         arrays = {
             _KEY: pa.array(keyed.keys, pa.binary()).take(pa.array(keyed.key_index)),
             _TIME: pa.array(keyed.event_time_ms),
             _SOURCE: pa.array(np.full(len(keyed.offsets), self._sources[partition], dtype=np.int32)),
-            _OFFSET: pa.array(keyed.offsets),
+            _OFFSET: batch.column("offset").take(pa.array(keyed.offsets)),
         }
         id_column = view.source.id_column
         if id_column is not None:
-            rows = pa.array(np.searchsorted(offsets, keyed.offsets))
-            ids = batch.column(id_column.name).take(rows)
+            ids = batch.column(id_column.name).take(pa.array(keyed.offsets))
             if id_column.type is not ValueType.STRING:
                 ids = ids.cast(pa.int64()).cast(pa.string())
             arrays[_ID] = ids.cast(pa.string()).cast(pa.binary())

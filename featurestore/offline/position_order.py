@@ -102,13 +102,14 @@ def in_order(table: pa.Table, positions: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def slice_in_order(
-    batches: Iterable[pa.RecordBatch], positions: Sequence[str], from_ms: int, to_ms: int
+    batches: Iterable[pa.RecordBatch], positions: Sequence[str], from_ms: int, to_ms: int, told_by: Sequence[str] = ()
 ) -> Iterator[pa.RecordBatch]:
     """The rows of one slice in the order of their positions; a record that is there twice comes once.
 
     Args:
         batches: rows, whose last column is the event time.
         positions: see `in_order`.
+        told_by: columns that tell rows of one position and event time apart.
         from_ms: first event time of the slice.
         to_ms: its end.
     """
@@ -118,7 +119,7 @@ def slice_in_order(
     table = pa.Table.from_batches(kept)
     order = [name for name in positions if name != "topic" or len(table[name].unique()) > 1]
     for piece in in_order(table, order):
-        yield from _each_once(piece, order).to_batches(BATCH_ROWS)
+        yield from _each_once(piece, order, told_by).to_batches(BATCH_ROWS)
 
 
 def _as_integers(table: pa.Table, positions: Sequence[str]) -> Int64Array | None:
@@ -142,8 +143,8 @@ def _sorted_by(keys: pa.Table) -> pa.Array:
     return pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.column_names])
 
 
-def _each_once(table: pa.Table, positions: Sequence[str]) -> pa.Table:
-    """Rows in the order of their positions, without those of the same position and event time as another one.
+def _each_once(table: pa.Table, positions: Sequence[str], told_by: Sequence[str]) -> pa.Table:
+    """Rows in the order of their positions, without those that are of another one's position, event time and so on.
 
     A sink that delivers at least once may have written a record twice; the same position and time make it the same.
     """
@@ -151,6 +152,8 @@ def _each_once(table: pa.Table, positions: Sequence[str]) -> pa.Table:
     if not _is_as_before(keys).any():
         return table
     keys = keys.append_column("", table.column(table.num_columns - 1))
+    for number, name in enumerate(told_by):
+        keys = keys.append_column(f"told by {number}", table.column(name))
     order = _sorted_by(keys)
     is_first = np.append(True, ~_is_as_before(keys.take(order)))
     return table.take(order.take(pa.array(np.flatnonzero(is_first))))

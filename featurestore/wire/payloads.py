@@ -29,7 +29,6 @@ from featurestore.wire.formats.columns import (
     PayloadReader,
     ReadColumns,
     Schemas,
-    WantedColumn,
     objects,
     wanted_columns,
 )
@@ -53,6 +52,7 @@ class DeadLetterReason(enum.StrEnum):
     EVENT_TIME_OUT_OF_RANGE = "event_time_out_of_range"
     TOO_FAR_IN_FUTURE = "too_far_in_future"
     MISSING_EVENT_ID = "missing_event_id"
+    UNUSABLE_CHANGE = "unusable_change"
     MISSING_JOIN_KEY = "missing_join_key"
     KEY_TOO_LONG = "key_too_long"
     BEYOND_RETENTION = "beyond_retention"
@@ -127,8 +127,8 @@ class EventDecoder:
         self._event_time = _column_of(source, source.event_time_column)
         self._event_id = None if source.event_id_column is None else _column_of(source, source.event_id_column)
         named = [column.name for column in (*self._columns, self._event_time, self._event_id) if column]
-        of_payload = [name for name in named if name != source.topic_column]
-        self._reader = _reader(source, wanted_columns(source, of_payload), schemas or NoSchemas())
+        of_payload = [name for name in named if name not in source.generated]
+        self._reader = _reader(source, of_payload, schemas or NoSchemas())
 
     def decode(self, raw: RawBatch, *, now_ms: int) -> DecodedBatch:
         """Columns of the usable records, dead letters of the others.
@@ -140,9 +140,26 @@ class EventDecoder:
         Raises:
             SourceUnavailable: the schema registry does not answer.
         """
-        read = self._reader.read(raw.payloads)
+        return self.events_of(raw, self.read(raw.payloads), now_ms=now_ms)
+
+    def read(self, payloads: Sequence[bytes]) -> ReadColumns:
+        """The columns of some payloads, as they are given."""
+        return self._reader.read(payloads)
+
+    def times_of(self, read: ReadColumns) -> ColumnValues:
+        """The event times of what was read, in milliseconds."""
+        return self._in_ms(read.columns[self._event_time.name])
+
+    def events_of(self, raw: RawBatch, read: ReadColumns, *, now_ms: int) -> DecodedBatch:
+        """As `decode`, of payloads that were read.
+
+        Args:
+            raw: N payloads.
+            read: what is in them.
+            now_ms: as of `decode`.
+        """
         refused = {row: (DeadLetterReason.UNDECODABLE, detail) for row, detail in read.refused.items()}
-        event_time = self._in_ms(read.columns[self._event_time.name])
+        event_time = self.times_of(read)
         self._refuse_bad_times(event_time, read, refused, now_ms)
         event_ids = None if self._event_id is None else self._ids(read, refused)
         rows, columns = read.rows, {column.name: self._values(read, column) for column in self._columns}
@@ -219,8 +236,9 @@ class EventDecoder:
         return read.columns[column.name]
 
 
-def _reader(source: SourceSpec, columns: Sequence[WantedColumn], schemas: Schemas) -> PayloadReader:
-    """What reads a source's format."""
+def _reader(source: SourceSpec, names: Sequence[str], schemas: Schemas) -> PayloadReader:
+    """What reads some columns of a source's format."""
+    columns = wanted_columns(source, names)
     if source.format == "avro":
         return AvroReader(columns, schemas)
     if source.format == "protobuf":

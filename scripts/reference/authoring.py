@@ -52,6 +52,7 @@ TAG_DEFAULTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("source", "subject_name"): ("`subject_name=` of `kafka_source`", '`"topic"`'),
     ("source", "records"): ("`records=` of `kafka_source`", "none"),
     ("source", "unit."): ("`units=` of `kafka_source`", "whatever the schemas say"),
+    ("source", "changes"): ("`changes=` of `kafka_source`", "payloads are events"),
     ("source", "topic."): ("`more_topics=` of `kafka_source`", "one topic"),
     ("source", "topic_column"): ("`topic_column=` of `kafka_source`", "no such column"),
     ("source", "computed."): ("`computed=` of `kafka_source`", "no such column"),

@@ -13,11 +13,13 @@ from featurestore.core.spec.repo import PinnedView as PinnedView
 from featurestore.core.spec.repo import PythonFunction as PythonFunction
 from featurestore.core.spec.repo import RepoSpec as RepoSpec
 from featurestore.core.spec.repo import ServiceSpec as ServiceSpec
+from featurestore.core.spec.views import CHANGE_ID as CHANGE_ID
 from featurestore.core.spec.views import DEFAULT_LOOKBACK_MS as DEFAULT_LOOKBACK_MS
 from featurestore.core.spec.views import DEFAULT_MAX_FUTURE_MS as DEFAULT_MAX_FUTURE_MS
 from featurestore.core.spec.views import DEFAULT_SESSION_GAPS as DEFAULT_SESSION_GAPS
 from featurestore.core.spec.views import HOP_LADDER_MS as HOP_LADDER_MS
 from featurestore.core.spec.views import HOPS_PER_WINDOW_MIN as HOPS_PER_WINDOW_MIN
+from featurestore.core.spec.views import IS_UNDO as IS_UNDO
 from featurestore.core.spec.views import SCALAR_TYPES as SCALAR_TYPES
 from featurestore.core.spec.views import SESSION_MS_DEFAULT_MAX as SESSION_MS_DEFAULT_MAX
 from featurestore.core.spec.views import CalendarUnit as CalendarUnit

@@ -34,6 +34,13 @@ SESSION_MS_DEFAULT_MAX = 86_400_000
 """... but then no longer than this: a day."""
 
 
+CHANGE_ID = "change_id"
+"""Column of a source of changes: which change it is, and whether it does or undoes; the same when it is sent again."""
+
+IS_UNDO = "is_undo"
+"""Column of a source of changes: whether the event takes a row back, as it was before."""
+
+
 class ValueType(enum.StrEnum):
     """Types of source columns, entity keys and features."""
 
@@ -218,6 +225,10 @@ class SourceSpec:
         subject_name: "topic", "record" or "topic_record": what the registry's subjects are called after; nor is this.
         records: full names of the topic's records, where subjects are called after them; nor are they.
         units: (column, unit of its values) pairs, where the author says what a schema should; nor are they.
+        changes: "debezium" where payloads are changes of a table's rows, and each becomes events that do and undo; ""
+            where they are events. Then CHANGE_ID is the event id; nor is this.
+        row_id_column: of changes, the column that tells the rows that one position of the database's log may have
+            changed, as a rule the primary key; nor is this.
     """
 
     name: str
@@ -238,6 +249,8 @@ class SourceSpec:
     subject_name: str = "topic"
     records: tuple[str, ...] = ()
     units: tuple[tuple[str, str], ...] = ()
+    changes: str = ""
+    row_id_column: str | None = None
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -249,6 +262,34 @@ class SourceSpec:
         """The same source for each of its topics alone."""
         more = (replace(self, topic=each.name, renamed=each.renamed, more_topics=()) for each in self.more_topics)
         return (replace(self, more_topics=()), *more) if self.more_topics else (self,)
+
+    @property
+    def generated(self) -> frozenset[str]:
+        """Columns that no field of a payload fills."""
+        made = (CHANGE_ID, IS_UNDO) if self.changes else ()
+        return frozenset(name for name in (self.topic_column, *made) if name)
+
+    def rows_at(self, field: str, format: str) -> SourceSpec:
+        """Of changes, a source of rows as events of their own.
+
+        Args:
+            field: of the payload, which holds the row; "" for the payload itself.
+            format: of that.
+        """
+        field_of = dict(self.renamed)
+        columns = tuple(column for column in self.columns if column.name not in (CHANGE_ID, IS_UNDO))
+        paths = {one.name: field_of.get(one.name, one.name) for one in columns if one.name != self.topic_column}
+        if field:
+            paths = {name: f"{field}.{path}" for name, path in paths.items()}
+        return replace(
+            self,
+            columns=columns,
+            event_id_column=self.row_id_column,
+            renamed=tuple(sorted((name, path) for name, path in paths.items() if name != path)),
+            format=format,
+            changes="",
+            row_id_column=None,
+        )
 
     @property
     def id_column(self) -> Column | None:

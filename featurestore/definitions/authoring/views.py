@@ -14,7 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, TypedDict
 
 from feast import Entity, Field, FileSource, KafkaSource, StreamFeatureView
 from feast.aggregation import Aggregation
@@ -45,6 +45,8 @@ from featurestore.definitions.compile.expressions import (
     computed_columns,
 )
 from featurestore.definitions.compile.source import (
+    CHANGE_COLUMNS,
+    CHANGES_TAG,
     COLUMNS_TAG,
     DEDUP_HORIZON_TAG,
     EVENT_ID_TAG,
@@ -236,6 +238,14 @@ def stream_view(
         )
 
 
+class _Named(TypedDict):
+    """What all objects of Feast have."""
+
+    name: str
+    description: str
+    owner: str
+
+
 def kafka_source(
     *,
     name: str,
@@ -256,6 +266,7 @@ def kafka_source(
     records: str | Sequence[str] = (),
     units: Mapping[str, str] | None = None,
     fields: Mapping[str, str] | None = None,
+    changes: Literal["", "debezium"] = "",
     expectations: Sequence[ExpectedOfRecords] = (),
     history: DataSource | None = None,
     description: str = "",
@@ -282,6 +293,7 @@ def kafka_source(
         records: full names of the topic's records or messages, where subjects are called after them.
         units: column -> unit of its values, such as "EUR": plans refuse a schema that says another one.
         fields: column -> field of the payload, where they are called otherwise; a path into nested ones: "card.bin".
+        changes: "debezium" where payloads are changes of a table's rows: columns are the row's, `event_id` its key.
         expectations: what is expected of every record, from `expect`, `null_share` and `one_of`.
         history: the same events at rest, for training sets; Feast insists on one, but it need not exist yet.
         description: as in Feast.
@@ -291,11 +303,11 @@ def kafka_source(
         InvalidRequest: a column's type, or the format, is unknown, or two expectations have one name.
     """
     message_format, tags = _message_format(name, format, _typed_fields(name, columns, field_of := fields or {}))
-    tags |= {EVENT_ID_TAG: event_id, DEDUP_HORIZON_TAG: dedup_horizon, MAX_FUTURE_TAG: max_future}
+    tags |= {EVENT_ID_TAG: event_id, DEDUP_HORIZON_TAG: dedup_horizon, MAX_FUTURE_TAG: max_future, CHANGES_TAG: changes}
     tags |= {TOPIC_COLUMN_TAG: topic_column, EVENT_TIME_UNIT_TAG: event_time_unit, SCHEMA_REGISTRY_TAG: registry}
     tags |= _prefixed(COMPUTED_TAG_PREFIX, computed) | _prefixed(UNIT_TAG_PREFIX, units) | _names(subject_name, records)
     return KafkaSource(
-        name=name,
+        **_Named(name=name, description=description, owner=owner),
         topic=topic,
         kafka_bootstrap_servers=bootstrap_servers,
         timestamp_field=event_time,
@@ -303,8 +315,6 @@ def kafka_source(
         field_mapping={field: column for column, field in field_of.items() if field != column},
         batch_source=history or _no_history(name, event_time),
         tags=_given(tags) | _topic_tags(more_topics or {}) | expectation_tags(name, expectations),
-        description=description,
-        owner=owner,
     )
 
 
@@ -436,7 +446,8 @@ def _columns_of(source: KafkaSource) -> tuple[Column, ...]:
     mapping = source.field_mapping or {}
     named = [Column(mapping.get(column.name, column.name), column.type) for column in columns]
     topic_column = source.tags.get(TOPIC_COLUMN_TAG)
-    return (*named, *([Column(topic_column, ValueType.STRING)] if topic_column else []))
+    generated = CHANGE_COLUMNS if source.tags.get(CHANGES_TAG) else ()
+    return (*named, *([Column(topic_column, ValueType.STRING)] if topic_column else []), *generated)
 
 
 def _several(names: str | Sequence[str]) -> list[str]:

@@ -72,7 +72,9 @@ def _windowed(view: ViewSpec, feature: FeatureSpec) -> str:
         text += (
             f"; only where {' AND '.join(conditions if len(conditions) == 1 else (f'({one})' for one in conditions))}"
         )
-    if view.undo:
+    if view.source.changes:
+        text += "; a row that is changed or deleted is taken back"
+    elif view.undo:
         text += f"; where {view.undo} an event takes an earlier one back"
     return text
 

@@ -7,7 +7,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
-from featurestore.core.spec import DEFAULT_MAX_FUTURE_MS, Column, Expectation, SourceSpec, TopicSpec, ValueType
+from featurestore.core.spec import (
+    CHANGE_ID,
+    DEFAULT_MAX_FUTURE_MS,
+    IS_UNDO,
+    Column,
+    Expectation,
+    SourceSpec,
+    TopicSpec,
+    ValueType,
+)
 from featurestore.core.windows.durations import format_duration, parse_duration_ms
 from featurestore.definitions import limits
 from featurestore.definitions.compile.expectations import expectations_of
@@ -58,11 +67,20 @@ JSON_SCHEMA = "json_schema"
 TIME_TYPES = frozenset({ValueType.TIMESTAMP, ValueType.INT64})
 ID_TYPES = frozenset({ValueType.STRING, ValueType.INT64})
 
+CHANGES_TAG = "changes"
+"""Tag of a source: "debezium" where its payloads are changes of a table's rows."""
+
+DEBEZIUM = "debezium"
+
 TOPIC_TAG_PREFIX = "topic."
 """Tags of a source: "topic.chargebacks" adds a topic; its text maps fields to columns: "filed_at=event_time, ..."."""
 
 TOPIC_COLUMN_TAG = "topic_column"
 """Tag of a source: name of a STRING column that holds the topic an event came from."""
+
+
+CHANGE_COLUMNS = (Column(CHANGE_ID, ValueType.STRING), Column(IS_UNDO, ValueType.BOOL))
+"""What a source of changes has besides the columns of the rows."""
 
 
 class _Subjects(TypedDict):
@@ -143,12 +161,13 @@ def _spec(
     max_future_ms = duration_tag(
         source.tags, MAX_FUTURE_TAG, place, problems, default=DEFAULT_MAX_FUTURE_MS, maximum=limits.MAX_FUTURE_MS_MAX
     )
+    changes = _changes(source, place, problems)
     spec = SourceSpec(
         name=source.name,
         topic=source.topic,
         columns=schema.columns,
         event_time_column=time_column,
-        event_id_column=event_id or None,
+        event_id_column=CHANGE_ID if changes else event_id or None,
         dedup_horizon_ms=horizon_ms if event_id else 0,
         max_future_ms=max_future_ms,
         bootstrap_servers=source.bootstrap_servers,
@@ -159,6 +178,8 @@ def _spec(
         event_time_unit=_time_unit(source.tags, time_column, place, problems),
         format=_format(source, place, problems),
         schema_registry=source.tags.get(SCHEMA_REGISTRY_TAG, ""),
+        changes=changes,
+        row_id_column=event_id if changes else None,
         units=_units(source.tags, names, place, problems),
         **_subjects(source.tags, place, problems),
     )
@@ -211,6 +232,24 @@ def _units(
     return tuple(sorted(units.items()))
 
 
+def _changes(source: RegisteredSource, place: Place, problems: ProblemList) -> str:
+    """What its payloads are changes in the words of; "" where they are events."""
+    written = source.tags.get(CHANGES_TAG, "")
+    if written not in ("", DEBEZIUM):
+        problems.add(place, f'tag "{CHANGES_TAG}" is "{written}"', f'write "{DEBEZIUM}", or leave it out')
+    if not written:
+        return ""
+    if not source.tags.get(EVENT_ID_TAG):
+        remedy = f'add the tag "{EVENT_ID_TAG}" with the column that is the key of the table'
+        problems.add(place, "its payloads are changes of rows, and nothing says which row", remedy)
+    elif source.tags.get(DEDUP_HORIZON_TAG, "").startswith("0"):
+        fact = f'its payloads are changes of rows, and tag "{DEDUP_HORIZON_TAG}" is 0'
+        problems.add(place, fact, "give it a duration: a connector that starts again sends changes again")
+    if source.format == PROTOBUF:
+        problems.add(place, "its payloads are changes in Protobuf, which are not read", "write them as JSON or Avro")
+    return written
+
+
 def _format(source: RegisteredSource, place: Place, problems: ProblemList) -> str:
     """What its payloads are; whatever begins with the id of a schema needs a registry."""
     written = source.tags.get(FORMAT_TAG, "json")
@@ -250,6 +289,8 @@ def _mapped(schema: SourceSchema, source: RegisteredSource, place: Place, proble
     topic_column = source.tags.get(TOPIC_COLUMN_TAG, "")
     if topic_column:
         columns.append(Column(topic_column, ValueType.STRING))
+    if source.tags.get(CHANGES_TAG):
+        columns += CHANGE_COLUMNS
     for name, count in Counter(column.name for column in columns).items():
         if count > 1:
             problems.add(place, f'{count} of its columns are called "{name}"', "give each its own name")

@@ -11,8 +11,10 @@ from featurestore.core.aggregations.base import Aggregation
 from featurestore.core.lowering.series import series_type
 from featurestore.core.spec import (
     DEFAULT_LOOKBACK_MS,
+    IS_UNDO,
     Column,
     FeatureSpec,
+    SourceSpec,
     ValueType,
     ViewSpec,
     Window,
@@ -70,9 +72,7 @@ def compile_stream_view(
     where = undo = None
     if source is not None:
         where = condition(view.tags.get(WHERE_TAG, ""), source.spec, f'tag "{WHERE_TAG}"', place, problems)
-        undo = condition(view.tags.get(UNDO_TAG, ""), source.spec, f'tag "{UNDO_TAG}"', place, problems)
-    if undo:
-        _check_undo(features, place, problems)
+        undo = _undo(view, source.spec, features, place, problems)
     lookback_ms = duration_tag(
         view.tags, LOOKBACK_TAG, place, problems, default=DEFAULT_LOOKBACK_MS, maximum=limits.LOOKBACK_MS_MAX
     )
@@ -103,12 +103,28 @@ def _is_derived(field: RegisteredField, key_names: set[str]) -> bool:
     return EXPRESSION_TAG in field.tags and field.name not in key_names
 
 
-def _check_undo(features: tuple[FeatureSpec, ...], place: Place, problems: ProblemList) -> None:
-    """An event can only be taken back out of what can forget."""
-    for feature in features:
+def _undo(
+    view: RegisteredView, source: SourceSpec, features: tuple[FeatureSpec, ...], place: Place, problems: ProblemList
+) -> str | None:
+    """Which events take back what an equal event added, only out of what can forget; None when it has a mistake."""
+    text = view.tags.get(UNDO_TAG, "")
+    if source.changes and text:
+        fact = f'it has "{UNDO_TAG}", but what is taken back is said by the changes of source "{source.name}"'
+        problems.add(place, fact, "leave it out")
+        return None
+    undo = condition(IS_UNDO if source.changes else text, source, f'tag "{UNDO_TAG}"', place, problems)
+    why, remedy = f'the view has "{UNDO_TAG}"', "move the feature to a view without it, or exclude both events"
+    if source.changes:
+        why = f'source "{source.name}" has rows that are changed and deleted'
+        remedy = "use count, sum or mean, or read a topic of events that are only added"
+    for feature in features if undo else ():
         if not catalog.resolve(feature.function).is_invertible:
-            fact = f'the view has "{UNDO_TAG}", but {feature.function} cannot take an event back'
-            problems.add(place.of(feature.name), fact, "move the feature to a view without it, or exclude both events")
+            problems.add(place.of(feature.name), f"{why}, but {feature.function} cannot take an event back", remedy)
+        elif source.changes and feature.window.gap_ms:
+            problems.add(
+                place.of(feature.name), f"{why}, but a session cannot take an event back", "use a sliding window"
+            )
+    return undo
 
 
 def _check_join_keys(

@@ -70,9 +70,11 @@ def find_breaks(
     """
     require_kind(source, subject.name, schema, SCHEMA_TYPES[source.format])
     readers = _readers(source, views)
-    columns = wanted_columns(source, sorted(readers))
-    fit = fit_of(source, columns, schema, subject.record)
-    needed = {source.event_time_column, source.event_id_column}
+    # Of changes: a row is the same before and after.
+    rows = source.rows_at("after", source.format) if source.changes else source
+    columns = wanted_columns(rows, sorted(readers))
+    fit = fit_of(rows, columns, schema, subject.record)
+    needed = {source.event_time_column, rows.event_id_column}
     needed |= {key.name for view in views for key in view.join_keys}
     field_of = {column.name: column.field for column in columns}
     breaks = []
@@ -122,11 +124,12 @@ def _other_unit(field: str, declared: str, was: Mapping[str, str], becomes: Mapp
 def _readers(source: SourceSpec, views: Sequence[ViewSpec]) -> dict[str, dict[str, tuple[str, ...]]]:
     """Column of the payload -> view -> the features that read it."""
     found: dict[str, dict[str, tuple[str, ...]]] = {}
-    always = [name for name in (source.event_time_column, source.event_id_column) if name]
+    id_column = source.row_id_column if source.changes else source.event_id_column
+    always = [name for name in (source.event_time_column, id_column) if name]
     for view in views:
         for feature in view.features:
             for name in (*always, *ViewInputs(replace(view, features=(feature,))).payload_columns):
-                if name == source.topic_column:
+                if name in source.generated:
                     continue
                 of_view = found.setdefault(name, {})
                 if feature.name not in of_view.get(view.name, ()):

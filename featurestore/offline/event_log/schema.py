@@ -1,6 +1,6 @@
 """Columns of a source's log, and decoded events as Arrow.
 
-    topic, partition, offset     where the record is; unique together
+    topic, partition, offset     where the record is; unique together, but for what an update undoes and does
     ingest_time_ms               when the stream that wrote the log read it; never falls within a partition
     event_time_ms                when it happened
     ...                          the source's own columns, in its order; TIMESTAMP as timestamp[us, UTC]

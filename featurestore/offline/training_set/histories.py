@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.fs as pafs
 
-from featurestore.core.spec import SourceSpec, ValueType
+from featurestore.core.spec import IS_UNDO, SourceSpec, ValueType
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.disk import complete_file
@@ -247,15 +247,15 @@ class FileHistory:
         if not positions:
             yield from self._table_rows(source, table, columns, from_ms, to_ms, are_integers_ms=False)
             return
-        names = [*columns, *(name for name in positions if name not in columns)]
-        slices, is_large = [(from_ms, to_ms)], table.count_rows() > SLICE_ROWS
-        if is_large:
-            slices = list(time_slices(self.rows_by_day(source), from_ms, to_ms))
+        told_by = (IS_UNDO,) if source.changes else ()
+        names = [*columns, *(name for name in (*positions, *told_by) if name not in columns)]
+        is_large = table.count_rows() > SLICE_ROWS
+        slices = time_slices(self.rows_by_day(source), from_ms, to_ms) if is_large else iter([(from_ms, to_ms)])
         # Where days were counted, all event times were read, and integers of another unit have been refused.
         are_integers_ms = is_large and source.event_time_unit == MILLISECONDS
         for first_ms, end_ms in slices:
             rows = self._table_rows(source, table, names, first_ms, end_ms, are_integers_ms=are_integers_ms)
-            for batch in slice_in_order(rows, positions, first_ms, end_ms):
+            for batch in slice_in_order(rows, positions, first_ms, end_ms, told_by):
                 yield batch.select([*range(len(columns)), batch.num_columns - 1])
 
     def _table_rows(

@@ -22,7 +22,7 @@ import pyarrow as pa
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array
 from featurestore.core.inputs import ViewInputs, view_inputs
 from featurestore.core.point_in_time.rows import EntityEvents, EventsInFlight, hash_history_ids
-from featurestore.core.spec import Column, SourceSpec, ValueType, ViewSpec
+from featurestore.core.spec import IS_UNDO, Column, SourceSpec, ValueType, ViewSpec
 from featurestore.core.tiles.tiles import Blobs, join_blobs
 from featurestore.errors import InvalidRequest
 from featurestore.near_names import suggest
@@ -273,6 +273,8 @@ def _label_column(inputs: ViewInputs, name: str, labels: Labels) -> pa.Array:
         return table.column(name).combine_chunks()
     if name == source.topic_column and not source.more_topics:
         return pa.array([source.topic] * table.num_rows, pa.string())
+    if name == IS_UNDO and source.changes:
+        return pa.array([False] * table.num_rows)
     kind = inputs.column(name).type
     if name == source.event_time_column and (kind is ValueType.TIMESTAMP or source.event_time_unit == MILLISECONDS):
         times = pa.array(labels.as_of_ms, mask=~labels.is_timed)

@@ -53,7 +53,7 @@ def base_name(view_name: str) -> str:
     return view_name.partition("@")[0]
 
 
-_NOT_MEANT = frozenset({"format", "schema_registry", "subject_name", "records", "units"})
+_NOT_MEANT = frozenset({"format", "schema_registry", "subject_name", "records", "units", "changes", "row_id_column"})
 """Attributes of a source that say nothing of what its events mean."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from featurestore.core.spec import Column, FeatureSpec, SourceSpec, ValueType, ViewSpec, Window
+from featurestore.core.spec import CHANGE_ID, IS_UNDO, Column, FeatureSpec, SourceSpec, ValueType, ViewSpec, Window
 from featurestore.definitions.schemas.breaks import Break, Consequence, find_breaks
 from featurestore.definitions.schemas.subjects import Subject, SubjectSchema
 from featurestore.errors import InvalidRequest
@@ -102,6 +102,36 @@ def test_a_field_that_went_elsewhere_is_named_in_the_remedy() -> None:
     (broken,) = breaks_of(avro(channel=None, more=moved))
 
     assert 'such as "more.Channel"' in broken.remedy
+
+
+def test_of_changes_the_rows_are_checked() -> None:
+    """A column that is gone is gone before and after; those that are made are no schema's matter."""
+    source = replace(
+        SOURCE,
+        columns=(*SOURCE.columns, Column(CHANGE_ID, ValueType.STRING), Column(IS_UNDO, ValueType.BOOL)),
+        event_id_column=CHANGE_ID,
+        changes="debezium",
+        row_id_column="payment_id",
+    )
+    view = replace(VIEW, source=source, undo=IS_UNDO)
+
+    def envelope(**changes: Any) -> str:
+        row = json.loads(avro(**changes))
+        before = {"name": "before", "type": ["null", row]}
+        op = {"name": "op", "type": "string"}
+        return json.dumps(
+            {"type": "record", "name": "E", "fields": [before, {"name": "after", "type": ["null", "Payment"]}, op]}
+        )
+
+    def broken(text: str) -> list[tuple[str, str, Consequence]]:
+        found = find_breaks(source, [view], VALUES, SubjectSchema(text, {}))
+        return [(one.column, one.reason, one.consequence) for one in found]
+
+    assert [] == broken(envelope(note="string"))
+    assert [
+        ("amount", "after.amount is a string, which no column of type float64 holds", Consequence.LOSES_RECORDS),
+        ("payment_id", 'the schema has no field "after.payment_id"', Consequence.LOSES_RECORDS),
+    ] == broken(envelope(payment_id=None, amount="string"))
 
 
 def test_protobuf_is_checked_as_it_is_read() -> None:

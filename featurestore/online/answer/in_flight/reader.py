@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from featurestore.core.events import ColumnValues
-from featurestore.core.spec import Column, SourceSpec, ValueType
+from featurestore.core.spec import IS_UNDO, Column, SourceSpec, ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.online.answer.in_flight.columns import (
     FILLED_LISTS,
@@ -177,6 +177,8 @@ class EventReader:
                 columns[name] = column.take((values_of[name], b""), count)
             elif name == self.source.topic_column and not self.source.more_topics:
                 columns[name] = column.take(([self.source.topic] * count, b""), count)
+            elif name == IS_UNDO and self.source.changes:
+                columns[name] = column.take(([False] * count, b""), count)
             else:
                 raise self._missing(name)
         computed = self._computed(columns, count) if self._evaluating else {}
