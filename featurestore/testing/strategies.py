@@ -151,9 +151,9 @@ def feature_specs(draw: st.DrawFn, *, functions: Sequence[str] = ()) -> FeatureS
         further = [column for column in SOURCE.columns if column.name in aggregation.further_columns]
         list_type = series_type(aggregation, output_type, column, further)
         output_type, window = (output_type, replace(window, series=0)) if list_type is None else (list_type, window)
-    in_flight = draw(st.booleans())
+    in_flight, fixed = draw(st.booleans()), draw(st.booleans())
     name = column.name if column else None
-    return FeatureSpec("feature", aggregation.name, name, window, output_type, in_flight=in_flight)
+    return FeatureSpec("feature", aggregation.name, name, window, output_type, "", in_flight, fixed)
 
 
 def windows() -> st.SearchStrategy[Window]:

@@ -72,6 +72,8 @@ TAG_DEFAULTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("Field", "timezone"): ("`over=today(...)` ...", "a mistake, with a calendar window"),
     ("Field", "gap"): ("`over=session(...)`", "a mistake, with a session"),
     ("Field", "session_max"): ("`over=session(...)`", "100 gaps, but at most a day, or the gap if that is longer"),
+    ("feature service", "in_flight"): ("`tags=` of `FeatureService`", "what each function does by itself"),
+    ("feature service", "shadow"): ("`tags=` of `FeatureService`", "it has none"),
 }
 """Object and tag -> the argument that sets it, and what holds without it."""
 

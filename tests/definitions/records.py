@@ -118,9 +118,9 @@ def on_demand_view(
     return RegisteredOnDemandView(name, fields, tags or {}, reads, tuple(request), mode, "compute", text)
 
 
-def service(*projections: RegisteredProjection, name: str = "model", shadow: str = "") -> RegisteredService:
+def service(*projections: RegisteredProjection, name: str = "model", **tags: str) -> RegisteredService:
     """A feature service."""
-    return RegisteredService(name, projections, shadow)
+    return RegisteredService(name, projections, tags)
 
 
 def repo(

@@ -8,11 +8,19 @@ from typing import Any
 
 import pytest
 
-from featurestore.core.spec import FeatureSpec, RepoSpec, ServiceSpec, ValueType, ViewSpec
+from featurestore.core.spec import (
+    ComputedColumn,
+    FeatureReference,
+    FeatureSpec,
+    RepoSpec,
+    ServiceSpec,
+    ValueType,
+    ViewSpec,
+)
 from featurestore.errors import InvalidRequest
 from featurestore.online.answer.schema import FeatureStatus
 from featurestore.serving.client.clients import LookupClient
-from featurestore.testing.oracle.naive import NaiveEvent, naive_values
+from featurestore.testing.oracle.naive import NaiveEvent, naive_value, naive_values
 from featurestore.testing.oracle.tolerance import agrees
 from featurestore.wire.entity_key import encode_key
 from tests.serving.catalog.test_catalog import eventually
@@ -128,6 +136,38 @@ def test_who_counts_the_payment_is_the_registrys_word_of_now(
             == [{**usual, "dearest": 5_000}]
         )
     )
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_service_says_who_counts_the_payment_where_features_leave_it_open(
+    client: LookupClient, payments: Payments, registry: RegistryInMemory, counts: bool
+) -> None:
+    """Two services of one generation: each feature's own word holds, then the service's, then its function's."""
+    fixed = FeatureSpec("fixed", "sum", "amount", HOUR, ValueType.INT64, in_flight=not counts, fixes_in_flight=True)
+    tripled = ComputedColumn("tripled", ValueType.INT64, "amount_sum_1h * 3")
+    view = replace(CARD_ACTIVITY, features=(*CARD_ACTIVITY.features, fixed), derived=(tripled,))
+    names = [each.name for each in view.answers]
+    usual = ServiceSpec("usual", tuple(FeatureReference(view.name, name, name) for name in names), (CARD_ID,))
+    saying = replace(usual, name="saying", in_flight=counts)
+    stored = list(payments.events["card_activity", b"c-1"])
+    payments.catalog.promote(payments.write(view, stored))
+    registry.change(RepoSpec(REPO.project, (view, *REPO.views[1:]), REPO.plain_views, (usual, saying)))
+    eventually(lambda: client.services() == ["usual", "saying"])
+
+    found = {
+        name: client.lookup(name, {"card_id": "c-1"}, events={"events": PAYMENT}).rows()[0]
+        for name in ("usual", "saying")
+    }
+
+    payment = naive("c-1", PAYMENT)
+    for name, row in found.items():
+        for feature in view.features:
+            own = feature.in_flight if name == "usual" or feature.fixes_in_flight else counts
+            expected = naive_value(replace(feature, in_flight=own), stored, NOW_MS, in_flight=payment)
+            assert agrees(expected, row[feature.name]), (name, feature)
+        assert row["tripled"] == 3 * int(str(row["amount_sum_1h"]))
+    explained = client.explain("saying", {"card_id": "c-1"}, events={"events": PAYMENT}).features
+    assert {**dict.fromkeys(names, counts), "fixed": not counts} == {one.name: one.counts_event for one in explained}
 
 
 def test_a_client_is_told_what_a_payment_must_say(client: LookupClient, payments: Payments) -> None:

@@ -13,6 +13,7 @@ from featurestore.core.spec.repo import PinnedView as PinnedView
 from featurestore.core.spec.repo import PythonFunction as PythonFunction
 from featurestore.core.spec.repo import RepoSpec as RepoSpec
 from featurestore.core.spec.repo import ServiceSpec as ServiceSpec
+from featurestore.core.spec.repo import counting as counting
 from featurestore.core.spec.views import CHANGE_ID as CHANGE_ID
 from featurestore.core.spec.views import DEFAULT_LOOKBACK_MS as DEFAULT_LOOKBACK_MS
 from featurestore.core.spec.views import DEFAULT_MAX_FUTURE_MS as DEFAULT_MAX_FUTURE_MS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from featurestore.core.spec.contracts import Expectation
 from featurestore.core.spec.views import Column, ComputedColumn, PlainViewSpec, ValueType, ViewSpec
@@ -91,12 +91,14 @@ class ServiceSpec:
         features: in answer order.
         join_keys: union of its views' join keys, in order of first use.
         shadow: name of the service whose answers to the same requests are logged beside its own; "" for none.
+        in_flight: whether features count the payment in flight whose authors do not say; None: as their functions do.
     """
 
     name: str
     features: tuple[FeatureReference, ...]
     join_keys: tuple[Column, ...]
     shadow: str = ""
+    in_flight: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,22 @@ class RepoSpec:
             return tuple(Column(feature.name, feature.type) for feature in on_demand.features)
         return None
 
+    def counting_as(self, service: ServiceSpec | None) -> RepoSpec:
+        """The same with views whose features count the payment in flight as a service has it; None has nothing."""
+        if service is None or service.in_flight is None:
+            return self
+        counts = service.in_flight
+        pinned = tuple(replace(one, view=counting(one.view, counts)) for one in self.pinned)
+        return replace(self, views=tuple(counting(view, counts) for view in self.views), pinned=pinned)
+
     def service(self, name: str) -> ServiceSpec | None:
         """The feature service of that name, or None."""
         return next((service for service in self.services if service.name == name), None)
+
+
+def counting(view: ViewSpec, counts: bool) -> ViewSpec:
+    """A view whose features count the payment in flight, or do not, where nobody said so of them."""
+    return replace(
+        view,
+        features=tuple(one if one.fixes_in_flight else replace(one, in_flight=counts) for one in view.features),
+    )

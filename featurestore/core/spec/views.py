@@ -160,6 +160,7 @@ class FeatureSpec:
         type: type of the answer.
         where: canonical SQL condition; events for which it is not true do not count. Empty: all do.
         in_flight: whether a payment in flight counts, if a read brings one along; nothing that is stored depends on it.
+        fixes_in_flight: whether its author said so; else a feature service may have it otherwise.
     """
 
     name: str
@@ -169,6 +170,7 @@ class FeatureSpec:
     type: ValueType
     where: str = ""
     in_flight: bool = True
+    fixes_in_flight: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 
 from featurestore.core.spec import Column, FeatureReference, OnDemandViewSpec, PlainViewSpec, ServiceSpec, ViewSpec
 from featurestore.definitions import limits
+from featurestore.definitions.compile.window import read_in_flight
 from featurestore.definitions.problems import Place, ProblemList, suggest
 from featurestore.near_names import near_names
 from featurestore.wire.feast.registry import RegisteredProjection, RegisteredService
+
+SHADOW_TAG = "shadow"
+"""Tag of a feature service: the name of another one, whose answers are logged beside its own."""
 
 LABEL_VIEW = "labelView"
 """What Feast calls a projection of a LabelView."""
@@ -109,11 +113,14 @@ class ServiceCompiler:
         self._check_size(picked, place)
         self._check_request(service, picked, place)
         references = self._references(picked, place)
+        in_flight = read_in_flight(service.tags, place, self.problems)
         if len(self.problems.found) > found_before or has_broken_view:
             return ""
         if unserved:
             return "; ".join(dict.fromkeys(unserved))
-        return ServiceSpec(service.name, references, tuple(join_keys.values()), service.shadow)
+        return ServiceSpec(
+            service.name, references, tuple(join_keys.values()), service.tags.get(SHADOW_TAG, ""), in_flight
+        )
 
     def _view_of(self, projection: RegisteredProjection) -> str:
         """Name of what is asked for: the view, or the version of it."""

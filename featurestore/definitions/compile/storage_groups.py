@@ -135,7 +135,7 @@ def stored_feature(stored: ViewSpec, view: ViewSpec, feature: FeatureSpec) -> Fe
 
     Whether a payment in flight counts is no matter of what is stored.
     """
-    feature = replace(feature, name="", in_flight=False)
+    feature = replace(feature, name="", in_flight=False, fixes_in_flight=False)
     if stored.where == view.where:
         return feature
     where = f"({view.where}) AND ({feature.where})" if view.where and feature.where else view.where or feature.where

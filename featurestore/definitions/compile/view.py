@@ -31,7 +31,13 @@ from featurestore.definitions.compile.expressions import (
 )
 from featurestore.definitions.compile.source import CompiledSource, compile_source, duration_tag
 from featurestore.definitions.compile.types import EXACT_TYPES, join_keys_of
-from featurestore.definitions.compile.window import NANOSECONDS_PER_MS, SERIES_TAG, compile_in_flight, compile_window
+from featurestore.definitions.compile.window import (
+    IN_FLIGHT_TAG,
+    NANOSECONDS_PER_MS,
+    SERIES_TAG,
+    compile_in_flight,
+    compile_window,
+)
 from featurestore.definitions.problems import Place, ProblemList, quoted, suggest
 from featurestore.errors import InvalidRequest
 from featurestore.near_names import near_names
@@ -250,7 +256,16 @@ class _FeatureCompiler:
         in_flight = compile_in_flight(
             tags, window, by_default=function.counts_in_flight, place=place, problems=self.problems
         )
-        return FeatureSpec(aggregation.resolved_name, function.name, column_name, window, output_type, where, in_flight)
+        return FeatureSpec(
+            aggregation.resolved_name,
+            function.name,
+            column_name,
+            window,
+            output_type,
+            where,
+            in_flight,
+            fixes_in_flight=IN_FLIGHT_TAG in tags,
+        )
 
     def _where(self, field: RegisteredField | None, place: Place) -> str | None:
         """The feature's condition; None when it has a mistake."""

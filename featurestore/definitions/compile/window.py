@@ -63,7 +63,17 @@ _TAGS_OF = {
 
 
 IN_FLIGHT_TAG = "in_flight"
-"""Tag of a Field: whether it counts the payment in flight, "true" or "false"."""
+"""Tag of a Field: whether it counts the payment in flight, "true" or "false". Of a feature service: whether
+its features do, where their Fields do not say."""
+
+
+def read_in_flight(tags: Mapping[str, str], place: Place, problems: ProblemList) -> bool | None:
+    """What the tag says; None where there is none, or it is a mistake, which goes into `problems`."""
+    text = tags.get(IN_FLIGHT_TAG)
+    if text not in (None, "true", "false"):
+        problems.add(place, f'tag "{IN_FLIGHT_TAG}" is "{text}"', 'write "true" or "false"')
+        return None
+    return None if text is None else text == "true"
 
 
 def compile_in_flight(
@@ -78,15 +88,11 @@ def compile_in_flight(
         place: of the feature.
         problems: receives a mistake.
     """
-    text = tags.get(IN_FLIGHT_TAG)
-    if text is None:
-        return by_default
-    if text not in ("true", "false"):
-        problems.add(place, f'tag "{IN_FLIGHT_TAG}" is "{text}"', 'write "true" or "false"')
-    elif text == "true" and window.offset_ms:
+    said = read_in_flight(tags, place, problems)
+    if said and window.offset_ms:
         fact = f'tag "{IN_FLIGHT_TAG}" is "true", but its window ends before the payment'
         problems.add(place, fact, f'remove the tag "{IN_FLIGHT_TAG}", or the offset')
-    return text == "true"
+    return by_default if said is None else said
 
 
 def compile_window(

@@ -41,7 +41,14 @@ with skip_typeguard():
     from featurestore.offline.feast.histories import BATCH_SOURCE, EVENT_LOG, HistoryPlaces
     from featurestore.offline.feast.known_entities import known_entities
     from featurestore.offline.feast.pull import TableJob, pull_all, pull_latest
-    from featurestore.offline.feast.request import answer_names, asked_views, entity_rows, milliseconds, rows_at
+    from featurestore.offline.feast.request import (
+        answer_names,
+        asked_views,
+        counted_as_said,
+        entity_rows,
+        milliseconds,
+        rows_at,
+    )
     from featurestore.offline.feast.retrieval import HistoryRetrievalJob
     from featurestore.offline.feast.saved import saved_training_set
     from featurestore.offline.feast.tables import FILE_STORES, Span, Tables, WantedColumns, is_parquet_source
@@ -143,6 +150,7 @@ class PointInTimeOfflineStore(OfflineStore):
             if isinstance(entity_df, str):
                 given = run_entity_sql(entity_df, project, registry, places, tables)
             rows = entity_rows(given, views)
+            views = counted_as_said(views, rows, registry, project)
             history = stream_histories(views, places, tables, rows.span())
         first, last = rows.span() or (None, None)
         settings = config.offline_store

@@ -16,7 +16,8 @@ import pyarrow as pa
 from feast import FeatureView, StreamFeatureView
 from feast.infra.registry.base_registry import BaseRegistry
 
-from featurestore.core.spec import PlainViewSpec, ViewSpec
+from featurestore.core.spec import PlainViewSpec, ViewSpec, counting
+from featurestore.definitions.compile.window import IN_FLIGHT_TAG
 from featurestore.definitions.problems import suggest
 from featurestore.definitions.registry import compile_registry
 from featurestore.errors import InvalidRequest, UnknownJoinKey
@@ -29,6 +30,9 @@ EVENT_TIMESTAMP = "event_timestamp"
 
 INCLUDE_EVENT = "include_event"
 """Column of label rows that are events: the name of their source. Feast hands on the rows, and not the service."""
+
+INCLUDE_EVENT_FOR = "include_event_for"
+"""Column of such rows: the name of the feature service whose word holds for features whose authors leave it open."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -210,24 +214,60 @@ def entity_rows(given: object, views: Sequence[AskedView]) -> EntityRows:
     return EntityRows(table, Labels(table, as_of_ms, is_timed, column, _event_sources(table, views)), index)
 
 
+def counted_as_said(
+    views: Sequence[AskedView], rows: EntityRows, registry: BaseRegistry, project: str
+) -> list[AskedView]:
+    """The views as they count the rows' events for the feature service that the rows name, if they name one.
+
+    Raises:
+        InvalidRequest: it is not registered, or the rows are no events.
+    """
+    name = _said_of_all(rows.table, INCLUDE_EVENT_FOR, "rows name one feature service")
+    if name is None:
+        return list(views)
+    if not rows.labels.event_sources:
+        raise InvalidRequest(
+            f'the entities have a column "{INCLUDE_EVENT_FOR}", and none "{INCLUDE_EVENT}"',
+            hint="name the source whose events the rows are, or leave both out",
+        )
+    services = {one.name: one for one in registry.list_feature_services(project, allow_cache=True)}
+    if name not in services:
+        raise InvalidRequest(f'feature service "{name}" is not registered', hint=suggest(name, sorted(services)))
+    counts = {"true": True, "false": False}.get(services[name].tags.get(IN_FLIGHT_TAG, ""))
+    return [
+        replace(view, spec=counting(view.spec, counts))
+        if isinstance(view.spec, ViewSpec) and counts is not None
+        else view
+        for view in views
+    ]
+
+
 def _event_sources(table: pa.Table, views: Sequence[AskedView]) -> tuple[str, ...]:
     """The source whose events the rows are, if they say that they are some."""
-    if INCLUDE_EVENT not in table.column_names or not table.num_rows:
+    said = _said_of_all(table, INCLUDE_EVENT, "rows are events of one source, or none is")
+    if said is None:
         return ()
-    said = table.column(INCLUDE_EVENT).unique().to_pylist()
+    known = sorted({view.spec.source.name for view in views if isinstance(view.spec, ViewSpec)})
+    if said not in known:
+        raise InvalidRequest(
+            f'the entities are events of source "{said}" by their column "{INCLUDE_EVENT}", and no feature that is'
+            " asked for reads it",
+            hint=suggest(said, known),
+        )
+    return (said,)
+
+
+def _said_of_all(table: pa.Table, column: str, what: str) -> str | None:
+    """What a column says of all rows; None without it."""
+    if column not in table.column_names or not table.num_rows:
+        return None
+    said = table.column(column).unique().to_pylist()
     if len(said) > 1 or said == [None]:
         raise InvalidRequest(
-            f'the entities\' column "{INCLUDE_EVENT}" names {", ".join(map(str, said))}',
-            hint="all rows are events of one source, or none is: ask for the others in another call",
+            f'the entities\' column "{column}" names {", ".join(map(str, said))}',
+            hint=f"all {what}: ask for the others in another call",
         )
-    known = sorted({view.spec.source.name for view in views if isinstance(view.spec, ViewSpec)})
-    if said[0] not in known:
-        raise InvalidRequest(
-            f'the entities are events of source "{said[0]}" by their column "{INCLUDE_EVENT}", and no feature that is'
-            " asked for reads it",
-            hint=suggest(str(said[0]), known),
-        )
-    return (said[0],)
+    return str(said[0])
 
 
 def _as_table(given: object) -> tuple[pa.Table, pd.Index | None]:

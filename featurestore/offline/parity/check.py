@@ -65,9 +65,10 @@ def check_parity(
     for file in logged:
         by_layout.setdefault(file.layout, []).append(file)
     for layout, files in by_layout.items():
+        as_asked = repo.counting_as(repo.service(layout.service))
         for table in _batches(layout, files, options):
             for mine, rows in _by_events(layout, table):
-                _Check(Batch(repo, mine, rows, logs, plain or {}, options), report).check()
+                _Check(Batch(as_asked, mine, rows, logs, plain or {}, options), report).check()
             on_rows(report.row_count)
     report.event_logs = logs.versions_read()
     return report

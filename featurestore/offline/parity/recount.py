@@ -118,6 +118,7 @@ def recount(repo: RepoSpec, message: LoggedMessage, root: str) -> Recount:
     """
     rows = message_rows(message)
     layout = rows.layout
+    repo = repo.counting_as(repo.service(layout.service))
     views = [view for one in layout.views if (view := repo.view(one.name)) is not None]
     table = rows.read(layout.schema.names)
     keys = table.select([key.name for key in layout.join_keys])

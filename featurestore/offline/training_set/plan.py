@@ -153,6 +153,7 @@ def plan_training_set(
     """
     entities = _as_table(entities)
     references = _references(repo, features)
+    repo = repo.counting_as(repo.service(features)) if isinstance(features, str) else repo
     _check_computed(repo, references)
     names = [f"{one.view}__{one.feature}" if full_names else one.output_name for one in references]
     clash = sorted(set(names) & set(entities.column_names))

@@ -380,7 +380,7 @@ def _renamed(spec: ViewSpec, old: ViewSpec) -> dict[str, int]:
 
 def _nameless(view: ViewSpec) -> list[FeatureSpec | ComputedColumn]:
     """All that the features of a view are but for their names, in the order of its answers."""
-    windowed = [replace(feature, name="", in_flight=False) for feature in view.features]
+    windowed = [replace(feature, name="", in_flight=False, fixes_in_flight=False) for feature in view.features]
     return [*windowed, *(replace(feature, name="") for feature in view.derived)]
 
 

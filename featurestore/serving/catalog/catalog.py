@@ -150,7 +150,8 @@ class CatalogSnapshot:
 
     def _make(self, service: ServiceSpec) -> ServicePlan:
         """Work a plan out; two threads may both do so, and get equal plans."""
-        return plan_service(service.name, service.features, service.join_keys, self.repo, self.serving, self.functions)
+        repo = self.repo.counting_as(service)
+        return plan_service(service.name, service.features, service.join_keys, repo, self.serving, self.functions)
 
     def _service_of(self, texts: Sequence[str], *, full_names: bool) -> ServiceSpec:
         """An ad-hoc list as a nameless service."""

@@ -118,9 +118,8 @@ def on_demand_hash(view: OnDemandViewSpec) -> str:
 
 def _stored(feature: FeatureSpec) -> dict[str, object]:
     """A feature as far as what is stored depends on it."""
-    return {
-        field.name: getattr(feature, field.name) for field in dataclasses.fields(feature) if field.name != "in_flight"
-    }
+    names = (field.name for field in dataclasses.fields(feature))
+    return {name: getattr(feature, name) for name in names if name not in ("in_flight", "fixes_in_flight")}
 
 
 def _renamed(pairs: Iterable[tuple[str, str]], read: Container[str | None]) -> tuple[tuple[str, str], ...]:

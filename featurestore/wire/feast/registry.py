@@ -213,11 +213,11 @@ class RegisteredProjection:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredService:
-    """A FeatureService; its tag "shadow" names another one."""
+    """A FeatureService."""
 
     name: str
     projections: tuple[RegisteredProjection, ...]
-    shadow: str = ""
+    tags: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +390,7 @@ def _on_demand_projection(source: Any) -> RegisteredProjection:
 
 
 def _service(spec: Any) -> RegisteredService:
-    return RegisteredService(spec.name, tuple(_projection(each) for each in spec.features), spec.tags.get("shadow", ""))
+    return RegisteredService(spec.name, tuple(_projection(each) for each in spec.features), dict(spec.tags))
 
 
 def _projection(message: Any) -> RegisteredProjection:

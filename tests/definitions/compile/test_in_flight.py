@@ -14,7 +14,7 @@ from featurestore.definitions.authoring import aggregate, count, kafka_source, s
 from featurestore.definitions.compile.repo import compile_repo
 from featurestore.definitions.compile.storage_groups import plan_storage, storage_group
 from featurestore.wire.codecs.view_json import decode_view, definition_hash, encode_view
-from tests.definitions.records import aggregation, field, repo, view
+from tests.definitions.records import aggregation, field, projection, repo, service, view
 
 
 def compiled(tags: Mapping[str, str], function: str = "sum") -> ViewSpec:
@@ -98,3 +98,35 @@ def test_nothing_that_is_stored_depends_on_it() -> None:
     assert 2 == len(groups)
     assert definition_hash(groups[0]) == definition_hash(groups[1])
     assert groups[0].features == groups[1].features
+
+
+@pytest.mark.parametrize(
+    ("said", "function", "tags", "expected"),
+    [
+        ({}, "sum", {}, True),
+        ({"in_flight": "false"}, "sum", {}, False),
+        ({"in_flight": "false"}, "sum", {"in_flight": "true"}, True),
+        ({"in_flight": "true"}, "last", {}, True),
+        ({"in_flight": "true"}, "last", {"in_flight": "false"}, False),
+    ],
+)
+def test_a_service_chooses_for_features_that_leave_it_open(
+    said: dict[str, str], function: str, tags: Mapping[str, str], expected: bool
+) -> None:
+    """The word of the Field goes before that of the service, and that before what the function does."""
+    compilation = compile_repo(
+        repo(view([aggregation(function)], [field(tags=tags)]), services=[service(projection(), **said)])
+    )
+
+    assert () == compilation.problems
+    registered = compilation.spec
+    asked = registered.counting_as(registered.service("model"))
+    assert expected is asked.views[0].features[0].in_flight
+    assert definition_hash(registered.views[0]) == definition_hash(asked.views[0])
+
+
+def test_what_a_service_says_must_be_true_or_false() -> None:
+    """Anything else is reported by the name of the service."""
+    [problem] = compile_repo(repo(view(), services=[service(projection(), in_flight="no")])).problems
+
+    assert 'feature service "model": tag "in_flight" is "no"; write "true" or "false"' == str(problem)

@@ -93,6 +93,11 @@ card_spending = stream_view(
     source=spending,
     features=[*count(over="1d"), *aggregate("amount", "sum", over="1d")],
 )
+before_payment = FeatureService(
+    name="before_payment",
+    features=[card_activity[["card_count_1d", "card_amount_mean_30d"]]],
+    tags={"in_flight": "false"},
+)
 merchant_ranks = FeatureView(
     name="merchant_ranks",
     entities=[merchant],

@@ -75,6 +75,46 @@ def test_rows_that_say_that_they_are_events_count_their_own(past: Past) -> None:
     assert [70] * 10 == own[given["card_id"].notna()].tolist()[:10]
 
 
+def test_rows_count_their_events_as_the_service_that_they_name_has_it(past: Past) -> None:
+    """As `featurestore history` of that service: not at all here, where nobody said otherwise of a feature."""
+    feast = past.feast()
+    given = labels().assign(event_time=lambda rows: rows["event_timestamp"], amount=70, include_event="transactions")
+    service = feast.get_feature_service("before_payment")
+    without = feast.get_historical_features(given.drop(columns="include_event"), features=service).to_df()
+    found = feast.get_historical_features(given.assign(include_event_for="before_payment"), features=service).to_df()
+    unnamed = feast.get_historical_features(given, features=service).to_df()
+
+    expected = build_training_set(
+        past.spec,
+        "before_payment",
+        given,
+        history=EventLogHistory(str(past.repo / "data" / "event_log")),
+        event_sources=["transactions"],
+    ).to_pandas()
+    for name in ("card_count_1d", "card_amount_mean_30d"):
+        mine = list(map(plain, found[name]))
+        assert list(map(plain, expected[name])) == mine == list(map(plain, without[name])), name
+    own = unnamed["card_count_1d"] - found["card_count_1d"]
+    assert {1} == set(own[given["card_id"].notna()])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"include_event_for": "before_paymint"}, '"before_paymint" is not registered'),
+        ({"include_event_for": [None, "before_payment"]}, 'column "include_event_for" names None, before_payment'),
+        ({"include_event_for": "before_payment", "include_event": None}, 'a column "include_event_for", and none'),
+    ],
+)
+def test_a_service_that_rows_cannot_mean_is_refused(past: Past, change: dict[str, Any], message: str) -> None:
+    """One that is not registered, several of them, one for rows that are no events."""
+    given = labels().head(2).assign(include_event="transactions", amount=70).assign(**change)
+    given = given if change.get("include_event", "") is not None else given.drop(columns="include_event")
+
+    with pytest.raises(InvalidRequest, match=message):
+        past.feast().get_historical_features(given, features=["card_activity:card_count_1d"]).to_df()
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [

@@ -96,6 +96,7 @@ deciding = FeatureService(
     name="deciding",
     features=[checks, merchants[["amount_sum_1d"]], habits[["declines_6h", "decline_share"]]],
 )
+unaware = FeatureService(name="unaware", features=[checks, cards, habits[["declines_6h"]]], tags={"in_flight": "false"})
 """
 )
 

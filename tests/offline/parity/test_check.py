@@ -186,6 +186,18 @@ def test_a_definition_that_reads_more_of_the_payment_than_was_logged_is_not_comp
     assert {ValueOutcome.EQUAL: READS} == by_feature["merchants", "amount_sum_1d"]
 
 
+def test_payments_are_counted_again_as_the_service_counts_them(story: Story, tmp_path: Path) -> None:
+    """Its word is read of the registry; by the word of the features themselves these answers would be wrong."""
+    stand, log = story.stand, tmp_path / "served"
+    stand.ask_in_flight(log, questions(20, seed=79, newest_ms=story.newest_ms), seed=80, service="unaware")
+
+    report = stand.check(log)
+    otherwise = tuple(replace(one, in_flight=None) for one in stand.repo.services)
+
+    assert {ValueOutcome.EQUAL, ValueOutcome.NO_TABLE} == set(report.total)
+    assert ValueOutcome.UNEXPLAINED in stand.check(log, repo=replace(stand.repo, services=otherwise)).total
+
+
 def test_a_shadow_is_logged_compared_and_checked_like_any_answer(
     story: Story, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

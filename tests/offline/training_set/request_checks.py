@@ -26,11 +26,11 @@ from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
 from featurestore.online.answer.assembly import Answer, Assembly, DistinctReads
 from featurestore.online.answer.in_flight.columns import GivenColumn
 from featurestore.online.answer.on_demand import with_on_demand
-from featurestore.online.answer.on_demand_plan import plan_service
 from featurestore.online.answer.schema import Matrix
 from featurestore.online.generation import Generation
 from featurestore.online.read.reader import EntityBytes
-from featurestore.online.serving_view import views_of
+from featurestore.online.serving_view import ServingView, views_of
+from featurestore.serving.catalog.catalog import CatalogSnapshot
 from featurestore.serving.request.columns import typed_columns
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent
@@ -113,7 +113,7 @@ def checks_of(view: ViewSpec) -> list[Check]:
     return found
 
 
-def repo_with(view: ViewSpec, checks: Sequence[Check]) -> RepoSpec:
+def repo_with(view: ViewSpec, checks: Sequence[Check], *, in_flight: bool | None = None) -> RepoSpec:
     """A repo whose service "all" has the view's features, then the checks; and "checks" the latter alone."""
     repo = repo_of(view)
     on_demand = OnDemandViewSpec(
@@ -125,9 +125,11 @@ def repo_with(view: ViewSpec, checks: Sequence[Check]) -> RepoSpec:
     )
     references = tuple(FeatureReference(CHECKS, one.name, one.name) for one in checks)
     [every] = repo.services
-    both = replace(every, features=(*every.features, *references))
+    both = replace(every, features=(*every.features, *references), in_flight=in_flight)
     return replace(
-        repo, on_demand_views=(on_demand,), services=(both, ServiceSpec(CHECKS, references, every.join_keys))
+        repo,
+        on_demand_views=(on_demand,),
+        services=(both, ServiceSpec(CHECKS, references, every.join_keys, in_flight=in_flight)),
     )
 
 
@@ -145,7 +147,7 @@ def checks_looked_up(repo: RepoSpec, events: Sequence[NaiveEvent], event: NaiveE
     """What a lookup of the checks says with an event in flight, when all events are stored."""
     [view], service = repo.views, repo.services[1]
     serving = views_of(Generation("test", view, 1, definition_hash(view)))[0]
-    plan = plan_service(CHECKS, service.features, service.join_keys, repo, {view.name: serving})
+    plan = _snapshot(repo, serving).plan_of_service(service.name)
     keys = [[part] for part in decode_key(event.key, view.join_keys)]
     given: dict[str, GivenColumn] = {}
     for column in plan.schema.event_sources[0].columns:
@@ -169,6 +171,12 @@ def checks_looked_up(repo: RepoSpec, events: Sequence[NaiveEvent], event: NaiveE
         slot.name: None if answer.null[at, 0] else _value(answer, slot.matrix, slot.slot)
         for at, slot in enumerate(plan.schema.features)
     }
+
+
+def _snapshot(repo: RepoSpec, serving: ServingView) -> CatalogSnapshot:
+    """What a server serves; nothing is read of a store here."""
+    no_reader: Any = None
+    return CatalogSnapshot(repo, {serving.view.name: serving}, 1, no_reader)
 
 
 def _required(plan: Any) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -80,13 +81,16 @@ def test_each_row_counts_its_own_event_and_not_its_twin() -> None:
 def test_a_row_has_the_value_of_the_lookup_and_of_the_oracle(
     function: str, data: st.DataObject, tmp_path: Path
 ) -> None:
-    """The whole catalog, every window; features that count the event beside others; SQL over them and the request."""
+    """The whole catalog, every window; features that count the event, as they or the service say, beside others."""
     case: StreamCase = data.draw(stream_cases(functions=(function,)))
     if not case.events:
         return
     rows = data.draw(st.lists(st.sampled_from(case.events), max_size=8))
-    checks = checks_of(case.view)
-    repo, asked = repo_with(case.view, checks), [data.draw(requests) for _ in rows]
+    checks, said = checks_of(case.view), data.draw(st.sampled_from((None, True, False)), label="the service's word")
+    repo, asked = repo_with(case.view, checks, in_flight=said), [data.draw(requests) for _ in rows]
+    features = [
+        one if said is None or one.fixes_in_flight else replace(one, in_flight=said) for one in case.view.features
+    ]
     found = build_training_set(
         repo,
         "all",
@@ -100,9 +104,9 @@ def test_a_row_has_the_value_of_the_lookup_and_of_the_oracle(
     columns = {one.name: plain_values(found[one.name], one.type) for one in outputs}
     for index, (event, request) in enumerate(zip(rows, asked, strict=True)):
         mine = distinct([one for one in case.events if one.key == event.key])
-        online = looked_up(case.view, mine, event)
+        online = looked_up(replace(case.view, features=tuple(features)), mine, event)
         expected, scales = {}, {}
-        for feature in case.view.features:
+        for feature in features:
             scales[feature.name] = magnitude(feature, mine, event.event_time_ms, event)
             expected[feature.name] = naive_value(feature, mine, event.event_time_ms, in_flight=event)
         if checks:
