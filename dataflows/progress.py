@@ -14,7 +14,7 @@ import logging
 import sys
 import threading
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -77,6 +77,11 @@ class StreamProgress:
         self._committed: dict[tuple[str, int], dict[str, int]] = {}
         self._newest_ms: dict[str, int] = {}
         self._dead_letters: Tally[str] = Tally()
+        self._keep_beside: Callable[[bool], None] = lambda is_last: None
+
+    def keep_beside(self, keep: Callable[[bool], None]) -> None:
+        """Let other figures be kept when it may be time to, and at last, of which it is told."""
+        self._keep_beside = keep
 
     def opened(self, topic: str, partition: int, start: int, end_offset: int) -> None:
         """A partition is read from `start` on, where everything before is committed; it ends at `end_offset` now."""
@@ -150,12 +155,15 @@ class StreamProgress:
 
     def tick(self) -> None:
         """Show the figures if it is time to."""
+        self._keep_beside(False)
         now_ns = self._clock.monotonic_ns()
         if now_ns - self._shown_ns >= self._interval_ns:
             self.show(now_ns)
 
     def show(self, now_ns: int | None = None, *, is_last: bool = False) -> None:
         """Show the figures now."""
+        if is_last:
+            self._keep_beside(True)
         now_ns = self._clock.monotonic_ns() if now_ns is None else now_ns
         with self._lock:
             line = self._line(now_ns)

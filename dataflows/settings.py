@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from featurestore.core.windows.durations import parse_duration_ms
 from featurestore.errors import InvalidRequest
 from featurestore.online.registration import MERGE_AFTER_MS
 
@@ -45,6 +46,9 @@ class FlowSettings:
         schema_registry_options: settings of the schema registry's client (user, TLS, another URL).
         kafka_group: consumer group under which committed positions are published for lag tools; never read back.
         dead_letter_dir: directory of dead-letter files; None: the log directory, or topics when Kafka is read.
+        dead_letter_payloads: what is kept of their payloads: "keep", "drop" or "encrypt".
+        dead_letter_key_file: keys that encrypt them; None for none.
+        dead_letter_retention_ms: how long topics that are made for them keep letters; None leaves it to the broker.
         addresses: host:port of every process of a Bytewax cluster; empty runs one process.
         process_id: index of this process in `addresses`.
         batch_records: records in one read of a partition.
@@ -64,6 +68,9 @@ class FlowSettings:
     schema_registry_options: Mapping[str, str] = field(default_factory=dict)
     kafka_group: str = ""
     dead_letter_dir: Path | None = None
+    dead_letter_payloads: str = "keep"
+    dead_letter_key_file: Path | None = None
+    dead_letter_retention_ms: int | None = None
     addresses: tuple[str, ...] = ()
     process_id: int = 0
     batch_records: int = BATCH_RECORDS_DEFAULT
@@ -144,6 +151,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("schema_registry_config", "file of such settings, KEY=VALUE a line; where secrets belong"),
     Option("kafka_group", "publish committed positions under this consumer group, for lag tools"),
     Option("dead_letter_dir", "write dead letters to files here instead of topics"),
+    Option("dead_letter_payloads", "what is kept of their payloads: keep (default), drop or encrypt"),
+    Option("dead_letter_key_file", "file of Fernet keys that encrypt payloads, one a line, the newest first"),
+    Option("dead_letter_retention", "how long topics that are made for dead letters keep them, such as 30d"),
     Option("addresses", "host:port of all processes, separated by semicolons", variable="BYTEWAX_ADDRESSES"),
     Option("process_id", "index of this process in the addresses, from 0", variable="BYTEWAX_PROCESS_ID"),
     Option("writers", "how many writers share the lanes; default: one a process"),
@@ -252,6 +262,9 @@ def flow_settings(texts: Mapping[str, str], *, group: str, patience: str) -> dic
         ),
         "kafka_group": texts[group],
         "dead_letter_dir": path_setting(texts["dead_letter_dir"]),
+        "dead_letter_payloads": texts["dead_letter_payloads"] or "keep",
+        "dead_letter_key_file": path_setting(texts["dead_letter_key_file"]),
+        "dead_letter_retention_ms": duration_setting("dead_letter_retention", texts),
         "addresses": addresses_setting(texts["addresses"]),
         "process_id": integer_setting("process_id", texts, 0),
         "batch_records": integer_setting("batch_records", texts, BATCH_RECORDS_DEFAULT),
@@ -296,6 +309,11 @@ def seconds_setting(name: str, texts: Mapping[str, str], default: float) -> floa
     if not 0 <= number < math.inf:
         raise InvalidRequest(f"{what} of {texts[name]} is not possible", hint=f"give a number of {unit} from 0")
     return number
+
+
+def duration_setting(name: str, texts: Mapping[str, str]) -> int | None:
+    """Milliseconds of a duration such as 30d, None where none is given."""
+    return parse_duration_ms(texts[name]) if texts[name] else None
 
 
 def port_setting(name: str, texts: Mapping[str, str]) -> int | None:

@@ -27,11 +27,13 @@ from bytewax._bytewax import cli_main
 from bytewax.dataflow import Dataflow
 from prometheus_client import REGISTRY
 
-from dataflows.dead_letters import DeadLetterWriter, FileDeadLetters, KafkaDeadLetters
+from dataflows.dead_letters.policy import payload_policy
+from dataflows.dead_letters.writer import DeadLetterWriter, FileDeadLetters, KafkaDeadLetters
 from dataflows.logs.file_log import FileLog, embedded_registry
 from dataflows.logs.kafka_log import KafkaLog
 from dataflows.logs.schemas import SchemaRegistries
 from dataflows.logs.sources import Shared, SourceLog
+from dataflows.plan.contract_figures import ContractReports, FileReports, KafkaReports
 from dataflows.plan.definitions import Definitions
 from dataflows.plan.stream_plan import PlanWatch, StreamPlan, make_stream_plan
 from dataflows.plan.tile_store import OnlineTileStore, TileStore
@@ -79,6 +81,7 @@ class Parts:
         store: the online store.
         log: where events come from.
         dead_letters: where refused records go.
+        reports: where it is said what breaks a contract.
         shared: what all steps of this process share.
         is_supervised: somebody can plan again when this flow ends.
     """
@@ -88,6 +91,7 @@ class Parts:
     store: TileStore
     log: SourceLog
     dead_letters: DeadLetterWriter
+    reports: ContractReports
     shared: Shared
     is_supervised: bool
 
@@ -227,6 +231,7 @@ def connect_parts(
         ),
         log=log,
         dead_letters=dead_letters,
+        reports=open_reports(settings, [view.source for view in stored_views(repo)]),
         shared=shared,
         is_supervised=is_supervised,
     )
@@ -373,9 +378,10 @@ def _promote_finished(parts: Parts, current: StreamPlan) -> None:
 def open_log(settings: FlowSettings, sources: Iterable[SourceSpec], clock: Clock) -> tuple[SourceLog, DeadLetterWriter]:
     """Where the events of some sources come from, and where refused ones go."""
     letter_dir, options = settings.dead_letter_dir, settings.kafka_options
+    policy = payload_policy(settings.dead_letter_payloads, settings.dead_letter_key_file)
     if settings.log_dir is not None:
         schemas = embedded_registry(settings.log_dir, settings.schema_registry_options)
-        return FileLog(settings.log_dir, schemas), FileDeadLetters(letter_dir or settings.log_dir)
+        return FileLog(settings.log_dir, schemas), FileDeadLetters(letter_dir or settings.log_dir, policy, clock)
     kafka = KafkaLog(
         bootstrap_servers=settings.bootstrap_servers,
         options=options,
@@ -384,9 +390,19 @@ def open_log(settings: FlowSettings, sources: Iterable[SourceSpec], clock: Clock
         schemas=SchemaRegistries(settings.schema_registry_options),
     )
     if letter_dir is not None:
-        return kafka, FileDeadLetters(letter_dir)
+        return kafka, FileDeadLetters(letter_dir, policy, clock)
     servers = {topic: kafka.servers(source) for source in sources for topic in source.topics}
-    return kafka, KafkaDeadLetters(servers, options)
+    return kafka, KafkaDeadLetters(servers, options, policy, settings.dead_letter_retention_ms)
+
+
+def open_reports(settings: FlowSettings, sources: Iterable[SourceSpec]) -> ContractReports:
+    """Where it is said what breaks the contracts of some sources: beside their dead letters."""
+    directory = settings.dead_letter_dir or settings.log_dir
+    if directory is not None:
+        return FileReports(directory)
+    given = settings.bootstrap_servers or settings.kafka_options.get("bootstrap.servers", "")
+    servers = {topic: given or source.bootstrap_servers for source in sources for topic in source.topics}
+    return KafkaReports(servers, settings.kafka_options)
 
 
 def _describe(current: StreamPlan) -> str:

@@ -28,7 +28,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.operators import KeyedStream
 
 from dataflows import supervisor
-from dataflows.dead_letters import DeadLetterWriter
+from dataflows.dead_letters.writer import DeadLetterWriter
 from dataflows.log_to_table.settings import EventLogSettings, event_log_settings
 from dataflows.log_to_table.sink import CommitTiming, EventLogSink, LoggedPartition, LogItem, LogRowsStep
 from dataflows.log_to_table.watch import CompactionWatch, PartitionWatch

@@ -18,7 +18,7 @@ import pyarrow as pa
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from prometheus_client import Counter
 
-from dataflows.dead_letters import DeadLetterWriter, write_letters
+from dataflows.dead_letters.writer import DeadLetterWriter, write_letters
 from dataflows.logs.sources import Goodbye, Heartbeat, Shared, SourceItem
 from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd

@@ -30,11 +30,12 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from dataflows import supervisor
-from dataflows.contracts import Contracts
 from dataflows.log_to_tiles.routing import DecodeStep, KeyStep, writer_keys
 from dataflows.log_to_tiles.sink import TileSink
 from dataflows.logs.pace import CATCH_UP_RECORDS, Pace
 from dataflows.logs.sources import ControlSource, EventSource, Watch
+from dataflows.plan.contract_figures import ContractFigures
+from dataflows.plan.contracts import Contracts
 from dataflows.plan.definitions import Definitions, RegistryWatch
 from dataflows.plan.stream_plan import PlanWatch, Stage, StreamPlan
 from dataflows.settings import StreamSettings, from_command_line, from_environment
@@ -58,6 +59,8 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
         planned = _wanted(parts.repo)
         watches.append(RegistryWatch(parts.definitions, _wanted, planned, shared.conductor, shared.clock))
     control = op.input("control", flow, ControlSource(writer_keys(settings.writers), shared, watches))
+    figures = ContractFigures(parts.store, parts.reports, shared.clock)
+    shared.progress.keep_beside(figures.tick)
     # A run that ends with the log has nobody who waits.
     pace = Pace(shared.clock) if plan.live.generations and not settings.until_end else None
     for stage, other in (plan.stages, plan.stages[::-1]):
@@ -65,7 +68,7 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
         records_max = min(settings.batch_records, CATCH_UP_RECORDS) if is_late else settings.batch_records
         source = EventSource(stage.name, parts.log, stage.starts, shared, records_max=records_max, pace=pace)
         read = op.input(f"{stage.name}_read", flow, source)
-        decoded = op.flat_map(f"{stage.name}_decode", read, _decode_step(parts, stage, other))
+        decoded = op.flat_map(f"{stage.name}_decode", read, _decode_step(parts, stage, other, figures))
         keyed = op.flat_map(
             f"{stage.name}_key",
             decoded,
@@ -104,7 +107,7 @@ def main(arguments: list[str] | None = None, *, program: str = "python -m datafl
     )
 
 
-def _decode_step(parts: Parts, stage: Stage, other: Stage) -> DecodeStep:
+def _decode_step(parts: Parts, stage: Stage, other: Stage, figures: ContractFigures) -> DecodeStep:
     """The decode step of a stage; letters of records that both stages read are the live stage's, as is their check."""
     live = other if other.name == "live" else None
     contracts = Contracts(parts.repo)
@@ -117,6 +120,7 @@ def _decode_step(parts: Parts, stage: Stage, other: Stage) -> DecodeStep:
         topics_lettered_elsewhere=() if live is None else live.topics,
         contracts=contracts,
         checked=checked - contracts.checked_by(() if live is None else (one.view for one in live.generations)),
+        figures=figures,
     )
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
-from dataflows.contracts import Contracts, count
-from dataflows.dead_letters import DeadLetterWriter, write_letters
+from dataflows.dead_letters.writer import DeadLetterWriter, write_letters
 from dataflows.logs.sources import Shared, SourceItem, SourceLog
+from dataflows.plan.contract_figures import ContractFigures
+from dataflows.plan.contracts import Contracts, count
 from dataflows.plan.stream_plan import Stage
 from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd
@@ -86,6 +87,7 @@ class DecodeStep:
         topics_lettered_elsewhere: topics of which another stage writes the letters of undecodable records.
         contracts: of the sources.
         checked: names of the sources whose contract this stage checks.
+        figures: take note of how they are kept.
         shared: what all steps of this process share.
     """
 
@@ -99,9 +101,11 @@ class DecodeStep:
         topics_lettered_elsewhere: Collection[str] = (),
         contracts: Contracts,
         checked: Collection[str] = (),
+        figures: ContractFigures | None = None,
     ) -> None:
         self._shared = shared
         self._dead_letters = dead_letters
+        self._figures = figures
         self._topics_lettered_elsewhere = topics_lettered_elsewhere
         self._readers: dict[str, list[_Reader]] = {}
         for source, views in _views_by_source(stage, contracts).items():
@@ -129,7 +133,7 @@ class DecodeStep:
                 letters.update((letter.offset, letter) for letter in decoded.dead_letters)
                 if reader.check is not None:
                     decoded = replace(decoded, events=reader.check.flagged(decoded.events))
-                    broken += _checked(reader.check, item, decoded)
+                    broken += self._checked(reader.check, item, decoded)
                 reads.append(DecodedRead(item, reader.views, decoded))
             if item.topic in self._topics_lettered_elsewhere:
                 # Of what the record alone decides. The clock may say something else here than it said there.
@@ -142,6 +146,14 @@ class DecodeStep:
         except Exception as error:  # noqa: BLE001  # process edge: whatever it is, the flow must end in order
             self._shared.conductor.fail(error)
             return []
+
+    def _checked(self, check: ContractCheck, raw: RawBatch, flagged: DecodedBatch) -> list[DeadLetter]:
+        """Take note of what breaks a contract; the letters of what no view may count."""
+        figures, failures = self._figures, check.failures(flagged.events)
+        count(check.source, len(flagged.events.offsets), failures)
+        if figures is not None:
+            patiently(self._shared, lambda: figures.note(check.source, flagged.events, failures), place=raw.topic)
+        return letters_of(failures, flagged.events, raw) if failures else []
 
 
 class KeyStep:
@@ -200,13 +212,6 @@ class KeyStep:
             letters.sort(key=lambda letter: letter.offset)
             write_letters(self._dead_letters, letters, self._shared)
         return [(key, WriterBatch(tuple(share))) for key, share in zip(self._writer_keys, shares, strict=True)]
-
-
-def _checked(check: ContractCheck, raw: RawBatch, flagged: DecodedBatch) -> list[DeadLetter]:
-    """Count what breaks a contract; the letters of what no view may count."""
-    failures = check.failures(flagged.events)
-    count(check.source, len(flagged.events.offsets), failures)
-    return letters_of(failures, flagged.events, raw) if failures else []
 
 
 def _views_by_source(stage: Stage, contracts: Contracts) -> dict[SourceSpec, tuple[ViewSpec, ...]]:

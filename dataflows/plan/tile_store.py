@@ -17,7 +17,7 @@ from featurestore.online.store import OnlineStore
 from featurestore.online.write.lanes import open_lanes
 from featurestore.online.write.writer import ViewWriter
 from featurestore.wire.incarnations import Incarnations, decode_incarnations, encode_incarnations
-from featurestore.wire.store_layout import rights_key, smallest_positions
+from featurestore.wire.store_layout import contracts_field, contracts_key, rights_key, smallest_positions
 
 COMPACTION_PAUSE_MS = 500
 """At thousands of events a second some heads grow long in every commit; folded at once they would be half its cost."""
@@ -119,6 +119,14 @@ class TileStore(Protocol):
 
     def writer(self, generation: Generation, lanes: Sequence[int], read_from: Positions) -> ViewWriter:
         """A writer for some lanes of a generation, which gets all records from some positions on; not opened yet."""
+        ...
+
+    def contract_counts(self, topic: str, partition: int) -> bytes | None:
+        """How a partition's records have kept their contract; None before the first."""
+        ...
+
+    def keep_contract_counts(self, topic: str, partition: int, expected: bytes | None, counts: bytes) -> bool:
+        """Replace that; False when somebody else did meanwhile."""
         ...
 
     def close(self) -> None:
@@ -237,6 +245,15 @@ class OnlineTileStore:
             read_from=read_from,
             compaction_pause_ms=COMPACTION_PAUSE_MS,
         )
+
+    def contract_counts(self, topic: str, partition: int) -> bytes | None:
+        """How a partition's records have kept their contract; None before the first."""
+        return self._store.hash_field(contracts_key(self._catalog.project), contracts_field(topic, partition))
+
+    def keep_contract_counts(self, topic: str, partition: int, expected: bytes | None, counts: bytes) -> bool:
+        """Replace that; False when somebody else did meanwhile."""
+        key, field = contracts_key(self._catalog.project), contracts_field(topic, partition)
+        return self._store.compare_and_set_field(key, field, expected, counts)
 
     def close(self) -> None:
         """Give connections back."""

@@ -52,6 +52,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Recompute what the server answered, and explain every difference.",
     ),
     "status": ("featurestore.cli.generations.status:command", "Show what the online store holds and how fresh it is."),
+    "dead-letters": (
+        "featurestore.cli.processes.dead_letters:command",
+        "Look at records that could not be used, and give them to the stream again.",
+    ),
     "doctor": ("featurestore.cli.generations.doctor:command", "Find what is wrong, and what grows without bound."),
     "simulate": ("featurestore.cli.processes.simulate:command", "Produce simulated card transactions."),
     "store": ("featurestore.cli.processes.store:command", "Start, stop or look at the embedded store."),

@@ -11,6 +11,7 @@
     {payments}/generations                           hash: view name -> generations, newest last
     {payments}/generations/history                   another one after every change of them
     {payments}/layout                                lane count and layout version, fixed by the first writer
+    {payments}/contracts                             hash: topic and partition -> how its records keep their contract
 
 What stands in braces is a Redis hash tag: all keys of a lane share one cluster slot, so that a lane commits in one
 atomic step on a cluster just as on a single server.
@@ -189,6 +190,22 @@ def history_key(key: bytes) -> bytes:
 def rights_key(project: str) -> bytes:
     """Where a writer tries what it may do; gone a moment later."""
     return f"{{{project}}}/rights".encode()
+
+
+def contracts_key(project: str) -> bytes:
+    """Hash of every partition's counts of records that keep their source's contract."""
+    return f"{{{project}}}/contracts".encode()
+
+
+def contracts_field(topic: str, partition: int) -> bytes:
+    """A partition in that hash."""
+    return f"{topic}/{partition}".encode()
+
+
+def partition_of(field: bytes) -> tuple[str, int]:
+    """What `contracts_field` made."""
+    topic, _, partition = field.decode().rpartition("/")
+    return topic, int(partition)
 
 
 def layout_key(project: str) -> bytes:

@@ -34,6 +34,10 @@ EXAMPLES: Mapping[str, str] = {
     "event-log show": "featurestore event-log show",
     "event-log import": "featurestore event-log import data/before/transactions",
     "bootstrap": "featurestore bootstrap card_activity",
+    "dead-letters list": "featurestore dead-letters list --log-dir data/log",
+    "dead-letters count": "featurestore dead-letters count --log-dir data/log --since 1d",
+    "dead-letters show": "featurestore dead-letters show transactions/0/17 --log-dir data/log",
+    "dead-letters replay": "featurestore dead-letters replay --log-dir data/log --reason undecodable",
     "rollback": "featurestore rollback card_activity",
     "drop": "featurestore drop card_activity   # which there are; --generation deletes one",
     "doctor": "featurestore doctor --event-log data/event_log",
@@ -59,6 +63,9 @@ STREAM_NOTES: Mapping[str, str] = {
 
 STREAM_VALUES: Mapping[str, str] = {
     "dir": "DIR",
+    "file": "FILE",
+    "payloads": "keep|drop|encrypt",
+    "retention": "DURATION",
     "host": "ADDRESS",
     "port": "PORT",
     "seconds": "SECONDS",

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # its documentation has it here
 from confluent_kafka.cimpl import NewTopic
 
-from dataflows.dead_letters import CUT_PAYLOAD_BYTES, TOPIC_SUFFIX, FileDeadLetters, KafkaDeadLetters
+from dataflows.dead_letters.writer import CUT_PAYLOAD_BYTES, TOPIC_SUFFIX, FileDeadLetters, KafkaDeadLetters
 from dataflows.logs.kafka_log import of_kafka
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.testing.servers import KafkaBroker

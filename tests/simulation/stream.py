@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from dataflows.contracts import Contracts
-from dataflows.dead_letters import FileDeadLetters
+from dataflows.dead_letters.writer import FileDeadLetters
 from dataflows.log_to_tiles import sink
 from dataflows.log_to_tiles.routing import DecodeStep, KeyStep, writer_keys
 from dataflows.log_to_tiles.sink import TileSink, WriterItem
 from dataflows.logs.sources import EventSource, Heartbeat, PartitionReader, Shared, SourceItem
+from dataflows.plan.contracts import Contracts
 from dataflows.plan.stream_plan import PlanWatch, Stage, StreamPlan, make_stream_plan
 from dataflows.plan.tile_store import OnlineTileStore
 from dataflows.progress import StreamProgress

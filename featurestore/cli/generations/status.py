@@ -67,6 +67,7 @@ def command(
             SystemClock(),
             registered=stored_views(registered),
             pinned=registered.pinned,
+            expectations=registered.expectations,
             ends=None if log_dir is None else log_ends(log_dir),
             measures_memory=memory,
         )
@@ -119,6 +120,8 @@ def show(found: StoreOverview) -> None:
         _show_generations(console, found)
         _show_reading(console, found)
         _show_partitions(console, found)
+    if found.contracts:
+        _show_contracts(console, found)
     if found.server is not None and found.server.evicts:
         console.print(
             f"[bold red]the store evicts keys[/]: maxmemory-policy {found.server.policy}, "
@@ -185,6 +188,30 @@ def _show_partitions(console: Console, found: StoreOverview) -> None:
             )
         if table.row_count:
             console.print(table)
+
+
+def _show_contracts(console: Console, found: StoreOverview) -> None:
+    """What is expected of the sources' records, and which views read what breaks it."""
+    texts, numbers = ("expectation", "on fail"), ("records", "failed", "share", "may", "failed\nin a day")
+    table = narrow_table("contracts, newest two hours of event time", texts=texts, numbers=numbers)
+    for one in found.contracts:
+        table.add_row(
+            f"{one.source}: {one.name}",
+            one.on_fail,
+            f"{one.records:,}",
+            f"{one.failed:,}",
+            f"{one.share:.2%}",
+            f"{one.at_most:.2%}",
+            f"{one.failed_1d:,}",
+        )
+    console.print(table)
+    for one in found.contracts:
+        if one.is_broken:
+            last = f"{one.last_topic}/{one.last_partition}/{one.last_offset}"
+            console.print(f"[bold red]{one.source} breaks its contract[/]: {one.name}, newest at {last}")
+    for each in found.generations:
+        if each.broken and each.state == "serving":
+            console.print(f"{_name(each)} reads what breaks its contract: {', '.join(each.broken)}", highlight=False)
 
 
 def _name(one: GenerationOverview) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from featurestore.clock import Clock
-from featurestore.core.spec import PinnedView, ViewSpec
+from featurestore.core.spec import Expectation, PinnedView, ViewSpec
 from featurestore.definitions.compile.storage_groups import plan_storage, storage_group
 from featurestore.online.eviction import StoreMemory
 from featurestore.online.generation import Generation
@@ -28,11 +28,14 @@ from featurestore.online.serving_view import (
 )
 from featurestore.online.store import OnlineStore
 from featurestore.wire.codecs.view_json import definition_hash
+from featurestore.wire.contract_counts import ExpectationState, decode_counts, states_of
 from featurestore.wire.store_layout import (
     Checkpoint,
+    contracts_key,
     decode_checkpoint,
     is_of_project,
     layout_key,
+    partition_of,
     project_pattern,
     smallest_positions,
 )
@@ -102,6 +105,7 @@ class GenerationOverview:
         damaged: what is wrong with entities that were set aside, of which readers are refused: some of them.
         replaces: number of the generation that a rollback returns to; None for none.
         is_for_ever: no entity of it is ever forgotten.
+        broken: names of the expectations that the records of its source break.
     """
 
     view: str
@@ -118,6 +122,7 @@ class GenerationOverview:
     damaged: tuple[str, ...] = ()
     replaces: int | None = None
     is_for_ever: bool = False
+    broken: tuple[str, ...] = ()
 
     @property
     def lag_records(self) -> int | None:
@@ -158,6 +163,7 @@ class StoreOverview:
         unstreamed: registered stream views without a generation.
         server: memory of the servers, and whether they evict; None where that may not be seen.
         pins: versions that feature services pin.
+        contracts: how the records of the sources meet what is expected of them.
     """
 
     project: str
@@ -168,6 +174,7 @@ class StoreOverview:
     unstreamed: tuple[str, ...]
     server: StoreMemory | None = None
     pins: tuple[PinOverview, ...] = ()
+    contracts: tuple[ExpectationState, ...] = ()
 
 
 def look_over(
@@ -177,6 +184,7 @@ def look_over(
     *,
     registered: Sequence[ViewSpec] = (),
     pinned: Sequence[PinnedView] = (),
+    expectations: Sequence[Expectation] = (),
     ends: Ends | None = None,
     measures_memory: bool = False,
 ) -> StoreOverview:
@@ -188,6 +196,7 @@ def look_over(
         clock: for freshness.
         registered: what is to be stored (`stored_views`), to tell what is not streamed yet, or by an older definition.
         pinned: versions that feature services pin.
+        expectations: what is expected of the sources' records.
         ends: where the sources end, for the lag; None when that is not known.
         measures_memory: list keys and ask for sizes; takes a scan of up to KEYS_LISTED_MAX keys.
 
@@ -213,13 +222,17 @@ def look_over(
         )
         for one in known
     ]
+    contracts = read_contracts(store, project, expectations) if expectations else ()
     sizes = _measure(store, project) if measures_memory else {}
     stems = {(one.view.name, one.number): one.keys.stem for one in known}
     return StoreOverview(
         project=project,
         lane_count=lane_count,
         as_of_ms=clock.now_ms(),
-        generations=tuple(replace(one, memory=sizes.get(stems[one.view, one.number])) for one in found),
+        generations=tuple(
+            replace(one, memory=sizes.get(stems[one.view, one.number]), broken=_broken(of, contracts))
+            for one, of in zip(found, known, strict=True)
+        ),
         plain={stem: size for stem, size in sorted(sizes.items()) if stem not in stems.values() and "@" not in stem},
         unstreamed=tuple(
             sorted(
@@ -229,7 +242,26 @@ def look_over(
         ),
         server=store.memory(),
         pins=_pins(pinned, served),
+        contracts=contracts,
     )
+
+
+def _broken(generation: Generation, contracts: Sequence[ExpectationState]) -> tuple[str, ...]:
+    """What the records of a generation's source break."""
+    source = generation.view.source.name
+    return tuple(one.name for one in contracts if one.is_broken and one.source == source)
+
+
+def read_contracts(
+    store: OnlineStore, project: str, expectations: Sequence[Expectation]
+) -> tuple[ExpectationState, ...]:
+    """How the records of the sources meet what is expected of them, as the stream has kept it.
+
+    Raises:
+        OnlineStoreDown, CorruptData: it cannot be read.
+    """
+    fields = store.hash_fields(contracts_key(project))
+    return tuple(states_of(expectations, {partition_of(name): decode_counts(data) for name, data in fields.items()}))
 
 
 def _pins(pinned: Sequence[PinnedView], served: Mapping[Definition, ServingView]) -> tuple[PinOverview, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataflows.dead_letters import FileDeadLetters
+from dataflows.dead_letters.writer import FileDeadLetters
 from dataflows.log_to_table.sink import CommitTiming, EventLogSink, LoggedPartition, LogRowsStep
 from dataflows.logs.sources import Shared
 from dataflows.progress import StreamProgress

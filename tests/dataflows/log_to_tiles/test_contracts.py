@@ -11,10 +11,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from dataflows.contracts import Contracts
+from dataflows.plan.contracts import Contracts
 from featurestore.core.spec import Column, RepoSpec, ValueType
 from featurestore.definitions.registry import read_registry
+from featurestore.online.read.store_status import look_over
+from featurestore.online.redis.store import connect
+from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent
+from featurestore.wire.contract_counts import decode_counts
+from featurestore.wire.store_layout import contracts_key
 from tests.dataflows.conftest import StartStream, applied_repo
 from tests.dataflows.log_to_table.test_history import differences, differences_from_store, history, labels_of
 from tests.dataflows.payments import PROJECT, REPO, Payments, assert_every_value_is_exact, make_payments
@@ -56,6 +61,7 @@ def test_history_lookups_and_the_oracle_leave_out_the_same_records(
     newest = history(labels, repo, contracted, tmp_path, "--at", str(newest_ms))
     assert [] == differences_from_store(repo, newest, redis_url, newest_ms)
     assert broken_of(made) == letters_in(letters)
+    assert_figures(repo, made, redis_url, letters)
 
 
 def test_a_generation_of_an_older_source_is_read_by_todays_where_that_means_the_same(
@@ -103,6 +109,36 @@ def kept_of(made: Payments) -> Payments:
     return Payments(made.records, parts[0], parts[1], made.newest_ms, made.bad)
 
 
+def assert_figures(repo: RepoSpec, made: Payments, url: str, letters: Path) -> None:
+    """What is kept in the store is what the records say, every view is marked, and reports name the newest failure."""
+    store = connect(url)
+    found = look_over(store, PROJECT, ManualClock(now_ms=made.newest_ms), expectations=repo.expectations)
+    store.close()
+    decoded = [json.loads(line) for partition in made.records for line in partition if line.endswith(b"}")]
+    amounts = [one["amount"] for one in decoded]
+    failed = {
+        "amount >= 0": sum(one is None or one < 0 for one in amounts),
+        "no amount of millions": sum(one is None or one >= 10**9 for one in amounts),
+        "accepted": sum(one["is_declined"] for one in decoded),
+        "merchant_id is known": sum(one["merchant_id"] not in (1, 2, 3) for one in decoded),
+    }
+    store = connect(url)
+    counts = [decode_counts(data) for data in store.hash_fields(contracts_key(PROJECT)).values()]
+    store.close()
+    hours = [hour for one in counts for hour in one.hours.values()]
+    assert len(decoded) == sum(hour.records for hour in hours)
+    assert failed == {name: sum(hour.failed.get(name, 0) for hour in hours) for name in failed}
+    states = {one.name: one for one in found.contracts}
+    assert failed.keys() == states.keys()
+    assert states["amount >= 0"].is_broken
+    broken = {name for name, one in states.items() if one.is_broken}
+    assert [broken] * len(found.generations) == [set(one.broken) for one in found.generations]
+    reports = [json.loads(line) for path in letters.rglob("*.contracts/*.jsonl") for line in path.open()]
+    assert {(one["expectation"], one["partition"]) for one in reports} == {
+        (name, partition) for name in failed for partition in range(len(made.records))
+    }
+
+
 def broken_of(made: Payments) -> Counter[tuple[str, bytes]]:
     """Detail and payload of each record that must be a letter."""
     found: Counter[tuple[str, bytes]] = Counter()
@@ -120,7 +156,11 @@ def broken_of(made: Payments) -> Counter[tuple[str, bytes]]:
 
 def letters_in(directory: Path) -> Counter[tuple[str, bytes]]:
     """Detail and payload of each letter about a contract."""
-    letters = [json.loads(line) for path in directory.rglob("*.jsonl") for line in path.read_bytes().splitlines()]
+    letters = [
+        json.loads(line)
+        for path in directory.rglob("*.dead-letters/*.jsonl")
+        for line in path.read_bytes().splitlines()
+    ]
     return Counter(
         (one["detail"], base64.b64decode(one["payload"])) for one in letters if one["reason"] == "expectation_failed"
     )

@@ -4,6 +4,8 @@
                (value = their beginning, and a header payload_bytes, where they are more than the broker takes)
     files      DIR/<topic>.dead-letters/<partition>.jsonl, one JSON object a line, the payload in base64
 
+Where payloads are dropped or encrypted (policy.py), `payloads` says how, and `payload_bytes` how many there were.
+
 `write` returns when the letters are durable. After a crash the records behind the last commit are read again and their
 letters written again; (topic, partition, offset, view) tells the repeats.
 """
@@ -20,9 +22,11 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from dataflows.dead_letters.policy import PayloadPolicy, Payloads
 from dataflows.logs.kafka_log import of_kafka
 from dataflows.logs.sources import Shared
 from dataflows.retry import patiently
+from featurestore.clock import Clock, SystemClock
 from featurestore.errors import SourceUnavailable
 from featurestore.offline.disk import append_lines, of_disk
 from featurestore.wire.payloads import DeadLetter
@@ -70,10 +74,14 @@ class FileDeadLetters:
 
     Args:
         directory: where `<topic>.dead-letters` directories are made.
+        policy: what is kept of payloads.
+        clock: says when a letter is written; default: the machine's.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, policy: PayloadPolicy | None = None, clock: Clock | None = None) -> None:
         self._directory = directory
+        self._policy = policy or PayloadPolicy()
+        self._clock = clock or SystemClock()
         self._written: set[DeadLetter] = set()
 
     def write(self, letters: Sequence[DeadLetter]) -> None:
@@ -83,9 +91,10 @@ class FileDeadLetters:
             if letter not in self._written:
                 path = self._directory / f"{letter.topic}{TOPIC_SUFFIX}" / f"{letter.partition}.jsonl"
                 by_file.setdefault(path, []).append(letter)
+        now_ms = self._clock.now_ms()
         for path, of_file in by_file.items():
             try:
-                append_lines(path, b"".join(map(_encode, of_file)))
+                append_lines(path, b"".join(_encode(letter, self._policy, now_ms) for letter in of_file))
             except OSError as error:
                 raise of_disk(error, "dead letters cannot be written", path, unavailable=SourceUnavailable) from error
             self._written.update(of_file)
@@ -98,11 +107,21 @@ class KafkaDeadLetters:
     Args:
         bootstrap_servers: addresses by source topic.
         options: librdkafka settings passed through.
+        policy: what is kept of payloads.
+        retention_ms: how long a topic that is made here keeps letters; None leaves it to the broker.
     """
 
-    def __init__(self, bootstrap_servers: Mapping[str, str], options: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: Mapping[str, str],
+        options: Mapping[str, str],
+        policy: PayloadPolicy | None = None,
+        retention_ms: int | None = None,
+    ) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._options = options
+        self._policy = policy or PayloadPolicy()
+        self._retention_ms = retention_ms
         self._producers: dict[str, Producer] = {}
         self._acknowledged: set[DeadLetter] = set()
 
@@ -135,7 +154,7 @@ class KafkaDeadLetters:
 
             producer = producers[letter.topic] = self._producer(letter.topic)
             try:
-                _produce(producer, letter, payload_bytes, on_delivery)
+                _produce(producer, letter, self._policy, payload_bytes, on_delivery)
             except KafkaException as error:
                 on_delivery(error.args[0], None)
             except BufferError as error:
@@ -153,7 +172,7 @@ class KafkaDeadLetters:
         servers = self._bootstrap_servers[topic]
         if topic not in self._producers:
             settings = {**self._options, "bootstrap.servers": servers}
-            _create_topic(topic + TOPIC_SUFFIX, settings)
+            _create_topic(topic + TOPIC_SUFFIX, settings, self._retention_ms)
             ours = {"enable.idempotence": True, "linger.ms": 1}
             self._producers[topic] = Producer({"message.max.bytes": MESSAGE_BYTES_MAX, **settings, **ours})
         return self._producers[topic]
@@ -162,17 +181,21 @@ class KafkaDeadLetters:
 def _produce(
     producer: Producer,
     letter: DeadLetter,
+    policy: PayloadPolicy,
     payload_bytes: int | None,
     on_delivery: Callable[[KafkaError | None, Message | None], None],
 ) -> None:
     """Hand a letter to the producer; waits once when its queue is full, as large letters can fill it."""
-    is_cut = payload_bytes is not None and payload_bytes < len(letter.payload)
-    headers = [*_headers(letter), ("payload_bytes", str(len(letter.payload)))] if is_cut else _headers(letter)
+    headers, stored = _headers(letter), policy.stored(letter.payload[:payload_bytes])
+    if stored != letter.payload:
+        headers.append(("payload_bytes", str(len(letter.payload))))
+    if policy.payloads is not Payloads.KEEP:
+        headers.append(("payloads", str(policy.payloads)))
     for is_last in (False, True):
         try:
             producer.produce(
                 letter.topic + TOPIC_SUFFIX,
-                value=letter.payload[:payload_bytes],
+                value=stored,
                 headers=headers,
                 on_delivery=on_delivery,
             )
@@ -197,12 +220,13 @@ def _remedy(topic: str) -> str:
     return f'check that topic "{topic}{TOPIC_SUFFIX}" may be created and written'
 
 
-def _create_topic(topic: str, settings: Mapping[str, str]) -> None:
+def _create_topic(topic: str, settings: Mapping[str, str], retention_ms: int | None) -> None:
     """Create the topic unless it exists or the broker will not let us; producing then tells."""
     admin = AdminClient(dict(settings))
     try:
         # No number of partitions or copies: the broker's own defaults are the operator's wish.
-        for future in admin.create_topics([NewTopic(topic)], operation_timeout=10).values():
+        config = {} if retention_ms is None else {"retention.ms": str(retention_ms)}
+        for future in admin.create_topics([NewTopic(topic, config=config)], operation_timeout=10).values():
             future.result(timeout=FLUSH_TIMEOUT_SECONDS)
     except TimeoutError as error:
         raise SourceUnavailable(f'topic "{topic}" cannot be created', detail="Kafka did not answer in time.") from error
@@ -223,15 +247,18 @@ def _headers(letter: DeadLetter) -> list[tuple[str, str | bytes | None]]:
     ]
 
 
-def _encode(letter: DeadLetter) -> bytes:
+def _encode(letter: DeadLetter, policy: PayloadPolicy, written_ms: int) -> bytes:
     """One line of a dead-letter file."""
-    fields = {
+    fields: dict[str, object] = {
         "reason": str(letter.reason),
         "detail": letter.detail,
         "topic": letter.topic,
         "partition": letter.partition,
         "offset": letter.offset,
         "view": letter.view,
-        "payload": base64.b64encode(letter.payload).decode("ascii"),
+        "payload": base64.b64encode(policy.stored(letter.payload)).decode("ascii"),
+        "written_ms": written_ms,
     }
+    if policy.payloads is not Payloads.KEEP:
+        fields |= {"payloads": str(policy.payloads), "payload_bytes": len(letter.payload)}
     return msgspec.json.encode(fields) + b"\n"

@@ -1,0 +1,119 @@
+"""The dead letters of a project's sources, for whoever looks after them: `featurestore dead-letters`.
+
+As the stream finds its log and its letters, by the same options and environment variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dataflows.dead_letters.book import FileBook, KeptLetter, LetterBook, Wanted
+from dataflows.dead_letters.kafka_book import KafkaBook
+from dataflows.dead_letters.policy import payload_policy
+from dataflows.dead_letters.replay import Judged, ReplayCheck
+from dataflows.logs.file_log import FileLog, embedded_registry
+from dataflows.logs.kafka_log import KafkaLog
+from dataflows.logs.schemas import SchemaRegistries
+from dataflows.logs.sources import SourceLog
+from dataflows.settings import OPTIONS, Option, complete_options, options_setting, path_setting
+from featurestore.clock import SystemClock
+from featurestore.core.spec import SourceSpec
+from featurestore.definitions.compile.versions import stored_views
+from featurestore.definitions.registry import read_registry
+from featurestore.errors import InvalidRequest
+
+DESK_OPTIONS: tuple[Option, ...] = tuple(
+    option
+    for option in OPTIONS
+    if option.name
+    in {
+        "project",
+        "registry",
+        "log_dir",
+        "bootstrap_servers",
+        "kafka_option",
+        "kafka_config",
+        "schema_registry_option",
+        "schema_registry_config",
+        "dead_letter_dir",
+        "dead_letter_key_file",
+    }
+)
+"""What it needs to know of what the stream does."""
+
+
+class Desk:
+    """Finds letters, and replays them.
+
+    Args:
+        given: texts of the stream's options, by name; those that are absent come from the environment.
+        environment: variables.
+
+    Raises:
+        InvalidRequest: an option is missing or malformed.
+        SourceUnavailable: the registry does not answer.
+    """
+
+    def __init__(self, given: Mapping[str, str], environment: Mapping[str, str]) -> None:
+        texts = complete_options(DESK_OPTIONS, given, environment)
+        clock = SystemClock()
+        repo = read_registry(texts["registry"], project=texts["project"])
+        sources = {view.source: None for view in (*stored_views(repo), *repo.views)}
+        log_dir, letter_dir = path_setting(texts["log_dir"]), path_setting(texts["dead_letter_dir"])
+        policy = payload_policy("", path_setting(texts["dead_letter_key_file"]))
+        options = options_setting("kafka", texts["kafka_config"], texts["kafka_option"])
+        registry_options = options_setting(
+            "schema registry", texts["schema_registry_config"], texts["schema_registry_option"]
+        )
+        self._log: SourceLog
+        self._book: LetterBook
+        if log_dir is not None:
+            self._log = FileLog(log_dir, embedded_registry(log_dir, registry_options))
+            self._book = FileBook(letter_dir or log_dir, log_dir, policy)
+        else:
+            kafka = KafkaLog(
+                bootstrap_servers=texts["bootstrap_servers"],
+                options=options,
+                group="",
+                clock=clock,
+                schemas=SchemaRegistries(registry_options),
+            )
+            self._log = kafka
+            servers = {one.topic: kafka.servers(one) for source in sources for one in source.per_topic}
+            self._book = KafkaBook(servers, options, policy)
+            if letter_dir is not None:
+                self._book = FileBook(letter_dir, None, policy)
+        self._sources: dict[str, SourceSpec] = {one.topic: one for source in sources for one in source.per_topic}
+        self._check = ReplayCheck(self._log, repo, clock)
+
+    @property
+    def now_ms(self) -> int:
+        """The clock."""
+        return SystemClock().now_ms()
+
+    def topics(self, sources: Sequence[str]) -> list[str]:
+        """Topics of some sources, or of all.
+
+        Raises:
+            InvalidRequest: there is no such source.
+        """
+        known = sorted({source.name for source in self._sources.values()})
+        for name in sources:
+            if name not in known:
+                raise InvalidRequest(f'no view reads a source "{name}"', hint=f"sources are: {', '.join(known)}")
+        return sorted(topic for topic, source in self._sources.items() if not sources or source.name in sources)
+
+    def find(self, topics: Sequence[str], wanted: Wanted) -> list[KeptLetter]:
+        """The wanted letters of some topics."""
+        return self._book.find(topics, wanted)
+
+    def judge(self, letters: Sequence[KeptLetter]) -> list[Judged]:
+        """Which of them can be replayed."""
+        return self._check.judge(letters)
+
+    def replay(self, letters: Sequence[KeptLetter]) -> int:
+        """Replay letters that were judged to be fit; how many were."""
+        by_topic: dict[str, list[KeptLetter]] = {}
+        for letter in letters:
+            by_topic.setdefault(letter.topic, []).append(letter)
+        return sum(self._book.replay(of_topic) for _, of_topic in sorted(by_topic.items()))
