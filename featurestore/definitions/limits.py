@@ -34,6 +34,9 @@ SERIES_WINDOWS_MAX = 1_000
 SESSION_GAPS_MAX = 1_000
 """Gaps that the longest session may last: it is kept in tiles no wider than the gap."""
 
+EXPECTED_ENTITIES_MAX = 10**12
+"""Most entities that a view may expect."""
+
 LOOKBACK_MS_MAX = 30 * DAY_MS
 """Longest exact look-back: compaction keeps the finest grid for that long."""
 

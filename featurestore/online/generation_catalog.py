@@ -31,12 +31,12 @@ from featurestore.online.store import OnlineStore
 from featurestore.wire.codecs.view_json import LAYOUT_VERSION, definition_hash
 from featurestore.wire.store_layout import (
     DEFAULT_LANE_COUNT,
-    DEFAULT_PACKS,
     LANE_COUNT_MAX,
     PACKS_MAX,
     GenerationKeys,
     generations_key,
     layout_key,
+    packs_for,
 )
 
 
@@ -66,12 +66,12 @@ class GenerationCatalog:
     Args:
         store: the online store.
         project: Feast project.
-        packs: how many packs a lane of a generation has that is begun here.
+        packs: how many packs a lane of a generation has that is begun here; None for as many as its view asks for.
     """
 
     def __init__(self, store: OnlineStore, project: str, *, packs: int | None = None) -> None:
-        self._packs = DEFAULT_PACKS if packs is None else packs
-        if not 0 <= self._packs <= PACKS_MAX:
+        self._packs = packs
+        if packs is not None and not 0 <= packs <= PACKS_MAX:
             raise InvalidRequest(f"{packs} packs a lane are not between 0 and {PACKS_MAX}")
         self._looks = 0
         self._seen: tuple[bytes, dict[str, tuple[Generation, ...]]] | None = None
@@ -92,8 +92,20 @@ class GenerationCatalog:
         if stored is None:
             self._store.compare_and_set(key, None, _encoder.encode(_Layout(wanted, LAYOUT_VERSION)))
             stored = self._store.read_groups([[key]])[0]
+        return self._lanes_of(stored or b"")
+
+    def packs(self, view: ViewSpec) -> int:
+        """How many packs a lane of a generation gets that is begun now."""
+        if self._packs is not None or not view.expected_entities:
+            return self._packs or 0
+        # Asking for the number of lanes would fix it, where nobody has yet.
+        stored = self._store.read_groups([[layout_key(self.project)]])[0]
+        return packs_for(view.expected_entities, DEFAULT_LANE_COUNT if stored is None else self._lanes_of(stored))
+
+    def _lanes_of(self, stored: bytes) -> int:
+        """The number of lanes of a layout, which is one of ours."""
         try:
-            layout = _layout_decoder.decode(stored or b"")
+            layout = _layout_decoder.decode(stored)
         except msgspec.MsgspecError as error:
             raise CorruptData(f'layout of project "{self.project}" does not decode', detail=str(error)) from error
         if layout.version != LAYOUT_VERSION:
@@ -135,16 +147,17 @@ class GenerationCatalog:
                 that has lost everything every view is new.
 
         A newer definition retires those that were filling, being bootstrapped or rolled back; one that was retired
-        fills anew under a new number, since its tiles have a hole.
+        fills anew under a new number, since its tiles have a hole. So does the same definition for another number of
+        expected entities.
         """
-        wanted = definition_hash(view)
+        wanted, packs = definition_hash(view), self.packs(view)
         while True:
             known, raw = self._read(view.name)
             alive = [one for one in known if one.state is not GenerationState.RETIRED]
-            found = next((one for one in alive if one.definition_hash == wanted), None)
+            found = next((one for one in alive if _is_as_wanted(one, view, packs)), None)
             others = [
                 replace(one, state=GenerationState.RETIRED)
-                if one.state in _PENDING and one.definition_hash != wanted
+                if one.state in _PENDING and not _is_as_wanted(one, view, packs)
                 else one
                 for one in known
             ]
@@ -157,8 +170,8 @@ class GenerationCatalog:
             if found is None:
                 state = GenerationState.FILLING if alive or fills_first else GenerationState.SERVING
                 # A store that has only lost its records holds what was the first.
-                number = self._unused_number(view.name, wanted, known) if known else 1
-                found = Generation(self.project, view, number, wanted, state, packs=self._packs)
+                number = self._unused_number(view, known) if known else 1
+                found = Generation(self.project, view, number, wanted, state, packs=packs)
                 others.append(found)
             if self._write(view.name, raw, others):
                 return found
@@ -188,16 +201,16 @@ class GenerationCatalog:
         Returns:
             A bootstrapping one, new or begun before; or the filling or serving one that was bootstrapped already.
         """
-        wanted = definition_hash(view)
+        packs = self.packs(view)
         while True:
             known, raw = self._read(view.name)
             for one in () if is_anew else known:
                 is_done = one.is_bootstrapped and one.state.is_fed
-                if one.definition_hash == wanted and (is_done or one.state is GenerationState.BOOTSTRAPPING):
+                if _is_as_wanted(one, view, packs) and (is_done or one.state is GenerationState.BOOTSTRAPPING):
                     return one
-            number = self._unused_number(view.name, wanted, known)
+            number = self._unused_number(view, known)
             state = GenerationState.BOOTSTRAPPING
-            begun = Generation(self.project, view, number, wanted, state, packs=self._packs)
+            begun = Generation(self.project, view, number, definition_hash(view), state, packs=packs)
             others = [replace(one, state=GenerationState.RETIRED) if one.state in _PENDING else one for one in known]
             if self._write(view.name, raw, [*others, begun]):
                 return begun
@@ -282,7 +295,7 @@ class GenerationCatalog:
             ]
             others = [one for one in retired if one.definition_hash == generation.definition_hash]
             if all(one.state is GenerationState.RETIRED for one in others):
-                number = self._unused_number(generation.view.name, generation.definition_hash, known)
+                number = self._unused_number(generation.view, known)
                 retired.append(self._filling(generation, number))
             if self._write(generation.view.name, raw, retired):
                 return
@@ -304,7 +317,7 @@ class GenerationCatalog:
             told = tuple(dict.fromkeys((*serving.damaged, *damaged)))[:DAMAGED_TOLD_MAX]
             changed = [replace(one, damaged=told) if one is serving else one for one in known]
             if not any(one.state in (GenerationState.FILLING, GenerationState.BOOTSTRAPPING) for one in known):
-                number = self._unused_number(generation.view.name, generation.definition_hash, known)
+                number = self._unused_number(generation.view, known)
                 changed.append(self._filling(generation, number))
             if self._write(generation.view.name, raw, changed):
                 return
@@ -384,15 +397,16 @@ class GenerationCatalog:
 
     def _filling(self, generation: Generation, number: int) -> Generation:
         """Another one of the same definition."""
-        state = GenerationState.FILLING
-        return Generation(self.project, generation.view, number, generation.definition_hash, state, packs=self._packs)
+        state, packs = GenerationState.FILLING, self.packs(generation.view)
+        return Generation(self.project, generation.view, number, generation.definition_hash, state, packs=packs)
 
-    def _unused_number(self, view_name: str, definition_hash: str, known: Sequence[Generation]) -> int:
+    def _unused_number(self, view: ViewSpec, known: Sequence[Generation]) -> int:
         """The next number under which the store holds nothing: a record that was lost may have given it out before."""
         number, lanes = max((one.number for one in known), default=0), range(self.lane_count())
+        packs = self.packs(view)
         while True:
             number += 1
-            keys = GenerationKeys(self.project, view_name, number, definition_hash, self._packs)
+            keys = GenerationKeys(self.project, view.name, number, definition_hash(view), packs)
             names = [*map(keys.incarnations, lanes), *map(keys.checkpoint, lanes)]
             if not any(self._store.read_groups([[name] for name in names])):
                 return number
@@ -417,3 +431,12 @@ def _promoted(generation: Generation, number: int, before: int | None) -> Genera
     if generation.state is GenerationState.SERVING:
         return replace(generation, state=GenerationState.RETIRED)
     return generation
+
+
+def _is_as_wanted(one: Generation, view: ViewSpec, packs: int) -> bool:
+    """Whether a generation is of this definition, and has as many packs as its author asks for.
+
+    Those of before there were packs go on until their author says something else than then.
+    """
+    has_packs = one.packs == packs or one.view.expected_entities == view.expected_entities
+    return one.definition_hash == definition_hash(view) and has_packs

@@ -27,14 +27,17 @@ class PackedAppends:
     Attributes:
         head_prefix: what the keys of packs' heads begin with.
         body_prefix: what those of their bodies begin with; head and body of a pack go together as an entity's do.
-        names: for each append, what follows the prefixes.
-        records: for each append, its rows behind what says whose they are.
+        names: of P packs, what follows the prefixes; one of many entities may be there several times.
+        ends: where the entities of each end among the appends, which are in the order of their packs; the begin of the
+            next one.
+        records: for each, the rows of its entities, behind what says whose they are.
         report_bytes_min: heads of packs at least this long after the commit are reported.
     """
 
     head_prefix: bytes
     body_prefix: bytes
     names: Sequence[bytes]
+    ends: Sequence[int]
     records: Sequence[bytes]
     report_bytes_min: int
 
@@ -83,7 +86,7 @@ class LaneOutcome:
         applied: False when the checkpoint was not the expected one; then nothing of the lane was written.
         found: the checkpoint's bytes when not applied, b"" when it is missing.
         long_heads: indices into `head_keys` of heads that reached `report_bytes_min`.
-        long_packs: likewise of appends whose pack's head reached that of `packed`.
+        long_packs: likewise of packs, whose heads reached that of `packed`.
     """
 
     applied: bool

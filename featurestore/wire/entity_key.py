@@ -72,10 +72,10 @@ def pack_of(key: bytes, packs: int) -> int:
     return (xxhash.xxh3_64_intdigest(key) >> 32) % packs
 
 
-def pack_names_of(keys: Sequence[bytes], packs: int) -> list[bytes]:
-    """`pack_of` for K keys, as the names of packs end."""
-    digest = xxhash.xxh3_64_intdigest
-    return [b"%d" % ((digest(key) >> 32) % packs) for key in keys]
+def packs_of(keys: Sequence[bytes], packs: int) -> Int64Array:
+    """`pack_of` for K keys, shape (K,)."""
+    digests = np.fromiter(map(xxhash.xxh3_64_intdigest, keys), dtype=np.uint64, count=len(keys))
+    return ((digests >> np.uint64(32)) % np.uint64(packs)).astype(np.int64)
 
 
 def lanes_of(keys: Sequence[bytes], lane_count: int) -> Int64Array:

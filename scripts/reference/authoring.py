@@ -60,6 +60,7 @@ TAG_DEFAULTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("view", "where"): ("`where=` of `stream_view`", "all events"),
     ("view", "undo"): ("`undo=` of `stream_view`", "no event"),
     ("view", "storage"): ("`storage=` of `stream_view`", "it is stored with the others"),
+    ("view", "expected_entities"): ("`expected_entities=` of `stream_view`", "every entity has keys of its own"),
     ("view", "lookback"): ("`lookback=` of `stream_view`", f"`{format_duration(DEFAULT_LOOKBACK_MS)}`"),
     ("Field", "where"): (_FEATURES.format("where"), "all events of the view"),
     ("Field without an aggregation", "expression"): ("`derive`", "a mistake"),

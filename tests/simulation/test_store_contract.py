@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 
@@ -31,11 +32,14 @@ def a_commit(draw: random.Random, found: dict[bytes, bytes]) -> LaneCommit:
     key = draw.choice(CHECKPOINTS)
     heads = [HEADS + draw.choice(ENTITIES) for _ in range(draw.randint(0, 4))]
     appends = [bytes([draw.randrange(256)]) + b"row" * draw.choice((0, 1, 3, 60, 6_000)) for _ in heads]
+    ends = [end for end in range(1, len(heads)) if draw.random() < 0.5] + [len(heads)] * bool(heads)
+    records = records_of([head.removeprefix(HEADS) for head in heads], appends)
     packed = PackedAppends(
         PACK_HEADS,
         PACK_BODIES,
-        [draw.choice((b"0", b"1")) for _ in heads],
-        records_of([head.removeprefix(HEADS) for head in heads], appends),
+        [draw.choice((b"0", b"1")) for _ in ends],
+        ends,
+        [b"".join(records[low:high]) for low, high in itertools.pairwise((0, *ends))],
         draw.choice((1, 12, 1 << 40)),
     )
     of_packs = [(PACK_BODIES + b"0", PACK_HEADS + b"0", draw.choice((b"", b"\xfb pack")))]

@@ -340,6 +340,8 @@ class ViewSpec:
         is_apart: its author wants it in no storage group; not part of what the view means.
         required: canonical SQL condition of its source's contract; events for which it is not true are dead letters,
             and none of any view's. Empty: there is none.
+        expected_entities: how many its author expects, or of the members the largest such number; 0 where nobody says.
+            No part of what it means, as where it is stored.
     """
 
     name: str
@@ -354,6 +356,7 @@ class ViewSpec:
     members: tuple[MemberSpec, ...] = ()
     is_apart: bool = False
     required: str = ""
+    expected_entities: int = 0
 
     @property
     def title(self) -> str:

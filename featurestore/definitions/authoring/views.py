@@ -62,7 +62,7 @@ from featurestore.definitions.compile.source import (
     UNIT_TAG_PREFIX,
     topic_text,
 )
-from featurestore.definitions.compile.view import LOOKBACK_TAG, STORAGE_TAG
+from featurestore.definitions.compile.view import EXPECTED_ENTITIES_TAG, LOOKBACK_TAG, STORAGE_TAG
 from featurestore.definitions.compile.window import HOP_TAG, IN_FLIGHT_TAG, OFFSET_TAG, SERIES_TAG
 from featurestore.definitions.problems import MISTAKE_TAG, Place, ProblemList
 from featurestore.definitions.source_schema import COLUMN_TYPES, avro_schema, format_source_schema, parse_source_schema
@@ -185,6 +185,7 @@ def stream_view(
     where: str = "",
     undo: str = "",
     storage: str = "",
+    expected_entities: int = 0,
     tags: Mapping[str, str] | None = None,
     description: str = "",
     owner: str = "",
@@ -206,6 +207,8 @@ def stream_view(
         undo: SQL condition; events for which it is true take back what an equal event added.
         storage: "own" keeps the view out of the storage group of its source and join keys: for one that is heavy, or
             an experiment.
+        expected_entities: how many entities the view is going to have, roughly. Those of few events then share keys of
+            the store, and take a fraction of the memory.
         tags: kept beside those that are set here, as in Feast.
         description: as in Feast.
         owner: as in Feast.
@@ -220,6 +223,7 @@ def stream_view(
     types = {feature.name: _output_type(feature, columns) for feature in windowed}
     derived = [_derived_field(feature, types) for feature in features if isinstance(feature, DerivedFeature)]
     own_tags = {LOOKBACK_TAG: lookback, WHERE_TAG: where, UNDO_TAG: undo, STORAGE_TAG: storage}
+    own_tags[EXPECTED_ENTITIES_TAG] = str(expected_entities) if expected_entities != 0 else ""
     own_tags[MISTAKE_TAG] = "\n".join(mistakes)
     with warnings.catch_warnings():
         # Feast calls stream views experimental, once a view.

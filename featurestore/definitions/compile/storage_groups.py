@@ -90,6 +90,7 @@ def storage_group(name: str, views: Sequence[ViewSpec]) -> ViewSpec:
         where=where,
         undo=first.undo,
         required=first.required,
+        expected_entities=max(view.expected_entities for view in views),
         members=tuple(
             MemberSpec(
                 view.name,

@@ -52,6 +52,9 @@ STORAGE_TAG = "storage"
 OWN_STORAGE = "own"
 """The tag's only value."""
 
+EXPECTED_ENTITIES_TAG = "expected_entities"
+"""Tag of a view: how many entities it is going to have; those of few events then share keys."""
+
 ROWS = ("", "*")
 """Columns that mean: count rows."""
 
@@ -87,6 +90,7 @@ def compile_stream_view(
     if storage not in ("", OWN_STORAGE):
         fact = f'tag "{STORAGE_TAG}" is "{storage}"'
         problems.add(place, fact, f'write "{OWN_STORAGE}", or leave it out: the view is then stored with others')
+    expected_entities = _expected_entities(view.tags, place, problems)
     if len(problems.found) > found_before or source is None or join_keys is None or where is None or undo is None:
         return None
     return ViewSpec(
@@ -101,7 +105,20 @@ def compile_stream_view(
         derived=derived,
         is_apart=storage == OWN_STORAGE,
         required=required_of(source.expectations),
+        expected_entities=expected_entities,
     )
+
+
+def _expected_entities(tags: Mapping[str, str], place: Place, problems: ProblemList) -> int:
+    """What the tag says; 0 without it, or with a mistake."""
+    text = tags.get(EXPECTED_ENTITIES_TAG, "")
+    # A number of Unicode's other digits would be read too, but nobody writes one on purpose.
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if text and not 0 < number <= limits.EXPECTED_ENTITIES_MAX:
+        fact = f'tag "{EXPECTED_ENTITIES_TAG}" is "{text}"'
+        problems.add(place, fact, f"write how many entities there will be: 1 to {limits.EXPECTED_ENTITIES_MAX}")
+        return 0
+    return number
 
 
 def _is_derived(field: RegisteredField, key_names: set[str]) -> bool:

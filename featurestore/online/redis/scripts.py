@@ -10,11 +10,11 @@ A head that begins beside a body that is marked already stands for one that was 
 the pair.
 The marks are a byte each, set once for every head, which lives for some fifty events.
 
-Where there are packs, what is appended comes as records (see `wire.codecs.pack`): the rows of an entity, behind what
-says whose they are. They go to its head where it has a head or a body, which takes one command more, and otherwise the
-record goes to the head of its pack. Head and body of a pack are marked, and live, like those of an entity. An entity
-is in its pack or has keys of its own, never both: only a compaction lets it leave, and sets its body and the pack's in
-one step.
+Where there are packs, what is appended comes as records (see `wire.codecs.pack`), those of a pack in one piece: the
+rows of each entity, behind what says whose they are. They go to its head where it has a head or a body, and otherwise
+the record goes to the head of its pack. Mostly nobody of a pack has keys of its own, which one command tells, and
+another one appends all. Head and body of a pack are marked, and live, like those of an entity. An entity is in its pack
+or has keys of its own, never both: only a compaction lets it leave, and sets its body and the pack's in one step.
 
 Heads and bodies get an eighth more than they are to live, and are looked at with every append: they are given it anew
 only once they have less left than they are to live from now. Head and body always go together.
@@ -33,7 +33,7 @@ local expire = tonumber(ARGV[3])
 local granted = expire + math.floor(expire / 8)
 local report = tonumber(ARGV[4])
 local bodies, appends, ids, deletions = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local k, a = 2, 14
+local k, a = 2, 15
 for _ = 1, bodies do
   if #ARGV[a] == 0 then
     redis.call('DEL', KEYS[k], KEYS[k + 1])
@@ -43,7 +43,7 @@ for _ = 1, bodies do
   end
   k, a = k + 2, a + 1
 end
-local packs = ARGV[11] ~= ''
+local packs = tonumber(ARGV[14])
 local touched, sizes, added, marked, failure = {}, {}, {}, {}, nil
 local function run(...)
   local reply = redis.pcall(...)
@@ -51,8 +51,8 @@ local function run(...)
   return reply
 end
 local function take_back()
-  for i, size in ipairs(sizes) do
-    local key, before = touched[i], size - added[i]
+  for i = #sizes, 1, -1 do
+    local key, before = touched[i], sizes[i] - added[i]
     if before == 0 then
       redis.call('DEL', key)
     else
@@ -70,45 +70,59 @@ local function length_at(record, at)
   end
   return value, at
 end
-local function entity_of(record)
-  local size, at = length_at(record, 2)
-  local _, key_at = length_at(record, at)
-  return string.sub(record, key_at, key_at + size - 1), key_at + size
-end
 local long = {}
-for i = 1, appends + ids do
-  local key, data, body, long_from, index = KEYS[k], ARGV[a], nil, report, i - 1
-  if i <= appends then
-    if packs then
-      local entity, rows_at = entity_of(data)
-      key, body = ARGV[9] .. entity, ARGV[10] .. entity
-      if run('EXISTS', key, body) > 0 then
-        data = string.sub(data, rows_at)
-      else
-        key, body = ARGV[11] .. ARGV[a + 1], ARGV[12] .. ARGV[a + 1]
-        long_from, index = tonumber(ARGV[13]), -i
-      end
-      k, a = k - 1, a + 1
-    else
-      body = ARGV[10] .. string.sub(key, #ARGV[9] + 1)
-    end
-  end
+local function append(key, body, data, long_from, index)
   local size = run('APPEND', key, data)
-  if failure then return take_back() end
+  if failure then return end
+  local i = #sizes + 1
   touched[i], sizes[i], added[i] = key, size, #data
-  if i <= appends then
-    if size >= long_from then long[#long + 1] = index end
-    if size == #data and run('GETRANGE', body, 0, 0) == '\\251' then
-      run('SETRANGE', key, 0, string.char((string.byte(data) + 128) % 256))
-      marked[#marked + 1] = body
-      run('SETRANGE', body, 0, '\\4')
-    end
-    if expire > 0 and (size == #data or run('PTTL', key) < expire) then
-      run('PEXPIRE', key, granted)
-      run('PEXPIRE', body, granted)
-    end
-    if failure then return take_back() end
+  if not body then return end
+  if size >= long_from then long[#long + 1] = index end
+  if size == #data and run('GETRANGE', body, 0, 0) == '\\251' then
+    run('SETRANGE', key, 0, string.char((string.byte(data) + 128) % 256))
+    marked[#marked + 1] = body
+    run('SETRANGE', body, 0, '\\4')
   end
+  if expire > 0 and (size == #data or run('PTTL', key) < expire) then
+    run('PEXPIRE', key, granted)
+    run('PEXPIRE', body, granted)
+  end
+end
+local function append_own(records, own, first)
+  local at, rest = 1, {}
+  for i = 1, #own, 2 do
+    local key_bytes, lengths_at = length_at(records, at + 1)
+    local row_bytes, key_at = length_at(records, lengths_at)
+    local rows_at = key_at + key_bytes
+    if #own == 2 or run('EXISTS', own[i], own[i + 1]) > 0 then
+      append(own[i], own[i + 1], string.sub(records, rows_at, rows_at + row_bytes - 1), report, first + (i - 1) / 2)
+      if failure then return '' end
+    else
+      rest[#rest + 1] = string.sub(records, at, rows_at + row_bytes - 1)
+    end
+    at = rows_at + row_bytes
+  end
+  return table.concat(rest)
+end
+local first = 0
+for p = 1, packs do
+  local name, records, members, own = ARGV[a], ARGV[a + 1], tonumber(ARGV[a + 2]), {}
+  for i = 1, members do
+    own[2 * i - 1], own[2 * i] = ARGV[9] .. ARGV[a + 2 + i], ARGV[10] .. ARGV[a + 2 + i]
+  end
+  if run('EXISTS', unpack(own)) > 0 then records = append_own(records, own, first) end
+  if not failure and #records > 0 then append(ARGV[11] .. name, ARGV[12] .. name, records, tonumber(ARGV[13]), -p) end
+  if failure then return take_back() end
+  a, first = a + 3 + members, first + members
+end
+for i = 1, appends do
+  append(KEYS[k], ARGV[10] .. string.sub(KEYS[k], #ARGV[9] + 1), ARGV[a], report, i - 1)
+  if failure then return take_back() end
+  k, a = k + 1, a + 1
+end
+for _ = 1, ids do
+  append(KEYS[k], nil, ARGV[a])
+  if failure then return take_back() end
   k, a = k + 1, a + 1
 end
 for _ = 1, deletions do

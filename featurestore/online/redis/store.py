@@ -268,12 +268,13 @@ def _commit_arguments(lane: LaneCommit) -> tuple[list[bytes], list[Any]]:
         lane.expire_ms,
         lane.report_bytes_min,
         len(lane.bodies),
-        len(lane.head_keys),
+        len(lane.head_keys) if packed is None else 0,
         len(lane.id_appends),
         len(lane.deletions),
         lane.head_prefix,
         lane.body_prefix,
-        *((b"", b"", 0) if packed is None else (packed.head_prefix, packed.body_prefix, packed.report_bytes_min)),
+        *((b"", b"", 0, 0) if packed is None else (packed.head_prefix, packed.body_prefix, packed.report_bytes_min)),
+        *(() if packed is None else (len(packed.names),)),
     ]
     for body_key, head_key, body in lane.bodies:
         keys += (body_key, head_key)
@@ -282,7 +283,12 @@ def _commit_arguments(lane: LaneCommit) -> tuple[list[bytes], list[Any]]:
         keys += lane.head_keys
         arguments += lane.appends
     else:
-        arguments += itertools.chain.from_iterable(zip(packed.records, packed.names, strict=True))
+        begin, low = len(lane.head_prefix), 0
+        entities = [key[begin:] for key in lane.head_keys]
+        for name, records, high in zip(packed.names, packed.records, packed.ends, strict=True):
+            arguments += (name, records, high - low)
+            arguments += entities[low:high]
+            low = high
     for key, data in lane.id_appends:
         keys.append(key)
         arguments.append(data)

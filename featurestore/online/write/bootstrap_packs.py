@@ -17,7 +17,7 @@ from featurestore.online.write.pack_folding import choose
 from featurestore.wire.codecs.body import beside_each_other
 from featurestore.wire.codecs.pack import records_of
 from featurestore.wire.codecs.pack_members import read_packs
-from featurestore.wire.entity_key import pack_names_of
+from featurestore.wire.entity_key import packs_of
 
 PACKS_PER_COMMIT = 256
 """Some 4 KB each: about the bytes that a commit of entities has."""
@@ -42,10 +42,10 @@ def into_packs(
     Raises:
         CorruptTile: a pack is not as it was written.
     """
-    names = pack_names_of([one.key for one in entities], generation.packs)
+    numbers = packs_of([one.key for one in entities], generation.packs).tolist()
     by_name: dict[bytes, list[StoredEntity]] = {}
-    for name, one in zip(names, entities, strict=True):
-        by_name.setdefault(name, []).append(one)
+    for number, one in zip(numbers, entities, strict=True):
+        by_name.setdefault(b"%d" % number, []).append(one)
     wanted = sorted(by_name)
     for first in range(0, len(wanted), PACKS_PER_COMMIT):
         chunk = wanted[first : first + PACKS_PER_COMMIT]

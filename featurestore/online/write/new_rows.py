@@ -15,12 +15,15 @@ from featurestore.core.tiles.parts import EventRows
 from featurestore.online.store import PackedAppends
 from featurestore.online.write.pack_folding import PACK_HEAD_BYTES_MAX
 from featurestore.wire.codecs.head import HeadCodec
-from featurestore.wire.codecs.pack import records_of
-from featurestore.wire.entity_key import pack_names_of
+from featurestore.wire.codecs.pack import records_together
+from featurestore.wire.entity_key import packs_of
 from featurestore.wire.store_layout import GenerationKeys
 
 HashArray = NDArray[np.uint64]
 """Hashes of event ids."""
+
+PACK_APPENDS_MAX = 256
+"""Entities of a pack that the commit script asks for at once: Lua hands over some thousand arguments at most."""
 
 _KEY_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 """2**64 over the golden ratio, odd."""
@@ -116,26 +119,36 @@ def encode_entities(codec: HeadCodec, rows: NewRows, bounds: Sequence[int]) -> l
 
 
 def packed_appends(
-    keys: GenerationKeys, packs: int, lane: int, head_keys: Sequence[bytes], rows: Sequence[bytes]
-) -> PackedAppends | None:
-    """Where the rows of a lane's entities go that have no keys of their own; None in a generation without packs.
+    keys: GenerationKeys, packs: int, lane: int, entities: Sequence[bytes], rows: Sequence[bytes]
+) -> tuple[Int64Array, PackedAppends]:
+    """Where the rows of a lane's entities go that have no keys of their own.
 
     Args:
         keys: of the generation.
-        packs: how many a lane has.
+        packs: how many a lane has, one or more.
         lane: which.
-        head_keys: the entities' own.
+        entities: N of their keys.
         rows: what is to be appended to each.
+
+    Returns:
+        (N,) the entities in the order of their packs, which their appends are to have; and the packs.
     """
-    if not packs or not head_keys:
-        return None
-    begin = len(keys.head_prefix(lane))
-    entities = [key[begin:] for key in head_keys]
-    return PackedAppends(
+    pack = packs_of(entities, packs)
+    order = np.argsort(pack, kind="stable")
+    pack = pack[order]
+    starts = np.flatnonzero(np.diff(pack, prepend=-1))
+    sizes = np.diff(starts, append=len(pack))
+    if len(sizes) and sizes.max() > PACK_APPENDS_MAX:
+        starts = np.concatenate(
+            [np.arange(at, at + size, PACK_APPENDS_MAX) for at, size in zip(starts, sizes, strict=True)]
+        )
+    ends = [*starts[1:].tolist(), len(pack)] if len(starts) else []
+    return order, PackedAppends(
         head_prefix=keys.pack_head_prefix(lane),
         body_prefix=keys.pack_body_prefix(lane),
-        names=pack_names_of(entities, packs),
-        records=records_of(entities, rows),
+        names=[b"%d" % number for number in pack[starts].tolist()],
+        ends=ends,
+        records=records_together(entities, rows, order, ends),
         report_bytes_min=PACK_HEAD_BYTES_MAX,
     )
 

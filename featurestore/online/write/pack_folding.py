@@ -65,7 +65,7 @@ def choose(generation: Generation, packs: Packs, now_ms: int) -> Chosen:
     """Who stays in P packs, and who leaves them; see `fold_packs`."""
     firsts = np.concatenate((np.zeros(1, dtype=np.int64), packs.ends))
     pack_of = np.repeat(np.arange(len(packs.ends)), np.diff(firsts))
-    is_alive = _alive(generation, packs.newest_ms, pack_of, now_ms)
+    is_alive = _alive(generation, packs, pack_of, now_ms)
     leaves = is_alive & (packs.counts > ENTITY_ROWS_MAX)
     _make_room(leaves, np.where(is_alive & ~leaves, packs.counts, 0), pack_of, firsts)
     return Chosen(is_alive & ~leaves, leaves, pack_of)
@@ -90,14 +90,18 @@ def fold_packs(generation: Generation, packs: Packs, now_ms: int) -> FoldedPacks
     return FoldedPacks(packs.bodies(chosen.stays), leavers)
 
 
-def _alive(generation: Generation, newest_ms: Int64Array, pack_of: Int64Array, now_ms: int) -> BoolArray:
+def _alive(generation: Generation, packs: Packs, pack_of: Int64Array, now_ms: int) -> BoolArray:
     """Entities with an event that a read can reach when the pack's newest event happened: replays are of long ago."""
     expire_ms = generation.expire_ms(0)
-    if not expire_ms or not len(newest_ms):
-        return np.ones(len(pack_of), dtype=np.bool_)
+    is_alive: BoolArray = np.ones(len(pack_of), dtype=np.bool_)
+    if not expire_ms or not len(pack_of):
+        return is_alive
+    # What it is at least will do: the newest event of a pack is mostly one of its head, and who stays longer is right.
     of_pack = np.full(int(pack_of[-1]) + 1, np.iinfo(np.int64).min)
-    np.maximum.at(of_pack, pack_of, newest_ms)
-    is_alive: BoolArray = newest_ms >= np.minimum(of_pack, now_ms)[pack_of] - expire_ms
+    np.maximum.at(of_pack, pack_of, packs.newest_at_least_ms)
+    alive_from_ms = np.minimum(of_pack, now_ms)[pack_of] - expire_ms
+    doubtful = np.flatnonzero(packs.newest_at_least_ms < alive_from_ms)
+    is_alive[doubtful] = packs.newest_ms(doubtful) >= alive_from_ms[doubtful]
     return is_alive
 
 

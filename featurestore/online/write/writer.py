@@ -364,10 +364,10 @@ class ViewWriter:
         for lane in self._lanes.values():
             for partition, offset in moved.items():
                 lane.positions[partition] = max(offset, lane.positions.get(partition, offset))
-            head_keys, data = appends.get(lane.lane, ((), ()))
+            entities, data = appends.get(lane.lane, ((), ()))
             bodies = compaction.bodies.get(lane.lane, ())
             positions = tuple(sorted((*partition, offset) for partition, offset in lane.positions.items()))
-            if not head_keys and not bodies and not idle_is_due:
+            if not entities and not bodies and not idle_is_due:
                 continue
             stale = [old for old, _ in lane.checkpoint.id_buckets if old < stale_before]
             fresh_ids = ids.get(lane.lane, b"")
@@ -380,17 +380,21 @@ class ViewWriter:
                 positions=positions,
                 id_buckets=tuple(sorted(buckets.items())),
             )
-            keys = self.generation.keys
+            keys, packed = self.generation.keys, None
+            if self.generation.packs and entities:
+                order, packed = packed_appends(keys, self.generation.packs, lane.lane, entities, data)
+                entities, data = ([of[index] for index in order.tolist()] for of in (entities, data))
+            prefix = keys.head_prefix(lane.lane)
             commit = LaneCommit(
                 checkpoint_key=keys.checkpoint(lane.lane),
                 expected=lane.stored,
                 replacement=encode_checkpoint(checkpoint),
                 bodies=bodies,
-                head_prefix=keys.head_prefix(lane.lane),
+                head_prefix=prefix,
                 body_prefix=keys.body_prefix(lane.lane),
-                head_keys=head_keys,
+                head_keys=[prefix + key for key in entities],
                 appends=data,
-                packed=packed_appends(keys, self.generation.packs, lane.lane, head_keys, data),
+                packed=packed,
                 id_appends=((keys.id_bucket(lane.lane, bucket), fresh_ids),) if fresh_ids else (),
                 deletions=[keys.id_bucket(lane.lane, old) for old in stale],
                 expire_ms=self.generation.expire_ms(max(checkpoint.watermark_ms - now_ms, 0)),
@@ -424,7 +428,7 @@ class ViewWriter:
         return moved
 
     def _appends(self, rows: NewRows) -> dict[int, tuple[list[bytes], list[bytes]]]:
-        """Head keys and the rows to append to them, by lane."""
+        """Entities and the rows to append to their heads, by lane."""
         if not rows.count:
             return {}
         by_lane = np.argsort(rows.key_lanes, kind="stable")
@@ -443,8 +447,7 @@ class ViewWriter:
         appends: dict[int, tuple[list[bytes], list[bytes]]] = {}
         for low, high in itertools.pairwise((*lane_starts, len(lanes))):
             lane = int(lanes[low])
-            prefix = self.generation.keys.head_prefix(lane)
-            appends[lane] = ([prefix + rows.keys[key] for key in of_entity[low:high].tolist()], encoded[low:high])
+            appends[lane] = ([rows.keys[key] for key in of_entity[low:high].tolist()], encoded[low:high])
         return appends
 
 

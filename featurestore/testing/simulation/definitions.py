@@ -85,3 +85,16 @@ TOGETHER: Definitions = {
     "large": tuple(map(large_view, (2, 3))),
 }
 """Views are one storage group; one of them is now and then wanted apart."""
+
+
+def expecting_entities(definitions: Definitions, count: int) -> Definitions:
+    """The same views, whose author says how many entities there will be, and now and then twice as many.
+
+    Args:
+        definitions: of the views.
+        count: how many entities.
+    """
+    return {
+        name: tuple(replace(view, expected_entities=number) for number in (count, 2 * count) for view in choices)
+        for name, choices in definitions.items()
+    }

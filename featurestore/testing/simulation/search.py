@@ -6,12 +6,13 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from featurestore.testing.simulation.definitions import APART, TOGETHER, Definitions
-from featurestore.testing.simulation.process import StartStream
+from featurestore.testing.simulation.definitions import APART, TOGETHER, Definitions, expecting_entities
+from featurestore.testing.simulation.process import LANES, StartStream
 from featurestore.testing.simulation.rest import run_to_rest
 from featurestore.testing.simulation.schedule import Schedule, as_text, draw_schedule, shrink
 from featurestore.testing.simulation.steps import take_step
 from featurestore.testing.simulation.world import a_world
+from featurestore.wire.store_layout import ENTITIES_OF_PACK
 
 STEPS_MAX = 60
 KIND_CHARACTERS = 30
@@ -68,15 +69,24 @@ def definitions_of(seed: int) -> Definitions:
 
 
 def packs_of(seed: int) -> int:
-    """Generations without packs, or with one a lane, in turns of two."""
+    """Generations without packs, or with one or two a lane, in turns of two."""
     return seed // 2 % 2
 
 
 def run_schedule(
     schedule: Schedule, start_stream: StartStream, definitions: Definitions = APART, packs: int = 0
 ) -> Outcome:
-    """Let a schedule happen in a new world, then let it come to rest."""
-    with a_world(start_stream, definitions, packs) as world:
+    """Let a schedule happen in a new world, then let it come to rest.
+
+    Args:
+        schedule: what happens.
+        start_stream: starts a stream process.
+        definitions: of the views, to change between.
+        packs: how many a lane has in the beginning; it may become twice as many.
+    """
+    if packs:
+        definitions = expecting_entities(definitions, packs * ENTITIES_OF_PACK * LANES)
+    with a_world(start_stream, definitions) as world:
         try:
             for step in schedule:
                 take_step(world, step)

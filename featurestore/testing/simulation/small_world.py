@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
-from featurestore.online import generation_catalog
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read import serving_generations
 from featurestore.online.write import bootstrap, bootstrap_fold, compaction, new_rows, pack_folding, writer
@@ -37,13 +36,12 @@ class _Tokens:
 
 
 @contextmanager
-def small_world(packs: int) -> Iterator[Disk]:
-    """Small heads, so many packs a lane, few lanes, tokens that repeat from run to run, and a disk that may be full."""
+def small_world() -> Iterator[Disk]:
+    """Small heads and packs, few lanes, tokens that repeat from run to run, and a disk that may be full."""
     disk, tokens = Disk(), _Tokens()
     with ExitStack() as stack:
         for module in (compaction, bootstrap_fold):
             stack.enter_context(patch.object(module, "HEAD_ROWS_MAX", HEAD_ROWS_MAX))
-        stack.enter_context(patch.object(generation_catalog, "DEFAULT_PACKS", packs))
         stack.enter_context(patch.object(new_rows, "PACK_HEAD_BYTES_MAX", PACK_HEAD_BYTES_MAX))
         stack.enter_context(patch.object(pack_folding, "ENTITY_ROWS_MAX", ENTITY_ROWS_MAX))
         stack.enter_context(patch.object(pack_folding, "PACK_ROWS_MAX", PACK_ROWS_MAX))

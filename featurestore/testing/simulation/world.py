@@ -265,7 +265,7 @@ class World:
 
 
 @contextmanager
-def a_world(start_stream: StartStream, definitions: Definitions, packs: int) -> Iterator[World]:
-    """A new world, of generations with so many packs a lane; nothing is left of it."""
-    with small_world(packs) as disk, tempfile.TemporaryDirectory() as directory:
+def a_world(start_stream: StartStream, definitions: Definitions) -> Iterator[World]:
+    """A new world; nothing is left of it."""
+    with small_world() as disk, tempfile.TemporaryDirectory() as directory:
         yield World(start_stream, disk, Path(directory), definitions)

@@ -19,6 +19,7 @@ entity is the member: its key, and the pack's body and head as they are stored. 
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -31,8 +32,8 @@ from featurestore.core.tiles.parts import Array
 from featurestore.errors import CorruptTile, UnknownTileVersion
 from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES, MAGIC, MAGIC_BESIDE_HEAD
 from featurestore.wire.codecs.head import HeadCodec
-from featurestore.wire.codecs.head_kernels import TORN, WRONG_CHECK, check_rows
-from featurestore.wire.codecs.pack_loops import BODY_HEADER, FACTS, WORDS, find_member
+from featurestore.wire.codecs.head_kernels import TORN, WRONG_CHECK
+from featurestore.wire.codecs.pack_loops import BODY_HEADER, FACTS, RECORD_HEADER_MAX, WORDS, find_member, put_records
 
 VERSION = 0x52
 MEMBERS_MAX = 255
@@ -70,18 +71,28 @@ def records_of(keys: Sequence[bytes], rows: Sequence[bytes]) -> list[bytes]:
         keys: N canonical entity keys.
         rows: head rows of each.
     """
-    headers = [
-        bytes((len(key), len(mine))) + key
-        if len(key) < 128 > len(mine)
-        else _length(len(key)) + _length(len(mine)) + key
-        for key, mine in zip(keys, rows, strict=True)
-    ]
-    ends = np.cumsum([len(one) for one in headers], dtype=np.int64)
-    begins = np.concatenate((np.zeros(1, dtype=np.int64), ends))[:-1]
-    checks = np.zeros(len(keys), dtype=np.uint8)
-    check_rows(np.frombuffer(b"".join(headers), np.uint8), begins, ends, checks)
-    each = checks.tobytes()
-    return [each[n : n + 1] + header + mine for n, (header, mine) in enumerate(zip(headers, rows, strict=True))]
+    return records_together(keys, rows, np.arange(len(keys)), range(1, len(keys) + 1))
+
+
+def records_together(
+    keys: Sequence[bytes], rows: Sequence[bytes], order: Int64Array, ends: Sequence[int]
+) -> list[bytes]:
+    """As `records_of`, of P packs in one piece each.
+
+    Args:
+        keys: N canonical entity keys.
+        rows: head rows of each.
+        order: (N,) which entities the packs have, one after another.
+        ends: (P,) where those of each end in that order.
+    """
+    key_ends, row_ends = (np.cumsum(np.fromiter(map(len, of), np.int64, len(keys))) for of in (keys, rows))
+    all_keys, all_rows = b"".join(keys), b"".join(rows)
+    out = np.empty(len(all_keys) + len(all_rows) + RECORD_HEADER_MAX * len(keys), dtype=np.uint8)
+    record_ends = np.empty(len(keys), dtype=np.int64)
+    of_keys, of_rows = (np.frombuffer(data, np.uint8) for data in (all_keys, all_rows))
+    size = put_records(of_keys, key_ends, of_rows, row_ends, order, out, record_ends)
+    data, bounds = out[:size].tobytes(), [0, *record_ends.tolist()]
+    return [data[bounds[low] : bounds[high]] for low, high in itertools.pairwise((0, *ends))]
 
 
 def member_of(key: bytes, body: bytes | None, head: bytes | None) -> bytes:
@@ -173,10 +184,3 @@ def damage(found: int) -> CorruptTile:
     if found == WRONG_CHECK:
         return CorruptTile("a record of a pack's head, or a row of it, does not match its check")
     return CorruptTile("body or head of a pack end inside of a member, or a record")
-
-
-def _length(size: int) -> bytes:
-    """In seven bits a byte."""
-    if size < 128:
-        return bytes((size,))
-    return bytes((size & 127 | 128,)) + _length(size >> 7)

@@ -1,4 +1,6 @@
-"""Compiled loops that read all entities of many packs, and write the bodies of packs; `pack` has the format.
+"""Compiled loops that find all entities of many packs; `pack` has the format, `pack_close_loops` writes it.
+
+Rows of a body stay in it, packed: most are in the next body too, byte for byte. What a head has comes out of it.
 
 Lengths are checked against the bytes that there are before anything is read, and against the room before anything is
 written, so no loop leaves its arrays whatever the bytes say.
@@ -13,41 +15,30 @@ import numpy as np
 from featurestore.core.compiled import BYTES, FLAGS, INT, INT_MATRIX, INTS, borrowing, compiled
 from featurestore.core.events import Int64Array
 from featurestore.core.tiles.parts import Array
-from featurestore.wire.codecs.bodies.packing import put_word, word_at
+from featurestore.wire.codecs.bodies.packing import word_at
 from featurestore.wire.codecs.head_kernels import BESIDE_BODY, TORN, WRONG_CHECK, rows_in
 from featurestore.wire.codecs.pack_loops import (
     BASE_AT,
     BODY_HEADER,
     CHECKSUM_BYTES,
-    DICTIONARY_AT,
     MEMBERS_AT,
     PREFIX_AT,
-    ROOM_AT,
     dictionary_at,
     member_at,
     record_at,
-    take_rows,
 )
-from featurestore.wire.codecs.pack_rows import (
-    NO_ROOM,
-    copy_bytes,
-    is_equal,
-    no_words,
-    put_number,
-    put_row,
-    put_words,
-    take_words,
-)
+from featurestore.wire.codecs.pack_rows import NO_ROOM, copy_bytes, is_equal, signed_at, take_words
 
 BODY, HEAD, END = range(3)
 """Columns of bounds: where body and head of a pack begin, and end, in the bytes of all."""
 
-KEY_BEGIN, KEY_END, ROWS_BEGIN, ROWS_END, NEXT, SPAN_COLUMNS = range(6)
-"""Of the rows of an entity that lie side by side: its key and they in the rows of all, and the next span of the same
-entity or -1."""
+KEY_BEGIN, KEY_END, ROWS_BEGIN, ROWS_END, PACKED, NEXT, SPAN_COLUMNS = range(7)
+"""Of the rows of an entity that lie side by side: its key in the rows of all; where they are, in these, or in the bytes
+that were read if they are packed, and then how many; and the next span of the same entity or -1."""
 
-FIRST, LAST, COUNT, NEWEST_MS, ENTITY_COLUMNS = range(5)
-"""Of an entity: its first and last span, how many rows it has, and the time of the newest."""
+FIRST, LAST, COUNT, NEWEST_MS, LAST_MS, ENTITY_COLUMNS = range(6)
+"""Of an entity: its first and last span, how many rows it has, what the time of the newest is at least (of packed rows
+it is that of the first), and room for the time of the last packed one."""
 
 ENTITIES_END, FOUND, PACK_COLUMNS = range(3)
 """Of a pack: the end of its entities, and whether its head began beside a body, TORN, WRONG_CHECK or NO_ROOM."""
@@ -61,7 +52,9 @@ def _entity_of(rows: Array, spans: Array, entities: Array, first: Any, last: Any
     for entity in range(first, last):
         one = entities[entity, FIRST]
         at = spans[one, KEY_BEGIN]
-        if spans[one, KEY_END] - at == size and is_equal(rows, at, rows, begin, size):
+        # Keys begin alike, and seldom end so.
+        is_like = spans[one, KEY_END] - at == size and (size == 0 or rows[at + size - 1] == rows[begin + size - 1])
+        if is_like and is_equal(rows, at, rows, begin, size):
             return entity
     return last
 
@@ -86,10 +79,8 @@ def _open_body(
     data: Array,
     body_at: Any,
     head_at: Any,
-    shape: Array,
+    strings: Any,
     words: Array,
-    room: Array,
-    as_float: Array,
     rows: Array,
     to: Any,
     spans: Array,
@@ -97,11 +88,11 @@ def _open_body(
     span: Any,
     entity: Any,
 ) -> Any:
-    """All members of a body; where their rows end, or TORN or NO_ROOM. There is a span and an entity for each."""
+    """All members of a body; where their keys end, or TORN or NO_ROOM. There is a span and an entity for each."""
     end = head_at - CHECKSUM_BYTES
     dictionary, prefix = dictionary_at(data, body_at, end), np.int64(data[body_at + PREFIX_AT])
     at = body_at + BODY_HEADER + prefix
-    if dictionary == TORN or take_words(data, dictionary, end, words, shape[2] + shape[3]) != end:
+    if dictionary == TORN or take_words(data, dictionary, end, words, strings) != end:
         return TORN
     base_ms = np.int64(word_at(data, body_at + BASE_AT))
     for _ in range(data[body_at + MEMBERS_AT]):
@@ -116,12 +107,9 @@ def _open_body(
         copy_bytes(data, begin, rows_at, rows, to + prefix)
         spans[span, KEY_BEGIN], spans[span, KEY_END] = to, to + key_bytes
         to += key_bytes
-        spans[span, ROWS_BEGIN] = to
-        to, newest_ms = take_rows(data, rows_at, rows_end, count, base_ms, shape, words, room, as_float, rows, to)
-        if to < 0:
-            return to
-        spans[span, ROWS_END] = to
-        _add_span(spans, entities, span, entity, True, count, newest_ms)
+        spans[span, ROWS_BEGIN], spans[span, ROWS_END], spans[span, PACKED] = rows_at, rows_end, count
+        since, _ = signed_at(data, rows_at, rows_end)
+        _add_span(spans, entities, span, entity, True, count, base_ms + since)
         at, span, entity = rows_end, span + 1, entity + 1
     return to if at == dictionary else TORN
 
@@ -167,6 +155,7 @@ def _open_head(
         copy_bytes(data, begin, rows_end, rows, to)
         spans[span, KEY_BEGIN], spans[span, KEY_END] = to, to + rows_at - begin
         spans[span, ROWS_BEGIN], spans[span, ROWS_END] = to + rows_at - begin, to + size
+        spans[span, PACKED] = 0
         newest_ms, row = np.int64(-(1 << 63)), to + rows_at - begin
         for _ in range(counted):
             newest_ms = max(newest_ms, np.int64(word_at(rows, row + 1)))
@@ -190,7 +179,7 @@ def open_packs(
     entities: Int64Array,
     packs: Int64Array,
 ) -> int:
-    """Keys and rows of all entities of P packs.
+    """All entities of P packs.
 
     data      bodies, whose checksums are right, and heads
     bounds    (P, 3) see BODY
@@ -198,9 +187,8 @@ def open_packs(
     receive   rows; spans (S, SPAN_COLUMNS), entities (S, ENTITY_COLUMNS), packs (P, PACK_COLUMNS); a pack that is not
               as it was written has no entities
     room      words (WORDS + 2 * strings,)
-    returns   how many bytes of the rows there are
+    returns   how many bytes of the rows there are: keys, and rows of heads
     """
-    room, as_float = words[len(words) - 1 :], words[len(words) - 1 :].view(np.float64)
     to: Any = np.int64(0)
     span: Any = 0
     entity: Any = 0
@@ -208,9 +196,8 @@ def open_packs(
         body_at, head_at, end = bounds[pack, BODY], bounds[pack, HEAD], bounds[pack, END]
         rows_end, spans_end, entities_end, found = to, span, entity, np.int64(0)
         if body_at < head_at:
-            rows_end = _open_body(
-                data, body_at, head_at, shape, words, room, as_float, rows, to, spans, entities, span, entity
-            )
+            strings = shape[2] + shape[3]
+            rows_end = _open_body(data, body_at, head_at, strings, words, rows, to, spans, entities, span, entity)
             spans_end += np.int64(data[body_at + MEMBERS_AT])
             entities_end += np.int64(data[body_at + MEMBERS_AT])
         if rows_end < 0:
@@ -224,139 +211,3 @@ def open_packs(
             to, span, entity = rows_end, spans_end, entities_end
         packs[pack, ENTITIES_END] = entity
     return to  # type: ignore[no-any-return]  # an int
-
-
-@borrowing
-def _prefix_of(rows: Array, spans: Array, entities: Array, stays: Array, first: Any, last: Any) -> Any:
-    """How many members stay, and with how many bytes the keys of all of them begin alike."""
-    members, prefix, like = 0, np.int64(0), np.int64(0)
-    for entity in range(first, last):
-        if not stays[entity]:
-            continue
-        span = entities[entity, FIRST]
-        begin, size = spans[span, KEY_BEGIN], spans[span, KEY_END] - spans[span, KEY_BEGIN]
-        if members == 0:
-            prefix, like = min(size, np.int64(255)), begin
-        prefix = min(prefix, size)
-        for index in range(prefix):
-            if rows[like + index] != rows[begin + index]:
-                prefix = np.int64(index)
-                break
-        members += 1
-    return members, prefix, like
-
-
-@borrowing
-def _put_number_at(out: Array, at: Any, size: Any, value: Any) -> Any:
-    """A little-endian number of so many bytes."""
-    for index in range(size):
-        out[at + index] = (value >> (8 * index)) & 255
-    return 0
-
-
-@borrowing
-def _put_member(
-    rows: Array,
-    spans: Array,
-    first_span: Any,
-    counted: Any,
-    prefix: Any,
-    time_ms: Any,
-    shape: Array,
-    words: Array,
-    room: Array,
-    as_float: Array,
-    out: Array,
-    to: Any,
-) -> Any:
-    """Write a member: what its key has behind the prefix, and all of its rows; where it ends."""
-    begin, end = spans[first_span, KEY_BEGIN] + prefix, spans[first_span, KEY_END]
-    to = put_number(out, put_number(out, to, end - begin), counted)
-    # Mostly its rows take less than 16 KiB, and so their length two bytes: a longer one is moved up afterwards.
-    length_to, key_to = to, to + 2
-    copy_bytes(rows, begin, end, out, key_to)
-    to = key_to + end - begin
-    rows_to, span = to, first_span
-    while span >= 0:
-        at = spans[span, ROWS_BEGIN]
-        while at < spans[span, ROWS_END]:
-            at, to, time_ms = put_row(rows, at, time_ms, shape, words, room, as_float, out, to)
-        span = spans[span, NEXT]
-    row_bytes, length_bytes = to - rows_to, 1
-    while row_bytes >> (7 * length_bytes):
-        length_bytes += 1
-    shift = length_bytes - 2
-    if shift < 0:
-        for index in range(key_to, to):
-            out[index + shift] = out[index]
-    elif shift > 0:
-        for index in range(to - 1, key_to - 1, -1):
-            out[index + shift] = out[index]
-    put_number(out, length_to, row_bytes)
-    return to + shift
-
-
-@compiled(INT, INT_MATRIX, INT_MATRIX, INT_MATRIX, FLAGS, INTS, FLAGS, INTS, FLAGS, INTS, allocates=False)
-def close_packs(
-    spans: Int64Array,
-    entities: Int64Array,
-    packs: Int64Array,
-    stays: Array,
-    shape: Int64Array,
-    rows: Array,
-    words: Int64Array,
-    out: Array,
-    ends: Int64Array,
-) -> int:
-    """The bodies of P packs, of the entities that stay, without magic, version and checksum.
-
-    spans, entities, packs, rows   from `open_packs`
-    stays                          (E,) whether an entity does
-    shape                          of the view's heads
-    receive                        out, which has room for all; ends (P,) of each, the begin of the next one; nothing is
-                                   written where nobody stays
-    room                           words (WORDS + 2 * strings,)
-    """
-    room, as_float = words[len(words) - 1 :], words[len(words) - 1 :].view(np.float64)
-    strings, to, first = shape[2] + shape[3], np.int64(0), np.int64(0)
-    for pack in range(len(packs)):
-        last = packs[pack, ENTITIES_END]
-        members, prefix, like = _prefix_of(rows, spans, entities, stays, first, last)
-        if members:
-            no_words(words, strings)
-            body: Any = to
-            unpacked, base_ms = np.int64(0), np.int64(0)
-            out[body + MEMBERS_AT], out[body + PREFIX_AT] = members, prefix
-            copy_bytes(rows, like, like + prefix, out, body + BODY_HEADER)
-            to += BODY_HEADER + prefix
-            for entity in range(first, last):
-                if not stays[entity]:
-                    continue
-                span = entities[entity, FIRST]
-                if unpacked == 0:
-                    base_ms = np.int64(word_at(rows, spans[span, ROWS_BEGIN] + 1))
-                to = _put_member(
-                    rows,
-                    spans,
-                    span,
-                    entities[entity, COUNT],
-                    prefix,
-                    base_ms,
-                    shape,
-                    words,
-                    room,
-                    as_float,
-                    out,
-                    to,
-                )
-                unpacked += spans[span, KEY_END] - spans[span, KEY_BEGIN]
-                while span >= 0:
-                    unpacked += spans[span, ROWS_END] - spans[span, ROWS_BEGIN]
-                    span = spans[span, NEXT]
-            _put_number_at(out, body + DICTIONARY_AT, 4, to - body)
-            _put_number_at(out, body + ROOM_AT, 4, unpacked)
-            put_word(out, body + BASE_AT, np.uint64(base_ms))
-            to = put_words(rows, words, strings, out, to)
-        ends[pack] = to
-        first = last
-    return 0

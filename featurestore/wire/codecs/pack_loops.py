@@ -21,6 +21,7 @@ from featurestore.wire.codecs.pack_rows import (
     copy_bytes,
     is_equal,
     number_at,
+    put_number,
     take_row,
     take_words,
 )
@@ -34,6 +35,9 @@ MEMBERS_AT, PREFIX_AT, DICTIONARY_AT, ROOM_AT, BASE_AT, BODY_HEADER = 2, 3, 4, 8
 """Where a body has the number of its members, the length of what all keys begin with, where its dictionary begins, how
 many bytes keys and rows of all members have, and the time from which first rows count; keys follow."""
 CHECKSUM_BYTES = 8
+
+RECORD_HEADER_MAX = 1 + 2 * 10
+"""What a record has beside key and rows, at most."""
 
 WORDS = PATTERNS + 1
 """How long words and room of the loops are, and two more for each string column."""
@@ -49,6 +53,40 @@ def record_at(data: Array, at: Any, end: Any) -> Any:
     rows_at = key_at + key_bytes
     turned = np.int64(crc8(data, at + 1, rows_at, 0) ^ data[at])
     return key_at, rows_at, rows_at + row_bytes, turned
+
+
+@compiled(INT, BYTES, INTS, BYTES, INTS, INTS, FLAGS, INTS, allocates=False)
+def put_records(
+    keys: Array,
+    key_ends: Int64Array,
+    rows: Array,
+    row_ends: Int64Array,
+    order: Int64Array,
+    out: Array,
+    ends: Int64Array,
+) -> int:
+    """The records of N entities, one after another.
+
+    keys, key_ends    all keys, and where each ends, which is the begin of the next one
+    rows, row_ends    likewise, their head rows
+    order             (N,) of which entity each is
+    receive           out, which has RECORD_HEADER_MAX more bytes for each than key and rows; ends (N,) of each
+    """
+    to: Any = np.int64(0)
+    for place in range(len(order)):
+        entity = order[place]
+        key_at, rows_at = np.int64(0), np.int64(0)
+        if entity > 0:
+            key_at, rows_at = key_ends[entity - 1], row_ends[entity - 1]
+        begin: Any = to
+        to = put_number(out, put_number(out, begin + 1, key_ends[entity] - key_at), row_ends[entity] - rows_at)
+        copy_bytes(keys, key_at, key_ends[entity], out, to)
+        to += key_ends[entity] - key_at
+        out[begin] = crc8(out, begin + 1, to, 0)
+        copy_bytes(rows, rows_at, row_ends[entity], out, to)
+        to += row_ends[entity] - rows_at
+        ends[place] = to
+    return to  # type: ignore[no-any-return]  # an int
 
 
 @borrowing

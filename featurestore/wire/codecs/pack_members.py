@@ -15,6 +15,7 @@ from featurestore.wire.codecs.bodies.frame import MAGIC_BESIDE_HEAD
 from featurestore.wire.codecs.body import check_whole
 from featurestore.wire.codecs.head import HeadCodec, head_codec
 from featurestore.wire.codecs.pack import check_body, damage, finish_body, words_of
+from featurestore.wire.codecs.pack_close_loops import close_packs, expand_span, newest_of
 from featurestore.wire.codecs.pack_fold_loops import (
     COUNT,
     ENTITIES_END,
@@ -26,10 +27,10 @@ from featurestore.wire.codecs.pack_fold_loops import (
     NEWEST_MS,
     NEXT,
     PACK_COLUMNS,
+    PACKED,
     ROWS_BEGIN,
     ROWS_END,
     SPAN_COLUMNS,
-    close_packs,
     open_packs,
 )
 from featurestore.wire.codecs.pack_loops import BODY_HEADER, MEMBERS_AT
@@ -46,53 +47,103 @@ class Packs:
 
     Attributes:
         ends: (P,) where the entities of each end among those of all.
-        counts, newest_ms: (E,) rows of each entity, and the time of its newest event.
+        counts: (E,) rows of each entity.
+        newest_at_least_ms: (E,) the time of its newest event, or an earlier one; see `newest_ms`.
     """
 
     ends: Int64Array
     counts: Int64Array
-    newest_ms: Int64Array
+    newest_at_least_ms: Int64Array
     _codec: HeadCodec
+    _data: Array
+    _bounds: Int64Array
     _spans: Int64Array
     _entities: Int64Array
     _packs: Int64Array
     _rows: Array
+    _used: int
 
     def key(self, entity: int) -> bytes:
         """The key of an entity."""
         span = self._entities[entity, FIRST]
         return bytes(self._rows[self._spans[span, KEY_BEGIN] : self._spans[span, KEY_END]])
 
+    def newest_ms(self, entities: Int64Array) -> Int64Array:
+        """The times of the newest events of N entities, ascending: (N,)."""
+        newest = self.newest_at_least_ms[entities]
+        packed = np.flatnonzero(self._spans[self._entities[entities, FIRST], PACKED])
+        if len(packed):
+            chosen, of_packed = entities[packed], newest[packed]
+            pack_of = np.searchsorted(self.ends, chosen, side="right")
+            codec = self._codec
+            newest_of(
+                self._data,
+                self._bounds,
+                codec.shape,
+                self._spans,
+                self._entities,
+                chosen,
+                pack_of,
+                words_of(codec),
+                of_packed,
+            )
+            newest[packed] = of_packed
+        return newest
+
     def rows(self, entity: int) -> bytes:
-        """Its rows, as a head has them, in order of arrival."""
+        """Its rows, as a head has them, in order of arrival.
+
+        Raises:
+            CorruptTile: the body has other bytes than were written, and their checksum.
+        """
         parts, span = [], int(self._entities[entity, FIRST])
         while span >= 0:
-            parts.append(bytes(self._rows[self._spans[span, ROWS_BEGIN] : self._spans[span, ROWS_END]]))
+            begin, end = self._spans[span, ROWS_BEGIN], self._spans[span, ROWS_END]
+            if self._spans[span, PACKED]:
+                parts.append(self._expanded(span, int(np.searchsorted(self.ends, entity, side="right"))))
+            else:
+                parts.append(bytes(self._rows[begin:end]))
             span = int(self._spans[span, NEXT])
         return b"".join(parts)
 
+    def _expanded(self, span: int, pack: int) -> bytes:
+        """The packed rows of a span."""
+        codec, rows = self._codec, self._rows[self._used :]
+        size = expand_span(self._data, self._bounds, codec.shape, self._spans, span, pack, words_of(codec), rows)
+        if size < 0:
+            raise damage(size)
+        return bytes(rows[:size])
+
     def bodies(self, stays: BoolArray) -> list[bytes]:
-        """The bodies of the packs, of the entities that stay; empty where nobody does.
+        """The bodies of the packs, of the entities that stay; empty where nobody does; to be asked for once, at last.
 
         Args:
             stays: (E,), of at most MEMBERS_MAX entities of each pack.
+
+        Raises:
+            CorruptTile: as `rows`.
         """
         codec, ends = self._codec, np.empty(len(self._packs), dtype=np.int64)
         numbers, strings = 2 + int(codec.shape[0]), int(codec.shape[2] + codec.shape[3])
         room = len(self._rows) + int(self.counts.sum()) * (_NUMBER_ROOM * numbers + _STRING_ROOM * strings)
         room += len(self.counts) * _MEMBER_ROOM + len(ends) * (BODY_HEADER + _TEXT_ROOM * (3 + strings))
         out = np.empty(room, dtype=np.uint8)
-        close_packs(
+        found = close_packs(
+            self._data,
+            self._bounds,
             self._spans,
             self._entities,
             self._packs,
             stays.view(np.uint8),
             codec.shape,
             self._rows,
+            self._used,
             words_of(codec),
             out,
             ends,
         )
+        if found < 0:
+            raise damage(found)
         bodies, low = list[bytes](), 0
         for high in ends.tolist():
             bodies.append(finish_body(out[low:high]) if high > low else b"")
@@ -121,7 +172,7 @@ def read_packs(
         body, head = body or b"", head or b""
         if body:
             try:
-                room += check_body(memoryview(body))
+                room += check_body(memoryview(body)) + len(body)
                 members += body[MEMBERS_AT]
             except CorruptTile as error:
                 wrong[number], body, head = error, b"", b""
@@ -137,8 +188,8 @@ def read_packs(
     spans = np.empty((members + 1, SPAN_COLUMNS), dtype=np.int64)
     entities = np.empty((members + 1, ENTITY_COLUMNS), dtype=np.int64)
     packs = np.empty((len(sizes), PACK_COLUMNS), dtype=np.int64)
-    data = b"".join(parts)
-    used = open_packs(np.frombuffer(data, np.uint8), bounds, codec.shape, rows, words_of(codec), spans, entities, packs)
+    data = np.frombuffer(b"".join(parts), np.uint8)
+    used = open_packs(data, bounds, codec.shape, rows, words_of(codec), spans, entities, packs)
     for number, found in enumerate(packs[:, FOUND].tolist()):
         body, head = parts[2 * number], parts[2 * number + 1]
         try:
@@ -152,10 +203,13 @@ def read_packs(
         entities[:count, COUNT].copy(),
         entities[:count, NEWEST_MS].copy(),
         codec,
+        data,
+        bounds,
         spans,
         entities[:count],
         packs,
-        rows[:used],
+        rows,
+        used,
     )
     return members_of, wrong
 

@@ -38,8 +38,8 @@ NO_ROOM = -3
 """What is written is more than was said."""
 
 _SLOTS = 512
-_BEGINS, _ENDS, _HASHED, _COUNT = 0, DICTIONARY_MAX, 2 * DICTIONARY_MAX, 2 * DICTIONARY_MAX + _SLOTS
-PATTERNS = _COUNT + 1
+BEGINS, ENDS, _HASHED, WORD_COUNT = 0, DICTIONARY_MAX, 2 * DICTIONARY_MAX, 2 * DICTIONARY_MAX + _SLOTS
+PATTERNS = WORD_COUNT + 1
 """Where the patterns are in the words, of which there are so many more than two for each string column."""
 
 _HUNDREDTHS_MAX = 1e13
@@ -91,12 +91,29 @@ def no_words(words: Array, strings: Any) -> Any:
     """An empty dictionary."""
     for index in range(_HASHED, PATTERNS + 2 * strings):
         words[index] = -1
-    words[_COUNT] = 0
+    words[WORD_COUNT] = 0
     return 0
 
 
 @borrowing
-def _is_digit(byte: Any) -> Any:
+def find_words(rows: Array, words: Array, strings: Any) -> Any:
+    """Let strings of a dictionary that `take_words` has read be found, so that more can be added to it."""
+    for slot in range(_SLOTS):
+        words[_HASHED + slot] = -1
+    for code in range(words[WORD_COUNT]):
+        begin, end = words[BEGINS + code], words[ENDS + code]
+        if begin < end:
+            known, slot = _code_of(rows, begin, end, words)
+            if known < 0:
+                words[_HASHED + slot] = code
+    for column in range(strings):
+        if words[PATTERNS + 2 * column] == words[PATTERNS + 2 * column + 1]:
+            words[PATTERNS + 2 * column] = -1
+    return 0
+
+
+@borrowing
+def is_digit(byte: Any) -> Any:
     """Whether it is a hexadecimal digit."""
     return 48 <= byte < 58 or 97 <= byte < 103
 
@@ -124,8 +141,8 @@ def _code_of(rows: Array, begin: Any, end: Any, words: Array) -> Any:
     slot = mixed & (_SLOTS - 1)
     while words[_HASHED + slot] >= 0:
         code = words[_HASHED + slot]
-        at = words[_BEGINS + code]
-        if words[_ENDS + code] - at == size and is_equal(rows, at, rows, begin, size):
+        at = words[BEGINS + code]
+        if words[ENDS + code] - at == size and is_equal(rows, at, rows, begin, size):
             return code, slot
         slot = (slot + 1) & (_SLOTS - 1)
     return np.int64(-1), slot
@@ -138,7 +155,7 @@ def _is_like_first(rows: Array, begin: Any, end: Any, words: Array, column: Any)
     if at < 0:
         digits = 0
         for index in range(begin, end):
-            digits += _is_digit(rows[index])
+            digits += is_digit(rows[index])
         if digits < _PATTERN_DIGITS_MIN or end - begin > _TEXT_MAX:
             return False
         words[PATTERNS + 2 * column], words[PATTERNS + 2 * column + 1] = begin, end
@@ -147,7 +164,7 @@ def _is_like_first(rows: Array, begin: Any, end: Any, words: Array, column: Any)
         return False
     for index in range(end - begin):
         byte, like = rows[begin + index], rows[at + index]
-        if not (_is_digit(byte) if _is_digit(like) else byte == like):
+        if not (is_digit(byte) if is_digit(like) else byte == like):
             return False
     return True
 
@@ -180,7 +197,7 @@ def _put_string(rows: Array, begin: Any, end: Any, words: Array, column: Any, ou
         to += 1
         is_low = True
         for index in range(begin, end):
-            if _is_digit(rows[index]):
+            if is_digit(rows[index]):
                 if is_low:
                     out[to] = _worth(rows[index])
                 else:
@@ -192,10 +209,10 @@ def _put_string(rows: Array, begin: Any, end: Any, words: Array, column: Any, ou
     if number >= 0:
         out[to] = DECIMAL
         return put_number(out, to + 1, number)
-    if words[_COUNT] < DICTIONARY_MAX and end - begin <= _TEXT_MAX:
-        code = words[_COUNT]
-        words[_COUNT] += 1
-        words[_HASHED + slot], words[_BEGINS + code], words[_ENDS + code] = code, begin, end
+    if words[WORD_COUNT] < DICTIONARY_MAX and end - begin <= _TEXT_MAX:
+        code = words[WORD_COUNT]
+        words[WORD_COUNT] += 1
+        words[_HASHED + slot], words[BEGINS + code], words[ENDS + code] = code, begin, end
         out[to] = code
         return to + 1
     out[to] = PLAIN
@@ -213,10 +230,10 @@ def put_words(rows: Array, words: Array, strings: Any, out: Array, to: Any) -> A
         out[to] = size
         copy_bytes(rows, begin, begin + size, out, to + 1)
         to += 1 + size
-    out[to] = words[_COUNT]
+    out[to] = words[WORD_COUNT]
     to += 1
-    for code in range(words[_COUNT]):
-        begin, size = words[_BEGINS + code], words[_ENDS + code] - words[_BEGINS + code]
+    for code in range(words[WORD_COUNT]):
+        begin, size = words[BEGINS + code], words[ENDS + code] - words[BEGINS + code]
         out[to] = size
         copy_bytes(rows, begin, begin + size, out, to + 1)
         to += 1 + size
@@ -240,12 +257,12 @@ def take_words(data: Array, at: Any, end: Any, words: Array, strings: Any) -> An
             at += 1
     if count > DICTIONARY_MAX:
         return TORN
-    words[_COUNT] = count
+    words[WORD_COUNT] = count
     for code in range(count):
         if at >= end or at + 1 + data[at] > end:
             return TORN
         size = np.int64(data[at])
-        words[_BEGINS + code], words[_ENDS + code] = at + 1, at + 1 + size
+        words[BEGINS + code], words[ENDS + code] = at + 1, at + 1 + size
         at += 1 + size
     return at
 
@@ -282,8 +299,8 @@ def _take_string(data: Array, at: Any, end: Any, words: Array, column: Any, out:
     elif code == LIKE_FIRST:
         begin = words[PATTERNS + 2 * column]
         size = words[PATTERNS + 2 * column + 1] - begin
-    elif code < words[_COUNT]:
-        begin, size = words[_BEGINS + code], words[_ENDS + code] - words[_BEGINS + code]
+    elif code < words[WORD_COUNT]:
+        begin, size = words[BEGINS + code], words[ENDS + code] - words[BEGINS + code]
     else:
         return at, TORN
     if to + size > len(out):
@@ -294,7 +311,7 @@ def _take_string(data: Array, at: Any, end: Any, words: Array, column: Any, out:
     is_low = True
     for index in range(size):
         byte = data[begin + index]
-        if _is_digit(byte):
+        if is_digit(byte):
             if at >= end:
                 return at, TORN
             digit = data[at] & 15 if is_low else data[at] >> 4

@@ -85,8 +85,8 @@ def definition_hash(view: ViewSpec) -> str:
     fields = {field.name: getattr(canonical, field.name) for field in dataclasses.fields(canonical)}
     # "card_activity@v2" is what "card_activity" was or is.
     fields["name"] = base_name(view.name)
-    # Where a view is stored says nothing of what it means.
-    del fields["is_apart"]
+    # Where and how a view is stored says nothing of what it means.
+    del fields["is_apart"], fields["expected_entities"]
     # Nor is anything stored of payments in flight: who counts them may change without filling the view anew.
     fields["features"] = [_stored(feature) for feature in canonical.features]
     # Nor of how an event was written down.

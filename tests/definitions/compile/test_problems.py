@@ -31,6 +31,16 @@ SOURCE = 'source "payments": '
 SERVICE = 'feature service "model"'
 
 MISTAKES: dict[str, tuple[RegisteredRepo, str, str]] = {
+    "number of entities in words": (
+        repo(view(tags={"expected_entities": "4 million"})),
+        VIEW + 'tag "expected_entities" is "4 million"',
+        "write how many entities there will be",
+    ),
+    "no entities at all": (
+        repo(view(tags={"expected_entities": "-1"})),
+        VIEW + 'tag "expected_entities" is "-1"',
+        "1 to 1000000000000",
+    ),
     "unknown function": (
         repo(view([aggregation("summ")])),
         FEATURE + 'unknown aggregation function "summ"',

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore.errors import CorruptData, OnlineStoreDown, TileLost
-from featurestore.online import generation_catalog
 from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityRead, Reader
@@ -44,7 +43,7 @@ PACKS = 2
 @pytest.fixture(autouse=True)
 def _small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two packs a lane, which are folded all the time."""
-    monkeypatch.setattr(generation_catalog, "DEFAULT_PACKS", PACKS)
+    monkeypatch.setattr(GenerationCatalog.__init__, "__kwdefaults__", {"packs": PACKS})
     monkeypatch.setattr(pack_folding, "ENTITY_ROWS_MAX", 4)
     monkeypatch.setattr(pack_folding, "PACK_ROWS_MAX", 9)
     monkeypatch.setattr(new_rows, "PACK_HEAD_BYTES_MAX", 1)
@@ -307,6 +306,38 @@ class InThreeParts(Recorded):
         for number in range(3):
             rows = [event for event in self.rows if sum(event.key) % 3 == number]
             yield from Recorded(self.view, rows).parts(lane)
+
+
+def test_another_number_of_expected_entities_fills_beside(store: RedisStore) -> None:
+    """As another definition does; once: promoted or rolled back, or told the same again, nothing begins."""
+    catalog = GenerationCatalog(store, PROJECT, packs=None)
+    views = [replace(view_of(), expected_entities=number) for number in (0, 480, 4_800)]
+    first = catalog.register(views[0])
+    second = catalog.register(views[1])
+    third = catalog.register(views[2])
+
+    assert [(0, GenerationState.SERVING), (1, GenerationState.FILLING), (10, GenerationState.FILLING)] == [
+        (one.packs, one.state) for one in (first, second, third)
+    ]
+    assert first.definition_hash == third.definition_hash
+    assert [1, 2, 3] == [one.number for one in (first, second, third)]
+    assert GenerationState.RETIRED is catalog.generations(first.view.name)[1].state
+    assert third == catalog.register(views[2])
+    assert [third] == [catalog.promote(third)]
+    assert third == catalog.register(views[2])
+    catalog.roll_back(first.view.name)
+    assert third == catalog.register(views[2])
+    assert 3 == len(catalog.generations(first.view.name))
+    assert (4, 10) == (catalog.begin_bootstrap(views[2]).number, catalog.begin_bootstrap(views[2]).packs)
+
+
+def test_a_generation_of_before_goes_on_until_its_author_expects_entities(store: RedisStore) -> None:
+    """Also where a lane would get another number of packs today."""
+    old = GenerationCatalog(store, PROJECT, packs=7).register(replace(view_of(), expected_entities=480))
+    catalog = GenerationCatalog(store, PROJECT, packs=None)
+
+    assert old == catalog.register(replace(view_of(), expected_entities=480))
+    assert (2, 0) == ((same := catalog.register(view_of())).number, same.packs)
 
 
 @pytest.mark.parametrize("commits", [1_000, 5, 12, 23])

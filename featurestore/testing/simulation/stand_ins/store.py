@@ -19,6 +19,7 @@ from featurestore.online.eviction import NO_EVICTION, StoreMemory
 from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome, MadeCommit, PendingCommit, ThreadedReads
 from featurestore.wire.codecs.bodies.frame import MAGIC, MAGIC_BESIDE_HEAD
 from featurestore.wire.codecs.head_kernels import BESIDE_BODY
+from featurestore.wire.codecs.pack import records_of
 from featurestore.wire.store_layout import history_key
 
 _LIMIT_BYTES = 1 << 30
@@ -190,20 +191,29 @@ class SimulatedStore:
             self._delete(head_key)
         appended, marked = list[tuple[bytes, bytes, int]](), list[bytes]()
         long_heads, long_packs = list[int](), list[int]()
+        own = [(key, lane.body_prefix + key[len(lane.head_prefix) :]) for key in lane.head_keys]
+        packed, low = lane.packed, 0
         try:
-            for index, (own_key, rows) in enumerate(zip(lane.head_keys, lane.appends, strict=True)):
-                head_key, body_key, data = own_key, lane.body_prefix + own_key[len(lane.head_prefix) :], rows
-                long, long_from = long_heads, lane.report_bytes_min
-                packed = lane.packed
-                if packed is not None and self._find(head_key) is None and self._find(body_key) is None:
-                    name, data = packed.names[index], packed.records[index]
-                    head_key, body_key = packed.head_prefix + name, packed.body_prefix + name
-                    long, long_from = long_packs, packed.report_bytes_min
-                size = self._append(head_key, data)
-                appended.append((head_key, data, size))
-                if size >= long_from:
-                    long.append(index)
-                self._mark(lane, head_key, body_key, data, size, marked)
+            if packed is None:
+                for index, (head_key, body_key) in enumerate(own):
+                    size = self._append_half(lane, head_key, body_key, lane.appends[index], appended, marked)
+                    long_heads += [index] * (size >= lane.report_bytes_min)
+            else:
+                for pack, (name, high) in enumerate(zip(packed.names, packed.ends, strict=True)):
+                    kept = []
+                    for index in range(low, high):
+                        if any(self._find(key) is not None for key in own[index]):
+                            size = self._append_half(lane, *own[index], lane.appends[index], appended, marked)
+                            long_heads += [index] * (size >= lane.report_bytes_min)
+                        else:
+                            kept.append(index)
+                    if kept:
+                        entities = [lane.head_keys[index][len(lane.head_prefix) :] for index in kept]
+                        data = b"".join(records_of(entities, [lane.appends[index] for index in kept]))
+                        pair = packed.head_prefix + name, packed.body_prefix + name
+                        size = self._append_half(lane, *pair, data, appended, marked)
+                        long_packs += [pack] * (size >= packed.report_bytes_min)
+                    low = high
             for key, data in lane.id_appends:
                 appended.append((key, data, self._append(key, data)))
         except WrongKind:
@@ -214,6 +224,21 @@ class SimulatedStore:
         if lane.replacement != lane.expected:
             self._set(lane.checkpoint_key, lane.replacement, 0)
         return LaneOutcome(True, b"", tuple(long_heads), tuple(long_packs))
+
+    def _append_half(
+        self,
+        lane: LaneCommit,
+        head_key: bytes,
+        body_key: bytes,
+        data: bytes,
+        appended: list[tuple[bytes, bytes, int]],
+        marked: list[bytes],
+    ) -> int:
+        """Append to the head of an entity or a pack; how long it is now."""
+        size = self._append(head_key, data)
+        appended.append((head_key, data, size))
+        self._mark(lane, head_key, body_key, data, size, marked)
+        return size
 
     def _mark(
         self, lane: LaneCommit, head_key: bytes, body_key: bytes, data: bytes, size: int, marked: list[bytes]
@@ -235,7 +260,7 @@ class SimulatedStore:
 
     def _take_back(self, appended: Sequence[tuple[bytes, bytes, int]], marked: Sequence[bytes]) -> None:
         """Cut off what the script has appended."""
-        for key, data, size in appended:
+        for key, data, size in reversed(appended):
             before = size - len(data)
             if before == 0:
                 self._delete(key)
