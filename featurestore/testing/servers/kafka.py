@@ -165,7 +165,7 @@ def kafka_libs() -> Path:
         raise ServerDidNotStart(missing)
     if LIBS_VARIABLE in os.environ:
         return Path(os.environ[LIBS_VARIABLE])
-    return fetch_jars("kafka", "org.apache.kafka:kafka_2.13", KAFKA_VERSION)
+    return fetch_jars("kafka", "org.apache.kafka:kafka_2.13", version=KAFKA_VERSION)
 
 
 def _format_storage(libs: Path, properties: Path) -> None:

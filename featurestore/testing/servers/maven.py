@@ -23,14 +23,11 @@ _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
   <artifactId>libs</artifactId>
   <version>1</version>
   <dependencies>
-    <dependency>
-      <groupId>{group}</groupId>
-      <artifactId>{artifact}</artifactId>
-      <version>{version}</version>
-    </dependency>
+    {dependencies}
   </dependencies>
 </project>
 """
+_DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"
 
 
 def cached_jars(name: str, version: str) -> Path:
@@ -38,13 +35,13 @@ def cached_jars(name: str, version: str) -> Path:
     return Path(os.environ.get(CACHE_VARIABLE, ".cache")).resolve() / f"{name}-{version}"
 
 
-def fetch_jars(name: str, artifact: str, version: str, *, groups: str = "") -> Path:
-    """An artifact and what it needs to run, fetched if they are not there yet.
+def fetch_jars(name: str, *artifacts: str, version: str, groups: str = "") -> Path:
+    """Artifacts and what they need to run, fetched if they are not there yet.
 
     Args:
         name: of the directory, and in messages.
-        artifact: group:artifact.
-        version: of it.
+        artifacts: group:artifact each, or group:artifact:version.
+        version: of those that do not say another one.
         groups: only jars of these groups, with commas; empty for all.
 
     Returns:
@@ -60,8 +57,9 @@ def fetch_jars(name: str, artifact: str, version: str, *, groups: str = "") -> P
         if jars.is_dir():
             return jars
         with tempfile.TemporaryDirectory(dir=jars.parent) as scratch:
-            group, _, only = artifact.partition(":")
-            (Path(scratch) / "pom.xml").write_text(_POM.format(group=group, artifact=only, version=version))
+            whole = [one.split(":") if one.count(":") == 2 else [*one.split(":"), version] for one in artifacts]
+            dependencies = "\n    ".join(_DEPENDENCY.format(*one) for one in whole)
+            (Path(scratch) / "pom.xml").write_text(_POM.format(dependencies=dependencies))
             wanted = [
                 "-DincludeScope=runtime",
                 "-DoutputDirectory=jars",

@@ -152,7 +152,7 @@ def _delta_jars() -> Path:
     missing = delta_jars_missing()
     if missing is not None:
         raise ServerDidNotStart(missing)
-    return fetch_jars("delta-spark", "io.delta:delta-spark_2.13", DELTA_VERSION, groups=GROUPS)
+    return fetch_jars("delta-spark", "io.delta:delta-spark_2.13", version=DELTA_VERSION, groups=GROUPS)
 
 
 def _serve(jars: str, directory: str, requests: IO[str]) -> None:
