@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from benchmarks.workload import PaymentSchemas
 from featurestore.clock import SystemClock
 from featurestore.core.spec import RepoSpec
 from featurestore.online.generation import Generation
@@ -50,7 +51,7 @@ class Filling:
         source = repo.views[0].source
         names = dict.fromkeys(name for view in repo.views for name in columns_read(view))
         self._topic = source.topic
-        self._decoder = EventDecoder(source, names)
+        self._decoder = EventDecoder(source, names, PaymentSchemas())
         self._next_offset = 0
         self.cpu_s: defaultdict[str, float] = defaultdict(float)
 
@@ -93,7 +94,7 @@ def decode_seconds(repo: RepoSpec, payloads: Sequence[bytes]) -> float:
     """Processor time to decode all records and do nothing with them: the floor of any ingest."""
     source = repo.views[0].source
     names = dict.fromkeys(name for view in repo.views for name in columns_read(view))
-    decoder = EventDecoder(source, names)
+    decoder = EventDecoder(source, names, PaymentSchemas())
     now_ms = SystemClock().now_ms()
     begun_s = time.process_time()
     for begin in range(0, len(payloads), BATCH_RECORDS):

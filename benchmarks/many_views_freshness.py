@@ -10,13 +10,15 @@ from benchmarks.machine import environment
 from benchmarks.parts import AppliedRepo, running, stream_process
 from benchmarks.scenario import require
 from featurestore.clock import SystemClock
+from featurestore.definitions.schemas.directory import BASE64_ENDING, SCHEMAS, SchemaDirectory
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import EntityBytes, EntityRead, Reader
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.online.serving_view import ServingView, serving_views
-from featurestore.testing.batches import iso_time
 from featurestore.testing.servers import redis_server
 from featurestore.testing.servers.process import ServerProcess
+from featurestore.testing.simulator import Population, PopulationSize
+from featurestore.testing.simulator.avro_payload import SCHEMA, AvroPayloadEncoder
 
 TOPIC = "transactions"
 PARTITIONS = 4
@@ -40,8 +42,10 @@ def visible_seconds(directory: Path, repo: AppliedRepo, *, rate: int, probes: in
     (log / TOPIC).mkdir(parents=True)
     # The load has partitions of its own: two programs do not append to one file.
     for partition in range(PARTITIONS + 1):
-        (log / TOPIC / f"{partition}.jsonl").touch()
-    command = [sys.executable, "-m", "featurestore", "simulate", "--live", "--rate", str(rate), "--to", str(log)]
+        (log / TOPIC / f"{partition}{BASE64_ENDING}").touch()
+    number = SchemaDirectory(log / SCHEMAS).register(f"{TOPIC}-value", SCHEMA)
+    encoder = AvroPayloadEncoder(Population(PopulationSize(cards=1), seed=1), number)
+    command = [sys.executable, "-m", "featurestore", "simulate", "--live", "--rate", str(rate), "--to", f"log:{log}"]
     with redis_server() as redis:
         stream = stream_process(repo, directory, redis.url, "--log-dir", str(log), "--progress-seconds", "0.5")
         load = ServerProcess("load", command, directory, environment=environment())
@@ -50,7 +54,7 @@ def visible_seconds(directory: Path, repo: AppliedRepo, *, rate: int, probes: in
             try:
                 time.sleep(SETTLE_S)
                 store = connect(redis.url)
-                found = _probe(Probed(store, repo), log / TOPIC / f"{PARTITIONS}.jsonl", probes)
+                found = _probe(Probed(store, repo), log / TOPIC / f"{PARTITIONS}{BASE64_ENDING}", encoder, probes)
                 store.close()
             finally:
                 load.stop()
@@ -89,7 +93,7 @@ class Probed:
         return len(self._generations)
 
 
-def _probe(probed: Probed, file: Path, count: int) -> list[float]:
+def _probe(probed: Probed, file: Path, encoder: AvroPayloadEncoder, count: int) -> list[float]:
     """Append probes by a timetable, and look at all that are not visible yet, again and again."""
     clock = SystemClock()
     visible_s: list[float] = []
@@ -100,7 +104,7 @@ def _probe(probed: Probed, file: Path, count: int) -> list[float]:
             now_s = time.perf_counter()
             while sent < count and start_s + sent * PROBE_EVERY_S <= now_s:
                 card = f"probe-{sent}"
-                log.write(_payload(card, clock.now_ms()))
+                log.write(encoder.lines_of([_payment(card, clock.now_ms())])[0] + b"\n")
                 due_s[card] = start_s + sent * PROBE_EVERY_S
                 sent += 1
             for card, due in list(due_s.items()):
@@ -112,9 +116,8 @@ def _probe(probed: Probed, file: Path, count: int) -> list[float]:
     return visible_s
 
 
-def _payload(card: str, event_time_ms: int) -> bytes:
-    return (
-        f'{{"transaction_id":"{card}","event_time":"{iso_time(event_time_ms)}","card_id":"{card}",'
-        f'"merchant_id":1000000,"terminal_id":50000000,"market":"SE","currency":"SEK","merchant_category":"grocery",'
-        '"amount":100,"is_declined":false,"is_refund":false,"is_card_present":true}\n'
-    ).encode()
+def _payment(card: str, event_time_ms: int) -> dict[str, object]:
+    texts = {"transaction_id": card, "card_id": card, "market": "SE", "currency": "SEK", "merchant_category": "grocery"}
+    flags = {"is_declined": False, "is_refund": False, "is_card_present": True}
+    numbers = {"event_time": event_time_ms, "merchant_id": 1_000_000, "terminal_id": 50_000_000, "amount": 100}
+    return {**texts, **flags, **numbers}

@@ -19,9 +19,11 @@ from featurestore.testing.answers import AnswerValues, stored_answers
 from featurestore.testing.oracle.naive import NaiveEvent, NaiveValue, naive_values
 from featurestore.testing.oracle.tolerance import agrees, magnitude
 from featurestore.testing.simulator import PayloadEncoder, Population, PopulationSize, Scenario, Simulation
+from featurestore.testing.simulator.avro_payload import SCHEMA, AvroPayloadEncoder
 from featurestore.testing.simulator.payload import card_id
 from featurestore.testing.simulator.population import FIRST_MERCHANT_ID, FIRST_TERMINAL_ID
 from featurestore.testing.simulator.rows import Rows
+from featurestore.wire.formats.columns import NoSchemas
 
 SEED = 20_260_101
 BEGIN_MS = 1_767_571_200_000
@@ -30,6 +32,17 @@ BEGIN_MS = 1_767_571_200_000
 DAY_MS = 86_400_000
 
 _ENTITY_COLUMNS = {"card_activity": "card", "merchant_activity": "merchant", "terminal_activity": "terminal"}
+
+
+SCHEMA_ID = 1
+
+
+class PaymentSchemas(NoSchemas):
+    """The registry of the workload's payloads."""
+
+    def text(self, schema_id: int) -> str | None:
+        """See Schemas."""
+        return SCHEMA if schema_id == SCHEMA_ID else None
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,12 @@ class Workload:
 
     @cached_property
     def payloads(self) -> list[bytes]:
-        """N JSON records."""
+        """N records of Avro, as the example's topic has them; `PaymentSchemas` knows their schema."""
+        return AvroPayloadEncoder(self.population, SCHEMA_ID).encode(self.rows)
+
+    @cached_property
+    def json_payloads(self) -> list[bytes]:
+        """The same as JSON objects."""
         return PayloadEncoder(self.population).encode(self.rows)
 
     @cached_property

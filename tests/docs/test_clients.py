@@ -124,7 +124,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
             r"^```python\n# (feature_repo/\S+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL
         ):
             desk.write(path, content)
-        desk.write("log/transactions/0.jsonl", _payment_lines(datetime.now(UTC)))
+        desk.write("payments.jsonl", _payment_lines(datetime.now(UTC)))
+        desk.type("featurestore simulate --to log:log --records payments.jsonl")
         desk.type("featurestore apply; featurestore stream --log-dir log --until-end")
         desk.serve(f"featurestore serve --port {desk.port}")
         with LookupClient(f"127.0.0.1:{desk.port}", timeout_s=TIMEOUT_S) as client:

@@ -13,10 +13,11 @@ from confluent_kafka.admin import AdminClient
 
 from featurestore.core.spec import ViewSpec
 from featurestore.definitions.registry import read_registry
+from featurestore.definitions.schemas.directory import SchemaDirectory
 from featurestore.online.probe import free_port
 from featurestore.testing.servers import KafkaBroker
 from tests.dataflows.stream_process import ROOT, StreamProcess
-from tests.system.load import PROJECT, TOPIC, Load, make_load
+from tests.system.load import PROJECT, SCHEMAS, TOPIC, Load, make_load
 
 StartStream = Callable[..., list[StreamProcess]]
 
@@ -54,13 +55,23 @@ def load(kafka: KafkaBroker) -> Iterator[Load]:
         future.result(timeout=30)
 
 
+@pytest.fixture(scope="session")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in the place of the example's schema registry."""
+    directory = tmp_path_factory.mktemp("schemas")
+    for number, text in SCHEMAS.items():
+        assert SchemaDirectory(directory).register(f"{TOPIC}-value", text) == number
+    return directory
+
+
 @pytest.fixture
-def start_stream(tmp_path: Path, example_registry: Path, kafka: KafkaBroker) -> Iterator[StartStream]:
+def start_stream(tmp_path: Path, example_registry: Path, kafka: KafkaBroker, schemas: Path) -> Iterator[StartStream]:
     """Starts one stream process, or a cluster of several; whatever still runs at the end is killed."""
     started: list[StreamProcess] = []
 
     def start(url: str, *options: str, process_count: int = 1) -> list[StreamProcess]:
         always = ["--project", PROJECT, "--bootstrap-servers", kafka.bootstrap_servers]
+        always += ["--schema-registry-option", f"url=file:{schemas}"]
         addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in range(process_count))
         processes = []
         for number in range(process_count):

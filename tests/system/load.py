@@ -2,11 +2,13 @@
 
 simulator -> records by partition, with retries, late records, null amounts, refunds, declines
           +  records that cannot be folded, in between
-records   -> json -> events of each entity key -> naive oracle         no code of the stream has a part in this
+records   -> Avro, in the topic
+          -> JSON -> events of each entity key -> naive oracle         no code of the stream has a part in this
 """
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from collections import Counter, defaultdict
@@ -16,14 +18,35 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+import fastavro
+
 from featurestore.core.spec import ViewSpec
 from featurestore.testing.oracle.naive import NaiveAnswer, NaiveEvent, naive_values
 from featurestore.testing.simulator import PayloadEncoder, PopulationSize, Scenario, Simulation
+from featurestore.testing.simulator.avro_payload import SCHEMA, AvroPayloadEncoder
 from featurestore.wire.entity_key import encode_key, lanes_of
 
 PROJECT = "payments"
 TOPIC = "transactions"
 PARTITIONS = 4
+SCHEMA_ID, CARELESS_ID, TEXTS_ID = 1, 2, 3
+"""Of what the payments' producer writes, and of two that others do."""
+
+
+def _careless(amount: str) -> str:
+    """The payments' schema with nothing in it that has to be there."""
+    fields = json.loads(SCHEMA)["fields"]
+    optional = [
+        {**field, "type": field["type"] if isinstance(field["type"], list) else ["null", field["type"]]}
+        for field in fields
+    ]
+    amounts = [{**field, "type": ["null", amount]} if field["name"] == "amount" else field for field in optional]
+    return json.dumps({**json.loads(SCHEMA), "fields": amounts})
+
+
+SCHEMAS: Mapping[int, str] = {SCHEMA_ID: SCHEMA, CARELESS_ID: _careless("long"), TEXTS_ID: _careless("string")}
+_PARSED: Mapping[int, Any] = {number: fastavro.parse_schema(json.loads(text)) for number, text in SCHEMAS.items()}
+
 TRANSACTIONS_MIN = 200_000
 
 SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1_000, 60_000, 3_600_000, 86_400_000
@@ -128,12 +151,12 @@ def make_load(*, seed: int) -> Load:
         duplicate_share=0.01,
     )
     simulation = Simulation(scenario)
-    encoder = PayloadEncoder(simulation.population)
+    told, encoder = PayloadEncoder(simulation.population), AvroPayloadEncoder(simulation.population, SCHEMA_ID)
     load, seen, draw = Load(), set[str](), random.Random(seed)
     bad = _bad_records(draw)
     for rows in simulation.batches():
-        for payload in encoder.encode(rows):
-            columns = json.loads(payload)
+        for payload, text in zip(encoder.encode(rows), told.encode(rows), strict=True):
+            columns = json.loads(text)
             partition = int(lanes_of([columns["card_id"].encode()], PARTITIONS)[0])
             if draw.random() < 1 / BAD_EVERY:
                 _append_bad(load, partition, columns, next(bad))
@@ -148,12 +171,17 @@ def make_load(*, seed: int) -> Load:
 
 def _note(load: Load, columns: dict[str, Any], views: Sequence[str] | Mapping[str, str]) -> None:
     """An event that these views can use: its columns as the oracle wants them."""
-    moment = datetime.fromisoformat(columns["event_time"].replace("Z", "+00:00"))
     row = {name: int(value) if isinstance(value, bool) else value for name, value in columns.items()}
-    row["event_time"] = int(moment.replace(tzinfo=UTC).timestamp()) * SECOND_MS + moment.microsecond // 1_000
+    row["event_time"] = _milliseconds(columns["event_time"])
     load.end_ms = max(load.end_ms, row["event_time"])
     for view in views:
         load.rows[view][columns[JOIN_KEYS[view]]].append(row)
+
+
+def _milliseconds(text: str) -> int:
+    """Of a time in ISO 8601, in UTC."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00")).replace(tzinfo=UTC)
+    return int(moment.timestamp()) * SECOND_MS + moment.microsecond // 1_000
 
 
 def _bad_records(draw: random.Random) -> Iterator[str]:
@@ -187,10 +215,17 @@ def _append_bad(load: Load, partition: int, columns: Mapping[str, Any], kind: st
         moment = datetime.fromisoformat(columns["event_time"].replace("Z", "+00:00")).timestamp() - 60 * DAY_MS / 1_000
         record["event_time"] = datetime.fromtimestamp(int(moment), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         _note(load, record, ["card_activity", "merchant_activity"])
-    payload = json.dumps(record).encode()
+    payload = _carelessly_written(record, TEXTS_ID if kind == "text_amount" else CARELESS_ID)
     load.partitions[partition].append(payload[:-20] if kind == "torn" else payload)
     letters = load.letters_possible if kind == "ancient" else load.letters
     letters.add((partition, offset, reason, view))
+
+
+def _carelessly_written(record: Mapping[str, Any], schema_id: int) -> bytes:
+    """A record of somebody whose schema demands nothing, or has texts where others have numbers."""
+    values = {**record, "event_time": record["event_time"] and _milliseconds(record["event_time"])}
+    fastavro.schemaless_writer(stream := io.BytesIO(), _PARSED[schema_id], values)
+    return b"\0" + schema_id.to_bytes(4, "big") + stream.getvalue()
 
 
 def reasons(letters: set[Letter]) -> str:

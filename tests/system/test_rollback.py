@@ -60,7 +60,7 @@ def test_a_store_restored_from_an_older_copy_at_work_heals_itself(
                 again += before.slowest - reached(store).slowest
         assert again > load.count // 4, "the copies were not older"
         assert stream.wait(120) == 0, stream.output
-        assert stream.output.count("planning again") == 2, stream.output
+        assert stream.output.count("planning again: the online store went back in time") == 2, stream.output
 
         compared = audit(server.url, load)
         print(f"\n2 restores, {again:,} records read again; {compared.values:,} values compared")

@@ -23,7 +23,7 @@ from featurestore.testing.simulator import (
     Scenario,
     Simulation,
 )
-from featurestore.testing.simulator.avro_payload import SCHEMA, AvroPayloadEncoder, _varints
+from featurestore.testing.simulator.avro_payload import SCHEMA, AvroPayloadEncoder, _long, _varints
 from featurestore.wire.iso8601 import parse_text
 from tests.testing.test_simulator import DAY_MS, SIZE, START_MS
 
@@ -63,6 +63,7 @@ def test_numbers_are_written_as_the_library_writes_them(numbers: list[int]) -> N
         expected.append(stream.getvalue())
 
     assert _varints(np.array(numbers, dtype=np.int64)) == expected
+    assert list(map(_long, numbers)) == expected
 
 
 def test_what_is_no_transaction_is_refused_by_column() -> None:

@@ -182,12 +182,12 @@ def test_a_log_directory_is_continued_after_its_last_complete_line(population: P
     """A half-written line goes, complete ones stay, a card keeps its partition."""
     simulation = Simulation(Scenario(START_MS, START_MS + 2 * DAY_MS, seed=7, size=SIZE), population)
     first, second = itertools.islice(simulation.batches(), 20, 22)
-    sink = LogDirectorySink(tmp_path, population, topic="transactions", partitions=3)
+    sink = LogDirectorySink(tmp_path, population, topic="transactions", partitions=3, is_json=True)
     sink.write(first)
     sink.close()
     with open(tmp_path / "transactions" / "1.jsonl", "ab") as file:
         file.write(b'{"transaction_id":"torn')
-    sink = LogDirectorySink(tmp_path, population, topic="transactions", partitions=8)
+    sink = LogDirectorySink(tmp_path, population, topic="transactions", partitions=8, is_json=True)
     sink.write(second)
     sink.close()
 
@@ -229,7 +229,7 @@ def test_kafka_gets_every_record_once_in_order_of_its_card(population: Populatio
     """The sink makes the topic; a card's records keep their order."""
     simulation = Simulation(Scenario(START_MS, START_MS + DAY_MS, seed=7, size=SIZE), population)
     rows = np.concatenate(list(simulation.batches()))
-    sink = open_sink(f"kafka://{kafka.bootstrap_servers}/simulated", population, partitions=3)
+    sink = open_sink(f"kafka://{kafka.bootstrap_servers}/simulated", population, partitions=3, is_json=True)
     sink.write(rows)
     sink.close()
     consumer = Consumer(

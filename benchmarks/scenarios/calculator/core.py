@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.filling import raw_batch
 from benchmarks.parts import applied_repo
 from benchmarks.scenario import Line, Result, Run, digest, require
-from benchmarks.workload import Workload, answer_text, make_workload
+from benchmarks.workload import PaymentSchemas, Workload, answer_text, make_workload
 from featurestore.core.events import BlobRow, ColumnValues, Int64Array, KeyedBatch
 from featurestore.core.spec import FeatureSpec, ViewSpec
 from featurestore.core.tiles.parts import EventRows, RowCount
@@ -105,7 +105,7 @@ def _timed(work: Callable[[], Found], repeats: int) -> tuple[Found, float]:
 
 def _keyed(view: ViewSpec, workload: Workload) -> KeyedBatch:
     """The workload as columns of the view."""
-    decoder = EventDecoder(view.source, columns_read(view))
+    decoder = EventDecoder(view.source, columns_read(view), PaymentSchemas())
     decoded = decoder.decode(raw_batch(view.source.topic, workload.payloads), now_ms=workload.as_of_ms)
     return key_events(decoded.events, view, 16)
 

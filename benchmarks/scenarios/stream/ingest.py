@@ -12,10 +12,12 @@ from benchmarks.machine import environment
 from benchmarks.parts import AppliedRepo, applied_repo, cpu_seconds, cpu_seconds_since, run_to_end, stream_process
 from benchmarks.peers import bytewax_windows
 from benchmarks.scenario import Line, Result, Run, require
-from benchmarks.workload import Workload, check_against_oracle, make_workload
+from benchmarks.workload import SCHEMA_ID, Workload, check_against_oracle, make_workload
+from featurestore.definitions.schemas.directory import SchemaDirectory
 from featurestore.online.redis.store import connect
 from featurestore.testing.servers import KafkaBroker, RedisServer, kafka_broker, redis_server
 from featurestore.testing.simulator import KafkaSink
+from featurestore.testing.simulator.avro_payload import SCHEMA, AvroPayloadEncoder
 
 PARTITIONS = 4
 
@@ -76,7 +78,10 @@ def run(run: Run) -> Result:
 
 
 def _produce(kafka: KafkaBroker, workload: Workload) -> None:
-    sink = KafkaSink(kafka.bootstrap_servers, workload.population, topic="transactions", partitions=PARTITIONS)
+    encoder = AvroPayloadEncoder(workload.population, SCHEMA_ID)
+    sink = KafkaSink(
+        kafka.bootstrap_servers, workload.population, topic="transactions", partitions=PARTITIONS, encoder=encoder
+    )
     for begin in range(0, len(workload.rows), 20_000):
         sink.write(workload.rows[begin : begin + 20_000])
     sink.close()
@@ -84,8 +89,11 @@ def _produce(kafka: KafkaBroker, workload: Workload) -> None:
 
 def _measure_stream(run: Run, repo: AppliedRepo, kafka: KafkaBroker, redis: RedisServer, count: int) -> list[Line]:
     """Rates of the stream process, and what Redis spent beside it."""
-    options = ("--bootstrap-servers", kafka.bootstrap_servers, "--until-end")
-    process = stream_process(repo, run.directory, redis.url, *options)
+    registry = run.directory / "schemas"
+    number = SchemaDirectory(registry).register("transactions-value", SCHEMA)
+    require(number == SCHEMA_ID, f"the payments' schema has number {number}")
+    options = ["--bootstrap-servers", kafka.bootstrap_servers, "--schema-registry-option", f"url=file:{registry}"]
+    process = stream_process(repo, run.directory, redis.url, *options, "--until-end")
     redis_before_s = cpu_seconds(redis.process.pid)
     busy = run_to_end(process)
     redis_s = cpu_seconds_since(redis.process.pid, redis_before_s)
@@ -115,7 +123,7 @@ def _stage_lines(repo: AppliedRepo, workload: Workload, per_cpu_s: float) -> lis
 
 def _measure_windows(run: Run, workload: Workload) -> float:
     """Rate of the peer on a part of the input, after a check of its answer."""
-    part = workload.payloads[: run.choose(smoke=500, full=20_000)]
+    part = workload.json_payloads[: run.choose(smoke=500, full=20_000)]
     path = run.directory / "records.jsonl"
     path.write_bytes(b"\n".join(part))
     command = [sys.executable, "-m", "benchmarks.peers.bytewax_windows", str(path)]

@@ -160,7 +160,7 @@ def _lookup_seconds(run: Run, store: RedisStore, repo: AppliedRepo, workload: Wo
     catalog = CatalogSource(open_registry(str(repo.registry), repo.spec.project), store).snapshot()
     lookup = FeatureLookup(clock)
     cards = [view for view in repo.spec.views if [key.name for key in view.join_keys] == ["card_id"]]
-    entities = {"card_id": [json.loads(workload.payloads[-1])["card_id"]]}
+    entities = {"card_id": [json.loads(workload.json_payloads[-1])["card_id"]]}
     seconds = {}
     for count in sorted({1, min(3, len(cards)), len(cards)}):
         names = [f"{view.name}:{answer.name}" for view in cards[:count] for answer in view.answers[:ASKED]]
@@ -183,7 +183,7 @@ def _answers(store: RedisStore, repo: AppliedRepo, workload: Workload) -> dict[t
     reader, serving = Reader(store, catalog.lane_count()), serving_views(catalog.all())
     found: dict[tuple[str, bytes], AnswerValues] = {}
     for view in repo.spec.views:
-        keys = list(dict.fromkeys(_key(view, workload.payloads[at]) for at in range(0, len(workload.payloads), 997)))
+        keys = list(dict.fromkeys(_key(view, workload.json_payloads[at]) for at in range(0, len(workload.rows), 997)))
         of_view = stored_answers(reader, serving[view.name], keys, workload.as_of_ms)
         found.update(((view.name, key), values) for key, values in zip(keys, of_view, strict=True))
     return found

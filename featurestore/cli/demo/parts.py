@@ -22,6 +22,7 @@ from types import FrameType
 
 import featurestore
 from featurestore.cli.settings import FILE_NAME
+from featurestore.definitions.schemas.directory import SCHEMAS, SCHEME
 from featurestore.errors import FeatureStoreError, InvalidRequest
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.testing.servers.process import ServerDidNotStart, ServerProcess
@@ -59,6 +60,8 @@ class DemoParts:
         self._store = EmbeddedStore(directory / "store")
         self._interrupts = interrupts
         self._environment = _clean_environment()
+        # Of the log, in the place of the registry that the repo names.
+        self._environment["FEATURESTORE_SCHEMA_REGISTRY_OPTION"] = f"url={SCHEME}{self.log_dir / SCHEMAS}"
         self._processes: list[ServerProcess] = []
 
     def start_store(self) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 
 from featurestore.cli.demo.score import Features
 from featurestore.core.events import BoolArray, Int64Array
+from featurestore.definitions.schemas.directory import BASE64_ENDING
 from featurestore.serving.client.messages import EntityValues, RequestValues
 from featurestore.testing.simulator import (
     LogDirectorySink,
@@ -27,6 +28,7 @@ from featurestore.testing.simulator import (
     Simulation,
     write_merchant_table,
 )
+from featurestore.testing.simulator.avro_payload import line_of
 from featurestore.testing.simulator.markets import CATEGORIES, MARKETS
 from featurestore.testing.simulator.payload import card_id
 from featurestore.testing.simulator.payments import DAY_MS, HOUR_MS
@@ -45,9 +47,9 @@ CATCH_UP_MS_MAX = 10 * 60_000
 """The longest that may pass between the end of the history and the live payments."""
 
 BROKEN_RECORDS: tuple[bytes, ...] = (
-    b'{"transaction_id":"broken-1","event_time":',
-    b'{"transaction_id":"broken-2","event_time":"1999-12-31T23:59:59Z","card_id":"card-00000001","amount":"a lot"}',
-    b"not even JSON",
+    b"\0\0\0\0\1\x10broken-1",  # torn
+    b"\0\0\0\0\7\x10broken-2",  # of a schema that the registry does not know
+    b'{"transaction_id":"broken-3"}',  # not even Avro
 )
 """Sent among the live payments; none of them can be decoded."""
 
@@ -158,8 +160,8 @@ class DemoPayments:
 
     def send_broken(self) -> None:
         """Append records that nobody can decode, as a producer with a bug does."""
-        with open(self._log_dir / TOPIC / "0.jsonl", "ab") as file:
-            file.write(b"\n".join(BROKEN_RECORDS) + b"\n")
+        with open(self._log_dir / TOPIC / f"0{BASE64_ENDING}", "ab") as file:
+            file.write(b"".join(line_of(record) + b"\n" for record in BROKEN_RECORDS))
 
     def close(self) -> None:
         """Close the log's files."""

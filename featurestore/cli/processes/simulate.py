@@ -39,7 +39,7 @@ LOG_LINE_EVERY_NS = 10_000_000_000
 _SLICE_S = 0.004
 
 
-_FORMAT = "Of the records: JSON, or Avro behind the id of its schema, as Confluent's serializers write it."
+_FORMAT = "Of the records: Avro behind the id of its schema, as Confluent's serializers write it, or JSON."
 
 EXAMPLES = """\b
 Examples:
@@ -76,7 +76,7 @@ Examples:
     help="Of a topic that does not exist yet; one that does keeps its own.",
 )
 @click.option(
-    "--format", "record_format", type=click.Choice(["json", "avro"]), default="json", show_default=True, help=_FORMAT
+    "--format", "record_format", type=click.Choice(["avro", "json"]), default="avro", show_default=True, help=_FORMAT
 )
 @click.option(
     "--schema-registry",

@@ -12,6 +12,10 @@ from featurestore.definitions.schemas.fits import Fit, fit_of, require_kind
 from featurestore.definitions.schemas.subjects import SCHEMA_TYPES, Subject, SubjectSchema
 from featurestore.near_names import near_names, quoted
 from featurestore.wire.formats.columns import wanted_columns
+from featurestore.wire.formats.wishes import NO_COLUMN_HOLDS
+
+_OTHER_TYPE = "read another field, or give the column the field's type"
+_OTHER_SHAPE = "read a field of one value, or ask the producer for one, such as the list's length"
 
 
 class Consequence(enum.StrEnum):
@@ -83,9 +87,9 @@ def find_breaks(
         breaks.append(Break(source.name, name, reason, consequence, readers[name], remedy))
 
     for name, reason in fit.misfits.items():
-        add(name, reason, Consequence.LOSES_RECORDS, "read another field, or give the column the field's type")
+        add(name, reason, Consequence.LOSES_RECORDS, _OTHER_SHAPE if reason.endswith(NO_COLUMN_HOLDS) else _OTHER_TYPE)
     for name, reason in fit.doubts.items():
-        add(name, reason, Consequence.MAY_LOSE_RECORDS, "read another field, or give the column the field's type")
+        add(name, reason, Consequence.MAY_LOSE_RECORDS, _OTHER_TYPE)
     for name in fit.missing:
         consequence = Consequence.LOSES_RECORDS if name in needed else Consequence.IS_NULL
         add(name, f'the schema has no field "{field_of[name]}"', consequence, _other_field(field_of[name], fit))

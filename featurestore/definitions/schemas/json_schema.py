@@ -17,7 +17,7 @@ from typing import Any
 from featurestore.core.spec import ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.wire.formats.columns import WantedColumn
-from featurestore.wire.formats.wishes import with_article
+from featurestore.wire.formats.wishes import NO_COLUMN_HOLDS, with_article
 
 DEPTH_MAX = 12
 """Objects in objects, and references to references."""
@@ -30,6 +30,9 @@ _READ: Mapping[ValueType, frozenset[str]] = {
     ValueType.TIMESTAMP: frozenset({"string", "integer"}),
 }
 """What of JSON's types a column reads."""
+
+_PARTS = frozenset({"array", "object"})
+"""Types of values that have parts."""
 
 _EVERY = frozenset({"string", "integer", "number", "boolean", "object", "array", "null"})
 
@@ -75,7 +78,8 @@ class JsonSchema:
             if not unread:
                 continue
             has = " or ".join(sorted(unread))
-            reason = f"{column.field} is {with_article(has)}, which no column of type {column.type.value} holds"
+            holds = NO_COLUMN_HOLDS if unread <= _PARTS else f"which no column of type {column.type.value} holds"
+            reason = f"{column.field} is {with_article(has)}, {holds}"
             (doubts if kinds & reads else misfits)[column.name] = reason
         return JsonFit(frozenset(missing), misfits, doubts)
 

@@ -1,8 +1,8 @@
 """Where simulated records go: a Kafka topic, a log directory, or a Parquet file.
 
     kafka://host:port/topic      one partition key a card; the schema of Avro records goes to a registry
-    log:DIR                      DIR/<topic>/<partition>.jsonl, one JSON record a line, offset = line number from 0; of
-                                 Avro .base64, and the schema in DIR/_schemas
+    log:DIR                      DIR/<topic>/<partition>.base64, one Avro record a line, offset = line number from 0;
+                                 the schema in DIR/_schemas; of JSON .jsonl
     parquet:FILE                 typed columns
 
 A log directory may be written while it is read: lines are appended whole, and a line without its end is not there yet.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TOPIC = "transactions"
 DEFAULT_PARTITIONS = 4
-DEFAULT_REGISTRY = "http://127.0.0.1:8081"
+DEFAULT_REGISTRY = "http://127.0.0.1:8081/apis/ccompat/v7"
 FLUSH_TIMEOUT_S = 60.0
 
 
@@ -57,7 +57,7 @@ def open_sink(
     topic: str = DEFAULT_TOPIC,
     partitions: int = DEFAULT_PARTITIONS,
     registry: str = DEFAULT_REGISTRY,
-    is_json: bool = True,
+    is_json: bool = False,
 ) -> TransactionSink:
     """The sink of an address, see the module's head.
 
@@ -92,7 +92,7 @@ class LogDirectorySink:
     """Appends to the partition files of a log directory; records of a card stay in one partition, in order."""
 
     def __init__(
-        self, directory: Path, population: Population, *, topic: str, partitions: int, is_json: bool = True
+        self, directory: Path, population: Population, *, topic: str, partitions: int, is_json: bool = False
     ) -> None:
         self._encoder = PayloadEncoder(population) if is_json else embedded_encoder(population, directory, topic)
         folder, ending = directory / topic, JSON_ENDING if is_json else BASE64_ENDING

@@ -68,7 +68,7 @@ def header_mistake(payload: bytes) -> str:
     """What is wrong with a payload that does not begin with the id of a schema; "" of one that does."""
     if len(payload) >= HEADER_BYTES and payload[0] == 0:
         return ""
-    return "does not begin with a zero and the id of a schema" if payload else "is empty"
+    return "does not begin with a zero and the id of a schema (one in a header is not read)" if payload else "is empty"
 
 
 class Schemas(Protocol):

@@ -27,6 +27,9 @@ class Wish:
 
 NOTHING = Wish()
 
+NO_COLUMN_HOLDS = "which no column holds"
+"""What is said of lists and maps."""
+
 
 def wish_for(columns: Sequence[WantedColumn], *, is_path: Callable[[WantedColumn], bool] = lambda column: True) -> Wish:
     """What some columns want of a record.

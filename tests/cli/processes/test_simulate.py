@@ -14,7 +14,7 @@ import pytest
 
 from featurestore.cli.main import main
 
-COMMAND = (sys.executable, "-m", "featurestore", "simulate")
+COMMAND = (sys.executable, "-m", "featurestore", "simulate", "--format", "json")
 
 
 def _lines(directory: Path) -> list[dict[str, object]]:
@@ -26,7 +26,9 @@ def test_history_is_written_with_its_side_files(tmp_path: Path, capsys: pytest.C
     """Log, labels and merchant table in one go; exit code 0 and a summary."""
     labels, merchants = tmp_path / "labels.parquet", tmp_path / "merchants.parquet"
     arguments = ["--to", f"log:{tmp_path}/log", "--days", "1", "--start", "2026-01-01", "--cards", "300"]
-    code = main(["simulate", *arguments, "--labels", str(labels), "--merchant-table", str(merchants)])
+    code = main(
+        ["simulate", "--format", "json", *arguments, "--labels", str(labels), "--merchant-table", str(merchants)]
+    )
 
     records = _lines(tmp_path / "log")
     assert code == 0
@@ -83,7 +85,7 @@ def test_history_can_be_sent_at_a_set_rate(tmp_path: Path) -> None:
     """--rate without --live only slows the sending down."""
     started = time.monotonic()
     arguments = ["--duration", "6h", "--start", "2026-01-01T08:00:00", "--cards", "1000", "--rate", "300"]
-    assert main(["simulate", "--to", f"log:{tmp_path}/log", *arguments]) == 0
+    assert main(["simulate", "--format", "json", "--to", f"log:{tmp_path}/log", *arguments]) == 0
 
     assert len(_lines(tmp_path / "log")) / (time.monotonic() - started) < 330
 

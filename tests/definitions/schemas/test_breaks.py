@@ -96,6 +96,22 @@ def test_what_is_dropped_or_changed_is_told_with_who_reads_it() -> None:
     ]
 
 
+LISTS = {
+    "avro": avro(amount={"type": "array", "items": "double"}),
+    "json_schema": json.dumps({"properties": {"amount": {"type": "array"}}}),
+    "protobuf": 'syntax = "proto3"; message P { repeated double amount = 1; }',
+}
+
+
+@pytest.mark.parametrize("format_name", LISTS)
+def test_a_list_is_refused_with_what_to_ask_for(format_name: str) -> None:
+    """No function reads one, so that no column holds one."""
+    found = {one.column: one for one in breaks_of(LISTS[format_name], replace(SOURCE, format=format_name))}
+
+    assert found["amount"].consequence is Consequence.LOSES_RECORDS
+    assert found["amount"].remedy == "read a field of one value, or ask the producer for one, such as the list's length"
+
+
 def test_a_field_that_went_elsewhere_is_named_in_the_remedy() -> None:
     """By its own name at another place, or by one that is like it."""
     moved = {"type": "record", "name": "More", "fields": [{"name": "Channel", "type": "string"}]}

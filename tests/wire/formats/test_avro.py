@@ -303,7 +303,7 @@ def test_payloads_that_are_no_events_say_why() -> None:
     assert kept == [0, 8]
     assert found.refused == {
         1: "is empty",
-        2: "does not begin with a zero and the id of a schema",
+        2: "does not begin with a zero and the id of a schema (one in a header is not read)",
         3: "ends in the middle of amount",
         4: "goes on behind its last field",
         5: "is of schema 77, which the registry does not know",

@@ -221,7 +221,7 @@ def test_payloads_that_are_no_events_say_why(payment: FileDescriptorSet) -> None
     payloads = {
         good: None,
         b"": "is empty",
-        b'{"id": "a"}': "does not begin with a zero and the id of a schema",
+        b'{"id": "a"}': "does not begin with a zero and the id of a schema (one in a header is not read)",
         good[:-1]: "ends in the middle of amount",
         good + b"\x07": "has a tag at a field that cannot be",
         good + b"\x05": "has a tag at a field that cannot be",

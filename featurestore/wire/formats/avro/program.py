@@ -20,7 +20,7 @@ from featurestore.core.spec import ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.wire.formats.avro import loop
 from featurestore.wire.formats.columns import WantedColumn
-from featurestore.wire.formats.wishes import NOTHING, Wish, wish_for, with_article
+from featurestore.wire.formats.wishes import NO_COLUMN_HOLDS, NOTHING, Wish, wish_for, with_article
 
 
 class Kind(enum.Enum):
@@ -237,7 +237,7 @@ class _Compiler:
     def _write_blocks(self, schema: dict[str, Any], namespace: str, wish: Wish, path: str) -> None:
         """An array or a map."""
         for column in wish.all_columns():
-            self._misfits[column.name] = f"{path} is {with_article(schema['type'])}, which no column holds"
+            self._misfits[column.name] = f"{path} is {with_article(schema['type'])}, {NO_COLUMN_HOLDS}"
         first = self._put(loop.BLOCKS, path)
         self._steps[first][2] = len(self._steps)
         if schema["type"] == "map":

@@ -27,7 +27,7 @@ from featurestore.core.events import Int64Array
 from featurestore.core.spec import ValueType
 from featurestore.wire.formats.columns import WantedColumn
 from featurestore.wire.formats.protobuf import loop
-from featurestore.wire.formats.wishes import NOTHING, Wish, wish_for, with_article
+from featurestore.wire.formats.wishes import NO_COLUMN_HOLDS, NOTHING, Wish, wish_for, with_article
 
 
 class Kind(enum.Enum):
@@ -244,7 +244,7 @@ class _Compiler:
         kind, column = _kind(field), next(iter(wish.columns), None)
         below = [each for inner in wish.fields.values() for each in inner.all_columns()]
         if kind in ("repeated field", "map", "group"):
-            self._misfit(wish.all_columns(), f"{path} is {with_article(kind)}, which no column holds")
+            self._misfit(wish.all_columns(), f"{path} is {with_article(kind)}, {NO_COLUMN_HOLDS}")
             return None
         if kind == "message":
             of_it = next(iter(field.message_type.fields_by_name), "...")
