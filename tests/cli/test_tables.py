@@ -11,9 +11,9 @@ from featurestore.cli.generations import status
 from featurestore.cli.history import parity
 from featurestore.cli.settings import print_json
 from featurestore.offline.parity.report import Example, FeatureName, ParityReport, ValueOutcome
+from featurestore.online.read.store_sizes import MemoryOverview
 from featurestore.online.read.store_status import (
     GenerationOverview,
-    MemoryOverview,
     PartitionOverview,
     StoreOverview,
 )

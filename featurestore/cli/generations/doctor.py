@@ -27,6 +27,13 @@ SMALL_FILES_MAX = 50
 """So many small files of an event log slow its readers down."""
 
 
+PACKS_FULL = 0.9
+"""Packs as full as this let entities leave with nearly every fold."""
+
+PACKS_MIN, PACK_ENTITIES_MIN = 1_000, 4
+"""Fewer entities a pack save nothing; that of fewer packs is no matter."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something to know.
@@ -134,6 +141,7 @@ def _of_generation(one: GenerationOverview, *, is_rolled_back_to: bool) -> Itera
             entities = "" if one.memory is None else f"{one.memory.entities:,} entities{size}; "
             remedy = "give its features windows instead of lifetime, or plan for its growth"
             yield Finding(False, name, f"{entities}no entity of it is ever forgotten", remedy)
+        yield from _of_packs(one, name)
     elif one.state == "rolled_back":
         remedy = f"`featurestore bootstrap {one.view} --anew`, or apply another definition"
         yield Finding(True, name, "it is not fed: rolled back, or its records are gone from the log", remedy)
@@ -142,6 +150,38 @@ def _of_generation(one: GenerationOverview, *, is_rolled_back_to: bool) -> Itera
         back = "; a rollback returns to it" if is_rolled_back_to else ""
         remedy = f"`featurestore drop {one.view} --generation {one.number}`"
         yield Finding(False, name, f"it has retired{size}, and {until}{back}", remedy)
+
+
+def _of_packs(one: GenerationOverview, name: str) -> Iterator[Finding]:
+    """Whether the number of expected entities is far from how many there are: memory or time is lost, and no value."""
+    from featurestore.wire.store_layout import SMALL_ENTITIES_MIN, SMALL_ENTITY_BYTES
+
+    memory = one.memory
+    if memory is None or not memory.entities:
+        return
+    remedy = f"expected_entities={_rounded(memory.entities)}, and apply: another generation fills beside it"
+    if not one.packs:
+        if memory.entities >= SMALL_ENTITIES_MIN and memory.entity_bytes_mean <= SMALL_ENTITY_BYTES:
+            fact = f"{memory.entities:,} entities of {memory.entity_bytes_mean:,} bytes have keys of their own"
+            yield Finding(False, name, fact, f"let them share keys: {remedy}")
+        return
+    expects = f"{one.expected_entities:,} entities are expected" if one.expected_entities else "nobody expects as many"
+    if memory.pack_fill >= PACKS_FULL:
+        fact = f"its packs are full, and entities leave them: {expects}, and there are {memory.entities:,} or more"
+        yield Finding(False, name, fact, remedy)
+    elif memory.is_complete and memory.packs >= PACKS_MIN and memory.packed_entities < PACK_ENTITIES_MIN * memory.packs:
+        fact = f"its packs are nearly empty: {expects}, and there are {memory.entities:,}"
+        yield Finding(False, name, fact, f"if there will not be many more: {remedy}")
+
+
+def _rounded(count: int) -> str:
+    """Two digits of a number, upwards, as one writes it.
+
+    >>> _rounded(406_343), _rounded(7)
+    ('410_000', '7')
+    """
+    step = 10 ** max(0, len(str(count)) - 2)
+    return f"{-(-count // step) * step:_}"
 
 
 def of_event_logs(root: str | None) -> Iterator[Finding]:

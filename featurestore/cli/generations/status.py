@@ -17,7 +17,8 @@ from featurestore.errors import redacted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from featurestore.online.read.store_status import GenerationOverview, MemoryOverview, StoreOverview
+    from featurestore.online.read.store_sizes import MemoryOverview
+    from featurestore.online.read.store_status import GenerationOverview, StoreOverview
 
 HASH_DIGITS_SHOWN = 8
 UNKNOWN = "-"
@@ -155,6 +156,8 @@ def _show_generations(console: Console, found: StoreOverview) -> None:
             console.print(f"{_name(one)} is a storage group of {len(one.views)} views: {', '.join(one.views)}")
         for damaged in one.damaged if one.state == "serving" else ():
             console.print(f"[bold red]{_name(one)} is damaged[/], and another generation fills in its place: {damaged}")
+        if (text := _packs_text(one)) is not None:
+            console.print(f"{_name(one)}: {text}")
     if not all(one.is_registered_definition for one in found.generations):
         console.print("* not the definition that is registered now")
 
@@ -222,6 +225,15 @@ def _name(one: GenerationOverview) -> str:
 def _definition_text(one: GenerationOverview) -> str:
     """The hash's first digits, and a mark when the registry has moved on."""
     return one.definition_hash[:HASH_DIGITS_SHOWN] + ("" if one.is_registered_definition else " *")
+
+
+def _packs_text(one: GenerationOverview) -> str | None:
+    """How full its packs are; None where it has none, or nobody has looked."""
+    if not one.packs or one.memory is None:
+        return None
+    memory = one.memory
+    packs = f"{memory.packs:,} of {one.packs:,} packs, which are {memory.pack_fill:.0%} full"
+    return f"{memory.packed_entities:,} of {memory.entities:,} entities share keys, in {packs}"
 
 
 def _memory_text(memory: MemoryOverview) -> str:

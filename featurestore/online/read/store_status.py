@@ -10,7 +10,7 @@ Only reads. While somebody writes, figures of two lanes may lie a commit apart.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from featurestore.clock import Clock
 from featurestore.core.spec import Expectation, PinnedView, ViewSpec
@@ -18,6 +18,7 @@ from featurestore.definitions.compile.storage_groups import plan_storage, storag
 from featurestore.online.eviction import StoreMemory
 from featurestore.online.generation import Generation
 from featurestore.online.generation_catalog import GenerationCatalog
+from featurestore.online.read.store_sizes import MemoryOverview, measure
 from featurestore.online.serving_view import (
     Definition,
     ServingView,
@@ -33,19 +34,10 @@ from featurestore.wire.store_layout import (
     Checkpoint,
     contracts_key,
     decode_checkpoint,
-    is_of_project,
     layout_key,
     partition_of,
-    project_pattern,
     smallest_positions,
 )
-
-KEYS_LISTED_MAX = 200_000
-"""Keys that are listed to count entities; what a larger store holds beyond them is not guessed at."""
-
-KEYS_MEASURED_MAX = 200
-"""Keys of each view and kind whose size is asked for. A scan lists keys in the order of their hashes, so that the
-first ones are a fair sample."""
 
 Ends = Mapping[tuple[str, int], int]
 """(topic, partition) -> offset behind the last record of the source."""
@@ -70,23 +62,6 @@ class PartitionOverview:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryOverview:
-    """What the keys of a generation or plain view take in the server.
-
-    Attributes:
-        entities: entity keys that were listed.
-        is_complete: all were listed; otherwise `entities` and `bytes_total` are lower bounds.
-        entity_bytes_mean: mean size of an entity, head and body together, of those that were measured.
-        bytes_total: all keys, extrapolated from the mean size of each kind.
-    """
-
-    entities: int
-    is_complete: bool
-    entity_bytes_mean: int
-    bytes_total: int
-
-
-@dataclass(frozen=True, slots=True)
 class GenerationOverview:
     """One generation of a stream view.
 
@@ -106,6 +81,8 @@ class GenerationOverview:
         replaces: number of the generation that a rollback returns to; None for none.
         is_for_ever: no entity of it is ever forgotten.
         broken: names of the expectations that the records of its source break.
+        packs: how many it has, of all lanes; 0 where every entity has keys of its own.
+        expected_entities: of what is registered now; 0 where nobody says, or it is not registered.
     """
 
     view: str
@@ -123,6 +100,8 @@ class GenerationOverview:
     replaces: int | None = None
     is_for_ever: bool = False
     broken: tuple[str, ...] = ()
+    packs: int = 0
+    expected_entities: int = 0
 
     @property
     def lag_records(self) -> int | None:
@@ -206,9 +185,8 @@ def look_over(
     catalog = GenerationCatalog(store, project)
     # Asking the catalog would fix the number of lanes where nobody has yet, and that is the writer's choice.
     lane_count = catalog.lane_count() if store.read_groups([[layout_key(project)]])[0] is not None else None
-    hashes = {view.name: definition_hash(view) for view in registered}
-    for name, members in plan_storage(registered).groups.items():
-        hashes[name] = definition_hash(storage_group(name, members))
+    wanted = {view.name: view for view in registered}
+    wanted |= {name: storage_group(name, members) for name, members in plan_storage(registered).groups.items()}
     by_name = catalog.all()
     served = {definition: found[0] for definition, found in served_definitions(by_name).items()}
     known = [one for _, generations in sorted(by_name.items()) for one in generations]
@@ -216,15 +194,15 @@ def look_over(
         _describe(
             one,
             read_checkpoints(store, one, lane_count or 0),
-            is_registered_definition=hashes.get(one.view.name) == one.definition_hash,
+            wanted.get(one.view.name),
             now_ms=clock.now_ms(),
             ends=ends or {},
         )
         for one in known
     ]
     contracts = read_contracts(store, project, expectations) if expectations else ()
-    sizes = _measure(store, project) if measures_memory else {}
     stems = {(one.view.name, one.number): one.keys.stem for one in known}
+    sizes = measure(store, project, {one.keys.stem: one for one in known}) if measures_memory else {}
     return StoreOverview(
         project=project,
         lane_count=lane_count,
@@ -288,8 +266,8 @@ def read_checkpoints(store: OnlineStore, generation: Generation, lane_count: int
 def _describe(
     generation: Generation,
     checkpoints: Sequence[Checkpoint],
+    registered: ViewSpec | None,
     *,
-    is_registered_definition: bool,
     now_ms: int,
     ends: Ends,
 ) -> GenerationOverview:
@@ -308,7 +286,9 @@ def _describe(
         number=generation.number,
         state=str(generation.state),
         definition_hash=generation.definition_hash,
-        is_registered_definition=is_registered_definition,
+        is_registered_definition=registered is not None and definition_hash(registered) == generation.definition_hash,
+        packs=generation.packs * len(checkpoints),
+        expected_entities=0 if registered is None else registered.expected_entities,
         lanes=sum(checkpoint.epoch > 0 for checkpoint in checkpoints),
         watermark_ms=watermark_ms,
         freshness_ms=now_ms - watermark_ms if watermark_ms else None,
@@ -321,53 +301,3 @@ def _describe(
 def _partition(partition: tuple[str, int], next_offset: int, end_offset: int | None) -> PartitionOverview:
     lag_records = None if end_offset is None else max(0, end_offset - next_offset)
     return PartitionOverview(partition[0], partition[1], next_offset, end_offset, lag_records)
-
-
-@dataclass(slots=True)
-class _Sizes:
-    """Keys of one stem, as the scan meets them."""
-
-    entities: set[bytes] = field(default_factory=set)
-    counts: dict[bytes, int] = field(default_factory=dict)
-    measured: dict[bytes, list[int]] = field(default_factory=dict)
-
-    def summary(self, *, is_complete: bool) -> MemoryOverview:
-        """Means of each kind, and what they make of all keys."""
-        totals = {
-            kind: round(sum(sizes) / len(sizes) * self.counts[kind]) for kind, sizes in self.measured.items() if sizes
-        }
-        of_entities = sum(total for kind, total in totals.items() if kind in _ENTITY_KINDS)
-        return MemoryOverview(
-            entities=len(self.entities),
-            is_complete=is_complete,
-            entity_bytes_mean=round(of_entities / len(self.entities)) if self.entities else 0,
-            bytes_total=sum(totals.values()),
-        )
-
-
-_ENTITY_KINDS = frozenset({b"h", b"b", b"p"})
-"""Heads, bodies and plain values; the rest are checkpoints and event ids."""
-
-
-def _measure(store: OnlineStore, project: str) -> dict[str, MemoryOverview]:
-    """Sizes by the stem of the key's name: a generation's "view@number.hash", or a plain view's name."""
-    by_stem: dict[str, _Sizes] = {}
-    listed = 0
-    for key in store.scan(project_pattern(project)):
-        if not is_of_project(project, key):
-            continue
-        if listed == KEYS_LISTED_MAX:
-            return {stem: sizes.summary(is_complete=False) for stem, sizes in by_stem.items()}
-        listed += 1
-        stem, slash, rest = key.partition(b"}")[2].partition(b"/")
-        if not slash or not stem:
-            continue  # the project's own records
-        kind, _, entity_key = rest.partition(b"/")
-        sizes = by_stem.setdefault(stem.decode(), _Sizes())
-        sizes.counts[kind] = sizes.counts.get(kind, 0) + 1
-        if kind in _ENTITY_KINDS:
-            sizes.entities.add(entity_key)
-        measured = sizes.measured.setdefault(kind, [])
-        if len(measured) < KEYS_MEASURED_MAX:
-            measured.append(store.memory_bytes(key))
-    return {stem: sizes.summary(is_complete=True) for stem, sizes in by_stem.items()}

@@ -20,7 +20,7 @@ from featurestore.core.events import BoolArray, Int64Array
 from featurestore.core.tiles.tiles import TileTable
 from featurestore.online.generation import Generation
 from featurestore.wire.codecs.body import entity_codec
-from featurestore.wire.codecs.pack import MEMBERS_MAX
+from featurestore.wire.codecs.pack import MEMBERS_MAX, PACK_ROWS_MAX
 from featurestore.wire.codecs.pack_members import Packs
 
 PACK_HEAD_BYTES_MAX = 1_024
@@ -28,9 +28,6 @@ PACK_HEAD_BYTES_MAX = 1_024
 
 ENTITY_ROWS_MAX = 24
 """An entity with more events leaves its pack: by itself it takes about as much, and is rolled up."""
-
-PACK_ROWS_MAX = 256
-"""Those with most events leave a pack with more: whoever reads an entity gets all of them, and a fold writes them."""
 
 
 @dataclass(frozen=True, slots=True)

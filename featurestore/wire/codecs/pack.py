@@ -38,6 +38,9 @@ from featurestore.wire.codecs.pack_loops import BODY_HEADER, FACTS, RECORD_HEADE
 VERSION = 0x52
 MEMBERS_MAX = 255
 
+PACK_ROWS_MAX = 256
+"""Those with most events leave a pack with more: whoever reads an entity gets all of them, and a fold writes them."""
+
 MEMBER_MAGIC = 0x6D
 _BODY_HEADER = struct.Struct("<BBBBIIq")
 _MEMBER_HEADER = struct.Struct("<BHI")

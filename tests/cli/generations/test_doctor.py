@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from featurestore.cli.generations import doctor
 from featurestore.cli.main import main
 from featurestore.core.spec import FeatureSpec, ValueType, Window
 from featurestore.online.generation_catalog import GenerationCatalog
+from featurestore.online.read.store_sizes import MemoryOverview
+from featurestore.online.read.store_status import GenerationOverview
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.batches import keyed_batch
 from tests.docs.test_event_log import write_log
@@ -117,3 +120,42 @@ def test_what_has_retired_and_is_of_no_use_is_dropped(redis_url: str, options: l
     assert main(["drop", *options]) == 2
     assert main(["drop", "--retired", "--generation", "3", *options]) == 2
     store.close()
+
+
+@pytest.mark.parametrize(("cards", "expected", "fact"), [(300, 1, "its packs are full"), (3, 1, ""), (300, 1_000, "")])
+def test_packs_that_are_full_are_told_with_how_many_there_are(
+    redis_url: str, options: list[str], capsys: Capture, cards: int, expected: int, fact: str
+) -> None:
+    """With the number to write instead; packs that fit are nothing to speak of."""
+    store, view = connect(redis_url), replace(view_of(), expected_entities=expected)
+    writer = open_writer(store, view)
+    for offset in range(0, 1_200, 100):
+        events = events_of(1_200, keys=cards)[offset : offset + 100]
+        writer.write([keyed_batch(view, events, from_offset=offset, lane_count=LANES)])
+    for _ in range(2):
+        writer.write([])
+    store.close()
+    found = [(told, remedy) for (_, told), (_, remedy) in findings(options, capsys).items() if "packs" in told]
+
+    assert bool(fact) == bool(found)
+    for told, remedy in found:
+        assert told.startswith(fact)
+        assert "expected_entities=" in remedy
+
+
+def test_small_entities_with_keys_of_their_own_are_told() -> None:
+    """From a hundred thousand on, where they would be smaller together; and packs with hardly anybody in them."""
+    alone = MemoryOverview(400_123, False, 620, 248_000_000)
+    empty = MemoryOverview(5_000, True, 300, 1_500_000, packed_entities=5_000, packs=4_800, pack_fill=0.01)
+    one = GenerationOverview("cards", ("cards",), 2, "serving", "", True, 16, 0, None, ())
+    facts = [
+        (finding.fact, finding.remedy)
+        for memory, packs in ((alone, 0), (empty, 80_000), (replace(alone, entities=99_999), 0))
+        for finding in doctor._of_generation(replace(one, memory=memory, packs=packs), is_rolled_back_to=False)
+    ]
+
+    assert 2 == len(facts)
+    assert "400,123 entities of 620 bytes have keys of their own" == facts[0][0]
+    assert "let them share keys: expected_entities=410_000" in facts[0][1]
+    assert "its packs are nearly empty: nobody expects as many, and there are 5,000" == facts[1][0]
+    assert "expected_entities=5_000" in facts[1][1]

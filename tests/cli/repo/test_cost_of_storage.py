@@ -31,6 +31,7 @@ from featurestore.online.write.bootstrap import fill_lanes
 from featurestore.testing.clock import ManualClock
 from featurestore.wire.codecs.body import decode_entity
 from featurestore.wire.entity_key import lane_of
+from featurestore.wire.store_layout import ENTITIES_OF_PACK
 from tests.online.write.test_bootstrap_log import DAY_MS, NOW_MS, SOURCE, VIEW, expected_rows, write_log
 from tests.online.write.test_bootstrap_table import records
 
@@ -125,6 +126,29 @@ def test_the_bytes_are_those_that_a_bootstrap_stores(
         if is_like_redis_7:
             said = sum(store.memory_bytes(name) + entries for name in names if store.memory_bytes(name))
             assert size == pytest.approx(said, rel=TOLERANCE)
+
+
+def test_entities_that_share_keys_cost_what_a_bootstrap_stores(store: RedisStore, tmp_path: Path) -> None:
+    """Bodies of packs, and their names, as Redis says; a fraction of what the same take by themselves."""
+    log = write_log(tmp_path / "log", {0: 500, 2: 150})
+    view = replace(MARKETS, expected_entities=ENTITIES_OF_PACK * LANES)
+    generation = bootstrapped(store, log, view, tmp_path)
+    sample = take_sample(log, view, NOW_MS)
+    assert sample.part is not None
+    planned = replace(generation_of(view, PROJECT), packs=generation.packs)
+    stored = fold(planned, sample.part, NOW_MS)
+    sizes = entity_bytes(planned, stored)
+    alone = entity_bytes(generation_of(MARKETS, PROJECT), stored)
+    kinds = [key for key in store.scan(generation.keys.pattern()) if b"/B/" in key]
+    own = {key.rpartition(b"/")[2] for key in store.scan(generation.keys.pattern()) if b"/h/" in key or b"/b/" in key}
+    packed = sizes.sharing > 0
+
+    assert 1 == generation.packs
+    assert [one.key not in own for one in stored] == packed.tolist()
+    assert packed.any()
+    assert sizes.total[~packed].tolist() == alone.total[~packed].tolist()
+    assert 2 * sizes.total[packed].sum() < alone.total[packed].sum()
+    assert sizes.total[packed].sum() == pytest.approx(sum(map(store.memory_bytes, kinds)), rel=0.25)
 
 
 def test_files_and_tables_cost_what_an_event_log_costs(log: EventLog, tmp_path: Path) -> None:

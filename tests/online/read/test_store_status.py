@@ -77,6 +77,30 @@ def test_what_was_written_is_told(store: RedisStore) -> None:
     assert one.memory.bytes_total > CARDS * one.memory.entity_bytes_mean > 0
 
 
+def test_entities_that_share_keys_are_counted(store: RedisStore) -> None:
+    """In heads and bodies of packs, and by themselves; and what is registered says how many are expected."""
+    catalog, view = GenerationCatalog(store, PROJECT), replace(VIEW, expected_entities=200)
+    catalog.lane_count(LANES)
+    writer = open_writer(store, catalog.register(view), LANES, CLOCK)
+    for offset in (0, 400, 800):
+        events = [
+            NaiveEvent(b"card-%d" % (n % 40 if n % 20 else 7), ANCHOR_MS + n, b"id-%d" % (offset + n), {})
+            for n in range(400)
+        ]
+        writer.write([keyed_batch(view, events, from_offset=offset, lane_count=LANES)])
+    writer.close()
+
+    [one] = look_over(store, PROJECT, CLOCK, registered=[view], measures_memory=True).generations
+
+    assert one.memory is not None
+    assert (8, 200) == (one.packs, one.expected_entities)
+    assert 1 <= one.memory.packs <= 8
+    assert 38 == one.memory.entities
+    assert 0 < one.memory.packed_entities < 38
+    assert 0 < one.memory.pack_fill <= 1
+    assert one.memory.bytes_total > 38 * one.memory.entity_bytes_mean > 0
+
+
 def test_a_definition_that_moved_on_is_told(store: RedisStore) -> None:
     """The stored generation is not what is registered now; it has no lag where the source's end is not known."""
     fill(store)

@@ -19,6 +19,7 @@ from featurestore.core.spec import ViewSpec
 from featurestore.definitions.compile.storage_groups import plan_storage, storage_group
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest
+from featurestore.wire.store_layout import SMALL_ENTITIES_MIN, SMALL_ENTITY_BYTES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -185,6 +186,13 @@ def _notes(costs: Sequence[StorageCost]) -> Iterator[str]:
             )
         else:
             yield f"{one.name}: all {one.entities:,} entities were folded."
+        if one.packed:
+            yield (
+                f"  {one.packed / one.entities_sampled:.0%} of them share keys with others, as in a store that has the"
+                " number that is expected."
+            )
+        elif one.entity_bytes.mean <= SMALL_ENTITY_BYTES and one.entities >= SMALL_ENTITIES_MIN:
+            yield "  They are small: expected_entities= of the view, and they share keys and take less."
         ids = f" {_bytes(one.event_id_bytes)} of it are event ids." if one.event_id_bytes else ""
         yield (
             f"  While the stream appends, an entity takes up to {one.streaming_bytes:,.0f} bytes more on average,"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
+from featurestore.cli.repo.cost.packs import packed_bytes, streamed_bytes
 from featurestore.cli.repo.cost.sample import MINUTE_MS, Sample
 from featurestore.clock import Clock
 from featurestore.core.events import Int64Array
@@ -25,7 +26,7 @@ from featurestore.online.write.seen_ids import BUCKETS_KEPT, HASH_BYTES
 from featurestore.wire.codecs.head import head_codec
 from featurestore.wire.codecs.view_json import definition_hash
 from featurestore.wire.entity_key import lane_of
-from featurestore.wire.store_layout import DEFAULT_LANE_COUNT
+from featurestore.wire.store_layout import DEFAULT_LANE_COUNT, packs_for
 
 LOOKUPS_MAX = 500
 """Entities whose lookup is measured."""
@@ -54,11 +55,12 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class EntityBytes:
-    """Bytes that Redis allocates for each of some entities, all (E,)."""
+    """Bytes that Redis allocates for each of some entities, all (E,), and how many share its keys; 0 for its own."""
 
     head: Int64Array
     body: Int64Array
     names: Int64Array
+    sharing: Int64Array
 
     @property
     def total(self) -> Int64Array:
@@ -113,6 +115,7 @@ class StorageCost:
         event_id_bytes: what the ids of the busiest hours take, of all entities together.
         appended_per_second: rows, on average over the history.
         appended_per_second_busiest: likewise, in the busiest minute.
+        packed: entities that were folded and share keys with others; all bytes of theirs are shares.
         lookup: None where there is nothing to look up.
         features: by what they take; empty unless they were asked for.
         extrapolation: None unless it was asked for.
@@ -140,11 +143,13 @@ class StorageCost:
     lookup: LookupCost | None
     features: tuple[FeatureCost, ...] = field(default=())
     extrapolation: Extrapolation | None = None
+    packed: int = 0
 
 
 def generation_of(view: ViewSpec, project: str) -> Generation:
     """What an apply would begin, on a store without generations of it."""
-    return Generation(project, view, 1, definition_hash(view))
+    packs = packs_for(view.expected_entities, DEFAULT_LANE_COUNT)
+    return Generation(project, view, 1, definition_hash(view), packs=packs)
 
 
 def fold(generation: Generation, part: LogPart, now_ms: int) -> list[StoredEntity]:
@@ -160,10 +165,21 @@ def entity_bytes(generation: Generation, stored: Sequence[StoredEntity]) -> Enti
         keys, lane = generation.keys, lane_of(one.key, DEFAULT_LANE_COUNT)
         prefixes = [keys.head_prefix(lane)] * bool(one.head) + [keys.body_prefix(lane)] * bool(one.body)
         names.append(sum(name_bytes(len(prefix) + len(one.key), expires=expires) for prefix in prefixes))
-    return EntityBytes(
+    sizes = EntityBytes(
         np.array([value_bytes(len(one.head)) for one in stored], dtype=np.int64),
         np.array([value_bytes(len(one.body)) for one in stored], dtype=np.int64),
         np.array(names, dtype=np.int64),
+        np.zeros(len(stored), dtype=np.int64),
+    )
+    if not generation.packs or not stored:
+        return sizes
+    (values, of_names), sharing = packed_bytes(generation, stored)
+    is_packed = sharing > 0
+    return EntityBytes(
+        np.where(is_packed, 0, sizes.head),
+        np.where(is_packed, values, sizes.body),
+        np.where(is_packed, of_names, sizes.names),
+        sharing,
     )
 
 
@@ -186,7 +202,7 @@ def storage_cost(
     per_minute = sample.events / max(1, sample.span_minutes)
     busiest = sample.busiest(1)
     ids_bytes = _event_id_bytes(view, sample)
-    streaming = 0.0 if part is None else _streaming_bytes(generation, part, stored)
+    streaming = 0.0 if part is None else _streaming_bytes(generation, part, stored, sizes.sharing)
     extrapolation = None
     if entities is not None and sample.entities:
         times = entities / sample.entities
@@ -218,6 +234,7 @@ def storage_cost(
         appended_per_second_busiest=busiest / _SECONDS_PER_MINUTE,
         lookup=_lookup_cost(generation, stored, sample.newest_ms + 1, clock) if stored else None,
         extrapolation=extrapolation,
+        packed=int((sizes.sharing > 0).sum()),
     )
 
 
@@ -242,7 +259,9 @@ def _event_id_bytes(view: ViewSpec, sample: Sample) -> float:
     return float(lists * value_bytes(grown))
 
 
-def _streaming_bytes(generation: Generation, part: LogPart, stored: Sequence[StoredEntity]) -> float:
+def _streaming_bytes(
+    generation: Generation, part: LogPart, stored: Sequence[StoredEntity], sharing: Int64Array
+) -> float:
     """What appending adds to an entity, on average: free room in heads, and heads beside bodies.
 
     The head of a busy entity has any number of rows below HEAD_ROWS_MAX, one as often as another.
@@ -256,9 +275,11 @@ def _streaming_bytes(generation: Generation, part: LogPart, stored: Sequence[Sto
     row_bytes = [len(row) for row in encoded]
     expires = generation.view.retention_ms is not None
     extra = 0.0
-    for one in stored:
+    for one, with_others in zip(stored, sharing.tolist(), strict=True):
         index = number[one.key]
-        if one.head:
+        if with_others:
+            extra += streamed_bytes(generation) / with_others
+        elif one.head:
             grown = appended_bytes(row_bytes[index], int(counts[index]))[-1]
             extra += max(0, grown - value_bytes(len(one.head)))
         else:
