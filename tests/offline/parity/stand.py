@@ -313,11 +313,11 @@ class Stand:
         assert process.wait() == 0, process.output
 
 
-def make_stand(directory: Path, redis_url: str) -> Stand:
-    """Apply the repo; no payment has arrived."""
+def make_stand(directory: Path, redis_url: str, repo: str = REPO) -> Stand:
+    """Apply a repo; no payment has arrived."""
     (directory / "data").mkdir(parents=True)
     (directory / "feature_store.yaml").write_text(CONFIG)
-    (directory / "definitions.py").write_text(REPO)
+    (directory / "definitions.py").write_text(repo)
     command = [sys.executable, "-m", "featurestore", "apply", "--repo", str(directory)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return Stand(directory, redis_url, read_registry(str(directory / "data" / "registry.db"), project=PROJECT))

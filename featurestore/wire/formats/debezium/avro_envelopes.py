@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -38,15 +39,20 @@ class AvroEnvelopes:
         for row, detail in read.refused.items():
             collected.refuse(there[row], detail)
         columns = {name: _values(column) for name, column in read.columns.items()}
+        befores, afters = columns[BEFORE], columns[AFTER]
         for at, row in enumerate(read.rows.tolist()):
             if row in read.refused:
                 continue
-            values = {name: column[at] for name, column in columns.items()}
-            has_before, has_after = values[BEFORE] is not None, values[AFTER] is not None
-            op = values["op"]
+            op = columns["op"][at]
             assert op is None or isinstance(op, str), "it is read as a text"
-            collected.take(there[row], op, values.get, has_before=has_before, has_after=has_after)
+            has_before, has_after = befores[at] is not None, afters[at] is not None
+            collected.take(there[row], op, partial(_value, columns, at), has_before=has_before, has_after=has_after)
         return collected.envelopes(payloads, payloads)
+
+
+def _value(columns: Mapping[str, Sequence[object]], at: int, name: str) -> object:
+    """A row's value of a column."""
+    return columns[name][at]
 
 
 def _values(column: ColumnValues) -> list[object]:
