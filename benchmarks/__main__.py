@@ -13,7 +13,7 @@ from benchmarks.scenario import Result, Run, Scenario, Size
 from benchmarks.scenarios.calculator import algebra, core, growth, size
 from benchmarks.scenarios.history import event_log, training_sets
 from benchmarks.scenarios.serving import handler, kept_busy, lookup, overload
-from benchmarks.scenarios.stream import formats, freshness, ingest, many_views
+from benchmarks.scenarios.stream import contracts, formats, freshness, ingest, many_views
 
 SCENARIOS: Mapping[str, Scenario] = {
     "core": core.run,
@@ -24,6 +24,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "event_log": event_log.run,
     "lookup": lookup.run,
     "formats": formats.run,
+    "contracts": contracts.run,
     "handler": handler.run,
     "overload": overload.run,
     "serving": kept_busy.run,

@@ -38,6 +38,7 @@ EXTRA_OF: Mapping[str, str] = {
     "apply": "feast",
     "stream": "stream",
     "event-log": "stream",
+    "contract": "compute",
     "dead-letters": "stream",
     "history": "feast",
     "bootstrap": "stream",

@@ -31,6 +31,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "featurestore.cli.repo.check_schema:command",
         "Tell a producer what a schema would break, by view and feature.",
     ),
+    "contract": (
+        "featurestore.cli.repo.contract:command",
+        "Write a source's contract as a document, or hold one against definitions and data.",
+    ),
     "apply": ("featurestore.cli.repo.apply:command", "Register the feature repo's definitions."),
     "stream": ("featurestore.cli.processes.stream:command", "Keep the features fresh from the stream of events."),
     "event-log": (

@@ -19,6 +19,9 @@ SERVICE_FEATURES_MAX = 4_096
 EXPECTATIONS_MAX = 100
 """Expectations of a source: each is a label of metrics."""
 
+FRESHNESS_MS_MAX = 366 * DAY_MS
+"""Longest that the newest event of a source may be promised to be old."""
+
 JOIN_KEYS_MAX = 8
 """Join keys a view."""
 

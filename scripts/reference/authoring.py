@@ -56,6 +56,7 @@ TAG_DEFAULTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("source", "topic."): ("`more_topics=` of `kafka_source`", "one topic"),
     ("source", "topic_column"): ("`topic_column=` of `kafka_source`", "no such column"),
     ("source", "computed."): ("`computed=` of `kafka_source`", "no such column"),
+    ("source", "freshness"): ("`freshness=` of `kafka_source`", "no promise"),
     ("source", "expect."): ("`expectations=` of `kafka_source`", "nothing is expected"),
     ("view", "where"): ("`where=` of `stream_view`", "all events"),
     ("view", "undo"): ("`undo=` of `stream_view`", "no event"),

@@ -34,6 +34,8 @@ EXAMPLES: Mapping[str, str] = {
     "event-log show": "featurestore event-log show",
     "event-log import": "featurestore event-log import data/before/transactions",
     "bootstrap": "featurestore bootstrap card_activity",
+    "contract export": "featurestore contract export transactions --out transactions.odcs.yaml",
+    "contract check": "featurestore contract check transactions.odcs.yaml --source transactions",
     "dead-letters list": "featurestore dead-letters list --log-dir data/log",
     "dead-letters count": "featurestore dead-letters count --log-dir data/log --since 1d",
     "dead-letters show": "featurestore dead-letters show transactions/0/17 --log-dir data/log",

@@ -41,12 +41,11 @@ EXIT_BREAKS = 1
     "--schema-registry-config",
     "config_file",
     type=click.Path(exists=True, dir_okay=False),
-    default="",
     help=f"File of such settings, KEY=VALUE a line. Default: ${CONFIG_VARIABLE}.",
 )
 @format_option
 def command(
-    repo: Path | None, subject: str, path: Path | None, options: tuple[str, ...], config_file: str, output: str
+    repo: Path | None, subject: str, path: Path | None, options: tuple[str, ...], config_file: str | None, output: str
 ) -> int:
     """Tell what a schema would break of the repo's views, by column, view and feature; for a producer's pipeline.
 
@@ -74,7 +73,7 @@ def command(
     breaks: list[Break] = []
     for source, one, of_source in read:
         schema, before = _schemas(
-            source, subject, path, lambda: registries("check-schema", "\n".join(options), config_file)
+            source, subject, path, lambda: registries("check-schema", "\n".join(options), config_file or "")
         )
         breaks += find_breaks(source, of_source, one, schema, before)
     _show(subject, breaks, output)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from featurestore.definitions.compile.expectations import EXPECTATION_TAG_PREFIX, expectation_text
+from featurestore.definitions.compile.expectations import EXPECTATION_TAG_PREFIX, FRESHNESS_TAG, expectation_text
 from featurestore.errors import InvalidRequest
 
 
@@ -75,13 +75,13 @@ def one_of(
     )
 
 
-def expectation_tags(source: str, expectations: Sequence[ExpectedOfRecords]) -> dict[str, str]:
+def expectation_tags(source: str, expectations: Sequence[ExpectedOfRecords], freshness: str = "") -> dict[str, str]:
     """The tags of a source.
 
     Raises:
         InvalidRequest: two have one name.
     """
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = {FRESHNESS_TAG: freshness} if freshness else {}
     for one in expectations:
         tag = EXPECTATION_TAG_PREFIX + one.name
         if tag in tags:

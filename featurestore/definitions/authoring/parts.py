@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import TypedDict
 
 from featurestore.core.spec import CalendarUnit
 from featurestore.core.windows.durations import parse_duration_ms
@@ -33,6 +34,22 @@ WINDOW_REMEDY = f"{DURATION_REMEDY}, or LIFETIME, today(...), session(...) or se
 
 _NAMES = re.compile(r"""'(?:[^']|'')*'|"(?P<quoted>[^"]*)"|(?<!\w)(?P<name>[A-Za-z_]\w*)(?!\w*\s*\()""")
 """Texts, quoted names and plain names of an SQL expression, but not what is called as a function."""
+
+
+class Named(TypedDict):
+    """What all objects of Feast have."""
+
+    name: str
+    description: str
+    owner: str
+
+
+class ReadFrom(TypedDict):
+    """What says of a source where its events are, and when they happened."""
+
+    topic: str
+    kafka_bootstrap_servers: str
+    timestamp_field: str
 
 
 @dataclass(frozen=True, slots=True)

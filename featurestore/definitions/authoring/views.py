@@ -14,7 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Literal, TypedDict
+from typing import Literal
 
 from feast import Entity, Field, FileSource, KafkaSource, StreamFeatureView
 from feast.aggregation import Aggregation
@@ -29,7 +29,9 @@ from featurestore.core.spec import Column, ValueType, default_hop_ms
 from featurestore.definitions.authoring.expectations import ExpectedOfRecords, expectation_tags
 from featurestore.definitions.authoring.parts import (
     DerivedFeature,
+    Named,
     NamedWindow,
+    ReadFrom,
     WindowedFeature,
     duration_mistake,
     prefixed_feature,
@@ -242,14 +244,6 @@ def stream_view(
         )
 
 
-class _Named(TypedDict):
-    """What all objects of Feast have."""
-
-    name: str
-    description: str
-    owner: str
-
-
 def kafka_source(
     *,
     name: str,
@@ -272,6 +266,7 @@ def kafka_source(
     fields: Mapping[str, str] | None = None,
     changes: Literal["", "debezium"] = "",
     expectations: Sequence[ExpectedOfRecords] = (),
+    freshness: str = "",
     history: DataSource | None = None,
     description: str = "",
     owner: str = "",
@@ -299,6 +294,7 @@ def kafka_source(
         fields: column -> field of the payload, where they are called otherwise; a path into nested ones: "card.bin".
         changes: "debezium" where payloads are changes of a table's rows: columns are the row's, `event_id` its key.
         expectations: what is expected of every record, from `expect`, `null_share` and `one_of`.
+        freshness: how old its newest event is promised to be at most, such as "5m"; for its contract as a document.
         history: the same events at rest, for training sets; Feast insists on one, but it need not exist yet.
         description: as in Feast.
         owner: as in Feast.
@@ -311,14 +307,12 @@ def kafka_source(
     tags |= {TOPIC_COLUMN_TAG: topic_column, EVENT_TIME_UNIT_TAG: event_time_unit, SCHEMA_REGISTRY_TAG: registry}
     tags |= _prefixed(COMPUTED_TAG_PREFIX, computed) | _prefixed(UNIT_TAG_PREFIX, units) | _names(subject_name, records)
     return KafkaSource(
-        **_Named(name=name, description=description, owner=owner),
-        topic=topic,
-        kafka_bootstrap_servers=bootstrap_servers,
-        timestamp_field=event_time,
+        **Named(name=name, description=description, owner=owner),
+        **ReadFrom(topic=topic, kafka_bootstrap_servers=bootstrap_servers, timestamp_field=event_time),
         message_format=message_format,
         field_mapping={field: column for column, field in field_of.items() if field != column},
         batch_source=history or _no_history(name, event_time),
-        tags=_given(tags) | _topic_tags(more_topics or {}) | expectation_tags(name, expectations),
+        tags=_given(tags) | _topic_tags(more_topics or {}) | expectation_tags(name, expectations, freshness),
     )
 
 

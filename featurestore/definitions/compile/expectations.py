@@ -17,6 +17,9 @@ from featurestore.definitions.problems import Place, ProblemList
 EXPECTATION_TAG_PREFIX = "expect."
 """Tags of a source: "expect.NAME" holds what to do, how many may fail, and the SQL that each record is to meet."""
 
+FRESHNESS_TAG = "freshness"
+"""Tag of a source: how old its newest event is promised to be at most; part of its contract as a document."""
+
 _TEXT = re.compile(r"\s*(?P<on_fail>\w+)(?:\s+at\s+most\s+(?P<at_most>[^:\s]+))?\s*:\s*(?P<sql>.*)", re.DOTALL)
 _REMEDY = 'write "dead_letter: amount >= 0" or "count at most 0.02: currency IS NOT NULL"'
 

@@ -19,7 +19,7 @@ from featurestore.core.spec import (
 )
 from featurestore.core.windows.durations import format_duration, parse_duration_ms
 from featurestore.definitions import limits
-from featurestore.definitions.compile.expectations import expectations_of
+from featurestore.definitions.compile.expectations import FRESHNESS_TAG, expectations_of
 from featurestore.definitions.compile.expressions import computed_columns
 from featurestore.definitions.problems import Place, ProblemList, suggest
 from featurestore.definitions.schemas.subjects import SUBJECT_NAMES, has_user, without_user
@@ -129,6 +129,7 @@ def compile_source(view: RegisteredView, view_place: Place, problems: ProblemLis
         fact = f'event-time column "{time_column}" is of type {names[time_column]}'
         problems.add(place, fact, "make it timestamp (ISO 8601 text) or bigint (milliseconds since the epoch)")
     spec = _spec(source, schema, time_column, place, problems)
+    duration_tag(source.tags, FRESHNESS_TAG, place, problems, default=0, maximum=limits.FRESHNESS_MS_MAX)
     return CompiledSource(spec, schema.unsupported, expectations_of(source.tags, spec, place, problems))
 
 
