@@ -114,9 +114,10 @@ def module_process(name: str, directory: Path, module: str, arguments: Sequence[
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a running process has taken, its threads included."""
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
+    """Processor time that a running process has taken, its threads and the processes that it has started included."""
+    process = psutil.Process(pid)
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return float(sum(one.user + one.system for one in times))
 
 
 def cpu_seconds_since(pid: int, before_s: float) -> float:

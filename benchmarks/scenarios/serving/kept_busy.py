@@ -39,6 +39,14 @@ ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Server:
+    """A server, or an echo: how to flood it, and its process."""
+
+    plan: FloodPlan
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Requests of so many rows each, with the answers that they must get."""
 
@@ -59,10 +67,10 @@ def run(run: Run) -> Result:
         frozen = freeze(run, repo, redis, workload)
         for io in MODES[: run.choose(smoke=1, full=len(MODES))]:
             with ExitStack() as stack:
-                servers, pid = _servers(run, repo, redis, io, frozen.exchanges, stack)
+                servers = _servers(run, repo, redis, io, frozen.exchanges, stack)
                 lines += _processes(run, io, servers)
                 if io == MODES[0]:
-                    lines += _rows(run, servers["1"].address, pid, workload)
+                    lines += _rows(run, servers["1"].plan.address, servers["1"].pid, workload)
     return Result(
         scenario="serving",
         question="What does a server that is kept busy answer, by processes, by rows of a request and in streams?",
@@ -73,7 +81,8 @@ def run(run: Run) -> Result:
         notes=(
             f"Processes: single payments, {IN_FLIGHT} under way, from one client process of bare HTTP/2; the best of "
             f"{run.choose(smoke=1, full=ROUNDS)} turns, in which echo and servers alternate. Client, servers and Redis "
-            "share the machine's cores, so that a second process has what these leave.",
+            "share the machine's cores, so that a second process has what these leave. Calls a CPU second do not mind: "
+            "as many as with one process mean that a second one on a core of its own answers as many again.",
             "Rows: from Python's gRPC client, with bytes that it does not parse; one server process on threads. "
             f"Streamed: {BATCHES_AHEAD} chunks are sent ahead. Chunks wait for payments, of which there are none here. "
             "The best of the turns counts for rows a second, and the least for CPU, which a busy machine moves less.",
@@ -83,25 +92,26 @@ def run(run: Run) -> Result:
 
 def _servers(
     run: Run, repo: AppliedRepo, redis: RedisServer, io: str, exchanges: Sequence[tuple[str, str]], stack: ExitStack
-) -> tuple[dict[str, FloodPlan], int]:
-    """An echo, and servers of one process and of more, all of a kind; what to flood each with; the id of the former."""
-    address, _ = stack.enter_context(echo(run, io, exchanges))
-    plans = {ECHO: _plan(run, address, echo_server.METHOD, exchanges)}
-    pids = []
+) -> dict[str, Server]:
+    """An echo, and servers of one process and of more, all of a kind."""
+    address, pid = stack.enter_context(echo(run, io, exchanges))
+    servers = {ECHO: Server(_plan(run, address, echo_server.METHOD, exchanges), pid)}
     for processes in PROCESSES[: run.choose(smoke=1, full=len(PROCESSES))]:
         started = grpc_server(repo, run.directory, redis.url, io, "--processes", str(processes))
         address, pid = stack.enter_context(started)
-        pids.append(pid)
-        plans[str(processes)] = _plan(run, address, METHOD, exchanges)
-    return plans, pids[0]
+        servers[str(processes)] = Server(_plan(run, address, METHOD, exchanges), pid)
+    return servers
 
 
-def _processes(run: Run, io: str, servers: Mapping[str, FloodPlan]) -> list[Line]:
-    """Calls a second of one kind of server."""
-    best = dict.fromkeys(servers, 0.0)
+def _processes(run: Run, io: str, servers: Mapping[str, Server]) -> list[Line]:
+    """Calls a second of one kind of server, and calls a CPU second of all of its processes."""
+    best, per_cpu_s = dict.fromkeys(servers, 0.0), dict.fromkeys(servers, 0.0)
     for _ in range(run.choose(smoke=1, full=ROUNDS)):
-        for name, plan in servers.items():
-            best[name] = max(best[name], _flood(run, plan).in_time_per_s)
+        for name, server in servers.items():
+            before_s = cpu_seconds(server.pid)
+            report = _flood(run, server.plan)
+            calls = (report.calls + server.plan.warm_up_calls) / cpu_seconds_since(server.pid, before_s)
+            best[name], per_cpu_s[name] = max(best[name], report.in_time_per_s), max(per_cpu_s[name], calls)
     run.say(f"{io}: " + ", ".join(f"{name} {rate:,.0f}/s" for name, rate in best.items()))
     one, floor = best["1"], best[ECHO]
     return [
@@ -109,6 +119,18 @@ def _processes(run: Run, io: str, servers: Mapping[str, FloodPlan]) -> list[Line
         *(
             Line(f"{io}, {name} processes", rate, "calls/s", rate / one, "1 process")
             for name, rate in best.items()
+            if name not in (ECHO, "1")
+        ),
+        Line(
+            f"{io}, 1 process: of its own processor",
+            per_cpu_s["1"],
+            "calls/CPU s",
+            per_cpu_s["1"] / per_cpu_s[ECHO],
+            f"{io} echo",
+        ),
+        *(
+            Line(f"{io}, {name} processes: of their own", rate, "calls/CPU s", rate / per_cpu_s["1"], "1 process")
+            for name, rate in per_cpu_s.items()
             if name not in (ECHO, "1")
         ),
     ]

@@ -41,8 +41,8 @@ REQUESTS_PER_STEP = 256
 WAKE_SECONDS = 0.5
 """How long the thread sleeps when nothing hurries it."""
 
-HURRY_ROWS = QUEUE_ROWS_MAX // 4
-"""A queue as full as this wakes the thread."""
+HURRY_ROWS, HURRY_BYTES = QUEUE_ROWS_MAX // 4, SHADOW_BYTES_MAX // 4
+"""A queue as full as this, or so many bytes that wait for shadows, wake the thread."""
 
 _POINTS = 1 << 64
 _GOLDEN_STEP = 0x9E3779B97F4A7C15
@@ -148,7 +148,7 @@ class FeatureLog:
             self._count("dropped", row_count)
         if has_shadow and (is_full or is_heavy):
             self._count("shadow_dropped", row_count)
-        if self._queued_rows > HURRY_ROWS:
+        if self._queued_rows > HURRY_ROWS or self._shadow_bytes > HURRY_BYTES:
             self._wake.set()
 
     def _run(self) -> None:
@@ -156,16 +156,20 @@ class FeatureLog:
         while not self._is_stopping:
             self._wake.wait(WAKE_SECONDS)
             self._wake.clear()
-            self._drain()
+            self._drain(len(self._queue))
             self._attempt(lambda: self._writer.advance(self._clock.now_ms()))
-        self._drain()
+        while self._queue:
+            self._drain(len(self._queue))
         self._attempt(lambda: self._writer.close(self._clock.now_ms()))
 
-    def _drain(self) -> None:
-        """Write what is queued, a few requests at a time."""
-        while self._queue:
+    def _drain(self, count: int) -> None:
+        """Write so many requests of the queue, some at a time.
+
+        What comes meanwhile waits for the next time: making columns of a few rows costs as much as of hundreds.
+        """
+        for begin in range(0, count, REQUESTS_PER_STEP):
             with self._lock:
-                some = [self._queue.popleft() for _ in range(min(len(self._queue), REQUESTS_PER_STEP))]
+                some = [self._queue.popleft() for _ in range(min(count - begin, REQUESTS_PER_STEP))]
                 self._queued_rows -= sum(sampled.answered.answer.row_count for sampled in some)
             shadows = [shadow for sampled in some if (shadow := self._shadow(sampled)) is not None]
             for group in grouped([*some, *shadows]):
