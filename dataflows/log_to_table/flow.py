@@ -31,8 +31,9 @@ from dataflows import supervisor
 from dataflows.dead_letters.writer import DeadLetterWriter
 from dataflows.log_to_table.settings import EventLogSettings, event_log_settings
 from dataflows.log_to_table.sink import CommitTiming, EventLogSink, LoggedPartition, LogItem, LogRowsStep
-from dataflows.log_to_table.watch import CompactionWatch, PartitionWatch
+from dataflows.log_to_table.watch import CompactionWatch
 from dataflows.logs.incarnations import anew, found_incarnations, made_anew
+from dataflows.logs.partitions import PartitionWatch
 from dataflows.logs.sources import ControlSource, EventSource, PartitionStart, Shared, SourceLog, Watch
 from dataflows.plan.definitions import Definitions, RegistryWatch
 from dataflows.retry import patiently
@@ -207,7 +208,7 @@ def _refuse_gap(start: PartitionStart, error: EventsLost) -> None:
 def _watches(settings: EventLogSettings, parts: LogParts, partitions: Sequence[LoggedPartition]) -> list[Watch]:
     """What is looked at while the flow runs."""
     shared = parts.shared
-    watches: list[Watch] = [PartitionWatch(partitions, parts.log, shared)]
+    watches: list[Watch] = [PartitionWatch(((one.source, one.partition) for one in partitions), parts.log, shared)]
     if len(settings.addresses) <= 1:
         # The steps of a flow are those of its sources: the processes of a cluster must all begin with the same ones.
         sources = partial(_sources, settings)

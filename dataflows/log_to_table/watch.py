@@ -1,58 +1,21 @@
-"""What the event log's flow looks at now and then: new partitions of its topics, and files to compact."""
+"""What the event log's flow looks at now and then: files to compact."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from dataflows.log_to_table.sink import LoggedPartition
-from dataflows.logs.sources import Shared, SourceLog
-from dataflows.run_outcome import Conductor, RunOutcome
-from featurestore.core.spec import SourceSpec
+from dataflows.logs.sources import Shared
+from dataflows.run_outcome import Conductor
 from featurestore.errors import Unavailable
 from featurestore.offline.event_log.address import TablePlace
 from featurestore.offline.event_log.upkeep import compact, vacuum
-
-PARTITION_WATCH_INTERVAL_MS = 30_000
 
 VACUUM_INTERVAL_NS = 24 * 3_600 * 10**9
 """Files are deleted a week after they were replaced: to look once a day is soon enough."""
 
 _logger = logging.getLogger(__name__)
-
-
-class PartitionWatch:
-    """Ends the flow, to be planned again, when a topic has got more partitions.
-
-    Args:
-        partitions: what the flow logs.
-        log: where events come from.
-        shared: what all steps of this process share.
-    """
-
-    def __init__(self, partitions: Sequence[LoggedPartition], log: SourceLog, shared: Shared) -> None:
-        self._planned: dict[SourceSpec, set[int]] = {}
-        for one in partitions:
-            self._planned.setdefault(one.source, set()).add(one.partition)
-        self._log = log
-        self._shared = shared
-        self._next_check_ns = self._next_ns()
-
-    def tick(self) -> None:
-        """Look, if it is time to; what does not answer is asked again at the next look."""
-        if self._shared.clock.monotonic_ns() < self._next_check_ns:
-            return
-        self._next_check_ns = self._next_ns()
-        try:
-            for source, planned in self._planned.items():
-                if set(self._log.partitions(source)) - planned:
-                    self._shared.conductor.end(RunOutcome.REBUILD, f'topic "{source.topic}" has new partitions')
-        except Unavailable as error:
-            _logger.warning("%s; looking again later", error.message)
-
-    def _next_ns(self) -> int:
-        return self._shared.clock.monotonic_ns() + PARTITION_WATCH_INTERVAL_MS * 1_000_000
 
 
 class CompactionWatch:

@@ -17,15 +17,17 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from dataflows.settings import options_setting
 from featurestore.core.spec import SourceSpec
-from featurestore.definitions.schemas.directory import SCHEME, SchemaDirectory
+from featurestore.definitions.schemas.directory import KINDS, SCHEME, SchemaDirectory
 from featurestore.definitions.schemas.proto_text import descriptors
 from featurestore.definitions.schemas.subjects import SubjectSchema, has_user, without_user
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.wire.formats.columns import Schemas, UnusableSchema
 
 TIMEOUT_SECONDS = 10
-_DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
-
+_DENIED = frozenset(
+    {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY}
+)
+"""A minute later it will be the same."""
 
 _NUMBERS = frozenset(
     {"timeout", "max.retries", "retries.wait.ms", "retries.max.wait.ms", "cache.capacity", "cache.latest.ttl.sec"}
@@ -84,8 +86,28 @@ class SchemaRegistries:
         """See Registries."""
         return self._registry(source).compatibility(subject)
 
+    def register(self, url: str, subject: str, kind: str, text: str) -> int:
+        """The id of a schema, which is registered unless it is there.
+
+        Args:
+            url: of the registry.
+            subject: its name.
+            kind: "AVRO", "PROTOBUF" or "JSON".
+            text: the schema.
+
+        Raises:
+            SourceUnavailable: the registry does not answer.
+            InvalidRequest: it refuses: the schema breaks those before, or this client may not write.
+        """
+        registry = self._registry_at(url)
+        if isinstance(registry, SchemaDirectory):
+            return registry.register(subject, text, next(ending for ending, one in KINDS.items() if one == kind))
+        return registry.register(subject, kind, text)
+
     def _registry(self, source: SourceSpec) -> _Registry | SchemaDirectory:
-        url = self._options.get("url", "") or source.schema_registry
+        return self._registry_at(self._options.get("url", "") or source.schema_registry)
+
+    def _registry_at(self, url: str) -> _Registry | SchemaDirectory:
         if has_user(url):
             raise InvalidRequest(
                 f"the address of schema registry {without_user(url)} has a user in it",
@@ -164,6 +186,16 @@ class _Registry:
         what = f'compatibility of subject "{subject}"'
         own = self._asked(what, self._client.get_compatibility, subject)
         return str(own or self._asked(what, self._client.get_compatibility) or "")
+
+    def register(self, subject: str, kind: str, text: str) -> int:
+        """See SchemaRegistries."""
+        from confluent_kafka.schema_registry import Schema
+
+        return int(
+            self._asked(
+                f'a new schema of subject "{subject}"', self._client.register_schema, subject, Schema(text, kind)
+            )
+        )
 
     def _references_of(self, schema: Any) -> dict[str, str]:
         """All that a schema imports, by the names of the imports."""

@@ -41,6 +41,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "featurestore.cli.processes.event_log:command",
         "Keep every event as Parquet, and look after the files.",
     ),
+    "publish": (
+        "featurestore.cli.processes.publish:command",
+        "Pass feature vectors on to a Kafka topic, as events change them.",
+    ),
     "history": (
         "featurestore.cli.history.training_set:command",
         "Compute training sets: features as they were at each label's time.",

@@ -235,6 +235,25 @@ class CompiledView:
         self.sessions.narrow(table, as_of_ms, bounds)
         return bounds
 
+    def next_change_ms(self, table: TileTable, as_of_ms: int) -> int | None:
+        """A read time before which no window holds anything else than now; None if none ever will by itself.
+
+        It is that of the change, or earlier: the next edge of any window that passes a tile, a feature's or not.
+
+        Args:
+            table: the entity's tiles.
+            as_of_ms: the read time now.
+        """
+        if not table.count:
+            return None
+        bounds = np.empty(2 * len(self.windows), dtype=np.int64)
+        find_bounds(table.start_ms, as_of_ms, self.edges.shift_ms(as_of_ms), self.edges.grid_ms, bounds)
+        has_row = bounds < table.count
+        rows_ms = table.start_ms[np.minimum(bounds, table.count - 1)]
+        moments = self.edges.passes_ms(rows_ms, as_of_ms)[has_row].tolist()
+        moments += self.sessions.ends_ms(table, as_of_ms, bounds)
+        return min((moment for moment in moments if as_of_ms < moment < -BEGINNING_MS), default=None)
+
     def windows_at(self, table: TileTable, as_of_ms: int) -> WindowsAt:
         """Where the windows are at a read time, also at one that `reach` refuses."""
         shift_ms, grid_ms = self.edges.shift_ms(as_of_ms), self.edges.grid_ms

@@ -127,7 +127,7 @@ def key_events(
         """The column without the refused rows."""
         return column if rows is None else column.take(rows)
 
-    keys, key_index = _entity_keys([kept(batch.columns[key.name]) for key in view.join_keys])
+    keys, key_index = entity_keys([kept(batch.columns[key.name]) for key in view.join_keys])
     event_ids = batch.event_ids
     return KeyedBatch(
         view=view.name,
@@ -176,7 +176,7 @@ def _part(keyed: KeyedBatch, is_own_key: BoolArray, rows: Int64Array) -> KeyedBa
     )
 
 
-def _entity_keys(columns: Sequence[ColumnValues]) -> tuple[tuple[bytes, ...], Int64Array]:
+def entity_keys(columns: Sequence[ColumnValues]) -> tuple[tuple[bytes, ...], Int64Array]:
     """K distinct canonical keys in order of first use, and the (N,) index of each row's key.
 
     Same bytes as entity_key.encode_key, which a test holds it to; STRING columns are UTF-8 already.
@@ -225,7 +225,7 @@ def _rows_of_long_keys(columns: Sequence[ColumnValues]) -> list[int]:
     longest = [_longest_bytes(column) for column in columns]
     if sum(longest) + _LENGTH_PREFIX_BYTES_MAX * len(columns) <= KEY_BYTES_MAX:
         return []
-    keys, key_index = _entity_keys(columns)
+    keys, key_index = entity_keys(columns)
     is_long = np.fromiter((len(key) > KEY_BYTES_MAX for key in keys), dtype=np.bool_, count=len(keys))
     rows: list[int] = np.flatnonzero(is_long[key_index]).tolist()
     return rows

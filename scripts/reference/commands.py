@@ -12,6 +12,7 @@ import click
 
 from dataflows import settings as stream_settings
 from dataflows import supervisor
+from dataflows.log_to_features.settings import PUBLISH_OPTIONS
 from dataflows.log_to_table.settings import EVENT_LOG_OPTIONS
 from dataflows.settings import OPTIONS, Option, is_set
 from featurestore.cli import main, settings
@@ -33,6 +34,7 @@ EXAMPLES: Mapping[str, str] = {
     "event-log retain": "featurestore event-log retain --days 400",
     "event-log show": "featurestore event-log show",
     "event-log import": "featurestore event-log import data/before/transactions",
+    "publish": "featurestore publish fraud_detection --to fraud-vectors --windows",
     "bootstrap": "featurestore bootstrap card_activity",
     "contract export": "featurestore contract export transactions --out transactions.odcs.yaml",
     "contract check": "featurestore contract check transactions.odcs.yaml --source transactions",
@@ -54,11 +56,16 @@ EXAMPLES: Mapping[str, str] = {
 }
 """Command -> its example, where its help has none; a test types them all in."""
 
-STREAMS: Mapping[str, Sequence[Option]] = {"stream": OPTIONS, "event-log run": EVENT_LOG_OPTIONS}
+STREAMS: Mapping[str, Sequence[Option]] = {
+    "stream": OPTIONS,
+    "event-log run": EVENT_LOG_OPTIONS,
+    "publish": PUBLISH_OPTIONS,
+}
 """Command -> options of the program that it becomes."""
 
 STREAM_NOTES: Mapping[str, str] = {
     "stream": "`--patience-seconds`, as `event-log run` has it, is `--store-patience-seconds` here; both work.",
+    "publish": "It reads the source beside the stream, and waits until the store has what it reads.",
     "event-log run": "What it reads, it reads beside the stream of features: neither waits for the other.",
 }
 """What is said above the exit codes of a stream."""
@@ -85,6 +92,10 @@ STREAM_VALUES: Mapping[str, str] = {
     "project": "NAME",
     "registry": "PATH|URL",
     "url": "URL",
+    "service": "NAME",
+    "to": "TOPIC",
+    "format": "FORMAT",
+    "where": "SQL",
     "log": "URI",
 }
 """Last word of a stream's option -> what is written behind it."""

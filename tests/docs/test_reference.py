@@ -49,8 +49,8 @@ SESSION = (
 """The examples of all commands in an order in which each finds what it needs."""
 
 LETTERS = {f"dead-letters {name}" for name in ("list", "count", "show", "replay")}
-TYPED_ELSEWHERE = {"check-schema", "contract export", "contract check"} | LETTERS
-"""Need a source with a schema registry, or a contract: docs/schemas.md and docs/contracts.md have them."""
+TYPED_ELSEWHERE = {"check-schema", "publish", "contract export", "contract check"} | LETTERS
+"""Need a schema registry, a Kafka, or a contract: docs/schemas.md, publish.md and contracts.md have them."""
 
 BEFORE_TABLES = ROOT / "tests" / "offline" / "event_log" / "before_tables"
 """An event log of the release before."""

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import click
 
 from featurestore.cli.processes.observing import open_feature_log, open_traces
-from featurestore.cli.processes.parent import end_with_parent
 from featurestore.cli.settings import FiniteRange, Settings, load_settings, settings_options
 from featurestore.process import spare_what_lives
 
@@ -375,6 +374,8 @@ def begin_process(*, is_child: bool) -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stopping.set())
     if is_child:
+        from featurestore.cli.processes.server_processes import end_with_parent
+
         end_with_parent(stopping)
     return stopping
 

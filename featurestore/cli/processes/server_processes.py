@@ -302,3 +302,13 @@ def _ends_well(child: _Child) -> bool:
 def _pid(child: _Child) -> int:
     """Its number, for people."""
     return child.process.pid
+
+
+def end_with_parent(stopping: threading.Event) -> None:
+    """In a child: set the wish to stop once the parent is gone, which holds the other end of the standard input."""
+
+    def wait() -> None:
+        sys.stdin.read()
+        stopping.set()
+
+    threading.Thread(target=wait, daemon=True, name="parent").start()

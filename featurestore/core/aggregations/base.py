@@ -83,6 +83,11 @@ class Aggregation(Protocol):
         ...
 
     @property
+    def ages(self) -> bool:
+        """Whether the answer changes with the read time alone, over the same events."""
+        ...
+
+    @property
     def formula(self) -> tuple[Formula, int] | None:
         """The formula, and the degrees of freedom it takes off, that `lower` is; None: something else."""
         ...
@@ -142,6 +147,11 @@ class AggregationBase:
     def counts_in_flight(self) -> bool:
         """Yes."""
         return True
+
+    @property
+    def ages(self) -> bool:
+        """No."""
+        return False
 
     @property
     def formula(self) -> tuple[Formula, int] | None:

@@ -75,6 +75,20 @@ class Sessions:
         if len(self.picks):
             narrow_sessions(table.start_ms, table.ints, self.first, self.last, as_of_ms, self.picks, bounds)
 
+    def ends_ms(self, table: TileTable, as_of_ms: int, bounds: Int64Array) -> list[int]:
+        """When each open session is over by itself: the first read time that is more than a gap behind its last event.
+
+        Args:
+            table: N tiles, ascending by start.
+            as_of_ms: read time.
+            bounds: (2W,) before they are narrowed.
+        """
+        if not len(self.picks):
+            return []
+        count, lasts = len(bounds) // 2, table.ints[self.last]
+        spans = [(slice(bounds[window], bounds[count + window]), gap) for window, _, gap in self.picks.tolist()]
+        return [int(lasts[span].max()) + gap + 1 for span, gap in spans if span.start < span.stop]
+
     def blurred(self, table: TileTable, bounds: Int64Array) -> list[int]:
         """Session windows that hold a tile (before they are narrowed) which is wide enough to hide a gap."""
         widths, count = table.end_ms - table.start_ms, len(bounds) // 2

@@ -8,6 +8,7 @@ time, so its shift is put in for every read. A session is narrowed after its row
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -98,6 +99,22 @@ class WindowEdges:
         for index, unit, timezone in self._calendars:
             shift_ms[index] = as_of_ms - begin_ms(unit, timezone, as_of_ms)
         return shift_ms
+
+    def passes_ms(self, rows_ms: Int64Array, as_of_ms: int) -> Int64Array:
+        """(2W,) the first read time at which each edge lies behind a row that it does not lie behind yet.
+
+        Args:
+            rows_ms: (2W,) when each edge's row begins, at or after the edge.
+            as_of_ms: the read time now.
+        """
+        passes = (rows_ms // self.grid_ms + 1) * self.grid_ms + self._fixed_ms
+        for index, unit, timezone in self._calendars:
+            assert unit is not None, "chosen by it"
+            begin, longest_ms = begin_ms(unit, timezone, as_of_ms), int(self._fixed_ms[index])
+            later = range(as_of_ms, as_of_ms + longest_ms + 1)
+            turns = bisect_right(later, begin, key=lambda moment: begin_ms(unit, timezone, moment))
+            passes[index] = as_of_ms + turns
+        return passes
 
     def are_on_grid(self, as_of_ms: int) -> bool:
         """Whether every edge lies where rolled-up tiles never reach across; calendars of long ago kept no grid."""

@@ -19,7 +19,7 @@ from featurestore.core.expressions.vector import objects
 from featurestore.core.lowering.request_time import valid_rows, values_of
 from featurestore.core.spec import ValueType
 from featurestore.online.answer.assembly import Answer
-from featurestore.online.answer.schema import OBJECT_MATRICES, Cell, FeatureStatus, Matrix
+from featurestore.online.answer.schema import OBJECT_MATRICES, Cell, FeatureSlot, FeatureStatus, Matrix
 from featurestore.online.answer.service_plan import ComputedSlot, OnDemandPlan, ServicePlan
 
 TypedColumns = Mapping[str, ColumnValues]
@@ -36,6 +36,24 @@ def with_on_demand(plan: ServicePlan, stored: Answer, request: TypedColumns) -> 
     """
     on_demand = plan.on_demand
     return stored if on_demand is None else _Answering(plan, on_demand, stored, request).answer()
+
+
+def column_of(slot: FeatureSlot, at: int, answer: Answer) -> ColumnValues:
+    """A feature of an answer as a column, for SQL.
+
+    Args:
+        slot: the feature's place; a number, a text, a flag or a moment.
+        at: its index in the schema.
+        answer: N rows.
+    """
+    valid = ~answer.null[at]
+    if slot.matrix is Matrix.DOUBLES:
+        return ColumnValues(answer.doubles[slot.slot], valid)
+    if slot.matrix is Matrix.INTEGERS:
+        return ColumnValues(answer.integers[slot.slot], valid)
+    assert slot.matrix is Matrix.STRINGS, "expressions read plain values"
+    texts = answer.strings[slot.slot * answer.row_count : (slot.slot + 1) * answer.row_count]
+    return ColumnValues(objects([text.encode() for text in texts]), valid)
 
 
 class _Answering:
@@ -111,15 +129,7 @@ class _Answering:
 
     def _column(self, at: int) -> ColumnValues:
         """A feature that was read, as a column."""
-        slot, stored, count = self._on_demand.stored.schema.features[at], self._stored, self._count
-        valid = ~stored.null[at]
-        if slot.matrix is Matrix.DOUBLES:
-            return ColumnValues(stored.doubles[slot.slot], valid)
-        if slot.matrix is Matrix.INTEGERS:
-            return ColumnValues(stored.integers[slot.slot], valid)
-        assert slot.matrix is Matrix.STRINGS, "expressions read plain values"
-        texts = stored.strings[slot.slot * count : (slot.slot + 1) * count]
-        return ColumnValues(objects([text.encode() for text in texts]), valid)
+        return column_of(self._on_demand.stored.schema.features[at], at, self._stored)
 
     def _run(self, name: str, slots: list[ComputedSlot]) -> Mapping[str, ColumnValues]:
         """What an author's function makes of it."""

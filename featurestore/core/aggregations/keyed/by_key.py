@@ -125,6 +125,11 @@ class ByKey:
         return self.function.counts_in_flight
 
     @property
+    def ages(self) -> bool:
+        """As the function."""
+        return self.function.ages
+
+    @property
     def formula(self) -> tuple[Formula, int] | None:
         """None."""
         return None

@@ -93,6 +93,7 @@ class TopKBy:
     is_invertible = False
     is_exactly_mergeable = True
     counts_in_flight = True
+    ages = False
 
     @property
     def name(self) -> str:

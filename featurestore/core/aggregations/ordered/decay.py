@@ -97,6 +97,7 @@ class DecayedValues(AggregationBase):
 
     half_life_ms: int
     input_types = NUMBERS
+    ages = True
 
     @property
     def name(self) -> str:
@@ -124,6 +125,7 @@ class DecayedCount(AggregationBase):
     half_life_ms: int
     requires_column = False
     input_types = ANY_TYPE
+    ages = True
 
     @property
     def name(self) -> str:

@@ -82,6 +82,7 @@ class TimeSince(AggregationBase):
 
     is_newest: bool
     requires_column = False
+    ages = True
     input_types = ANY_TYPE
 
     @property

@@ -1,0 +1,1 @@
+"""The stream that passes feature vectors on, as they change."""

@@ -1,0 +1,219 @@
+"""Vectors published from a real Kafka, Redis and stream: each change once, and the last one is as looked up."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from featurestore.clock import Deadline, SystemClock
+from featurestore.definitions.registry import open_registry
+from featurestore.online.redis.store import connect
+from featurestore.serving.catalog.catalog import CatalogSource
+from featurestore.serving.http.lookups import named_features
+from featurestore.serving.lookup import FeatureLookup
+from featurestore.serving.request.steps import run_blocking
+from featurestore.testing.servers import KafkaBroker
+from tests.dataflows.conftest import StartStream, applied_repo
+from tests.dataflows.log_to_features.published import Seen, read_topic
+from tests.dataflows.payments import PROJECT, TOPIC, Payments, make_payments
+from tests.dataflows.stream_process import StreamProcess
+
+pytestmark = pytest.mark.kafka
+
+PROGRAM = ("-m", "dataflows.log_to_features")
+
+SERVICE = """
+from feast import FeatureService
+
+cards_service = FeatureService(name="cards_service", features=[cards])
+"""
+
+Publish = Callable[..., StreamProcess]
+Fill = Callable[[Payments], None]
+
+
+@pytest.fixture(scope="session")
+def published_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repo with a service of cards."""
+    return applied_repo(tmp_path_factory.mktemp("published") / "repo", more=SERVICE)
+
+
+@pytest.fixture
+def topic() -> str:
+    """Of vectors, of its own for each test."""
+    return f"vectors-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def fill(kafka: KafkaBroker) -> Iterator[Fill]:
+    """Appends payments to the source's topic, which is made for the test and deleted after it."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    is_made = False
+
+    def append(payments: Payments) -> None:
+        nonlocal is_made
+        if not is_made:
+            kafka.create_topic(TOPIC, partitions=len(payments.records))
+            is_made = True
+        kafka.append(TOPIC, payments.records)
+
+    yield append
+    names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(TOPIC)]
+    for future in admin.delete_topics(names, operation_timeout=30).values():
+        future.result(timeout=30)
+    while any(name.startswith(TOPIC) for name in admin.list_topics(timeout=10).topics):
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def publish(start_stream: StartStream, kafka: KafkaBroker, published_registry: Path, topic: str) -> Publish:
+    """Starts a process that publishes cards to the topic."""
+
+    def start(*options: str) -> StreamProcess:
+        always = ["--bootstrap-servers", kafka.bootstrap_servers, "--service", "cards_service", "--to", topic]
+        return start_stream(*always, *options, use_registry=published_registry, program=PROGRAM)
+
+    return start
+
+
+@pytest.fixture
+def stream(start_stream: StartStream, kafka: KafkaBroker, published_registry: Path) -> Publish:
+    """Starts the stream that fills the store."""
+    return lambda *options: start_stream(
+        "--bootstrap-servers", kafka.bootstrap_servers, *options, use_registry=published_registry
+    )
+
+
+def looked_up(redis_url: str, registry: Path, cards: list[str], as_of_ms: list[int]) -> list[dict[str, Any]]:
+    """What a lookup answers, card by card."""
+    store = connect(redis_url)
+    try:
+        clock = SystemClock()
+        snapshot = CatalogSource(open_registry(str(registry), PROJECT), store).snapshot()
+        plan = snapshot.plan_of_service("cards_service")
+        rows: list[dict[str, Any]] = []
+        for begin in range(0, len(cards), 500):
+            some, times = cards[begin : begin + 500], as_of_ms[begin : begin + 500]
+            steps = FeatureLookup(clock).answer(
+                snapshot.reader, plan, {"card_id": some}, deadline=Deadline.after(clock, 30_000), as_of_ms=times
+            )
+            features = named_features(plan.schema, run_blocking(steps, store))
+            rows += [{name: one.values[row] for name, one in features.items()} for row in range(len(some))]
+        return rows
+    finally:
+        store.close()
+
+
+def last_of(messages: list[Seen]) -> dict[str, dict[str, Any]]:
+    """The last message of each card."""
+    return {one.fields["card_id"]: one.fields for one in messages}
+
+
+def assert_last_is_looked_up(redis_url: str, registry: Path, messages: list[Seen]) -> None:
+    """The last value of each card equals the lookup, at the moment that it says."""
+    last = last_of(messages)
+    cards = sorted(last)
+    found = looked_up(redis_url, registry, cards, [last[card]["as_of_ms"] for card in cards])
+    assert [last[card]["features"] for card in cards] == found
+
+
+def test_every_card_is_published_as_it_is_looked_up(
+    stream: Publish,
+    publish: Publish,
+    fill: Fill,
+    kafka: KafkaBroker,
+    topic: str,
+    redis_url: str,
+    published_registry: Path,
+) -> None:
+    """One run over what is there: each card, with its positions and definition; the next run has nothing to add."""
+    payments = make_payments(5_000, seed=71)
+    fill(payments)
+    assert stream("--until-end").wait() == 0
+
+    run = publish("--until-end", "--batch-records", "700")
+    assert run.wait() == 0, run.output
+
+    messages = read_topic(kafka, topic)
+    assert_last_is_looked_up(redis_url, published_registry, messages)
+    assert len({one.key for one in messages}) == len(last_of(messages)) > 0
+    [one, *_] = messages
+    assert one.key.decode() == one.fields["card_id"]
+    assert set(one.fields["definitions"]) == {"cards"}
+    assert {f"{TOPIC}/{partition}" for partition in range(len(payments.records))} == set(one.fields["positions"])
+    again = publish("--until-end")
+    assert again.wait() == 0, again.output
+    assert "0 vectors published" in again.output
+    assert len(read_topic(kafka, topic)) == len(messages)
+
+
+def test_what_the_store_does_not_have_yet_is_waited_for(
+    stream: Publish,
+    publish: Publish,
+    fill: Fill,
+    kafka: KafkaBroker,
+    topic: str,
+    redis_url: str,
+    published_registry: Path,
+) -> None:
+    """Publishing begins before anything serves, and each message has the event that caused it."""
+    fill(make_payments(2_000, seed=72))
+    publishing = publish()
+    publishing.wait_for("publishing cards_service")
+    time.sleep(1.0)
+    assert read_topic(kafka, topic) == []
+    streaming = stream()
+    publishing.wait_until(lambda: len(read_topic(kafka, topic)) > 0, "nothing was published")
+    fill(make_payments(500, seed=73, first=2_000))
+    publishing.terminate()
+    assert publishing.wait() == 0, publishing.output
+    again = publish("--until-end")
+    assert again.wait() == 0, again.output
+    streaming.terminate()
+    assert streaming.wait() == 0
+
+    assert_last_is_looked_up(redis_url, published_registry, read_topic(kafka, topic))
+
+
+def test_twenty_kills_lose_nothing_and_repeat_nothing(
+    stream: Publish,
+    publish: Publish,
+    fill: Fill,
+    kafka: KafkaBroker,
+    topic: str,
+    redis_url: str,
+    published_registry: Path,
+) -> None:
+    """Killed at random moments while payments come: consumers see each change of a card once, the last as looked up."""
+    rng = random.Random(74)
+    fill(make_payments(1_000, seed=75))
+    streaming = stream()
+    sent = 1_000
+    for number in range(20):
+        process = publish("--only-changes", "--batch-records", "50")
+        payments = make_payments(300, seed=76 + number, first=sent)
+        sent += 300
+        fill(payments)
+        time.sleep(rng.uniform(0.3, 2.5))
+        process.kill()
+    last = publish("--only-changes", "--until-end")
+    assert last.wait() == 0, last.output
+    streaming.terminate()
+    assert streaming.wait() == 0
+
+    messages = read_topic(kafka, topic)
+    assert_last_is_looked_up(redis_url, published_registry, messages)
+    by_card: dict[bytes, list[Seen]] = {}
+    for one in messages:
+        by_card.setdefault(one.key, []).append(one)
+    for seen in by_card.values():
+        digests = [one.headers["featurestore.digest"] for one in seen]
+        assert all(before != after for before, after in pairwise(digests))
