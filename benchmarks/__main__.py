@@ -12,7 +12,7 @@ from benchmarks import machine, render
 from benchmarks.scenario import Result, Run, Scenario, Size
 from benchmarks.scenarios.calculator import algebra, core, growth, size
 from benchmarks.scenarios.history import event_log, training_sets
-from benchmarks.scenarios.serving import handler, kept_busy, lookup, overload, shadow
+from benchmarks.scenarios.serving import handler, kept_busy, lookup, overload, publish, shadow
 from benchmarks.scenarios.stream import contracts, formats, freshness, ingest, many_views
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -27,6 +27,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "contracts": contracts.run,
     "handler": handler.run,
     "shadow": shadow.run,
+    "publish": publish.run,
     "overload": overload.run,
     "serving": kept_busy.run,
     "ingest": ingest.run,
