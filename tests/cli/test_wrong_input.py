@@ -172,9 +172,9 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path: Path, capsys: Capture)
 
     assert main(["simulate", "--to", f"log:{wrong}", "--days", "0.001", "--cards", "5"]) == 1
     said = capsys.readouterr().err
-    assert f'error: "{wrong}' in said
+    assert said.startswith("error: ")
+    assert f'"{wrong}' in said
     assert "Not a directory" in said
-    assert TRACEBACK_VARIABLE in said
     assert "Traceback" not in said
 
 

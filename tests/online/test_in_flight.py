@@ -102,8 +102,9 @@ def test_views_that_are_stored_together_each_see_the_payments_that_are_theirs(
     body, head = stored(group, mine[:cut], mine[cut:])
     for serving in views_of(Generation("test", group, 1, definition_hash(group))):
         selection, view = all_of(serving), serving.view
-        of_view = [one for one in mine if not view.where or CONDITIONS[view.where](one.columns)]
-        is_of_view = not view.where or CONDITIONS[view.where](event.columns)
+        conditions = [CONDITIONS[text] for text in (view.required, view.where) if text]
+        of_view = [one for one in mine if all(is_met(one.columns) for is_met in conditions)]
+        is_of_view = all(is_met(event.columns) for is_met in conditions)
         try:
             answer = selection.answer_in_flight(body, head, lifted(selection, view, event), 0)
         except AsOfTooOld:

@@ -106,7 +106,7 @@ def expected(payments: Payments, rows: Mapping[str, Sequence[Any]]) -> dict[str,
         # Moments are numbers here: DuckDB's own would drag in the session's time zone.
         sql = {name: text.replace("epoch_ms(", "(") for name, text in SQL.items()}
         query = f"SELECT {', '.join(f'{text} AS {name}' for name, text in sql.items())} FROM (SELECT {columns})"
-        answer = duckdb.execute(query, [value for value, _ in values.values()]).fetchone()
+        answer = duckdb.execute(query, [value for value, _ in values.values()]).fetchall()[0]
         assert answer is not None
         for name, value in zip(SQL, answer, strict=True):
             found[name].append(value)
@@ -160,7 +160,7 @@ def test_any_request_gives_what_sql_makes_of_the_oracles_values(data: st.DataObj
     cast = ", ".join(f'CAST(? AS {kind}) AS "{name}"' for name, (_, kind, _) in columns.items())
     query = f"SELECT {', '.join(sql.values())} FROM (SELECT {cast})"
     for row in range(count):
-        answer = duckdb.execute(query, [rows[name][row] for name in columns]).fetchone()
+        answer = duckdb.execute(query, [rows[name][row] for name in columns]).fetchall()[0]
         assert answer is not None
         for name, value in zip(sql, answer, strict=True):
             # What is beyond every double is infinite there, and null with us: no feature is no number.

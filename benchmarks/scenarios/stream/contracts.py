@@ -13,7 +13,7 @@ from collections import Counter
 from benchmarks.filling import BATCH_RECORDS, Filling, raw_batch
 from benchmarks.parts import applied_repo
 from benchmarks.scenario import Line, Result, Run, digest, require
-from benchmarks.workload import check_against_oracle, make_workload
+from benchmarks.workload import PaymentSchemas, check_against_oracle, make_workload
 from featurestore.core.expressions import compile_expression
 from featurestore.core.spec import Expectation, OnFail, RepoSpec
 from featurestore.online.redis.store import RedisStore, connect
@@ -51,7 +51,7 @@ class CheckedFilling(Filling):
         texts = [compile_expression(text, types).text for text in CONDITIONS]
         self._check = ContractCheck(source, [Expectation(source.name, text, text, OnFail.COUNT) for text in texts])
         names = [name for view in repo.views for name in columns_read(view)]
-        self._decoder = EventDecoder(source, dict.fromkeys([*names, *self._check.columns]))
+        self._decoder = EventDecoder(source, dict.fromkeys([*names, *self._check.columns]), PaymentSchemas())
         self.counts = PartitionCounts(source.name)
 
     def _write_batch(self, payloads: list[bytes]) -> None:  # type: ignore[override]  # a list is what it gets
@@ -91,7 +91,7 @@ def run(run: Run) -> Result:
     failed = Counter[str]()
     for hour in checked.counts.hours.values():
         failed.update(hour.failed)
-    records = [json.loads(payload) for payload in payloads]
+    records = [json.loads(payload) for payload in workload.json_payloads]
     nulls = sum(one.get("amount") is None for one in records)
     require(failed["amount IS NOT NULL"] == nulls, "nulls were not counted right")
     return Result(

@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
@@ -15,11 +16,13 @@ from benchmarks.machine import environment
 from benchmarks.parts import applied_repo, cpu_seconds, cpu_seconds_since, grpc_server, running, stream_process
 from benchmarks.scenario import Line, Result, Run, digest, percentile, require
 from featurestore.clock import SystemClock
+from featurestore.definitions.schemas.directory import SCHEME, SchemaDirectory
 from featurestore.online.probe import LOOPBACK, free_port
 from featurestore.serving.client.clients import LookupClient
-from featurestore.testing.batches import iso_time
 from featurestore.testing.servers import KafkaBroker, kafka_broker, redis_server
 from featurestore.testing.servers.process import ServerProcess
+from featurestore.testing.simulator import Population, PopulationSize
+from featurestore.testing.simulator.avro_payload import SCHEMA, AvroPayloadEncoder
 
 SERVICE = "merchant_recommendations"
 """A small one, so that the probe itself costs little; `card_count_30d` is in it."""
@@ -62,7 +65,11 @@ def run(run: Run) -> Result:
     with kafka_broker() as kafka, redis_server() as redis:
         kafka.create_topic(TOPIC, partitions=PARTITIONS)
         metrics_port = free_port()
+        schemas = run.directory / "schemas"
+        number = SchemaDirectory(schemas).register(f"{TOPIC}-value", SCHEMA)
+        encoder = AvroPayloadEncoder(Population(PopulationSize(cards=1), seed=1), number)
         options = ["--bootstrap-servers", kafka.bootstrap_servers, "--progress-seconds", "0.5"]
+        options += ["--schema-registry-option", f"url={SCHEME}{schemas}"]
         options += ["--metrics-port", str(metrics_port)]
         stream = stream_process(repo, run.directory, redis.url, *options)
         with (
@@ -72,17 +79,17 @@ def run(run: Run) -> Result:
         ):
             time.sleep(IDLE_SETTLE_S)  # the stream is ready before it has opened the last partition
             meter = _Meter(kafka.process.pid, stream.pid, metrics_port)
-            idle = _probe(client, kafka, count=run.choose(smoke=10, full=100), name="idle")
+            idle = _probe(client, kafka, encoder, count=run.choose(smoke=10, full=100), name="idle")
             idle_work = meter.read()
-            floor_s = _broker_seconds(kafka, count=run.choose(smoke=10, full=100))
+            floor_s = _broker_seconds(kafka, encoder, count=run.choose(smoke=10, full=100))
             run.say(f"at rest: p50 {percentile(idle.visible_s, 50) * 1e3:.1f} ms")
-            load = _load(run, kafka, rate=rate)
+            load = _load(run, kafka, schemas, rate=rate)
             load.start()
             try:
                 # The broker's compiler takes a core until it has seen the load for a while.
                 time.sleep(run.choose(smoke=3, full=15))
                 meter.read()
-                loaded = _probe(client, kafka, count=round(seconds / PROBE_EVERY_S), name="loaded")
+                loaded = _probe(client, kafka, encoder, count=round(seconds / PROBE_EVERY_S), name="loaded")
                 loaded_work = meter.read()
             finally:
                 load.stop()
@@ -166,14 +173,14 @@ class _Meter:
         return max(map(float, counts), default=0.0)
 
 
-def _load(run: Run, kafka: KafkaBroker, *, rate: int) -> ServerProcess:
+def _load(run: Run, kafka: KafkaBroker, schemas: Path, *, rate: int) -> ServerProcess:
     """The transaction simulator, live until it is stopped; not started."""
     command = [sys.executable, "-m", "featurestore", "simulate", "--live", "--rate", str(rate)]
-    command += ["--to", f"kafka://{kafka.bootstrap_servers}/{TOPIC}"]
+    command += ["--to", f"kafka://{kafka.bootstrap_servers}/{TOPIC}", "--schema-registry", f"{SCHEME}{schemas}"]
     return ServerProcess("load", command, run.directory, environment=environment())
 
 
-def _probe(client: LookupClient, kafka: KafkaBroker, *, count: int, name: str) -> Probes:
+def _probe(client: LookupClient, kafka: KafkaBroker, encoder: AvroPayloadEncoder, *, count: int, name: str) -> Probes:
     """Produce events of new cards by a timetable, and look at all that are not visible yet, again and again.
 
     A probe counts from when it was due: a stall delays every probe that was due in it, not just one.
@@ -188,7 +195,7 @@ def _probe(client: LookupClient, kafka: KafkaBroker, *, count: int, name: str) -
         now_s = time.perf_counter()
         while sent < count and start_s + sent * PROBE_EVERY_S <= now_s:
             card = f"probe-{name}-{sent}"
-            producer.produce(TOPIC, _payload(card, clock.now_ms()), card)
+            producer.produce(TOPIC, _payload(encoder, card, clock.now_ms()), card)
             producer.poll(0)
             due_s[card] = start_s + sent * PROBE_EVERY_S
             sent += 1
@@ -211,7 +218,7 @@ def _probe(client: LookupClient, kafka: KafkaBroker, *, count: int, name: str) -
     return probes
 
 
-def _broker_seconds(kafka: KafkaBroker, *, count: int) -> list[float]:
+def _broker_seconds(kafka: KafkaBroker, encoder: AvroPayloadEncoder, *, count: int) -> list[float]:
     """From produce() to a consumer that does nothing with it: what no stream can beat."""
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 0, "acks": "all"})
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "floor", "fetch.wait.max.ms": 5})
@@ -222,7 +229,7 @@ def _broker_seconds(kafka: KafkaBroker, *, count: int) -> list[float]:
     taken_s = []
     for number in range(count + 1):
         card = f"floor-{number}"
-        payload = _payload(card, clock.now_ms())
+        payload = _payload(encoder, card, clock.now_ms())
         begun_s = time.perf_counter()
         producer.produce(TOPIC, payload, card, partition=0)
         producer.poll(0)
@@ -250,9 +257,8 @@ def _require_counted_once(client: LookupClient, probes: int) -> None:
         require(counts == {1}, f"probes were counted {sorted(counts)} times")
 
 
-def _payload(card: str, event_time_ms: int) -> bytes:
-    return (
-        f'{{"transaction_id":"{card}","event_time":"{iso_time(event_time_ms)}","card_id":"{card}",'
-        f'"merchant_id":{MERCHANT},"terminal_id":50000000,"market":"SE","currency":"SEK","merchant_category":"grocery",'
-        '"amount":100,"is_declined":false,"is_refund":false,"is_card_present":true}'
-    ).encode()
+def _payload(encoder: AvroPayloadEncoder, card: str, event_time_ms: int) -> bytes:
+    texts = {"transaction_id": card, "card_id": card, "market": "SE", "currency": "SEK", "merchant_category": "grocery"}
+    flags = {"is_declined": False, "is_refund": False, "is_card_present": True}
+    numbers = {"event_time": event_time_ms, "merchant_id": MERCHANT, "terminal_id": 50_000_000, "amount": 100}
+    return encoder.encode_records([{**texts, **flags, **numbers}])[0]

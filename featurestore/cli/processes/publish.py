@@ -31,7 +31,13 @@ RENAMED: Mapping[str, str] = {"--store-patience-seconds": "--patience-seconds"}
 )
 @settings_options
 @click.argument("service")
-@click.option("--to", required=True, metavar="TOPIC", help="Topic of the source's cluster; made unless it is there.")
+@click.option(
+    "--to",
+    required=True,
+    envvar="FEATURESTORE_TO",
+    metavar="TOPIC",
+    help="Topic of the source's cluster; made unless it is there.",
+)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[STREAM OPTIONS]")
 def command(*, service: str, to: str, options: tuple[str, ...], **given: object) -> None:
     """Publish the feature vector of each entity that events change to a Kafka topic, each change once."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from featurestore.core.events import Int64Array
-from featurestore.definitions.schemas.directory import SCHEMAS, SchemaDirectory
+from featurestore.definitions.schemas.directory import SCHEMAS, SCHEME, SchemaDirectory
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.testing.simulator.markets import CATEGORIES, MARKETS
 from featurestore.testing.simulator.payload import card_id, transaction_ids
@@ -127,11 +127,14 @@ def embedded_encoder(population: Population, directory: Path, topic: str) -> Avr
 
 
 def registered_encoder(population: Population, topic: str, registry: str) -> AvroPayloadEncoder:
-    """An encoder for Kafka, with the schema in a registry.
+    """An encoder for Kafka, with the schema in a registry, or in a directory in its place ("file:DIR").
 
     Raises:
         SourceUnavailable: the registry does not answer, or does not take it.
     """
+    if registry.startswith(SCHEME):
+        schemas = SchemaDirectory(Path(registry.removeprefix(SCHEME).removeprefix("//")))
+        return AvroPayloadEncoder(population, schemas.register(f"{topic}-value", SCHEMA))
     from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
     from confluent_kafka.schema_registry.error import SchemaRegistryError
     from httpx2 import HTTPError

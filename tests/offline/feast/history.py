@@ -6,7 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -228,7 +228,8 @@ def write_log(root: Path, source: SourceSpec, payments: Sequence[dict[str, Any]]
     """Payments as an event log has them."""
     payloads = [json.dumps(row).encode() for row in payments]
     raw = RawBatch(source.topic, 0, 0, len(payloads), np.arange(len(payloads), dtype=np.int64), payloads)
-    decoded = EventDecoder(source, payload_columns(source)).decode(raw, now_ms=NOON_MS + 400 * DAY_MS)
+    as_json = replace(source, format="json", schema_registry="")
+    decoded = EventDecoder(as_json, payload_columns(source)).decode(raw, now_ms=NOON_MS + 400 * DAY_MS)
     log, schema, place = place_of(root), log_schema(source), (source.topic, 0)
     prepare_log(log, schema, {place: ""})
     writer = LogWriter(log, schema)
