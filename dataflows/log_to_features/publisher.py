@@ -22,7 +22,7 @@ from typing import Protocol
 from dataflows.log_to_features.changes import ChangedEntities, Place
 from dataflows.log_to_features.schedule import Schedule
 from dataflows.log_to_features.vectors import Vector, Vectors, Wanted
-from featurestore.clock import Clock
+from featurestore.clock import NS_PER_MS, Clock
 from featurestore.errors import AsOfTooOld, CorruptData
 
 DUE_TOGETHER_MAX = 2_000
@@ -30,6 +30,9 @@ DUE_TOGETHER_MAX = 2_000
 
 IDLE_COMMIT_MS = 1_000
 """Positions without messages wait so long."""
+
+RENEWAL_MS = 3_600_000
+"""Positions that do not move are committed again: Kafka forgets those of a group that has been silent for some days."""
 
 DAMAGED_AGAIN_MS = 5_000
 """An entity whose bytes are damaged is looked at again; another generation may serve it by then."""
@@ -143,7 +146,7 @@ class Publisher:
         self._last: dict[bytes, LastPublished] = {}
         self._schedule = Schedule()
         self._waiting: dict[bytes, _Waiting] = {}
-        self.positions: dict[Place, int] = {}
+        self.positions: dict[Place, int] = dict(output.positions())
         self._ready: list[Message] = []
         self._is_moved = False
         self._committed_ns = clock.monotonic_ns()
@@ -197,8 +200,9 @@ class Publisher:
             self._set_aside(row, error)
         if self._waiting:
             return False
-        now_ns = self._clock.monotonic_ns()
-        if self._ready or (self._is_moved and now_ns - self._committed_ns >= IDLE_COMMIT_MS * 1_000_000):
+        idle_ms = (self._clock.monotonic_ns() - self._committed_ns) // NS_PER_MS
+        self._is_moved |= bool(self.positions) and idle_ms >= RENEWAL_MS
+        if self._ready or (self._is_moved and idle_ms >= IDLE_COMMIT_MS):
             self.commit()
         return True
 

@@ -243,6 +243,23 @@ def test_positions_are_committed_also_without_messages() -> None:
     assert (0, {PLACE: 2}) == (len(topic.messages), topic.committed)
 
 
+def test_positions_that_do_not_move_are_committed_again() -> None:
+    """All of them, those of partitions that this run has read nothing of included: Kafka forgets old offsets."""
+    clock, silent = ManualClock(now_ms=BEGIN_MS), ("payments", 1)
+    store, topic = Store([Record(b"a", BEGIN_MS)], clock, 5, reached=1), Topic(committed={silent: 7})
+    run = begin(Policy(), store, topic)
+    clock.advance_ms(1_000)
+    run.step(1)
+    assert {silent: 7, PLACE: 1} == topic.committed
+    topic.committed = {}
+    run.step(1)
+    assert topic.committed == {}
+    clock.advance_ms(3_600_000)
+    run.step(1)
+
+    assert {silent: 7, PLACE: 1} == topic.committed
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 40), st.booleans())))
 def test_a_schedule_gives_each_key_at_its_earliest_moment(steps: list[tuple[int, int, bool]]) -> None:
     """Held against a dictionary."""
