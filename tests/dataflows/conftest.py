@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from featurestore.online.probe import free_port
-from tests.dataflows.payments import CONFIG, REPO
+from featurestore.testing.servers import KafkaBroker
+from tests.dataflows.payments import CONFIG, REPO, TOPIC, Payments
 from tests.dataflows.stream_process import ROOT, StreamProcess
 
 StartStream = Callable[..., StreamProcess]
+Fill = Callable[[Payments], None]
 
 
 def applied_repo(directory: Path, card_window: str = "1d", more: str = "", repo: str = REPO) -> Path:
@@ -51,6 +55,27 @@ def start_stream(tmp_path: Path, registry: Path, redis_url: str) -> Iterator[Sta
     yield start
     for process in started:
         process.kill()
+
+
+@pytest.fixture
+def fill(kafka: KafkaBroker) -> Iterator[Fill]:
+    """Appends payments to the topic, which is made for the test and deleted with its dead letters after it."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    is_made = False
+
+    def append(payments: Payments) -> None:
+        nonlocal is_made
+        if not is_made:
+            kafka.create_topic(TOPIC, partitions=len(payments.records))
+            is_made = True
+        kafka.append(TOPIC, payments.records)
+
+    yield append
+    names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(TOPIC)]
+    for future in admin.delete_topics(names, operation_timeout=30).values():
+        future.result(timeout=30)
+    while any(name.startswith(TOPIC) for name in admin.list_topics(timeout=10).topics):
+        time.sleep(0.1)
 
 
 def start_cluster(start_stream: StartStream, count: int, *options: str) -> list[StreamProcess]:

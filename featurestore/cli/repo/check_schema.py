@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.repo.planning import CONFIG_VARIABLE, OPTIONS_VARIABLE, registries
+from featurestore.cli.repo.planning import registries, schema_registry_options
 from featurestore.cli.settings import format_option, load_settings, print_json, repo_option
 
 if TYPE_CHECKING:
@@ -30,19 +30,7 @@ EXIT_BREAKS = 1
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The schema to check, .avsc, .proto or .json; default: the subject's newest one in the registry.",
 )
-@click.option(
-    "--schema-registry-option",
-    "options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help=f"Setting of the registry's client; may be repeated. Default: ${OPTIONS_VARIABLE}.",
-)
-@click.option(
-    "--schema-registry-config",
-    "config_file",
-    type=click.Path(exists=True, dir_okay=False),
-    help=f"File of such settings, KEY=VALUE a line. Default: ${CONFIG_VARIABLE}.",
-)
+@schema_registry_options
 @format_option
 def command(
     repo: Path | None, subject: str, path: Path | None, options: tuple[str, ...], config_file: str | None, output: str

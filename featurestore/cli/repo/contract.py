@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.repo.planning import CONFIG_VARIABLE, OPTIONS_VARIABLE, registries
+from featurestore.cli.repo.planning import registries, schema_registry_options
 from featurestore.cli.settings import format_option, load_settings, print_json, registry_options
 
 if TYPE_CHECKING:
@@ -71,19 +71,7 @@ def export_command(
 @click.option(
     "--sample", type=click.IntRange(min=1), default=SAMPLE_ROWS_DEFAULT, show_default=True, help="At most so many rows."
 )
-@click.option(
-    "--schema-registry-option",
-    "options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help=f"Setting of the registry's client; may be repeated. Default: ${OPTIONS_VARIABLE}.",
-)
-@click.option(
-    "--schema-registry-config",
-    "config_file",
-    type=click.Path(exists=True, dir_okay=False),
-    help=f"File of such settings, KEY=VALUE a line. Default: ${CONFIG_VARIABLE}.",
-)
+@schema_registry_options
 @format_option
 def check_command(
     repo: Path | None,

@@ -7,7 +7,10 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import click
+
 from featurestore.cli.extras import missing_package
+from featurestore.cli.settings import Decorated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +65,27 @@ def planned_repo(settings: Settings) -> PlannedRepo:
     after = replace(after, problems=(*after.problems, *checks.problems))
     plan = plan_of(loaded, after, settings.registry)
     return PlannedRepo(loaded, plan, (*after.notes, *checks.notes), checks.warnings)
+
+
+def schema_registry_options(function: Decorated) -> Decorated:
+    """Settings of the registry's client, which a command gets as `options` and `config_file`, for `registries`."""
+    for option in (
+        click.option(
+            "--schema-registry-config",
+            "config_file",
+            type=click.Path(exists=True, dir_okay=False),
+            help=f"File of such settings, KEY=VALUE a line. Default: ${CONFIG_VARIABLE}.",
+        ),
+        click.option(
+            "--schema-registry-option",
+            "options",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help=f"Setting of the registry's client; may be repeated. Default: ${OPTIONS_VARIABLE}.",
+        ),
+    ):
+        function = option(function)
+    return function
 
 
 def registries(command: str, options: str = "", config_file: str = "") -> Registries:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient
 
 from featurestore.clock import Deadline, SystemClock
 from featurestore.definitions.registry import open_registry
@@ -21,9 +20,9 @@ from featurestore.serving.http.lookups import named_features
 from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.request.steps import run_blocking
 from featurestore.testing.servers import KafkaBroker
-from tests.dataflows.conftest import StartStream, applied_repo
+from tests.dataflows.conftest import Fill, StartStream, applied_repo
 from tests.dataflows.log_to_features.published import Seen, read_topic
-from tests.dataflows.payments import PROJECT, TOPIC, Payments, make_payments
+from tests.dataflows.payments import PROJECT, TOPIC, make_payments
 from tests.dataflows.stream_process import StreamProcess
 
 pytestmark = pytest.mark.kafka
@@ -37,7 +36,6 @@ cards_service = FeatureService(name="cards_service", features=[cards])
 """
 
 Publish = Callable[..., StreamProcess]
-Fill = Callable[[Payments], None]
 
 
 @pytest.fixture(scope="session")
@@ -50,27 +48,6 @@ def published_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def topic() -> str:
     """Of vectors, of its own for each test."""
     return f"vectors-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def fill(kafka: KafkaBroker) -> Iterator[Fill]:
-    """Appends payments to the source's topic, which is made for the test and deleted after it."""
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-    is_made = False
-
-    def append(payments: Payments) -> None:
-        nonlocal is_made
-        if not is_made:
-            kafka.create_topic(TOPIC, partitions=len(payments.records))
-            is_made = True
-        kafka.append(TOPIC, payments.records)
-
-    yield append
-    names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(TOPIC)]
-    for future in admin.delete_topics(names, operation_timeout=30).values():
-        future.result(timeout=30)
-    while any(name.startswith(TOPIC) for name in admin.list_topics(timeout=10).topics):
-        time.sleep(0.1)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
 from typing import cast
 
 import pytest
@@ -17,36 +16,12 @@ from featurestore.clock import SystemClock
 from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.errors import EventsLost, SourceUnavailable
 from featurestore.testing.servers import KafkaBroker
-from tests.dataflows.conftest import StartStream
-from tests.dataflows.payments import TOPIC, Payments, assert_every_value_is_exact, make_payments
+from tests.dataflows.conftest import Fill, StartStream
+from tests.dataflows.payments import TOPIC, assert_every_value_is_exact, make_payments
 
 pytestmark = pytest.mark.kafka
 
-
-Fill = Callable[[Payments], None]
-
 SOURCE = SourceSpec("payments", TOPIC, (Column("paid_at", ValueType.INT64),), "paid_at")
-
-
-@pytest.fixture
-def fill(kafka: KafkaBroker) -> Iterator[Fill]:
-    """Appends payments to the topic, which is made for the test and deleted with its dead letters after it."""
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-    is_made = False
-
-    def append(payments: Payments) -> None:
-        nonlocal is_made
-        if not is_made:
-            kafka.create_topic(TOPIC, partitions=len(payments.records))
-            is_made = True
-        kafka.append(TOPIC, payments.records)
-
-    yield append
-    names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(TOPIC)]
-    for future in admin.delete_topics(names, operation_timeout=30).values():
-        future.result(timeout=30)
-    while any(name.startswith(TOPIC) for name in admin.list_topics(timeout=10).topics):
-        time.sleep(0.1)
 
 
 def dead_letters(kafka: KafkaBroker) -> list[tuple[dict[str, str], bytes]]:
