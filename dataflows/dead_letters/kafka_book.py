@@ -11,13 +11,14 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaException, Message, Producer
 
 from dataflows.dead_letters.book import REPLAY_HEADER, REPLAYED, KeptLetter, Wanted, collect, key_of
 from dataflows.dead_letters.policy import PayloadPolicy, Payloads
 from dataflows.dead_letters.writer import MESSAGE_BYTES_MAX, TOPIC_SUFFIX
-from dataflows.logs.kafka_log import METADATA_TIMEOUT_SECONDS, of_kafka
-from featurestore.errors import FeatureStoreError, InvalidRequest, SourceUnavailable
+from dataflows.logs.kafka_log import FENCED, of_kafka
+from dataflows.logs.whole_topic import messages_of
+from featurestore.errors import FeatureStoreError, InvalidRequest
 
 TRANSACTION_LETTERS = 500
 """Records that are given and marked in one transaction."""
@@ -26,7 +27,6 @@ TRANSACTION_ID_PREFIX = "featurestore-replay."
 """Followed by the topic."""
 
 _TIMEOUT_SECONDS = 60.0
-_FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
 
 _logger = logging.getLogger(__name__)
 
@@ -76,38 +76,9 @@ class KafkaBook:
         return len(rest)
 
     def _letters(self, topic: str) -> Iterator[KeptLetter]:
-        """Everything that was written of a topic, by partition."""
-        consumer = Consumer(
-            {
-                **self._settings(topic),
-                "group.id": "featurestore-dead-letters",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "allow.auto.create.topics": False,
-            },
-            logger=_logger,
-        )
-        name = topic + TOPIC_SUFFIX
-        try:
-            found = consumer.list_topics(name, timeout=METADATA_TIMEOUT_SECONDS).topics[name]
-            waiting = set(found.partitions)
-            if not waiting or found.error is not None:
-                return  # nothing was refused yet
-            consumer.assign([TopicPartition(name, number, 0) for number in sorted(waiting)])
-            while waiting:
-                for message in consumer.consume(10_000, timeout=_TIMEOUT_SECONDS) or _silence(name):
-                    error = message.error()
-                    if error is None:
-                        yield self._letter(message)
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        waiting.discard(cast(int, message.partition()))
-                    else:
-                        raise of_kafka(error, f'topic "{name}" cannot be read')
-        except KafkaException as error:
-            raise of_kafka(error, f'topic "{name}" cannot be read') from error
-        finally:
-            consumer.close()
+        """Everything that was written of a topic, by partition; nothing where nothing was refused yet."""
+        found = messages_of(topic + TOPIC_SUFFIX, self._settings(topic), group="featurestore-dead-letters")
+        return map(self._letter, found)
 
     def _letter(self, message: Message) -> KeptLetter:
         """A message."""
@@ -151,14 +122,9 @@ def _give(producer: Producer, letters: Sequence[KeptLetter]) -> None:
     producer.commit_transaction(_TIMEOUT_SECONDS)
 
 
-def _silence(name: str) -> list[Message]:
-    """What it means that a partition tells neither a message nor its end."""
-    raise SourceUnavailable(f'topic "{name}" cannot be read', detail="Kafka did not answer in time.")
-
-
 def _of_transaction(error: KafkaException, topic: str) -> FeatureStoreError:
     """What the failure of a transaction means; nothing of it is visible."""
-    if error.args[0].code() in _FENCED:
+    if error.args[0].code() in FENCED:
         return InvalidRequest(
             f'another replay of topic "{topic}" has begun, and this one ends',
             hint="what this one has replayed is marked; nothing is replayed twice",

@@ -21,18 +21,14 @@ from confluent_kafka.cimpl import NewTopic
 from dataflows.log_to_features.changes import Place
 from dataflows.log_to_features.encoding import Encoding
 from dataflows.log_to_features.publisher import LastPublished, Message
-from dataflows.logs.kafka_log import of_kafka
+from dataflows.logs.kafka_log import FENCED, of_kafka
+from dataflows.logs.whole_topic import messages_of
 from featurestore.errors import FeatureStoreError, InvalidRequest, SourceUnavailable, WriterFenced
 
 TIMEOUT_SECONDS = 30.0
 
-MESSAGES_TOGETHER_MAX = 10_000
-"""Handed to the client before its delivery reports are taken."""
-
 DIGEST, AS_OF, NEXT_CHANGE = "featurestore.digest", "featurestore.as_of_ms", "featurestore.next_change_ms"
 """Headers: what the next run must know of a message."""
-
-_FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 
 _logger = logging.getLogger(__name__)
 
@@ -65,15 +61,8 @@ class KafkaOutput:
         self._topic, self._publication, self._encoding, self._places = topic, publication, encoding, places
         self._common: dict[str, Any] = {**options, "bootstrap.servers": servers}
         _create(AdminClient(self._common), topic)
-        reading = {
-            "group.id": publication,
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "isolation.level": "read_committed",
-            "allow.auto.create.topics": False,
-        }
-        self._consumer = Consumer({**self._common, **reading}, logger=_logger)
+        # It reads nothing: the group keeps the positions.
+        self._group = Consumer({**self._common, "group.id": publication, "enable.auto.commit": False}, logger=_logger)
         self._run, self._number = uuid.uuid4().hex[:8], 0
         self._open: str | None = None
         # Whoever published before is fenced from here on, and what it left open is aborted.
@@ -85,31 +74,8 @@ class KafkaOutput:
 
     def published(self) -> Iterator[tuple[bytes, LastPublished]]:
         """See Output: the whole topic is read."""
-        topic = self._do(
-            f'topic "{self._topic}" cannot be read',
-            lambda: self._consumer.list_topics(self._topic, timeout=TIMEOUT_SECONDS).topics[self._topic],
-        )
-        partitions = sorted(topic.partitions)
-        self._consumer.assign([TopicPartition(self._topic, partition, 0) for partition in partitions])
-        open_partitions = set(partitions)
-        try:
-            while open_partitions:
-                messages = self._do(
-                    f'topic "{self._topic}" cannot be read',
-                    lambda: self._consumer.consume(MESSAGES_TOGETHER_MAX, timeout=TIMEOUT_SECONDS),
-                )
-                if not messages:
-                    raise SourceUnavailable(f'topic "{self._topic}" does not answer')
-                for message in messages:
-                    error = message.error()
-                    if error is None:
-                        yield from _last_of(message)
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        open_partitions.discard(message.partition())
-                    else:
-                        raise of_kafka(error, f'topic "{self._topic}" cannot be read')
-        finally:
-            self._consumer.unassign()
+        for message in messages_of(self._topic, self._common, group=self._publication):
+            yield from _last_of(message)
 
     def commit(self, messages: Sequence[Message], positions: Mapping[Place, int]) -> None:
         """See Output."""
@@ -127,7 +93,7 @@ class KafkaOutput:
             self._produce(message, failures)
         offsets = [TopicPartition(topic, partition, offset, mark) for (topic, partition), offset in positions.items()]
         try:
-            group = self._consumer.consumer_group_metadata()
+            group = self._group.consumer_group_metadata()
             self._do(self._fact, self._producer.send_offsets_to_transaction, offsets, group, TIMEOUT_SECONDS)
             self._do(self._fact, self._producer.commit_transaction, TIMEOUT_SECONDS)
         except SourceUnavailable:
@@ -139,7 +105,7 @@ class KafkaOutput:
 
     def close(self) -> None:
         """Leave the broker; an open transaction is aborted by whoever comes next."""
-        self._consumer.close()
+        self._group.close()
 
     @property
     def _fact(self) -> str:
@@ -162,7 +128,7 @@ class KafkaOutput:
         """The group's offsets, with the marks of the transactions that set them."""
         asked = [TopicPartition(topic, partition) for topic, partition in self._places]
         found: list[TopicPartition] = self._do(
-            "positions are not known", lambda: self._consumer.committed(asked, timeout=TIMEOUT_SECONDS)
+            "positions are not known", lambda: self._group.committed(asked, timeout=TIMEOUT_SECONDS)
         )
         for one in found:
             if one.error is not None:
@@ -207,7 +173,7 @@ class KafkaOutput:
 def _of_transaction(error: KafkaException, fact: str) -> FeatureStoreError:
     """What a refusal means: another process has taken over, it may go away, or it will not."""
     cause = error.args[0]
-    if cause.code() in _FENCED:
+    if cause.code() in FENCED:
         return WriterFenced(f"{fact}: another process publishes this service there", detail=cause.str())
     return of_kafka(error, fact)
 

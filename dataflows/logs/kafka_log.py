@@ -72,6 +72,9 @@ _DENIED = frozenset(
 )
 """A minute later it will be the same."""
 
+FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+"""What a client hears whose transactions another one has taken over."""
+
 _logger = logging.getLogger(__name__)
 
 
