@@ -146,6 +146,7 @@ class Publisher:
         self._last: dict[bytes, LastPublished] = {}
         self._schedule = Schedule()
         self._waiting: dict[bytes, _Waiting] = {}
+        self._ahead_ms: dict[bytes, int] = {}
         self.positions: dict[Place, int] = dict(output.positions())
         self._ready: list[Message] = []
         self._is_moved = False
@@ -181,19 +182,20 @@ class Publisher:
         Raises:
             OnlineStoreDown, WriterFenced, SourceUnavailable: see there; calling again goes on where it was.
         """
-        wanted = [Wanted(key, one.needs, one.event_time_ms) for key, one in self._waiting.items()]
-        if self._policy.follows_windows or len(self._schedule):
-            due = self._schedule.take(self._clock.now_ms(), DUE_TOGETHER_MAX)
-            try:
-                found = self._reads.read([*wanted, *(Wanted(key, {}, None) for key in due if key not in self._waiting)])
-            except BaseException:
-                for key in due:
-                    self._schedule.put(key, 0)
-                raise
-        else:
+        due = self._schedule.take(self._clock.now_ms(), DUE_TOGETHER_MAX)
+        wanted = [self._wanted(key, one) for key, one in self._waiting.items()]
+        wanted += [self._wanted(key, _Waiting()) for key in due if key not in self._waiting]
+        try:
             found = self._reads.read(wanted)
+        except BaseException:
+            for key in due:
+                self._schedule.put(key, 0)
+            raise
         for vector in found.found:
             is_event = self._waiting.pop(vector.key, None) is not None
+            self._ahead_ms.pop(vector.key, None)
+            if vector.as_of_ms > self._clock.now_ms():
+                self._ahead_ms[vector.key] = vector.as_of_ms
             self._decide(vector, is_event=is_event)
         for row, error in found.refused:
             self._waiting.pop(row.key, None)
@@ -215,6 +217,14 @@ class Publisher:
             self._ready = []
             self._is_moved = False
             self._committed_ns = self._clock.monotonic_ns()
+
+    def _wanted(self, key: bytes, waiting: _Waiting) -> Wanted:
+        """An entity to look up: never as of a moment before the last, or an event that is ahead would go again."""
+        last = self._last.get(key)
+        moments = [0 if last is None else last.as_of_ms, self._ahead_ms.get(key, 0)]
+        if waiting.event_time_ms is not None:
+            moments.append(waiting.event_time_ms + 1)
+        return Wanted(key, waiting.needs, max(moments))
 
     def _decide(self, vector: Vector, *, is_event: bool) -> None:
         """A message, or none, and when to look again."""

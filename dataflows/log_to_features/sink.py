@@ -21,8 +21,9 @@ from featurestore.clock import NS_PER_MS
 from featurestore.online.store import OnlineStore
 from featurestore.serving.catalog.catalog import CatalogSnapshot, CatalogSource
 
-BEHIND_POLL_SECONDS = 0.005
-"""Between two looks at entities whose events the store does not have yet."""
+BEHIND_SECONDS_MIN, BEHIND_SECONDS_MAX = 0.005, 0.5
+"""Between two looks at entities whose events the store does not have yet: at first it is a commit behind, later it may
+have no stream."""
 
 CATALOG_POLL_MS = 1_000
 
@@ -137,11 +138,13 @@ class _PublishPart(StatefulSinkPartition[PublishItem, None]):
     def _publish(self, *, is_last: bool) -> None:
         """Publish until nothing is behind; a flow that ends does not wait for the store."""
         shared, publisher = self._shared, self._publisher
+        pause_seconds = BEHIND_SECONDS_MIN
         while not patiently(shared, publisher.publish):
             if shared.conductor.is_ending:
                 return
             shared.progress.tick()
-            shared.clock.sleep(BEHIND_POLL_SECONDS)
+            shared.clock.sleep(pause_seconds)
+            pause_seconds = min(BEHIND_SECONDS_MAX, 2 * pause_seconds)
         if is_last:
             patiently(shared, publisher.commit)
         for place, offset in publisher.positions.items():

@@ -20,7 +20,7 @@ from featurestore.core.aggregations.catalog import resolve
 from featurestore.core.expressions import Expression, compile_expression
 from featurestore.core.lowering.derived import derived_feature
 from featurestore.core.spec import FeatureReference, RepoSpec, ValueType, ViewSpec
-from featurestore.errors import AsOfTooOld, CorruptData, InvalidRequest
+from featurestore.errors import AsOfTooOld, CorruptData, InvalidRequest, LimitExceeded
 from featurestore.online.answer.assembly import Answer, DistinctReads
 from featurestore.online.answer.in_flight.payments import InFlight
 from featurestore.online.answer.on_demand import column_of
@@ -30,12 +30,13 @@ from featurestore.online.store import OnlineStore
 from featurestore.serving.catalog.catalog import CatalogSnapshot
 from featurestore.serving.http.lookups import named_features
 from featurestore.serving.lookup import FeatureLookup
+from featurestore.serving.request.limits import ENTITY_READS_PER_REQUEST_MAX
 from featurestore.serving.request.steps import run_blocking
 from featurestore.wire.entity_key import EntityValue, decode_key
 from featurestore.wire.store_layout import decode_checkpoint
 
 ROWS_TOGETHER_MAX = 256
-"""Entities of one read of the store."""
+"""Entities of one read of the store; of a service with many views, fewer."""
 
 STORE_PATIENCE_MS = 10_000
 """For one read; an outage is waited for by whoever asks."""
@@ -50,12 +51,13 @@ class Wanted:
     Attributes:
         key: of the service.
         needs: next offsets that the store must have reached, by partition.
-        event_time_ms: of the newest event behind that; None where none is: a window has slid.
+        not_before_ms: its earliest read time: behind its newest event, which may be of this moment or of a clock that
+            is ahead, and not before what was read of it already.
     """
 
     key: bytes
     needs: Mapping[Place, int]
-    event_time_ms: int | None
+    not_before_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,8 @@ class VectorReader:
         self._condition = condition_of(plan, where)
         self._follows_windows = follows_windows
         self._lookup = FeatureLookup(clock)
+        parts = len(plan.stored.stream_parts) + len(plan.stored.plain_parts)
+        self._rows_together = max(1, min(ROWS_TOGETHER_MAX, ENTITY_READS_PER_REQUEST_MAX // max(1, parts)))
         ages = ageing_features(plan, snapshot.repo)
         self._lasting = [slot.name for slot in plan.schema.features if slot.name not in ages]
         self._definitions = {view.name: view.definition_hash for view in plan.schema.views if view.definition_hash}
@@ -164,27 +168,29 @@ class VectorReader:
         found: list[Vector] = []
         behind: list[Wanted] = []
         refused: list[tuple[Wanted, CorruptData | AsOfTooOld]] = []
-        for begin in range(0, len(wanted), ROWS_TOGETHER_MAX):
-            rows = wanted[begin : begin + ROWS_TOGETHER_MAX]
+        for begin in range(0, len(wanted), self._rows_together):
+            rows = wanted[begin : begin + self._rows_together]
             try:
-                self._read(rows, found, behind)
-            except (CorruptData, AsOfTooOld):
-                # One that is damaged keeps the others from nothing.
+                answers = self._read(rows)
+            except (CorruptData, AsOfTooOld, LimitExceeded):
+                # One that is damaged, or has very long lists, keeps the others from nothing.
+                answers = []
                 for row in rows:
                     try:
-                        self._read([row], found, behind)
+                        answers += self._read([row])
                     except (CorruptData, AsOfTooOld) as error:
                         refused.append((row, error))
+            found += [one for one in answers if isinstance(one, Vector)]
+            behind += [one for one in answers if isinstance(one, Wanted)]
         return Vectors(found, behind, refused)
 
-    def _read(self, rows: Sequence[Wanted], found: list[Vector], behind: list[Wanted]) -> None:
-        """One read of the store."""
+    def _read(self, rows: Sequence[Wanted]) -> list[Vector | Wanted]:
+        """One read of the store: a vector of each row, or the row itself where the store is behind."""
         plan, keys = self._plan, self._plan.schema.join_keys
         entities = [decode_key(row.key, keys) for row in rows]
         columns: dict[str, Any] = {key.name: [one[at] for one in entities] for at, key in enumerate(keys)}
         now_ms = self._clock.now_ms()
-        # An event of this very moment, or of a clock that is ahead, is to be in its entity's vector.
-        as_of_ms = [now_ms if row.event_time_ms is None else max(now_ms, row.event_time_ms + 1) for row in rows]
+        as_of_ms = [max(now_ms, row.not_before_ms) for row in rows]
         witness = _Windows(plan) if self._follows_windows else None
         steps = self._lookup.answer(
             self._snapshot.reader,
@@ -198,16 +204,17 @@ class VectorReader:
         answer = run_blocking(steps, self._store)
         features = named_features(plan.schema, answer)
         is_wanted = self._wanted(answer)
+        answers: list[Vector | Wanted] = []
         for index, row in enumerate(rows):
             positions = self._positions(answer, index)
             if any(positions.get(place, 0) < offset for place, offset in row.needs.items()):
-                behind.append(row)
+                answers.append(row)
                 continue
             values = {name: column.values[index] for name, column in features.items()}
             statuses = {name: column.statuses[index] for name, column in features.items()}
             newest_ms = int(answer.event_time_ms[:, index].max(initial=0))
             lasting = [(values[name], statuses[name]) for name in self._lasting]
-            found.append(
+            answers.append(
                 Vector(
                     key=row.key,
                     entity=dict(zip((key.name for key in keys), entities[index], strict=True)),
@@ -222,6 +229,7 @@ class VectorReader:
                     is_wanted=is_wanted[index],
                 )
             )
+        return answers
 
     def _wanted(self, answer: Answer) -> list[bool]:
         """Whether the condition holds, of each row."""

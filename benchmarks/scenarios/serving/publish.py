@@ -48,7 +48,7 @@ def run(run: Run) -> Result:
         snapshot = catalog.snapshot()
         plan = snapshot.plan_of_service(SERVICE)
         keys = [key.name for key in plan.schema.join_keys]
-        wanted = [Wanted(encode_key([row[name] for name in keys]), {}, None) for row in rows]
+        wanted = [Wanted(encode_key([row[name] for name in keys]), {}) for row in rows]
         columns: dict[str, Any] = {name: [row[name] for row in rows] for name in keys}
         clock = ManualClock(now_ms=workload.as_of_ms)
         lookup = FeatureLookup(clock)

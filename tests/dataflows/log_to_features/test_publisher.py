@@ -61,7 +61,7 @@ class Store:
     def vector(self, row: Wanted) -> Vector:
         """Of one key."""
         now_ms = self.clock.now_ms()
-        as_of_ms = now_ms if row.event_time_ms is None else max(now_ms, row.event_time_ms + 1)
+        as_of_ms = max(now_ms, row.not_before_ms)
         events = self.times(row.key, self.reached)
         count = count_at(events, as_of_ms, slides=self.slides)
         changes = [(event // HOP_MS + 1) * HOP_MS + WINDOW_MS for event in events]
@@ -227,6 +227,21 @@ def test_every_event_is_worth_a_message_unless_changes_are_asked_for() -> None:
             clock.advance_ms(1_000)
             run.step(len(store.log))
         assert expected == len(topic.messages)
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(only_changes=True), Policy(follows_windows=True)], ids=str)
+def test_an_event_that_is_ahead_does_not_go_again(policy: Policy) -> None:
+    """One of a clock that is fast, and then one of now: both are in the last message, which is not of a time before."""
+    clock = ManualClock(now_ms=BEGIN_MS)
+    store, topic = Store([Record(b"a", BEGIN_MS + 5_000)], clock, 0, reached=1), Topic()
+    run = begin(policy, store, topic)
+    run.step(1)
+    store.log.append(Record(b"a", BEGIN_MS))
+    store.reached = 2
+    clock.advance_ms(10)
+    run.step(2)
+
+    assert [(BEGIN_MS + 5_001, 1), (BEGIN_MS + 5_001, 2)] == topic.of(b"a")
 
 
 def test_positions_are_committed_also_without_messages() -> None:
