@@ -47,10 +47,11 @@ def messages_of(topic: str, settings: Mapping[str, str | int | float | bool], *,
             return
         consumer.assign([TopicPartition(topic, number, 0) for number in sorted(waiting)])
         while waiting:
-            messages = consumer.consume(MESSAGES_TOGETHER_MAX, timeout=_SILENCE_SECONDS)
-            if not messages:
+            first = consumer.poll(_SILENCE_SECONDS)
+            if first is None:
                 raise SourceUnavailable(fact, detail="Kafka did not answer in time.")
-            for message in messages:
+            # With a timeout, it would wait for as many as are asked for.
+            for message in (first, *consumer.consume(MESSAGES_TOGETHER_MAX, timeout=0)):
                 error = message.error()
                 if error is None:
                     yield message

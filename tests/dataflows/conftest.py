@@ -26,7 +26,8 @@ def applied_repo(directory: Path, card_window: str = "1d", more: str = "", repo:
     (directory / "feature_store.yaml").write_text(CONFIG)
     (directory / "definitions.py").write_text(repo % {"card_window": card_window} + more)
     command = [sys.executable, "-m", "featurestore", "apply", "--repo", str(directory)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    applied = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert applied.returncode == 0, applied.stderr
     return directory / "data" / "registry.db"
 
 

@@ -45,7 +45,7 @@ def test_a_payment_in_flight_is_one_row_more(views: list[ViewSpec], data: st.Dat
             assert repr(feature.value) == repr(answered_value(row.answer, slot, at))
             view = next(one for one in views if one.name == feature.name.split("__")[0])
             spec = spec_of(asked, feature)
-            holds = all(CONDITIONS[text](event.columns) for text in (view.where, spec.where) if text)
+            holds = all(CONDITIONS[text](event.columns) for text in (view.required, view.where, spec.where) if text)
             counts = spec.in_flight and not spec.window.offset_ms and holds
             assert feature.counts_event is counts, feature
             tiles = tiles_of(explanation, feature)

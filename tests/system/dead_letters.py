@@ -37,7 +37,7 @@ def letters_since(bootstrap_servers: str, begins: Mapping[int, int]) -> list[tup
     letters: list[tuple[Letter, bytes]] = []
     deadline = time.monotonic() + 30
     while len(letters) < wanted and time.monotonic() < deadline:
-        for message in consumer.consume(1_000, timeout=1):
+        for message in consumer.consume(1_000, timeout=0.1):
             assert message.error() is None, message.error()
             header = {
                 name: value.decode() if isinstance(value, bytes) else value or ""

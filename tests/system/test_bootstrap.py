@@ -8,6 +8,7 @@ reader      ||||||||||||||||||||||||||||||||||||||||||||||||||||||||||||||||||||
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -158,9 +159,14 @@ def make_slice(number: int) -> Payments:
 
 
 def kill_bootstrap(stand: Stand, lanes_done: int) -> None:
-    """SIGKILL when so many lanes are complete, in the midst of another."""
+    """SIGKILL when so many lanes are complete, in the midst of another: it is held while its output is read."""
     process = stand.start("featurestore", "bootstrap", "cards")
-    wait_until(lambda: process.output.count("  lane ") >= lanes_done, "some lanes are complete", process)
+    wait_until(lambda: "lanes to fill" in process.output, "lanes are being filled", process)
+    while process.output.count("  lane ") < lanes_done:
+        process.process.send_signal(signal.SIGCONT)
+        time.sleep(0.005)
+        process.process.send_signal(signal.SIGSTOP)
+        assert process.process.poll() is None, process.output
     process.kill()
     assert process.process.returncode == -9, process.output
 

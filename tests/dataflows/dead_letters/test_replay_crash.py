@@ -109,7 +109,7 @@ def replayed_places(broker: KafkaBroker) -> list[str]:
     ended: set[int] = set()
     deadline = time.monotonic() + 60
     while len(ended) < PARTITIONS and time.monotonic() < deadline:
-        for message in consumer.consume(1_000, timeout=5):
+        for message in consumer.consume(1_000, timeout=0.1):
             error = message.error()
             if error is not None:
                 assert error.code() == KafkaError._PARTITION_EOF, error

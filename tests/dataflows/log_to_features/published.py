@@ -44,7 +44,8 @@ def read_topic(kafka: KafkaBroker, topic: str) -> list[Seen]:
         seen: list[Seen] = []
         ended: set[int | None] = set()
         while len(ended) < len(partitions):
-            for message in consumer.consume(10_000, timeout=10):
+            for message in [consumer.poll(10), *consumer.consume(10_000, timeout=0)]:
+                assert message is not None, f"nothing comes of {topic}"
                 error = message.error()
                 if error is not None:
                     assert error.code() == KafkaError._PARTITION_EOF, error

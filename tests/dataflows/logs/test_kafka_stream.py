@@ -38,7 +38,7 @@ def dead_letters(kafka: KafkaBroker) -> list[tuple[dict[str, str], bytes]]:
     letters: list[tuple[dict[str, str], bytes]] = []
     ended, deadline = False, time.monotonic() + 30
     while not ended and time.monotonic() < deadline:
-        for message in consumer.consume(1_000, timeout=1):
+        for message in consumer.consume(1_000, timeout=0.1):
             if message.error() is not None:
                 ended = True
                 continue

@@ -86,6 +86,17 @@ def topic(kafka: KafkaBroker) -> Iterator[KafkaBroker]:
         deletion.result(timeout=30)
 
 
+@pytest.fixture
+def schemas(registry_of_schemas: SchemaRegistry) -> Iterator[SchemaRegistry]:
+    """The registry; schemas of the topic are gone after the test, since a subject has one format."""
+    yield registry_of_schemas
+    client = SchemaRegistryClient({"url": registry_of_schemas.url})
+    for subject in client.get_subjects():
+        if subject.startswith(TOPIC):
+            client.delete_subject(subject)
+            client.delete_subject(subject, permanent=True)
+
+
 def repo_of(directory: Path, format_name: str, url: str) -> Path:
     """The registry of the tests' repo, its source in another format."""
     more = f'format="{format_name}", registry="{url}", fields={{"card_id": "card.id"}},'
@@ -150,13 +161,13 @@ def test_every_value_of_a_topic_with_schemas_is_the_oracles(
     writer_of: Callable[[str], Write],
     start_stream: StartStream,
     topic: KafkaBroker,
-    registry_of_schemas: SchemaRegistry,
+    schemas: SchemaRegistry,
     redis_url: str,
     tmp_path: Path,
 ) -> None:
     """Nested keys, a schema that changes in mid-stream, an id that the registry does not know."""
-    use_registry = repo_of(tmp_path / "repo", format_name, registry_of_schemas.url)
-    write = writer_of(registry_of_schemas.url)
+    use_registry = repo_of(tmp_path / "repo", format_name, schemas.url)
+    write = writer_of(schemas.url)
     before, after = make_payments(600, seed=1), make_payments(600, seed=2, first=600)
     unknown = [[b"\0\0\1\0\0\0" + b"x" * 20], [], [], []]
     for records in (written(before, write, is_second=False), unknown, written(after, write, is_second=True)):
@@ -176,14 +187,14 @@ def test_every_value_of_a_topic_with_schemas_is_the_oracles(
 
 
 def test_a_registry_that_does_not_answer_is_waited_for_and_a_wrong_option_is_named(
-    registry_of_schemas: SchemaRegistry,
+    schemas: SchemaRegistry,
 ) -> None:
     """What is known stays known; `url` stands for those of all sources."""
     source = SourceSpec("s", "t", (Column("at", ValueType.INT64),), "at", format="avro", schema_registry="http://x:1")
     silent = SchemaRegistries({"url": f"http://127.0.0.1:{free_port()}"}).of(source)
     with pytest.raises(SourceUnavailable, match=r"schema registry http://127\.0\.0\.1:\d+ does not answer"):
         silent.text(1)
-    assert SchemaRegistries({"url": registry_of_schemas.url}).of(source).text(999_999) is None
+    assert SchemaRegistries({"url": schemas.url}).of(source).text(999_999) is None
     with pytest.raises(InvalidRequest, match="schema registry options are not usable"):
         SchemaRegistries({"ssl.key.location": "/nowhere"}).of(source)
 
