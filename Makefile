@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml $(wildcard requirements/all-*.txt)
 		requirements/all-$$($(BIN)/python -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt
 	@# setuptools warns of every editable install; the paths are as they should be.
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	@# Compiled now, for half a minute, instead of by whatever process is the first to need them.
+	@# Compiled now, for a minute, instead of by whatever process is the first to need them.
 	$(BIN)/python -m featurestore warm-up
 	@touch $@
 

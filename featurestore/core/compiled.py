@@ -67,9 +67,19 @@ def compiled_for_bulk(result: str, *arguments: str) -> Callable[[_Function], _Fu
 
 def load_all() -> int:
     """Load, and where need be compile, every loop of the modules imported so far; how many there are."""
-    for loop in _loops:
-        if loop.code is None:
-            loop.load()
+    for at in range(len(_loops)):
+        load_one(at)
+    return len(_loops)
+
+
+def load_one(at: int) -> None:
+    """As `load_all`, the loop of that number: loops are numbered in the order in which their modules were imported."""
+    if _loops[at].code is None:
+        _loops[at].load()
+
+
+def count_loops() -> int:
+    """How many there are in the modules imported so far."""
     return len(_loops)
 
 
