@@ -40,3 +40,9 @@ merchant_recommendations = FeatureService(
     ],
     description="Asked when a cardholder opens the app: which merchants might they like?",
 )
+
+card_watch = FeatureService(
+    name="card_watch",
+    features=[card_activity[["card_count_1h", "card_amount_sum_1h", "card_declines_1h"]]],
+    description="Published as payments come: who calls the holders of cards that are declined again and again?",
+)

@@ -2,7 +2,7 @@
 
 from feast import FileSource
 
-from featurestore.features import kafka_source
+from featurestore.features import kafka_source, null_share
 
 transactions = kafka_source(
     name="transactions",
@@ -29,6 +29,7 @@ transactions = kafka_source(
     format="avro",
     registry="http://127.0.0.1:8081/apis/ccompat/v7",
     units={"amount": "minor units of the currency"},
+    expectations=[null_share("amount", at_most=0.1)],  # `featurestore status` says whether they are met
     history=FileSource(
         name="transactions_history",
         path="data/transactions.parquet",

@@ -9,8 +9,9 @@ Run it as `featurestore publish` or as `python -m dataflows.log_to_features`; se
     python -m dataflows.log_to_features --project payments --registry data/registry.db
         --store-url redis://127.0.0.1:6379 --service fraud_detection --to fraud-vectors
 
-Where to go on is in the topic's cluster: positions are committed in the transaction that has the vectors. One process
-publishes a service to a topic; another one takes over. It keeps nothing of its own, and writes nothing to the store.
+Where to go on is where the topic is, in Kafka or in the embedded log: positions are committed in the transaction that
+has the vectors. One process publishes a service to a topic; another one takes over. It keeps nothing of its own, and
+writes nothing to the store.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ from bytewax.operators import KeyedStream
 from dataflows import supervisor
 from dataflows.log_to_features.changes import PUBLISHER, ChangeStep, Place
 from dataflows.log_to_features.encoding import make_encoding
+from dataflows.log_to_features.file_output import FileOutput
 from dataflows.log_to_features.kafka_output import KafkaOutput
-from dataflows.log_to_features.publisher import Publisher
+from dataflows.log_to_features.publisher import Output, Publisher
 from dataflows.log_to_features.settings import PublishSettings, publish_settings
 from dataflows.log_to_features.sink import CatalogReads, PublishItem, PublishSink
 from dataflows.logs.kafka_log import KafkaLog
 from dataflows.logs.partitions import PartitionWatch
 from dataflows.logs.schemas import SchemaRegistries
-from dataflows.logs.sources import ControlSource, EventSource, PartitionStart, Shared, Watch
+from dataflows.logs.sources import ControlSource, EventSource, PartitionStart, Shared, SourceLog, Watch
 from dataflows.plan.definitions import Definitions, RegistryWatch
 from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd
@@ -87,7 +89,7 @@ class PublishParts:
     definitions: Definitions
     published: Published
     store: OnlineStore
-    log: KafkaLog
+    log: SourceLog
     catalog: CatalogSource
     shared: Shared
 
@@ -125,7 +127,7 @@ def run(settings: PublishSettings) -> None:
         parts = supervisor.unless_stopped(conductor, partial(connect, settings, definitions, shared))
         if parts is None:
             return False
-        output: KafkaOutput | None = None
+        output: Output | None = None
         try:
             output = supervisor.unless_stopped(conductor, partial(patiently, shared, partial(_open, settings, parts)))
             if output is None or conductor.is_ending:
@@ -156,8 +158,12 @@ def connect(settings: PublishSettings, definitions: Definitions, shared: Shared)
     store = patiently(shared, lambda: connect_store(settings.store_url, cluster=settings.store_cluster))
     published = published_of(settings, patiently(shared, definitions.read))
     log, _ = supervisor.open_log(settings, published.sources, shared.clock)
-    assert isinstance(log, KafkaLog), "the settings have no log directory"
-    clusters = {log.servers(source) for source in published.sources}
+    if settings.to in {source.topic for source in published.sources}:
+        raise InvalidRequest(
+            f'topic "{settings.to}" is what feature service "{settings.service}" is made of',
+            hint="publish to another topic",
+        )
+    clusters = {log.servers(source) for source in published.sources} if isinstance(log, KafkaLog) else ()
     if len(clusters) > 1:
         raise InvalidRequest(
             f'feature service "{settings.service}" has sources in several Kafka clusters',
@@ -215,7 +221,7 @@ def main(arguments: list[str] | None = None, *, program: str = "python -m datafl
     return supervisor.main(lambda: publish_settings(given, os.environ, program=program), run)
 
 
-def _open(settings: PublishSettings, parts: PublishParts) -> KafkaOutput:
+def _open(settings: PublishSettings, parts: PublishParts) -> Output:
     """Take the publication over; the schema of its messages is registered."""
     register = None
     if settings.schema_registry:
@@ -223,6 +229,9 @@ def _open(settings: PublishSettings, parts: PublishParts) -> KafkaOutput:
         register = partial(registries.register, settings.schema_registry, f"{settings.to}-value")
     plan_of_service = parts.catalog.snapshot().plan_of_service(settings.service)
     encoding = make_encoding(settings.format, plan_of_service.schema, register)
+    if settings.log_dir is not None:
+        return FileOutput(settings.log_dir / settings.to, settings.publication, encoding)
+    assert isinstance(parts.log, KafkaLog), "without a log directory Kafka is read"
     sources = parts.published.sources
     places = [(source.topic, number) for source in sources for number in parts.log.partitions(source)]
     servers = parts.log.servers(sources[0])

@@ -20,15 +20,12 @@ from confluent_kafka.cimpl import NewTopic
 
 from dataflows.log_to_features.changes import Place
 from dataflows.log_to_features.encoding import Encoding
-from dataflows.log_to_features.publisher import LastPublished, Message
+from dataflows.log_to_features.publisher import LastPublished, Message, last_of
 from dataflows.logs.kafka_log import FENCED, of_kafka
 from dataflows.logs.whole_topic import messages_of
 from featurestore.errors import FeatureStoreError, InvalidRequest, SourceUnavailable, WriterFenced
 
 TIMEOUT_SECONDS = 30.0
-
-DIGEST, AS_OF, NEXT_CHANGE = "featurestore.digest", "featurestore.as_of_ms", "featurestore.next_change_ms"
-"""Headers: what the next run must know of a message."""
 
 _logger = logging.getLogger(__name__)
 
@@ -75,7 +72,10 @@ class KafkaOutput:
     def published(self) -> Iterator[tuple[bytes, LastPublished]]:
         """See Output: the whole topic is read."""
         for message in messages_of(self._topic, self._common, group=self._publication):
-            yield from _last_of(message)
+            given: Any = message.headers() or ()
+            last = last_of({name: value for name, value in given if isinstance(value, bytes)})
+            if last is not None and isinstance(key := message.key(), bytes):
+                yield key, last
 
     def commit(self, messages: Sequence[Message], positions: Mapping[Place, int]) -> None:
         """See Output."""
@@ -144,11 +144,7 @@ class KafkaOutput:
                 failures.append(error)
 
         vector = message.vector
-        headers: dict[str, str | bytes | None] = {AS_OF: str(vector.as_of_ms)}
-        if not message.is_removal:
-            headers[DIGEST] = f"{vector.digest:016x}"
-        if vector.next_change_ms is not None:
-            headers[NEXT_CHANGE] = str(vector.next_change_ms)
+        headers: dict[str, str | bytes | None] = {**message.headers}
         value = None if message.is_removal else self._encoding.encode(vector, is_event=message.is_event)
         while True:
             try:
@@ -200,21 +196,3 @@ def _is_there(admin: AdminClient, topic: str) -> bool:
         return admin.list_topics(topic, timeout=TIMEOUT_SECONDS).topics[topic].error is None
     except KafkaException:
         return False
-
-
-def _last_of(message: KafkaMessage) -> Iterator[tuple[bytes, LastPublished]]:
-    """What a message says of its entity; nothing of one that somebody else has written."""
-    given: Any = message.headers() or ()
-    headers = {name: value for name, value in given if isinstance(value, bytes)}
-    key = message.key()
-    if AS_OF not in headers or not isinstance(key, bytes):
-        return
-    digest, following = headers.get(DIGEST), headers.get(NEXT_CHANGE)
-    yield (
-        key,
-        LastPublished(
-            int(headers[AS_OF]),
-            None if digest is None else int(digest, 16),
-            None if following is None else int(following),
-        ),
-    )

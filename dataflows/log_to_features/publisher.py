@@ -37,6 +37,9 @@ RENEWAL_MS = 3_600_000
 DAMAGED_AGAIN_MS = 5_000
 """An entity whose bytes are damaged is looked at again; another generation may serve it by then."""
 
+DIGEST, AS_OF, NEXT_CHANGE = "featurestore.digest", "featurestore.as_of_ms", "featurestore.next_change_ms"
+"""Headers: what the next run must know of a message."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -89,6 +92,28 @@ class Message:
     is_removal: bool
     is_event: bool
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What `last_of` needs."""
+        headers = {AS_OF: str(self.vector.as_of_ms)}
+        if not self.is_removal:
+            headers[DIGEST] = f"{self.vector.digest:016x}"
+        if self.vector.next_change_ms is not None:
+            headers[NEXT_CHANGE] = str(self.vector.next_change_ms)
+        return headers
+
+
+def last_of(headers: Mapping[str, str | bytes]) -> LastPublished | None:
+    """What a message says of its entity by its headers; None of one that somebody else has written."""
+    if AS_OF not in headers:
+        return None
+    digest, following = headers.get(DIGEST), headers.get(NEXT_CHANGE)
+    return LastPublished(
+        int(headers[AS_OF]),
+        None if digest is None else int(digest, 16),
+        None if following is None else int(following),
+    )
+
 
 class Output(Protocol):
     """Where messages go, with the positions up to which they are complete: both, or nothing."""
@@ -106,8 +131,12 @@ class Output(Protocol):
 
         Raises:
             WriterFenced: another process publishes this.
-            SourceUnavailable: it does not answer; nothing was committed, or all.
+            SourceUnavailable: it does not answer; nothing was committed, or all. To be called again with the same.
         """
+        ...
+
+    def close(self) -> None:
+        """Leave it; what is not committed is nobody's."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -29,7 +30,6 @@ _NOT_HERE = frozenset(
         "writers",
         "merge_after_seconds",
         "store_patience_seconds",
-        "log_dir",
     }
 )
 """Options of the tile stream that mean nothing here, or have another name; all others mean the same."""
@@ -70,6 +70,14 @@ class PublishSettings(FlowSettings):
                 f"messages in {self.format} cannot be read without their schema",
                 hint="give --schema-registry, where it is to be registered",
             )
+        if self.log_dir is not None and (self.format != "json" or self.schema_registry):
+            raise InvalidRequest(
+                "an embedded log takes messages in plain JSON alone", hint="leave --format and --schema-registry out"
+            )
+        if self.log_dir is not None and not re.fullmatch(r"[A-Za-z0-9-][A-Za-z0-9._-]*", self.to):
+            raise InvalidRequest(
+                f'"{self.to}" is no name of a topic', hint="give a name of letters, digits, dots and dashes"
+            )
 
     @property
     def publication(self) -> str:
@@ -80,7 +88,11 @@ class PublishSettings(FlowSettings):
 PUBLISH_OPTIONS: tuple[Option, ...] = (
     *(option for option in OPTIONS if option.name not in _NOT_HERE),
     Option("service", "feature service whose vectors are published", is_required=True),
-    Option("to", "topic of the source's cluster; made, and compacted, unless it is there", is_required=True),
+    Option(
+        "to",
+        "topic, made unless it is there: of the source's cluster, compacted, or of its log directory",
+        is_required=True,
+    ),
     Option("format", "json, avro or protobuf; default json"),
     Option("schema_registry", "register the messages' schema at this URL"),
     Option("only_changes", "leave out what is the same as the entity's last message", is_flag=True),

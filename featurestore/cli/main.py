@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "publish": (
         "featurestore.cli.processes.publish:command",
-        "Pass feature vectors on to a Kafka topic, as events change them.",
+        "Pass feature vectors on to a topic, as events change them.",
     ),
     "history": (
         "featurestore.cli.history.training_set:command",

@@ -50,10 +50,7 @@ def append_lines(path: Path, lines: bytes, clock: Clock | None = None) -> None:
     Raises:
         OSError: there is nothing of the lines in the file; EAGAIN where another process keeps it locked.
     """
-    make_directory(path.parent)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
-    try:
-        _lock(descriptor, path, clock or SystemClock())
+    with locked_file(path, clock) as descriptor:
         end = _end_of_last_line(descriptor)
         if end < os.fstat(descriptor).st_size:
             os.ftruncate(descriptor, end)
@@ -65,6 +62,27 @@ def append_lines(path: Path, lines: bytes, clock: Clock | None = None) -> None:
             raise
         # Each time: whoever made the file may have been killed before it could make its name durable.
         sync(path.parent)
+
+
+@contextmanager
+def locked_file(path: Path, clock: Clock | None = None) -> Iterator[int]:
+    """A file to append to, that nobody else who locks it writes meanwhile.
+
+    Args:
+        path: made with its directories if need be.
+        clock: see append_lines.
+
+    Yields:
+        Its descriptor.
+
+    Raises:
+        OSError: it cannot be opened; EAGAIN where another process keeps it locked.
+    """
+    make_directory(path.parent)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+    try:
+        _lock(descriptor, path, clock or SystemClock())
+        yield descriptor
     finally:
         os.close(descriptor)
 

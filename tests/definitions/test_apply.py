@@ -52,7 +52,7 @@ def test_the_example_covers_what_a_fraud_model_needs(example_repo: Path) -> None
     assert len(windowed) >= 60
     assert ["card_id", "merchant_id", "terminal_id"] == [key.name for key in service.join_keys]
     assert {MINUTE_MS, 90 * DAY_MS, None} <= windows
-    services = {"fraud_detection", "merchant_monitoring", "merchant_recommendations", "payment_decision"}
+    services = {"card_watch", "fraud_detection", "merchant_monitoring", "merchant_recommendations", "payment_decision"}
     assert services == {service.name for service in repo.services}
     assert all(reference.output_name == reference.feature for each in repo.services for reference in each.features)
 

@@ -1,6 +1,7 @@
 """`featurestore demo`: the whole loop in a minute or two, on embedded parts: no Kafka, no Docker, nothing left behind.
 
 history -> log directory -> stream -> Valkey -> server -> lookups with each live payment in flight -> score -> why
+                                          └──> suspicious cards, published into the log
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from featurestore.cli.demo.parts import DemoFailed, DemoParts, demo_parts
 from featurestore.cli.demo.payments import TOPIC, CardTotals, DemoPayments
 from featurestore.cli.demo.screen import REFRESH_PER_SECOND, Screen
 from featurestore.cli.demo.summary import Line, Summary
+from featurestore.cli.demo.told import SERVICE, WHERE, publish_arguments, told_text
+from featurestore.cli.demo.told import TOPIC as TOLD
 from featurestore.cli.generations.status import log_ends
 from featurestore.cli.settings import load_settings
 from featurestore.clock import Clock, SystemClock
@@ -97,13 +100,16 @@ class _Demo:
     def run(self, *, days: float, seconds: float, rate: float) -> Summary:
         """All of it."""
         store = self._prepare(days)
+        publish = [*publish_arguments(self._parts.log_dir), "--from-now", "--repo", str(self._parts.repo)]
+        told = self._parts.start_command("publish", *publish)
         address, server, stream, catch_up_s = self._serve_and_catch_up(store)
         history_records = self._payments.records_written
         live = self._go_live(address, seconds, rate)
-        self._parts.require_running(server, stream)
+        self._parts.require_running(server, stream, told)
         self._screen.suspicious(live)
         self._explain(address, live)
         overview = self._catch_up(store, stream, "end of live")
+        self._screen.step("publish", told_text(self._parts.log_dir))
         self._parts.require_running(server, stream)
         with LookupClient(address) as client:
             features = len(client.describe(DECISION_SERVICE).features)
@@ -173,7 +179,7 @@ class _Demo:
 
     def _catch_up(self, store: OnlineStore, stream: ServerProcess, name: str) -> StoreOverview:
         """Wait until every view has read the log to its end."""
-        ends = log_ends(self._parts.log_dir)
+        ends = {place: end for place, end in log_ends(self._parts.log_dir).items() if place[0] == TOPIC}
         total = sum(ends.values())
         read, moved_ns = -1, self._clock.monotonic_ns()
         begun_ns = moved_ns
@@ -263,7 +269,8 @@ def _next_commands(repo: Path) -> list[Line]:
         (f"{name} stream --log-dir {log}", "keep the features fresh; leave it running"),
         (f"{name} serve", "in another terminal"),
         (f"{name} lookup fraud_detection card_id=card-00000017 merchant_id=1000003 terminal_id=50000011", "ask"),
-        (f"{name} status --log-dir {log}", "what the store holds"),
+        (f"{name} publish {SERVICE} --to {TOLD} --where '{WHERE}' --log-dir {log}", "tell others, in a third one"),
+        (f"{name} status --log-dir {log}", "what the store holds, and whether the payments keep their contract"),
         (f"{name} store stop", "when you have had enough; the data stay in {}".format(repo / "data")),
         ("docs/add-your-own-feature.md", "a feature of your own, from zero to a lookup"),
     ]

@@ -36,11 +36,11 @@ RENAMED: Mapping[str, str] = {"--store-patience-seconds": "--patience-seconds"}
     required=True,
     envvar="FEATURESTORE_TO",
     metavar="TOPIC",
-    help="Topic of the source's cluster; made unless it is there.",
+    help="Topic of the source's cluster, or of its embedded log; made unless it is there.",
 )
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[STREAM OPTIONS]")
 def command(*, service: str, to: str, options: tuple[str, ...], **given: object) -> None:
-    """Publish the feature vector of each entity that events change to a Kafka topic, each change once."""
+    """Publish the feature vector of each entity that events change to a topic, each change once."""
     require_packages(COMMAND)
     settings = load_settings(**given)  # type: ignore[arg-type]  # click gives exactly its parameters
     url = settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure()

@@ -89,6 +89,9 @@ def test_the_demo_shows_the_whole_loop_and_leaves_nothing(tmp_path: Path) -> Non
         assert re.match(
             r"featurestore explain payment_decision card_id=\S+ .* --event is_declined= ", figures["command"]
         )
+    assert re.search(
+        r"^✓ publish +(\d+ suspicious cards told, such as \d+: \d+ declines|no card met)", output, re.MULTILINE
+    )
     assert figures["dead letters"] == "3 for 3 records broken on purpose: undecodable 3"
     assert figures["recount"].startswith("300 of 300 cards")
     assert not re.search(r"redis://\S*@", output), "the store's password is on the screen"

@@ -8,40 +8,20 @@ import uuid
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from featurestore.clock import Deadline, SystemClock
-from featurestore.definitions.registry import open_registry
-from featurestore.online.redis.store import connect
-from featurestore.serving.catalog.catalog import CatalogSource
-from featurestore.serving.http.lookups import named_features
-from featurestore.serving.lookup import FeatureLookup
-from featurestore.serving.request.steps import run_blocking
 from featurestore.testing.servers import KafkaBroker
-from tests.dataflows.conftest import Fill, StartStream, applied_repo
-from tests.dataflows.log_to_features.published import Seen, read_topic
-from tests.dataflows.payments import PROJECT, TOPIC, make_payments
+from tests.dataflows.conftest import Fill, StartStream
+from tests.dataflows.log_to_features.published import Seen, assert_last_is_looked_up, last_of, read_topic
+from tests.dataflows.payments import TOPIC, make_payments
 from tests.dataflows.stream_process import StreamProcess
 
 pytestmark = pytest.mark.kafka
 
 PROGRAM = ("-m", "dataflows.log_to_features")
 
-SERVICE = """
-from feast import FeatureService
-
-cards_service = FeatureService(name="cards_service", features=[cards])
-"""
-
 Publish = Callable[..., StreamProcess]
-
-
-@pytest.fixture(scope="session")
-def published_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repo with a service of cards."""
-    return applied_repo(tmp_path_factory.mktemp("published") / "repo", more=SERVICE)
 
 
 @pytest.fixture
@@ -67,39 +47,6 @@ def stream(start_stream: StartStream, kafka: KafkaBroker, published_registry: Pa
     return lambda *options: start_stream(
         "--bootstrap-servers", kafka.bootstrap_servers, *options, use_registry=published_registry
     )
-
-
-def looked_up(redis_url: str, registry: Path, cards: list[str], as_of_ms: list[int]) -> list[dict[str, Any]]:
-    """What a lookup answers, card by card."""
-    store = connect(redis_url)
-    try:
-        clock = SystemClock()
-        snapshot = CatalogSource(open_registry(str(registry), PROJECT), store).snapshot()
-        plan = snapshot.plan_of_service("cards_service")
-        rows: list[dict[str, Any]] = []
-        for begin in range(0, len(cards), 500):
-            some, times = cards[begin : begin + 500], as_of_ms[begin : begin + 500]
-            steps = FeatureLookup(clock).answer(
-                snapshot.reader, plan, {"card_id": some}, deadline=Deadline.after(clock, 30_000), as_of_ms=times
-            )
-            features = named_features(plan.schema, run_blocking(steps, store))
-            rows += [{name: one.values[row] for name, one in features.items()} for row in range(len(some))]
-        return rows
-    finally:
-        store.close()
-
-
-def last_of(messages: list[Seen]) -> dict[str, dict[str, Any]]:
-    """The last message of each card."""
-    return {one.fields["card_id"]: one.fields for one in messages}
-
-
-def assert_last_is_looked_up(redis_url: str, registry: Path, messages: list[Seen]) -> None:
-    """The last value of each card equals the lookup, at the moment that it says."""
-    last = last_of(messages)
-    cards = sorted(last)
-    found = looked_up(redis_url, registry, cards, [last[card]["as_of_ms"] for card in cards])
-    assert [last[card]["features"] for card in cards] == found
 
 
 def test_every_card_is_published_as_it_is_looked_up(

@@ -98,6 +98,9 @@ class Topic:
             digest = None if one.is_removal else one.vector.digest
             yield one.vector.key, LastPublished(one.vector.as_of_ms, digest, one.vector.next_change_ms)
 
+    def close(self) -> None:
+        """See Output."""
+
     def commit(self, messages: Sequence[Message], positions: Mapping[Place, int]) -> None:
         """Both, or nothing."""
         dies, self.dies = self.dies, ""
