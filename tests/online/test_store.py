@@ -22,6 +22,7 @@ from tests.online.write.writing import (
     LANES,
     PROJECT,
     assert_equals_oracle,
+    copy_of,
     events_of,
     open_writer,
     view_of,
@@ -144,3 +145,22 @@ def test_a_user_without_rights_is_told_of_all_that_are_missing(any_redis_url: st
     assert "does not let this user run: append, hgetall, setrange" in raised.value.message
     assert "+append +hgetall +setrange" in raised.value.hint
     assert [] == list(connect(redis_url).scan(b"*"))
+
+
+def test_a_right_that_is_withdrawn_in_midstream_leaves_no_part_of_a_commit(redis_url: str) -> None:
+    """A command that only asks is refused to the script as those that write are: what was appended is taken back."""
+    admin: Any = redis.Redis.from_url(redis_url)
+    admin.execute_command("ACL", "SETUSER", "writer", "reset", "on", "nopass", "~*", "+@all")
+    store = connect(redis_url.replace("redis://", "redis://writer:any@"))
+    view = view_of()
+    try:
+        writer = open_writer(store, view)
+        writer.write([keyed_batch(view, events_of(10, keys=1), lane_count=LANES)])
+        before = copy_of(store)
+        admin.execute_command("ACL", "SETUSER", "writer", "-pttl")
+        with pytest.raises(OnlineStoreDown, match="refuses this user"):
+            writer.write([keyed_batch(view, events_of(10, keys=1, first=10), lane_count=LANES, from_offset=10)])
+        assert before == copy_of(store)
+    finally:
+        store.close()
+        admin.execute_command("ACL", "DELUSER", "writer")

@@ -32,6 +32,10 @@ _REFUSED = (
     redis.exceptions.AuthorizationError,
     redis.exceptions.NoPermissionError,
 )
+REFUSED_IN_SCRIPT = ("run this command", "ACL failure")
+"""In what a script is told: "The user executing the script can't run this command" by Redis, "ACL failure in script" by
+Valkey."""
+
 _MOVING = "non local key"
 """In what a script is told whose keys are in a slot that is moving to another node, and not all there."""
 
@@ -67,13 +71,7 @@ def redis_errors(store_name: str, *, has_deadline: bool = False) -> Iterator[Non
             ) from error
         raise _down(store_name, error) from error
     except _REFUSED as error:
-        # Retried like an outage: a password or a right may be in the middle of being changed.
-        raise OnlineStoreDown(
-            f"{store_name} refuses this user",
-            detail=str(error),
-            hint="correct user and password in the store's address, or give that user the right",
-            public=f"{STORE} refuses this server",
-        ) from error
+        raise _refusal(store_name, error) from error
     except redis.exceptions.OutOfMemoryError as error:
         public = f"{STORE} is full"
         raise StoreFull(f"{store_name} is full", detail=str(error), hint=FULL_HINT, public=public) from error
@@ -84,6 +82,8 @@ def redis_errors(store_name: str, *, has_deadline: bool = False) -> Iterator[Non
             raise _unready(store_name, error, "busy") from error
         if _MOVING in str(error):
             raise _unready(store_name, error, "not ready") from error
+        if any(text in str(error) for text in REFUSED_IN_SCRIPT):
+            raise _refusal(store_name, error) from error
         public = f"{STORE} refused a command"
         kind = WrongKindOfKey if str(error).startswith("WRONGTYPE") else CorruptData
         raise kind(f"{store_name} refused a command", detail=str(error), public=public) from error
@@ -126,6 +126,16 @@ def _down(store_name: str, error: Exception) -> OnlineStoreDown:
         detail=str(error),
         hint="start the store, or correct its address",
         public=f"{STORE} does not answer\nhint: retry with backoff",
+    )
+
+
+def _refusal(store_name: str, error: Exception) -> OnlineStoreDown:
+    """Retried like an outage: a password or a right may be in the middle of being changed."""
+    return OnlineStoreDown(
+        f"{store_name} refuses this user",
+        detail=str(error),
+        hint="correct user and password in the store's address, or give that user the right",
+        public=f"{STORE} refuses this server",
     )
 
 

@@ -14,9 +14,8 @@ local denied = {}
 local function try(...)
   local reply = redis.pcall(...)
   local refusal = type(reply) == 'table' and reply.err or ''
-  -- "The user executing the script can't run this command" of Redis, "ACL failure in script" of Valkey.
-  if string.find(refusal, 'run this command') or string.find(refusal, 'ACL failure') then
-    denied[#denied + 1] = string.lower(({...})[1])
+  for _, text in ipairs(ARGV) do
+    if string.find(refusal, text, 1, true) then denied[#denied + 1] = string.lower(({...})[1]) end
   end
 end
 local key = KEYS[1]
@@ -35,7 +34,7 @@ try('PEXPIRE', key, 1000)
 try('DEL', key)
 return denied
 """
-"""Inside of scripts."""
+"""Inside of scripts; its arguments are what a refusal says."""
 
 NEEDED_OUTSIDE: tuple[tuple[str, ...], ...] = (("GET",), ("MGET",), ("HGETALL",), ("HGET",), ("HLEN",))
 """Outside of them, each with a key behind it; tools also take SCAN, UNLINK, INFO and MEMORY USAGE."""

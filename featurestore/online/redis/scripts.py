@@ -50,6 +50,10 @@ local function run(...)
   if type(reply) == 'table' and reply.err then failure = failure or reply end
   return reply
 end
+local function number_of(...)
+  local reply = run(...)
+  return type(reply) == 'number' and reply or 0
+end
 local function take_back()
   for i = #sizes, 1, -1 do
     local key, before = touched[i], sizes[i] - added[i]
@@ -83,7 +87,7 @@ local function append(key, body, data, long_from, index)
     marked[#marked + 1] = body
     run('SETRANGE', body, 0, '\\4')
   end
-  if expire > 0 and (size == #data or run('PTTL', key) < expire) then
+  if expire > 0 and (size == #data or number_of('PTTL', key) < expire) then
     run('PEXPIRE', key, granted)
     run('PEXPIRE', body, granted)
   end
@@ -94,7 +98,7 @@ local function append_own(records, own, first)
     local key_bytes, lengths_at = length_at(records, at + 1)
     local row_bytes, key_at = length_at(records, lengths_at)
     local rows_at = key_at + key_bytes
-    if #own == 2 or run('EXISTS', own[i], own[i + 1]) > 0 then
+    if #own == 2 or number_of('EXISTS', own[i], own[i + 1]) > 0 then
       append(own[i], own[i + 1], string.sub(records, rows_at, rows_at + row_bytes - 1), report, first + (i - 1) / 2)
       if failure then return '' end
     else
@@ -110,7 +114,7 @@ for p = 1, packs do
   for i = 1, members do
     own[2 * i - 1], own[2 * i] = ARGV[9] .. ARGV[a + 2 + i], ARGV[10] .. ARGV[a + 2 + i]
   end
-  if run('EXISTS', unpack(own)) > 0 then records = append_own(records, own, first) end
+  if number_of('EXISTS', unpack(own)) > 0 then records = append_own(records, own, first) end
   if not failure and #records > 0 then append(ARGV[11] .. name, ARGV[12] .. name, records, tonumber(ARGV[13]), -p) end
   if failure then return take_back() end
   a, first = a + 3 + members, first + members

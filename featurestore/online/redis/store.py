@@ -17,7 +17,7 @@ import redis
 from featurestore.errors import StoreFull, redacted
 from featurestore.online.eviction import NO_EVICTION, StoreMemory
 from featurestore.online.redis.cluster import ClusterPipelines, ClusterTransport
-from featurestore.online.redis.errors import redis_errors, require_address
+from featurestore.online.redis.errors import REFUSED_IN_SCRIPT, redis_errors, require_address
 from featurestore.online.redis.pipeline import RedisPipeline
 from featurestore.online.redis.rights import NEEDED_OUTSIDE, TRY_ALL, refuse_missing
 from featurestore.online.redis.scripts import COMMIT, COMPARE_AND_SET, COMPARE_AND_SET_FIELD, SHA1, WRITE_NEWER
@@ -158,7 +158,7 @@ class RedisStore:
             OnlineStoreDown: this user may not do all of it; every missing command is named.
         """
         with self._mapped():
-            replies = self._transport.run([("EVAL", TRY_ALL, 1, key)])
+            replies = self._transport.run([("EVAL", TRY_ALL, 1, key, *REFUSED_IN_SCRIPT)])
             replies += [reply for command in NEEDED_OUTSIDE for reply in self._transport.run([(*command, key)])]
         denied = [
             name.lower()
