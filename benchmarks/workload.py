@@ -23,7 +23,7 @@ from featurestore.testing.simulator.avro_payload import SCHEMA, AvroPayloadEncod
 from featurestore.testing.simulator.payload import card_id
 from featurestore.testing.simulator.population import FIRST_MERCHANT_ID, FIRST_TERMINAL_ID
 from featurestore.testing.simulator.rows import Rows
-from featurestore.wire.formats.columns import NoSchemas
+from featurestore.wire.formats.columns import NoSchemas, SchemaId
 
 SEED = 20_260_101
 BEGIN_MS = 1_767_571_200_000
@@ -40,7 +40,7 @@ SCHEMA_ID = 1
 class PaymentSchemas(NoSchemas):
     """The registry of the workload's payloads."""
 
-    def text(self, schema_id: int) -> str | None:
+    def text(self, schema_id: SchemaId) -> str | None:
         """See Schemas."""
         return SCHEMA if schema_id == SCHEMA_ID else None
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from confluent_kafka import (
@@ -58,6 +59,9 @@ CONSUMER_FIXED: Mapping[str, str | int | bool] = {
     "allow.auto.create.topics": False,
 }
 """What the commit protocol relies on."""
+
+SCHEMA_ID_HEADER = "__value_schema_id"
+"""Where Confluent's newer serializers can be told to put what others put before the record."""
 
 _NO_ID = "A" * 22
 """Sixteen bytes of zero: the id of every topic of a broker that gives topics none."""
@@ -205,7 +209,14 @@ class KafkaLog:
             raise _unusable_options(error) from error
         try:
             return KafkaPartition(
-                consumer, source.topic, partition, start, needed, self._clock, publishes=bool(self._group)
+                consumer,
+                source.topic,
+                partition,
+                start,
+                needed,
+                self._clock,
+                publishes=bool(self._group),
+                has_schemas=source.format != "json",
             )
         except FeatureStoreError:
             consumer.close()
@@ -270,6 +281,7 @@ class KafkaPartition:
         needed: what must be there in that case.
         clock: processing time.
         publishes: commit positions to the consumer's group.
+        has_schemas: payloads are of schemas, whose ids may be in headers.
 
     Raises:
         EventsLost: the partition does not hold `start`, or else `needed`, any more, or never did.
@@ -286,12 +298,14 @@ class KafkaPartition:
         clock: Clock,
         *,
         publishes: bool,
+        has_schemas: bool = False,
     ) -> None:
         self._consumer = consumer
         self._topic = topic
         self._partition = partition
         self._clock = clock
         self._publishes = publishes
+        self._has_schemas = has_schemas
         self._published_offset = 0
         self._next_publish_ns = 0
         oldest, self._end_at_opening = self._watermarks()
@@ -328,6 +342,8 @@ class KafkaPartition:
         if self._next_offset == begin:
             return None
         payloads = [message.value() or b"" for message in messages]
+        if self._has_schemas:
+            payloads = [_behind_id(message, payload) for message, payload in zip(messages, payloads, strict=True)]
         return RawBatch(self._topic, self._partition, begin, self._next_offset, offsets, payloads)
 
     def end_offset(self) -> int:
@@ -394,6 +410,15 @@ class KafkaPartition:
                 raise of_kafka(error, f"{self._name} cannot be read")
             else:
                 _logger.warning("%s: %s", self._name, error.str())
+
+
+def _behind_id(message: Message, payload: bytes) -> bytes:
+    """A payload with the id of its schema before it, also where that is in a header; no value stays none."""
+    given: Any = message.headers() or ()
+    for name, value in given:
+        if name == SCHEMA_ID_HEADER and isinstance(value, bytes) and message.value() is not None:
+            return value + payload
+    return payload
 
 
 def of_kafka(error: KafkaException | KafkaError | TimeoutError, fact: str, *, hint: str = "") -> FeatureStoreError:

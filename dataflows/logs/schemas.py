@@ -21,7 +21,7 @@ from featurestore.definitions.schemas.directory import KINDS, SCHEME, SchemaDire
 from featurestore.definitions.schemas.proto_text import descriptors
 from featurestore.definitions.schemas.subjects import SubjectSchema, has_user, without_user
 from featurestore.errors import InvalidRequest, SourceUnavailable
-from featurestore.wire.formats.columns import Schemas, UnusableSchema
+from featurestore.wire.formats.columns import SchemaId, Schemas, UnusableSchema
 
 TIMEOUT_SECONDS = 10
 _DENIED = frozenset(
@@ -145,14 +145,14 @@ class _Registry:
                 hint="correct --schema-registry-option, or the file of --schema-registry-config",
             ) from None
 
-    def text(self, schema_id: int) -> str | None:
+    def text(self, schema_id: SchemaId) -> str | None:
         """See Schemas."""
-        schema = self._asked(f"schema {schema_id}", self._client.get_schema, schema_id)
+        schema = self._schema(schema_id)
         return None if schema is None else str(schema.schema_str)
 
-    def files(self, schema_id: int) -> FileDescriptorSet | None:
+    def files(self, schema_id: SchemaId) -> FileDescriptorSet | None:
         """See Schemas."""
-        schema = self._asked(f"schema {schema_id}", self._client.get_schema, schema_id)
+        schema = self._schema(schema_id)
         if schema is None:
             return None
         # Not within: a registry that refuses to tell says nothing of a schema's records.
@@ -196,6 +196,12 @@ class _Registry:
                 f'a new schema of subject "{subject}"', self._client.register_schema, subject, Schema(text, kind)
             )
         )
+
+    def _schema(self, schema_id: SchemaId) -> Any:
+        """A schema by its number or GUID; None of one that the registry does not know."""
+        if isinstance(schema_id, int):
+            return self._asked(f"schema {schema_id}", self._client.get_schema, schema_id)
+        return self._asked(f"schema {schema_id}", self._client.get_schema_by_guid, str(schema_id))
 
     def _references_of(self, schema: Any) -> dict[str, str]:
         """All that a schema imports, by the names of the imports."""

@@ -297,7 +297,7 @@ def test_json_behind_the_id_of_a_schema_is_read_as_json_is() -> None:
     assert decoded.events.offsets.tolist() == [100]
     assert listed(decoded.events.columns["amount"]) == [3]
     assert [letter.detail for letter in decoded.dead_letters] == [
-        "does not begin with a zero and the id of a schema (one in a header is not read)",
+        "does not begin with the id of a schema, and no header has one",
         "is empty",
         "Input data was truncated",
     ]

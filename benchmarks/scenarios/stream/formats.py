@@ -28,7 +28,7 @@ from benchmarks.scenario import Line, Result, Run, digest, require
 from featurestore.core.spec import ValueType
 from featurestore.definitions.schemas.proto_text import descriptors
 from featurestore.wire.formats.avro.reader import AvroReader
-from featurestore.wire.formats.columns import PayloadReader, ReadColumns, WantedColumn
+from featurestore.wire.formats.columns import PayloadReader, ReadColumns, SchemaId, WantedColumn
 from featurestore.wire.formats.json_objects import JsonReader
 from featurestore.wire.formats.protobuf.reader import ProtobufReader
 
@@ -67,11 +67,11 @@ class _Schemas:
     def __init__(self) -> None:
         self._files = descriptors(PROTO_TEXT, {})
 
-    def text(self, schema_id: int) -> str | None:
+    def text(self, schema_id: SchemaId) -> str | None:
         """See Schemas."""
         return json.dumps(AVRO_SCHEMA)
 
-    def files(self, schema_id: int) -> FileDescriptorSet | None:
+    def files(self, schema_id: SchemaId) -> FileDescriptorSet | None:
         """See Schemas."""
         return self._files
 

@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from featurestore.definitions.schemas.proto_text import descriptors
 from featurestore.definitions.schemas.subjects import SubjectSchema
 from featurestore.errors import InvalidRequest, SourceUnavailable
-from featurestore.wire.formats.columns import UnusableSchema
+from featurestore.wire.formats.columns import SchemaId, UnusableSchema
 
 SCHEME = "file:"
 """Of the address of such a registry: "file:schemas" is one in the working directory."""
@@ -46,7 +46,7 @@ class SchemaDirectory:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def text(self, schema_id: int) -> str | None:
+    def text(self, schema_id: SchemaId) -> str | None:
         """See Schemas.
 
         Raises:
@@ -59,7 +59,7 @@ class SchemaDirectory:
             )
         return next(iter(texts), None)
 
-    def files(self, schema_id: int) -> FileDescriptorSet | None:
+    def files(self, schema_id: SchemaId) -> FileDescriptorSet | None:
         """See Schemas."""
         for _, number, path in self._schemas():
             if number == schema_id:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
+from uuid import UUID
 
 import numpy as np
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -60,15 +61,24 @@ class ReadColumns:
     given: Callable[[str, int], object]
 
 
-HEADER_BYTES = 5
-"""What Confluent's serializers put before a record: a zero, and the id of the writer's schema, big-endian."""
+ID_BYTES, GUID_BYTES = 5, 17
+"""What Confluent's serializers put before a record: a zero and the id of the writer's schema in four bytes, big-endian,
+or a one and its GUID. What they put into a header of Kafka's is put there by whoever reads the topic."""
+
+SchemaId: TypeAlias = int | UUID
+"""A schema's number in its registry, or its GUID."""
+
+
+def id_bytes(payload: bytes) -> int:
+    """How many bytes of a payload are the id of its schema; 0 of one that does not begin with one."""
+    kind = payload[0] if payload else -1
+    size = ID_BYTES if kind == 0 else GUID_BYTES if kind == 1 else 0
+    return size if len(payload) >= size else 0
 
 
 def header_mistake(payload: bytes) -> str:
-    """What is wrong with a payload that does not begin with the id of a schema; "" of one that does."""
-    if len(payload) >= HEADER_BYTES and payload[0] == 0:
-        return ""
-    return "does not begin with a zero and the id of a schema (one in a header is not read)" if payload else "is empty"
+    """What is wrong with a payload that does not begin with the id of a schema."""
+    return "does not begin with the id of a schema, and no header has one" if payload else "is empty"
 
 
 class Schemas(Protocol):
@@ -77,11 +87,11 @@ class Schemas(Protocol):
     May raise what a registry that does not answer raises, and the payloads are read again then.
     """
 
-    def text(self, schema_id: int) -> str | None:
+    def text(self, schema_id: SchemaId) -> str | None:
         """An Avro schema."""
         ...
 
-    def files(self, schema_id: int) -> FileDescriptorSet | None:
+    def files(self, schema_id: SchemaId) -> FileDescriptorSet | None:
         """The files of a Protobuf schema, its own last.
 
         Raises:
@@ -97,11 +107,11 @@ class UnusableSchema(InvalidRequest):
 class NoSchemas:
     """Of plain JSON."""
 
-    def text(self, schema_id: int) -> str | None:
+    def text(self, schema_id: SchemaId) -> str | None:
         """See Schemas."""
         return None
 
-    def files(self, schema_id: int) -> FileDescriptorSet | None:
+    def files(self, schema_id: SchemaId) -> FileDescriptorSet | None:
         """See Schemas."""
         return None
 

@@ -25,11 +25,11 @@ import numpy as np
 from featurestore.core.events import ColumnValues, Int64Array
 from featurestore.core.spec import ValueType
 from featurestore.wire.formats.columns import (
-    HEADER_BYTES,
     STRING_CHARACTERS_MAX,
     ReadColumns,
     WantedColumn,
     header_mistake,
+    id_bytes,
     moments,
     no_moment,
     numbers,
@@ -71,8 +71,9 @@ class JsonReader:
         """See PayloadReader. About 2 us a payload of nine columns."""
         refused: dict[int, str] = {}
         if self._has_header:
-            refused = {row: mistake for row, payload in enumerate(payloads) if (mistake := header_mistake(payload))}
-            payloads = [b"{}" if row in refused else payload[HEADER_BYTES:] for row, payload in enumerate(payloads)]
+            sizes = list(map(id_bytes, payloads))
+            refused = {row: header_mistake(payloads[row]) for row, size in enumerate(sizes) if not size}
+            payloads = [payload[size:] if size else b"{}" for payload, size in zip(payloads, sizes, strict=True)]
         records, rows = self._records(payloads, refused)
         columns = {column.name: self._column(column, records, rows, refused) for column in self._columns}
         return ReadColumns(rows, columns, refused, lambda name, row: self._places[name].of(records[row : row + 1])[0])

@@ -2,22 +2,26 @@
 
     payloads -> schema ids -> a program for each -> slots of the batch -> columns
 
-A payload begins with a zero and the id of its schema (Confluent's wire format). A program reads what is wanted of the
+A payload begins with the id of its schema (Confluent's wire format). A program reads what is wanted of the
 payloads of its schema into slots, rows of matrices, of which the format then makes columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol, TypeVar
+from uuid import UUID
 
 import numpy as np
 
 from featurestore.core.events import BoolArray, ColumnValues, Float64Array, Int64Array
 from featurestore.core.spec import ValueType
 from featurestore.wire.formats.columns import (
-    HEADER_BYTES,
+    GUID_BYTES,
+    ID_BYTES,
     ReadColumns,
+    SchemaId,
     WantedColumn,
     header_mistake,
     moments,
@@ -25,6 +29,9 @@ from featurestore.wire.formats.columns import (
     none_if_all,
     objects,
 )
+
+_GUIDS = 2**32
+"""Numbers from here on are those of a batch's GUIDS."""
 
 Values = Int64Array | Float64Array | Sequence[bytes]
 Part = tuple[Int64Array, Values, BoolArray]
@@ -88,19 +95,33 @@ class Slots:
         self.upper = np.zeros((slots, count), dtype=np.int64)
         self.doubles = np.zeros((slots, count), dtype=np.float64)
         self.valid = np.zeros((slots, count), dtype=np.bool_)
+        self._guids: dict[bytes, int] = {}
 
     def take_schema_ids(self, refused: dict[int, str]) -> Int64Array:
-        """(N,) the id of each payload's schema; -1 for what does not begin with one. `begins` are behind them then."""
+        """(N,) the number of each payload's schema, -1 for what does not begin with an id; `begins` are behind it then.
+
+        A number is what its registry calls a schema, or for this batch alone, beyond 32 bits, that of a GUID.
+        """
         data, lengths = self.as_array(), self.ends - self.begins
         ids = np.full(len(lengths), -1, dtype=np.int64)
-        framed = np.flatnonzero(lengths >= HEADER_BYTES)
+        sizes = np.full(len(lengths), ID_BYTES, dtype=np.int64)
+        framed = np.flatnonzero(lengths >= ID_BYTES)
+        for row in framed[data[self.begins[framed]] == 1].tolist():
+            if lengths[row] >= GUID_BYTES:
+                begin = int(self.begins[row]) + 1
+                ids[row] = self._guids.setdefault(self.data[begin : begin + 16], _GUIDS + len(self._guids))
+                sizes[row] = GUID_BYTES
         framed = framed[data[self.begins[framed]] == 0]
         first = self.begins[framed]
         ids[framed] = sum(data[first + 1 + place].astype(np.int64) << (8 * (3 - place)) for place in range(4))
         for row in np.flatnonzero(ids < 0).tolist():
             refused[row] = header_mistake(self.data[self.begins[row] : self.ends[row]])
-        self.begins = self.begins + HEADER_BYTES
+        self.begins = self.begins + sizes
         return ids
+
+    def schema_of(self, number: int) -> SchemaId:
+        """The schema that `take_schema_ids` gave a number."""
+        return number if number < _GUIDS else UUID(bytes=next(islice(self._guids, number - _GUIDS, None)))
 
     def as_array(self) -> Any:
         """`data` as an array of numbers."""
@@ -151,12 +172,12 @@ def read_by_programs(
     return ReadColumns(rows, whole, refused, given)
 
 
-def unusable(schema_id: int, reason: str) -> str:
+def unusable(schema_id: SchemaId, reason: str) -> str:
     """What is wrong with a payload of a schema for which there is no program."""
     return f"is of schema {schema_id}, {reason}"
 
 
-def misfits(schema_id: int, program: CompiledProgram) -> str | None:
+def misfits(schema_id: SchemaId, program: CompiledProgram) -> str | None:
     """Why no payload of a schema can be read; None if it fits."""
     return unusable(schema_id, f"in which {'; '.join(program.misfits.values())}") if program.misfits else None
 

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import UUID
 
+import fastavro
+import numpy as np
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry import SchemaRegistryClient, header_schema_id_serializer
 from confluent_kafka.schema_registry.avro import AvroSerializer
+from confluent_kafka.schema_registry.common.serde import SchemaId
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf import descriptor_pool, message_factory, timestamp_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
+from dataflows.logs.kafka_log import KafkaLog
 from dataflows.logs.schemas import SchemaRegistries
+from featurestore.clock import SystemClock
+from featurestore.core.events import ColumnValues
 from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.definitions.schemas.proto_text import descriptors
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.testing.servers import KafkaBroker, SchemaRegistry, free_port
 from featurestore.wire.formats.columns import UnusableSchema
 from featurestore.wire.iso8601 import parse_text
+from featurestore.wire.payloads import EventDecoder
 from tests.dataflows.conftest import StartStream, applied_repo
 from tests.dataflows.payments import REPO, TOPIC, Payments, assert_every_value_is_exact, make_payments
 
@@ -102,6 +112,20 @@ def repo_of(directory: Path, format_name: str, url: str) -> Path:
     more = f'format="{format_name}", registry="{url}", fields={{"card_id": "card.id"}},'
     assert 'event_time="paid_at",' in REPO
     return applied_repo(directory, repo=REPO.replace('event_time="paid_at",', f'event_time="paid_at", {more}'))
+
+
+def objects_of(column: ColumnValues) -> list[object]:
+    """A column of texts."""
+    assert isinstance(column.values, np.ndarray)
+    found: list[object] = column.values.tolist()
+    return found
+
+
+def avro_body(record: dict[str, Any]) -> bytes:
+    """A record of the first schema, without an id."""
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema(FIRST), record)
+    return out.getvalue()
 
 
 Write = Callable[[dict[str, Any], bool], bytes]
@@ -200,15 +224,14 @@ def test_a_registry_that_does_not_answer_is_waited_for_and_a_wrong_option_is_nam
 
 
 @contextmanager
-def _registry_that_denies_imports() -> Iterator[str]:
-    """It tells a schema, and not what that imports: rights are given by subject."""
-    reference = {"name": "card.proto", "subject": "cards", "version": 1}
-    told = {"schema": 'syntax = "proto3"; import "card.proto";', "schemaType": "PROTOBUF", "references": [reference]}
+def _registry_that_tells(paths: Mapping[str, object]) -> Iterator[str]:
+    """It answers what is asked at some paths, and denies everything else: rights are given by subject."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            is_told = self.path.startswith("/schemas/ids/")
-            body = json.dumps(told if is_told else {"error_code": 40301, "message": "denied"}).encode()
+            told = paths.get(self.path.partition("?")[0])
+            is_told = told is not None
+            body = json.dumps(told or {"error_code": 40301, "message": "denied"}).encode()
             self.send_response(200 if is_told else 403)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -229,9 +252,45 @@ def _registry_that_denies_imports() -> Iterator[str]:
 def test_a_registry_that_denies_what_a_schema_imports_ends_the_stream_and_refuses_no_record() -> None:
     """The records are sound: whoever runs the stream lacks a right."""
     source = SourceSpec("s", "t", (Column("at", ValueType.INT64),), "at", format="protobuf", schema_registry="")
-    with _registry_that_denies_imports() as url:
+    reference = {"name": "card.proto", "subject": "cards", "version": 1}
+    told = {"schema": 'syntax = "proto3"; import "card.proto";', "schemaType": "PROTOBUF", "references": [reference]}
+    with _registry_that_tells({"/schemas/ids/1": told}) as url:
         schemas = SchemaRegistries({"url": url}).of(source)
         with pytest.raises(InvalidRequest, match="refuses version 1 of cards") as raised:
             schemas.files(1)
 
     assert not isinstance(raised.value, UnusableSchema)
+
+
+def test_the_id_of_a_schema_may_be_in_a_header(topic: KafkaBroker) -> None:
+    """Beside records that have it in front; a record without a value has none, whatever its header says."""
+    guid, schema = UUID(int=2**127 + 3), json.dumps(FIRST)
+    told = {"schema": schema, "id": 7, "guid": str(guid)}
+    body = avro_body({"payment_id": "p-1", "paid_at": 1, "card": {"id": "c"}, "merchant_id": 5, "is_declined": False})
+    context = SerializationContext(TOPIC, MessageField.VALUE, headers=[])
+    assert header_schema_id_serializer(body, context, SchemaId("AVRO", 7, str(guid))) == body
+    producer = Producer({"bootstrap.servers": topic.bootstrap_servers})
+    producer.produce(TOPIC, body, headers=context.headers, partition=0)
+    producer.produce(TOPIC, b"\0\0\0\0\7" + body, partition=0)
+    producer.produce(TOPIC, None, headers=context.headers, partition=0)
+    producer.flush(10)
+    columns = (Column("paid_at", ValueType.INT64), Column("payment_id", ValueType.STRING))
+    source = SourceSpec("s", TOPIC, columns, "paid_at", format="avro", schema_registry="http://nobody:1")
+    with _registry_that_tells({f"/schemas/guids/{guid}": told, "/schemas/ids/7": told}) as url:
+        log = KafkaLog(
+            bootstrap_servers=topic.bootstrap_servers,
+            options={},
+            group="",
+            clock=SystemClock(),
+            schemas=SchemaRegistries({"url": url}),
+        )
+        partition = log.open(source, 0, 0)
+        payloads: list[bytes] = []
+        while len(payloads) < 3:
+            payloads += batch.payloads if (batch := partition.read(10)) is not None else ()
+        partition.close()
+        found = EventDecoder(source, ["payment_id"], log.schemas(source)).read(payloads)
+
+    assert payloads == [b"\x01" + guid.bytes + body, b"\0\0\0\0\7" + body, b""]
+    assert found.refused == {2: "is empty"}
+    assert [b"p-1", b"p-1"] == objects_of(found.columns["payment_id"])

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
+from featurestore.wire.formats.columns import SchemaId
+
 
 @dataclass
 class Registered:
@@ -17,16 +19,16 @@ class Registered:
         asked: the ids, in the order of the questions.
     """
 
-    texts: dict[int, str] = field(default_factory=dict)
-    sets: dict[int, FileDescriptorSet] = field(default_factory=dict)
-    asked: list[int] = field(default_factory=list)
+    texts: dict[SchemaId, str] = field(default_factory=dict)
+    sets: dict[SchemaId, FileDescriptorSet] = field(default_factory=dict)
+    asked: list[SchemaId] = field(default_factory=list)
 
-    def text(self, schema_id: int) -> str | None:
+    def text(self, schema_id: SchemaId) -> str | None:
         """See Schemas."""
         self.asked.append(schema_id)
         return self.texts.get(schema_id)
 
-    def files(self, schema_id: int) -> FileDescriptorSet | None:
+    def files(self, schema_id: SchemaId) -> FileDescriptorSet | None:
         """See Schemas."""
         self.asked.append(schema_id)
         return self.sets.get(schema_id)

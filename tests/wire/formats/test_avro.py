@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import fastavro
 import numpy as np
@@ -201,12 +202,20 @@ def test_records_of_one_partition_may_be_of_several_schemas() -> None:
         written(new, {"amount": 2.5, "channel": None, "note": "n"}, 2),
         written(old, {"amount": -1, "channel": "POS"}, 1),
     ]
+    # Named by a GUID: each batch has them in another order.
+    guids = {UUID(int=2**127 + 1): old, UUID(int=5): new}
+    named = [b"\x01" + guid.bytes + payload[5:] for guid, payload in zip(guids, payloads, strict=False)]
+    registered = Registered({1: json.dumps(old), 2: json.dumps(new)})
+    registered.texts |= {guid: json.dumps(schema) for guid, schema in guids.items()}
+    reader = AvroReader(columns, registered)
 
-    found = read(columns, payloads, old, new)
-
-    assert values(found, "amount") == [3.0, 2.5, -1.0]
-    assert values(found, "channel") == [b"WEB", None, b"POS"]
-    assert values(found, "note") == [None, b"n", None]
+    for batch in ([*payloads, *named], [*payloads, *named[::-1]]):
+        found = reader.read(batch)
+        turn = 1 if batch[3] == named[0] else -1
+        assert values(found, "amount") == [3.0, 2.5, -1.0, *[3.0, 2.5][::turn]]
+        assert values(found, "channel") == [b"WEB", None, b"POS", *[b"WEB", None][::turn]]
+        assert values(found, "note") == [None, b"n", None, *[None, b"n"][::turn]]
+    assert sorted(map(str, registered.asked)) == sorted(map(str, [1, 2, *guids])), "what is known is not asked again"
 
 
 def test_a_schema_that_the_registry_did_not_know_is_asked_for_again() -> None:
@@ -295,6 +304,8 @@ def test_payloads_that_are_no_events_say_why() -> None:
         written(schema, {"id": longest, "amount": 1.5}),
         written(schema, {"id": "x" * (STRING_CHARACTERS_MAX + 1), "amount": 1.5}),
         good[:5] + b"\x01" + good[6:],
+        b"\x01" + bytes(15),
+        b"\x01" + UUID(int=7).bytes + good[5:],
     ]
 
     found = read(columns, payloads, schema)
@@ -303,7 +314,7 @@ def test_payloads_that_are_no_events_say_why() -> None:
     assert kept == [0, 8]
     assert found.refused == {
         1: "is empty",
-        2: "does not begin with a zero and the id of a schema (one in a header is not read)",
+        2: "does not begin with the id of a schema, and no header has one",
         3: "ends in the middle of amount",
         4: "goes on behind its last field",
         5: "is of schema 77, which the registry does not know",
@@ -311,6 +322,8 @@ def test_payloads_that_are_no_events_say_why() -> None:
         7: "id is no UTF-8: invalid start byte",
         9: f"id has more than {STRING_CHARACTERS_MAX} characters",
         10: "has a length at id that cannot be",
+        11: "does not begin with the id of a schema, and no header has one",
+        12: f"is of schema {UUID(int=7)}, which the registry does not know",
     }
 
 

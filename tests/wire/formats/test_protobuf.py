@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -145,10 +146,10 @@ def test_messages_of_one_partition_may_be_of_several_types_and_schemas(payment: 
         written(message_of(new, 0)(id="b", channel=6).SerializeToString(), 2),
         written(Beat(beat=3).SerializeToString()),
         written(Card(bin="5").SerializeToString(), 1, b"\x04\x02\x00"),
-        written(Old(amount=1.5).SerializeToString(), 1, b"\x02\x02"),
+        b"\x01" + UUID(int=9).bytes + b"\x02\x02" + Old(amount=1.5).SerializeToString(),
     ]
 
-    found = read(columns, payloads, payment, new)
+    found = ProtobufReader(columns, Registered(sets={1: payment, 2: new, UUID(int=9): payment})).read(payloads)
 
     assert found.refused == {}
     assert values(found, "id") == [b"a", b"b", None, None, b""]
@@ -221,7 +222,7 @@ def test_payloads_that_are_no_events_say_why(payment: FileDescriptorSet) -> None
     payloads = {
         good: None,
         b"": "is empty",
-        b'{"id": "a"}': "does not begin with a zero and the id of a schema (one in a header is not read)",
+        b'{"id": "a"}': "does not begin with the id of a schema, and no header has one",
         good[:-1]: "ends in the middle of amount",
         good + b"\x07": "has a tag at a field that cannot be",
         good + b"\x05": "has a tag at a field that cannot be",

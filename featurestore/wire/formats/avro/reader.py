@@ -13,7 +13,7 @@ from featurestore.core.spec import ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.wire.formats.avro import loop
 from featurestore.wire.formats.avro.program import Kind, Program, Stored, compile_schema
-from featurestore.wire.formats.columns import ReadColumns, Schemas, WantedColumn, objects, refuse_unfit
+from featurestore.wire.formats.columns import ReadColumns, SchemaId, Schemas, WantedColumn, objects, refuse_unfit
 from featurestore.wire.formats.slots import (
     Part,
     Slots,
@@ -56,7 +56,7 @@ class AvroReader:
         self._columns = tuple(columns)
         self._slots = {column.name: slot for slot, column in enumerate(columns)}
         self._schemas = schemas
-        self._programs: dict[int, Program | str] = {}
+        self._programs: dict[SchemaId, Program | str] = {}
 
     def read(self, payloads: Sequence[bytes]) -> ReadColumns:
         """See PayloadReader. Payloads of several schemas may be mixed."""
@@ -66,7 +66,7 @@ class AvroReader:
         """See ProgramFormat."""
         schema_ids = slots.take_schema_ids(refused)
         return schema_ids, {
-            schema_id: self._program(schema_id) for schema_id in np.unique(schema_ids[schema_ids >= 0]).tolist()
+            number: self._program(slots.schema_of(number)) for number in np.unique(schema_ids[schema_ids >= 0]).tolist()
         }
 
     def run(self, program: Program, slots: Slots, rows: Int64Array) -> list[tuple[int, str]]:
@@ -99,7 +99,7 @@ class AvroReader:
             return None
         return slots.texts(self._slots[column.name], np.array([row]))[0]
 
-    def _program(self, schema_id: int) -> Program | str:
+    def _program(self, schema_id: SchemaId) -> Program | str:
         """What a schema means for our columns, or why its records cannot be read."""
         if schema_id in self._programs:
             return self._programs[schema_id]
@@ -110,7 +110,7 @@ class AvroReader:
         self._programs[schema_id] = self._compile(schema_id, text)
         return self._programs[schema_id]
 
-    def _compile(self, schema_id: int, text: str) -> Program | str:
+    def _compile(self, schema_id: SchemaId, text: str) -> Program | str:
         try:
             program = compile_schema(text, self._columns)
         except InvalidRequest as error:

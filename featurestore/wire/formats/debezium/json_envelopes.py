@@ -7,7 +7,7 @@ from functools import partial
 
 import msgspec
 
-from featurestore.wire.formats.columns import HEADER_BYTES, header_mistake
+from featurestore.wire.formats.columns import header_mistake, id_bytes
 from featurestore.wire.formats.debezium.envelope import Collected, Envelopes
 
 _NULL = msgspec.Raw(b"null")
@@ -65,10 +65,10 @@ class JsonEnvelopes:
             if not payload:
                 continue
             if self._has_header:
-                if mistake := header_mistake(payload):
-                    collected.refuse(number, mistake)
+                if not (size := id_bytes(payload)):
+                    collected.refuse(number, header_mistake(payload))
                     continue
-                payload = payload[HEADER_BYTES:]
+                payload = payload[size:]
             try:
                 record = self._decode(payload)
             except _UNDECODABLE as error:

@@ -9,7 +9,15 @@ import numpy as np
 
 from featurestore.core.events import BoolArray, Int64Array
 from featurestore.core.spec import ValueType
-from featurestore.wire.formats.columns import ReadColumns, Schemas, UnusableSchema, WantedColumn, objects, refuse_unfit
+from featurestore.wire.formats.columns import (
+    ReadColumns,
+    SchemaId,
+    Schemas,
+    UnusableSchema,
+    WantedColumn,
+    objects,
+    refuse_unfit,
+)
 from featurestore.wire.formats.protobuf import loop
 from featurestore.wire.formats.protobuf.descriptors import Schema
 from featurestore.wire.formats.protobuf.program import Kind, Program, Stored, compile_message
@@ -55,8 +63,8 @@ class ProtobufReader:
     def __init__(self, columns: Sequence[WantedColumn], registry: Schemas) -> None:
         self._columns = tuple(columns)
         self._registry = registry
-        self._schemas: dict[int, Schema | str] = {}
-        self._programs: dict[tuple[int, str], Program | str] = {}
+        self._schemas: dict[SchemaId, Schema | str] = {}
+        self._programs: dict[tuple[SchemaId, str], Program | str] = {}
 
     def read(self, payloads: Sequence[bytes]) -> ReadColumns:
         """See PayloadReader. Payloads of several schemas and messages may be mixed."""
@@ -68,9 +76,9 @@ class ProtobufReader:
         keys = np.full(len(schema_ids), -1, dtype=np.int64)
         programs: dict[int, Program | str] = {}
         firsts = _take_first(slots, schema_ids)
-        for schema_id in np.unique(schema_ids[firsts]).tolist():
-            keys[firsts[schema_ids[firsts] == schema_id]] = len(programs)
-            programs[len(programs)] = self._program(schema_id, _FIRST_MESSAGE)
+        for number in np.unique(schema_ids[firsts]).tolist():
+            keys[firsts[schema_ids[firsts] == number]] = len(programs)
+            programs[len(programs)] = self._program(slots.schema_of(number), _FIRST_MESSAGE)
         number_of: dict[tuple[int, tuple[int, ...]], int] = {}
         for row in np.flatnonzero((schema_ids >= 0) & (keys < 0)).tolist():
             indexes, slots.begins[row] = _indexes(slots.data, int(slots.begins[row]), int(slots.ends[row]))
@@ -80,7 +88,7 @@ class ProtobufReader:
             key = (int(schema_ids[row]), indexes)
             if key not in number_of:
                 number_of[key] = len(programs)
-                programs[len(programs)] = self._program(*key)
+                programs[len(programs)] = self._program(slots.schema_of(key[0]), indexes)
             keys[row] = number_of[key]
         return keys, programs
 
@@ -119,7 +127,7 @@ class ProtobufReader:
         stored = program.stored[column.name]
         return slots.texts(stored.slot, np.array([row]))[0] if stored.kind is Kind.TEXT else None
 
-    def _program(self, schema_id: int, indexes: tuple[int, ...]) -> Program | str:
+    def _program(self, schema_id: SchemaId, indexes: tuple[int, ...]) -> Program | str:
         """What a message of a schema means for our columns, or why it cannot be read."""
         schema = self._schemas.get(schema_id) or self._schema(schema_id)
         if isinstance(schema, str):
@@ -134,7 +142,7 @@ class ProtobufReader:
             self._programs[key] = misfits(schema_id, program) or program
         return self._programs[key]
 
-    def _schema(self, schema_id: int) -> Schema | str:
+    def _schema(self, schema_id: SchemaId) -> Schema | str:
         """Ask the registry for a schema, and remember it if it is known."""
         try:
             files = self._registry.files(schema_id)
