@@ -36,6 +36,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Write a source's contract as a document, or hold one against definitions and data.",
     ),
     "apply": ("featurestore.cli.repo.apply:command", "Register the feature repo's definitions."),
+    "list": ("featurestore.cli.repo.catalog.commands:list_command", "List what is registered, and whose it is."),
+    "describe": (
+        "featurestore.cli.repo.catalog.commands:describe_command",
+        "Say what a view, feature, source or service means.",
+    ),
+    "search": ("featurestore.cli.repo.catalog.commands:search_command", "Find features by words."),
     "stream": ("featurestore.cli.processes.stream:command", "Keep the features fresh from the stream of events."),
     "event-log": (
         "featurestore.cli.processes.event_log:command",

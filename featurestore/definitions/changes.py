@@ -79,6 +79,7 @@ class Change:
         name: its name.
         summary: a few words, such as "39 features" or "new generation 1f3a...".
         details: one line each.
+        owner: who answers for it, as it will be, or was; "" where nobody says.
     """
 
     action: Action
@@ -86,6 +87,7 @@ class Change:
     name: str
     summary: str
     details: tuple[str, ...] = ()
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,8 @@ def compare(before: RepoSpec, after: RepoSpec, written: Written | None = None) -
     unchanged = 0
     for key in sorted(names, key=lambda key: (_KINDS.index(key[0]), key[1])):
         change = _all_of(key, computed.get(key), written.before.get(key), written.after.get(key))
+        if change is not None and (known := written.after.get(key) or written.before.get(key)):
+            change = replace(change, owner=known.texts.get("owner", ""))
         if key == project and (change is None or change.action is not Action.CHANGE):
             continue  # the plan's head names it
         changes += [change] if change else []
@@ -178,7 +182,8 @@ def render(plan: Plan) -> str:
     lines = [f'project "{plan.project}"']
     width = max(len(change.kind) for change in plan.changes)
     for change in plan.changes:
-        lines.append(f"  {change.action} {change.kind:<{width}}  {change.name}  ({change.summary})")
+        owner = f"; owner {change.owner}" if change.owner else ""
+        lines.append(f"  {change.action} {change.kind:<{width}}  {change.name}  ({change.summary}{owner})")
         lines += [f"      {detail}" for detail in change.details]
     counts = {action: sum(change.action is action for change in plan.changes) for action in Action}
     lines.append(

@@ -22,9 +22,11 @@ from pathlib import Path
 from featurestore.definitions.compile.repo import Compilation
 from featurestore.definitions.config import CONFIG_FILE, ONLINE_STORE, check_config
 from featurestore.definitions.fast_import import skip_typeguard
+from featurestore.definitions.governance.about import check_about
 from featurestore.definitions.problems import Place, ProblemList
 from featurestore.definitions.registry import compile_registry
 from featurestore.errors import DefinitionError, InvalidRequest
+from featurestore.wire.feast.authors import authored_in
 from featurestore.wire.feast.composing import history_of
 
 with skip_typeguard():
@@ -84,6 +86,7 @@ class LoadedRepo:
         problems = ProblemList()
         store = check_config(self.path / CONFIG_FILE, problems)
         _check_requests(self.contents, problems)
+        check_about(authored_in(self.registry, self.project), problems)
         # Messages that follow each other are one.
         history = b"" if registered is None else history_of(registered, self.project)
         compiled = compile_registry(self.registry + history, project=self.project)

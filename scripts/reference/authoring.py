@@ -17,7 +17,7 @@ from featurestore.definitions import limits
 from featurestore.definitions.authoring.views import Over
 from featurestore.definitions.compile.window import LIFETIME, SESSION
 from featurestore.definitions.problems import MISTAKE_TAG
-from featurestore.definitions.source_schema import COLUMN_TYPES, DDL_NAMES
+from featurestore.definitions.schemas.source_schema import COLUMN_TYPES, DDL_NAMES
 from scripts.reference.markdown import attribute_docs, documented, filled, part_default, sentence, table, wrapped
 
 TEMPLATE = "authoring.md.template"
@@ -27,6 +27,7 @@ CALENDARS = ("today", "this_week", "this_month", "this_year")
 SECTIONS: Mapping[str, str] = {
     **{name: name for name in ("stream_view", "kafka_source", "aggregate", "count", "derive", "request_features")},
     **{name: name for name in ("expect", "null_share", "one_of")},
+    "about": "about",
     **{name: name for name in ("LIFETIME", "session", "series")},
     **dict.fromkeys(CALENDARS, ", ".join(CALENDARS)),
     **{name: name for name in ("WindowedFeature", "DerivedFeature", "NamedWindow", "ExpectedOfRecords")},
@@ -74,6 +75,12 @@ TAG_DEFAULTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("Field", "timezone"): ("`over=today(...)` ...", "a mistake, with a calendar window"),
     ("Field", "gap"): ("`over=session(...)`", "a mistake, with a session"),
     ("Field", "session_max"): ("`over=session(...)`", "100 gaps, but at most a day, or the gap if that is longer"),
+    ("source", "pii."): ("`about(pii_columns=...)`", "nobody says"),
+    ("Field", "owner"): ("`about(owner=...)`", "its view's owner"),
+    **{
+        ("source, view, Field or service", tag): (f"`about({tag}=...)`", "its view says it, of a Field; else nobody")
+        for tag in ("on_call", "tier", "pii", "use_case", "docs")
+    },
     ("feature service", "in_flight"): ("`tags=` of `FeatureService`", "what each function does by itself"),
     ("feature service", "shadow"): ("`tags=` of `FeatureService`", "it has none"),
 }

@@ -83,7 +83,10 @@ def test_status_fits_on_80_columns(capsys: Capture) -> None:
             ("short", tuple(f"card_activity_{number}" for number in range(15)), "rolled_back"),
         )
     )
-    status.show(StoreOverview("payments", 256, NOW_MS, generations, {"merchant_profile": memory}, ("new_view",)))
+    status.show(
+        StoreOverview("payments", 256, NOW_MS, generations, {"merchant_profile": memory}, ("new_view",)),
+        {"new_view": "risk, tier 1"},
+    )
     lines = capsys.readouterr().out.splitlines()
 
     assert max(map(len, lines)) <= 80

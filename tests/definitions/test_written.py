@@ -112,11 +112,11 @@ def test_after_an_apply_nothing_is_to_change_however_often(
     for kind in (
         "entity                  card  (join key card_id)",
         "data source             payments  (kafka)",
-        "feature view            activity  (4 features by card_id from payments)",
+        "feature view            activity  (4 features by card_id from payments; owner ada)",
         "plain feature view      profile",
         "on-demand feature view  ratios  (1 features, computed while they are asked for)",
         "feature service         by_sdk  (5 features by card_id)",
-        "feature service         model  (4 features by card_id)",
+        "feature service         model  (4 features by card_id; owner ada)",
         "permission              readers  (describe)",
     ):
         assert f"+ {kind}" in first

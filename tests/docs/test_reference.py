@@ -49,8 +49,9 @@ SESSION = (
 """The examples of all commands in an order in which each finds what it needs."""
 
 LETTERS = {f"dead-letters {name}" for name in ("list", "count", "show", "replay")}
-TYPED_ELSEWHERE = {"check-schema", "publish", "contract export", "contract check"} | LETTERS
-"""Need a schema registry, a Kafka, or a contract: docs/schemas.md, publish.md and contracts.md have them."""
+TEAMS = {"list", "describe", "search"}
+TYPED_ELSEWHERE = {"check-schema", "publish", "contract export", "contract check"} | LETTERS | TEAMS
+"""Need a schema registry, a Kafka, a contract or owners: docs/schemas.md, publish.md, contracts.md, teams.md do."""
 
 BEFORE_TABLES = ROOT / "tests" / "offline" / "event_log" / "before_tables"
 """An event log of the release before."""

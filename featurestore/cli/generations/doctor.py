@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,12 +43,14 @@ class Finding:
         what: the thing.
         fact: what is the matter.
         remedy: what to do.
+        contact: whose view it is, and whom to reach; "" where nobody says.
     """
 
     is_wrong: bool
     what: str
     fact: str
     remedy: str
+    contact: str = ""
 
 
 @click.command("doctor")
@@ -83,12 +85,16 @@ def command(
     Of the store it lists keys and samples their sizes, as `status` does.
     """
     from featurestore.clock import SystemClock
-    from featurestore.definitions.changes import registered_or_empty
+    from featurestore.definitions.changes import compiled_or_empty
     from featurestore.definitions.compile.versions import stored_views
+    from featurestore.definitions.governance.about import contacts_of
+    from featurestore.definitions.registry import find_registry_bytes
     from featurestore.online.read.store_status import look_over
 
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
-    registered = registered_or_empty(settings.registry, settings.project)
+    content = find_registry_bytes(settings.registry)
+    registered = compiled_or_empty(content, settings.project)
+    contacts = contacts_of(content, settings.project)
     store = open_running_store(settings)
     try:
         seen = look_over(
@@ -102,6 +108,7 @@ def command(
     finally:
         store.close()
     findings = [*of_store(seen), *of_event_logs(event_log), *of_files(dead_letter_dir, feature_log)]
+    findings = [replace(one, contact=contacts.get(one.what.partition("@")[0], "")) for one in findings]
     findings.sort(key=lambda one: not one.is_wrong)
     if output == "json":
         print_json([asdict(one) for one in findings])
@@ -229,5 +236,7 @@ def _show(findings: list[Finding]) -> None:
         mark = "[bold red]wrong[/]" if one.is_wrong else "[yellow]grows[/]"
         console.print(f"{mark}  [bold]{one.what}[/]: {one.fact}", soft_wrap=False)
         console.print(f"       {one.remedy}", style="dim")
+        if one.contact:
+            console.print(f"       {one.contact}", style="dim")
     if not findings:
         console.print("nothing is wrong, and nothing grows without bound")

@@ -15,6 +15,8 @@ from featurestore.core.windows.durations import readable_duration
 from featurestore.errors import redacted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from featurestore.online.read.store_sizes import MemoryOverview
@@ -54,12 +56,16 @@ def command(
     The lag of a stream that reads Kafka is in its own metrics, and in the consumer group that it publishes to.
     """
     from featurestore.clock import SystemClock
-    from featurestore.definitions.changes import registered_or_empty
+    from featurestore.definitions.changes import compiled_or_empty
     from featurestore.definitions.compile.versions import stored_views
+    from featurestore.definitions.governance.about import contacts_of
+    from featurestore.definitions.registry import find_registry_bytes
     from featurestore.online.read.store_status import look_over
 
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
-    registered = registered_or_empty(settings.registry, settings.project)
+    content = find_registry_bytes(settings.registry)
+    registered = compiled_or_empty(content, settings.project)
+    contacts = contacts_of(content, settings.project)
     store = open_running_store(settings)
     try:
         found = look_over(
@@ -75,9 +81,9 @@ def command(
     finally:
         store.close()
     if output == "json":
-        print_json({**asdict(found), "store": redacted(store.url)})
+        print_json({**asdict(found), "store": redacted(store.url), "contacts": contacts})
     else:
-        show(found)
+        show(found, contacts)
 
 
 def log_ends(log_dir: Path) -> dict[tuple[str, int], int]:
@@ -109,8 +115,8 @@ def _count_lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(_READ_BYTES), b""))
 
 
-def show(found: StoreOverview) -> None:
-    """Tables for people."""
+def show(found: StoreOverview, contacts: Mapping[str, str]) -> None:
+    """Tables for people; `contacts` says of views whose they are."""
     from rich.console import Console
 
     console = Console()
@@ -135,6 +141,8 @@ def show(found: StoreOverview) -> None:
         console.print(f"{pin.version} is pinned by {', '.join(pin.services)}: {where}", highlight=False)
     for view in found.unstreamed:
         console.print(f"registered, but not streamed yet: {view}")
+    for view, contact in contacts.items():
+        console.print(f"{view}: {contact}", highlight=False)
 
 
 def _show_generations(console: Console, found: StoreOverview) -> None:

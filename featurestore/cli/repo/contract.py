@@ -13,7 +13,7 @@ from featurestore.cli.settings import format_option, load_settings, print_json, 
 
 if TYPE_CHECKING:
     from featurestore.core.spec import Expectation, SourceSpec, ViewSpec
-    from featurestore.wire.feast.authors import SourceAuthor
+    from featurestore.wire.feast.authors import Authored
 
 EXIT_DIFFERS = 1
 """The contract is not kept, or says something else."""
@@ -44,6 +44,7 @@ def export_command(
     """Write what is registered of a source as YAML of the Open Data Contract Standard, version 3.1."""
     from featurestore.core.windows.durations import parse_duration_ms
     from featurestore.definitions.compile.expectations import FRESHNESS_TAG
+    from featurestore.definitions.governance.about import about_of, pii_columns_of
     from featurestore.definitions.schemas.data_contract import ContractTerms, contract_document, contract_text
 
     found = _source(repo, registry, project, source)
@@ -54,6 +55,8 @@ def export_command(
         owner=found.author.owner,
         description=found.author.description,
         freshness_ms=parse_duration_ms(freshness) if freshness else 0,
+        on_call=about_of(found.author).on_call,
+        pii=pii_columns_of(found.author.tags),
     )
     text = contract_text(contract_document(found.project, found.spec, found.expectations, terms))
     if out is None:
@@ -119,7 +122,7 @@ class _Source:
     spec: SourceSpec
     views: list[ViewSpec]
     expectations: list[Expectation]
-    author: SourceAuthor
+    author: Authored
 
 
 def _source(repo: Path | None, registry: str | None, project: str | None, name: str) -> _Source:

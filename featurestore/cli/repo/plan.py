@@ -142,6 +142,7 @@ def show_plan(planned: PlannedRepo, output: str) -> None:
                 "name": change.name,
                 "summary": change.summary,
                 "details": list(change.details),
+                "owner": change.owner,
             }
             for change in plan.changes
         ]

@@ -14,10 +14,11 @@ from featurestore.definitions.authoring.parts import this_week as this_week
 from featurestore.definitions.authoring.parts import this_year as this_year
 from featurestore.definitions.authoring.parts import today as today
 from featurestore.definitions.authoring.request_features import request_features as request_features
+from featurestore.definitions.authoring.sources import kafka_source as kafka_source
 from featurestore.definitions.authoring.views import FEAST_TYPES as FEAST_TYPES
 from featurestore.definitions.authoring.views import aggregate as aggregate
 from featurestore.definitions.authoring.views import count as count
 from featurestore.definitions.authoring.views import derive as derive
-from featurestore.definitions.authoring.views import kafka_source as kafka_source
 from featurestore.definitions.authoring.views import stream_view as stream_view
 from featurestore.definitions.compile.window import LIFETIME as LIFETIME
+from featurestore.definitions.governance.about import about as about

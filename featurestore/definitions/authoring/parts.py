@@ -9,8 +9,8 @@ an Aggregation and a Field in its view, under a name with the view's prefix.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypedDict
 
@@ -42,6 +42,7 @@ class Named(TypedDict):
     name: str
     description: str
     owner: str
+    tags: dict[str, str]
 
 
 class ReadFrom(TypedDict):
@@ -80,6 +81,8 @@ class WindowedFeature:
         offset: duration text, "" for none.
         where: SQL condition under which events count, "" for all.
         in_flight: whether the payment in flight counts; None leaves it to the function.
+        description: of the Field.
+        more_tags: of the Field, beside those that say what it computes.
     """
 
     name: str
@@ -90,6 +93,8 @@ class WindowedFeature:
     offset: str = ""
     where: str = ""
     in_flight: bool | None = None
+    description: str = ""
+    more_tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +104,14 @@ class DerivedFeature:
     Attributes:
         name: of the feature.
         expression: SQL over the names of the other features.
+        description: of the Field.
+        more_tags: of the Field.
     """
 
     name: str
     expression: str
+    description: str = ""
+    more_tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def today(timezone: str) -> NamedWindow:
@@ -230,7 +239,7 @@ def prefixed_feature(
         name = found["name"] or found["quoted"] or ""
         return found[0].replace(name, prefix + name) if name in names - full else found[0]
 
-    return DerivedFeature(prefix + feature.name, _NAMES.sub(completed, str(feature.expression)))
+    return replace(feature, name=prefix + feature.name, expression=_NAMES.sub(completed, str(feature.expression)))
 
 
 def _lengthy(name: str, length: object, tags: Mapping[str, str]) -> NamedWindow:
@@ -241,3 +250,8 @@ def _lengthy(name: str, length: object, tags: Mapping[str, str]) -> NamedWindow:
 
 def _calendar(unit: CalendarUnit, timezone: str) -> NamedWindow:
     return NamedWindow(unit.value, "", {WINDOW_TAG: unit.value, TIMEZONE_TAG: timezone})
+
+
+def several(names: str | Sequence[str]) -> list[str]:
+    """One name or several, as a list."""
+    return [names] if isinstance(names, str) else list(names)

@@ -14,33 +14,28 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Literal
 
-from feast import Entity, Field, FileSource, KafkaSource, StreamFeatureView
+from feast import Entity, Field, KafkaSource, StreamFeatureView
 from feast.aggregation import Aggregation
-from feast.data_format import AvroFormat, JsonFormat, ProtoFormat, StreamFormat
-from feast.data_source import DataSource
+from feast.data_format import JsonFormat
 from feast.types import Array, Bool, FeastType, Float64, Int64, Map, String, UnixTimestamp
 
 from featurestore.core.aggregations import catalog
 from featurestore.core.expressions import compile_expression
 from featurestore.core.lowering.series import LIST_TYPES
 from featurestore.core.spec import Column, ValueType, default_hop_ms
-from featurestore.definitions.authoring.expectations import ExpectedOfRecords, expectation_tags
 from featurestore.definitions.authoring.parts import (
     DerivedFeature,
-    Named,
     NamedWindow,
-    ReadFrom,
     WindowedFeature,
     duration_mistake,
     prefixed_feature,
+    several,
     timedelta_of,
     usable_features,
     windows_of,
 )
 from featurestore.definitions.compile.expressions import (
-    COMPUTED_TAG_PREFIX,
     EXPRESSION_TAG,
     UNDO_TAG,
     WHERE_TAG,
@@ -50,24 +45,14 @@ from featurestore.definitions.compile.source import (
     CHANGE_COLUMNS,
     CHANGES_TAG,
     COLUMNS_TAG,
-    DEDUP_HORIZON_TAG,
-    EVENT_ID_TAG,
-    EVENT_TIME_UNIT_TAG,
-    FORMAT_TAG,
-    JSON_SCHEMA,
-    MAX_FUTURE_TAG,
-    RECORDS_TAG,
-    SCHEMA_REGISTRY_TAG,
-    SUBJECT_NAME_TAG,
     TOPIC_COLUMN_TAG,
-    TOPIC_TAG_PREFIX,
-    UNIT_TAG_PREFIX,
-    topic_text,
 )
 from featurestore.definitions.compile.view import EXPECTED_ENTITIES_TAG, LOOKBACK_TAG, STORAGE_TAG
 from featurestore.definitions.compile.window import HOP_TAG, IN_FLIGHT_TAG, OFFSET_TAG, SERIES_TAG
 from featurestore.definitions.problems import MISTAKE_TAG, Place, ProblemList
-from featurestore.definitions.source_schema import COLUMN_TYPES, avro_schema, format_source_schema, parse_source_schema
+from featurestore.definitions.schemas.source_schema import (
+    parse_source_schema,
+)
 from featurestore.errors import InvalidRequest
 
 Over = str | NamedWindow | Sequence[str | NamedWindow]
@@ -97,6 +82,8 @@ def aggregate(
     where: str = "",
     name: str = "",
     in_flight: bool | None = None,
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
 ) -> list[WindowedFeature]:
     """Every function of every column over every window.
 
@@ -110,6 +97,8 @@ def aggregate(
         name: stands for `{column}_{function}` in the names; only for one column and one function.
         in_flight: whether the payment in flight counts, where a request brings one along. Default: yes, but for what
             tells of the newest event (`last`, `last_n`, `last_distinct_n`, `last_event_time`, `time_since_last`).
+        description: of the features, for people.
+        tags: of the features, beside those that are set here, such as `about(pii="none")`.
 
     Returns:
         Features named `{column}_{function}_{window}`, in the order columns, functions, windows.
@@ -117,7 +106,7 @@ def aggregate(
     Raises:
         InvalidRequest: no column or function at all, or a name for more than one.
     """
-    columns, functions = _several(columns), _several(functions)
+    columns, functions = several(columns), several(functions)
     windows = windows_of(over)
     if not columns or not functions:
         raise InvalidRequest("aggregate() is given no columns or no functions", hint="name at least one of each")
@@ -136,6 +125,8 @@ def aggregate(
             offset,
             where,
             in_flight,
+            description,
+            tags or {},
         )
         for column in columns
         for function in functions
@@ -151,6 +142,8 @@ def count(
     where: str = "",
     name: str = "count",
     in_flight: bool | None = None,
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
 ) -> list[WindowedFeature]:
     """How many events there were, over every window.
 
@@ -161,18 +154,35 @@ def count(
         where: as in `aggregate`.
         name: what the features' names begin with: `{name}_{window}`.
         in_flight: as in `aggregate`.
+        description: as in `aggregate`.
+        tags: as in `aggregate`.
     """
-    return aggregate("", "count", over=over, hop=hop, offset=offset, where=where, name=name, in_flight=in_flight)
+    return aggregate(
+        "",
+        "count",
+        over=over,
+        hop=hop,
+        offset=offset,
+        where=where,
+        name=name,
+        in_flight=in_flight,
+        description=description,
+        tags=tags,
+    )
 
 
-def derive(name: str, expression: str) -> list[DerivedFeature]:
+def derive(
+    name: str, expression: str, *, description: str = "", tags: Mapping[str, str] | None = None
+) -> list[DerivedFeature]:
     """A feature computed from other features of the view whenever they are read.
 
     Args:
         name: of the feature.
         expression: SQL over the names of other features, such as "declined_count_1h / nullif(count_1h, 0)".
+        description: as in `aggregate`.
+        tags: as in `aggregate`.
     """
-    return [DerivedFeature(name, expression)]
+    return [DerivedFeature(name, expression, description, tags or {})]
 
 
 def stream_view(
@@ -244,132 +254,6 @@ def stream_view(
         )
 
 
-def kafka_source(
-    *,
-    name: str,
-    topic: str,
-    columns: Mapping[str, str],
-    event_time: str,
-    event_time_unit: str = "",
-    event_id: str = "",
-    dedup_horizon: str = "",
-    max_future: str = "",
-    computed: Mapping[str, str] | None = None,
-    more_topics: Mapping[str, Mapping[str, str]] | None = None,
-    topic_column: str = "",
-    bootstrap_servers: str = "127.0.0.1:9092",
-    format: Literal["json", "json_schema", "avro", "protobuf"] = "json",
-    registry: str = "",
-    subject_name: Literal["topic", "record", "topic_record"] = "topic",
-    records: str | Sequence[str] = (),
-    units: Mapping[str, str] | None = None,
-    fields: Mapping[str, str] | None = None,
-    changes: Literal["", "debezium"] = "",
-    expectations: Sequence[ExpectedOfRecords] = (),
-    freshness: str = "",
-    history: DataSource | None = None,
-    description: str = "",
-    owner: str = "",
-) -> KafkaSource:
-    """A KafkaSource of JSON objects, or of records by the schemas of a registry.
-
-    Args:
-        name: of the source.
-        topic: Kafka topic.
-        columns: column -> type: string, bigint, double, boolean, timestamp (ISO 8601 text).
-        event_time: the column that says when an event happened: timestamp, or bigint of epoch milliseconds.
-        event_time_unit: unit of the integers in that column, where it is not "ms": "s", "us" or "ns".
-        event_id: column that is unique per event; events are de-duplicated by it.
-        dedup_horizon: how long an id is remembered; default "1h".
-        max_future: how far ahead of the clock an event may be dated; default "5m".
-        computed: column -> SQL over the payload's columns and other computed ones: `{"is_home": "country = 'DE'"}`.
-        more_topics: further topic -> payload field -> column, for the fields that are called otherwise there.
-        topic_column: name of a string column that holds the topic of each event, for conditions.
-        bootstrap_servers: Kafka's addresses; `featurestore stream --bootstrap-servers` wins over them.
-        format: "avro", "protobuf" or "json_schema" where payloads begin with the id of a schema, as Confluent has it.
-        registry: URL of the schema registry, which those need.
-        subject_name: what the registry's subjects are called after, as the producers' serializers have it.
-        records: full names of the topic's records or messages, where subjects are called after them.
-        units: column -> unit of its values, such as "EUR": plans refuse a schema that says another one.
-        fields: column -> field of the payload, where they are called otherwise; a path into nested ones: "card.bin".
-        changes: "debezium" where payloads are changes of a table's rows: columns are the row's, `event_id` its key.
-        expectations: what is expected of every record, from `expect`, `null_share` and `one_of`.
-        freshness: how old its newest event is promised to be at most, such as "5m"; for its contract as a document.
-        history: the same events at rest, for training sets; Feast insists on one, but it need not exist yet.
-        description: as in Feast.
-        owner: as in Feast.
-
-    Raises:
-        InvalidRequest: a column's type, or the format, is unknown, or two expectations have one name.
-    """
-    message_format, tags = _message_format(name, format, _typed_fields(name, columns, field_of := fields or {}))
-    tags |= {EVENT_ID_TAG: event_id, DEDUP_HORIZON_TAG: dedup_horizon, MAX_FUTURE_TAG: max_future, CHANGES_TAG: changes}
-    tags |= {TOPIC_COLUMN_TAG: topic_column, EVENT_TIME_UNIT_TAG: event_time_unit, SCHEMA_REGISTRY_TAG: registry}
-    tags |= _prefixed(COMPUTED_TAG_PREFIX, computed) | _prefixed(UNIT_TAG_PREFIX, units) | _names(subject_name, records)
-    return KafkaSource(
-        **Named(name=name, description=description, owner=owner),
-        **ReadFrom(topic=topic, kafka_bootstrap_servers=bootstrap_servers, timestamp_field=event_time),
-        message_format=message_format,
-        field_mapping={field: column for column, field in field_of.items() if field != column},
-        batch_source=history or _no_history(name, event_time),
-        tags=_given(tags) | _topic_tags(more_topics or {}) | expectation_tags(name, expectations, freshness),
-    )
-
-
-def _given(tags: Mapping[str, str]) -> dict[str, str]:
-    """Those that say something."""
-    return {tag: text for tag, text in tags.items() if text}
-
-
-def _topic_tags(more_topics: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """A tag of each topic, also of one whose fields have their columns' names."""
-    return {TOPIC_TAG_PREFIX + topic: topic_text(names) for topic, names in more_topics.items()}
-
-
-def _prefixed(prefix: str, texts: Mapping[str, str] | None) -> dict[str, str]:
-    """A tag of each."""
-    return {prefix + name: text for name, text in (texts or {}).items()}
-
-
-def _names(subject_name: str, records: str | Sequence[str]) -> dict[str, str]:
-    """What the registry's subjects are called after."""
-    return {
-        SUBJECT_NAME_TAG: "" if subject_name == "topic" else subject_name,
-        RECORDS_TAG: ", ".join(_several(records)),
-    }
-
-
-def _no_history(name: str, event_time: str) -> FileSource:
-    """Feast insists on one; it need not exist."""
-    return FileSource(name=f"{name}_history", path=f"data/{name}.parquet", timestamp_field=event_time)
-
-
-def _typed_fields(source: str, columns: Mapping[str, str], field_of: Mapping[str, str]) -> tuple[Column, ...]:
-    """The fields that become columns, and their types."""
-    unknown = [f"{column} {type_name}" for column, type_name in columns.items() if type_name not in COLUMN_TYPES]
-    if unknown:
-        hint = f"types are {', '.join(COLUMN_TYPES)}"
-        raise InvalidRequest(f'source "{source}" has columns of unknown type: {", ".join(unknown)}', hint=hint)
-    if strangers := sorted(field_of.keys() - columns.keys()):
-        hint = "give each its type in columns"
-        raise InvalidRequest(f'source "{source}" names fields of no column: {", ".join(strangers)}', hint=hint)
-    return tuple(Column(field_of.get(column, column), COLUMN_TYPES[of]) for column, of in columns.items())
-
-
-def _message_format(source: str, name: str, fields: tuple[Column, ...]) -> tuple[StreamFormat, dict[str, str]]:
-    """Feast's object for a format, and what it has no field for, as tags."""
-    if name == "avro":
-        tags = {COLUMNS_TAG: format_source_schema(fields)}
-        return AvroFormat(schema_json=avro_schema(source, fields)), tags
-    if name == "protobuf":
-        # Each payload names its message itself; Feast's own readers want a class, and there is none.
-        return ProtoFormat(class_path=""), {COLUMNS_TAG: format_source_schema(fields)}
-    if name not in ("json", JSON_SCHEMA):
-        hint = f"write json, {JSON_SCHEMA}, avro or protobuf"
-        raise InvalidRequest(f'source "{source}" is of a format "{name}"', hint=hint)
-    return JsonFormat(schema_json=format_source_schema(fields)), {FORMAT_TAG: name if name == JSON_SCHEMA else ""}
-
-
 def _aggregation(feature: WindowedFeature) -> Aggregation:
     return Aggregation(
         column=feature.column,
@@ -395,7 +279,7 @@ def _needs_hop_tag(feature: WindowedFeature) -> bool:
 
 
 def _field(feature: WindowedFeature, output_type: ValueType) -> Field:
-    tags = dict(feature.window.tags)
+    tags = {**feature.more_tags, **feature.window.tags}
     if feature.hop and (mistake := duration_mistake("hop", feature.hop)):
         tags[MISTAKE_TAG] = f"{tags[MISTAKE_TAG]}\n{mistake}" if MISTAKE_TAG in tags else mistake
     if _needs_hop_tag(feature):
@@ -406,7 +290,7 @@ def _field(feature: WindowedFeature, output_type: ValueType) -> Field:
         tags[WHERE_TAG] = str(feature.where)
     if feature.in_flight is not None:
         tags[IN_FLIGHT_TAG] = str(feature.in_flight).lower()
-    return Field(name=feature.name, dtype=FEAST_TYPES[output_type], tags=tags)
+    return Field(name=feature.name, dtype=FEAST_TYPES[output_type], tags=tags, description=feature.description)
 
 
 def _derived_field(feature: DerivedFeature, types: Mapping[str, ValueType]) -> Field:
@@ -414,7 +298,8 @@ def _derived_field(feature: DerivedFeature, types: Mapping[str, ValueType]) -> F
         output_type = compile_expression(feature.expression, types).type
     except InvalidRequest:
         output_type = ValueType.FLOAT64  # the mistake is reported when the view is compiled
-    return Field(name=feature.name, dtype=FEAST_TYPES[output_type], tags={EXPRESSION_TAG: feature.expression})
+    tags = {**feature.more_tags, EXPRESSION_TAG: feature.expression}
+    return Field(name=feature.name, dtype=FEAST_TYPES[output_type], tags=tags, description=feature.description)
 
 
 def _output_type(feature: WindowedFeature, columns: Mapping[str, ValueType]) -> ValueType:
@@ -446,7 +331,3 @@ def _columns_of(source: KafkaSource) -> tuple[Column, ...]:
     topic_column = source.tags.get(TOPIC_COLUMN_TAG)
     generated = CHANGE_COLUMNS if source.tags.get(CHANGES_TAG) else ()
     return (*named, *([Column(topic_column, ValueType.STRING)] if topic_column else []), *generated)
-
-
-def _several(names: str | Sequence[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)

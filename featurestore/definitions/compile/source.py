@@ -22,8 +22,8 @@ from featurestore.definitions import limits
 from featurestore.definitions.compile.expectations import FRESHNESS_TAG, expectations_of
 from featurestore.definitions.compile.expressions import computed_columns
 from featurestore.definitions.problems import Place, ProblemList, suggest
+from featurestore.definitions.schemas.source_schema import SourceSchema, parse_source_schema
 from featurestore.definitions.schemas.subjects import SUBJECT_NAMES, has_user, without_user
-from featurestore.definitions.source_schema import SourceSchema, parse_source_schema
 from featurestore.errors import InvalidRequest
 from featurestore.wire.feast.registry import RegisteredSource, RegisteredView
 from featurestore.wire.moments import MILLISECONDS, UNITS

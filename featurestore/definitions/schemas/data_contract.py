@@ -3,6 +3,7 @@
     source ──────> schema[].properties    columns, keys, types
     expectations > schema[].quality       SQL that any tool can run; its condition beside it, for ours
     owner ───────> team                   freshness ─> slaProperties      Kafka ─> servers
+    on call ─────> support                PII ───────> classification
 
 What is read of somebody else's document is what these say, and of its quality rules those that say something of each
 record: ours, and the library's `nullValues`, `missingValues` and `invalidValues` with `validValues`.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -20,7 +21,7 @@ import yaml
 from featurestore.core.expressions import compile_expression
 from featurestore.core.spec import CHANGE_ID, IS_UNDO, Expectation, OnFail, SourceSpec, ValueType
 from featurestore.core.windows.durations import format_duration
-from featurestore.definitions.source_schema import DDL_NAMES
+from featurestore.definitions.schemas.source_schema import DDL_NAMES
 from featurestore.errors import InvalidRequest
 
 API_VERSION = "v3.1.0"
@@ -58,6 +59,8 @@ class ContractTerms:
         owner: who answers for the source; "" for nobody that is known.
         description: of the source.
         freshness_ms: its newest event is promised not to be older; 0 for no promise.
+        on_call: whom to reach; "" where nobody says.
+        pii: column -> what its values tell of a person.
     """
 
     version: str = "1.0.0"
@@ -65,6 +68,8 @@ class ContractTerms:
     owner: str = ""
     description: str = ""
     freshness_ms: int = 0
+    on_call: str = ""
+    pii: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +114,13 @@ def contract_document(
             {"server": "kafka", "type": "kafka", "host": source.bootstrap_servers, "format": written}
         ]
     document["schema"] = [_object(one, expectations) for one in source.per_topic]
+    for each in (one for of_topic in document["schema"] for one in of_topic["properties"]):
+        if each["name"] in terms.pii:
+            each["classification"] = terms.pii[each["name"]]
     if terms.owner:
         document["team"] = {"name": terms.owner}
+    if terms.on_call:
+        document["support"] = [{"channel": terms.on_call}]
     if terms.freshness_ms:
         number, unit = _UNIT.fullmatch(format_duration(terms.freshness_ms)).groups()  # type: ignore[union-attr]  # it is
         document["slaProperties"] = [{"property": "freshness", "value": int(number), "unit": unit}]

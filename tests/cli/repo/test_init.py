@@ -28,7 +28,7 @@ from featurestore.cli.repo.init import (
 from featurestore.cli.repo.templates import definitions
 from featurestore.cli.settings import load_settings
 from featurestore.definitions.registry import read_registry
-from featurestore.definitions.source_schema import parse_source_schema
+from featurestore.definitions.schemas.source_schema import parse_source_schema
 from featurestore.errors import InvalidRequest
 from featurestore.wire.iso8601 import parse_text
 

@@ -1,0 +1,1 @@
+"""Look around in what is registered."""

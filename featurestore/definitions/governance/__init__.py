@@ -1,0 +1,1 @@
+"""Who owns what, what it is for, and what all teams keep to."""
