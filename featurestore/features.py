@@ -8,6 +8,7 @@ A door: what stands in `__all__` keeps its name and its meaning from release to 
 from featurestore.definitions.authoring import (
     LIFETIME,
     DerivedFeature,
+    ExpectedOfHours,
     ExpectedOfRecords,
     NamedWindow,
     WindowedFeature,
@@ -27,11 +28,14 @@ from featurestore.definitions.authoring import (
     this_week,
     this_year,
     today,
+    usual_lateness,
+    usual_volume,
 )
 
 __all__ = [
     "LIFETIME",
     "DerivedFeature",
+    "ExpectedOfHours",
     "ExpectedOfRecords",
     "NamedWindow",
     "WindowedFeature",
@@ -51,4 +55,6 @@ __all__ = [
     "this_week",
     "this_year",
     "today",
+    "usual_lateness",
+    "usual_volume",
 ]

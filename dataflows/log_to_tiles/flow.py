@@ -59,7 +59,7 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
         planned = _wanted(parts.repo)
         watches.append(RegistryWatch(parts.definitions, _wanted, planned, shared.conductor, shared.clock))
     control = op.input("control", flow, ControlSource(writer_keys(settings.writers), shared, watches))
-    figures = ContractFigures(parts.store, parts.reports, shared.clock)
+    figures = ContractFigures(parts.store, parts.reports, shared.clock, parts.repo.usual_hours)
     shared.progress.keep_beside(figures.tick)
     # A run that ends with the log has nobody who waits.
     pace = Pace(shared.clock) if plan.live.generations and not settings.until_end else None
@@ -126,4 +126,4 @@ def _decode_step(parts: Parts, stage: Stage, other: Stage, figures: ContractFigu
 
 def _wanted(repo: RepoSpec) -> object:
     """What of the registered definitions a flow is planned for."""
-    return stored_views(repo), repo.expectations
+    return stored_views(repo), repo.expectations, repo.usual_hours

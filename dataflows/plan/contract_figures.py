@@ -5,8 +5,8 @@
     files      DIR/<topic>.contracts/<partition>.jsonl, the same objects, one a line
 
 An object says how many records of a partition were checked in an hour of event time, and how many of them did not meet
-an expectation: the newest one of a key counts, so a compacted topic has all that is to be known. Nothing of this holds
-the stream up. What cannot be kept is kept with the next figures.
+an expectation, or that an hour that is over was not as usual: the newest one of a key counts, so a compacted topic has
+all that is to be known. Nothing of this holds the stream up. What cannot be kept is kept with the next figures.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from typing import Protocol
 import msgspec
 from confluent_kafka import KafkaException, Producer
 
+from dataflows.plan.contracts import UNUSUAL
 from featurestore.clock import Clock
 from featurestore.core.events import EventBatch
+from featurestore.core.spec import UsualHours
 from featurestore.errors import CorruptData, FeatureStoreError
 from featurestore.offline.disk import append_lines
-from featurestore.wire.contract_counts import HOUR_MS, PartitionCounts, decode_counts, encode_counts
+from featurestore.wire.contract_counts import HOUR_MS, PartitionCounts, decode_counts, encode_counts, usual_states
 from featurestore.wire.contracts import Failures
 
 TOPIC_SUFFIX = ".contracts"
@@ -62,6 +64,7 @@ class _Partition:
     kept: bytes | None
     changed: set[str] = field(default_factory=set)
     is_dirty: bool = False
+    hour_looked_at: int = -1
 
 
 class ContractFigures:
@@ -71,9 +74,13 @@ class ContractFigures:
         store: of the counts.
         reports: of what breaks contracts.
         clock: processing time.
+        usual_hours: what is expected of hours.
     """
 
-    def __init__(self, store: CountsStore, reports: ContractReports, clock: Clock) -> None:
+    def __init__(
+        self, store: CountsStore, reports: ContractReports, clock: Clock, usual_hours: Sequence[UsualHours] = ()
+    ) -> None:
+        self._usual_hours = usual_hours
         self._store = store
         self._reports = reports
         self._clock = clock
@@ -128,9 +135,33 @@ class ContractFigures:
             self._partitions[place] = self._known(one.counts.source, *place)
             return
         one.kept, one.is_dirty = encoded, False
-        if one.changed:
-            self._reports.write(*place, _reports_of(place, one.counts, one.changed))
-            one.changed.clear()
+        reports = _reports_of(place, one.counts, one.changed) + self._unusual(place, one)
+        if reports:
+            self._reports.write(*place, reports)
+        one.changed.clear()
+
+    def _unusual(self, place: tuple[str, int], one: _Partition) -> list[dict[str, object]]:
+        """What is said of a partition's newest hour that is over, once, where it is not as usual."""
+        hour = one.counts.newest_ms // HOUR_MS - 1
+        if hour == one.hour_looked_at:
+            return []
+        one.hour_looked_at = hour
+        topic, partition = place
+        unusual = [state for state in usual_states(self._usual_hours, {place: one.counts}) if state.is_broken]
+        for state in unusual:
+            UNUSUAL.labels(state.source, state.measure).inc()
+        return [
+            {
+                "source": state.source,
+                "expectation": state.name,
+                "topic": topic,
+                "partition": partition,
+                "hour_ms": state.hour_ms,
+                "value": state.value,
+                "usual": state.usual,
+            }
+            for state in unusual
+        ]
 
 
 def _reports_of(place: tuple[str, int], counts: PartitionCounts, names: set[str]) -> list[dict[str, object]]:

@@ -35,6 +35,8 @@ class Contracts:
         by_source: dict[str, list[Expectation]] = {}
         for one in repo.expectations:
             by_source.setdefault(one.source, []).append(one)
+        for hours in repo.usual_hours:
+            by_source.setdefault(hours.source, [])
         self._checks = {name: ContractCheck(self._sources[name], found) for name, found in by_source.items()}
 
     def source_of(self, view: ViewSpec) -> SourceSpec:
@@ -56,6 +58,11 @@ class Contracts:
         """Names of the sources whose contract can be checked where some views are fed."""
         sources = [self.source_of(view) for view in views]
         return frozenset(source.name for source in sources if self.check_of(source) is not None)
+
+
+UNUSUAL = Counter(
+    "featurestore_contract_unusual_hours", "Hours of a partition that were not as usual.", ["source", "measure"]
+)
 
 
 def count(source: str, records: int, failures: Sequence[Failures]) -> None:

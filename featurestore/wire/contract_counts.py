@@ -1,8 +1,8 @@
 """How the records of one partition have kept their source's contract, hour by hour of event time; and what that says.
 
-    hour        records  behind      failed
-    10:00-11:00   3,600   1,200 ms   {"amount >= 0": 2}       a share of two in 3,600
-    11:00-12:00   1,750     900 ms   {}
+    hour        records  behind          failed
+    10:00-11:00   3,600   4,320,000 ms   {"amount >= 0": 2}       a share of two in 3,600, late by 1.2 s on average
+    11:00-12:00   1,750   1,575,000 ms   {}
 
 Each record is counted once, where its partition goes on from: what is read again after a restart lies before that. What
 was counted but not kept when a process was killed, some seconds of it, is not counted again.
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import msgspec
 import numpy as np
 
 from featurestore.core.events import EventBatch, Int64Array
-from featurestore.core.spec import Expectation
+from featurestore.core.spec import Expectation, Measure, UsualHours
 from featurestore.errors import CorruptData
 from featurestore.wire.contracts import Failures
 
@@ -25,16 +26,24 @@ HOUR_MS = 3_600_000
 HOURS_KEPT = 8 * 24
 """A day beyond the seven of which an hour is compared with the same hour."""
 
+DAYS_COMPARED, DAYS_COMPARED_MIN = 7, 3
+"""Of fewer days nobody knows what is usual."""
+
+LATENESS_MS_MIN = 1_000
+"""What is less late than this is never too late."""
+
 
 class HourCounts(msgspec.Struct):
     """One hour of event time.
 
     Attributes:
         records: that were checked.
+        behind_ms: sum over them of how far they lay behind the newest event time of the partition before them.
         failed: how many did not meet an expectation, by its name.
     """
 
     records: int = 0
+    behind_ms: int = 0
     failed: dict[str, int] = {}  # msgspec copies it
 
 
@@ -53,10 +62,14 @@ class PartitionCounts(msgspec.Struct):
         next_offset: everything before it is counted.
         hours: by their number since 1970.
         last: by name of the expectation.
+        newest_ms: newest event time.
+        whole_from: the first hour of which all records are counted; None before the first.
     """
 
     source: str
     next_offset: int = 0
+    newest_ms: int = 0
+    whole_from: int | None = None
     hours: dict[int, HourCounts] = {}  # msgspec copies it
     last: dict[str, LastFailure] = {}  # msgspec copies it
 
@@ -71,10 +84,13 @@ class PartitionCounts(msgspec.Struct):
             Names of the expectations that some of them do not meet.
         """
         begin = int(events.offsets.searchsorted(self.next_offset))
+        if events.from_offset > self.next_offset:
+            self.whole_from = None  # somebody else counted, or nobody
         self.next_offset = max(self.next_offset, events.next_offset)
         hours = events.event_time_ms // HOUR_MS
         for hour, count in _counts(hours[begin:]):
             self.hours.setdefault(hour, HourCounts()).records += count
+        self._note_times(events.event_time_ms[begin:], hours[begin:])
         failing = set()
         for one in failures:
             rows, name = one.rows[one.rows >= begin], one.expectation.name
@@ -89,6 +105,19 @@ class PartitionCounts(msgspec.Struct):
             kept = max(self.hours) - HOURS_KEPT
             self.hours = {hour: counts for hour, counts in self.hours.items() if hour > kept}
         return frozenset(failing)
+
+    def _note_times(self, times_ms: Int64Array, hours: Int64Array) -> None:
+        """How far records lie behind those before them."""
+        if not len(times_ms):
+            return
+        if self.whole_from is None:
+            self.whole_from = int(hours[0]) + 1
+        newest_ms = np.maximum.accumulate(times_ms)
+        np.maximum(newest_ms, self.newest_ms, out=newest_ms)
+        behind_ms, self.newest_ms = newest_ms - times_ms, int(newest_ms[-1])
+        late = np.flatnonzero(behind_ms)
+        for hour, _ in _counts(hours[late]):
+            self.hours[hour].behind_ms += int(behind_ms[late][hours[late] == hour].sum())
 
 
 _encoder = msgspec.json.Encoder()
@@ -180,6 +209,80 @@ def states_of(
             )
         )
     return states
+
+
+@dataclass(frozen=True, slots=True)
+class UsualState:
+    """How the newest hour that is over compares with the same hour of other days.
+
+    Attributes:
+        source, measure, at_least, at_most: of what is expected.
+        hour_ms: when it began; 0 while there is none.
+        value: its records, or how late they were on average, in milliseconds; None where that is not known.
+        usual: the median of the other days; None where too few are known.
+        is_broken: it is not between so many times and so many times of that.
+    """
+
+    source: str
+    measure: str
+    at_least: float
+    at_most: float
+    hour_ms: int
+    value: float | None
+    usual: float | None
+    is_broken: bool
+
+    @property
+    def name(self) -> str:
+        """As status, metrics and reports call it."""
+        return f"usual {self.measure}"
+
+
+def usual_states(
+    usual_hours: Iterable[UsualHours], counts: Mapping[tuple[str, int], PartitionCounts]
+) -> list[UsualState]:
+    """How every source keeps to what is usual, in their order; of some partitions, as these do.
+
+    Args:
+        usual_hours: what is expected.
+        counts: of each (topic, partition).
+    """
+    states = []
+    for one in usual_hours:
+        mine = [found for found in counts.values() if found.source == one.source and found.hours]
+        hour = max((found.newest_ms // HOUR_MS for found in mine), default=0) - 1
+        whole_from = max((hour if one.whole_from is None else one.whole_from for one in mine), default=hour)
+        days = [hour - 24 * day for day in range(1, DAYS_COMPARED + 1)]
+        known = [_measured(mine, day, one.measure) for day in days if day >= whole_from]
+        others = [found for found in known if found is not None]
+        value = _measured(mine, hour, one.measure) if hour >= whole_from else None
+        usual = median(others) if len(others) >= DAYS_COMPARED_MIN else None
+        is_broken = False
+        if usual is not None and value is not None:
+            base = max(usual, LATENESS_MS_MIN) if one.measure is Measure.LATENESS else usual
+            is_broken = base > 0 and not one.at_least * base <= value <= one.at_most * base
+        states.append(
+            UsualState(
+                one.source,
+                str(one.measure),
+                one.at_least,
+                one.at_most,
+                hour_ms=max(hour, 0) * HOUR_MS,
+                value=value,
+                usual=usual,
+                is_broken=is_broken,
+            )
+        )
+    return states
+
+
+def _measured(counts: Iterable[PartitionCounts], hour: int, measure: Measure) -> float | None:
+    """A measure of an hour; None of the lateness of no records."""
+    found = [one.hours[hour] for one in counts if hour in one.hours]
+    records = sum(one.records for one in found)
+    if measure is Measure.VOLUME:
+        return records
+    return sum(one.behind_ms for one in found) / records if records else None
 
 
 def _age(found: tuple[LastFailure, tuple[str, int]]) -> tuple[int, int]:

@@ -26,11 +26,20 @@ CALENDARS = ("today", "this_week", "this_month", "this_year")
 
 SECTIONS: Mapping[str, str] = {
     **{name: name for name in ("stream_view", "kafka_source", "aggregate", "count", "derive", "request_features")},
-    **{name: name for name in ("expect", "null_share", "one_of")},
+    **{name: name for name in ("expect", "null_share", "one_of", "usual_volume", "usual_lateness")},
     "about": "about",
     **{name: name for name in ("LIFETIME", "session", "series")},
     **dict.fromkeys(CALENDARS, ", ".join(CALENDARS)),
-    **{name: name for name in ("WindowedFeature", "DerivedFeature", "NamedWindow", "ExpectedOfRecords")},
+    **{
+        name: name
+        for name in (
+            "WindowedFeature",
+            "DerivedFeature",
+            "NamedWindow",
+            "ExpectedOfRecords",
+            "ExpectedOfHours",
+        )
+    },
 }
 """Name at the door -> heading of the section that is about it."""
 
@@ -59,6 +68,7 @@ TAG_DEFAULTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("source", "computed."): ("`computed=` of `kafka_source`", "no such column"),
     ("source", "freshness"): ("`freshness=` of `kafka_source`", "no promise"),
     ("source", "expect."): ("`expectations=` of `kafka_source`", "nothing is expected"),
+    ("source", "usual_hour."): ("`expectations=` of `kafka_source`", "nothing is expected"),
     ("view", "where"): ("`where=` of `stream_view`", "all events"),
     ("view", "undo"): ("`undo=` of `stream_view`", "no event"),
     ("view", "storage"): ("`storage=` of `stream_view`", "it is stored with the others"),

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from statistics import median
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.core.events import ColumnValues, EventBatch
-from featurestore.core.spec import Expectation, OnFail, SourceSpec
+from featurestore.core.spec import Expectation, Measure, OnFail, SourceSpec, UsualHours
 from featurestore.errors import CorruptData
 from featurestore.testing.strategies import SOURCE
-from featurestore.wire.contract_counts import HOUR_MS, PartitionCounts, decode_counts, encode_counts, states_of
+from featurestore.wire.contract_counts import (
+    HOUR_MS,
+    LATENESS_MS_MIN,
+    PartitionCounts,
+    decode_counts,
+    encode_counts,
+    states_of,
+    usual_states,
+)
 from featurestore.wire.contracts import ContractCheck
 
 POSITIVE = Expectation(SOURCE.name, "positive", "amount > 0", OnFail.DEAD_LETTER)
@@ -68,6 +77,59 @@ def test_every_record_is_counted_once_in_its_hour_however_it_is_read(some: Recor
         failed = sum(count for hour, count in by_hour.items() if hour >= newest)
         assert (checked, failed) == (state.records, state.failed)
         assert state.is_broken == (checked > 0 and failed / checked > expectation.at_most)
+
+
+@st.composite
+def _days(draw: st.DrawFn) -> list[list[int]]:
+    """Event times of two partitions: some days, on each some records of two hours, late by up to an hour."""
+    partitions: list[list[int]] = [[], []]
+    for day in range(draw(st.integers(1, 10))):
+        for hour in (10, 11):
+            for times in partitions:
+                late_ms = st.one_of(st.just(0), st.integers(0, HOUR_MS))
+                for late in draw(st.lists(late_ms, max_size=4)):
+                    times.append((24 * day + hour) * HOUR_MS + len(times) - late)
+    return partitions
+
+
+@settings(max_examples=50)
+@given(partitions=_days(), low=st.sampled_from([0.0, 0.5, 1.0]), high=st.sampled_from([1.5, 3.0]), data=st.data())
+def test_an_hour_is_compared_with_the_same_hour_of_the_days_before(
+    partitions: list[list[int]], low: float, high: float, data: st.DataObject
+) -> None:
+    """As a plain loop over the records says, however they are read; nothing is said of what nobody has seen wholly."""
+    counts: dict[tuple[str, int], PartitionCounts] = {}
+    for partition, times in enumerate(partitions):
+        of_partition, at = PartitionCounts(SOURCE.name), 0
+        while at < len(times):
+            end = data.draw(st.integers(at + 1, len(times)))
+            of_partition.add(read([(one, 1) for one in times[at:end]], at), ())
+            of_partition, at = decode_counts(encode_counts(of_partition)), end
+        counts[SOURCE.topic, partition] = of_partition
+    wanted = [UsualHours(SOURCE.name, measure, low, high) for measure in Measure]
+    states = {one.measure: one for one in usual_states(wanted, counts)}
+
+    behind: dict[int, list[int]] = {}
+    for times in partitions:
+        newest_ms = 0
+        for time_ms in times:
+            newest_ms = max(newest_ms, time_ms)
+            behind.setdefault(time_ms // HOUR_MS, []).append(newest_ms - time_ms)
+    hour = max(behind, default=0) - 1
+    first = max((times[0] // HOUR_MS + 1 for times in partitions if times), default=hour)
+    found = [behind.get(one, []) for one in range(hour - 7 * 24, hour, 24) if one >= first]
+    here = behind.get(hour, []) if hour >= first else None
+    volumes = [float(len(one)) for one in found]
+    latenesses = [sum(one) / len(one) for one in found if one]
+    for state, others, value, least in (
+        (states["volume"], volumes, None if here is None else float(len(here)), 0),
+        (states["lateness"], latenesses, sum(here) / len(here) if here else None, LATENESS_MS_MIN),
+    ):
+        usual = median(others) if len(others) >= 3 else None
+        assert (state.value, state.usual) == (value, usual)
+        is_known = usual is not None and value is not None
+        base = max(usual or 0, least)
+        assert state.is_broken == (is_known and base > 0 and not low * base <= (value or 0) <= high * base)
 
 
 def test_states_are_of_all_partitions_of_a_source_and_of_no_other() -> None:

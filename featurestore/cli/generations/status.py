@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from featurestore.online.read.store_sizes import MemoryOverview
     from featurestore.online.read.store_status import GenerationOverview, StoreOverview
+    from featurestore.wire.contract_counts import UsualState
 
 HASH_DIGITS_SHOWN = 8
 UNKNOWN = "-"
@@ -75,6 +76,7 @@ def command(
             registered=stored_views(registered),
             pinned=registered.pinned,
             expectations=registered.expectations,
+            usual_hours=registered.usual_hours,
             ends=None if log_dir is None else log_ends(log_dir),
             measures_memory=memory,
         )
@@ -127,7 +129,7 @@ def show(found: StoreOverview, contacts: Mapping[str, str]) -> None:
         _show_generations(console, found)
         _show_reading(console, found)
         _show_partitions(console, found)
-    if found.contracts:
+    if found.contracts or found.usual_hours:
         _show_contracts(console, found)
     if found.server is not None and found.server.evicts:
         console.print(
@@ -203,6 +205,8 @@ def _show_partitions(console: Console, found: StoreOverview) -> None:
 
 def _show_contracts(console: Console, found: StoreOverview) -> None:
     """What is expected of the sources' records, and which views read what breaks it."""
+    for hour in found.usual_hours:
+        console.print(_usual_text(hour), highlight=False)
     texts, numbers = ("expectation", "on fail"), ("records", "failed", "share", "may", "failed\nin a day")
     table = narrow_table("contracts, newest two hours of event time", texts=texts, numbers=numbers)
     for one in found.contracts:
@@ -215,7 +219,11 @@ def _show_contracts(console: Console, found: StoreOverview) -> None:
             f"{one.at_most:.2%}",
             f"{one.failed_1d:,}",
         )
-    console.print(table)
+    if found.contracts:
+        console.print(table)
+    for hour in found.usual_hours:
+        if hour.is_broken:
+            console.print(f"[bold red]{hour.source} breaks its contract[/]: {hour.name}")
     for one in found.contracts:
         if one.is_broken:
             last = f"{one.last_topic}/{one.last_partition}/{one.last_offset}"
@@ -223,6 +231,17 @@ def _show_contracts(console: Console, found: StoreOverview) -> None:
     for each in found.generations:
         if each.broken and each.state == "serving":
             console.print(f"{_name(each)} reads what breaks its contract: {', '.join(each.broken)}", highlight=False)
+
+
+def _usual_text(state: UsualState) -> str:
+    """How an hour compares with the same hour of other days."""
+    value, usual = (
+        "-" if one is None else f"{one:,.0f} records" if state.measure == "volume" else f"{one / 1_000:,.1f} s late"
+        for one in (state.value, state.usual)
+    )
+    when = datetime.fromtimestamp(state.hour_ms / 1_000, tz=UTC).strftime("%Y-%m-%d %H:00 UTC")
+    factors = f"{state.at_least:g} to {state.at_most:g} times"
+    return f"{state.source}: {value} in the hour from {when}, usually {usual}; {factors} of that is expected"
 
 
 def _name(one: GenerationOverview) -> str:

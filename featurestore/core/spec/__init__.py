@@ -5,7 +5,9 @@ All durations are integer milliseconds. Names are as in the registry.
 """
 
 from featurestore.core.spec.contracts import Expectation as Expectation
+from featurestore.core.spec.contracts import Measure as Measure
 from featurestore.core.spec.contracts import OnFail as OnFail
+from featurestore.core.spec.contracts import UsualHours as UsualHours
 from featurestore.core.spec.repo import FeatureReference as FeatureReference
 from featurestore.core.spec.repo import OnDemandInput as OnDemandInput
 from featurestore.core.spec.repo import OnDemandViewSpec as OnDemandViewSpec

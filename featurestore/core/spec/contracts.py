@@ -32,3 +32,28 @@ class Expectation:
     condition: str
     on_fail: OnFail
     at_most: float = 0.0
+
+
+class Measure(enum.StrEnum):
+    """What of an hour is compared with the same hour of other days."""
+
+    VOLUME = "volume"
+    """How many records it has."""
+    LATENESS = "lateness"
+    """How far its records lie behind the newest event time of their partition, on average, when they are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsualHours:
+    """What is expected of every hour of a source: between so many times and so many times what is usual.
+
+    Attributes:
+        source: name of the source.
+        measure: what is compared; a source has one of each at most.
+        at_least, at_most: times the median of the same hour of the days before.
+    """
+
+    source: str
+    measure: Measure
+    at_least: float
+    at_most: float

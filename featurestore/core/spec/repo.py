@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from featurestore.core.spec.contracts import Expectation
+from featurestore.core.spec.contracts import Expectation, UsualHours
 from featurestore.core.spec.views import Column, ComputedColumn, PlainViewSpec, ValueType, ViewSpec
 
 
@@ -126,6 +126,7 @@ class RepoSpec:
         on_demand_views: views that are computed while they are asked for, by name.
         pinned: versions that services ask for by number, by name.
         expectations: what is expected of the records of the stream views' sources, by source and name.
+        usual_hours: what is expected of their hours, by source and measure.
     """
 
     project: str
@@ -135,6 +136,7 @@ class RepoSpec:
     on_demand_views: tuple[OnDemandViewSpec, ...] = ()
     pinned: tuple[PinnedView, ...] = ()
     expectations: tuple[Expectation, ...] = ()
+    usual_hours: tuple[UsualHours, ...] = ()
 
     def view(self, name: str) -> ViewSpec | None:
         """The stream view of that name, or the version of one ("card_activity@v2") that is pinned; else None."""

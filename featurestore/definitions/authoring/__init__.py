@@ -1,9 +1,12 @@
 """Short ways to write Feast objects: windowed and derived features, sources, and features of a request."""
 
+from featurestore.definitions.authoring.expectations import ExpectedOfHours as ExpectedOfHours
 from featurestore.definitions.authoring.expectations import ExpectedOfRecords as ExpectedOfRecords
 from featurestore.definitions.authoring.expectations import expect as expect
 from featurestore.definitions.authoring.expectations import null_share as null_share
 from featurestore.definitions.authoring.expectations import one_of as one_of
+from featurestore.definitions.authoring.expectations import usual_lateness as usual_lateness
+from featurestore.definitions.authoring.expectations import usual_volume as usual_volume
 from featurestore.definitions.authoring.parts import DerivedFeature as DerivedFeature
 from featurestore.definitions.authoring.parts import NamedWindow as NamedWindow
 from featurestore.definitions.authoring.parts import WindowedFeature as WindowedFeature

@@ -4,6 +4,7 @@ kafka_source(..., expectations=[
 expect("amount >= 0", on_fail="dead_letter"),
 null_share("currency", at_most=0.02),
 one_of("channel", ["chip", "online"], on_fail="count"),
+usual_volume(at_least=0.5, at_most=2),
 ])
 """
 
@@ -12,7 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from featurestore.definitions.compile.expectations import EXPECTATION_TAG_PREFIX, FRESHNESS_TAG, expectation_text
+from featurestore.definitions.compile.expectations import (
+    EXPECTATION_TAG_PREFIX,
+    FRESHNESS_TAG,
+    USUAL_HOUR_TAG_PREFIX,
+    expectation_text,
+)
 from featurestore.errors import InvalidRequest
 
 
@@ -31,6 +37,45 @@ class ExpectedOfRecords:
     condition: str
     on_fail: str
     at_most: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedOfHours:
+    """What is expected of every hour of a source; `kafka_source` makes a tag of it.
+
+    Attributes:
+        measure: "volume" or "lateness".
+        at_least: times what the same hour of other days has.
+        at_most: times what the same hour of other days has.
+    """
+
+    measure: str
+    at_least: float
+    at_most: float
+
+
+def usual_volume(*, at_least: float, at_most: float) -> ExpectedOfHours:
+    """An hour of event time has about as many records as the same hour of other days.
+
+    What is usual is the median of the seven days before, of three at least. The newest hour that is over is looked at.
+
+    Args:
+        at_least: times what is usual, such as 0.5.
+        at_most: times what is usual, such as 2.
+    """
+    return ExpectedOfHours("volume", at_least, at_most)
+
+
+def usual_lateness(*, at_most: float) -> ExpectedOfHours:
+    """Records of an hour come about as late as in the same hour of other days.
+
+    A record is as late as its event time lies behind the newest one that its partition had before. The mean of an hour
+    is compared with the median of the seven days before, of three at least, or with a second where that is more.
+
+    Args:
+        at_most: times what is usual, such as 3.
+    """
+    return ExpectedOfHours("lateness", 0.0, at_most)
 
 
 def expect(condition: str, *, on_fail: str, name: str = "", at_most: float = 0.0) -> ExpectedOfRecords:
@@ -75,7 +120,9 @@ def one_of(
     )
 
 
-def expectation_tags(source: str, expectations: Sequence[ExpectedOfRecords], freshness: str = "") -> dict[str, str]:
+def expectation_tags(
+    source: str, expectations: Sequence[ExpectedOfRecords | ExpectedOfHours], freshness: str = ""
+) -> dict[str, str]:
     """The tags of a source.
 
     Raises:
@@ -83,11 +130,15 @@ def expectation_tags(source: str, expectations: Sequence[ExpectedOfRecords], fre
     """
     tags: dict[str, str] = {FRESHNESS_TAG: freshness} if freshness else {}
     for one in expectations:
-        tag = EXPECTATION_TAG_PREFIX + one.name
+        if isinstance(one, ExpectedOfHours):
+            name, tag = one.measure, USUAL_HOUR_TAG_PREFIX + one.measure
+            text, hint = f"{one.at_least:g} to {one.at_most:g}", "keep one of them"
+        else:
+            name, tag = one.name, EXPECTATION_TAG_PREFIX + one.name
+            text, hint = expectation_text(one.condition, one.on_fail, one.at_most), "give each its own name=..."
         if tag in tags:
-            hint = "give each its own name=..."
-            raise InvalidRequest(f'source "{source}" has two expectations called "{one.name}"', hint=hint)
-        tags[tag] = expectation_text(one.condition, one.on_fail, one.at_most)
+            raise InvalidRequest(f'source "{source}" has two expectations called "{name}"', hint=hint)
+        tags[tag] = text
     return tags
 
 

@@ -10,7 +10,7 @@ from feast.data_format import AvroFormat, JsonFormat, ProtoFormat, StreamFormat
 from feast.data_source import DataSource
 
 from featurestore.core.spec import Column
-from featurestore.definitions.authoring.expectations import ExpectedOfRecords, expectation_tags
+from featurestore.definitions.authoring.expectations import ExpectedOfHours, ExpectedOfRecords, expectation_tags
 from featurestore.definitions.authoring.parts import Named, ReadFrom, several
 from featurestore.definitions.compile.expressions import COMPUTED_TAG_PREFIX
 from featurestore.definitions.compile.source import (
@@ -62,7 +62,7 @@ def kafka_source(
     units: Mapping[str, str] | None = None,
     fields: Mapping[str, str] | None = None,
     changes: Literal["", "debezium"] = "",
-    expectations: Sequence[ExpectedOfRecords] = (),
+    expectations: Sequence[ExpectedOfRecords | ExpectedOfHours] = (),
     freshness: str = "",
     history: DataSource | None = None,
     tags: Mapping[str, str] | None = None,
@@ -91,7 +91,7 @@ def kafka_source(
         units: column -> unit of its values, such as "EUR": plans refuse a schema that says another one.
         fields: column -> field of the payload, where they are called otherwise; a path into nested ones: "card.bin".
         changes: "debezium" where payloads are changes of a table's rows: columns are the row's, `event_id` its key.
-        expectations: what is expected of every record, from `expect`, `null_share` and `one_of`.
+        expectations: of every record (`expect`, `null_share`, `one_of`) and hour (`usual_volume`, `usual_lateness`).
         freshness: how old its newest event is promised to be at most, such as "5m"; for its contract as a document.
         history: the same events at rest, for training sets; Feast insists on one, but it need not exist yet.
         tags: kept beside those that are set here, such as `about(tier=1)`.

@@ -2,14 +2,16 @@
 
 "expect.amount is positive": "dead_letter: amount > 0"          no view counts a record that fails
 "expect.currency is known":  "count at most 0.02: currency IS NOT NULL"    counted; broken above 2 % of an hour
+"usual_hour.volume": "0.5 to 2"        an hour has half to twice the records of the same hour of other days
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
-from featurestore.core.spec import Expectation, OnFail, SourceSpec
+from featurestore.core.spec import Expectation, Measure, OnFail, SourceSpec, UsualHours
 from featurestore.definitions import limits
 from featurestore.definitions.compile.expressions import condition
 from featurestore.definitions.problems import Place, ProblemList
@@ -19,6 +21,9 @@ EXPECTATION_TAG_PREFIX = "expect."
 
 FRESHNESS_TAG = "freshness"
 """Tag of a source: how old its newest event is promised to be at most; part of its contract as a document."""
+
+USUAL_HOUR_TAG_PREFIX = "usual_hour."
+"""Tags of a source: "usual_hour.volume" and "usual_hour.lateness" hold two factors, "0.5 to 2"."""
 
 _TEXT = re.compile(r"\s*(?P<on_fail>\w+)(?:\s+at\s+most\s+(?P<at_most>[^:\s]+))?\s*:\s*(?P<sql>.*)", re.DOTALL)
 _REMEDY = 'write "dead_letter: amount >= 0" or "count at most 0.02: currency IS NOT NULL"'
@@ -39,6 +44,20 @@ def expectations_of(
         problems.add(place, fact, "join some by AND")
     found = [_expectation(name, tags[EXPECTATION_TAG_PREFIX + name], source, place, problems) for name in names]
     return tuple(one for one in found if one is not None)
+
+
+def usual_hours_of(tags: Mapping[str, str], source: str, place: Place, problems: ProblemList) -> tuple[UsualHours, ...]:
+    """What a source's tags expect of its hours, by measure; those with a mistake are missing."""
+    found = []
+    for tag in sorted(tag for tag in tags if tag.startswith(USUAL_HOUR_TAG_PREFIX)):
+        measure, factors = tag.removeprefix(USUAL_HOUR_TAG_PREFIX), _factors(tags[tag])
+        if measure not in tuple(Measure):
+            problems.add(place, f'tag "{tag}" is about "{measure}"', f"name one of {', '.join(Measure)}")
+        elif factors is None:
+            problems.add(place, f'tag "{tag}" is "{tags[tag]}"', 'write two factors, the smaller first: "0.5 to 2"')
+        else:
+            found.append(UsualHours(source, Measure(measure), *factors))
+    return tuple(found)
 
 
 def required_of(expectations: Sequence[Expectation]) -> str:
@@ -66,6 +85,15 @@ def _expectation(name: str, text: str, source: SourceSpec, place: Place, problem
     if compiled == "":
         problems.add(place, f"{what} has no condition", _REMEDY)
     return Expectation(source.name, name, compiled, OnFail(match["on_fail"]), at_most) if compiled else None
+
+
+def _factors(text: str) -> tuple[float, float] | None:
+    """Two factors of what is usual; None where they are none."""
+    try:
+        low, high = (float(part) for part in text.split(" to "))
+    except ValueError:
+        return None
+    return (low, high) if 0.0 <= low < high < math.inf else None
 
 
 def _share(text: str | None) -> float | None:

@@ -23,13 +23,14 @@ from featurestore.core.spec import (
     ServiceSpec,
     SourceSpec,
     TableSpec,
+    UsualHours,
     ValueType,
     ViewSpec,
     default_hop_ms,
 )
 from featurestore.core.windows.durations import format_duration
 from featurestore.definitions import limits
-from featurestore.definitions.compile.expectations import expectations_of
+from featurestore.definitions.compile.expectations import expectations_of, usual_hours_of
 from featurestore.definitions.compile.on_demand import KIND as ON_DEMAND
 from featurestore.definitions.compile.on_demand import compile_on_demand_view
 from featurestore.definitions.compile.service import Servable, ServiceCompiler, check_shadows
@@ -137,8 +138,8 @@ def compile_repo(registered: RegisteredRepo) -> Compilation:
     why = {service.name: unserved.get(service.name, "") for service in registered.services}
     check_shadows(services, why, on_demand_views, problems)
     named = (_by_name(views), _by_name(plain_views), _by_name(services))
-    expectations = _expectations(registered, views, problems)
-    repo = RepoSpec(registered.project, *named, on_demand_views, tuple(pinned), expectations)
+    expected = _expectations(registered, views, problems)
+    repo = RepoSpec(registered.project, *named, on_demand_views, tuple(pinned), *expected)
     return Compilation(repo, tuple(problems.found), tuple(notes), unserved)
 
 
@@ -290,19 +291,29 @@ def _is_event_time_ms(column: Column, source: SourceSpec) -> bool:
     return column.name == source.event_time_column == "event_time_ms" and column.type is ValueType.INT64
 
 
-def _expectations(registered: RegisteredRepo, views: list[ViewSpec], problems: ProblemList) -> tuple[Expectation, ...]:
-    """What is expected of the records of all sources; copies of a source must agree in it."""
+def _expectations(
+    registered: RegisteredRepo, views: list[ViewSpec], problems: ProblemList
+) -> tuple[tuple[Expectation, ...], tuple[UsualHours, ...]]:
+    """What is expected of the records and of the hours of all sources; copies of a source must agree in it."""
     specs = {view.name: view.source for view in views}
-    found: dict[str, tuple[Expectation, ...]] = {}
+    found: dict[str, tuple[tuple[Expectation, ...], tuple[UsualHours, ...]]] = {}
     for view in registered.stream_views:
         if view.name not in specs or view.source is None:
             continue
         name, place = view.source.name, Place("source", view.source.name)
-        expected = expectations_of(view.source.tags, specs[view.name], place, problems)
+        tags = view.source.tags
+        expected = (
+            expectations_of(tags, specs[view.name], place, problems),
+            usual_hours_of(tags, name, place, problems),
+        )
         if found.setdefault(name, expected) != expected:
             fact = f'feature view "{view.name}" sees it with other expectations than other views do'
             problems.add(place, fact, "apply the repo as a whole, so that all views get the same source")
-    return tuple(one for _, of_source in sorted(found.items()) for one in of_source)
+    by_source = [of_source for _, of_source in sorted(found.items())]
+    return (
+        tuple(one for records, _ in by_source for one in records),
+        tuple(one for _, hours in by_source for one in hours),
+    )
 
 
 def _check_sources(views: list[ViewSpec], problems: ProblemList) -> None:

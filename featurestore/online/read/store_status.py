@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from featurestore.clock import Clock
-from featurestore.core.spec import Expectation, PinnedView, ViewSpec
+from featurestore.core.spec import Expectation, PinnedView, UsualHours, ViewSpec
 from featurestore.definitions.compile.storage_groups import plan_storage, storage_group
 from featurestore.online.eviction import StoreMemory
 from featurestore.online.generation import Generation
@@ -29,7 +29,7 @@ from featurestore.online.serving_view import (
 )
 from featurestore.online.store import OnlineStore
 from featurestore.wire.codecs.view_json import definition_hash
-from featurestore.wire.contract_counts import ExpectationState, decode_counts, states_of
+from featurestore.wire.contract_counts import ExpectationState, UsualState, decode_counts, states_of, usual_states
 from featurestore.wire.store_layout import (
     Checkpoint,
     contracts_key,
@@ -143,6 +143,7 @@ class StoreOverview:
         server: memory of the servers, and whether they evict; None where that may not be seen.
         pins: versions that feature services pin.
         contracts: how the records of the sources meet what is expected of them.
+        usual_hours: how their hours do.
     """
 
     project: str
@@ -154,6 +155,7 @@ class StoreOverview:
     server: StoreMemory | None = None
     pins: tuple[PinOverview, ...] = ()
     contracts: tuple[ExpectationState, ...] = ()
+    usual_hours: tuple[UsualState, ...] = ()
 
 
 def look_over(
@@ -164,6 +166,7 @@ def look_over(
     registered: Sequence[ViewSpec] = (),
     pinned: Sequence[PinnedView] = (),
     expectations: Sequence[Expectation] = (),
+    usual_hours: Sequence[UsualHours] = (),
     ends: Ends | None = None,
     measures_memory: bool = False,
 ) -> StoreOverview:
@@ -176,6 +179,7 @@ def look_over(
         registered: what is to be stored (`stored_views`), to tell what is not streamed yet, or by an older definition.
         pinned: versions that feature services pin.
         expectations: what is expected of the sources' records.
+        usual_hours: what is expected of their hours.
         ends: where the sources end, for the lag; None when that is not known.
         measures_memory: list keys and ask for sizes; takes a scan of up to KEYS_LISTED_MAX keys.
 
@@ -200,7 +204,7 @@ def look_over(
         )
         for one in known
     ]
-    contracts = read_contracts(store, project, expectations) if expectations else ()
+    contracts, hours = read_contracts(store, project, expectations, usual_hours)
     stems = {(one.view.name, one.number): one.keys.stem for one in known}
     sizes = measure(store, project, {one.keys.stem: one for one in known}) if measures_memory else {}
     return StoreOverview(
@@ -208,7 +212,7 @@ def look_over(
         lane_count=lane_count,
         as_of_ms=clock.now_ms(),
         generations=tuple(
-            replace(one, memory=sizes.get(stems[one.view, one.number]), broken=_broken(of, contracts))
+            replace(one, memory=sizes.get(stems[one.view, one.number]), broken=_broken(of, (*contracts, *hours)))
             for one, of in zip(found, known, strict=True)
         ),
         plain={stem: size for stem, size in sorted(sizes.items()) if stem not in stems.values() and "@" not in stem},
@@ -221,25 +225,29 @@ def look_over(
         server=store.memory(),
         pins=_pins(pinned, served),
         contracts=contracts,
+        usual_hours=hours,
     )
 
 
-def _broken(generation: Generation, contracts: Sequence[ExpectationState]) -> tuple[str, ...]:
+def _broken(generation: Generation, contracts: Sequence[ExpectationState | UsualState]) -> tuple[str, ...]:
     """What the records of a generation's source break."""
     source = generation.view.source.name
     return tuple(one.name for one in contracts if one.is_broken and one.source == source)
 
 
 def read_contracts(
-    store: OnlineStore, project: str, expectations: Sequence[Expectation]
-) -> tuple[ExpectationState, ...]:
-    """How the records of the sources meet what is expected of them, as the stream has kept it.
+    store: OnlineStore, project: str, expectations: Sequence[Expectation], usual_hours: Sequence[UsualHours] = ()
+) -> tuple[tuple[ExpectationState, ...], tuple[UsualState, ...]]:
+    """How the records and the hours of the sources meet what is expected of them, as the stream has kept it.
 
     Raises:
         OnlineStoreDown, CorruptData: it cannot be read.
     """
+    if not expectations and not usual_hours:
+        return (), ()
     fields = store.hash_fields(contracts_key(project))
-    return tuple(states_of(expectations, {partition_of(name): decode_counts(data) for name, data in fields.items()}))
+    counts = {partition_of(name): decode_counts(data) for name, data in fields.items()}
+    return tuple(states_of(expectations, counts)), tuple(usual_states(usual_hours, counts))
 
 
 def _pins(pinned: Sequence[PinnedView], served: Mapping[Definition, ServingView]) -> tuple[PinOverview, ...]:

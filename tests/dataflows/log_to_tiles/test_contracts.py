@@ -22,7 +22,16 @@ from featurestore.wire.contract_counts import decode_counts
 from featurestore.wire.store_layout import contracts_key
 from tests.dataflows.conftest import StartStream, applied_repo
 from tests.dataflows.log_to_table.test_history import differences, differences_from_store, history, labels_of
-from tests.dataflows.payments import PROJECT, REPO, Payments, assert_every_value_is_exact, make_payments
+from tests.dataflows.payments import (
+    BEGIN_MS,
+    PROJECT,
+    REPO,
+    TOPIC,
+    Payments,
+    assert_every_value_is_exact,
+    iso,
+    make_payments,
+)
 
 EXPECTED = """event_id="payment_id",
     expectations=[
@@ -30,8 +39,11 @@ EXPECTED = """event_id="payment_id",
         expect("amount < 1000000000", on_fail="dead_letter", name="no amount of millions"),
         expect("NOT is_declined", on_fail="count", name="accepted", at_most=0.2),
         one_of("merchant_id", [1, 2, 3], on_fail="count"),
+        usual_volume(at_least=0.5, at_most=2),
     ],"""
-CONTRACTED = REPO.replace('event_id="payment_id",', EXPECTED).replace("count, kafka", "count, expect, one_of, kafka")
+CONTRACTED = REPO.replace('event_id="payment_id",', EXPECTED).replace(
+    "count, kafka", "count, expect, one_of, usual_volume, kafka"
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +74,34 @@ def test_history_lookups_and_the_oracle_leave_out_the_same_records(
     assert [] == differences_from_store(repo, newest, redis_url, newest_ms)
     assert broken_of(made) == letters_in(letters)
     assert_figures(repo, made, redis_url, letters)
+
+
+def test_an_hour_unlike_the_same_hour_of_other_days_is_told(
+    start_stream: StartStream, contracted: Path, redis_url: str, tmp_path: Path
+) -> None:
+    """By status, which marks the views, and on the topic of contracts, once."""
+    days, log = 5, tmp_path / "log"
+    times = [BEGIN_MS + day * 86_400_000 + second * 1_000 for day in range(days) for second in range(20)]
+    times += [BEGIN_MS + days * 86_400_000, BEGIN_MS + days * 86_400_000 + 3_600_000]  # one, and an hour later another
+    (log / TOPIC).mkdir(parents=True)
+    lines = [
+        json.dumps({"payment_id": f"p-{at}", "paid_at": iso(at), "card_id": "c", "merchant_id": 1, "amount": 1})
+        for at in times
+    ]
+    (log / TOPIC / "0.jsonl").write_text("\n".join(lines) + "\n")
+    stream = start_stream("--log-dir", str(log), "--until-end", "--batch-records", "7", use_registry=contracted)
+    assert stream.wait() == 0, stream.output
+
+    repo, store = read_registry(contracted, project=PROJECT), connect(redis_url)
+    found = look_over(store, PROJECT, ManualClock(now_ms=times[-1]), usual_hours=repo.usual_hours)
+    store.close()
+    [state] = found.usual_hours
+    assert (state.value, state.usual, state.is_broken) == (1, 20, True)
+    assert [("usual volume",)] * 2 == [one.broken for one in found.generations]
+    reports = [json.loads(line) for line in (log / f"{TOPIC}.contracts" / "0.jsonl").read_text().splitlines()]
+    told = [one for one in reports if one["expectation"] == "usual volume"]
+    hour = {"hour_ms": state.hour_ms, "value": 1, "usual": 20}
+    assert [{"source": "payments", "expectation": "usual volume", "topic": TOPIC, "partition": 0, **hour}] == told
 
 
 def test_a_generation_of_an_older_source_is_read_by_todays_where_that_means_the_same(

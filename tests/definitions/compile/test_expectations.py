@@ -7,11 +7,20 @@ from collections.abc import Mapping
 import pytest
 from feast import KafkaSource
 
-from featurestore.core.spec import Expectation, OnFail, ViewSpec
+from featurestore.core.spec import Expectation, Measure, OnFail, UsualHours, ViewSpec
 from featurestore.definitions.compile.repo import Compilation, compile_repo
 from featurestore.definitions.compile.storage_groups import plan_storage, storage_group
 from featurestore.errors import InvalidRequest
-from featurestore.features import ExpectedOfRecords, expect, kafka_source, null_share, one_of
+from featurestore.features import (
+    ExpectedOfHours,
+    ExpectedOfRecords,
+    expect,
+    kafka_source,
+    null_share,
+    one_of,
+    usual_lateness,
+    usual_volume,
+)
 from featurestore.wire.codecs.view_json import decode_view, definition_hash, encode_view
 from tests.definitions.records import repo, source, view
 
@@ -106,6 +115,8 @@ def test_helpers_write_tags() -> None:
         null_share("card.bin", at_most=0.02),
         one_of("channel", ["chip", "it's"], on_fail="count"),
         one_of("state", [1, 2], on_fail="dead_letter", name="known state"),
+        usual_volume(at_least=0.5, at_most=2),
+        usual_lateness(at_most=3),
     )
 
     assert written == {
@@ -114,7 +125,21 @@ def test_helpers_write_tags() -> None:
         "expect.card.bin is not null": 'count at most 0.02: "card.bin" IS NOT NULL',
         "expect.channel is known": "count: \"channel\" IN ('chip', 'it''s')",
         "expect.known state": 'dead_letter: "state" IN (1, 2)',
+        "usual_hour.lateness": "0 to 3",
+        "usual_hour.volume": "0.5 to 2",
     }
+
+
+def test_what_is_usual_is_said_by_two_factors() -> None:
+    """No view means anything else for it; what is no factor is a mistake by tag."""
+    tags = {"usual_hour.volume": "0.5 to 2"}
+    assert compiled(tags).spec.usual_hours == (UsualHours("payments", Measure.VOLUME, 0.5, 2.0),)
+    assert hash_with(tags) == hash_with({})
+    wrong = {"usual_hour.volume": "2 to 0.5", "usual_hour.lateness": "3", "usual_hour.size": "0 to 1"}
+    facts = [str(one) for one in compile_repo(repo(view(reads=source(tags=wrong)))).problems]
+    assert ['is "3"', 'is about "size"', 'is "2 to 0.5"'] == [
+        part for one in facts for part in ('is "3"', 'is about "size"', 'is "2 to 0.5"') if part in one
+    ]
 
 
 def test_two_expectations_of_one_name_are_refused_where_they_are_written() -> None:
@@ -137,9 +162,9 @@ def hash_with(tags: Mapping[str, str]) -> str:
     return definition_hash(spec)
 
 
-def tags_of(*expectations: ExpectedOfRecords) -> dict[str, str]:
+def tags_of(*expectations: ExpectedOfRecords | ExpectedOfHours) -> dict[str, str]:
     """What the helper writes."""
     made: KafkaSource = kafka_source(
         name="s", topic="t", columns={"ok": "boolean"}, event_time="ok", expectations=expectations
     )
-    return {tag: text for tag, text in made.tags.items() if tag.startswith("expect.")}
+    return {tag: text for tag, text in made.tags.items() if tag.startswith(("expect.", "usual_hour."))}
