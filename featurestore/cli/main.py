@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "featurestore.cli.repo.contract:command",
         "Write a source's contract as a document, or hold one against definitions and data.",
     ),
+    "test": ("featurestore.cli.repo.test:command", "Run the repo's feature tests, in memory."),
     "apply": ("featurestore.cli.repo.apply:command", "Register the feature repo's definitions."),
     "list": ("featurestore.cli.repo.catalog.commands:list_command", "List what is registered, and whose it is."),
     "describe": (

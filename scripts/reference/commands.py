@@ -28,6 +28,7 @@ EXAMPLES: Mapping[str, str] = {
     "plan": "featurestore plan",
     "check-schema": "featurestore check-schema --subject payments-value --file next.avsc",
     "apply": "featurestore apply",
+    "test": "featurestore test",
     "list": "featurestore list views",
     "describe": "featurestore describe card_activity",
     "search": "featurestore search amount card",

@@ -49,7 +49,7 @@ SESSION = (
 """The examples of all commands in an order in which each finds what it needs."""
 
 LETTERS = {f"dead-letters {name}" for name in ("list", "count", "show", "replay")}
-TEAMS = {"list", "describe", "search"}
+TEAMS = {"test", "list", "describe", "search"}
 TYPED_ELSEWHERE = {"check-schema", "publish", "contract export", "contract check"} | LETTERS | TEAMS
 """Need a schema registry, a Kafka, a contract or owners: docs/schemas.md, publish.md, contracts.md, teams.md do."""
 

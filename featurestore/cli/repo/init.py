@@ -2,6 +2,7 @@
 
     DIR/feature_store.yaml           project and stores
     DIR/definitions.py               one entity, one source, one view, one service
+    DIR/tests/card_activity.yaml     what its features are over a few payments, for `featurestore test`
     DIR/README.md                    from here to a lookup, command by command
     DIR/.feastignore  .gitignore     data/ is neither definition nor source code
     DIR/data/log/payments/0.jsonl    some payments of the last days, so that the first lookup has an answer
@@ -36,6 +37,7 @@ WRITTEN: Mapping[str, tuple[str, str]] = {
     FILE_NAME: (FILE_NAME, "where registry, history and features are"),
     "definitions.py": ("definitions.py", "entity, source, view and service: begin here"),
     "README.md": ("README.md", "from here to a lookup, command by command"),
+    "tests/card_activity.yaml": ("card_activity.yaml", "what features are over a few payments"),
     ".feastignore": ("feastignore", "what is not searched for definitions"),
     ".gitignore": ("gitignore", "what is not committed"),
 }
