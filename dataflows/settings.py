@@ -48,7 +48,7 @@ class FlowSettings:
         dead_letter_dir: directory of dead-letter files; None: the log directory, or topics when Kafka is read.
         dead_letter_payloads: what is kept of their payloads: "keep", "drop" or "encrypt".
         dead_letter_key_file: keys that encrypt them; None for none.
-        dead_letter_retention_ms: how long topics that are made for them keep letters; None leaves it to the broker.
+        dead_letter_retention_ms: how long letters are kept; None leaves topics to the broker, and files have a default.
         addresses: host:port of every process of a Bytewax cluster; empty runs one process.
         process_id: index of this process in `addresses`.
         batch_records: records in one read of a partition.
@@ -153,7 +153,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("dead_letter_dir", "write dead letters to files here instead of topics"),
     Option("dead_letter_payloads", "what is kept of their payloads: keep (default), drop or encrypt"),
     Option("dead_letter_key_file", "file of Fernet keys that encrypt payloads, one a line, the newest first"),
-    Option("dead_letter_retention", "how long topics that are made for dead letters keep them, such as 30d"),
+    Option(
+        "dead_letter_retention",
+        "how long dead letters are kept, such as 90d; default: files 30d, topics that are made as the broker has it",
+    ),
     Option("addresses", "host:port of all processes, separated by semicolons", variable="BYTEWAX_ADDRESSES"),
     Option("process_id", "index of this process in the addresses, from 0", variable="BYTEWAX_PROCESS_ID"),
     Option("writers", "how many writers share the lanes; default: one a process"),

@@ -28,7 +28,7 @@ from bytewax.dataflow import Dataflow
 from prometheus_client import REGISTRY
 
 from dataflows.dead_letters.policy import payload_policy
-from dataflows.dead_letters.writer import DeadLetterWriter, FileDeadLetters, KafkaDeadLetters
+from dataflows.dead_letters.writer import FILE_RETENTION_MS, DeadLetterWriter, FileDeadLetters, KafkaDeadLetters
 from dataflows.logs.file_log import FileLog, embedded_registry
 from dataflows.logs.kafka_log import KafkaLog
 from dataflows.logs.schemas import SchemaRegistries
@@ -379,9 +379,12 @@ def open_log(settings: FlowSettings, sources: Iterable[SourceSpec], clock: Clock
     """Where the events of some sources come from, and where refused ones go."""
     letter_dir, options = settings.dead_letter_dir, settings.kafka_options
     policy = payload_policy(settings.dead_letter_payloads, settings.dead_letter_key_file)
+    kept_ms = FILE_RETENTION_MS if settings.dead_letter_retention_ms is None else settings.dead_letter_retention_ms
     if settings.log_dir is not None:
         schemas = embedded_registry(settings.log_dir, settings.schema_registry_options)
-        return FileLog(settings.log_dir, schemas), FileDeadLetters(letter_dir or settings.log_dir, policy, clock)
+        return FileLog(settings.log_dir, schemas), FileDeadLetters(
+            letter_dir or settings.log_dir, policy, clock, kept_ms
+        )
     kafka = KafkaLog(
         bootstrap_servers=settings.bootstrap_servers,
         options=options,
@@ -390,7 +393,7 @@ def open_log(settings: FlowSettings, sources: Iterable[SourceSpec], clock: Clock
         schemas=SchemaRegistries(settings.schema_registry_options),
     )
     if letter_dir is not None:
-        return kafka, FileDeadLetters(letter_dir, policy, clock)
+        return kafka, FileDeadLetters(letter_dir, policy, clock, kept_ms)
     servers = {topic: kafka.servers(source) for source in sources for topic in source.topics}
     return kafka, KafkaDeadLetters(servers, options, policy, settings.dead_letter_retention_ms)
 

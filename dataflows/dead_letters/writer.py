@@ -13,9 +13,11 @@ letters written again; (topic, partition, offset, view) tells the repeats.
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -28,10 +30,15 @@ from dataflows.logs.sources import Shared
 from dataflows.retry import patiently
 from featurestore.clock import Clock, SystemClock
 from featurestore.errors import SourceUnavailable
-from featurestore.offline.disk import append_lines, of_disk
+from featurestore.offline.disk import append_lines, drop_lines, of_disk
 from featurestore.wire.payloads import DeadLetter
 
 TOPIC_SUFFIX = ".dead-letters"
+
+FILE_RETENTION_MS = 30 * 86_400_000
+"""How long letters in files are kept unless somebody says otherwise: they hold what their records hold."""
+
+PRUNING_INTERVAL_NS = 3_600_000_000_000
 FLUSH_TIMEOUT_SECONDS = 30.0
 MESSAGE_BYTES_MAX = 1_000_000_000
 """What librdkafka lets pass at most: how large a letter may be is for the broker to say, as it was for the record."""
@@ -41,6 +48,9 @@ CUT_PAYLOAD_BYTES = (100_000, 1_000, 0)
 
 QUEUE_LETTERS_MAX = 10_000
 """Letters handed to the producer before their delivery is awaited; below librdkafka's own queue of 100,000."""
+
+
+_logger = logging.getLogger(__name__)
 
 
 class DeadLetterWriter(Protocol):
@@ -76,9 +86,17 @@ class FileDeadLetters:
         directory: where `<topic>.dead-letters` directories are made.
         policy: what is kept of payloads.
         clock: says when a letter is written; default: the machine's.
+        retention_ms: how long letters are kept.
     """
 
-    def __init__(self, directory: Path, policy: PayloadPolicy | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        policy: PayloadPolicy | None = None,
+        clock: Clock | None = None,
+        retention_ms: int = FILE_RETENTION_MS,
+    ) -> None:
+        self._retention_ms, self._next_look_ns = retention_ms, 0
         self._directory = directory
         self._policy = policy or PayloadPolicy()
         self._clock = clock or SystemClock()
@@ -99,6 +117,19 @@ class FileDeadLetters:
                 raise of_disk(error, "dead letters cannot be written", path, unavailable=SourceUnavailable) from error
             self._written.update(of_file)
         self._written.clear()
+
+    def tick(self) -> None:
+        """Drop letters that are older than the retention, now and then: those of the whole directory."""
+        now_ns = self._clock.monotonic_ns()
+        if now_ns < self._next_look_ns:
+            return
+        self._next_look_ns = now_ns + PRUNING_INTERVAL_NS
+        since_ms = self._clock.now_ms() - self._retention_ms
+        for path in sorted(self._directory.glob(f"*{TOPIC_SUFFIX}/*.jsonl")):
+            try:
+                drop_lines(path, partial(_first_since, since_ms))
+            except OSError as error:
+                _logger.warning("old dead letters are kept until the next look: %s: %s", path, error)
 
 
 class KafkaDeadLetters:
@@ -245,6 +276,27 @@ def _headers(letter: DeadLetter) -> list[tuple[str, str | bytes | None]]:
         ("offset", str(letter.offset)),
         ("view", letter.view or ""),
     ]
+
+
+def _first_since(since_ms: int, file: BinaryIO) -> int:
+    """The byte of a file where its letters since a time begin; they are in the order in which they were written.
+
+    Those of an older release say no time: they go with the first ones that do.
+    """
+    begin, has_times = 0, False
+    for line in file:
+        written_ms = msgspec.json.decode(line, type=_Written).written_ms if line.endswith(b"\n") else since_ms
+        if written_ms is not None and written_ms >= since_ms:
+            return begin if has_times else 0
+        has_times |= written_ms is not None
+        begin += len(line)
+    return begin if has_times else 0
+
+
+class _Written(msgspec.Struct):
+    """When a letter was written."""
+
+    written_ms: int | None = None
 
 
 def _encode(letter: DeadLetter, policy: PayloadPolicy, written_ms: int) -> bytes:

@@ -30,6 +30,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from dataflows import supervisor
+from dataflows.dead_letters.writer import FileDeadLetters
 from dataflows.log_to_tiles.routing import DecodeStep, KeyStep, writer_keys
 from dataflows.log_to_tiles.sink import TileSink
 from dataflows.logs.pace import CATCH_UP_RECORDS, Pace
@@ -58,6 +59,8 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
     if parts.is_supervised:
         planned = _wanted(parts.repo)
         watches.append(RegistryWatch(parts.definitions, _wanted, planned, shared.conductor, shared.clock))
+    if isinstance(parts.dead_letters, FileDeadLetters):
+        watches.append(parts.dead_letters)
     control = op.input("control", flow, ControlSource(writer_keys(settings.writers), shared, watches))
     figures = ContractFigures(parts.store, parts.reports, shared.clock, parts.repo.usual_hours)
     shared.progress.keep_beside(figures.tick)

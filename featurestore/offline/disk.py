@@ -1,6 +1,7 @@
 """Files of this machine that must be there before something else is committed, and what to do when the disk refuses.
 
     append_lines       all lines or none: what a full disk took of them is taken back, as is a line that a crash tore
+    drop_lines         a file without its first lines, while others append to it
     complete_file      a whole file under its name, in the place of the one there, or none
 
 Both return when the bytes, the file's name and the directories above it would survive a loss of power. What
@@ -16,9 +17,11 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from featurestore.clock import Clock, SystemClock
 from featurestore.errors import FeatureStoreError, InvalidRequest, Unavailable
@@ -64,6 +67,24 @@ def append_lines(path: Path, lines: bytes, clock: Clock | None = None) -> None:
         sync(path.parent)
 
 
+def drop_lines(path: Path, first_kept: Callable[[BinaryIO], int], clock: Clock | None = None) -> None:
+    """Take the first lines of a file away; whoever appends lines meanwhile appends to what is left.
+
+    Args:
+        path: of the file, which is there.
+        first_kept: told the file, says at which byte of it begins what is kept; 0 leaves it as it is.
+        clock: see append_lines.
+
+    Raises:
+        OSError: all lines are there.
+    """
+    with locked_file(path, clock), path.open("rb") as file:
+        if begin := first_kept(file):
+            file.seek(begin)
+            with complete_file(path) as unfinished, unfinished.open("wb") as left:
+                shutil.copyfileobj(file, left)
+
+
 @contextmanager
 def locked_file(path: Path, clock: Clock | None = None) -> Iterator[int]:
     """A file to append to, that nobody else who locks it writes meanwhile.
@@ -79,12 +100,17 @@ def locked_file(path: Path, clock: Clock | None = None) -> Iterator[int]:
         OSError: it cannot be opened; EAGAIN where another process keeps it locked.
     """
     make_directory(path.parent)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
-    try:
-        _lock(descriptor, path, clock or SystemClock())
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    is_current = False
+    while not is_current:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+        try:
+            _lock(descriptor, path, clock or SystemClock())
+            # Another file may have got the name while this one was waited for.
+            is_current = _is_at(descriptor, path)
+            if is_current:
+                yield descriptor
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -161,6 +187,14 @@ def of_disk(error: OSError, fact: str, path: Path | str, *, unavailable: type[Un
     if error.errno in _FULL:
         return unavailable(message, hint="make room there; nothing is lost")
     return unavailable(message, hint="check that the disk is there and answers")
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one of a name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(descriptor: int, path: Path, clock: Clock) -> None:

@@ -7,10 +7,12 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import cast
 
 import pytest
@@ -21,6 +23,8 @@ from confluent_kafka.cimpl import NewTopic
 from dataflows.dead_letters.writer import CUT_PAYLOAD_BYTES, TOPIC_SUFFIX, FileDeadLetters, KafkaDeadLetters
 from dataflows.logs.kafka_log import of_kafka
 from featurestore.errors import InvalidRequest, SourceUnavailable
+from featurestore.offline.disk import complete_file, locked_file
+from featurestore.testing.clock import ManualClock
 from featurestore.testing.servers import KafkaBroker
 from featurestore.wire.payloads import DeadLetter, DeadLetterReason
 from tests.full_disk import files_of_at_most
@@ -199,3 +203,31 @@ def test_letters_that_were_acknowledged_are_not_written_again_by_another_try(kaf
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     ends = admin.list_offsets({TopicPartition(topic + TOPIC_SUFFIX, 0): OffsetSpec.latest()})  # type: ignore[no-untyped-call]  # it has none
     assert next(iter(ends.values())).result(timeout=30).offset == 4
+
+
+def test_old_letters_are_dropped_while_others_are_written(tmp_path: Path) -> None:
+    """After the retention, an hour late at most; no letter of another process is lost with them."""
+    clock = ManualClock(now_ms=1_000_000)
+    writer, other = (FileDeadLetters(tmp_path, clock=clock, retention_ms=2 * 3_600_000) for _ in range(2))
+    path = letter_file(tmp_path)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'{"reason":"undecodable","offset":0}\n')
+    writer.write([letter("payments", 1, b"{")])
+    clock.advance_ms(3_600_000 + 1)
+    writer.write([letter("payments", 2, b"{")])
+    writer.tick()
+    assert [0, 1, 2] == [json.loads(line)["offset"] for line in path.read_bytes().splitlines()]
+    clock.advance_ms(3_600_000)
+    with locked_file(path):
+        waiting = Thread(target=other.write, args=[[letter("payments", 3, b"{")]])
+        waiting.start()
+        time.sleep(0.05)  # it waits for the old file, which loses its name now
+        with complete_file(path) as unfinished:
+            unfinished.write_bytes(path.read_bytes())
+    waiting.join()
+    writer.tick()
+
+    assert [2, 3] == [json.loads(line)["offset"] for line in path.read_bytes().splitlines()]
+    clock.advance_ms(3 * 3_600_000)
+    writer.tick()
+    assert path.read_bytes() == b""
