@@ -35,6 +35,8 @@ REGISTRY_DEFAULT = "data/registry.db"
 EVENT_LOG_DEFAULT, EVENT_LOG_VARIABLE = "data/event_log", "FEATURESTORE_EVENT_LOG"
 """Where the event logs are, in the repo, and what says so otherwise."""
 
+POLICIES_VARIABLE = "FEATURESTORE_POLICIES"
+
 STORE_TYPE = "featurestore.feast.RealTimeOnlineStore"
 """`online_store.type` of a repo whose store settings are ours to read."""
 
@@ -63,12 +65,14 @@ class Settings:
         project: Feast project name.
         registry: path of the registry file (absolute) or SQLAlchemy URL; goes into `read_registry`.
         store: the online store.
+        policies: path or address of the platform team's rules; "" for none.
     """
 
     repo: Path | None
     project: str
     registry: str
     store: StoreSettings
+    policies: str = ""
 
     def require_repo(self) -> Path:
         """The repo's directory.
@@ -130,6 +134,7 @@ def load_settings(
         project=project or _text(content, "project", directory),
         registry=registry or _registry(content.get("registry"), directory),
         store=StoreSettings(store_url or store.url, store.cluster if cluster is None else cluster),
+        policies=_policies(content.get("policies"), directory),
     )
 
 
@@ -221,6 +226,17 @@ def repo_option(function: Decorated) -> Decorated:
     )(function)
 
 
+def policies_option(function: Decorated) -> Decorated:
+    """The option --policies, for a command that plans; it gets `policies`."""
+    return click.option(
+        "--policies",
+        metavar="PATH|URL",
+        envvar=POLICIES_VARIABLE,
+        show_envvar=True,
+        help=f"The platform team's rules. Default: what {FILE_NAME} says, else none.",
+    )(function)
+
+
 def _find_repo(repo: Path | None) -> Path | None:
     """The directory with feature_store.yaml; None when none was named and none is near."""
     if repo is not None:
@@ -254,6 +270,13 @@ def _registry(registry: object, directory: Path) -> str:
         raise InvalidRequest(f'"{directory / FILE_NAME}" has a registry that is not a path')
     location = path or REGISTRY_DEFAULT
     return location if "://" in location else str(directory / location)
+
+
+def _policies(place: object, directory: Path) -> str:
+    """Where the file says that the rules are; a relative path counts from the repo."""
+    if place is not None and (not isinstance(place, str) or not place):
+        raise InvalidRequest(f'"{directory / FILE_NAME}" has policies that are neither a path nor an address')
+    return "" if place is None else place if "://" in place else str(directory / place)
 
 
 def _store_settings(online_store: object) -> StoreSettings:

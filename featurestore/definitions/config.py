@@ -25,6 +25,9 @@ with skip_typeguard():
 
 CONFIG_FILE = "feature_store.yaml"
 
+OWN_KEYS = ("policies",)
+"""Keys of the file that are ours; Feast passes over them."""
+
 ONLINE_STORE = "featurestore.feast.RealTimeOnlineStore"
 OFFLINE_STORE = "featurestore.feast.PointInTimeOfflineStore"
 BATCH_ENGINE = "featurestore.feast.PlainViewEngine"
@@ -53,7 +56,7 @@ def check_config(path: Path, problems: ProblemList) -> str:
     if not isinstance(content, Mapping):
         problems.add(place, "it is not a mapping of settings", "write `project: ...`, `registry: ...`")
         return ""
-    _check_keys(content, _fields_of(feast.RepoConfig), "Feast", place, problems)
+    _check_keys(content, {*_fields_of(feast.RepoConfig), *OWN_KEYS}, "Feast", place, problems)
     for name, (class_of, known) in _SECTIONS.items():
         if content.get(name) is not None:
             _check_section(name, content[name], class_of, known, place, problems)

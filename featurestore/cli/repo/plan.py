@@ -12,6 +12,7 @@ from featurestore.cli.settings import (
     event_places,
     format_option,
     load_settings,
+    policies_option,
     print_json,
     repo_option,
 )
@@ -45,6 +46,7 @@ EXIT_CHANGES = 10
     help="For --cost: extrapolate to so many entities, of what is stored as NAME or of everything; may be repeated.",
 )
 @click.option("--features", is_flag=True, help="For --cost: what each feature adds.")
+@policies_option
 @click.option("--exit-code", is_flag=True, help=f"Exit with {EXIT_CHANGES} when there are changes.")
 @format_option
 def command(
@@ -54,6 +56,7 @@ def command(
     event_logs: tuple[str, ...],
     entities: tuple[str, ...],
     features: bool,
+    policies: str | None,
     exit_code: bool,
     output: str,
 ) -> int:
@@ -61,7 +64,8 @@ def command(
 
     A view computes something else when the hash of its definition differs. Every mistake in the repo and in its
     feature_store.yaml is reported at once. A new or changed view has to fit the newest schemas of what it reads; what
-    they break of the others is noted, and so is a schema registry that does not answer.
+    they break of the others is noted, and so is a schema registry that does not answer. What breaks a policy is a
+    mistake like the others.
 
     With --cost it takes events that have happened, and folds a sample of the entities as a bootstrap would: bytes in
     Redis, rows to append, and what a lookup takes. No store is needed, and nothing need be registered.
@@ -81,7 +85,7 @@ def command(
     if cost:
         _show_cost(_views(settings), settings, event_logs, entities_by_name(entities), features, output)
         return 0
-    planned = planned_repo(settings)
+    planned = planned_repo(settings, policies)
     show_plan(planned, output)
     return EXIT_CHANGES if exit_code and not planned.plan.is_empty else 0
 

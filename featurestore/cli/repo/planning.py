@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
+import urllib.request
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from featurestore.cli.extras import missing_package
 from featurestore.cli.settings import Decorated
+from featurestore.clock import SystemClock
+from featurestore.errors import InvalidRequest, SourceUnavailable, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
     from featurestore.cli.settings import Settings
     from featurestore.core.spec import RepoSpec
     from featurestore.definitions.changes import Plan
+    from featurestore.definitions.governance.policies import PolicyOutcome
     from featurestore.definitions.repo import LoadedRepo
     from featurestore.definitions.schemas.checks import SchemaChecks
     from featurestore.definitions.schemas.subjects import Registries
@@ -28,6 +34,9 @@ REGISTRIES = "dataflows.logs.schemas"
 OPTIONS_VARIABLE = "FEATURESTORE_SCHEMA_REGISTRY_OPTION"
 CONFIG_VARIABLE = "FEATURESTORE_SCHEMA_REGISTRY_CONFIG"
 """Environment variables of the stream's options: settings of the registry's client, one a line, and a file of them."""
+
+
+POLICIES_TIMEOUT_S, POLICIES_BYTES_MAX = 10.0, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +56,12 @@ class PlannedRepo:
     warnings: Sequence[str]
 
 
-def planned_repo(settings: Settings) -> PlannedRepo:
+def planned_repo(settings: Settings, policies: str | None = None) -> PlannedRepo:
     """Plan a repo.
+
+    Args:
+        settings: where it is.
+        policies: path or address of the rules that it is held against; default: what its settings say.
 
     Raises:
         DefinitionError: the repo has mistakes; it carries all of them.
@@ -62,9 +75,42 @@ def planned_repo(settings: Settings) -> PlannedRepo:
     registered = find_registry_bytes(settings.registry, with_all_versions=True)
     after = loaded.compile(registered)
     checks = _checks(compiled_or_empty(registered, settings.project), after.spec)
-    after = replace(after, problems=(*after.problems, *checks.problems))
+    kept = _held_against(policies or settings.policies, after.spec, loaded)
+    after = replace(after, problems=(*after.problems, *checks.problems, *kept.violations))
     plan = plan_of(loaded, after, settings.registry)
-    return PlannedRepo(loaded, plan, (*after.notes, *checks.notes), checks.warnings)
+    return PlannedRepo(loaded, plan, (*after.notes, *checks.notes, *kept.notes), checks.warnings)
+
+
+def _held_against(place: str, spec: RepoSpec, loaded: LoadedRepo) -> PolicyOutcome:
+    """What the rules of the platform team say of a repo."""
+    from featurestore.definitions.governance.facts import subjects_of
+    from featurestore.definitions.governance.policies import Policies, check_policies, read_policies
+
+    policies = read_policies(_text_at(place), place) if place else Policies()
+    today = datetime.fromtimestamp(SystemClock().now_ms() / 1_000, tz=UTC).date()
+    return check_policies(policies, subjects_of(spec, loaded.registry), today)
+
+
+def _text_at(place: str) -> str:
+    """A file, here or at an address.
+
+    Raises:
+        InvalidRequest: it cannot be read.
+        SourceUnavailable: the address does not answer. Without the rules nobody can say that they are kept.
+    """
+    if not place.startswith(("http://", "https://")):
+        try:
+            return Path(place).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f'policies "{place}" cannot be read', detail=str(error)) from error
+    try:
+        with urllib.request.urlopen(place, timeout=POLICIES_TIMEOUT_S) as answer:
+            return bytes(answer.read(POLICIES_BYTES_MAX)).decode()
+    except (OSError, ValueError) as error:
+        hint = "try again, or give a copy by --policies PATH"
+        raise SourceUnavailable(
+            f'policies at "{redacted(place)}" cannot be read', detail=str(error), hint=hint
+        ) from error
 
 
 def schema_registry_options(function: Decorated) -> Decorated:
