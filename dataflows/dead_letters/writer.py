@@ -21,12 +21,11 @@ from typing import BinaryIO, Protocol
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
 from dataflows.dead_letters.policy import PayloadPolicy, Payloads
 from dataflows.logs.kafka_log import of_kafka
 from dataflows.logs.sources import Shared
+from dataflows.logs.whole_topic import create_topic
 from dataflows.retry import patiently
 from featurestore.clock import Clock, SystemClock
 from featurestore.errors import SourceUnavailable
@@ -203,7 +202,8 @@ class KafkaDeadLetters:
         servers = self._bootstrap_servers[topic]
         if topic not in self._producers:
             settings = {**self._options, "bootstrap.servers": servers}
-            _create_topic(topic + TOPIC_SUFFIX, settings, self._retention_ms)
+            config = {} if self._retention_ms is None else {"retention.ms": str(self._retention_ms)}
+            create_topic(topic + TOPIC_SUFFIX, settings, config)
             ours = {"enable.idempotence": True, "linger.ms": 1}
             self._producers[topic] = Producer({"message.max.bytes": MESSAGE_BYTES_MAX, **settings, **ours})
         return self._producers[topic]
@@ -249,21 +249,6 @@ def _not_written(topic: str, detail: str) -> SourceUnavailable:
 def _remedy(topic: str) -> str:
     """What to look at."""
     return f'check that topic "{topic}{TOPIC_SUFFIX}" may be created and written'
-
-
-def _create_topic(topic: str, settings: Mapping[str, str], retention_ms: int | None) -> None:
-    """Create the topic unless it exists or the broker will not let us; producing then tells."""
-    admin = AdminClient(dict(settings))
-    try:
-        # No number of partitions or copies: the broker's own defaults are the operator's wish.
-        config = {} if retention_ms is None else {"retention.ms": str(retention_ms)}
-        for future in admin.create_topics([NewTopic(topic, config=config)], operation_timeout=10).values():
-            future.result(timeout=FLUSH_TIMEOUT_SECONDS)
-    except TimeoutError as error:
-        raise SourceUnavailable(f'topic "{topic}" cannot be created', detail="Kafka did not answer in time.") from error
-    except KafkaException as error:
-        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS and error.args[0].retriable():
-            raise SourceUnavailable(f'topic "{topic}" cannot be created', detail=str(error)) from error
 
 
 def _headers(letter: DeadLetter) -> list[tuple[str, str | bytes | None]]:

@@ -1,4 +1,4 @@
-"""A topic of Kafka as it is: everything that was written and committed, read once to the end."""
+"""A topic of Kafka as a whole: made, and read once to the end of what was written and committed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,37 @@ from collections.abc import Iterator, Mapping
 from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from dataflows.logs.kafka_log import METADATA_TIMEOUT_SECONDS, of_kafka
 from featurestore.errors import SourceUnavailable
 
 MESSAGES_TOGETHER_MAX = 10_000
+CREATION_TIMEOUT_SECONDS = 30.0
 
 _SILENCE_SECONDS = 60.0
 
 _logger = logging.getLogger(__name__)
+
+
+def create_topic(topic: str, settings: Mapping[str, str], config: Mapping[str, str]) -> None:
+    """Create a topic unless it exists or the broker will not let us; producing then tells.
+
+    Raises:
+        SourceUnavailable: Kafka does not answer.
+    """
+    admin = AdminClient(dict(settings))  # kept: one that is gone asks nothing
+    # No number of partitions or copies: the broker's own defaults are the operator's wish.
+    made = NewTopic(topic, config=dict(config))
+    try:
+        future = admin.create_topics([made], operation_timeout=10)[topic]
+        future.result(timeout=CREATION_TIMEOUT_SECONDS)
+    except TimeoutError as error:
+        raise SourceUnavailable(f'topic "{topic}" cannot be created', detail="Kafka did not answer in time.") from error
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS and error.args[0].retriable():
+            raise SourceUnavailable(f'topic "{topic}" cannot be created', detail=str(error)) from error
 
 
 def messages_of(topic: str, settings: Mapping[str, str | int | float | bool], *, group: str) -> Iterator[Message]:

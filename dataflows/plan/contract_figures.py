@@ -21,6 +21,7 @@ from typing import Protocol
 import msgspec
 from confluent_kafka import KafkaException, Producer
 
+from dataflows.logs.whole_topic import create_topic
 from dataflows.plan.contracts import UNUSUAL
 from featurestore.clock import Clock
 from featurestore.core.events import EventBatch
@@ -32,6 +33,7 @@ from featurestore.wire.contracts import Failures
 
 TOPIC_SUFFIX = ".contracts"
 KEEP_SECONDS = 5.0
+FLUSH_SECONDS = 5.0
 
 _logger = logging.getLogger(__name__)
 
@@ -53,6 +55,10 @@ class ContractReports(Protocol):
 
     def write(self, topic: str, partition: int, reports: Sequence[Mapping[str, object]]) -> None:
         """Write some of a partition; not waiting for long, and not at all where it cannot be done now."""
+        ...
+
+    def flush(self) -> None:
+        """Wait a moment for what is on its way: nobody writes after this."""
         ...
 
 
@@ -117,6 +123,8 @@ class ContractFigures:
                     self._keep(place, one)
                 except (FeatureStoreError, OSError, KafkaException, BufferError) as error:
                     _logger.warning("figures of the contract of %s[%d] are kept later: %s", *place, error)
+        if is_last:
+            self._reports.flush()
 
     def _known(self, source: str, topic: str, partition: int) -> _Partition:
         """What is kept of a partition; nothing where that is of another source, or spoilt."""
@@ -202,6 +210,9 @@ class FileReports:
         lines = b"".join(msgspec.json.encode(one) + b"\n" for one in reports)
         append_lines(self._directory / f"{topic}{TOPIC_SUFFIX}" / f"{partition}.jsonl", lines)
 
+    def flush(self) -> None:
+        """See ContractReports: it is there already."""
+
 
 class KafkaReports:
     """Reports as a Kafka topic.
@@ -219,10 +230,17 @@ class KafkaReports:
     def write(self, topic: str, partition: int, reports: Sequence[Mapping[str, object]]) -> None:
         """See ContractReports; what the broker has not taken is taken up by librdkafka again."""
         if topic not in self._producers:
-            settings = {**self._options, "bootstrap.servers": self._bootstrap_servers[topic], "linger.ms": 5}
-            self._producers[topic] = Producer(settings)
+            settings = {**self._options, "bootstrap.servers": self._bootstrap_servers[topic]}
+            create_topic(topic + TOPIC_SUFFIX, settings, {"cleanup.policy": "compact,delete"})
+            self._producers[topic] = Producer({**settings, "linger.ms": 5})
         producer = self._producers[topic]
         for one in reports:
             key = "/".join(str(one[name]) for name in ("source", "expectation", "topic", "partition", "hour_ms"))
             producer.produce(topic + TOPIC_SUFFIX, key=key.encode(), value=msgspec.json.encode(one))
         producer.poll(0)
+
+    def flush(self) -> None:
+        """See ContractReports."""
+        for topic, producer in self._producers.items():
+            if left := producer.flush(FLUSH_SECONDS):
+                _logger.warning("%d reports on the contract of %s were not taken by Kafka", left, topic)

@@ -15,9 +15,10 @@ from uuid import UUID
 import fastavro
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.schema_registry import SchemaRegistryClient, header_schema_id_serializer
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient, header_schema_id_serializer
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.common.serde import SchemaId
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
@@ -27,6 +28,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from dataflows.logs.kafka_log import KafkaLog
 from dataflows.logs.schemas import SchemaRegistries
+from dataflows.logs.whole_topic import messages_of
+from featurestore.cli.repo.contract import command as contract
 from featurestore.clock import SystemClock
 from featurestore.core.events import ColumnValues
 from featurestore.core.spec import Column, SourceSpec, ValueType
@@ -37,7 +40,7 @@ from featurestore.wire.formats.columns import UnusableSchema
 from featurestore.wire.iso8601 import parse_text
 from featurestore.wire.payloads import EventDecoder
 from tests.dataflows.conftest import StartStream, applied_repo
-from tests.dataflows.payments import REPO, TOPIC, Payments, assert_every_value_is_exact, make_payments
+from tests.dataflows.payments import PROJECT, REPO, TOPIC, Payments, assert_every_value_is_exact, make_payments
 
 pytestmark = pytest.mark.kafka
 
@@ -107,11 +110,11 @@ def schemas(registry_of_schemas: SchemaRegistry) -> Iterator[SchemaRegistry]:
             client.delete_subject(subject, permanent=True)
 
 
-def repo_of(directory: Path, format_name: str, url: str) -> Path:
+def repo_of(directory: Path, format_name: str, url: str, definitions: str = REPO) -> Path:
     """The registry of the tests' repo, its source in another format."""
     more = f'format="{format_name}", registry="{url}", fields={{"card_id": "card.id"}},'
     assert 'event_time="paid_at",' in REPO
-    return applied_repo(directory, repo=REPO.replace('event_time="paid_at",', f'event_time="paid_at", {more}'))
+    return applied_repo(directory, repo=definitions.replace('event_time="paid_at",', f'event_time="paid_at", {more}'))
 
 
 def objects_of(column: ColumnValues) -> list[object]:
@@ -294,3 +297,47 @@ def test_the_id_of_a_schema_may_be_in_a_header(topic: KafkaBroker) -> None:
     assert payloads == [b"\x01" + guid.bytes + body, b"\0\0\0\0\7" + body, b""]
     assert found.refused == {2: "is empty"}
     assert [b"p-1", b"p-1"] == objects_of(found.columns["payment_id"])
+
+
+def test_a_contract_is_held_against_the_registry_and_what_the_topic_has(
+    start_stream: StartStream, topic: KafkaBroker, schemas: SchemaRegistry, redis_url: str, tmp_path: Path
+) -> None:
+    """The stream tells what breaks it on a topic of its own; `contract check` finds it, and a field that is missing."""
+    expected = 'expectations=[expect("amount >= 0", on_fail="count")],'
+    definitions = REPO.replace('event_id="payment_id",', f'event_id="payment_id", {expected}')
+    definitions = definitions.replace("count, kafka", "count, expect, kafka")
+    registry = repo_of(tmp_path / "repo", "avro", schemas.url, definitions)
+    write = avro_writer(schemas.url)
+    made = make_payments(300, seed=5)
+    topic.append(TOPIC, written(made, write, is_second=False))
+    options = ["--bootstrap-servers", topic.bootstrap_servers, "--until-end"]
+    event_log = ["--event-log", str(tmp_path / "log"), "--dead-letter-dir", str(tmp_path / "letters")]
+    running = [
+        start_stream(*options, use_registry=registry),
+        start_stream(*options, *event_log, use_registry=registry, program=("-m", "dataflows.log_to_table")),
+    ]
+    for process in running:
+        assert process.wait() == 0, process.output
+
+    records = [json.loads(one) for partition in made.records for one in partition if one.endswith(b"}")]
+    failed = sum(one["amount"] is None or one["amount"] < 0 for one in records)
+    settings: dict[str, str | int | float | bool] = {"bootstrap.servers": topic.bootstrap_servers}
+    told = [json.loads(one.value() or b"") for one in messages_of(f"{TOPIC}.contracts", settings, group="any")]
+    assert {"amount >= 0"} == {one["expectation"] for one in told}
+    assert 0 < sum(one["failed"] for one in told) <= failed
+    where = ["--registry", str(registry), "--project", PROJECT]
+    document = tmp_path / "payments.yaml"
+    check = ["check", str(document), "--source", "payments", "--event-log", str(tmp_path / "log"), *where]
+    assert contract_command("export", "payments", "--out", str(document), *where).exit_code == 0
+    found = contract_command(*check)
+    assert (1, 1) == (found.return_value, len(found.output.splitlines())), found.output
+    assert f'data: rule "amount >= 0": {failed} of {len(records)} rows break it' in found.output
+    poorer = {**FIRST, "fields": [one for one in FIRST["fields"] if one["name"] != "amount"]}
+    client = SchemaRegistryClient({"url": schemas.url})
+    client.register_schema(f"{TOPIC}-value", Schema(json.dumps(poorer), "AVRO"))
+    assert 'the schema has no field "amount"' in contract_command(*check).output
+
+
+def contract_command(*arguments: str) -> Result:
+    """`featurestore contract`."""
+    return CliRunner().invoke(contract, arguments, standalone_mode=False)
