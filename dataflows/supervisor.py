@@ -17,7 +17,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from types import FrameType
@@ -84,6 +85,7 @@ class Parts:
         reports: where it is said what breaks a contract.
         shared: what all steps of this process share.
         is_supervised: somebody can plan again when this flow ends.
+        opened: what a flow opens beside it, to be closed when it has ended.
     """
 
     definitions: Definitions
@@ -94,6 +96,7 @@ class Parts:
     reports: ContractReports
     shared: Shared
     is_supervised: bool
+    opened: ExitStack = field(default_factory=ExitStack)
 
 
 Result = TypeVar("Result")
@@ -185,6 +188,7 @@ def run(settings: StreamSettings, build: BuildFlow) -> None:
         try:
             return _run_once(settings, parts, build, peers_patience_s)
         finally:
+            parts.opened.close()
             parts.store.close()
 
     keep_running(settings, run_once)

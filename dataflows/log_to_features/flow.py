@@ -42,6 +42,7 @@ from dataflows.logs.sources import ControlSource, EventSource, PartitionStart, S
 from dataflows.plan.definitions import Definitions, RegistryWatch
 from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd
+from featurestore.core.inputs import refuse_enriched
 from featurestore.core.spec import RepoSpec, ServiceSpec, SourceSpec, ViewSpec
 from featurestore.definitions.problems import suggest
 from featurestore.definitions.registry import open_registry
@@ -189,6 +190,7 @@ def published_of(settings: PublishSettings, repo: RepoSpec) -> Published:
         if view is not None:
             found.setdefault(view.source, []).append(view)
     for source, views in found.items():
+        refuse_enriched(views, "A publication", "publish a service without it")
         _check_keys(service, source, views)
     if not found:
         raise InvalidRequest(

@@ -60,6 +60,7 @@ class LogParts:
         definitions: the registered ones.
         sources: what is logged, each of one topic.
         places: of each source's log, by the source's name.
+        tables: names of those that events are enriched from.
         log: where events come from.
         dead_letters: where refused records go.
         shared: what all steps of this process share.
@@ -68,6 +69,7 @@ class LogParts:
     definitions: Definitions
     sources: tuple[SourceSpec, ...]
     places: Mapping[str, TablePlace]
+    tables: frozenset[str]
     log: SourceLog
     dead_letters: DeadLetterWriter
     shared: Shared
@@ -93,7 +95,14 @@ def build(settings: EventLogSettings, parts: LogParts, partitions: Sequence[Logg
             op.flat_map(
                 f"decode_{number}",
                 read,
-                LogRowsStep(source, partitions, parts.log.schemas(source), parts.dead_letters, shared),
+                LogRowsStep(
+                    source,
+                    partitions,
+                    parts.log.schemas(source),
+                    parts.dead_letters,
+                    shared,
+                    is_table=source.name in parts.tables,
+                ),
             )
         )
     op.output("commit", op.merge("with_control", control, *rows), sink)
@@ -127,10 +136,11 @@ def connect(settings: EventLogSettings, definitions: Definitions, shared: Shared
     Raises:
         FeatureStoreError: something cannot be used; what does not answer is retried for the patience first.
     """
-    sources = _sources(settings, patiently(shared, definitions.read))
+    repo = patiently(shared, definitions.read)
+    sources, tables = _sources(settings, repo), frozenset(_tables(repo))
     log, dead_letters = supervisor.open_log(settings, sources, shared.clock)
     places = {source.name: place_of(below(settings.event_log, source.name)) for source in sources}
-    return LogParts(definitions, sources, places, log, dead_letters, shared)
+    return LogParts(definitions, sources, places, tables, log, dead_letters, shared)
 
 
 def plan(parts: LogParts) -> list[LoggedPartition]:
@@ -184,6 +194,8 @@ def main(arguments: list[str] | None = None, *, program: str = "python -m datafl
 def _sources(settings: EventLogSettings, repo: RepoSpec) -> tuple[SourceSpec, ...]:
     """The sources to log, by name; one of several topics is logged topic by topic, into one log."""
     known = {view.source.name: view.source for view in repo.views}
+    if known:
+        known = _tables(repo) | known
     if not known:
         raise InvalidRequest(
             f'project "{settings.project}" has no stream feature views',
@@ -193,6 +205,12 @@ def _sources(settings: EventLogSettings, repo: RepoSpec) -> tuple[SourceSpec, ..
         if name not in known:
             raise InvalidRequest(f'no stream feature view reads a source "{name}"', hint=suggest(name, known))
     return tuple(one for name in sorted(settings.sources or known) for one in known[name].per_topic)
+
+
+def _tables(repo: RepoSpec) -> dict[str, SourceSpec]:
+    """Topics that events are enriched from, by the source's name: history looks them up, too."""
+    enrichments = [one for view in repo.views for one in view.source.enrichments]
+    return {one.stream.name: one.stream for one in enrichments if one.stream is not None}
 
 
 def _refuse_gap(start: PartitionStart, error: EventsLost) -> None:

@@ -29,7 +29,7 @@ from featurestore.offline.event_log.table import Place
 from featurestore.offline.event_log.writer import LogWriter, PartitionRows
 from featurestore.wire.changes import decoder_of
 from featurestore.wire.formats.columns import Schemas
-from featurestore.wire.payloads import RawBatch
+from featurestore.wire.payloads import RawBatch, without_tombstones
 
 ROWS_LOGGED = Counter("featurestore_event_log_rows_written", "Rows committed to the event log.", ["source"])
 COMMITS_MADE = Counter("featurestore_event_log_commits", "Commits of the event log.", ["source"])
@@ -92,6 +92,7 @@ class LogRowsStep:
         schemas: of payloads.
         dead_letters: where records go that cannot be decoded; durable before their offsets are passed on.
         shared: what all steps of this process share.
+        is_table: events are enriched from the records: one without a value says nothing.
     """
 
     def __init__(
@@ -101,7 +102,10 @@ class LogRowsStep:
         schemas: Schemas,
         dead_letters: DeadLetterWriter,
         shared: Shared,
+        *,
+        is_table: bool = False,
     ) -> None:
+        self._is_table = is_table
         self._source = source
         self._keys = sorted(one.key for one in partitions)
         own = [one for one in partitions if one.source == source]
@@ -130,6 +134,8 @@ class LogRowsStep:
         # The clock may step back, also over a restart; the log as of a moment must still be a prefix of a partition.
         ingested_ms = max(now_ms, self._ingest_time_ms[raw.partition])
         self._ingest_time_ms[raw.partition] = ingested_ms
+        if self._is_table:
+            raw = without_tombstones(raw)
         decoded = patiently(self._shared, partial(self._decoder.decode, raw, now_ms=now_ms), place=raw.topic)
         if decoded.dead_letters:
             write_letters(self._dead_letters, decoded.dead_letters, self._shared)

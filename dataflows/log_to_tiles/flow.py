@@ -35,6 +35,7 @@ from dataflows.log_to_tiles.routing import DecodeStep, KeyStep, writer_keys
 from dataflows.log_to_tiles.sink import TileSink
 from dataflows.logs.pace import CATCH_UP_RECORDS, Pace
 from dataflows.logs.sources import ControlSource, EventSource, Watch
+from dataflows.logs.tables import LiveTables
 from dataflows.plan.contract_figures import ContractFigures
 from dataflows.plan.contracts import Contracts
 from dataflows.plan.definitions import Definitions, RegistryWatch
@@ -62,6 +63,10 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
     if isinstance(parts.dead_letters, FileDeadLetters):
         watches.append(parts.dead_letters)
     control = op.input("control", flow, ControlSource(writer_keys(settings.writers), shared, watches))
+    contracts = Contracts(parts.repo)
+    sources = {contracts.source_of(one.view) for stage in plan.stages for one in stage.generations}
+    tables = LiveTables(parts.log, sources, shared)
+    parts.opened.callback(tables.close)
     figures = ContractFigures(parts.store, parts.reports, shared.clock, parts.repo.usual_hours)
     shared.progress.keep_beside(figures.tick)
     # A run that ends with the log has nobody who waits.
@@ -71,7 +76,8 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
         records_max = min(settings.batch_records, CATCH_UP_RECORDS) if is_late else settings.batch_records
         source = EventSource(stage.name, parts.log, stage.starts, shared, records_max=records_max, pace=pace)
         read = op.input(f"{stage.name}_read", flow, source)
-        decoded = op.flat_map(f"{stage.name}_decode", read, _decode_step(parts, stage, other, figures))
+        decode = _decode_step(parts, stage, other, contracts, figures, tables)
+        decoded = op.flat_map(f"{stage.name}_decode", read, decode)
         keyed = op.flat_map(
             f"{stage.name}_key",
             decoded,
@@ -110,10 +116,11 @@ def main(arguments: list[str] | None = None, *, program: str = "python -m datafl
     )
 
 
-def _decode_step(parts: Parts, stage: Stage, other: Stage, figures: ContractFigures) -> DecodeStep:
+def _decode_step(
+    parts: Parts, stage: Stage, other: Stage, contracts: Contracts, figures: ContractFigures, tables: LiveTables
+) -> DecodeStep:
     """The decode step of a stage; letters of records that both stages read are the live stage's, as is their check."""
     live = other if other.name == "live" else None
-    contracts = Contracts(parts.repo)
     checked = contracts.checked_by(one.view for one in stage.generations)
     return DecodeStep(
         stage,
@@ -124,6 +131,7 @@ def _decode_step(parts: Parts, stage: Stage, other: Stage, figures: ContractFigu
         contracts=contracts,
         checked=checked - contracts.checked_by(() if live is None else (one.view for one in live.generations)),
         figures=figures,
+        tables=tables,
     )
 
 

@@ -20,6 +20,7 @@ from dataflows.plan.stream_plan import Stage
 from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd
 from featurestore.core.events import KeyedBatch
+from featurestore.core.point_in_time.as_of_table import Tables
 from featurestore.core.spec import SourceSpec, ViewSpec
 from featurestore.wire.changes import ChangeDecoder, decoder_of
 from featurestore.wire.contracts import ContractCheck, letters_of
@@ -88,6 +89,7 @@ class DecodeStep:
         contracts: of the sources.
         checked: names of the sources whose contract this stage checks.
         figures: take note of how they are kept.
+        tables: that events are enriched from.
         shared: what all steps of this process share.
     """
 
@@ -102,6 +104,7 @@ class DecodeStep:
         contracts: Contracts,
         checked: Collection[str] = (),
         figures: ContractFigures | None = None,
+        tables: Tables | None = None,
     ) -> None:
         self._shared = shared
         self._dead_letters = dead_letters
@@ -113,7 +116,7 @@ class DecodeStep:
             names = [name for view in views for name in columns_read(view)]
             names += () if check is None else check.columns
             for one in source.per_topic:
-                decoder = decoder_of(one, names, log.schemas(one))
+                decoder = decoder_of(one, names, log.schemas(one), tables)
                 self._readers.setdefault(one.topic, []).append(_Reader(decoder, views, check))
 
     def __call__(self, item: SourceItem) -> list[DecodedItem]:

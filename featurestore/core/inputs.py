@@ -9,7 +9,7 @@ once. After arrival nothing evaluates SQL again: a reader that lifts a head only
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -17,9 +17,9 @@ import numpy as np
 from featurestore.core.aggregations.catalog import resolve
 from featurestore.core.events import BlobRow, BoolArray, ColumnValues
 from featurestore.core.expressions import Expression, Frame, compile_expression, quietly
-from featurestore.core.spec import Column, FeatureSpec, SourceSpec, ValueType, ViewSpec
+from featurestore.core.spec import Column, EnrichmentSpec, FeatureSpec, SourceSpec, ValueType, ViewSpec
 from featurestore.core.tiles.lifting import Input
-from featurestore.errors import InvariantBroken
+from featurestore.errors import InvalidRequest, InvariantBroken
 
 EVENT = "*"
 """Stands for the event itself, where no column is read."""
@@ -63,7 +63,7 @@ class ViewInputs:
 
     @cached_property
     def payload_columns(self) -> tuple[str, ...]:
-        """Columns to decode: those behind features, conditions and join keys, by name."""
+        """Columns to decode, enriched ones among them: those behind features, conditions and join keys, by name."""
         computed = {column.name for column in self._view.source.computed}
         return tuple(sorted(self._closure - computed))
 
@@ -81,6 +81,11 @@ class ViewInputs:
             return None
         computed = {column.name for column in self._view.source.computed}
         return tuple(sorted({name for one in evaluated for name in one.columns} - computed))
+
+    @property
+    def enrichments(self) -> tuple[EnrichmentSpec, ...]:
+        """The tables that needed columns are from, each with those alone."""
+        return self._view.source.enriched_by(self._closure)
 
     def column(self, name: str) -> Column:
         """A column of the source, of the payload or computed."""
@@ -173,6 +178,26 @@ def python_values(column: ColumnValues, value_type: ValueType) -> list[int | flo
 def view_inputs(view: ViewSpec) -> ViewInputs:
     """The inputs of a view; expressions are compiled once."""
     return ViewInputs(view)
+
+
+def refuse_enriched(views: Iterable[ViewSpec], who: str, hint: str) -> None:
+    """Refuse views that read what events get from tables.
+
+    Args:
+        views: that are asked for.
+        who: does not read tables.
+        hint: what to do instead.
+
+    Raises:
+        InvalidRequest: one of them reads some.
+    """
+    for view in views:
+        for one in view_inputs(view).enrichments if view.source.enrichments else ():
+            raise InvalidRequest(
+                f'{view.title} reads column "{one.columns[0][0].name}", which events get from table "{one.table}"',
+                detail=f"{who} does not read tables.",
+                hint=hint,
+            )
 
 
 def flag_name(condition: str) -> str:

@@ -296,11 +296,21 @@ def _topics(source: SourceSpec) -> str:
     )
 
 
+def _enriched(source: SourceSpec) -> str:
+    """The tables that events get columns from."""
+    found = []
+    for one in source.enrichments:
+        columns = ", ".join(f"{of_table} as {column.name}" for column, of_table in one.columns)
+        found.append(f"{one.table} on {one.on} = {one.key.name}: {columns}")
+    return "; ".join(found)
+
+
 def _source_differences(before: SourceSpec, after: SourceSpec) -> tuple[tuple[str, str, str], ...]:
     return (
         ("source", before.name, after.name),
         ("topics", _topics(before), _topics(after)),
         ("source columns", _typed(before.columns), _typed(after.columns)),
+        ("enriched from", _enriched(before) or "nothing", _enriched(after) or "nothing"),
         ("event-time column", before.event_time_column, after.event_time_column),
         ("event-time unit", before.event_time_unit, after.event_time_unit),
         ("event-id column", str(before.event_id_column), str(after.event_id_column)),

@@ -19,6 +19,15 @@ SERVICE_FEATURES_MAX = 4_096
 EXPECTATIONS_MAX = 100
 """Expectations of a source: each is a label of metrics."""
 
+ENRICHMENTS_MAX = 20
+"""Tables that a source's events are enriched from."""
+
+TABLE_ROWS_MAX = 1_000_000
+"""Versions of rows of a table that a stream holds in memory: about 200 bytes each."""
+
+HISTORY_TABLE_ROWS_MAX = 20_000_000
+"""The same of whoever reads history: a table's whole past."""
+
 FRESHNESS_MS_MAX = 366 * DAY_MS
 """Longest that the newest event of a source may be promised to be old."""
 

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.core.events import BlobRow, ColumnValues, EventBatch, Int64Array
-from featurestore.core.inputs import view_inputs
+from featurestore.core.inputs import refuse_enriched, view_inputs
 from featurestore.core.point_in_time.rows import EntityEvents, hash_history_ids
 from featurestore.core.spec import Column, ValueType, ViewSpec
 from featurestore.core.view import CompiledView
@@ -30,6 +30,7 @@ from featurestore.errors import InvalidRequest
 from featurestore.offline.event_log.reader import by_partition
 from featurestore.offline.event_log.table import Positions
 from featurestore.offline.training_set.arrow_columns import column_values, strings, strings_array
+from featurestore.offline.training_set.histories import HistoricTables, with_enriched
 from featurestore.wire.entity_routing import key_events, with_computed
 from featurestore.wire.incarnations import Incarnations
 
@@ -112,14 +113,26 @@ class LogEvents:
         lane_count: lanes of the store.
         now_ms: the clock; an event dated ahead of it does not make others old.
         directory: where files go; must be empty. None for who does not collect.
+        tables: that events are enriched from.
 
     Raises:
-        InvalidRequest: the log has no rows of the view's topics yet.
+        InvalidRequest: the log has no rows of the view's topics yet, or events get something from tables, and there are
+            none.
     """
 
     def __init__(
-        self, log: PositionedEvents, view: ViewSpec, *, lane_count: int, now_ms: int, directory: Path | None = None
+        self,
+        log: PositionedEvents,
+        view: ViewSpec,
+        *,
+        lane_count: int,
+        now_ms: int,
+        directory: Path | None = None,
+        tables: HistoricTables | None = None,
     ) -> None:
+        if tables is None:
+            refuse_enriched([view], "A sample of its events", "leave it out")
+        self._tables = tables
         self._log = log
         self._view = view
         self._lane_count = lane_count
@@ -204,7 +217,10 @@ class LogEvents:
         id_column = self._view.source.id_column
         names = [*view_inputs(self._view).payload_columns, *([] if id_column is None else [id_column.name])]
         wanted = list(dict.fromkeys(["topic", "partition", "offset", _TIME, *names]))
-        for batch in self._log.scan(wanted, from_ms=self.from_ms):
+        stored = self._view.source.stored(wanted)
+        for batch in self._log.scan(stored, from_ms=self.from_ms):
+            if self._tables is not None and stored != tuple(wanted):
+                batch = with_enriched(batch, stored, wanted, self._view.source, self._tables)
             for partition, rows in by_partition(batch):
                 if partition not in self.positions:
                     continue

@@ -38,6 +38,12 @@ def broken_in(
         InvalidRequest: there is no such log.
     """
     check = ContractCheck(source, _expected(source, described))
+    if enriched := sorted(source.enriched.intersection(check.columns)):
+        raise InvalidRequest(
+            f'a rule reads column "{enriched[0]}", which events get from a table',
+            detail="The event log does not hold what they got.",
+            hint="leave --event-log out; the stream counts how the rule is kept (`featurestore status`)",
+        )
     failed: dict[str, int] = {}
     first: dict[str, str] = {}
     checked = 0

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from featurestore.core.events import ColumnValues, EventBatch, Int64Array
+from featurestore.core.point_in_time.as_of_table import Tables
 from featurestore.core.spec import CHANGE_ID, IS_UNDO, SourceSpec
 from featurestore.wire.formats.columns import NoSchemas, ReadColumns, Schemas, objects
 from featurestore.wire.formats.debezium.avro_envelopes import AvroEnvelopes
@@ -30,7 +31,7 @@ _SIGNS = {BEFORE: b"-", AFTER: b"+"}
 
 
 def decoder_of(
-    source: SourceSpec, columns: Iterable[str], schemas: Schemas | None = None
+    source: SourceSpec, columns: Iterable[str], schemas: Schemas | None = None, tables: Tables | None = None
 ) -> EventDecoder | ChangeDecoder:
     """What decodes the records of one topic of a source: events, or changes of rows.
 
@@ -38,11 +39,12 @@ def decoder_of(
         source: one of `SourceSpec.per_topic`.
         columns: names of the columns that views read.
         schemas: of the source's registry, where it has one.
+        tables: that events are enriched from; `definitions.compile` refuses to enrich changes.
 
     Raises:
         InvalidRequest: a column is not in the source's schema.
     """
-    return (ChangeDecoder if source.changes else EventDecoder)(source, columns, schemas)
+    return ChangeDecoder(source, columns, schemas) if source.changes else EventDecoder(source, columns, schemas, tables)
 
 
 class ChangeDecoder:

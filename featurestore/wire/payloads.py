@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from featurestore.core.events import BlobRow, ColumnValues, EventBatch, Int64Array, ObjectArray
+from featurestore.core.point_in_time.as_of_table import NoTables, Tables
 from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.errors import InvalidRequest
 from featurestore.wire.formats.avro.reader import AvroReader
@@ -80,6 +81,14 @@ class RawBatch:
     payloads: Sequence[bytes]
 
 
+def without_tombstones(raw: RawBatch) -> RawBatch:
+    """The records that have a value: of a table's topic, one without says nothing of when."""
+    if all(raw.payloads):
+        return raw
+    rows = [row for row, payload in enumerate(raw.payloads) if payload]
+    return replace(raw, offsets=raw.offsets[rows], payloads=[raw.payloads[row] for row in rows])
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A record that was not folded, and why.
@@ -116,14 +125,23 @@ class EventDecoder:
         source: the schema, and which columns are event time and event id; one of `SourceSpec.per_topic`.
         columns: names of the columns that views read (join keys included); event time and id are added.
         schemas: of the source's registry, where it has one.
+        tables: that its events are enriched from.
 
     Raises:
         InvalidRequest: a column is not in the source's schema.
     """
 
-    def __init__(self, source: SourceSpec, columns: Iterable[str], schemas: Schemas | None = None) -> None:
+    def __init__(
+        self,
+        source: SourceSpec,
+        columns: Iterable[str],
+        schemas: Schemas | None = None,
+        tables: Tables | None = None,
+    ) -> None:
         self._source = source
-        self._columns = tuple(_column_of(source, name) for name in dict.fromkeys(columns))
+        names = tuple(dict.fromkeys(columns))
+        self._enrichments, self._tables = source.enriched_by(names), tables or NoTables()
+        self._columns = tuple(_column_of(source, name) for name in source.stored(names))
         self._event_time = _column_of(source, source.event_time_column)
         self._event_id = None if source.event_id_column is None else _column_of(source, source.event_id_column)
         named = [column.name for column in (*self._columns, self._event_time, self._event_id) if column]
@@ -138,7 +156,7 @@ class EventDecoder:
             now_ms: processing time, for events dated too far ahead.
 
         Raises:
-            SourceUnavailable: the schema registry does not answer.
+            SourceUnavailable: the schema registry does not answer, or that has a table that is read.
         """
         return self.events_of(raw, self.read(raw.payloads), now_ms=now_ms)
 
@@ -168,13 +186,16 @@ class EventDecoder:
             rows, event_time = rows[kept], event_time.take(kept)
             columns = {name: column.take(kept) for name, column in columns.items()}
             event_ids = None if event_ids is None else event_ids[kept]
+        times_ms = _times_of(event_time)
+        for one in self._enrichments:
+            columns.update(self._tables.columns_at(self._source.name, one, columns[one.on], times_ms))
         events = EventBatch(
             topic=raw.topic,
             partition=raw.partition,
             from_offset=raw.from_offset,
             next_offset=raw.next_offset,
             offsets=raw.offsets[rows],
-            event_time_ms=_times_of(event_time),
+            event_time_ms=times_ms,
             event_ids=event_ids,
             columns=columns,
         )

@@ -26,7 +26,7 @@ CALENDARS = ("today", "this_week", "this_month", "this_year")
 
 SECTIONS: Mapping[str, str] = {
     **{name: name for name in ("stream_view", "kafka_source", "aggregate", "count", "derive", "request_features")},
-    **{name: name for name in ("expect", "null_share", "one_of", "usual_volume", "usual_lateness")},
+    **{name: name for name in ("expect", "null_share", "one_of", "usual_volume", "usual_lateness", "table")},
     "about": "about",
     **{name: name for name in ("LIFETIME", "session", "series")},
     **dict.fromkeys(CALENDARS, ", ".join(CALENDARS)),
@@ -38,6 +38,7 @@ SECTIONS: Mapping[str, str] = {
             "NamedWindow",
             "ExpectedOfRecords",
             "ExpectedOfHours",
+            "TableColumns",
         )
     },
 }
@@ -66,6 +67,7 @@ TAG_DEFAULTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("source", "topic."): ("`more_topics=` of `kafka_source`", "one topic"),
     ("source", "topic_column"): ("`topic_column=` of `kafka_source`", "no such column"),
     ("source", "computed."): ("`computed=` of `kafka_source`", "no such column"),
+    ("source", "enrich."): ("`enrich=` of `kafka_source`", "no such columns"),
     ("source", "freshness"): ("`freshness=` of `kafka_source`", "no promise"),
     ("source", "expect."): ("`expectations=` of `kafka_source`", "nothing is expected"),
     ("source", "usual_hour."): ("`expectations=` of `kafka_source`", "nothing is expected"),

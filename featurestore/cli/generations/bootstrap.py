@@ -36,6 +36,7 @@ from featurestore.offline.event_log.address import below
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.foreign_tables.opening import is_table
 from featurestore.offline.table_log import TableLog
+from featurestore.offline.training_set.histories import EventLogHistory, FileHistory, HistoricTables
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.online.generation import Generation, GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
@@ -109,7 +110,8 @@ def command(
                 print_json(outcome)
             return
         with tempfile.TemporaryDirectory(prefix="featurestore-bootstrap-", dir=temp_dir) as directory:
-            events = _fill(store, catalog, generation, log, clock, Path(directory), say)
+            tables = _tables(places, repo)
+            events = _fill(store, catalog, generation, log, clock, Path(directory), say, tables=tables)
         hand_over(store, generation, catalog.lane_count())
         say(f"{_name(generation)} is complete; the stream brings it up to date, and then it serves")
         if output == "json":
@@ -143,6 +145,13 @@ def _log(places: dict[str, str] | str | None, source: SourceSpec, repo: Path | N
     return EventLog(below(log_root(repo, place), source.name))
 
 
+def _tables(places: dict[str, str] | str | None, repo: Path | None) -> HistoricTables:
+    """What events are enriched from: topics have a history where the events have theirs."""
+    if isinstance(places, dict) or (places is not None and is_table(places)):
+        return HistoricTables(FileHistory(places if isinstance(places, dict) else {}), repo)
+    return HistoricTables(EventLogHistory(log_root(repo, places)), repo)
+
+
 def _begin(catalog: GenerationCatalog, view: ViewSpec, say: Callable[[str], None], *, is_anew: bool) -> Generation:
     """The generation to fill; the keys of one that was begun and is not continued are deleted."""
     before = {one.number: one for one in catalog.generations(view.name)}
@@ -161,10 +170,12 @@ def _fill(
     clock: Clock,
     directory: Path,
     say: Callable[[str], None],
+    *,
+    tables: HistoricTables,
 ) -> int:
     """Compute the missing lanes from the log as it is now; answers with the number of events in them."""
     lane_count, view, started_ns = catalog.lane_count(), generation.view, clock.monotonic_ns()
-    events = LogEvents(log, view, lane_count=lane_count, now_ms=clock.now_ms(), directory=directory)
+    events = LogEvents(log, view, lane_count=lane_count, now_ms=clock.now_ms(), directory=directory, tables=tables)
     lanes = missing_lanes(store, generation, lane_count, events.positions)
     _warn_of_retention(log, view)
     say(

@@ -28,6 +28,7 @@ from featurestore.core.spec.views import SESSION_MS_DEFAULT_MAX as SESSION_MS_DE
 from featurestore.core.spec.views import CalendarUnit as CalendarUnit
 from featurestore.core.spec.views import Column as Column
 from featurestore.core.spec.views import ComputedColumn as ComputedColumn
+from featurestore.core.spec.views import EnrichmentSpec as EnrichmentSpec
 from featurestore.core.spec.views import FeatureSpec as FeatureSpec
 from featurestore.core.spec.views import MemberSpec as MemberSpec
 from featurestore.core.spec.views import PlainViewSpec as PlainViewSpec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 
 HOP_LADDER_MS: tuple[int, ...] = (
@@ -205,6 +206,32 @@ class TopicSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class EnrichmentSpec:
+    """Columns that events get from the row of a table that was in force at their event time.
+
+    Attributes:
+        name: its author's; the columns' names begin with it.
+        on: payload column that names the row.
+        key: column of the table that it is compared with.
+        columns: (column of the events, name of the table's) pairs, by the former.
+        files: the table, where it is files; else None.
+        stream: the table, where its rows are records of a topic; else None.
+    """
+
+    name: str
+    on: str
+    key: Column
+    columns: tuple[tuple[Column, str], ...]
+    files: TableSpec | None = None
+    stream: SourceSpec | None = None
+
+    @property
+    def table(self) -> str:
+        """The Feast data source's name."""
+        return self.stream.name if self.stream is not None else self.files.source if self.files is not None else ""
+
+
+@dataclass(frozen=True, slots=True)
 class SourceSpec:
     """A stream of events and how to read one.
 
@@ -231,6 +258,7 @@ class SourceSpec:
             where they are events. Then CHANGE_ID is the event id; nor is this.
         row_id_column: of changes, the column that tells the rows that one position of the database's log may have
             changed, as a rule the primary key; nor is this.
+        enrichments: by name; their columns are among `columns`.
     """
 
     name: str
@@ -253,6 +281,7 @@ class SourceSpec:
     units: tuple[tuple[str, str], ...] = ()
     changes: str = ""
     row_id_column: str | None = None
+    enrichments: tuple[EnrichmentSpec, ...] = ()
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -269,7 +298,23 @@ class SourceSpec:
     def generated(self) -> frozenset[str]:
         """Columns that no field of a payload fills."""
         made = (CHANGE_ID, IS_UNDO) if self.changes else ()
-        return frozenset(name for name in (self.topic_column, *made) if name)
+        return self.enriched | {name for name in (self.topic_column, *made) if name}
+
+    @property
+    def enriched(self) -> frozenset[str]:
+        """Columns that events get from tables."""
+        return frozenset(column.name for one in self.enrichments for column, _ in one.columns)
+
+    def enriched_by(self, names: Container[str]) -> tuple[EnrichmentSpec, ...]:
+        """The enrichments behind some columns, each with those alone."""
+        mine = ((one, tuple(pair for pair in one.columns if pair[0].name in names)) for one in self.enrichments)
+        return tuple(replace(one, columns=pairs) for one, pairs in mine if pairs)
+
+    def stored(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Columns that the records themselves have, behind some of any kind but computed ones."""
+        wanted = tuple(dict.fromkeys(names))
+        found = [name for name in wanted if name not in self.enriched]
+        return tuple(dict.fromkeys([*found, *(one.on for one in self.enriched_by(wanted))]))
 
     def rows_at(self, field: str, format: str) -> SourceSpec:
         """Of changes, a source of rows as events of their own.

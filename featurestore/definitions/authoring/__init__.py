@@ -18,6 +18,8 @@ from featurestore.definitions.authoring.parts import this_year as this_year
 from featurestore.definitions.authoring.parts import today as today
 from featurestore.definitions.authoring.request_features import request_features as request_features
 from featurestore.definitions.authoring.sources import kafka_source as kafka_source
+from featurestore.definitions.authoring.tables import TableColumns as TableColumns
+from featurestore.definitions.authoring.tables import table as table
 from featurestore.definitions.authoring.views import FEAST_TYPES as FEAST_TYPES
 from featurestore.definitions.authoring.views import aggregate as aggregate
 from featurestore.definitions.authoring.views import count as count

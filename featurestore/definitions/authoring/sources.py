@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Literal
 
 from feast import FileSource, KafkaSource
 from feast.data_format import AvroFormat, JsonFormat, ProtoFormat, StreamFormat
@@ -12,6 +12,7 @@ from feast.data_source import DataSource
 from featurestore.core.spec import Column
 from featurestore.definitions.authoring.expectations import ExpectedOfHours, ExpectedOfRecords, expectation_tags
 from featurestore.definitions.authoring.parts import Named, ReadFrom, several
+from featurestore.definitions.authoring.tables import TableColumns, table_tags
 from featurestore.definitions.compile.expressions import COMPUTED_TAG_PREFIX
 from featurestore.definitions.compile.source import (
     CHANGES_TAG,
@@ -34,11 +35,12 @@ from featurestore.definitions.schemas.source_schema import COLUMN_TYPES, avro_sc
 from featurestore.errors import InvalidRequest
 
 
-class Format(TypedDict):
-    """What says of a source how its payloads are read."""
+class Read(ReadFrom):
+    """What says of a source where its events are, and how they are read."""
 
     message_format: StreamFormat
     field_mapping: dict[str, str]
+    batch_source: DataSource
 
 
 def kafka_source(
@@ -62,6 +64,7 @@ def kafka_source(
     units: Mapping[str, str] | None = None,
     fields: Mapping[str, str] | None = None,
     changes: Literal["", "debezium"] = "",
+    enrich: Mapping[str, TableColumns] | None = None,
     expectations: Sequence[ExpectedOfRecords | ExpectedOfHours] = (),
     freshness: str = "",
     history: DataSource | None = None,
@@ -91,6 +94,7 @@ def kafka_source(
         units: column -> unit of its values, such as "EUR": plans refuse a schema that says another one.
         fields: column -> field of the payload, where they are called otherwise; a path into nested ones: "card.bin".
         changes: "debezium" where payloads are changes of a table's rows: columns are the row's, `event_id` its key.
+        enrich: name -> columns that events get from a table, from `table`: `{"fx": table(rates, on="currency", ...)}`.
         expectations: of every record (`expect`, `null_share`, `one_of`) and hour (`usual_volume`, `usual_lateness`).
         freshness: how old its newest event is promised to be at most, such as "5m"; for its contract as a document.
         history: the same events at rest, for training sets; Feast insists on one, but it need not exist yet.
@@ -101,15 +105,13 @@ def kafka_source(
     Raises:
         InvalidRequest: a column's type, or the format, is unknown, or two expectations have one name.
     """
-    message_format, said = _message_format(name, format, _typed_fields(name, columns, field_of := fields or {}))
+    payload, said = _message_format(name, format, _typed_fields(name, columns, field_of := fields or {}))
     said |= _event_tags(event_id, dedup_horizon, max_future, event_time_unit) | {CHANGES_TAG: changes}
     said |= _names(subject_name, records, registry, topic_column) | _prefixed(COMPUTED_TAG_PREFIX, computed)
-    said |= _prefixed(UNIT_TAG_PREFIX, units) | expectation_tags(name, expectations, freshness)
+    said |= _prefixed(UNIT_TAG_PREFIX, units) | expectation_tags(name, expectations, freshness) | table_tags(enrich)
     return KafkaSource(
         **Named(name=name, description=description, owner=owner, tags=_all(tags, said, more_topics)),
-        **ReadFrom(topic=topic, kafka_bootstrap_servers=bootstrap_servers, timestamp_field=event_time),
-        **Format(message_format=message_format, field_mapping=_renamed(field_of)),
-        batch_source=history or _no_history(name, event_time),
+        **_read(topic, bootstrap_servers, event_time, payload, field_of, history or _no_history(name, event_time)),
     )
 
 
@@ -120,9 +122,24 @@ def _all(
     return {**(given or {}), **{tag: text for tag, text in said.items() if text}, **_topic_tags(more_topics or {})}
 
 
-def _renamed(field_of: Mapping[str, str]) -> dict[str, str]:
-    """Field -> column, where they differ."""
-    return {field: column for column, field in field_of.items() if field != column}
+def _read(
+    topic: str,
+    servers: str,
+    event_time: str,
+    message_format: StreamFormat,
+    field_of: Mapping[str, str],
+    history: DataSource,
+) -> Read:
+    """Where events are, and how they are read; of fields those that are called otherwise."""
+    mapping = {field: column for column, field in field_of.items() if field != column}
+    return Read(
+        topic=topic,
+        kafka_bootstrap_servers=servers,
+        timestamp_field=event_time,
+        message_format=message_format,
+        field_mapping=mapping,
+        batch_source=history,
+    )
 
 
 def _topic_tags(more_topics: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

@@ -17,13 +17,12 @@ from datetime import timedelta
 
 from feast import Entity, Field, KafkaSource, StreamFeatureView
 from feast.aggregation import Aggregation
-from feast.data_format import JsonFormat
 from feast.types import Array, Bool, FeastType, Float64, Int64, Map, String, UnixTimestamp
 
 from featurestore.core.aggregations import catalog
 from featurestore.core.expressions import compile_expression
 from featurestore.core.lowering.series import LIST_TYPES
-from featurestore.core.spec import Column, ValueType, default_hop_ms
+from featurestore.core.spec import ValueType, default_hop_ms
 from featurestore.definitions.authoring.parts import (
     DerivedFeature,
     NamedWindow,
@@ -35,24 +34,17 @@ from featurestore.definitions.authoring.parts import (
     usable_features,
     windows_of,
 )
+from featurestore.definitions.authoring.tables import columns_of
 from featurestore.definitions.compile.expressions import (
     EXPRESSION_TAG,
     UNDO_TAG,
     WHERE_TAG,
     computed_columns,
 )
-from featurestore.definitions.compile.source import (
-    CHANGE_COLUMNS,
-    CHANGES_TAG,
-    COLUMNS_TAG,
-    TOPIC_COLUMN_TAG,
-)
+from featurestore.definitions.compile.source import enriched_columns
 from featurestore.definitions.compile.view import EXPECTED_ENTITIES_TAG, LOOKBACK_TAG, STORAGE_TAG
 from featurestore.definitions.compile.window import HOP_TAG, IN_FLIGHT_TAG, OFFSET_TAG, SERIES_TAG
 from featurestore.definitions.problems import MISTAKE_TAG, Place, ProblemList
-from featurestore.definitions.schemas.source_schema import (
-    parse_source_schema,
-)
 from featurestore.errors import InvalidRequest
 
 Over = str | NamedWindow | Sequence[str | NamedWindow]
@@ -313,21 +305,7 @@ def _output_type(feature: WindowedFeature, columns: Mapping[str, ValueType]) -> 
 
 
 def _types_of(source: KafkaSource) -> dict[str, ValueType]:
-    """Type of every column of a source, computed ones included; those with a mistake are missing."""
-    types = {column.name: column.type for column in _columns_of(source)}
+    """Type of every column of a source, enriched and computed ones too; those with a mistake are missing."""
+    types = {column.name: column.type for column in (*columns_of(source), *enriched_columns(source.tags))}
     computed = computed_columns(source.tags, types, Place("source", source.name), ProblemList())
     return {**types, **{column.name: column.type for column in computed}}
-
-
-def _columns_of(source: KafkaSource) -> tuple[Column, ...]:
-    message_format = source.kafka_options.message_format
-    of_json = message_format.schema_json if isinstance(message_format, JsonFormat) else ""
-    try:
-        columns = parse_source_schema(source.tags.get(COLUMNS_TAG, of_json)).columns
-    except InvalidRequest:
-        return ()
-    mapping = source.field_mapping or {}
-    named = [Column(mapping.get(column.name, column.name), column.type) for column in columns]
-    topic_column = source.tags.get(TOPIC_COLUMN_TAG)
-    generated = CHANGE_COLUMNS if source.tags.get(CHANGES_TAG) else ()
-    return (*named, *([Column(topic_column, ValueType.STRING)] if topic_column else []), *generated)

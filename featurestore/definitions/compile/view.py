@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from featurestore.core.aggregations import catalog
 from featurestore.core.aggregations.base import Aggregation
+from featurestore.core.inputs import view_inputs
 from featurestore.core.lowering.series import series_type
 from featurestore.core.spec import (
     DEFAULT_LOOKBACK_MS,
@@ -93,7 +94,7 @@ def compile_stream_view(
     expected_entities = _expected_entities(view.tags, place, problems)
     if len(problems.found) > found_before or source is None or join_keys is None or where is None or undo is None:
         return None
-    return ViewSpec(
+    spec = ViewSpec(
         name=view.name,
         join_keys=join_keys,
         source=source.spec,
@@ -107,6 +108,16 @@ def compile_stream_view(
         required=required_of(source.expectations),
         expected_entities=expected_entities,
     )
+    return spec if _can_undo(spec, place, problems) else None
+
+
+def _can_undo(view: ViewSpec, place: Place, problems: ProblemList) -> bool:
+    """Whether what an event added can be taken back: a table may say something else by then."""
+    enriched = view.source.enriched.intersection(view_inputs(view).payload_columns) if view.undo else ()
+    for name in sorted(enriched):
+        fact = f'it has "{UNDO_TAG}", and reads column "{name}", which events get from a table'
+        problems.add(place, fact, "move what reads it to a view without undo: the table may have changed in between")
+    return not enriched
 
 
 def _expected_entities(tags: Mapping[str, str], place: Place, problems: ProblemList) -> int:

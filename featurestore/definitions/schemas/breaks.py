@@ -132,7 +132,8 @@ def _readers(source: SourceSpec, views: Sequence[ViewSpec]) -> dict[str, dict[st
     always = [name for name in (source.event_time_column, id_column) if name]
     for view in views:
         for feature in view.features:
-            for name in (*always, *ViewInputs(replace(view, features=(feature,))).payload_columns):
+            read = ViewInputs(replace(view, features=(feature,))).payload_columns
+            for name in (*always, *source.stored(read)):
                 if name in source.generated:
                     continue
                 of_view = found.setdefault(name, {})

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from featurestore.core.expressions import compile_expression
-from featurestore.core.spec import CHANGE_ID, IS_UNDO, Expectation, OnFail, SourceSpec, ValueType
+from featurestore.core.spec import Expectation, OnFail, SourceSpec, ValueType
 from featurestore.core.windows.durations import format_duration
 from featurestore.definitions.schemas.source_schema import DDL_NAMES
 from featurestore.errors import InvalidRequest
@@ -189,7 +189,7 @@ def differences(described: Mapping[str, Any], source: SourceSpec, expectations: 
     names = {str(each.get("name")): each for each in properties.values()}
     renamed = dict(source.renamed)
     for column in source.columns:
-        if column.name in (source.topic_column, CHANGE_ID, IS_UNDO):
+        if column.name in source.generated:
             continue
         field = renamed.get(column.name, column.name)
         found = properties.get(field) or names.get(column.name)
@@ -233,7 +233,7 @@ def _object(source: SourceSpec, expectations: Sequence[Expectation]) -> dict[str
         "properties": [],
     }
     for column in source.columns:
-        if column.name in (source.topic_column, CHANGE_ID, IS_UNDO):
+        if column.name in source.generated:
             continue
         each: dict[str, Any] = {"name": column.name}
         if column.name in renamed:

@@ -60,11 +60,16 @@ def log_schema(source: SourceSpec) -> pa.Schema:
 
 
 def payload_columns(source: SourceSpec) -> dict[str, ValueType]:
-    """The source's columns that the log holds beside its own; an event-time column called event_time_ms is its own."""
+    """The source's columns that the log holds beside its own; an event-time column called event_time_ms is its own.
+
+    What events get from tables is not among them: whoever reads the log looks it up again.
+    """
+    enriched = source.enriched
     return {
         column.name: column.type
         for column in source.columns
-        if not (column.name == source.event_time_column == "event_time_ms" and column.type is ValueType.INT64)
+        if column.name not in enriched
+        and not (column.name == source.event_time_column == "event_time_ms" and column.type is ValueType.INT64)
     }
 
 

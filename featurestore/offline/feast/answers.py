@@ -16,7 +16,7 @@ from datetime import datetime
 import pyarrow as pa
 from feast.data_source import DataSource
 
-from featurestore.core.inputs import view_inputs
+from featurestore.core.inputs import refuse_enriched, view_inputs
 from featurestore.core.spec import Column, PlainViewSpec, RepoSpec, SourceSpec, ViewSpec
 from featurestore.errors import InvalidRequest
 from featurestore.offline.feast.histories import BatchTable, HistoryPlaces, StreamHistories
@@ -65,6 +65,7 @@ def stream_histories(
     wanted: dict[str, BatchTable] = {}
     for view in views:
         if isinstance(view.spec, ViewSpec):
+            refuse_enriched([view.spec], "Feast's offline store", "use `featurestore history`, which does")
             name, mine = view.spec.source.name, _batch_table(view.table.batch_source, view.spec, span)
             wanted[name] = mine | wanted[name] if name in wanted else mine
     return StreamHistories(places, wanted, tables)

@@ -24,7 +24,7 @@ from featurestore.offline.event_log.table import Positions
 from featurestore.offline.parity.feature_log import LoggedSource, LogLayout
 from featurestore.offline.training_set.build import build_training_set
 from featurestore.offline.training_set.entity_numbers import EntityNumbers
-from featurestore.offline.training_set.histories import EVENT_TIME, EventLogHistory
+from featurestore.offline.training_set.histories import EVENT_TIME, EventLogHistory, History, enriched_history
 
 AS_OF = "__as_of"
 """Column of the read times in the label tables that are made here."""
@@ -121,7 +121,8 @@ def recompute_at_reads(
     Returns:
         (R rows) a column for each feature, by its name.
     """
-    source = replace(view.source, columns=(*view.source.columns, READ))
+    # What events get from tables comes with them.
+    source = replace(view.source, columns=(*view.source.columns, READ), enrichments=())
     by_read = replace(view, join_keys=(READ,), source=source)
     repo = RepoSpec("", (by_read,), (), ())
     labels = reads.keys.append_column(READ.name, pa.array(np.arange(len(reads.as_of_ms))))
@@ -251,7 +252,8 @@ class HistoryAtReads:
     """
 
     def __init__(self, view: ViewSpec, reads: ServedReads, logs: PinnedEventLogs) -> None:
-        self._view, self._reads, self._logs = view, reads, logs
+        self._view, self._reads = view, reads
+        self._logs: History = enriched_history(logs, [view], None)
         self._numbers = EntityNumbers(view.join_keys, {key.name: reads.keys.column(key.name) for key in view.join_keys})
         # Reads of one entity lie side by side in `_order`, from `_begins[entity]` on.
         self._order = np.argsort(self._numbers.of_labels, kind="stable")

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.core.events import ColumnValues
-from featurestore.core.inputs import python_values, view_inputs
+from featurestore.core.inputs import python_values, refuse_enriched, view_inputs
 from featurestore.core.spec import Column, RepoSpec, SourceSpec, ViewSpec
 from featurestore.offline.parity.check import check_parity
 from featurestore.offline.parity.checking.on_demand import OnDemandRows
@@ -122,6 +122,7 @@ def recount(repo: RepoSpec, message: LoggedMessage, root: str) -> Recount:
     views = [view for one in layout.views if (view := repo.view(one.name)) is not None]
     table = rows.read(layout.schema.names)
     keys = table.select([key.name for key in layout.join_keys])
+    refuse_enriched(views, "A recount", "run `featurestore parity`, which does")
     logs = _EntityLogs(root, views, keys, message.as_of_ms)
     report = check_parity(repo, [rows], logs)
     whole: dict[str, pa.ChunkedArray] = {}

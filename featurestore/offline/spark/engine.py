@@ -29,7 +29,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_type, to_arrow_schema
 from pyspark.sql.types import AtomicType, StructField, StructType
 
-from featurestore.core.inputs import view_inputs
+from featurestore.core.inputs import refuse_enriched, view_inputs
 from featurestore.core.spec import Column, PlainViewSpec, RepoSpec, ValueType, ViewSpec
 from featurestore.errors import InvalidRequest
 from featurestore.offline.spark.bucket import BUCKET, Bucket, LabelMoments, LabelSpans, OnDemandColumn, OnDemandStage
@@ -241,6 +241,7 @@ def _measure(labels: DataFrame, views: Sequence[ViewSpec | PlainViewSpec], momen
 
 def _event_columns(view: ViewSpec) -> list[str]:
     """Payload columns that a stream view needs, and the event id."""
+    refuse_enriched([view], "The Spark engine", "use `featurestore history`, which does")
     id_column = view.source.event_id_column
     return list(dict.fromkeys([*view_inputs(view).payload_columns, *([] if id_column is None else [id_column])]))
 

@@ -33,7 +33,7 @@ from featurestore.core.view import CompiledView
 from featurestore.errors import InvalidRequest, Unavailable
 from featurestore.offline.disk import SHARED_FILE_MODE, complete_file
 from featurestore.offline.training_set.answer_parts import AnswerParts
-from featurestore.offline.training_set.histories import History, KeepsVersions
+from featurestore.offline.training_set.histories import History, KeepsVersions, enriched_history
 from featurestore.offline.training_set.plain_join import PlainHistory, join_plain_view, registered_table
 from featurestore.offline.training_set.plan import SupportsArrowStream, TrainingSetPlan, ViewOutputs, plan_training_set
 from featurestore.offline.training_set.resume import KeptWork
@@ -196,7 +196,8 @@ class TrainingSet:
         repo_path: Path | None = None,
     ) -> None:
         self._plan = plan
-        self._history = history
+        streams = [one.view for one in plan.views if isinstance(one.view, ViewSpec)]
+        self._history = history = enriched_history(history, streams, repo_path)
         given = plain or {}
         self._plain = {
             one.view.name: given.get(one.view.name) or registered_table(one.view, repo_path)

@@ -6,6 +6,7 @@ given rows ──columns of the source──> Arrow table ──FileHistory─�
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
@@ -53,8 +54,10 @@ class FeatureCalculator:
     """
 
     def __init__(self, repo: RepoSpec) -> None:
-        self.repo = repo
-        self._sources = {view.source.name: view.source for view in repo.views}
+        # What events get from tables, they are given.
+        views = tuple(replace(view, source=replace(view.source, enrichments=())) for view in repo.views)
+        self.repo = replace(repo, views=views)
+        self._sources = {view.source.name: view.source for view in views}
 
     def values(
         self,

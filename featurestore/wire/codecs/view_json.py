@@ -14,7 +14,15 @@ from collections.abc import Container, Iterable
 import msgspec
 
 from featurestore.core.inputs import ViewInputs
-from featurestore.core.spec import Column, ComputedColumn, FeatureSpec, OnDemandViewSpec, SourceSpec, ViewSpec
+from featurestore.core.spec import (
+    Column,
+    ComputedColumn,
+    EnrichmentSpec,
+    FeatureSpec,
+    OnDemandViewSpec,
+    SourceSpec,
+    ViewSpec,
+)
 from featurestore.errors import CorruptData
 
 LAYOUT_VERSION = 5
@@ -65,7 +73,8 @@ def definition_hash(view: ViewSpec) -> str:
     no difference: a new column in the payload must not refill every view.
     """
     source, inputs = view.source, ViewInputs(view)
-    read = {source.event_time_column, source.event_id_column, *inputs.payload_columns}
+    read = {source.event_time_column, source.event_id_column, *source.stored(inputs.payload_columns)}
+    read.update(inputs.payload_columns)
     canonical = dataclasses.replace(
         view,
         features=tuple(sorted(view.features, key=_name)),
@@ -79,6 +88,7 @@ def definition_hash(view: ViewSpec) -> str:
                 dataclasses.replace(topic, renamed=_renamed(topic.renamed, read)) for topic in source.more_topics
             ),
             topic_column=source.topic_column if source.topic_column in read else "",
+            enrichments=tuple(_enrichment(one) for one in source.enriched_by(inputs.payload_columns)),
         ),
         derived=tuple(sorted(view.derived, key=_name)),
     )
@@ -95,6 +105,8 @@ def definition_hash(view: ViewSpec) -> str:
         for field in dataclasses.fields(SourceSpec)
         if field.name not in _NOT_MEANT
     }
+    if not canonical.source.enrichments:
+        del fields["source"]["enrichments"]
     fields["members"] = [(member.name, member.definition_hash) for member in view.members]
     if not view.members:
         del fields["members"]
@@ -120,6 +132,22 @@ def _stored(feature: FeatureSpec) -> dict[str, object]:
     """A feature as far as what is stored depends on it."""
     names = (field.name for field in dataclasses.fields(feature))
     return {name: getattr(feature, name) for name in names if name not in ("in_flight", "fixes_in_flight")}
+
+
+def _enrichment(one: EnrichmentSpec) -> EnrichmentSpec:
+    """An enrichment as far as what events get depends on it: of a topic not how its records are written down."""
+    if one.stream is None:
+        return one
+    table, read = one.stream, {one.key.name, one.stream.event_time_column, *(column for _, column in one.columns)}
+    meant = SourceSpec(
+        name=table.name,
+        topic=table.topic,
+        columns=tuple(sorted((column for column in table.columns if column.name in read), key=_name)),
+        event_time_column=table.event_time_column,
+        event_time_unit=table.event_time_unit,
+        renamed=_renamed(table.renamed, read),
+    )
+    return dataclasses.replace(one, stream=meant)
 
 
 def _renamed(pairs: Iterable[tuple[str, str]], read: Container[str | None]) -> tuple[tuple[str, str], ...]:

@@ -317,7 +317,7 @@ def _stream_view(spec: Any) -> RegisteredView:
         entity_columns=_fields(spec.entity_columns),
         ttl_ns=_nanoseconds(spec.ttl),
         tags=dict(spec.tags),
-        source=_source(spec.stream_source) if spec.HasField("stream_source") else None,
+        source=registered_source(spec.stream_source) if spec.HasField("stream_source") else None,
         aggregations=tuple(
             RegisteredAggregation(
                 column=each.column,
@@ -331,7 +331,7 @@ def _stream_view(spec: Any) -> RegisteredView:
         timestamp_field=spec.timestamp_field,
         has_function=spec.HasField("user_defined_function"),
         online=spec.online and not spec.disabled,
-        table=_table(spec),
+        table=registered_table(spec.batch_source) if spec.HasField("batch_source") else None,
     )
 
 
@@ -348,7 +348,7 @@ def _plain_view(spec: Any) -> RegisteredView:
         timestamp_field="",
         has_function=False,
         online=spec.online and not spec.disabled,
-        table=_table(spec),
+        table=registered_table(spec.batch_source) if spec.HasField("batch_source") else None,
     )
 
 
@@ -404,7 +404,8 @@ def _projection(message: Any) -> RegisteredProjection:
     )
 
 
-def _source(message: Any) -> RegisteredSource:
+def registered_source(message: Any) -> RegisteredSource:
+    """A stream's DataSource message, of Feast's own classes or of `wire.feast.protos`."""
     payload = message.kafka_options.message_format
     return RegisteredSource(
         name=message.name,
@@ -419,11 +420,8 @@ def _source(message: Any) -> RegisteredSource:
     )
 
 
-def _table(spec: Any) -> RegisteredTable | None:
-    """A view's batch source."""
-    if not spec.HasField("batch_source"):
-        return None
-    message = spec.batch_source
+def registered_table(message: Any) -> RegisteredTable:
+    """A batch source's DataSource message, as of `registered_source`."""
     return RegisteredTable(
         name=message.name,
         kind=_enum_name("feast.core.DataSource", "SourceType", message.type),

@@ -21,12 +21,13 @@ from featurestore.core.windows.durations import format_duration, parse_duration_
 from featurestore.definitions import limits
 from featurestore.definitions.compile.expectations import FRESHNESS_TAG, expectations_of
 from featurestore.definitions.compile.expressions import computed_columns
+from featurestore.definitions.compile.source.enrichment import Enrichments, enrichments_of
 from featurestore.definitions.problems import Place, ProblemList, suggest
 from featurestore.definitions.schemas.source_schema import SourceSchema, parse_source_schema
 from featurestore.definitions.schemas.subjects import SUBJECT_NAMES, has_user, without_user
 from featurestore.errors import InvalidRequest
 from featurestore.wire.feast.registry import RegisteredSource, RegisteredView
-from featurestore.wire.moments import MILLISECONDS, UNITS
+from featurestore.wire.moments import EVENT_TIME_MS_MAX, MILLISECONDS, UNITS
 
 EVENT_ID_TAG = "event_id"
 """Tag of a source: the column whose value is unique per event."""
@@ -116,6 +117,7 @@ def compile_source(view: RegisteredView, view_place: Place, problems: ProblemLis
         return None
     schema = _mapped(schema, source, place, problems)
     names = {column.name: column.type for column in schema.columns}
+    enriched = enrichments_of(source, names, _table_stream, place, problems)
     time_column, of_source = (
         _column_of(name, names, source.field_mapping)
         for name in (view.timestamp_field or source.timestamp_field, source.timestamp_field)
@@ -123,14 +125,31 @@ def compile_source(view: RegisteredView, view_place: Place, problems: ProblemLis
     if of_source and of_source != time_column:
         fact = f'its timestamp_field is "{time_column}", but that of its source is "{of_source}"'
         problems.add(view_place, fact, "give both the same column")
+    _check_time(time_column, names, place, problems)
+    spec = _spec(source, schema, time_column, place, problems, enriched)
+    duration_tag(source.tags, FRESHNESS_TAG, place, problems, default=0, maximum=limits.FRESHNESS_MS_MAX)
+    return CompiledSource(spec, schema.unsupported, expectations_of(source.tags, spec, place, problems))
+
+
+def _table_stream(source: RegisteredSource, place: Place, problems: ProblemList) -> SourceSpec | None:
+    """A topic whose records are the versions of a table's rows, each from its event time on."""
+    schema = _schema(source, place, problems)
+    if schema is None:
+        return None
+    schema = _mapped(schema, source, place, problems)
+    names = {column.name: column.type for column in schema.columns}
+    time_column = _column_of(source.timestamp_field, names, source.field_mapping)
+    _check_time(time_column, names, place, problems)
+    # What is going to hold is known before it does.
+    return replace(_spec(source, schema, time_column, place, problems), max_future_ms=EVENT_TIME_MS_MAX)
+
+
+def _check_time(time_column: str, names: Mapping[str, ValueType], place: Place, problems: ProblemList) -> None:
     if time_column not in names:
         problems.add(place, f'event-time column "{time_column}" is not in its schema', suggest(time_column, names))
     elif names[time_column] not in TIME_TYPES:
         fact = f'event-time column "{time_column}" is of type {names[time_column]}'
         problems.add(place, fact, "make it timestamp (ISO 8601 text) or bigint (milliseconds since the epoch)")
-    spec = _spec(source, schema, time_column, place, problems)
-    duration_tag(source.tags, FRESHNESS_TAG, place, problems, default=0, maximum=limits.FRESHNESS_MS_MAX)
-    return CompiledSource(spec, schema.unsupported, expectations_of(source.tags, spec, place, problems))
 
 
 def _column_of(name: str, columns: Collection[str], field_mapping: Mapping[str, str]) -> str:
@@ -139,7 +158,12 @@ def _column_of(name: str, columns: Collection[str], field_mapping: Mapping[str, 
 
 
 def _spec(
-    source: RegisteredSource, schema: SourceSchema, time_column: str, place: Place, problems: ProblemList
+    source: RegisteredSource,
+    schema: SourceSchema,
+    time_column: str,
+    place: Place,
+    problems: ProblemList,
+    enriched: Enrichments = Enrichments((), ()),  # noqa: B008  # frozen
 ) -> SourceSpec:
     names = {column.name: column.type for column in schema.columns}
     event_id = source.tags.get(EVENT_ID_TAG, "")
@@ -166,13 +190,15 @@ def _spec(
     spec = SourceSpec(
         name=source.name,
         topic=source.topic,
-        columns=schema.columns,
+        columns=(*schema.columns, *enriched.columns),
         event_time_column=time_column,
         event_id_column=CHANGE_ID if changes else event_id or None,
         dedup_horizon_ms=horizon_ms if event_id else 0,
         max_future_ms=max_future_ms,
         bootstrap_servers=source.bootstrap_servers,
-        computed=computed_columns(source.tags, names, place, problems),
+        computed=computed_columns(
+            source.tags, names | {column.name: column.type for column in enriched.columns}, place, problems
+        ),
         renamed=renamed_columns(source.field_mapping, names, "field_mapping", place, problems),
         more_topics=topics_of(source.tags, names, place, problems),
         topic_column=source.tags.get(TOPIC_COLUMN_TAG, ""),
@@ -182,6 +208,7 @@ def _spec(
         changes=changes,
         row_id_column=event_id if changes else None,
         units=_units(source.tags, names, place, problems),
+        enrichments=enriched.specs,
         **_subjects(source.tags, place, problems),
     )
     _check_fields(spec, place, problems)
@@ -192,7 +219,7 @@ def _check_fields(spec: SourceSpec, place: Place, problems: ProblemList) -> None
     """Refuse fields of JSON that would have to be read as two things."""
     for one in spec.per_topic if spec.format in ("json", JSON_SCHEMA) else ():
         field_of = dict(one.renamed)
-        names = [column.name for column in one.columns if column.name != one.topic_column]
+        names = [column.name for column in one.columns if column.name not in {one.topic_column, *one.enriched}]
         columns = {field_of.get(name, name): name for name in names}
         for field, name in columns.items():
             # A column that is called as its field is no path.

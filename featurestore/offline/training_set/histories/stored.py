@@ -210,7 +210,7 @@ class FileHistory:
         dataset = self._dataset(source)
         if isinstance(dataset, ForeignTable):
             return json.dumps([dataset.uri, dataset.table_id, dataset.version, self._ingested_before_ms])
-        state = _state_of_files(dataset) or content_digest(dataset.schema, dataset.to_batches())
+        state = state_of_files(dataset) or content_digest(dataset.schema, dataset.to_batches())
         return json.dumps([state, self._ingested_before_ms])
 
     def keep_versions(self, path: Path | None) -> None:
@@ -323,7 +323,7 @@ class FileHistory:
             Unavailable: they did not.
         """
         dataset = self._dataset(source)
-        if _is_local(dataset) and _state_of_files(dataset) != self._states[source.name]:
+        if _is_local(dataset) and state_of_files(dataset) != self._states[source.name]:
             del self._datasets[source.name]
             raise Unavailable(
                 f'the files of the history of source "{source.name}" changed while they were read', hint="run it again"
@@ -361,7 +361,7 @@ class FileHistory:
             dataset = open_dataset(events, self._format)
             if isinstance(dataset, ForeignTable):
                 dataset = self._versions.reopened(dataset, str(events))
-            self._states[source.name] = _state_of_files(dataset) if _is_local(dataset) else ""
+            self._states[source.name] = state_of_files(dataset) if _is_local(dataset) else ""
             self._datasets[source.name] = dataset
         return self._datasets[source.name]
 
@@ -451,7 +451,7 @@ def _is_local(dataset: pads.Dataset | ForeignTable) -> bool:
     return isinstance(getattr(dataset, "filesystem", None), pafs.LocalFileSystem)
 
 
-def _state_of_files(dataset: pads.Dataset) -> str:
+def state_of_files(dataset: pads.Dataset) -> str:
     """Names, sizes and ages of a dataset's files; empty where it has none."""
     files = getattr(dataset, "files", None)
     if files is None:
