@@ -21,7 +21,7 @@ from featurestore.core.events import ColumnValues, Int64Array
 from featurestore.core.point_in_time.as_of_table import AsOfTable, TableRows
 from featurestore.core.spec import Column, EnrichmentSpec, SourceSpec, TableSpec
 from featurestore.definitions.limits import TABLE_ROWS_MAX
-from featurestore.errors import EventsLost, FeatureStoreError, SourceUnavailable
+from featurestore.errors import EventsLost, FeatureStoreError, LimitExceeded, SourceUnavailable
 from featurestore.offline.training_set.histories import files_state, read_files
 from featurestore.wire.payloads import EventDecoder, RawBatch, without_tombstones
 
@@ -120,8 +120,11 @@ class _TopicTable:
         """The table with all that there is."""
         try:
             self._follow()
-        except EventsLost as error:
-            # Compaction, or a topic that was made anew, took records away that were not read yet.
+        except (EventsLost, LimitExceeded) as error:
+            # Compaction, or a topic that was made anew, took records away: those that were not read yet, or those that
+            # are too many by now.
+            if isinstance(error, LimitExceeded) and not self._is_whole:
+                raise
             _logger.warning('table "%s" is read anew: %s', self._source.name, error.message)
             self.close()
             self._begin()

@@ -23,7 +23,7 @@ ENRICHMENTS_MAX = 20
 """Tables that a source's events are enriched from."""
 
 TABLE_ROWS_MAX = 1_000_000
-"""Versions of rows of a table that a stream holds in memory: about 200 bytes each."""
+"""Versions of rows of a table that a stream holds in memory: about 300 bytes each."""
 
 HISTORY_TABLE_ROWS_MAX = 20_000_000
 """The same of whoever reads history: a table's whole past."""
