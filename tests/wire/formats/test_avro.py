@@ -31,6 +31,7 @@ _INT = st.integers(-(2**31), 2**31 - 1)
 _LONG = st.integers(-(2**63), 2**63 - 1)
 _TEXT = st.text(max_size=12)
 _DECIMAL: Schema = {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 3}
+_KEYS = ("a", "ab", "ü")
 _PRIMITIVES: dict[str, tuple[Schema, st.SearchStrategy[Any], ValueType | None]] = {
     "int": ("int", _INT, ValueType.INT64),
     "long": ("long", _LONG, ValueType.INT64),
@@ -64,10 +65,16 @@ def _types(
         schema = {"type": "record", "name": name, "fields": [{"name": each, "type": of[0]} for each, of in fields]}
         return schema, st.fixed_dictionaries({each: of[1] for each, of in fields})
     if kind in ("array", "map"):
-        of = draw(_types(depth - 1, path, []))
+        wanted_of: list[WantedColumn] = []
+        of = draw(_types(depth - 1, path, wanted_of))
         if kind == "array":
             return {"type": "array", "items": of[0]}, st.lists(of[1], max_size=4)
-        return {"type": "map", "values": of[0]}, st.dictionaries(_TEXT, of[1], max_size=3)
+        # Of a map, what is wanted is wanted of the values of some keys.
+        for key in draw(st.sets(st.sampled_from(_KEYS), max_size=2)):
+            for column in wanted_of:
+                field = f"{path}.{key}{column.field.removeprefix(path)}"
+                columns.append(WantedColumn(f"c{len(columns)}", column.type, field))
+        return {"type": "map", "values": of[0]}, st.dictionaries(st.sampled_from(_KEYS) | _TEXT, of[1], max_size=4)
     if kind == "enum":
         symbols = ["A", "B", "C"]
         _want(draw, columns, path, ValueType.STRING)
@@ -126,7 +133,7 @@ def expected(record: Any, column: WantedColumn) -> object:
     """What fastavro's own reading says of a column."""
     value = record
     for name in column.field.split("."):
-        value = None if value is None else value[name]
+        value = None if value is None else value.get(name)
     if isinstance(value, Decimal):
         return f"{value:f}".encode() if column.type is ValueType.STRING else float(value)
     if isinstance(value, datetime):
@@ -248,6 +255,22 @@ def test_a_type_that_contains_itself_is_stepped_over() -> None:
     for number in range(80):
         chain = {"next": chain, "id": number}
     assert read(columns[:1], [written(schema, chain)], schema).refused == {0: "is nested too deep at a.b.Node.next"}
+
+
+def test_the_last_value_of_a_key_counts_that_a_map_has_twice() -> None:
+    """As in a dictionary; also where it is null, and in whatever blocks they are."""
+    schema = _record(tags={"type": "map", "values": ["null", "long"]})
+    columns = [WantedColumn(key, ValueType.INT64, f"tags.{key}") for key in ("a", "ab")]
+    a7, a_null, ab8 = b"\2a\2\x0e", b"\2a\0", b"\4ab\2\x10"
+    in_blocks = (b"\6" + a7 + ab8 + a_null, b"\2" + a_null + b"\2" + a7, b"\1" + bytes([2 * len(a7)]) + a7, b"")
+    payloads = [b"\0\0\0\0\1" + blocks + b"\0" for blocks in in_blocks]
+    parsed = fastavro.parse_schema(schema)
+    told: list[Any] = [fastavro.schemaless_reader(io.BytesIO(payload[5:]), parsed) for payload in payloads]
+
+    found = read(columns, payloads, schema)
+
+    assert [None, 7, 7, None] == values(found, "a") == [one["tags"].get("a") for one in told]
+    assert [8, None, None, None] == values(found, "ab")
 
 
 def test_what_no_column_of_the_type_holds_is_told_by_field() -> None:

@@ -19,12 +19,13 @@ from featurestore.core.compiled import (
 from featurestore.core.events import Int64Array
 
 END, BOOLEAN, LONG, LONG_AS_DOUBLE, FLOAT, DOUBLE, BYTES_OF_LENGTH, FIXED, ENUM = range(9)
-UNION, JUMP, CALL, RETURN, BLOCKS, NEXT_ITEM = range(9, 15)
+UNION, JUMP, CALL, RETURN, BLOCKS, NEXT_ITEM, KEY = range(9, 16)
 """Steps of a program: (step, slot, argument). BOOLEAN, LONG and ENUM store an integer, FLOAT and DOUBLE a double, BYTES
 and FIXED where they begin and end; nowhere if the slot is `SKIP`. Their argument is the size of a FIXED and how many
 symbols an ENUM has. UNION: how many branches, and where in the tables the steps of them begin. JUMP and CALL: to which
-step (the argument). BLOCKS and NEXT_ITEM, of arrays and maps, which are always stepped over: the step behind, and the
-first step of an item."""
+step (the argument). BLOCKS and NEXT_ITEM, of arrays and maps: the step behind, and the first step of an item. KEY, of
+a map of which values are wanted: how many keys, and where in the tables they are. Of each: its length, how many slots,
+the step at which its value is read, the slots, and its bytes. A value that is not wanted is stepped over, behind."""
 
 SKIP = -1
 DEPTH_MAX = 64
@@ -114,8 +115,8 @@ def _branch(data: Any, at: int, end: int, count: int) -> Any:
 
 
 @inlined
-def _block(data: Any, at: int, end: int) -> Any:
-    """How many items the next block of an array or map has, those stepped over that say how long they are."""
+def _block(data: Any, at: int, end: int, is_wanted: bool) -> Any:
+    """How many items the next block of an array or map has; those that say their length pass, if none is wanted."""
     while True:
         count, at = _long(data, at, end)
         if at < 0 or count == 0:
@@ -128,7 +129,41 @@ def _block(data: Any, at: int, end: int) -> Any:
             return np.int64(0), np.int64(-TORN if size > 0 else -WRONG_LENGTH)
         if at < 0:
             return np.int64(0), np.int64(at)
+        if is_wanted:
+            count = -count
+            return np.int64(count), np.int64(-WRONG_LENGTH if count < 0 or count > end - at else at)
         at += size
+
+
+@inlined
+def _wanted_key(
+    tables: Any, place: int, count: int, otherwise: Any, data: Any, at: int, end: int, row: int, valid: Any
+) -> Any:
+    """The step at which the value of a map's key is read, or another if it is not wanted, and the place behind the key.
+
+    What an earlier value of the key said is taken back: the last one counts.
+    """
+    size, at = _long(data, at, end)
+    if at >= 0 and size < 0:
+        return np.int64(0), np.int64(-WRONG_LENGTH)
+    if at < 0 or size > end - at:
+        return np.int64(0), np.int64(at if at < 0 else -TORN)
+    found = np.int64(otherwise)
+    for _ in range(count):
+        length, slots, step = tables[place], tables[place + 1], tables[place + 2]
+        first = place + 3 + slots
+        is_same = length == size
+        if is_same:
+            for number in range(length):
+                if tables[first + number] != data[at + number]:
+                    is_same = False
+                    break
+        if is_same:
+            found = step
+            for number in range(slots):
+                valid[tables[place + 3 + number], row] = False
+        place = first + length
+    return found, np.int64(at + size)
 
 
 @compiled_for_bulk(
@@ -165,8 +200,7 @@ def run_program(
     Returns:
         How many records could not be read.
     """
-    bad = 0
-    back_to, items_left = np.empty(DEPTH_MAX, dtype=np.int64), np.empty(DEPTH_MAX, dtype=np.int64)
+    bad, back_to, items_left = 0, np.empty(DEPTH_MAX, dtype=np.int64), np.empty(DEPTH_MAX, dtype=np.int64)
     for row in rows:
         at, end, place, depth = begins[row], ends[row], np.int64(0), 0
         step = program[place, 0]
@@ -179,13 +213,15 @@ def run_program(
             elif step == UNION:
                 branch, at = _branch(data, at, end, slot)
                 following = tables[argument + branch]
+            elif step == KEY:
+                following, at = _wanted_key(tables, argument, slot, following, data, at, end, row, valid)
             elif step == RETURN:
                 depth -= 1
                 following = back_to[depth]
             elif step == NEXT_ITEM:
                 items_left[depth - 1] -= 1
                 if items_left[depth - 1] == 0:
-                    items_left[depth - 1], at = _block(data, at, end)
+                    items_left[depth - 1], at = _block(data, at, end, program[argument, 0] == KEY)
                 depth, following = (depth, argument) if items_left[depth - 1] > 0 else (depth - 1, slot)
             elif depth == DEPTH_MAX:
                 at = np.int64(-TOO_DEEP)
@@ -193,7 +229,7 @@ def run_program(
                 back_to[depth], following = following, argument
                 depth += 1
             else:
-                items_left[depth], at = _block(data, at, end)
+                items_left[depth], at = _block(data, at, end, program[argument, 0] == KEY)
                 depth, following = (depth + 1, argument) if items_left[depth] > 0 else (depth, slot)
             if at < 0:
                 break

@@ -235,16 +235,38 @@ class _Compiler:
             self._steps[jump][2] = len(self._steps)
 
     def _write_blocks(self, schema: dict[str, Any], namespace: str, wish: Wish, path: str) -> None:
-        """An array or a map."""
-        for column in wish.all_columns():
+        """An array or a map, of which the values of some keys may be wanted."""
+        is_map = schema["type"] == "map"
+        for column in wish.columns if is_map else wish.all_columns():
             self._misfits[column.name] = f"{path} is {with_article(schema['type'])}, {NO_COLUMN_HOLDS}"
+        values = schema["values" if is_map else "items"]
         first = self._put(loop.BLOCKS, path)
         self._steps[first][2] = len(self._steps)
-        if schema["type"] == "map":
+        keys = wish.fields if is_map else {}
+        if keys:
+            steps_of = self._put_keys(keys, path)
+        elif is_map:
             self._put(loop.BYTES_OF_LENGTH, path)
-        self._write(schema["items" if schema["type"] == "array" else "values"], namespace, NOTHING, path)
+        self._write(values, namespace, NOTHING, path)
+        jumps = [self._put(loop.JUMP, path)] if keys else []
+        for key, inner in keys.items():
+            self._tables[steps_of[key]] = len(self._steps)
+            self._write(values, namespace, inner, f"{path}.{key}")
+            jumps.append(self._put(loop.JUMP, path))
+        for jump in jumps:
+            self._steps[jump][2] = len(self._steps)
         last = self._put(loop.NEXT_ITEM, path, argument=first + 1)
         self._steps[first][1] = self._steps[last][1] = len(self._steps)
+
+    def _put_keys(self, keys: Mapping[str, Wish], path: str) -> dict[str, int]:
+        """The step that looks for keys of a map; where in the tables the steps of their values belong."""
+        self._put(loop.KEY, path, len(keys), len(self._tables))
+        steps_of = {}
+        for key, wish in keys.items():
+            name, slots = key.encode(), [self._slots[column.name] for column in wish.all_columns()]
+            steps_of[key] = len(self._tables) + 2
+            self._tables += [len(name), len(slots), 0, *slots, *name]
+        return steps_of
 
     def _write_value(self, schema: dict[str, Any], wish: Wish, path: str) -> None:
         """A value without parts: stored, if it is wanted and fits."""
