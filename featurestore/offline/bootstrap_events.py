@@ -131,7 +131,7 @@ class LogEvents:
         tables: HistoricTables | None = None,
     ) -> None:
         if tables is None:
-            refuse_enriched([view], "A sample of its events", "leave it out")
+            refuse_enriched([view], "An estimate from its events", "leave --cost out")
         self._tables = tables
         self._log = log
         self._view = view
