@@ -66,6 +66,7 @@ class Settings:
         registry: path of the registry file (absolute) or SQLAlchemy URL; goes into `read_registry`.
         store: the online store.
         policies: path or address of the platform team's rules; "" for none.
+        repo_name: which of the repos in the registry it is; "" where it is the only one.
     """
 
     repo: Path | None
@@ -73,6 +74,7 @@ class Settings:
     registry: str
     store: StoreSettings
     policies: str = ""
+    repo_name: str = ""
 
     def require_repo(self) -> Path:
         """The repo's directory.
@@ -135,6 +137,7 @@ def load_settings(
         registry=registry or _registry(content.get("registry"), directory),
         store=StoreSettings(store_url or store.url, store.cluster if cluster is None else cluster),
         policies=_policies(content.get("policies"), directory),
+        repo_name=str(content.get("repo") or ""),
     )
 
 

@@ -164,7 +164,7 @@ def _all_of(
         only, action = (after, Action.ADD) if after else (before, Action.REMOVE)
         assert only is not None
         return Change(action, kind, name, only.summary)
-    lines = _name_lines("", before.texts, after.texts, skipped=_INFERRED - after.texts.keys())
+    lines = differing_lines(before, after)
     if computed is None:
         return Change(Action.CHANGE, kind, name, "stored values stay", tuple(lines)) if lines else None
     if computed.action is Action.REMOVE:
@@ -173,6 +173,11 @@ def _all_of(
         return Change(Action.CHANGE, kind, name, f"{computed.summary}; not served here before", tuple(lines))
     more = [line for line in lines if not _TOLD.search(line)]
     return replace(computed, details=(*computed.details, *more))
+
+
+def differing_lines(before: WrittenObject, after: WrittenObject) -> list[str]:
+    """What is written otherwise; nothing of what Feast finds out by itself."""
+    return _name_lines("", before.texts, after.texts, skipped=_INFERRED - after.texts.keys())
 
 
 def render(plan: Plan) -> str:

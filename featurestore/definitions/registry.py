@@ -93,10 +93,10 @@ def read_registry_bytes(path_or_url: str | Path) -> bytes:
     if content is not None:
         return content
     hint = "run `featurestore apply` first"
-    if _is_sql(path_or_url):
+    if is_sql(path_or_url):
         # A database is made before it is filled, so a reader that waits for it need not end.
         raise SourceUnavailable(f'there is no registry in "{redacted(str(path_or_url))}"', hint=hint)
-    raise InvalidRequest(f'there is no registry at "{_path(path_or_url)}"', hint=hint)
+    raise InvalidRequest(f'there is no registry at "{registry_path(path_or_url)}"', hint=hint)
 
 
 def find_registry_bytes(
@@ -114,8 +114,8 @@ def find_registry_bytes(
         registry: empty message that has the fields of `more`.
         with_all_versions: of a database, also what views were that no service asks for.
     """
-    if not _is_sql(path_or_url):
-        return _read_file(_path(path_or_url))
+    if not is_sql(path_or_url):
+        return _read_file(registry_path(path_or_url))
     found = _read_rows(path_or_url, {**ROW_LISTS, **(more or {})}, with_all_versions=with_all_versions)
     try:
         return None if found is None else registry_from_rows(found.messages, registry, found.versions)
@@ -144,7 +144,7 @@ def _read_rows(
         raise InvalidRequest("a SQL registry needs SQLAlchemy", hint=hint) from None
     rows: dict[str, list[tuple[str, bytes]]] = {}
     try:
-        engine = sqlalchemy.create_engine(_sql_url(path_or_url))
+        engine = sqlalchemy.create_engine(sql_url(path_or_url))
         try:
             with engine.connect() as connection:
                 tables = set(sqlalchemy.inspect(connection).get_table_names())
@@ -175,7 +175,7 @@ def _read_rows(
     return _Rows(rows, versions)
 
 
-def _is_sql(path_or_url: str | Path) -> bool:
+def is_sql(path_or_url: str | Path) -> bool:
     """Whether it is in a database; neither a path nor a file: URL.
 
     Raises:
@@ -189,12 +189,13 @@ def _is_sql(path_or_url: str | Path) -> bool:
     return scheme not in ("", "file")
 
 
-def _path(path_or_url: str | Path) -> Path:
+def registry_path(path_or_url: str | Path) -> Path:
+    """Of a registry in a file."""
     text = str(path_or_url)
     return Path(unquote(urlsplit(text).path) if "://" in text else text)
 
 
-def _sql_url(url: str | Path) -> str:
+def sql_url(url: str | Path) -> str:
     """As Feast does: the bare scheme means psycopg 3."""
     return str(url).replace("postgresql://", "postgresql+psycopg://", 1)
 
@@ -240,9 +241,9 @@ def open_registry(path_or_url: str, project: str | None) -> Registry:
     Raises:
         InvalidRequest: it is in an object store.
     """
-    if _is_sql(path_or_url):
+    if is_sql(path_or_url):
         return RegistryDatabase(path_or_url, project)
-    return RegistryFile(_path(path_or_url), project)
+    return RegistryFile(registry_path(path_or_url), project)
 
 
 @dataclass(frozen=True, slots=True)

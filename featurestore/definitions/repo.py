@@ -15,14 +15,14 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featurestore.definitions.compile.repo import Compilation
 from featurestore.definitions.config import CONFIG_FILE, ONLINE_STORE, check_config
 from featurestore.definitions.fast_import import skip_typeguard
-from featurestore.definitions.governance.about import check_about
+from featurestore.definitions.governance.about import REPO_TAG, check_about
 from featurestore.definitions.problems import Place, ProblemList
 from featurestore.definitions.registry import compile_registry
 from featurestore.errors import DefinitionError, InvalidRequest
@@ -31,7 +31,9 @@ from featurestore.wire.feast.composing import history_of
 
 with skip_typeguard():
     from feast import FeatureService, FeatureStore, FeatureView, Field
+    from feast.base_feature_view import BaseFeatureView
     from feast.errors import FeastError
+    from feast.feast_object import FeastObject
     from feast.feature_view_projection import FeatureViewProjection
     from feast.inference import update_feature_views_with_inferred_features_and_entities
     from feast.infra.provider import get_provider
@@ -39,8 +41,16 @@ with skip_typeguard():
     from feast.protos.feast.core.Registry_pb2 import Registry
     from feast.repo_config import FeastConfigError, RepoConfig, load_repo_config
     from feast.repo_contents import RepoContents
-    from feast.repo_operations import apply_total_with_repo_instance, get_repo_files, parse_repo
+    from feast.repo_operations import (
+        apply_total_with_repo_instance,
+        extract_objects_for_apply_delete,
+        get_repo_files,
+        parse_repo,
+    )
     from feast.types import String
+
+RegisteredFeatureView = FeatureView
+"""For those who hand one over, and have no Feast."""
 
 AUTHOR_ERRORS = (
     ArithmeticError,
@@ -116,7 +126,7 @@ def load_repo(path: Path, project: str) -> LoadedRepo:
         with _imports_of(path), _without_feast_warnings():
             contents = parse_repo(path)
         _infer_plain_views(contents, path)
-        registry = _serialize(contents, project)
+        registry = serialize(contents, project)
     except AUTHOR_ERRORS as error:
         raise DefinitionError(
             f'the feature repo "{path}" cannot be loaded',
@@ -126,8 +136,13 @@ def load_repo(path: Path, project: str) -> LoadedRepo:
     return LoadedRepo(path, project, contents, registry)
 
 
-def apply_repo(repo: LoadedRepo) -> None:
+def apply_repo(repo: LoadedRepo, name: str | None = None, followers: Sequence[FeatureView] = ()) -> None:
     """Register a repo that compiles, by Feast's own apply; its chatter is kept back.
+
+    Args:
+        repo: the repo.
+        name: where others have objects in the registry too, which repo this is: only its own are removed.
+        followers: views of others, with what this repo's sources have become.
 
     Raises:
         DefinitionError: Feast refuses it.
@@ -137,14 +152,33 @@ def apply_repo(repo: LoadedRepo) -> None:
     try:
         with _working_directory(repo.path), _without_feast_warnings(), contextlib.redirect_stdout(io.StringIO()):
             store = FeatureStore(config=load_repo_config(repo.path, repo.path / CONFIG_FILE))
-            apply_total_with_repo_instance(
-                store, repo.project, store.registry, repo.contents, skip_source_validation=True
-            )
+            if name is None:
+                apply_total_with_repo_instance(
+                    store, repo.project, store.registry, repo.contents, skip_source_validation=True
+                )
+            else:
+                _apply_own(store, repo, name, followers)
     except (FeastConfigError, FeastError, ValueError) as error:
         raise DefinitionError(
             f'Feast does not accept the repo of project "{repo.project}"',
             problems=(f"{type(error).__name__}: {error}",),
         ) from error
+
+
+def _apply_own(store: FeatureStore, repo: LoadedRepo, name: str, followers: Sequence[FeatureView]) -> None:
+    """Write what is this repo's, and remove what was; views and services of others are left as they are."""
+    extract: Callable[..., tuple[list[FeastObject], list[FeastObject], object, object]] = (
+        extract_objects_for_apply_delete
+    )
+    objects, gone, _, _ = extract(repo.project, store.registry, repo.contents)
+
+    def is_own(one: object) -> bool:
+        tags: Mapping[str, str] = getattr(one, "tags", None) or {}
+        return tags.get(REPO_TAG, "") == name
+
+    is_shared = (BaseFeatureView, FeatureService)
+    written = [one for one in objects if is_own(one) or not isinstance(one, is_shared)]
+    store.apply([*written, *followers], objects_to_delete=[one for one in gone if is_own(one)], partial=False)
 
 
 @contextlib.contextmanager
@@ -246,14 +280,21 @@ def _stream_views(contents: RepoContents) -> dict[str, FeatureView]:
     return {view.name: view for view in contents.stream_feature_views}
 
 
-def _serialize(contents: RepoContents, project: str) -> bytes:
-    """The objects as the registry file would hold them."""
+def serialize(contents: RepoContents, project: str, others: Mapping[str, FeatureView] | None = None) -> bytes:
+    """The objects as the registry file would hold them.
+
+    Args:
+        contents: they.
+        project: Feast project.
+        others: views of other repos, which services may name.
+    """
     registry = Registry()
     declared = [each for each in contents.projects if each.name == project]
     registry.projects.extend(each.to_proto() for each in declared or [Project(name=project)])
     for source in contents.data_sources:
         registry.data_sources.append(source.to_proto())
         registry.data_sources[-1].project = project
+    services = [_with_named_views(each, contents, others or {}) for each in contents.feature_services]
     for objects, target in (
         (contents.entities, registry.entities),
         (contents.feature_views, registry.feature_views),
@@ -261,7 +302,7 @@ def _serialize(contents: RepoContents, project: str) -> bytes:
         (contents.on_demand_feature_views, registry.on_demand_feature_views),
         (contents.label_views, registry.label_views),
         (contents.permissions, registry.permissions),
-        ([_with_named_views(each, contents) for each in contents.feature_services], registry.feature_services),
+        (services, registry.feature_services),
     ):
         for each in objects:
             message = each.to_proto()
@@ -270,13 +311,15 @@ def _serialize(contents: RepoContents, project: str) -> bytes:
     return bytes(registry.SerializeToString(deterministic=True))
 
 
-def _with_named_views(service: FeatureService, contents: RepoContents) -> FeatureService:
+def _with_named_views(
+    service: FeatureService, contents: RepoContents, others: Mapping[str, FeatureView]
+) -> FeatureService:
     """A copy with the views that it names by text, "view[@version][:feature]", resolved within the repo.
 
     Feast resolves them when it applies; a view that the repo does not have stays without features, for the compiler to
     report. So does a version: the compiler takes all that it had, as the view may have other features by now.
     """
-    views = {view.name: view for view in (*contents.feature_views, *contents.stream_feature_views)}
+    views = {**others, **{view.name: view for view in (*contents.feature_views, *contents.stream_feature_views)}}
     resolved = copy.copy(service)
     resolved.feature_view_projections = list(service.feature_view_projections)
     resolved._pending_feature_refs = []
@@ -284,6 +327,11 @@ def _with_named_views(service: FeatureService, contents: RepoContents) -> Featur
         view_reference, _, feature = reference.partition(":")
         name, _, version = view_reference.partition("@v")
         fields = views[name].features if name in views and not version else []
+        if name in views and not version:
+            projection = copy.copy(views[name].projection)
+            projection.features = [field for field in fields if field.name == feature or not feature]
+            resolved.feature_view_projections.append(projection)
+            continue
         if version and feature:
             fields = [Field(name=feature, dtype=String)]  # of whatever type it had
         resolved.feature_view_projections.append(

@@ -88,6 +88,8 @@ TAG_DEFAULTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("Field", "gap"): ("`over=session(...)`", "a mistake, with a session"),
     ("Field", "session_max"): ("`over=session(...)`", "100 gaps, but at most a day, or the gap if that is longer"),
     ("source", "pii."): ("`about(pii_columns=...)`", "nobody says"),
+    ("source, view or service", "repo"): ("`repo:` of `feature_store.yaml`, by an apply", "one repo has the registry"),
+    ("view or Field", "deprecated_until"): ("`about(deprecated_until=...)`", "it stays as it is while others read it"),
     ("Field", "owner"): ("`about(owner=...)`", "its view's owner"),
     **{
         ("source, view, Field or service", tag): (f"`about({tag}=...)`", "its view says it, of a Field; else nobody")

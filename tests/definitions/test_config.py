@@ -66,7 +66,7 @@ MISTAKES = {
         'the key "onlin_store", which Feast',
         'did you mean "online_store"',
     ),
-    "unknown key": ("provider: local", "provider: local\nregion: eu", 'the key "region", which Feast', "known are"),
+    "unknown key": ("provider: local", "provider: local\ncountry: eu", 'the key "country", which Feast', "known are"),
     "key of a store": (
         "connection_string",
         "conection_string",

@@ -21,8 +21,11 @@ def command(repo: Path | None, policies: str | None, output: str) -> None:
     One whose history Kafka no longer has waits for a bootstrap.
     """
     from featurestore.cli.repo.planning import planned_repo
+    from featurestore.definitions.governance.turns import apply_turn
     from featurestore.definitions.repo import apply_repo
 
-    planned = planned_repo(load_settings(repo=repo), policies)
-    apply_repo(planned.loaded)
+    settings = load_settings(repo=repo)
+    with apply_turn(settings.registry, settings.project):
+        planned = planned_repo(settings, policies)
+        apply_repo(planned.loaded, settings.repo_name if planned.is_shared else None, planned.followers)
     show_plan(planned, output)

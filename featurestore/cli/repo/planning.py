@@ -6,7 +6,7 @@ import importlib
 import os
 import urllib.request
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from featurestore.core.spec import RepoSpec
     from featurestore.definitions.changes import Plan
     from featurestore.definitions.governance.policies import PolicyOutcome
-    from featurestore.definitions.repo import LoadedRepo
+    from featurestore.definitions.repo import LoadedRepo, RegisteredFeatureView
     from featurestore.definitions.schemas.checks import SchemaChecks
     from featurestore.definitions.schemas.subjects import Registries
 
@@ -48,12 +48,16 @@ class PlannedRepo:
         plan: what changes.
         notes: what is to be known.
         warnings: what somebody should see to.
+        is_shared: whether other repos have objects in the registry, which an apply leaves alone.
+        followers: views of theirs that an apply writes with what a source of this repo has become.
     """
 
     loaded: LoadedRepo
     plan: Plan
     notes: Sequence[str]
     warnings: Sequence[str]
+    is_shared: bool = False
+    followers: Sequence[RegisteredFeatureView] = ()
 
 
 def planned_repo(settings: Settings, policies: str | None = None) -> PlannedRepo:
@@ -69,16 +73,26 @@ def planned_repo(settings: Settings, policies: str | None = None) -> PlannedRepo
     from featurestore.definitions.changes import compiled_or_empty
     from featurestore.definitions.registry import find_registry_bytes
     from featurestore.definitions.repo import load_repo
-    from featurestore.definitions.written import plan_of
+    from featurestore.definitions.written.others import among_others, check_readers, deprecations_read, with_readers
+    from featurestore.definitions.written.plan import plan_of
 
-    loaded = load_repo(settings.require_repo(), settings.project)
+    name = settings.repo_name
+    shared = among_others(load_repo(settings.require_repo(), settings.project), settings.registry, name)
+    loaded = shared.loaded
     registered = find_registry_bytes(settings.registry, with_all_versions=True)
     after = loaded.compile(registered)
     checks = _checks(compiled_or_empty(registered, settings.project), after.spec)
     kept = _held_against(policies or settings.policies, after.spec, loaded)
-    after = replace(after, problems=(*after.problems, *checks.problems, *kept.violations))
-    plan = plan_of(loaded, after, settings.registry)
-    return PlannedRepo(loaded, plan, (*after.notes, *checks.notes, *kept.notes), checks.warnings)
+    others = (*shared.problems, *check_readers(shared, after.spec, name, _today()))
+    after = replace(after, problems=(*others, *after.problems, *checks.problems, *kept.violations))
+    plan = with_readers(plan_of(loaded, after, settings.registry), shared, name)
+    notes = (*after.notes, *checks.notes, *kept.notes, *deprecations_read(shared, after.spec, name))
+    return PlannedRepo(loaded, plan, notes, checks.warnings, shared.is_shared, shared.followers)
+
+
+def _today() -> date:
+    """By UTC."""
+    return datetime.fromtimestamp(SystemClock().now_ms() / 1_000, tz=UTC).date()
 
 
 def _held_against(place: str, spec: RepoSpec, loaded: LoadedRepo) -> PolicyOutcome:
@@ -87,8 +101,7 @@ def _held_against(place: str, spec: RepoSpec, loaded: LoadedRepo) -> PolicyOutco
     from featurestore.definitions.governance.policies import Policies, check_policies, read_policies
 
     policies = read_policies(_text_at(place), place) if place else Policies()
-    today = datetime.fromtimestamp(SystemClock().now_ms() / 1_000, tz=UTC).date()
-    return check_policies(policies, subjects_of(spec, loaded.registry), today)
+    return check_policies(policies, subjects_of(spec, loaded.registry), _today())
 
 
 def _text_at(place: str) -> str:

@@ -8,6 +8,7 @@ itself, its view says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
@@ -34,6 +35,14 @@ USE_CASE_TAG = "use_case"
 
 DOCS_TAG = "docs"
 """Tag of a source, view, Field or service: address of the page about it."""
+
+DEPRECATED_UNTIL_TAG = "deprecated_until"
+"""Tag of a view or Field: its last day, such as "2027-01-31"; after it, it may change for those who read it."""
+
+REPO_TAG = "repo"
+"""Tag of a source, view or service: the repo that it belongs to, where several share a registry."""
+
+_DAY = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
 
 TIERS = ("1", "2", "3", "4")
 PII_CLASSES = ("none", "pseudonymous", "personal", "sensitive")
@@ -68,6 +77,7 @@ def about(
     use_case: str = "",
     docs: str = "",
     owner: str = "",
+    deprecated_until: str = "",
 ) -> dict[str, str]:
     """Tags that say whose something is and what it is for; for the `tags=` of everything, plain Feast objects too.
 
@@ -78,10 +88,11 @@ def about(
         pii_columns: of a source, column -> what its values tell.
         use_case: what it is for, such as "fraud".
         docs: address of the page about it.
+        deprecated_until: its last day, such as "2027-01-31": then it may change for those who read it.
         owner: of features that are another team's than their view; whatever has an `owner=` of its own has it there.
     """
     tags = {ON_CALL_TAG: on_call, TIER_TAG: "" if tier is None else str(tier), PII_TAG: pii, USE_CASE_TAG: use_case}
-    tags |= {DOCS_TAG: docs, OWNER_TAG: owner}
+    tags |= {DOCS_TAG: docs, OWNER_TAG: owner, DEPRECATED_UNTIL_TAG: deprecated_until}
     tags |= {PII_COLUMN_TAG_PREFIX + column: text for column, text in (pii_columns or {}).items()}
     return {tag: text for tag, text in tags.items() if text}
 
@@ -136,6 +147,8 @@ def _check(tags: Mapping[str, str], place: Place, problems: ProblemList) -> None
         problems.add(place, f'tag "{TIER_TAG}" is "{tier}"', "write 1 (most depends on it) to 4")
     if pii and pii not in PII_CLASSES:
         problems.add(place, f'tag "{PII_TAG}" is "{pii}"', suggest(pii, PII_CLASSES))
+    if (until := tags.get(DEPRECATED_UNTIL_TAG, "")) and not _DAY.fullmatch(until):
+        problems.add(place, f'tag "{DEPRECATED_UNTIL_TAG}" is "{until}"', 'write its last day: "2027-01-31"')
     if docs and not docs.startswith(("https://", "http://")):
         problems.add(place, f'tag "{DOCS_TAG}" is "{docs}"', "write an address: https://...")
 

@@ -65,13 +65,13 @@ def plan_of(repo: LoadedRepo, compilation: Compilation, registry: str | Path) ->
     """
     after = compilation.require_sound()
     content = find_registry_bytes(registry, MORE_ROW_LISTS, Registry())
-    objects = {} if content is None else _objects(content, repo.project)
+    objects = {} if content is None else objects_of(content, repo.project)
     return compare(
-        compiled_or_empty(content, repo.project), after, Written(objects, _objects(repo.registry, repo.project))
+        compiled_or_empty(content, repo.project), after, Written(objects, objects_of(repo.registry, repo.project))
     )
 
 
-def _objects(registry: bytes, project: str) -> Mapping[tuple[str, str], WrittenObject]:
+def objects_of(registry: bytes, project: str) -> Mapping[tuple[str, str], WrittenObject]:
     """Objects of a serialized Registry by kind and name."""
     message: Any = Registry()
     try:

@@ -1,0 +1,1 @@
+"""What an apply writes: compared with what is registered, and with whose it is."""
