@@ -159,18 +159,25 @@ class FileBook:
 
     def _letters(self, topic: str) -> Iterator[KeptLetter]:
         """Everything that was written of a topic."""
-        directory = self._directory / f"{topic}{TOPIC_SUFFIX}"
-        for path in sorted(directory.glob("*.jsonl")):
+        for path in self.files(topic):
             try:
                 with path.open("rb") as file:
-                    for line in file:
-                        if line.endswith(b"\n"):
-                            yield self._letter(msgspec.json.decode(line))
+                    yield from (self.letter(line) for line in file if self.is_letter(line))
             except OSError as error:
                 raise of_disk(error, "dead letters cannot be read", path, unavailable=SourceUnavailable) from error
 
-    def _letter(self, fields: Mapping[str, Any]) -> KeptLetter:
-        """A line."""
+    def files(self, topic: str) -> list[Path]:
+        """Files with letters of a topic, by partition's name."""
+        return sorted((self._directory / f"{topic}{TOPIC_SUFFIX}").glob("*.jsonl"))
+
+    @staticmethod
+    def is_letter(line: bytes) -> bool:
+        """Whether a line is one, and not what a crash left of it."""
+        return line.endswith(b"\n")
+
+    def letter(self, line: bytes) -> KeptLetter:
+        """What a line says."""
+        fields: Mapping[str, Any] = msgspec.json.decode(line)
         stored = base64.b64decode(fields["payload"])
         payload = self._policy.opened(stored, Payloads(fields.get("payloads", Payloads.KEEP)))
         return KeptLetter(

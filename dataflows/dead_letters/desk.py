@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dataflows.dead_letters.book import FileBook, KeptLetter, LetterBook, Wanted
+from dataflows.dead_letters.book import FileBook, KeptLetter, Wanted
+from dataflows.dead_letters.erasing import ErasedLetters, LetterJudge, erase_from_files, erase_from_topic
 from dataflows.dead_letters.kafka_book import KafkaBook
 from dataflows.dead_letters.policy import payload_policy
 from dataflows.dead_letters.replay import Judged, ReplayCheck
@@ -65,8 +66,9 @@ class Desk:
         registry_options = options_setting(
             "schema registry", texts["schema_registry_config"], texts["schema_registry_option"]
         )
+        self._options, self._servers = options, dict[str, str]()
         self._log: SourceLog
-        self._book: LetterBook
+        self._book: FileBook | KafkaBook
         if log_dir is not None:
             self._log = FileLog(log_dir, embedded_registry(log_dir, registry_options))
             self._book = FileBook(letter_dir or log_dir, log_dir, policy)
@@ -79,12 +81,17 @@ class Desk:
                 schemas=SchemaRegistries(registry_options),
             )
             self._log = kafka
-            servers = {one.topic: kafka.servers(one) for source in sources for one in source.per_topic}
-            self._book = KafkaBook(servers, options, policy)
+            self._servers = {one.topic: kafka.servers(one) for source in sources for one in source.per_topic}
+            self._book = KafkaBook(self._servers, options, policy)
             if letter_dir is not None:
                 self._book = FileBook(letter_dir, None, policy)
         self._sources: dict[str, SourceSpec] = {one.topic: one for source in sources for one in source.per_topic}
         self._check = ReplayCheck(self._log, repo, clock)
+
+    def kafka_settings(self, topic: str) -> dict[str, str | int | float | bool] | None:
+        """Of librdkafka, for the cluster of a source's topic; None where the log is no Kafka."""
+        servers = self._servers.get(topic)
+        return None if servers is None else {**self._options, "bootstrap.servers": servers}
 
     @property
     def now_ms(self) -> int:
@@ -106,6 +113,28 @@ class Desk:
     def find(self, topics: Sequence[str], wanted: Wanted) -> list[KeptLetter]:
         """The wanted letters of some topics."""
         return self._book.find(topics, wanted)
+
+    def erase(self, join_key: str, value: bytes, before_ms: int, *, is_trial: bool = False) -> list[ErasedLetters]:
+        """Take the letters of somebody's records away; of each topic that has any, how many there were.
+
+        Args:
+            join_key: name of the column.
+            value: canonical bytes.
+            before_ms: records that happened then or later stay.
+            is_trial: only look.
+
+        Raises:
+            SourceUnavailable: they cannot be read, or written, now.
+            InvalidRequest: Kafka refuses.
+        """
+        judge = LetterJudge(self._log, self._sources, join_key, value, before_ms, SystemClock())
+        found = []
+        for topic in sorted(self._sources):
+            if isinstance(self._book, FileBook):
+                found.append(erase_from_files(self._book, topic, judge, is_trial=is_trial))
+            else:
+                found.append(erase_from_topic(self._book, topic, judge, is_trial=is_trial))
+        return [one for one in found if one.erased or one.unknown]
 
     def judge(self, letters: Sequence[KeptLetter]) -> list[Judged]:
         """Which of them can be replayed."""

@@ -58,7 +58,7 @@ class KafkaBook:
         producer = Producer(
             {
                 "message.max.bytes": MESSAGE_BYTES_MAX,
-                **self._settings(topic),
+                **self.settings(topic),
                 "transactional.id": TRANSACTION_ID_PREFIX + topic,
                 "enable.idempotence": True,
             },
@@ -77,11 +77,11 @@ class KafkaBook:
 
     def _letters(self, topic: str) -> Iterator[KeptLetter]:
         """Everything that was written of a topic, by partition; nothing where nothing was refused yet."""
-        found = messages_of(topic + TOPIC_SUFFIX, self._settings(topic), group="featurestore-dead-letters")
-        return map(self._letter, found)
+        found = messages_of(topic + TOPIC_SUFFIX, self.settings(topic), group="featurestore-dead-letters")
+        return map(self.letter, found)
 
-    def _letter(self, message: Message) -> KeptLetter:
-        """A message."""
+    def letter(self, message: Message) -> KeptLetter:
+        """What a message says."""
         headers = {name: (value or b"").decode() for name, value in cast(list[tuple[str, bytes]], message.headers())}
         stored = message.value() or b""
         payload = self._policy.opened(stored, Payloads(headers.get("payloads", Payloads.KEEP)))
@@ -98,7 +98,8 @@ class KafkaBook:
             int(headers.get("payload_bytes", len(stored))),
         )
 
-    def _settings(self, topic: str) -> dict[str, str | int | bool]:
+    def settings(self, topic: str) -> dict[str, str | int | bool]:
+        """Of librdkafka, for who writes or reads letters of a topic."""
         return {**self._options, "bootstrap.servers": self._bootstrap_servers[topic]}
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeAlias
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -27,6 +28,7 @@ from dataflows.run_outcome import PartitionEnd
 from featurestore.core.events import KeyedBatch
 from featurestore.errors import StoreFull, StoreRolledBack
 from featurestore.online.generation import Generation, GenerationDamaged
+from featurestore.online.write.lanes import LaneErased
 from featurestore.online.write.writer import PreparedWrite, ViewWriter, write_together
 
 WriterItem: TypeAlias = WriterBatch | PartitionEnd | Heartbeat | Goodbye
@@ -136,6 +138,7 @@ class _Lanes:
         self._shared = shared
         self._is_open = False
         self._is_full = False
+        self._goes_on = False
         self._prepared: list[PreparedWrite] = []
         self._damaged: dict[Generation, tuple[str, ...]] = {}
 
@@ -163,9 +166,13 @@ class _Lanes:
             raise
 
     def _commits(self, batches: Mapping[str, Sequence[KeyedBatch]]) -> bool:
-        """Commit; False where the store is still full after all patience, which is no reason to end."""
+        """Commit; False where that is to be done again: the store is still full, or something was erased meanwhile."""
         try:
             patiently(self._shared, lambda: self._commit_once(batches), on_outage=self._open_again)
+        except LaneErased as erased:
+            _logger.info("%s", erased)
+            self._is_open, self._goes_on = False, True
+            return False
         except StoreFull:
             if self._shared.conductor.is_ending:
                 raise
@@ -184,8 +191,10 @@ class _Lanes:
     def close(self) -> None:
         """Commit what idle lanes owe."""
         if self._is_open:
-            for writer in self._writers.values():
-                writer.close()
+            # Nothing is lost where something was erased just now: what they owe is read again.
+            with suppress(LaneErased):
+                for writer in self._writers.values():
+                    writer.close()
 
     def _open_again(self) -> None:
         """Whether a commit arrived is unknown after an outage.
@@ -193,7 +202,7 @@ class _Lanes:
         Opening again reads the store's own checkpoint, and the writer then skips what was applied: retrying never
         counts an event twice. A store that is full has said which lanes it refused: what was prepared is sent again.
         """
-        self._is_open, self._is_full = self._is_open and self._is_full, False
+        self._is_open, self._is_full, self._goes_on = self._is_open and self._is_full, False, False
 
     def _commit_once(self, batches: Mapping[str, Sequence[KeyedBatch]]) -> None:
         """Open if need be, and write: one round trip for all views."""
@@ -201,8 +210,8 @@ class _Lanes:
         if not self._is_open:
             self._prepared = []
             for writer in self._writers.values():
-                writer.open()
-            self._is_open = True
+                writer.open(goes_on=self._goes_on)
+            self._is_open, self._goes_on = True, False
             for generation, writer in self._writers.items():
                 if writer.has_gone_back:
                     # Now, and not with the next batch: none may come.

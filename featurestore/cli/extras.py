@@ -54,6 +54,7 @@ EXTRA_OF: Mapping[str, str] = {
     "bootstrap": "stream",
     "rollback": "compute",
     "drop": "compute",
+    "erase": "stream",
     "doctor": "compute",
     "serve": "server",
     "lookup": "client",

@@ -59,6 +59,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "bootstrap": ("featurestore.cli.generations.bootstrap:command", "Compute a view's history from the event log."),
     "rollback": ("featurestore.cli.generations.rollback:command", "Let a view's earlier generation serve again."),
     "drop": ("featurestore.cli.generations.drop:command", "Delete a retired generation of a view."),
+    "erase": ("featurestore.cli.generations.erase:command", "Remove a person's data, with a receipt."),
     "serve": ("featurestore.cli.processes.serve:command", "Serve features over gRPC."),
     "lookup": ("featurestore.cli.lookup.command:command", "Look up the features of entities."),
     "explain": ("featurestore.cli.explain.command:command", "Explain why features have the values that they have."),

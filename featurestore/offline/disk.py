@@ -2,6 +2,7 @@
 
     append_lines       all lines or none: what a full disk took of them is taken back, as is a line that a crash tore
     drop_lines         a file without its first lines, while others append to it
+    filter_lines       a file without some of its lines, likewise
     complete_file      a whole file under its name, in the place of the one there, or none
 
 Both return when the bytes, the file's name and the directories above it would survive a loss of power. What
@@ -83,6 +84,26 @@ def drop_lines(path: Path, first_kept: Callable[[BinaryIO], int], clock: Clock |
             file.seek(begin)
             with complete_file(path) as unfinished, unfinished.open("wb") as left:
                 shutil.copyfileobj(file, left)
+
+
+def filter_lines(path: Path, is_kept: Callable[[bytes], bool], clock: Clock | None = None) -> None:
+    """Take some lines of a file away; whoever appends lines meanwhile appends to what is left.
+
+    Args:
+        path: of the file, which is there.
+        is_kept: told a line, says whether it stays.
+        clock: see append_lines.
+
+    Raises:
+        OSError: all lines are there.
+    """
+    with (
+        locked_file(path, clock),
+        path.open("rb") as file,
+        complete_file(path) as unfinished,
+        unfinished.open("wb") as left,
+    ):
+        left.writelines(line for line in file if is_kept(line))
 
 
 @contextmanager

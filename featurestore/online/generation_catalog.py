@@ -322,6 +322,16 @@ class GenerationCatalog:
             if self._write(generation.view.name, raw, changed):
                 return
 
+    def forget_damaged(self, generation: Generation, text: str) -> None:
+        """Leave out of what is told of a generation's damaged entities what names one of them."""
+        while True:
+            known, raw = self._read(generation.view.name)
+            changed = [replace(one, damaged=tuple(said for said in one.damaged if text not in said)) for one in known]
+            if [one.damaged for one in changed] == [one.damaged for one in known]:
+                return
+            if self._write(generation.view.name, raw, changed):
+                return
+
     def roll_back(self, view_name: str) -> tuple[Generation, Generation]:
         """Make the generation serve again that served before; the one that serves now is kept, but not fed.
 

@@ -49,17 +49,26 @@ def join_parts(parts: Sequence[bytes]) -> bytes:
 
 def decode_key(key: bytes, join_keys: Sequence[Column]) -> tuple[EntityValue, ...]:
     """The values of a canonical key, typed as the join keys say; for messages and tools, not hot paths."""
-    if len(join_keys) == 1:
-        texts = [key.decode()]
-    else:
-        texts, rest = [], key
-        for _ in join_keys:
-            length, _, rest = rest.partition(b":")
-            texts.append(rest[: int(length)].decode())
-            rest = rest[int(length) :]
+    texts = [part.decode() for part in split_key(key, len(join_keys))]
     return tuple(
         int(text) if column.type is ValueType.INT64 else text for text, column in zip(texts, join_keys, strict=True)
     )
+
+
+def split_key(key: bytes, count: int) -> list[bytes]:
+    """The canonical bytes of each of the `count` join-key values of an entity key: what `join_parts` joined.
+
+    >>> split_key(b"c-17", 1), split_key(b"4:c-172:DE", 2)
+    ([b'c-17'], [b'c-17', b'DE'])
+    """
+    if count == 1:
+        return [key]
+    parts, rest = [], key
+    for _ in range(count):
+        length, _, rest = rest.partition(b":")
+        parts.append(rest[: int(length)])
+        rest = rest[int(length) :]
+    return parts
 
 
 def lane_of(key: bytes, lane_count: int) -> int:

@@ -12,6 +12,7 @@
     {payments}/generations/history                   another one after every change of them
     {payments}/layout                                lane count and layout version, fixed by the first writer
     {payments}/contracts                             hash: topic and partition -> how its records keep their contract
+    {payments}/erasures                              hash: digest of a join-key value -> what of its data is erased
 
 What stands in braces is a Redis hash tag: all keys of a lane share one cluster slot, so that a lane commits in one
 atomic step on a cluster just as on a single server.
@@ -54,6 +55,7 @@ class Checkpoint:
         positions: next offset of each (topic, partition), ascending.
         id_buckets: (bucket, ids in it) of the event-id buckets that exist for the lane, ascending: of a bucket that was
             lost, and begun anew since, more ids are missing than there are.
+        erasures: another number after every erasure of the lane: its writer's next commit fails, and it opens anew.
     """
 
     epoch: int = 0
@@ -61,6 +63,7 @@ class Checkpoint:
     watermark_ms: int = 0
     positions: tuple[Position, ...] = ()
     id_buckets: tuple[tuple[int, int], ...] = ()
+    erasures: int = 0
 
     def next_offsets(self) -> dict[tuple[str, int], int]:
         """Its positions by (topic, partition)."""
@@ -208,6 +211,11 @@ def rights_key(project: str) -> bytes:
 def contracts_key(project: str) -> bytes:
     """Hash of every partition's counts of records that keep their source's contract."""
     return f"{{{project}}}/contracts".encode()
+
+
+def erasures_key(project: str) -> bytes:
+    """Hash of what was erased."""
+    return f"{{{project}}}/erasures".encode()
 
 
 def contracts_field(topic: str, partition: int) -> bytes:

@@ -47,6 +47,7 @@ EXAMPLES: Mapping[str, str] = {
     "dead-letters show": "featurestore dead-letters show transactions/0/17 --log-dir data/log",
     "dead-letters replay": "featurestore dead-letters replay --log-dir data/log --reason undecodable",
     "rollback": "featurestore rollback card_activity",
+    "erase": "featurestore erase card_id=card-1 --receipt erased.json",
     "drop": "featurestore drop card_activity   # which there are; --generation deletes one",
     "doctor": "featurestore doctor --event-log data/event_log",
     "serve": "featurestore serve --port 6566 --log-features data/served --log-share 1",

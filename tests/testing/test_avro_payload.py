@@ -24,7 +24,7 @@ from featurestore.testing.simulator import (
     Simulation,
 )
 from featurestore.testing.simulator.avro_payload import SCHEMA, AvroPayloadEncoder, _long, _varints
-from featurestore.wire.iso8601 import parse_text
+from featurestore.wire.formats.iso8601 import parse_text
 from tests.testing.test_simulator import DAY_MS, SIZE, START_MS
 
 PARSED = fastavro.parse_schema(json.loads(SCHEMA))

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from featurestore.core.events import TEXT_BYTES_MAX, ColumnValues
 from featurestore.core.spec import Column, FeatureSpec, SourceSpec, ValueType, ViewSpec, Window
 from featurestore.errors import InvalidRequest
-from featurestore.wire import iso8601
 from featurestore.wire.entity_key import KEY_BYTES_MAX, encode_key, lane_of
 from featurestore.wire.entity_routing import PartitionWatermark, key_events, refused_rows, split_by_writer
+from featurestore.wire.formats import iso8601
 from featurestore.wire.formats.columns import STRING_CHARACTERS_MAX
 from featurestore.wire.moments import SECONDS_BELOW
 from featurestore.wire.payloads import DeadLetterReason, DecodedBatch, EventDecoder, RawBatch

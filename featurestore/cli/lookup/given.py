@@ -21,7 +21,7 @@ class MomentType(click.ParamType[int]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse one moment."""
-        from featurestore.wire.iso8601 import parse_text
+        from featurestore.wire.formats.iso8601 import parse_text
         from featurestore.wire.moments import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, SECONDS_BELOW
 
         text = str(value)

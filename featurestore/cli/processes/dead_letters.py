@@ -93,7 +93,7 @@ FILTERS = (
 """Which letters are meant."""
 
 
-def _options(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
+def place_options(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
     """Several options as one decorator."""
 
     def decorate(function: Decorated) -> Decorated:
@@ -111,14 +111,14 @@ def command() -> None:
 
 @command.command("list")
 @registry_options
-@_options(*PLACES, *FILTERS)
+@place_options(*PLACES, *FILTERS)
 @click.option(
     "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many, newest last."
 )
 @format_option
 def list_command(*, limit: int, output: str, **given: Any) -> None:
     """One line for each letter: where its record is, when it was written, why."""
-    found = _found(_desk(given), given)
+    found = _found(open_desk(given), given)
     shown = found[-limit:]
     if output == "json":
         print_json([_fields(letter) for letter in shown])
@@ -132,13 +132,13 @@ def list_command(*, limit: int, output: str, **given: Any) -> None:
 
 @command.command("count")
 @registry_options
-@_options(*PLACES, *FILTERS)
+@place_options(*PLACES, *FILTERS)
 @format_option
 def count_command(*, output: str, **given: Any) -> None:
     """How many there are, by topic, view and reason."""
     from rich.console import Console
 
-    found = _found(_desk(given), given)
+    found = _found(open_desk(given), given)
     counts = Counter((one.topic, one.view or "", one.reason) for one in found)
     replayed = Counter((one.topic, one.view or "", one.reason) for one in found if one.is_replayed)
     names = ("topic", "view", "reason")
@@ -155,13 +155,13 @@ def count_command(*, output: str, **given: Any) -> None:
 
 @command.command("show")
 @registry_options
-@_options(*PLACES)
+@place_options(*PLACES)
 @click.argument("place", metavar="TOPIC/PARTITION/OFFSET")
 @format_option
 def show_command(*, place: str, output: str, **given: Any) -> None:
     """Everything about the letters of one record, and its payload."""
     topic, partition, offset = _place(place)
-    desk = _desk(given)
+    desk = open_desk(given)
     found = desk.find([topic], lambda one: (one.partition, one.offset) == (partition, offset))
     if not found:
         raise InvalidRequest(f"there is no dead letter of {place}", hint="`featurestore dead-letters list` shows all")
@@ -177,7 +177,7 @@ def show_command(*, place: str, output: str, **given: Any) -> None:
 
 @command.command("replay")
 @registry_options
-@_options(*PLACES, *FILTERS)
+@place_options(*PLACES, *FILTERS)
 @click.option("--dry-run", is_flag=True, help="Only say which letters would be replayed, and why others cannot be.")
 @click.argument("places", nargs=-1, metavar="[TOPIC/PARTITION/OFFSET]...")
 @format_option
@@ -187,7 +187,7 @@ def replay_command(*, places: tuple[str, ...], dry_run: bool, output: str, **giv
     Exit code 1: some of the letters cannot be replayed; each says why.
     """
     chosen = {_place(place) for place in places}
-    desk = _desk(given)
+    desk = open_desk(given)
     found = [
         one
         for one in _found(desk, given)
@@ -208,7 +208,7 @@ def replay_command(*, places: tuple[str, ...], dry_run: bool, output: str, **giv
     return 1 if unfit else 0
 
 
-def _desk(given: Mapping[str, Any]) -> Any:
+def open_desk(given: Mapping[str, Any]) -> Any:
     """Whatever finds and replays letters."""
     require_packages(COMMAND)
     settings = load_settings(repo=given["repo"], registry=given["registry"], project=given["project"])

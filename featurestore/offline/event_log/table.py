@@ -47,6 +47,7 @@ EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 PARTITIONS_PROPERTY = "featurestore.partitions"
 MERGE_PROPERTY = "featurestore.merge"
+ERASURES_PROPERTY = "featurestore.erasures"
 KEPT_FROM = "kept_from"
 
 RETENTION = "interval 7 days"
@@ -224,6 +225,19 @@ class LogTable:
             CommitLost: somebody else changed columns or properties.
         """
         self._set_property(MERGE_PROPERTY, secrets.token_hex(8))
+
+    @property
+    def erasures_token(self) -> str:
+        """Another one after every erasure; "" before the first."""
+        return self.properties.get(ERASURES_PROPERTY, "")
+
+    def begin_erasure(self) -> None:
+        """Let no rows be added any more by a writer who opened the table before now: it is to look what is erased.
+
+        Raises:
+            CommitLost: somebody else changed columns or properties.
+        """
+        self._set_property(ERASURES_PROPERTY, secrets.token_hex(8))
 
     def _set_property(self, name: str, value: str) -> None:
         """Set a property of the table."""

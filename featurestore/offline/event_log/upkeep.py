@@ -92,10 +92,10 @@ def compact(place: TablePlace, policy: CompactionPolicy = CompactionPolicy()) ->
                     ),
                 )
             if done["numFilesRemoved"]:
-                _make_durable(LogTable(place), known, fresh.version + 1)
+                make_files_durable(LogTable(place), known, fresh.version + 1)
             return Compacted(event_date, done["numFilesRemoved"], done["numFilesAdded"])
 
-        merged = _again(place, merge)
+        merged = again(place, merge)
         if merged.files_before:
             yield merged
 
@@ -138,8 +138,8 @@ def retain(place: TablePlace, clock: Clock, *, days: int) -> list[date]:
                 table.delta.delete(f"{EVENT_DATE} < '{kept_from.isoformat()}'")
         return dropped
 
-    kept_from = _again(place, keep)
-    return _again(place, drop)
+    kept_from = again(place, keep)
+    return again(place, drop)
 
 
 def vacuum(place: TablePlace) -> int:
@@ -154,7 +154,7 @@ def vacuum(place: TablePlace) -> int:
         return len(table.delta.vacuum(dry_run=False, full=True))
 
 
-def _make_durable(table: LogTable, known: Collection[str], first: int) -> None:
+def make_files_durable(table: LogTable, known: Collection[str], first: int) -> None:
     """Let files that were not known before, and versions from one on, survive a loss of power.
 
     delta-rs leaves that to the kernel. If the loss comes before this, a merged file may be damaged; those that it was
@@ -191,7 +191,7 @@ def _worth_merging(sizes: list[int], policy: CompactionPolicy) -> int | None:
     return None
 
 
-def _again(place: TablePlace, work: Callable[[], Found]) -> Found:
+def again(place: TablePlace, work: Callable[[], Found]) -> Found:
     """Do something to the newest version, again when another one came in between.
 
     Who lost waits for a moment, by chance: of several who merge, each can otherwise stop the others for ever.

@@ -37,6 +37,7 @@ from featurestore.definitions.limits import DAY_MS
 from featurestore.errors import InvalidRequest, StoreRolledBack, Unavailable, WriterFenced
 from featurestore.offline.disk import make_directory, sync
 from featurestore.offline.event_log.address import TablePlace
+from featurestore.offline.event_log.erasures import read_erasures, unerased
 from featurestore.offline.event_log.failures import CommitLost, table_errors
 from featurestore.offline.event_log.schema import EVENT_DATE, merged_schema
 from featurestore.offline.event_log.table import (
@@ -48,6 +49,7 @@ from featurestore.offline.event_log.table import (
     make_durable,
     transaction_id,
 )
+from featurestore.wire.erasures import Erasure
 
 ATTEMPTS = 20
 """Of a commit that others were faster than; each of theirs is progress of the log."""
@@ -101,6 +103,7 @@ class LogWriter:
         self._owners_before: dict[Place, int | None] = {}
         self._table: LogTable | None = None
         self._keeps_conditions = False
+        self._erasures: tuple[str, Sequence[Erasure]] = ("", ())
 
     def position(self, place: Place) -> int | None:
         """Next offset of a claimed partition to be written; None when it was never read."""
@@ -162,8 +165,10 @@ class LogWriter:
         if not transactions:
             return 0
         rows = pa.concat_tables(tables)
-        self._commit(transactions, self._stage(rows), sorted(reads))
-        return int(rows.num_rows)
+        while True:
+            kept = unerased(rows, self._known_erasures())
+            if self._commit(transactions, self._stage(kept), sorted(reads)):
+                return int(kept.num_rows)
 
     def refresh(self) -> None:
         """Look at the table again, after it did not answer.
@@ -186,8 +191,19 @@ class LogWriter:
             transactions[transaction_id(place, "begin")] = begin
         return pa.Table.from_batches(_each_once(reads, begin), schema=self._schema)
 
-    def _commit(self, transactions: Mapping[str, int], files: Sequence[AddAction], places: Sequence[Place]) -> None:
+    def _known_erasures(self) -> Sequence[Erasure]:
+        """What is erased, as of the version that the next commit is made against."""
+        assert self._table is not None, "nothing is claimed"
+        token = self._table.erasures_token
+        if token != self._erasures[0]:
+            self._erasures = (token, read_erasures(self._place))
+        return self._erasures[1]
+
+    def _commit(self, transactions: Mapping[str, int], files: Sequence[AddAction], places: Sequence[Place]) -> bool:
         """Make a version of the table with files and transactions.
+
+        Returns:
+            False where something was erased meanwhile, so that the files are to be made anew; no version names them.
 
         Raises:
             WriterFenced: it cannot be made any more.
@@ -195,18 +211,22 @@ class LogWriter:
         table = self._table
         assert table is not None, "nothing is claimed"
         before = {place: (table.owner(place), table.position(place)) for place in places}
+        erasures = table.erasures_token
         for _ in range(ATTEMPTS):
             try:
                 table.commit(transactions, files)
             except CommitLost:
                 table = self._refresh()
                 if all(table.transaction(name) == version for name, version in transactions.items()):
-                    return  # it was made, and the answer was lost
+                    return True  # it was made, and the answer was lost
                 if before != {place: (table.owner(place), table.position(place)) for place in places}:
                     raise self._fenced(places) from None
+                if files and table.erasures_token != erasures:
+                    self._delete(files)
+                    return False
                 continue  # columns, properties or old rows were changed: nothing of ours
             self._refresh()
-            return
+            return True
         raise Unavailable(
             f'event log "{self._place.uri}" is changed by others too often to be written',
             hint="write it by one cluster, and alter its columns and properties seldom",
@@ -278,11 +298,15 @@ class LogWriter:
                 files.append(self._stage_date(event_date, each))
         except BaseException:
             # Whoever waits for a full disk tries again and again; what it has written must not fill it further.
-            for file in files:
-                with suppress(OSError):
-                    self._place.files.delete_file(file.path)
+            self._delete(files)
             raise
         return files
+
+    def _delete(self, files: Sequence[AddAction]) -> None:
+        """Delete files that no version names."""
+        for file in files:
+            with suppress(OSError):
+                self._place.files.delete_file(file.path)
 
     def _stage_date(self, event_date: date, rows: pa.Table) -> AddAction:
         """Write the file of one date."""

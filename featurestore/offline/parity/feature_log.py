@@ -235,12 +235,7 @@ class FeatureLogWriter:
         directory = f"service={quote(layout.service, safe='')}/log_date={log_date.isoformat()}"
         name = f"part-{waiting.begun_ms}-{self._token}-{self._number:06d}.parquet"
         try:
-            with (
-                self._directory.new_file(f"{directory}/{name}") as stream,
-                _parquet_writer(stream, table.schema) as writer,
-            ):
-                writer.write_table(table)
-                writer.add_key_value_metadata({_METADATA_KEY: msgspec.json.encode(layout)})
+            write_logged(self._directory, f"{directory}/{name}", layout, table)
         except (FeatureStoreError, OSError) as error:
             is_kept = waiting.size_bytes + sum(file.size_bytes for file in self._open.values()) < HELD_BYTES_MAX
             if is_kept:
@@ -253,6 +248,17 @@ class FeatureLogWriter:
                 hint="check address, credentials and free space",
             ) from error
         return waiting.rows
+
+
+def write_logged(directory: LogDirectory, path: str, layout: LogLayout, table: pa.Table) -> None:
+    """Make a file, or put another one in the place of it.
+
+    Raises:
+        OSError, Unavailable: it cannot be written; what is there under its name stays.
+    """
+    with directory.new_file(path) as stream, _parquet_writer(stream, table.schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({_METADATA_KEY: msgspec.json.encode(layout)})
 
 
 def _parquet_writer(stream: pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
@@ -329,3 +335,45 @@ def _read_layout(directory: LogDirectory, path: str) -> LogLayout:
         return msgspec.json.decode(metadata[_METADATA_KEY], type=LogLayout)
     except (OSError, KeyError, pa.ArrowInvalid, msgspec.MsgspecError) as error:
         raise CorruptData(f'"{path}" is not a file of a feature log', detail=str(error)) from error
+
+
+def erase_logged(
+    directory: LogDirectory, join_key: str, value: str | int, before_ms: int, *, is_trial: bool = False
+) -> int:
+    """Delete the rows of a value that were asked for before a moment; how many.
+
+    Whoever reads a file goes on with what it was. Rows that wait in a server's memory are in its next file: run it
+    again after that is written.
+
+    Args:
+        directory: of the log.
+        join_key: name of the column.
+        value: of it.
+        before_ms: read times before this one.
+        is_trial: only count.
+
+    Raises:
+        CorruptData, Unavailable: see `find_logged_files`.
+    """
+    erased = 0
+    for file in find_logged_files(directory):
+        if join_key not in [key.name for key in file.layout.join_keys]:
+            continue
+        table = _read_whole(file)
+        column = table.column(join_key)
+        is_theirs = pc.and_(pc.equal(column, pa.scalar(value, column.type)), pc.less(table.column(AS_OF_MS), before_ms))
+        count = pc.sum(is_theirs).as_py() or 0
+        erased += count
+        if count and not is_trial:
+            kept = table.filter(pc.invert(pc.fill_null(is_theirs, False)))
+            write_logged(directory, file.path, file.layout, kept)
+    return erased
+
+
+def _read_whole(file: LoggedFile) -> pa.Table:
+    """All of a file."""
+    try:
+        with file.directory.open(file.path) as source:
+            return pq.ParquetFile(source).read().cast(file.layout.schema)
+    except OSError as error:
+        raise Unavailable(f'"{file.path}" of the feature log cannot be read', detail=str(error)) from error

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 
 from featurestore.core.events import BoolArray, Int64Array
 from featurestore.errors import InvalidRequest
-from featurestore.wire import iso8601
+from featurestore.wire.formats import iso8601
 from featurestore.wire.moments import (
     EVENT_TIME_MS_MAX,
     EVENT_TIME_MS_MIN,

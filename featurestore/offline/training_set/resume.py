@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ LAYOUT_VERSION = 1
 
 _VERSIONS = "versions.json"
 _DONE = ".done"
+_REQUEST = re.compile(r"[0-9a-f]{24}")
 
 
 class KeptWork:
@@ -86,6 +88,29 @@ class KeptWork:
                 self._directory.rmdir()
         if self._lock is not None:
             os.close(self._lock)
+
+
+def forget_kept_work(work_dir: Path) -> tuple[int, int]:
+    """Delete the work of all requests, which can be computed again; how many, and how many a process is at.
+
+    Raises:
+        Unavailable: the directory cannot be written.
+    """
+    deleted = busy = 0
+    for directory in sorted(work_dir.iterdir()) if work_dir.is_dir() else []:
+        if not _REQUEST.fullmatch(directory.stem) or not directory.is_dir():
+            continue
+        try:
+            lock = _locked(directory)
+        except Unavailable:
+            busy += 1
+            continue
+        if directory.suffix != _DONE:
+            directory = directory.rename(directory.with_suffix(_DONE))
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
+        deleted += 1
+    return deleted, busy
 
 
 def _locked(directory: Path) -> int:

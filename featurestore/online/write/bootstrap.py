@@ -30,9 +30,12 @@ from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.store import LaneCommit, OnlineStore
 from featurestore.online.write.bootstrap_fold import EntityFolder, StoredEntity
 from featurestore.online.write.bootstrap_packs import into_packs
+from featurestore.online.write.erasure.book import erased_keys
+from featurestore.online.write.lanes import LaneErased, is_erased
 from featurestore.online.write.new_rows import hash_entity_ids
 from featurestore.online.write.pack_folding import ENTITY_ROWS_MAX
 from featurestore.online.write.writer import TOKEN_BYTES
+from featurestore.wire.erasures import ErasedKeys
 from featurestore.wire.incarnations import Incarnations, decode_incarnations, encode_incarnations
 from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode_checkpoint
 
@@ -73,6 +76,16 @@ class EventPart(Protocol):
     def recent_entity(self) -> Int64Array | None:
         """Whose they are: for each of them an index into `keys`."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """See EventPart."""
+
+    keys: Sequence[bytes]
+    events: EntityEvents
+    recent_ids: BlobRow | None
+    recent_entity: Int64Array | None
 
 
 class RecordedEvents(Protocol):
@@ -171,11 +184,16 @@ def fill_lanes(
         OnlineStoreDown: the store does not answer; begin again, complete lanes are kept.
     """
     for lane in lanes:
-        filler = _LaneFiller(store, generation, lane, clock)
-        if filler.open(events.positions):
-            on_lane(filler.fill(events))
-        else:
-            on_lane(LaneReport(lane))
+        on_lane(_filled(_LaneFiller(store, generation, lane, clock), lane, events))
+
+
+def _filled(filler: _LaneFiller, lane: int, events: RecordedEvents) -> LaneReport:
+    """Compute a lane, from its beginning again whenever somebody's data was erased from it meanwhile."""
+    while True:
+        try:
+            return filler.fill(events) if filler.open(events.positions) else LaneReport(lane)
+        except LaneErased:
+            continue
 
 
 def _require_same_topics(store: OnlineStore, generation: Generation, lane_count: int) -> None:
@@ -223,6 +241,7 @@ class _LaneFiller:
         self._catalog = GenerationCatalog(store, generation.project)
         self._checkpoint = Checkpoint()
         self._watermark_ms = 0
+        self._erased = ErasedKeys((), ())
 
     def open(self, positions: Positions) -> bool:
         """Take the lane and delete what an unfinished run left; False when it is complete meanwhile.
@@ -247,6 +266,8 @@ class _LaneFiller:
             if outcome.applied or outcome.found == replacement:
                 break
             stored = outcome.found
+        # After the lane is taken: whoever erases something from here on makes the next commit fail.
+        self._erased = erased_keys(self._store, self._generation)
         if old.epoch > 0:
             self._delete_leftovers()
         return True
@@ -263,7 +284,7 @@ class _LaneFiller:
         """Write all entities, then the checkpoint that makes the lane complete."""
         folder = EntityFolder(self._generation, self._clock.now_ms())
         report, hashes = LaneReport(self._lane), [np.empty(0, dtype=np.uint64)]
-        for part in events.parts(self._lane):
+        for part in (self._unerased(one) for one in events.parts(self._lane)):
             count = len(part.events.event_time_ms)
             if count:
                 self._watermark_ms = max(self._watermark_ms, int(part.events.event_time_ms.max()))
@@ -295,6 +316,15 @@ class _LaneFiller:
             beside.append((self._keys.incarnations(self._lane), encode_incarnations(events.incarnations)))
         self._commit(complete, (), beside)
         return replace(report, ids=len(ids))
+
+    def _unerased(self, part: EventPart) -> EventPart:
+        """The part without the events that were erased."""
+        events = part.events
+        is_kept = self._erased.kept(part.keys, events.entity, events.event_time_ms)
+        if is_kept is None:
+            return part
+        # Ids of what was erased may stay: a retry of it is not counted either.
+        return _Part(part.keys, events.take(np.flatnonzero(is_kept)), part.recent_ids, part.recent_entity)
 
     def _apart(self, entities: Iterable[StoredEntity], small: list[StoredEntity]) -> Iterator[StoredEntity]:
         """Those that get keys of their own; the others, where there are packs, are added to `small`."""
@@ -355,6 +385,8 @@ class _LaneFiller:
 
     def _refuse(self, found: Checkpoint) -> None:
         """Tell a successor from a store that went back in time."""
+        if is_erased(found, self._checkpoint):
+            raise LaneErased(self._generation, self._lane)
         place = f"lane {self._lane} of {self._generation.view.title}"
         if found.epoch >= self._checkpoint.epoch:
             raise WriterFenced(

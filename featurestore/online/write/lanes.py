@@ -6,9 +6,10 @@ another lane has positions, or after all were seen, is one that was lost: what i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
-from featurestore.errors import CorruptData
+from featurestore.errors import CorruptData, FeatureStoreError, StoreRolledBack, WriterFenced, WriterStopped
 from featurestore.online.generation import Generation, GenerationDamaged
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.store import LaneCommit, OnlineStore
@@ -70,6 +71,18 @@ def decode_lane(generation: Generation, lane: int, data: bytes | None) -> Checkp
         ) from error
 
 
+class LaneErased(WriterStopped):
+    """Somebody's data was erased from a lane that this writer holds: it opens again, and writes the same batches.
+
+    Args:
+        generation: whose lane.
+        lane: which.
+    """
+
+    def __init__(self, generation: Generation, lane: int) -> None:
+        super().__init__(f"an entity was erased from lane {lane} of {generation.view.title} meanwhile")
+
+
 class HeldLane:
     """What the writer knows of one lane: the bytes of its checkpoint, and what they say."""
 
@@ -79,11 +92,70 @@ class HeldLane:
         self.checkpoint = decode_checkpoint(stored)
         self.positions = self.checkpoint.next_offsets()
 
+    def after(self, moved: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+        """Its positions once it has passed some batches."""
+        return self.positions | {at: max(offset, self.positions.get(at, offset)) for at, offset in moved.items()}
+
+    def passed(self, moved: Mapping[tuple[str, int], int]) -> None:
+        """It has: also where it has not committed that yet, as it had nothing else to commit."""
+        self.positions = self.after(moved)
+
     def committed(self, stored: bytes, checkpoint: Checkpoint) -> None:
         """The store took the replacement."""
         self.stored, self.checkpoint = stored, checkpoint
 
 
+def have_gone_back(
+    lanes: Mapping[int, HeldLane], held: Mapping[int, HeldLane], read_from: Mapping[tuple[str, int], int]
+) -> bool:
+    """Whether some lanes that were opened are behind where they were.
+
+    Args:
+        lanes: as they are opened.
+        held: as the same writer had them before.
+        read_from: where its caller reads on.
+    """
+    return any(
+        lane.positions.get(partition, -1) < offset for lane in lanes.values() for partition, offset in read_from.items()
+    ) or any(
+        lane.positions.get(partition, -1) < offset
+        for number, lane in lanes.items()
+        if number in held
+        # Also what idle lanes had passed without having committed it yet: their part must be read again.
+        for partition, offset in held[number].positions.items()
+    )
+
+
 def is_newer(found: Checkpoint, mine: Checkpoint, my_tokens: Collection[str]) -> bool:
     """Whether another writer opened the lane after this one did."""
     return found.writer not in my_tokens and found.epoch >= mine.epoch
+
+
+def is_as_left(found: Checkpoint, mine: Checkpoint) -> bool:
+    """Whether nothing came in between but erasures, or nothing at all."""
+    return replace(found, erasures=mine.erasures) == mine
+
+
+def is_erased(found: Checkpoint, mine: Checkpoint) -> bool:
+    """Whether an erasure came in between, and nothing else."""
+    return found.erasures > mine.erasures and is_as_left(found, mine)
+
+
+def refusal(generation: Generation, lane: HeldLane, found: Checkpoint, my_tokens: Collection[str]) -> FeatureStoreError:
+    """Why a lane's checkpoint is not the expected one: an erasure, a successor, or a store that went back in time."""
+    mine = lane.checkpoint
+    if is_erased(found, mine):
+        return LaneErased(generation, lane.lane)
+    place = f"lane {lane.lane} of {generation.view.title}"
+    if is_newer(found, mine, my_tokens):
+        return WriterFenced(
+            f"another writer took over {place}",
+            detail=f"It holds epoch {found.epoch} ({found.writer}), this one had {mine.epoch} ({mine.writer}).",
+            hint="run one stream process for each set of lanes; this one has stopped without losing anything",
+        )
+    return StoreRolledBack(
+        f"the online store went back in time at {place}",
+        detail=f"It holds epoch {found.epoch} and offsets {found.positions}; "
+        f"committed were epoch {mine.epoch} and {mine.positions}.",
+        hint="the stream resumes from the store's own checkpoint by itself",
+    )

@@ -12,6 +12,7 @@ class WriteReport:
     Attributes:
         events_applied: events committed.
         duplicates_dropped: events whose id was seen within the horizon.
+        erased_dropped: events of whose entity everything of their time is erased.
         replayed_skipped: events that lanes had applied before.
         newest_event_time_ms: newest event time applied, 0 when none was.
         lanes_committed: lanes that took part in the commit.
@@ -28,3 +29,4 @@ class WriteReport:
     entities_compacted: int
     damaged: tuple[str, ...] = ()
     bytes_written: int = 0
+    erased_dropped: int = 0

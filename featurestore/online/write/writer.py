@@ -25,7 +25,6 @@ from featurestore.errors import (
     StoreFull,
     StoreRolledBack,
     TileLost,
-    WriterFenced,
     WrongKindOfKey,
 )
 from featurestore.online.generation import Generation, GenerationDamaged, GenerationState
@@ -37,7 +36,8 @@ from featurestore.online.store import (
     PendingCommit,
 )
 from featurestore.online.write.compaction import Compaction, Compactor
-from featurestore.online.write.lanes import HeldLane, decode_lane, is_newer
+from featurestore.online.write.erasure.book import erased_keys
+from featurestore.online.write.lanes import HeldLane, decode_lane, have_gone_back, is_as_left, is_newer, refusal
 from featurestore.online.write.new_rows import (
     HashArray,
     NewRows,
@@ -52,6 +52,7 @@ from featurestore.online.write.new_rows import (
 from featurestore.online.write.report import WriteReport
 from featurestore.online.write.seen_ids import HASH_BYTES, SeenIds
 from featurestore.wire.codecs.head import head_codec
+from featurestore.wire.erasures import ErasedKeys
 from featurestore.wire.store_layout import (
     Checkpoint,
     decode_checkpoint,
@@ -148,17 +149,22 @@ class ViewWriter:
         self._is_usable = False
         self._went_back = False
         self._followed: set[tuple[str, int]] = set()
+        self._moving: Mapping[tuple[str, int], int] = {}
         source = generation.view.source
         deduplicates = source.event_id_column is not None and source.dedup_horizon_ms > 0
         self._seen_ids = SeenIds(source.dedup_horizon_ms) if deduplicates else None
         self._compactor = Compactor(store, generation, clock, pause_ms=compaction_pause_ms)
         self._idle_since_ns = NEVER_NS
+        self._erased = ErasedKeys((), ())
 
-    def open(self) -> None:
+    def open(self, *, goes_on: bool = False) -> None:
         """Take the lanes: whoever held them before fails at its next commit.
 
         A writer that opens again, after the store was away or went back in time, does not take lanes back from a
         successor that opened them meanwhile.
+
+        Args:
+            goes_on: nothing failed but that something was erased: the batches of the last commit come again.
 
         Raises:
             WriterFenced: this writer has held the lanes, and another one took them over since.
@@ -168,6 +174,9 @@ class ViewWriter:
         # What was held stays known until the opening is complete: one that fails midway must not make the next one
         # forget that the store went back in time, or that a successor came.
         held, token, lanes = self._lanes, secrets.token_hex(TOKEN_BYTES), dict[int, HeldLane]()
+        for lane in held.values() if not goes_on else ():
+            lane.passed(self._moving)
+        self._moving = {}
         self._is_usable = False
         highest_epoch = max((lane.checkpoint.epoch for lane in held.values()), default=0)
         keys = self.generation.keys
@@ -195,6 +204,12 @@ class ViewWriter:
             for number, commit, outcome in taken:
                 if outcome.applied or outcome.found == commit.replacement:
                     lanes[number] = HeldLane(number, commit.replacement)
+                    if (
+                        goes_on
+                        and number in held
+                        and is_as_left(decode_checkpoint(commit.expected), held[number].checkpoint)
+                    ):
+                        lanes[number].passed(held[number].positions)
                 else:
                     waiting[number] = outcome.found
         if self._seen_ids is not None:
@@ -203,17 +218,9 @@ class ViewWriter:
                 self._seen_ids.load(self.store, keys, checkpoints)
             except TileLost as error:
                 raise GenerationDamaged(self.generation, error.message) from error
-        self._went_back = any(
-            lane.positions.get(partition, -1) < offset
-            for lane in lanes.values()
-            for partition, offset in self._read_from.items()
-        ) or any(
-            lane.positions.get(partition, -1) < offset
-            for number, lane in lanes.items()
-            if number in held
-            # Also what idle lanes had passed without having committed it yet: their part must be read again.
-            for partition, offset in held[number].positions.items()
-        )
+        # Only now: whoever erases something from here on makes the next commit fail.
+        self._erased = erased_keys(self.store, self.generation)
+        self._went_back = have_gone_back(lanes, held, self._read_from)
         self._compactor.clear()
         self._lanes = lanes
         self._followed = set()
@@ -239,6 +246,7 @@ class ViewWriter:
 
         Raises:
             WriterFenced: another writer holds the lanes.
+            LaneErased: somebody's data was erased meanwhile; open() again, and write the same batches.
             StoreRolledBack: the store is older than what was committed; open() and read again from positions().
             OnlineStoreDown: the outcome is unknown; open() again and re-read.
             InvariantBroken: the batches skip offsets, or the writer is not open.
@@ -265,6 +273,10 @@ class ViewWriter:
         reached: dict[tuple[str, int], int] = {}
         unseen = [self._unseen(batch, reached) for batch in batches]
         rows = new_rows(unseen, [column.name for column in self.generation.compiled.event_columns])
+        of_all = rows.count
+        if (is_kept := self._erased.kept(rows.keys, rows.key_index, rows.event_time_ms)) is not None:
+            rows = rows.take(is_kept)
+        erased = of_all - rows.count
         hashes, duplicates = np.empty(0, dtype=np.uint64), 0
         if self._seen_ids is not None and rows.count:
             assert rows.event_ids is not None, "a source with a horizon declares an id column"
@@ -282,6 +294,7 @@ class ViewWriter:
         report = WriteReport(
             events_applied=rows.count,
             duplicates_dropped=duplicates,
+            erased_dropped=erased,
             replayed_skipped=sum(batch.skipped for batch in unseen),
             newest_event_time_ms=int(rows.event_time_ms.max()) if rows.count else 0,
             lanes_committed=len(commits),
@@ -301,6 +314,8 @@ class ViewWriter:
             # A script sent again, after a connection broke, is answered with what this commit wrote the first time.
             if not outcome.applied and outcome.found != commit.replacement:
                 self._refuse(lane, outcome)
+        for held in self._lanes.values():
+            held.passed(self._moving)
         for (lane, checkpoint, commit), outcome in zip(commits, outcomes, strict=True):
             lane.committed(commit.replacement, checkpoint)
             self._compactor.schedule(lane.lane, [commit.head_keys[index] for index in outcome.long_heads])
@@ -349,7 +364,8 @@ class ViewWriter:
         self, batches: Sequence[UnseenRows], rows: NewRows, hashes: HashArray, compaction: Compaction
     ) -> list[_PreparedLane]:
         """One commit for each lane that has something to say."""
-        moved = self._moved_positions(batches)
+        # Only what is settled has been passed: after an erasure the same batches are written again.
+        moved = self._moving = self._moved_positions(batches)
         bucket, stale_before = self._seen_ids.remember(batches, hashes) if self._seen_ids else (0, 0)
         appends = self._appends(rows)
         ids = ids_by_lane(rows, hashes) if self._seen_ids is not None else {}
@@ -362,11 +378,10 @@ class ViewWriter:
             self._idle_since_ns = now_ns
         commits = []
         for lane in self._lanes.values():
-            for partition, offset in moved.items():
-                lane.positions[partition] = max(offset, lane.positions.get(partition, offset))
+            after = lane.after(moved)
             entities, data = appends.get(lane.lane, ((), ()))
             bodies = compaction.bodies.get(lane.lane, ())
-            positions = tuple(sorted((*partition, offset) for partition, offset in lane.positions.items()))
+            positions = tuple(sorted((*partition, offset) for partition, offset in after.items()))
             if not entities and not bodies and not idle_is_due:
                 continue
             stale = [old for old, _ in lane.checkpoint.id_buckets if old < stale_before]
@@ -404,21 +419,8 @@ class ViewWriter:
         return commits
 
     def _refuse(self, lane: HeldLane, outcome: LaneOutcome) -> None:
-        """Tell a successor from a store that went back in time."""
-        found, mine = decode_checkpoint(outcome.found), lane.checkpoint
-        place = f"lane {lane.lane} of {self.generation.view.title}"
-        if is_newer(found, mine, self._tokens):
-            raise WriterFenced(
-                f"another writer took over {place}",
-                detail=f"It holds epoch {found.epoch} ({found.writer}), this one had {mine.epoch} ({mine.writer}).",
-                hint="run one stream process for each set of lanes; this one has stopped without losing anything",
-            )
-        raise StoreRolledBack(
-            f"the online store went back in time at {place}",
-            detail=f"It holds epoch {found.epoch} and offsets {found.positions}; "
-            f"committed were epoch {mine.epoch} and {mine.positions}.",
-            hint="the stream resumes from the store's own checkpoint by itself",
-        )
+        """Say who, or what, came in between."""
+        raise refusal(self.generation, lane, decode_checkpoint(outcome.found), self._tokens)
 
     def _moved_positions(self, batches: Sequence[UnseenRows]) -> dict[tuple[str, int], int]:
         """Next offset of each partition after the batches."""

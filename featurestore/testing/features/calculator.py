@@ -26,7 +26,7 @@ from featurestore.errors import InvalidRequest
 from featurestore.offline.training_set.build import build_training_set
 from featurestore.offline.training_set.histories import FileHistory
 from featurestore.offline.training_set.plain_join import PlainHistory
-from featurestore.wire.iso8601 import parse_text
+from featurestore.wire.formats.iso8601 import parse_text
 
 Cell = object
 Rows = Sequence[Mapping[str, Cell]]

@@ -20,7 +20,7 @@ from featurestore.testing.simulator.markets import CATEGORIES, MARKETS
 from featurestore.testing.simulator.payload import card_id, transaction_ids
 from featurestore.testing.simulator.population import FIRST_MERCHANT_ID, FIRST_TERMINAL_ID, Population
 from featurestore.testing.simulator.rows import Rows
-from featurestore.wire import iso8601
+from featurestore.wire.formats import iso8601
 
 _FIELDS: Mapping[str, object] = {
     "transaction_id": "string",

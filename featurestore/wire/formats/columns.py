@@ -20,7 +20,7 @@ from featurestore.core.events import (
 )
 from featurestore.core.spec import SourceSpec, ValueType
 from featurestore.errors import InvalidRequest
-from featurestore.wire import iso8601
+from featurestore.wire.formats import iso8601
 from featurestore.wire.moments import MILLISECONDS, UNITS, as_ms
 
 STRING_CHARACTERS_MAX = TEXT_BYTES_MAX // 4

@@ -30,7 +30,7 @@ from featurestore.cli.settings import load_settings
 from featurestore.definitions.registry import read_registry
 from featurestore.definitions.schemas.source_schema import parse_source_schema
 from featurestore.errors import InvalidRequest
-from featurestore.wire.iso8601 import parse_text
+from featurestore.wire.formats.iso8601 import parse_text
 
 Capture = pytest.CaptureFixture[str]
 

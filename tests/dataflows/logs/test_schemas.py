@@ -37,7 +37,7 @@ from featurestore.definitions.schemas.proto_text import descriptors
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from featurestore.testing.servers import KafkaBroker, SchemaRegistry, free_port
 from featurestore.wire.formats.columns import UnusableSchema
-from featurestore.wire.iso8601 import parse_text
+from featurestore.wire.formats.iso8601 import parse_text
 from featurestore.wire.payloads import EventDecoder
 from tests.dataflows.conftest import StartStream, applied_repo
 from tests.dataflows.payments import PROJECT, REPO, TOPIC, Payments, assert_every_value_is_exact, make_payments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ from featurestore.offline.training_set.build import (
 )
 from featurestore.offline.training_set.histories import EventLogHistory, FileHistory, History
 from featurestore.offline.training_set.plan import plan_training_set
+from featurestore.offline.training_set.resume import forget_kept_work
 from featurestore.testing.clock import ManualClock
 from tests.full_disk import files_of_at_most
 from tests.offline.event_log.event_logs import BEGIN_MS, DAY_MS, PAYMENTS, write_commits
@@ -389,3 +391,17 @@ def test_an_interrupted_run_leaves_no_file_behind(past: Past, tmp_path: Path, mo
     assert not list((tmp_path / "temporary").iterdir())
     assert ["train.parquet"] == [path.name for path in tmp_path.glob("train*")]
     assert "older" == (tmp_path / "train.parquet").read_text()
+
+
+def test_kept_work_is_forgotten_unless_a_process_is_at_it(past: Past) -> None:
+    """Of killed runs; the same is computed again. What lies beside it is nobody's."""
+    past.kill()
+    [directory] = past.work_dir.iterdir()
+    (past.work_dir / "notes").mkdir()
+    descriptor = os.open(directory, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    busy = forget_kept_work(past.work_dir)
+    os.close(descriptor)
+
+    assert [busy, forget_kept_work(past.work_dir), forget_kept_work(past.work_dir)] == [(0, 1), (1, 0), (0, 0)]
+    assert [path.name for path in past.work_dir.iterdir()] == ["notes"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.definitions.registry import read_registry
-from featurestore.offline.parity.feature_log import FeatureLogWriter, find_logged_files
+from featurestore.offline.parity.feature_log import FeatureLogWriter, erase_logged, find_logged_files
 from featurestore.offline.parity.log_directory import LogDirectory
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
@@ -55,6 +55,11 @@ def test_files_are_whole_by_service_and_date_and_say_what_they_hold(
     assert {0} == set(none)
     whole = logged[0].read(logged[0].layout.schema.names)
     assert logged[0].layout.schema.equals(whole.schema)
+
+    forgotten = [erase_logged(files, "merchant_id", 7, NOW_MS + 1), erase_logged(files, "merchant_id", 8, NOW_MS + 1)]
+    logged = list(find_logged_files(files, service="merchant_monitoring"))
+    assert forgotten == [3, 0]
+    assert [[], [7, 8]] == [file.read(["merchant_id"]).column("merchant_id").to_pylist() for file in logged]
 
 
 def test_a_file_that_cannot_be_written_keeps_its_rows_for_the_next_try(

@@ -1,0 +1,1 @@
+"""What was erased: the records, and what deletes it from lanes."""
