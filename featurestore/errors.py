@@ -5,6 +5,8 @@
     │  ├─ DefinitionError       fix the feature repo; carries every problem found, not the first
     │  ├─ InvalidExpression     the SQL of a condition or a computed column cannot be used
     │  ├─ UnknownFeatureService the name is not registered
+    │  ├─ Unauthenticated       say who asks
+    │  ├─ PermissionDenied      ask the owner for a permission
     │  ├─ UnknownJoinKey        the entity column is not one the service needs, or is missing
     │  ├─ UnknownRequestColumn  a column of the request is not one the service reads, or is missing
     │  ├─ LimitExceeded         ask for less at once
@@ -101,6 +103,14 @@ class InvalidExpression(InvalidRequest):
 
 class UnknownFeatureService(InvalidRequest):
     """No feature service (or feature view) of that name is registered."""
+
+
+class Unauthenticated(InvalidRequest):
+    """Nobody knows who asks: no credentials came, or none that hold."""
+
+
+class PermissionDenied(InvalidRequest):
+    """Who asks may not have what is asked for; see `core.spec.access`."""
 
 
 class UnknownJoinKey(InvalidRequest):

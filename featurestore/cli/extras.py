@@ -19,7 +19,7 @@ _COMPUTE = ("numba", "sqlglot", "tzdata")
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "compute": _COMPUTE,
     "client": ("grpc",),
-    "server": (*_COMPUTE, "grpc", "grpc_health", "grpc_reflection", "httptools", "prometheus_client"),
+    "server": (*_COMPUTE, "grpc", "grpc_health", "grpc_reflection", "httptools", "prometheus_client", "jwt"),
     "traces": ("opentelemetry",),
     "stream": (
         *_COMPUTE,
@@ -44,6 +44,10 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 EXTRA_OF: Mapping[str, str] = {
     "plan": "feast",
     "check-schema": "feast",
+    "test": "feast",
+    "list": "compute",
+    "describe": "compute",
+    "search": "compute",
     "apply": "feast",
     "stream": "stream",
     "event-log": "stream",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -30,6 +30,7 @@ from featurestore.errors import (
     SourceUnavailable,
     redacted,
 )
+from featurestore.wire.feast.access import access_of
 from featurestore.wire.feast.composing import registry_from_rows
 from featurestore.wire.feast.registry import (
     ROW_LISTS,
@@ -80,7 +81,8 @@ def compile_registry(registry: bytes, *, project: str | None = None) -> Compilat
     elif project not in registered:
         hint = f"run `featurestore apply`; {suggest(project, registered)}"
         raise InvalidRequest(f'project "{project}" is not registered', hint=hint)
-    return compile_repo(decode_registry(registry, project))
+    compiled = compile_repo(decode_registry(registry, project))
+    return replace(compiled, spec=replace(compiled.spec, access=access_of(registry, project)))
 
 
 def read_registry_bytes(path_or_url: str | Path) -> bytes:

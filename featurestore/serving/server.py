@@ -26,6 +26,8 @@ from featurestore.serving.http.operations import all_operations
 from featurestore.serving.http.server import HttpServer
 from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.request.admission import Admission
+from featurestore.serving.request.callers import Callers
+from featurestore.serving.request.gate import Gate
 from featurestore.serving.request.limits import DRAIN_SECONDS
 from featurestore.serving.request.metrics import ServerMetrics
 from featurestore.serving.rpc.event_loop import AsyncServer
@@ -74,6 +76,7 @@ class FeatureServer:
             for nowhere.
         feature_log: keeps a sample of the answers; started and stopped with the server.
         python_features: run the Python functions of on-demand views, which whoever writes the registry has written.
+        callers: says who asks, whereupon the registry's permissions are kept; None lets everybody ask everything.
 
     Attributes:
         port: the bound gRPC port.
@@ -96,6 +99,7 @@ class FeatureServer:
         http_port: int | None = None,
         feature_log: FeatureLog | None = None,
         python_features: bool = False,
+        callers: Callers | None = None,
     ) -> None:
         self._metrics = ServerMetrics()
         self.metrics_port: int | None = None
@@ -112,7 +116,8 @@ class FeatureServer:
             lookup = FeatureLookup(clock, counts=self._metrics.answers, sink=feature_log, traces=settings.traces)
             packed, feast = PackedService(self._catalog, lookup), FeastService(self._catalog, lookup)
             # One for both protocols: they share the interpreter.
-            admission = settings.admitting(clock, self._metrics)
+            gate = None if callers is None else Gate(callers, self._catalog.project, self._catalog.access)
+            admission = settings.admitting(clock, self._metrics, gate)
             if http_port is not None:
                 self._http = HttpServer(
                     *(all_operations(packed, feast), store, clock, self._metrics, admission),
@@ -126,7 +131,7 @@ class FeatureServer:
             methods = all_methods(packed, ExplainService(self._catalog, lookup), feast)
             self._server = start_server(methods, store, clock, self._metrics, settings, admission)
             undo.pop_all()
-        self._feature_log, self._traces = feature_log, settings.traces
+        self._feature_log, self._traces, self._callers = feature_log, settings.traces, callers
         if feature_log is not None:
             feature_log.start(self._metrics)
         self.port = self._server.port
@@ -149,6 +154,8 @@ class FeatureServer:
             self._feature_log.stop()
         if self._traces is not None:
             self._traces.stop()
+        if self._callers is not None:
+            self._callers.stop()
         self._stop_metrics()
         return has_ended
 

@@ -18,6 +18,7 @@ from tests.serving.registries import write_registry
 ROOT = Path(__file__).resolve().parents[2]
 
 IMPORTED_AS = {
+    "pyjwt": "jwt",
     "opentelemetry-exporter-otlp-proto-grpc": "opentelemetry",
     "opentelemetry-sdk": "opentelemetry",
     "confluent-kafka": "confluent_kafka",

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.settings import (
-    Decorated,
-    FiniteRange,
-)
+from featurestore.cli.settings import Decorated, FiniteRange
+from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from featurestore.serving.client.clients import LookupClient
@@ -19,9 +17,26 @@ DEFAULT_ADDRESS = "127.0.0.1:6566"
 TIMEOUT_S_MAX = 86_400.0
 
 
+TOKEN_FILE = "featurestore.token-file"
+
+
+def _remember_token_file(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+    """For `connect`: who asks is of no concern to the commands themselves."""
+    context.meta[TOKEN_FILE] = path
+
+
 def server_options(function: Decorated) -> Decorated:
     """How to reach a running server; the command gets `address`, `timeout_s`, `tls_ca`, `tls_cert` and `tls_key`."""
     for option in (
+        click.option(
+            "--token-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            envvar="FEATURESTORE_TOKEN_FILE",
+            show_envvar=True,
+            expose_value=False,
+            callback=_remember_token_file,
+            help="Token that says who asks, where the server wants to know.",
+        ),
         click.option(
             "--tls-key",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -65,12 +80,17 @@ def connect(
     """A client of that server.
 
     Raises:
-        InvalidRequest: a TLS file is not what it should be.
+        InvalidRequest: a file of TLS or of the token is not what it should be.
     """
-    from featurestore.cli.tls import check_tls_files
+    from featurestore.cli.lookup.tls import check_tls_files
     from featurestore.serving.client.clients import LookupClient
     from featurestore.serving.client.tls import ClientTls
 
     check_tls_files(authority=tls_ca, certificate=tls_cert, key=tls_key)
     tls = ClientTls(tls_ca, tls_cert, tls_key) if tls_ca or tls_cert else None
-    return LookupClient(address, timeout_s=timeout_s, tls=tls)
+    path = click.get_current_context().meta[TOKEN_FILE]
+    try:
+        token = None if path is None else path.read_text().strip()
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f'the token in "{path}" cannot be read', detail=str(error)) from error
+    return LookupClient(address, timeout_s=timeout_s, tls=tls, token=token)

@@ -11,10 +11,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from featurestore.cli.callers import callers_options, open_callers, tls_of
 from featurestore.cli.processes.observing import open_feature_log, open_traces
 from featurestore.cli.settings import FiniteRange, Settings, load_settings, settings_options
 from featurestore.process import spare_what_lives
@@ -147,6 +148,7 @@ class ServeCommand(click.Command):
     show_default=True,
     help="Age at which a connection is ended, so that clients find new replicas; 0 for never.",
 )
+@callers_options
 @click.option("--reflection/--no-reflection", default=True, help="Whether to tell anybody what the server speaks.")
 @click.option(
     "--python-features",
@@ -154,13 +156,6 @@ class ServeCommand(click.Command):
     help="Run the Python functions of on-demand views: code that whoever may write the registry has written.",
 )
 @click.option("--share-port", is_flag=True, help="Let several server processes listen on one port.")
-@click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM certificate.")
-@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM private key.")
-@click.option(
-    "--tls-client-ca",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="PEM authority; clients must present a certificate that it signed.",
-)
 @click.option(
     "--log-features",
     metavar="DIR|URI|kafka://HOST:PORT/TOPIC",
@@ -217,13 +212,11 @@ def command(
     reflection: bool,
     python_features: bool,
     share_port: bool,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    tls_client_ca: Path | None,
     log_features: str | None,
     log_share: float,
     log_seconds: float,
     traces: str,
+    **callers: Any,
 ) -> int:
     """Serve features over gRPC, and HTTP if asked to, until SIGTERM or Ctrl-C, then let requests in flight end.
 
@@ -232,23 +225,22 @@ def command(
 
     With --processes, SIGHUP puts a new process in the place of each, one after the other.
     """
-    check_tls(tls_cert, tls_key, tls_client_ca)
+    tls = tls_of(callers)
     # gRPC takes longest to load; a wrong option should not have to wait for it.
     from featurestore.clock import SystemClock
     from featurestore.serving.request.admission import AdmissionSettings
-    from featurestore.serving.request.tls import Tls
     from featurestore.serving.rpc.listening import ServerSettings
     from featurestore.serving.server import FeatureServer
 
     stopping = begin_process(is_child=child)
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
-    tls = None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key, tls_client_ca)
     features = registry_that_is_there(settings)
     if processes > 1:
         return serve_processes(
             settings, stopping, processes, host, (port, http_port, metrics_port), is_shared=share_port
         )
     clock = SystemClock()
+    asking = open_callers(features, callers, clock)
     with store_to_serve(settings) as store:
         server = FeatureServer(
             *(features, store, clock),
@@ -263,6 +255,7 @@ def command(
             http_port=http_port,
             feature_log=open_feature_log(log_features, log_share, log_seconds, clock),
             python_features=python_features,
+            callers=asking,
         )
     return run_until(stopping, server, store, settings.project, host)
 
@@ -389,18 +382,6 @@ def drain(server: FeatureServer, store: RedisStore) -> None:
         logging.error("requests did not end in time and were given up")
         logging.shutdown()
         os._exit(EXIT_UNFINISHED)
-
-
-def check_tls(certificate: Path | None, key: Path | None, client_authority: Path | None) -> None:
-    """Refuse half a TLS set-up: listening in clear text is not what was meant.
-
-    Raises:
-        click.UsageError: a certificate without its key, a key without its certificate, an authority without both.
-    """
-    if (certificate is None) is not (key is None):
-        raise click.UsageError("--tls-cert and --tls-key go together")
-    if client_authority is not None and certificate is None:
-        raise click.UsageError("--tls-client-ca needs --tls-cert and --tls-key")
 
 
 def quiet_collector() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from featurestore.core.spec.access import AccessSpec
 from featurestore.core.spec.contracts import Expectation, UsualHours
 from featurestore.core.spec.views import Column, ComputedColumn, PlainViewSpec, ValueType, ViewSpec
 
@@ -127,6 +128,7 @@ class RepoSpec:
         pinned: versions that services ask for by number, by name.
         expectations: what is expected of the records of the stream views' sources, by source and name.
         usual_hours: what is expected of their hours, by source and measure.
+        access: who may do what with all that.
     """
 
     project: str
@@ -137,6 +139,7 @@ class RepoSpec:
     pinned: tuple[PinnedView, ...] = ()
     expectations: tuple[Expectation, ...] = ()
     usual_hours: tuple[UsualHours, ...] = ()
+    access: AccessSpec = field(default_factory=AccessSpec)
 
     def view(self, name: str) -> ViewSpec | None:
         """The stream view of that name, or the version of one ("card_activity@v2") that is pinned; else None."""

@@ -27,6 +27,7 @@ from featurestore.core.spec import (
     ServiceSpec,
     ViewSpec,
 )
+from featurestore.core.spec.access import AccessSpec
 from featurestore.definitions.registry import Registry
 from featurestore.errors import (
     FeatureStoreError,
@@ -249,6 +250,15 @@ class CatalogSource:
     def service_count(self) -> int:
         """Number of registered feature services."""
         return len(self._repo.services)
+
+    @property
+    def project(self) -> str:
+        """Of Feast."""
+        return self._repo.project
+
+    def access(self) -> AccessSpec:
+        """Who may do what, as the registry has it now."""
+        return self._repo.access
 
     def snapshot(self) -> CatalogSnapshot:
         """What can be served now.

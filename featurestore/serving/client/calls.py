@@ -9,6 +9,9 @@ from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.packed_columns import SERVICE_NAME
 from featurestore.serving.request.limits import REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX
 
+HEADER = "authorization"
+"""Metadata key under which a token goes."""
+
 CHANNEL_OPTIONS = (
     # Ours to send, the server's to answer.
     ("grpc.max_send_message_length", REQUEST_BYTES_MAX),

@@ -12,7 +12,7 @@ that the server raised. While a server refuses (Overloaded), most calls are not 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -24,7 +24,7 @@ from featurestore.clock import Clock, Deadline, SystemClock
 from featurestore.online.answer.explaining.explanation import Explanation
 from featurestore.online.answer.schema import ServiceSchema
 from featurestore.serving._generated import lookup_pb2 as pb
-from featurestore.serving.client.calls import CHANNEL_OPTIONS, calls_of
+from featurestore.serving.client.calls import CHANNEL_OPTIONS, HEADER, calls_of
 from featurestore.serving.client.explanations import explain_request, parse_explanation
 from featurestore.serving.client.messages import (
     EntityValues,
@@ -76,7 +76,7 @@ class _Client:
     """What both clients have.
 
     Args:
-        address, timeout_s, tls, clock: see `LookupClient`.
+        address, timeout_s, tls, token, clock: see `LookupClient`.
 
     Attributes:
         _grpc: makes channels, for threads or for an event loop.
@@ -90,8 +90,10 @@ class _Client:
         *,
         timeout_s: float = TIMEOUT_DEFAULT_S,
         tls: ClientTls | None = None,
+        token: str | Callable[[], str] | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self._token = token
         self._timeout_s = timeout_s
         self._clock = clock if clock is not None else SystemClock()
         self._throttles = Throttles(self._clock)
@@ -102,6 +104,12 @@ class _Client:
         )
         self._calls = calls_of(self._channel)
         self._schemas = _Schemas()
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        """A method of the server, with what says who asks."""
+        token = self._token() if callable(self._token) else self._token
+        method = self._calls[name]
+        return method if token is None else partial(method, metadata=((HEADER, f"Bearer {token}"),))
 
     def _deadline(self, timeout_s: float | None) -> Deadline:
         """The deadline of a call that begins now."""
@@ -120,6 +128,8 @@ class LookupClient(_Client):
         address: "host:port" of the server, or any gRPC target.
         timeout_s: deadline of a call, retries included, unless the call says otherwise.
         tls: None connects in clear text.
+        token: says who asks, to a server that wants to know; a function is asked for one before each call. Send it by
+            TLS: who reads it can use it.
         clock: measures deadlines and sleeps between retries.
     """
 
@@ -202,7 +212,7 @@ class LookupClient(_Client):
                         stream.send(request)
                 if not course.unanswered:
                     break
-                stream = stream or BlockingStream(self._calls["LookupStream"], course)
+                stream = stream or BlockingStream(self._method("LookupStream"), course)
                 try:
                     response = stream.receive()
                 except grpc.RpcError as failure:
@@ -294,7 +304,7 @@ class LookupClient(_Client):
         while True:
             try:
                 throttle.check()
-                answer = self._calls[method](request, timeout=deadline.remaining_ms("the call") / _MS_PER_SECOND)
+                answer = self._method(method)(request, timeout=deadline.remaining_ms("the call") / _MS_PER_SECOND)
                 throttle.answered()
                 return answer
             except grpc.RpcError as failure:
@@ -313,6 +323,8 @@ class AsyncLookupClient(_Client):
         address: "host:port" of the server, or any gRPC target.
         timeout_s: deadline of a call, retries included, unless the call says otherwise.
         tls: None connects in clear text.
+        token: says who asks, to a server that wants to know; a function is asked for one before each call. Send it by
+            TLS: who reads it can use it.
         clock: measures deadlines.
     """
 
@@ -363,7 +375,7 @@ class AsyncLookupClient(_Client):
                 if not course.unanswered:
                     break
                 try:
-                    stream = stream or AsyncStream(self._calls["LookupStream"], course)
+                    stream = stream or AsyncStream(self._method("LookupStream"), course)
                     response = await stream.receive()
                 except grpc.aio.AioRpcError as failure:
                     stream = None
@@ -430,7 +442,7 @@ class AsyncLookupClient(_Client):
         while True:
             try:
                 throttle.check()
-                answer = await self._calls[method](request, timeout=deadline.remaining_ms("the call") / _MS_PER_SECOND)
+                answer = await self._method(method)(request, timeout=deadline.remaining_ms("the call") / _MS_PER_SECOND)
                 throttle.answered()
                 return answer
             except grpc.aio.AioRpcError as failure:

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from featurestore.core.spec.access import DESCRIBE, READ_ONLINE
 from featurestore.serving.http.feast import FeastAnswer, FeastBody, features_json, features_request
 from featurestore.serving.http.lookups import (
     JsonService,
@@ -18,8 +19,9 @@ from featurestore.serving.http.lookups import (
     ServiceList,
     lookup_request,
 )
+from featurestore.serving.request.gate import Asked
 from featurestore.serving.request.steps import Handler, Steps, encoded, without_reading
-from featurestore.serving.services.feast import FeastService
+from featurestore.serving.services.feast import FeastService, asked_of
 from featurestore.serving.services.packed import PackedService
 
 NAME = "{name}"
@@ -38,6 +40,7 @@ class Operation:
         handle: (message, deadline) -> steps to the answer's JSON.
         decode: (name in the path, body) -> message; raises what `Handling.decoded` expects.
         service_of: message -> feature service, to be let in by; empty for none.
+        asks: message -> what it wants, see `rpc.methods.Method`.
         body: what the body is; None where there is none.
         answer: what the answer is.
     """
@@ -51,6 +54,7 @@ class Operation:
     answer: type[msgspec.Struct]
     body: type[msgspec.Struct] | None = None
     service_of: Callable[[Any], str] = lambda _message: ""
+    asks: Callable[[Any], Asked | None] = lambda _message: None
 
     @property
     def title(self) -> str:
@@ -87,6 +91,7 @@ def all_operations(packed: PackedService, feast: FeastService) -> tuple[Operatio
             LookupAnswer,
             LookupBody,
             lambda request: request.feature_service,
+            lambda request: Asked(READ_ONLINE, request.feature_service),
         ),
         Operation(
             "GET",
@@ -96,6 +101,7 @@ def all_operations(packed: PackedService, feast: FeastService) -> tuple[Operatio
             encoded(without_reading(service.services), encode),
             lambda _name, _body: None,
             ServiceList,
+            asks=lambda _message: Asked(DESCRIBE),
         ),
         Operation(
             "GET",
@@ -105,6 +111,7 @@ def all_operations(packed: PackedService, feast: FeastService) -> tuple[Operatio
             encoded(without_reading(service.describe), encode),
             lambda name, _body: name,
             ServiceDescription,
+            asks=lambda name: Asked(DESCRIBE, name),
         ),
         Operation(
             "POST",
@@ -116,5 +123,6 @@ def all_operations(packed: PackedService, feast: FeastService) -> tuple[Operatio
             FeastAnswer,
             FeastBody,
             lambda request: request.feature_service,
+            asked_of,
         ),
     )

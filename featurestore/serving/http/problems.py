@@ -1,8 +1,9 @@
 """Errors as problem+json (RFC 9457), of the same kinds as over gRPC.
 
     INVALID_ARGUMENT    400       RESOURCE_EXHAUSTED  429, Retry-After      DATA_LOSS  500
-    NOT_FOUND           404       UNAVAILABLE         503, Retry-After      INTERNAL   500
-                                  DEADLINE_EXCEEDED   504
+    UNAUTHENTICATED     401       UNAVAILABLE         503, Retry-After      INTERNAL   500
+    PERMISSION_DENIED   403
+    NOT_FOUND           404       DEADLINE_EXCEEDED   504
 
 The kind stands where gRPC has it in its trailers: in the header `featurestore-error`, and in the body once more.
 """
@@ -27,6 +28,8 @@ RETRY_AFTER_SECONDS = 1
 
 _STATUS: dict[grpc.StatusCode, HTTPStatus] = {
     grpc.StatusCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    grpc.StatusCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    grpc.StatusCode.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
     grpc.StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
     grpc.StatusCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
     grpc.StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -71,6 +74,8 @@ def refused(refusal: Refusal, status: HTTPStatus | None = None) -> Response:
     headers = [] if kind is None else [(ERROR_KIND_KEY, kind)]
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         headers.append(("retry-after", str(RETRY_AFTER_SECONDS)))
+    if status is HTTPStatus.UNAUTHORIZED:
+        headers.append(("www-authenticate", "Bearer"))
     return _response(status, error, kind, tuple(headers))
 
 

@@ -26,7 +26,10 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 
 from featurestore.clock import NS_PER_MS, Clock, Deadline
+from featurestore.core.spec.access import User
 from featurestore.errors import DeadlineSpent, Overloaded
+from featurestore.serving.request.callers import Caller as Named
+from featurestore.serving.request.gate import Asked, Gate
 from featurestore.serving.request.limits import (
     LARGE_AT_WORK_MAX,
     LARGE_WAIT_MS_MAX,
@@ -256,6 +259,7 @@ class Admission:
         at_work_max: requests at work at once; more would only take turns on one interpreter.
         clock: measures.
         count_refusal: called with the reason of each refusal.
+        gate: who may ask what.
 
     Attributes:
         small: where all requests begin.
@@ -264,11 +268,18 @@ class Admission:
         clients: shares of the clients, None for no limit.
         services: shares of the feature services, None for no limit.
         client_key: metadata key that names the client, if any.
+        gate: who may ask what; None lets everybody ask everything.
     """
 
     def __init__(
-        self, settings: AdmissionSettings, at_work_max: int, clock: Clock, count_refusal: Callable[[str], None]
+        self,
+        settings: AdmissionSettings,
+        at_work_max: int,
+        clock: Clock,
+        count_refusal: Callable[[str], None],
+        gate: Gate | None = None,
     ) -> None:
+        self.gate = gate
         self.small = Lane(
             "small",
             at_work_max,
@@ -301,7 +312,7 @@ class Visit:
         deadline: of the request.
     """
 
-    __slots__ = ("_admission", "_arrival", "_lane", "_shares", "_ticket", "deadline")
+    __slots__ = ("_admission", "_arrival", "_lane", "_shares", "_ticket", "_user", "deadline")
 
     def __init__(self, admission: Admission, deadline: Deadline) -> None:
         self._admission = admission
@@ -310,6 +321,7 @@ class Visit:
         self._lane: Lane | None = None
         self._ticket: Ticket | None = None
         self._shares: list[tuple[Shares, str]] = []
+        self._user: User | None = None
 
     def begin(self, caller: Caller) -> None:
         """The request has come and is not read yet.
@@ -319,13 +331,33 @@ class Visit:
 
         Raises:
             Overloaded: it is not let in.
+            Unauthenticated: nobody knows who asks.
         """
         admission = self._admission
         admission.arrivals += 1
         self._arrival = admission.arrivals
         admission.small.check(self.deadline)
+        if admission.gate is not None:
+            self._user = admission.gate.user_of(caller)
         if admission.clients is not None:
-            self._take(admission.clients, client_of(caller, admission.client_key))
+            name = client_of(caller, admission.client_key) if self._user is None else self._user.name
+            self._take(admission.clients, name)
+
+    def permit(self, asks: Callable[[Any], Asked | None], request: Any) -> None:
+        """What it wants is known now.
+
+        Args:
+            asks: what a request message wants; None where everybody may have it.
+            request: the message.
+
+        Raises:
+            PermissionDenied: the caller may not have it.
+        """
+        gate = self._admission.gate
+        if gate is not None and self._user is not None:
+            asked = asks(request)
+            if asked is not None:
+                gate.require(self._user, asked)
 
     @property
     def counts_services(self) -> bool:
@@ -406,16 +438,8 @@ async def wait_for_turn(visit: Visit, *, is_large: bool = False) -> None:
         visit.require_turn()
 
 
-class Caller(Protocol):
+class Caller(Named, Protocol):
     """Who asks, as the contexts of gRPC's servers tell it."""
-
-    def invocation_metadata(self) -> Any:
-        """(Key in lower case, value) pairs; None for none."""
-        ...
-
-    def peer_identities(self) -> Any:
-        """Names in the caller's certificate, as bytes; None without one."""
-        ...
 
     def peer(self) -> str:
         """Its address, as "ipv4:127.0.0.1:4242"."""

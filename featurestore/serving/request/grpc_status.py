@@ -2,8 +2,8 @@
 
     InvalidRequest   INVALID_ARGUMENT    UnknownFeatureService  NOT_FOUND
     Unavailable      UNAVAILABLE         DeadlineSpent          DEADLINE_EXCEEDED
-    Overloaded       RESOURCE_EXHAUSTED
-    CorruptData      DATA_LOSS
+    Overloaded       RESOURCE_EXHAUSTED  Unauthenticated        UNAUTHENTICATED
+    CorruptData      DATA_LOSS           PermissionDenied       PERMISSION_DENIED
     the rest         INTERNAL
 
 The status message carries message, detail and hint as lines. The trailing metadata "featurestore-error" carries the
@@ -22,6 +22,8 @@ from featurestore.errors import (
     InternalError,
     InvalidRequest,
     Overloaded,
+    PermissionDenied,
+    Unauthenticated,
     Unavailable,
     UnknownFeatureService,
 )
@@ -37,6 +39,8 @@ HINT_MARK = "hint: "
 
 _CODES: tuple[tuple[type[FeatureStoreError], grpc.StatusCode], ...] = (
     (UnknownFeatureService, grpc.StatusCode.NOT_FOUND),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
     (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (DeadlineSpent, grpc.StatusCode.DEADLINE_EXCEEDED),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -49,6 +53,8 @@ _CODES: tuple[tuple[type[FeatureStoreError], grpc.StatusCode], ...] = (
 _KINDS_WITHOUT_METADATA: dict[grpc.StatusCode, type[FeatureStoreError]] = {
     grpc.StatusCode.NOT_FOUND: UnknownFeatureService,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.LimitExceeded,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineSpent,
     grpc.StatusCode.UNAVAILABLE: Unavailable,

@@ -80,6 +80,7 @@ def chunk_answer(
         FeatureStoreError: as a request of one message raises it.
     """
     request = handling.decoded(method.decode, data)
+    visit.permit(method.asks, request)
     visit.require_service(request.feature_service)
     response: bytes = run_blocking(method.handle(request, handling.chunk_deadline(budget_s)), store)
     return response

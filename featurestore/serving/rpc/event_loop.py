@@ -181,6 +181,7 @@ class AsyncServer:
                             await asyncio.sleep(0)
                 if request is None:
                     request = handling.decoded(method.decode, data)
+                visit.permit(method.asks, request)
                 steps = method.handle(request, deadline)
                 response = await run_async(steps, reads, store, threads, lambda: wait_for_turn(visit, is_large=True))
             except asyncio.CancelledError:

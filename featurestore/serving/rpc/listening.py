@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2
 from featurestore.clock import Clock
 from featurestore.errors import InvalidRequest
 from featurestore.serving.request.admission import Admission, AdmissionSettings
+from featurestore.serving.request.gate import Gate
 from featurestore.serving.request.limits import (
     REQUEST_BYTES_MAX,
     RESPONSE_BYTES_MAX,
@@ -76,9 +77,9 @@ class ServerSettings:
         """Requests at work at once."""
         return self.workers or WORKERS_DEFAULT[self.io]
 
-    def admitting(self, clock: Clock, metrics: ServerMetrics) -> Admission:
-        """Who is let in, as these settings say."""
-        admission = Admission(self.admission, self.at_work_max, clock, metrics.count_refusal)
+    def admitting(self, clock: Clock, metrics: ServerMetrics, gate: Gate | None = None) -> Admission:
+        """Who is let in, as these settings say; and past the gate, if there is one."""
+        admission = Admission(self.admission, self.at_work_max, clock, metrics.count_refusal, gate)
         for lane in (admission.small, admission.large):
             metrics.watch_waiting(lane.name, lane.count_waiting)
         return admission

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from featurestore.core.spec.access import DESCRIBE, READ_ONLINE
 from featurestore.serving._generated import lookup_pb2 as pb
 from featurestore.serving.packed_columns import SERVICE_NAME as PACKED_SERVICE
+from featurestore.serving.request.gate import Asked
 from featurestore.serving.request.steps import Handler, encoded, without_reading
 from featurestore.serving.services.explain import ExplainService
 from featurestore.serving.services.feast import SERVICE_NAME as FEAST_SERVICE
@@ -17,6 +19,7 @@ from featurestore.serving.services.feast import (
     FeaturesResponse,
     InfoRequest,
     InfoResponse,
+    asked_of,
 )
 from featurestore.serving.services.packed import PackedService
 
@@ -32,6 +35,7 @@ class Method:
         decode: bytes -> request message.
         names_service: whether the request has a `feature_service`.
         is_stream: whether there are many of both.
+        asks: what a request message wants of whom permissions are about; None where everybody may have it.
     """
 
     service: str
@@ -40,6 +44,7 @@ class Method:
     decode: Callable[[bytes], Any]
     names_service: bool = False
     is_stream: bool = False
+    asks: Callable[[Any], Asked | None] = lambda _request: None
 
     @property
     def path(self) -> str:
@@ -55,6 +60,7 @@ def all_methods(packed: PackedService, explain: ExplainService, feast: FeastServ
         encoded(packed.lookup, pb.LookupResponse.SerializeToString),
         pb.LookupRequest.FromString,
         names_service=True,
+        asks=lambda request: Asked(READ_ONLINE, request.feature_service),
     )
     return (
         lookup,
@@ -64,18 +70,21 @@ def all_methods(packed: PackedService, explain: ExplainService, feast: FeastServ
             "DescribeFeatureService",
             encoded(without_reading(packed.describe), pb.DescribeFeatureServiceResponse.SerializeToString),
             pb.DescribeFeatureServiceRequest.FromString,
+            asks=lambda request: Asked(DESCRIBE, request.feature_service),
         ),
         Method(
             PACKED_SERVICE,
             "ListFeatureServices",
             encoded(without_reading(packed.list_services), pb.ListFeatureServicesResponse.SerializeToString),
             pb.ListFeatureServicesRequest.FromString,
+            asks=lambda _request: Asked(DESCRIBE),
         ),
         Method(
             PACKED_SERVICE,
             "Explain",
             encoded(explain.explain, pb.ExplainResponse.SerializeToString),
             pb.ExplainRequest.FromString,
+            asks=lambda request: Asked(READ_ONLINE, request.lookup.feature_service),
         ),
         Method(
             FEAST_SERVICE,
@@ -83,6 +92,7 @@ def all_methods(packed: PackedService, explain: ExplainService, feast: FeastServ
             encoded(feast.features, FeaturesResponse.SerializeToString),
             FeaturesRequest.FromString,
             names_service=True,
+            asks=asked_of,
         ),
         Method(
             FEAST_SERVICE,

@@ -325,7 +325,9 @@ class _Behaviors:
         try:
             for _ in visit.pauses():
                 self._clock.sleep(PAUSE_SECONDS)
-            return run_blocking(method.handle(message(), visit.deadline), turn, before_large)
+            request = message()
+            visit.permit(method.asks, request)
+            return run_blocking(method.handle(request, visit.deadline), turn, before_large)
         finally:
             turn.end()
 

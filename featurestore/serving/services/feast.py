@@ -15,11 +15,13 @@ from featurestore import __version__
 from featurestore.clock import Deadline
 from featurestore.core.lowering.request_time import RequestValue
 from featurestore.core.spec import Column, ValueType
+from featurestore.core.spec.access import READ_ONLINE
 from featurestore.errors import InvalidRequest, UnknownJoinKey
 from featurestore.online.answer.feast_vectors import PRESENT, FeastVectors
 from featurestore.online.answer.service_plan import ServicePlan
 from featurestore.serving.catalog.catalog import CatalogSnapshot, CatalogSource
 from featurestore.serving.lookup import FeatureLookup
+from featurestore.serving.request.gate import Asked
 from featurestore.serving.request.steps import LongWork, Steps
 from featurestore.wire.feast.protos import message_class
 
@@ -95,6 +97,13 @@ class FeastService:
             for view in plan.schema.views:
                 response.metadata.feature_view_metadata.add(name=view.name)
         return response
+
+
+def asked_of(request: Any) -> Asked:
+    """What a request for features wants, as Feast's own server has it: a service, or the views of a list."""
+    if request.WhichOneof("kind") == "feature_service":
+        return Asked(READ_ONLINE, request.feature_service)
+    return Asked(READ_ONLINE, views=tuple(dict.fromkeys(text.partition(":")[0] for text in request.features.val)))
 
 
 def _plan(snapshot: CatalogSnapshot, request: Any) -> Steps[ServicePlan]:

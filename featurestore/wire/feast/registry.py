@@ -27,6 +27,7 @@ ROW_LISTS: Mapping[str, tuple[str, str]] = {
     "stream_feature_views": ("stream_feature_views", "feature_view_proto"),
     "on_demand_feature_views": ("on_demand_feature_views", "feature_view_proto"),
     "feature_services": ("feature_services", "feature_service_proto"),
+    "permissions": ("permissions", "permission_proto"),
 }
 """Field of Registry -> (table, column) that holds the same messages in Feast's SQL registry, one a row."""
 

@@ -1,0 +1,143 @@
+"""Public keys of whoever issues tokens, read again now and then, because issuers change them.
+
+    file ───────────────────────────────────────────────┐
+    URL ────────────────────────────────────────────────┼──> KeySet
+    issuer ── /.well-known/openid-configuration ── URL ─┘
+
+Source: RFC 7517 (JWKS), OpenID Connect Discovery 1.0.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jwt
+
+from featurestore.errors import InvalidRequest, Unauthenticated, Unavailable
+
+REFRESH_SECONDS = 300.0
+"""Issuers announce a key that they will sign with for longer than that."""
+
+RETRY_SECONDS = 10.0
+"""After a failure, and at the earliest after a token whose key is not known."""
+
+TIMEOUT_SECONDS = 5.0
+
+BYTES_MAX = 1 << 20
+
+DISCOVERY_PATH = "/.well-known/openid-configuration"
+
+_log = logging.getLogger(__name__)
+
+
+class KeySet:
+    """Keys by their ids; a thread keeps them up to date.
+
+    Args:
+        issuer: of the tokens.
+        place: path or URL of the keys (JWKS); "" asks the issuer where they are.
+
+    Raises:
+        InvalidRequest: a file cannot be read, or is no JWKS. An issuer that does not answer is asked again.
+    """
+
+    def __init__(self, issuer: str, place: str = "") -> None:
+        self._issuer, self._place = issuer, place
+        self._keys: Mapping[str | None, jwt.PyJWK] = {}
+        self._trouble = "they have not been read yet"
+        self._wanted, self._stopping = threading.Event(), threading.Event()
+        if self._is_file:
+            self._keys = self._read()
+        self._thread = threading.Thread(target=self._run, name="token-keys", daemon=True)
+        self._thread.start()
+
+    def find(self, key_id: str | None) -> jwt.PyJWK:
+        """The key of that id; of a token without one, the only key.
+
+        Raises:
+            Unauthenticated: there is none; the keys are read again soon.
+            Unavailable: the keys have never been read.
+        """
+        keys = self._keys
+        found = keys.get(key_id)
+        if found is None and key_id is None and len(keys) == 1:
+            found = next(iter(keys.values()))
+        if found is not None:
+            return found
+        self._wanted.set()
+        if not keys:
+            raise Unavailable(f'the keys of "{self._issuer}" are not known', detail=self._trouble)
+        raise Unauthenticated(
+            "the token is signed with a key that is not known",
+            hint=f'send a token of "{self._issuer}"; one that is signed with a new key is known in some seconds',
+        )
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        self._wanted.set()
+        self._thread.join()
+
+    @property
+    def _is_file(self) -> bool:
+        return bool(self._place) and urlsplit(self._place).scheme not in ("http", "https")
+
+    def _run(self) -> None:
+        """The thread."""
+        while not self._stopping.is_set():
+            try:
+                self._keys = self._read()
+                pause_s = REFRESH_SECONDS
+            except (InvalidRequest, OSError, ValueError, KeyError) as error:
+                self._trouble, pause_s = str(error), 0.0
+                _log.error('the keys of "%s" cannot be read, those in use stay so: %s', self._issuer, error)
+            # Tokens of unknown keys can be sent as often as anybody likes, so their wish is heard after that.
+            self._stopping.wait(RETRY_SECONDS)
+            self._wanted.wait(pause_s)
+            self._wanted.clear()
+
+    def _read(self) -> Mapping[str | None, jwt.PyJWK]:
+        """All keys for signatures.
+
+        Raises:
+            InvalidRequest: they are no keys.
+            OSError: they cannot be read.
+        """
+        place = self._place
+        if self._is_file:
+            try:
+                content = Path(place).read_bytes()
+            except OSError as error:
+                raise InvalidRequest(f'the keys in "{place}" cannot be read', detail=str(error)) from error
+        else:
+            place = place or _fetch(self._issuer.rstrip("/") + DISCOVERY_PATH)["jwks_uri"]
+            content = json.dumps(_fetch(place)).encode()
+        try:
+            keys = jwt.PyJWKSet.from_json(content.decode()).keys
+        except (ValueError, jwt.PyJWTError) as error:
+            raise InvalidRequest(
+                f'"{place}" holds no keys', detail=str(error), hint="give a JWKS document, as issuers publish it"
+            ) from error
+        return {key.key_id: key for key in keys if key.public_key_use in (None, "sig")}
+
+
+def _fetch(url: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        OSError, ValueError: there is none.
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError(f'"{url}" is no URL of the web')
+    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+        found = json.loads(response.read(BYTES_MAX))
+    if not isinstance(found, dict):
+        raise ValueError(f'"{url}" is no JSON object')
+    return found
