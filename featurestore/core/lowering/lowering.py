@@ -119,8 +119,8 @@ class Lowering:
                 sizes[storage] = begin + len(indices)
                 inputs.append((_STORAGES.index(storage), slice(begin, begin + len(indices))))
             aggregation = features[indices[0]].aggregation
-            is_text = feature_type is ValueType.STRING and aggregation.formula == _TEXT_FORMULA
-            if is_text and storages == (Storage.INT, Storage.BLOB):
+            is_text = storages == (Storage.INT, Storage.BLOB) and aggregation.formula == _TEXT_FORMULA
+            if is_text:
                 texts += [(at, slots[at][1]) for at in indices]
             if aggregation.formula is not None and (Storage.BLOB not in storages or is_text):
                 program += [_formula_step(aggregation.formula, storages, at, slots[at], feature_type) for at in indices]

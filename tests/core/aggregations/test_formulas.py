@@ -17,6 +17,7 @@ CASES = [
     for function in names()
     for column_type in SCALAR_TYPES
     if resolve(function).formula is not None and resolve(function).output_type(column_type) is not None
+    if (function, column_type) not in {("min", ValueType.STRING), ("max", ValueType.STRING)}  # states, not numbers
 ]
 INTEGERS = st.one_of(
     st.integers(-3, 3), st.integers(-(2**62), 2**62), st.sampled_from((2**31 - 1, 2**31, -(2**31), -(2**31) - 1))

@@ -111,8 +111,8 @@ class ByKey:
 
     @property
     def input_types(self) -> frozenset[ValueType]:
-        """As the function."""
-        return self.function.input_types
+        """Those of the function over which it answers a number."""
+        return frozenset(one for one in _taken_by(self.function) if one is not None)
 
     @property
     def further_columns(self) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ class ByKey:
     def output_type(self, column_type: ValueType | None) -> ValueType | None:
         """A map from text to the function's kind of number; moments are milliseconds."""
         inner = self.function.output_type(column_type)
-        return None if inner is None else _MAP_OF_TYPE[inner]
+        return None if inner is None else _MAP_OF_TYPE.get(inner)
 
     def parts(self, column: Column | None, further: Sequence[Column] = ()) -> tuple[Part, ...]:
         """The function's fields by key."""
@@ -177,7 +177,8 @@ def by_key(function: Aggregation, by: str, bound: int) -> Aggregation:
             f'function "{function.name} by {by}({bound})" has an invalid number of keys',
             hint=f"give an integer from 1 to {KEYS_MAX}",
         )
-    if function.further_columns or not all(map(_is_block, _parts_of(function))):
+    parts = _parts_of(function)
+    if function.further_columns or not parts or not all(map(_is_block, parts)):
         raise InvalidRequest(
             f'function "{function.name}" cannot be taken by a secondary key: its state is more than sums, minima '
             "and maxima",
@@ -187,9 +188,14 @@ def by_key(function: Aggregation, by: str, bound: int) -> Aggregation:
 
 
 def _parts_of(function: Aggregation) -> list[Part]:
-    """The parts of a function over any column that it takes."""
-    taken = [one for one in _COLUMN_TYPES if function.output_type(one) is not None]
+    """The parts of a function over any column of which it makes a number."""
+    taken = _taken_by(function)
     return [part for one in taken for part in function.parts(None if one is None else Column("", one))]
+
+
+def _taken_by(function: Aggregation) -> list[ValueType | None]:
+    """The types of columns of which a function makes a number; None is no column."""
+    return [one for one in _COLUMN_TYPES if function.output_type(one) in _MAP_OF_TYPE]
 
 
 def _is_block(part: Part) -> bool:
