@@ -33,4 +33,4 @@ def test_the_page_works_as_written(tmp_path: Path, broker: KafkaBroker) -> None:
         reader.leave()
         EmbeddedStore(tmp_path / "data" / "store").stop()
 
-    assert languages == {"bash", "python", "text"}
+    assert languages == {"bash", "json", "python", "text"}
