@@ -45,6 +45,7 @@ EXTRA_OF: Mapping[str, str] = {
     "plan": "feast",
     "check-schema": "feast",
     "test": "feast",
+    "preview": "stream",
     "list": "compute",
     "describe": "compute",
     "search": "compute",

@@ -36,6 +36,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Write a source's contract as a document, or hold one against definitions and data.",
     ),
     "test": ("featurestore.cli.repo.test:command", "Run the repo's feature tests, in memory."),
+    "preview": (
+        "featurestore.cli.repo.preview:command",
+        "Show what a view's features would be over the newest records.",
+    ),
     "apply": ("featurestore.cli.repo.apply:command", "Register the feature repo's definitions."),
     "list": ("featurestore.cli.repo.catalog.commands:list_command", "List what is registered, and whose it is."),
     "describe": (

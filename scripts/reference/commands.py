@@ -29,6 +29,7 @@ EXAMPLES: Mapping[str, str] = {
     "check-schema": "featurestore check-schema --subject payments-value --file next.avsc",
     "apply": "featurestore apply",
     "test": "featurestore test",
+    "preview": "featurestore preview card_activity --last 2000 --log-dir data/log",
     "list": "featurestore list views",
     "describe": "featurestore describe card_activity",
     "search": "featurestore search amount card",

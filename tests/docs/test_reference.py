@@ -50,8 +50,8 @@ SESSION = (
 
 LETTERS = {f"dead-letters {name}" for name in ("list", "count", "show", "replay")}
 TEAMS = {"test", "list", "describe", "search"}
-TYPED_ELSEWHERE = {"check-schema", "erase", "publish", "contract export", "contract check"} | LETTERS | TEAMS
-"""Have pages of their own: docs/schemas.md, erasure.md, publish.md, contracts.md, teams.md."""
+TYPED_ELSEWHERE = {"check-schema", "erase", "preview", "publish", "contract export", "contract check"} | LETTERS | TEAMS
+"""Have pages of their own: docs/schemas.md, erasure.md, add-your-own-feature.md, publish.md, contracts.md, teams.md."""
 
 BEFORE_TABLES = ROOT / "tests" / "offline" / "event_log" / "before_tables"
 """An event log of the release before."""
