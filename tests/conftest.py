@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+# Before gRPC: what it would do in a forked process ends that process, if another thread is at work in gRPC just then.
+# PySpark forks to start Java, and may be told so in the worker that has served gRPC before.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 # Before Feast, which would have it count in files that all servers of the process share.
 import prometheus_client  # noqa: F401
 import pytest

@@ -15,7 +15,7 @@ from featurestore.errors import InvalidRequest
 from featurestore.offline import position_order
 from featurestore.offline.foreign_tables.opening import open_table
 from featurestore.offline.position_order import time_slices
-from featurestore.offline.training_set import histories
+from featurestore.offline.training_set.histories import stored as histories
 from featurestore.offline.training_set.build import build_training_set
 from featurestore.offline.training_set.histories import FileHistory
 from tests.offline.training_set.foreign_tables import (

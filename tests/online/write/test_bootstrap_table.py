@@ -19,7 +19,7 @@ from featurestore.errors import InvalidRequest
 from featurestore.offline import position_order
 from featurestore.offline.bootstrap_events import LogEvents
 from featurestore.offline.table_log import TableLog
-from featurestore.offline.training_set import histories
+from featurestore.offline.training_set.histories import stored as histories
 from featurestore.online.generation import GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
