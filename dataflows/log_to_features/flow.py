@@ -133,9 +133,10 @@ def run(settings: PublishSettings) -> None:
             output = supervisor.unless_stopped(conductor, partial(patiently, shared, partial(_open, settings, parts)))
             if output is None or conductor.is_ending:
                 return False
-            starts = patiently(shared, partial(plan, settings, parts, output.positions()))
+            # A broker that has just made the group, or moves it, does not know its positions for a moment.
+            starts = patiently(shared, partial(plan, settings, parts, patiently(shared, output.positions)))
             reads = CatalogReads(settings, parts.catalog, parts.store, shared)
-            publisher = Publisher(reads, output, settings.policy, shared.clock)
+            publisher = patiently(shared, partial(Publisher, reads, output, settings.policy, shared.clock))
             _logger.info("publishing %s to %s from %d partitions", settings.service, settings.to, len(starts))
             if settings.until_end:
                 conductor.await_ends(PartitionEnd(FLOW_NAME, one.source.topic, one.partition) for one in starts)

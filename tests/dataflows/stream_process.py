@@ -16,6 +16,14 @@ ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 60.0
 
 
+def environment_of_processes() -> dict[str, str]:
+    """Ours, without what importing Feast has put there: a process would count in files of a megabyte each.
+
+    On a disk that is full for a test, such a file is what it cannot write.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
+
+
 class StreamProcess:
     """`python -m dataflows.log_to_tiles` with some options; its output is in a file."""
 
@@ -39,7 +47,7 @@ class StreamProcess:
             self.process = subprocess.Popen(
                 [sys.executable, *program, *options],
                 cwd=ROOT,
-                env={**os.environ, **settings, **(environment or {})},
+                env={**environment_of_processes(), **settings, **(environment or {})},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

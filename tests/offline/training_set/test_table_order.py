@@ -15,9 +15,9 @@ from featurestore.errors import InvalidRequest
 from featurestore.offline import position_order
 from featurestore.offline.foreign_tables.opening import open_table
 from featurestore.offline.position_order import time_slices
-from featurestore.offline.training_set.histories import stored as histories
 from featurestore.offline.training_set.build import build_training_set
 from featurestore.offline.training_set.histories import FileHistory
+from featurestore.offline.training_set.histories import stored as histories
 from tests.offline.training_set.foreign_tables import (
     DAY_MS,
     WITHOUT_IDS,
