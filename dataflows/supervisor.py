@@ -30,9 +30,8 @@ from prometheus_client import REGISTRY
 
 from dataflows.dead_letters.policy import payload_policy
 from dataflows.dead_letters.writer import FILE_RETENTION_MS, DeadLetterWriter, FileDeadLetters, KafkaDeadLetters
-from dataflows.logs.file_log import FileLog, embedded_registry
-from dataflows.logs.kafka_log import KafkaLog
-from dataflows.logs.schemas import SchemaRegistries
+from dataflows.logs.file_log import FileLog
+from dataflows.logs.opening import open_source_log
 from dataflows.logs.sources import Shared, SourceLog
 from dataflows.plan.contract_figures import ContractReports, FileReports, KafkaReports
 from dataflows.plan.definitions import Definitions
@@ -384,22 +383,20 @@ def open_log(settings: FlowSettings, sources: Iterable[SourceSpec], clock: Clock
     letter_dir, options = settings.dead_letter_dir, settings.kafka_options
     policy = payload_policy(settings.dead_letter_payloads, settings.dead_letter_key_file)
     kept_ms = FILE_RETENTION_MS if settings.dead_letter_retention_ms is None else settings.dead_letter_retention_ms
-    if settings.log_dir is not None:
-        schemas = embedded_registry(settings.log_dir, settings.schema_registry_options)
-        return FileLog(settings.log_dir, schemas), FileDeadLetters(
-            letter_dir or settings.log_dir, policy, clock, kept_ms
-        )
-    kafka = KafkaLog(
-        bootstrap_servers=settings.bootstrap_servers,
-        options=options,
+    log = open_source_log(
+        settings.log_dir,
+        settings.bootstrap_servers,
+        options,
+        settings.schema_registry_options,
+        clock,
         group=settings.kafka_group,
-        clock=clock,
-        schemas=SchemaRegistries(settings.schema_registry_options),
     )
-    if letter_dir is not None:
-        return kafka, FileDeadLetters(letter_dir, policy, clock, kept_ms)
-    servers = {topic: kafka.servers(source) for source in sources for topic in source.topics}
-    return kafka, KafkaDeadLetters(servers, options, policy, settings.dead_letter_retention_ms)
+    directory = letter_dir or settings.log_dir
+    if isinstance(log, FileLog) or directory is not None:
+        assert directory is not None, "an embedded log has one"
+        return log, FileDeadLetters(directory, policy, clock, kept_ms)
+    servers = {topic: log.servers(source) for source in sources for topic in source.topics}
+    return log, KafkaDeadLetters(servers, options, policy, settings.dead_letter_retention_ms)
 
 
 def open_reports(settings: FlowSettings, sources: Iterable[SourceSpec]) -> ContractReports:

@@ -12,10 +12,8 @@ from dataflows.dead_letters.erasing import ErasedLetters, LetterJudge, erase_fro
 from dataflows.dead_letters.kafka_book import KafkaBook
 from dataflows.dead_letters.policy import payload_policy
 from dataflows.dead_letters.replay import Judged, ReplayCheck
-from dataflows.logs.file_log import FileLog, embedded_registry
 from dataflows.logs.kafka_log import KafkaLog
-from dataflows.logs.schemas import SchemaRegistries
-from dataflows.logs.sources import SourceLog
+from dataflows.logs.opening import LOOK_OPTIONS, log_of
 from dataflows.settings import OPTIONS, Option, complete_options, options_setting, path_setting
 from featurestore.clock import SystemClock
 from featurestore.core.spec import SourceSpec
@@ -26,19 +24,7 @@ from featurestore.errors import InvalidRequest
 DESK_OPTIONS: tuple[Option, ...] = tuple(
     option
     for option in OPTIONS
-    if option.name
-    in {
-        "project",
-        "registry",
-        "log_dir",
-        "bootstrap_servers",
-        "kafka_option",
-        "kafka_config",
-        "schema_registry_option",
-        "schema_registry_config",
-        "dead_letter_dir",
-        "dead_letter_key_file",
-    }
+    if option.name in {"project", "registry", "dead_letter_dir", "dead_letter_key_file", *LOOK_OPTIONS}
 )
 """What it needs to know of what the stream does."""
 
@@ -63,25 +49,13 @@ class Desk:
         log_dir, letter_dir = path_setting(texts["log_dir"]), path_setting(texts["dead_letter_dir"])
         policy = payload_policy("", path_setting(texts["dead_letter_key_file"]))
         options = options_setting("kafka", texts["kafka_config"], texts["kafka_option"])
-        registry_options = options_setting(
-            "schema registry", texts["schema_registry_config"], texts["schema_registry_option"]
-        )
         self._options, self._servers = options, dict[str, str]()
-        self._log: SourceLog
+        self._log = log = log_of(texts, clock)
         self._book: FileBook | KafkaBook
         if log_dir is not None:
-            self._log = FileLog(log_dir, embedded_registry(log_dir, registry_options))
             self._book = FileBook(letter_dir or log_dir, log_dir, policy)
-        else:
-            kafka = KafkaLog(
-                bootstrap_servers=texts["bootstrap_servers"],
-                options=options,
-                group="",
-                clock=clock,
-                schemas=SchemaRegistries(registry_options),
-            )
-            self._log = kafka
-            self._servers = {one.topic: kafka.servers(one) for source in sources for one in source.per_topic}
+        elif isinstance(log, KafkaLog):
+            self._servers = {one.topic: log.servers(one) for source in sources for one in source.per_topic}
             self._book = KafkaBook(self._servers, options, policy)
             if letter_dir is not None:
                 self._book = FileBook(letter_dir, None, policy)

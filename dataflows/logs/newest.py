@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from dataflows.logs.file_log import FileLog, embedded_registry
-from dataflows.logs.kafka_log import KafkaLog
-from dataflows.logs.schemas import SchemaRegistries
-from dataflows.logs.sources import SourceLog
-from dataflows.settings import OPTIONS, Option, complete_options, options_setting, path_setting
+from dataflows.logs.opening import LOOK_OPTIONS, log_of
+from dataflows.logs.sources import PartitionReader
+from dataflows.settings import OPTIONS, complete_options
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import SourceUnavailable
 from featurestore.offline.event_log.schema import log_schema, payload_columns, rows_of
 from featurestore.wire.changes import decoder_of
+from featurestore.wire.payloads import RawBatch
 
 READ_TOGETHER_MAX = 10_000
 
@@ -24,21 +23,6 @@ PATIENCE_SECONDS = 30.0
 """For a partition that says nothing, although it has records."""
 
 PAUSE_SECONDS = 0.02
-
-LOOK_OPTIONS: tuple[Option, ...] = tuple(
-    option
-    for option in OPTIONS
-    if option.name
-    in {
-        "log_dir",
-        "bootstrap_servers",
-        "kafka_option",
-        "kafka_config",
-        "schema_registry_option",
-        "schema_registry_config",
-    }
-)
-"""Of the stream's options, those that say where records are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +50,7 @@ def newest_of(source: SourceSpec, count: int, given: Mapping[str, str], environm
     Args:
         source: whose records.
         count: how many at most.
-        given: texts of LOOK_OPTIONS by name; those that are absent come from the environment.
+        given: texts of the options in LOOK_OPTIONS by name; those that are absent come from the environment.
         environment: variables.
 
     Raises:
@@ -74,26 +58,19 @@ def newest_of(source: SourceSpec, count: int, given: Mapping[str, str], environm
         SourceUnavailable: the log does not answer.
     """
     clock = SystemClock()
-    log = _open(complete_options(LOOK_OPTIONS, given, environment), clock)
+    options = [option for option in OPTIONS if option.name in LOOK_OPTIONS]
+    log = log_of(complete_options(options, given, environment), clock)
     places = [(one, number) for one in source.per_topic for number in log.partitions(one)]
     share = -(-count // max(1, len(places)))
     batches: list[pa.RecordBatch] = []
     records, refused, why = 0, 0, ""
     for one, number in places:
-        end = log.ends(one, [number])[number]
-        decoder = decoder_of(one, payload_columns(one), log.schemas(one))
-        reader = log.open(one, number, max(0, end - share))
-        give_up_ns = clock.monotonic_ns() + int(PATIENCE_SECONDS * 1e9)
+        begin = max(0, log.ends(one, [number])[number] - share)
+        # What the log has forgotten was not among the newest that it still has.
+        start = None if log.lost(one, {number: begin}) else begin
+        decoder, reader = decoder_of(one, payload_columns(one), log.schemas(one)), log.open(one, number, start)
         try:
-            position = max(0, end - share)
-            while position < end:
-                raw = reader.read(READ_TOGETHER_MAX)
-                if raw is None:
-                    if clock.monotonic_ns() > give_up_ns:
-                        raise SourceUnavailable(f'partition {number} of topic "{one.topic}" says nothing')
-                    clock.sleep(PAUSE_SECONDS)
-                    continue
-                position = raw.next_offset
+            for raw in _until_its_end(reader, clock, f'partition {number} of topic "{one.topic}"'):
                 records += len(raw.payloads)
                 decoded = decoder.decode(raw, now_ms=clock.now_ms())
                 refused += len(decoded.dead_letters)
@@ -104,18 +81,19 @@ def newest_of(source: SourceSpec, count: int, given: Mapping[str, str], environm
     return Newest(pa.Table.from_batches(batches, log_schema(source)), records, len(places), refused, why)
 
 
-def _open(texts: Mapping[str, str], clock: Clock) -> SourceLog:
-    """An embedded log, or Kafka."""
-    registry_options = options_setting(
-        "schema registry", texts["schema_registry_config"], texts["schema_registry_option"]
-    )
-    log_dir = path_setting(texts["log_dir"])
-    if log_dir is not None:
-        return FileLog(log_dir, embedded_registry(log_dir, registry_options))
-    return KafkaLog(
-        bootstrap_servers=texts["bootstrap_servers"],
-        options=options_setting("kafka", texts["kafka_config"], texts["kafka_option"]),
-        group="",
-        clock=clock,
-        schemas=SchemaRegistries(registry_options),
-    )
+def _until_its_end(reader: PartitionReader, clock: Clock, what: str) -> Iterator[RawBatch]:
+    """Everything that was there when a partition was opened.
+
+    Raises:
+        SourceUnavailable: it says nothing for a while.
+    """
+    silent_ns = clock.monotonic_ns()
+    while not reader.has_reached_end:
+        raw = reader.read(READ_TOGETHER_MAX)
+        if raw is not None:
+            silent_ns = clock.monotonic_ns()
+            yield raw
+        elif clock.monotonic_ns() - silent_ns > PATIENCE_SECONDS * 1e9:
+            raise SourceUnavailable(f"{what} says nothing")
+        else:
+            clock.sleep(PAUSE_SECONDS)

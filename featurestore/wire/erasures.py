@@ -104,6 +104,9 @@ class ErasedKeys:
                 digests[one.digest] = max(one.before_ms, digests.get(one.digest, NOTHING_ERASED_MS))
         for (join_key, salt), digests in known.items():
             self._parts.append((join_keys.index(join_key), join_key, salt, digests))
+        self._all_before_ms = max(
+            (ms for *_, digests in self._parts for ms in digests.values()), default=NOTHING_ERASED_MS
+        )
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -131,7 +134,8 @@ class ErasedKeys:
         Returns:
             (N,) whether to keep each; None for all, which is the common case.
         """
-        if not self._parts or not len(event_time_ms):
+        # Events of now are newer than whatever was erased: no key is hashed for them.
+        if not len(event_time_ms) or int(event_time_ms.min()) >= self._all_before_ms:
             return None
         before_ms = np.fromiter(map(self.before_ms, keys), dtype=np.int64, count=len(keys))
         if not (before_ms > NOTHING_ERASED_MS).any():

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from featurestore.online.embedded import EmbeddedStore
 from featurestore.online.probe import free_port
-from tests.docs.pages import Reader, type_in
+from tests.docs.pages import Reader, clean_environment, type_in
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "shadow.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "shadow.md"
 PORT_ON_PAGE = "6566"
 
 
 @pytest.mark.slow
 def test_the_page_works_as_written(tmp_path: Path) -> None:
     """Two applies, a stream, a server that logs, and the comparison."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FEATURESTORE_")}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    environment["PYTHONPATH"] = str(ROOT)
-    reader = Reader(tmp_path, environment)
+    reader = Reader(tmp_path, clean_environment())
     try:
         languages = type_in(PAGE.read_text(encoding="utf-8").replace(PORT_ON_PAGE, str(free_port())), reader)
     finally:

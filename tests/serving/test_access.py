@@ -188,7 +188,7 @@ def test_a_service_is_read_by_those_who_may(start: Start, issuer: Issuer, regist
 def test_views_are_asked_for_as_feasts_own_server_asks(start: Start, issuer: Issuer) -> None:
     """A list of features takes the right to each view behind it."""
     merchants = permission(
-        "merchants", RoleBasedPolicy(["risk"]), types=[feast.FeatureView], name_patterns=["merchant_.*"]
+        "merchants", RoleBasedPolicy(["risk"]), types=[feast.FeatureView], name_patterns=["merchant_activity"]
     )
     server = start(Callers(tokens_of(issuer), certificates=False, anonymous=False), access(merchants))
     ask: Any = message_class("feast.serving.GetOnlineFeaturesRequest")()
@@ -205,6 +205,10 @@ def test_views_are_asked_for_as_feasts_own_server_asks(start: Start, issuer: Iss
         with pytest.raises(grpc.RpcError) as refused:
             call(ask, metadata=metadata, timeout=30)
         assert refused.value.code() is not grpc.StatusCode.PERMISSION_DENIED
+        ask.features.val[0] = "merchant_activity@v1:count_1d"  # a version is the view's
+        with pytest.raises(grpc.RpcError) as unknown:
+            call(ask, metadata=metadata, timeout=30)
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
         ask.features.val.append("card_activity:count_1d")
         with pytest.raises(grpc.RpcError) as denied:
             call(ask, metadata=metadata, timeout=30)
@@ -241,14 +245,18 @@ def test_tokens_that_do_not_hold_are_refused(issuer: Issuer, tmp_path: Path) -> 
 def test_an_issuer_that_changes_its_keys_is_followed(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found by discovery; a server that starts before its issuer says so, and goes on when it is there."""
     monkeypatch.setattr(issuer_keys, "RETRY_SECONDS", 0.05)
-    is_up = threading.Event()
+    is_up, was_asked = threading.Event(), threading.Event()
 
     class Door(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if not is_up.is_set():
+                self.wfile.write(b"a proxy that speaks no HTTP\r\n")
+                was_asked.set()
+                return
             body = issuer.path.read_bytes()
             if self.path.endswith(issuer_keys.DISCOVERY_PATH):
                 body = json.dumps({"jwks_uri": f"http://127.0.0.1:{door.server_port}/keys"}).encode()
-            self.send_response(200 if is_up.is_set() else 503)
+            self.send_response(200)
             self.end_headers()
             self.wfile.write(body)
 
@@ -274,6 +282,7 @@ def test_an_issuer_that_changes_its_keys_is_followed(issuer: Issuer, monkeypatch
 
     with pytest.raises(Unavailable, match="are not known"):
         tokens.user_of(issuer.token(iss=address))
+    assert was_asked.wait(30)
     is_up.set()
     becomes("risk-model")
     issuer.rotate("second")
@@ -363,7 +372,12 @@ def test_a_server_that_could_not_keep_permissions_is_not_started(tmp_path: Path)
     with pytest.raises(click.UsageError, match="needs --oidc-issuer and --oidc-audience"):
         opened(open_one, auth=("oidc",), oidc_issuer=ISSUER)
     keys = str(tmp_path / "none.json")
-    with pytest.raises(InvalidRequest, match="cannot be read"):
+    (tmp_path / "list.json").write_text("[]")
+    for place in (keys, str(tmp_path / "list.json")):
+        with pytest.raises(InvalidRequest, match="cannot be read"):
+            opened(open_one, auth=("oidc",), oidc_issuer=ISSUER, oidc_audience=AUDIENCE, oidc_keys=place)
+    (tmp_path / "none.json").write_text('{"keys": []}')
+    with pytest.raises(InvalidRequest, match="holds no keys"):
         opened(open_one, auth=("oidc",), oidc_issuer=ISSUER, oidc_audience=AUDIENCE, oidc_keys=keys)
     assert opened(guarded, anonymous=True) is None
     assert opened(open_one) is None

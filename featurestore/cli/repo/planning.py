@@ -7,6 +7,7 @@ import os
 import urllib.request
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,7 +120,7 @@ def _text_at(place: str) -> str:
     try:
         with urllib.request.urlopen(place, timeout=POLICIES_TIMEOUT_S) as answer:
             return bytes(answer.read(POLICIES_BYTES_MAX)).decode()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         hint = "try again, or give a copy by --policies PATH"
         raise SourceUnavailable(
             f'policies at "{redacted(place)}" cannot be read', detail=str(error), hint=hint

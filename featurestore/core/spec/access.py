@@ -119,7 +119,8 @@ class AccessSpec:
         return self.guarded.get((kind, name)) or Guarded(kind, name)
 
     def view(self, name: str) -> Guarded:
-        """The view of a name, whichever kind of view it is."""
+        """The view of a name, whichever kind of view it is; of a version ("card_activity@v2"), the view itself."""
+        name = name.partition("@")[0]
         kinds = (STREAM_FEATURE_VIEW, FEATURE_VIEW, ON_DEMAND_FEATURE_VIEW)
         found = (self.guarded.get((kind, name)) for kind in kinds)
         return next((one for one in found if one is not None), Guarded(FEATURE_VIEW, name))

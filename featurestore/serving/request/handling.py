@@ -19,7 +19,7 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from featurestore.clock import Clock, Deadline
-from featurestore.errors import FeatureStoreError, InvalidRequest, Overloaded
+from featurestore.errors import FeatureStoreError, InvalidRequest, Overloaded, PermissionDenied, Unauthenticated
 from featurestore.serving.request.grpc_status import code_of, metadata_of
 from featurestore.serving.request.limits import DEADLINE_DEFAULT_MS, STREAM_SILENCE_MS_MAX
 from featurestore.serving.request.metrics import ServerMetrics
@@ -176,6 +176,8 @@ class Handling:
             refusal = Refusal(code_of(error), _bounded(error.public or str(error)), metadata_of(error))
             if error.public:
                 self._complaints.tell("the online store fails", error)
+            if isinstance(error, PermissionDenied | Unauthenticated):
+                self._complaints.tell("callers are turned away", error)
             if isinstance(error, Overloaded):
                 latency_ns = None
                 self._complaints.tell("requests are refused", error)

@@ -95,49 +95,65 @@ class KeySet:
             try:
                 self._keys = self._read()
                 pause_s = REFRESH_SECONDS
-            except (InvalidRequest, OSError, ValueError, KeyError) as error:
+            except Exception as error:  # noqa: BLE001  # a thread that ended would keep the keys of today for ever
                 self._trouble, pause_s = str(error), 0.0
                 _log.error('the keys of "%s" cannot be read, those in use stay so: %s', self._issuer, error)
             # Tokens of unknown keys can be sent as often as anybody likes, so their wish is heard after that.
-            self._stopping.wait(RETRY_SECONDS)
-            self._wanted.wait(pause_s)
-            self._wanted.clear()
+            if not self._stopping.wait(RETRY_SECONDS):
+                self._wanted.wait(pause_s)
+                self._wanted.clear()
 
     def _read(self) -> Mapping[str | None, jwt.PyJWK]:
         """All keys for signatures.
 
         Raises:
             InvalidRequest: they are no keys.
-            OSError: they cannot be read.
+            OSError, ValueError, HTTPException: they cannot be read.
         """
         place = self._place
-        if self._is_file:
-            try:
-                content = Path(place).read_bytes()
-            except OSError as error:
-                raise InvalidRequest(f'the keys in "{place}" cannot be read', detail=str(error)) from error
-        else:
-            place = place or _fetch(self._issuer.rstrip("/") + DISCOVERY_PATH)["jwks_uri"]
-            content = json.dumps(_fetch(place)).encode()
+        if not self._is_file:
+            place = place or str(_fetched(self._issuer.rstrip("/") + DISCOVERY_PATH).get("jwks_uri"))
+            return _keys_of(_fetched(place), place)
         try:
-            keys = jwt.PyJWKSet.from_json(content.decode()).keys
-        except (ValueError, jwt.PyJWTError) as error:
-            raise InvalidRequest(
-                f'"{place}" holds no keys', detail=str(error), hint="give a JWKS document, as issuers publish it"
-            ) from error
-        return {key.key_id: key for key in keys if key.public_key_use in (None, "sig")}
+            return _keys_of(_object(Path(place).read_bytes(), place), place)
+        except (OSError, ValueError) as error:
+            raise InvalidRequest(f'the keys in "{place}" cannot be read', detail=str(error)) from error
 
 
-def _fetch(url: str) -> dict[str, Any]:
-    """A JSON object.
+def _keys_of(document: dict[str, Any], place: str) -> Mapping[str | None, jwt.PyJWK]:
+    """Those of a JWKS document that sign.
 
     Raises:
-        OSError, ValueError: there is none.
+        InvalidRequest: it has none that can be used.
+    """
+    try:
+        keys = jwt.PyJWKSet.from_dict(document).keys
+    except (jwt.PyJWTError, AttributeError, TypeError) as error:
+        raise InvalidRequest(
+            f'"{place}" holds no keys', detail=str(error), hint="give a JWKS document, as issuers publish it"
+        ) from error
+    return {key.key_id: key for key in keys if key.public_key_use in (None, "sig")}
+
+
+def _fetched(url: str) -> dict[str, Any]:
+    """A JSON object of the web.
+
+    Raises:
+        OSError, ValueError, HTTPException: there is none.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(f'"{url}" is no URL of the web')
     with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
-        found = json.loads(response.read(BYTES_MAX))
+        return _object(response.read(BYTES_MAX), url)
+
+
+def _object(content: bytes, place: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = json.loads(content)
     if not isinstance(found, dict):
-        raise ValueError(f'"{url}" is no JSON object')
+        raise ValueError(f'"{place}" is no JSON object')
     return found

@@ -9,6 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from featurestore.cli.main import main
 from featurestore.cli.repo.preview import shape_of, sparkline
@@ -93,6 +95,11 @@ def test_a_topic_of_kafka_is_looked_at_and_not_moved(
         found = previewed(capsys, "--repo", str(repo), *servers, "--last", "20")
         assert (found[""]["records"], found[""]["refused"]) == (20, 2)
         assert found["amount_last_1d"]["largest"] == 29
+    forget = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    for future in forget.delete_records([TopicPartition(topic, 0, 25)]).values():
+        future.result(timeout=30)
+    # What Kafka has forgotten is not missed.
+    assert previewed(capsys, "--repo", str(repo), *servers, "--last", "40")[""]["records"] == 6 + 20
 
 
 def test_shapes_of_all_kinds() -> None:
