@@ -3,7 +3,7 @@
     record    join key, salt, digest of the value, before_ms
     rule      an event of that value with event_time_ms < before_ms is erased, wherever and whenever it turns up
 
-The rule needs nothing but an event's key and its time. So stream, bootstrap, history and replay drop the same events,
+The rule needs nothing but an event's key and its time. So stream, event log, bootstrap and replay drop the same ones,
 also late ones, retries and copies; what happened at `before_ms` or later counts, as of somebody new.
 
 The digest is BLAKE2b with 128 bits, keyed by a random salt that the record holds. It keeps tables of known hashes
