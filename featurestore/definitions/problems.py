@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from featurestore.near_names import quoted as quoted
-from featurestore.near_names import suggest as suggest
+from featurestore.errors.near_names import quoted as quoted
+from featurestore.errors.near_names import suggest as suggest
 
 _REMEDY_MARK = "\t"
 """Between fact and remedy of a mistake."""

@@ -40,7 +40,7 @@ from featurestore.core.aggregations.parameters import (
     parse_call,
 )
 from featurestore.errors import InvalidRequest
-from featurestore.near_names import near_names, quoted
+from featurestore.errors.near_names import near_names, quoted
 
 
 @dataclass(frozen=True, slots=True)

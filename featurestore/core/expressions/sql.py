@@ -23,7 +23,7 @@ from featurestore.core.expressions.typing import resolve, usages
 from featurestore.core.spec import ValueType
 from featurestore.core.windows.time_zones import zone_names
 from featurestore.errors import InvalidExpression
-from featurestore.near_names import near_names, quoted
+from featurestore.errors.near_names import near_names, quoted
 
 CHARACTERS_MAX = 10_000
 """Longest text of an expression."""

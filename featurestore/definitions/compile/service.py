@@ -10,7 +10,7 @@ from featurestore.core.spec import Column, FeatureReference, OnDemandViewSpec, P
 from featurestore.definitions import limits
 from featurestore.definitions.compile.window import read_in_flight
 from featurestore.definitions.problems import Place, ProblemList, suggest
-from featurestore.near_names import near_names
+from featurestore.errors.near_names import near_names
 from featurestore.wire.feast.registry import RegisteredProjection, RegisteredService
 
 SHADOW_TAG = "shadow"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from featurestore.core.spec import Column, ValueType
 from featurestore.definitions.problems import Place, ProblemList, suggest
-from featurestore.near_names import near_names
+from featurestore.errors.near_names import near_names
 from featurestore.wire.feast.registry import RegisteredEntity, RegisteredView
 
 VALUE_TYPES: Mapping[str, ValueType] = {

@@ -41,7 +41,7 @@ from featurestore.definitions.compile.window import (
 )
 from featurestore.definitions.problems import Place, ProblemList, quoted, suggest
 from featurestore.errors import InvalidRequest
-from featurestore.near_names import near_names
+from featurestore.errors.near_names import near_names
 from featurestore.wire.feast.registry import RegisteredAggregation, RegisteredEntity, RegisteredField, RegisteredView
 
 LOOKBACK_TAG = "lookback"

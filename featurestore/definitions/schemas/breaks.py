@@ -10,7 +10,7 @@ from featurestore.core.inputs import ViewInputs
 from featurestore.core.spec import SourceSpec, ViewSpec
 from featurestore.definitions.schemas.fits import Fit, fit_of, require_kind
 from featurestore.definitions.schemas.subjects import SCHEMA_TYPES, Subject, SubjectSchema
-from featurestore.near_names import near_names, quoted
+from featurestore.errors.near_names import near_names, quoted
 from featurestore.wire.formats.columns import wanted_columns
 from featurestore.wire.formats.wishes import NO_COLUMN_HOLDS
 

@@ -25,7 +25,7 @@ from featurestore.core.point_in_time.rows import EntityEvents, EventsInFlight, h
 from featurestore.core.spec import IS_UNDO, Column, SourceSpec, ValueType, ViewSpec
 from featurestore.core.tiles.tiles import Blobs, join_blobs
 from featurestore.errors import InvalidRequest
-from featurestore.near_names import suggest
+from featurestore.errors.near_names import suggest
 from featurestore.offline.training_set.arrow_columns import ARROW_TYPES, column_values, strings
 from featurestore.offline.training_set.entity_numbers import EntityNumbers
 from featurestore.offline.training_set.histories import EVENT_TIME, History

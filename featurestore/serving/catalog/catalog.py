@@ -36,7 +36,7 @@ from featurestore.errors import (
     OnlineStoreDown,
     UnknownFeatureService,
 )
-from featurestore.near_names import suggest
+from featurestore.errors.near_names import suggest
 from featurestore.online.answer.on_demand_plan import plan_service
 from featurestore.online.answer.service_plan import OnDemandFunction, ServicePlan
 from featurestore.online.eviction import StoreMemory

@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from featurestore.core.spec import Column, ValueType
 from featurestore.errors import InvalidRequest
-from featurestore.near_names import suggest
+from featurestore.errors.near_names import suggest
 from featurestore.offline.training_set.arrow_columns import cast_column
 from featurestore.offline.training_set.label_times import moments_ms
 from featurestore.online.answer.schema import EventSource, ServiceSchema

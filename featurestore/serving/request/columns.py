@@ -8,7 +8,7 @@ from featurestore.core.events import ColumnValues
 from featurestore.core.lowering.request_time import RequestValue, column_of
 from featurestore.core.spec import Column
 from featurestore.errors import InvalidRequest, UnknownRequestColumn
-from featurestore.near_names import suggest
+from featurestore.errors.near_names import suggest
 from featurestore.online.answer.service_plan import ServicePlan
 
 RequestColumns = Mapping[str, Sequence[RequestValue]]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore import near_names
+from featurestore.errors import near_names
 from featurestore.core.spec import SCALAR_TYPES, Column, ValueType
 from featurestore.core.windows import durations
 from featurestore.core.windows.durations import format_duration, parse_duration_ms

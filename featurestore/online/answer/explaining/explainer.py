@@ -11,7 +11,7 @@ from featurestore.core.spec import PlainViewSpec, RepoSpec, ValueType, ViewSpec
 from featurestore.core.windows.durations import duration_words, readable_duration
 from featurestore.definitions.compile.meaning import feature_sentence
 from featurestore.errors import CorruptTile, InvalidRequest
-from featurestore.near_names import suggest
+from featurestore.errors.near_names import suggest
 from featurestore.online.answer.assembly import Answer, DistinctReads
 from featurestore.online.answer.explaining.evidence import EventInFlight, FeatureEvidence, PartEvidence
 from featurestore.online.answer.explaining.explanation import (

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from featurestore.core.events import ColumnValues
 from featurestore.core.spec import Column
 from featurestore.errors import InvalidRequest
-from featurestore.near_names import suggest
+from featurestore.errors.near_names import suggest
 from featurestore.online.answer.in_flight.columns import EventColumns, as_arrays
 from featurestore.online.answer.in_flight.reader import EventReader, TakenEvents
 from featurestore.online.answer.schema import EventSource
