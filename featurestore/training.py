@@ -7,13 +7,18 @@ A door: what stands in `__all__` keeps its name and its meaning from release to 
 """
 
 from featurestore.core.spec import RepoSpec
+from featurestore.definitions.governance.access.calls import reads_history
 from featurestore.definitions.registry import read_registry
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.parity.check import check_parity
 from featurestore.offline.parity.checking.batch import ParityOptions
-from featurestore.offline.training_set.build import TrainingSetProgress, build_training_set, write_training_set
+from featurestore.offline.training_set import build
+from featurestore.offline.training_set.build import TrainingSetProgress, write_training_set
 from featurestore.offline.training_set.histories import EventLogHistory, FileHistory, History
 from featurestore.offline.training_set.plain_join import PlainHistory
+
+build_training_set = reads_history(build.build_training_set)
+"""Where the registry has permissions, for whoever may READ_OFFLINE what he asks for; see docs/access.md."""
 
 __all__ = [
     "EventLog",

@@ -39,13 +39,17 @@ class Desk:
     Raises:
         InvalidRequest: an option is missing or malformed.
         SourceUnavailable: the registry does not answer.
+
+    Attributes:
+        access: what the registry permits.
     """
 
     def __init__(self, given: Mapping[str, str], environment: Mapping[str, str]) -> None:
         texts = complete_options(DESK_OPTIONS, given, environment)
         clock = SystemClock()
         repo = read_registry(texts["registry"], project=texts["project"])
-        sources = {view.source: None for view in (*stored_views(repo), *repo.views)}
+        self.access, self._views = repo.access, (*stored_views(repo), *repo.views)
+        sources = {view.source: None for view in self._views}
         log_dir, letter_dir = path_setting(texts["log_dir"]), path_setting(texts["dead_letter_dir"])
         policy = payload_policy("", path_setting(texts["dead_letter_key_file"]))
         options = options_setting("kafka", texts["kafka_config"], texts["kafka_option"])
@@ -83,6 +87,11 @@ class Desk:
             if name not in known:
                 raise InvalidRequest(f'no view reads a source "{name}"', hint=f"sources are: {', '.join(known)}")
         return sorted(topic for topic, source in self._sources.items() if not sources or source.name in sources)
+
+    def readers(self, name: str) -> list[str]:
+        """Views that read a source, or a topic, of that name."""
+        names = ((view.name, view.source) for view in self._views)
+        return [view for view, source in names if name in (source.name, *(one.topic for one in source.per_topic))]
 
     def find(self, topics: Sequence[str], wanted: Wanted) -> list[KeptLetter]:
         """The wanted letters of some topics."""

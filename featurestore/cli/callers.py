@@ -1,23 +1,31 @@
-"""How `featurestore serve` learns who asks: its options, and what they make."""
+"""Who asks: how `featurestore serve` learns it of its callers, and every other command of whoever runs it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from featurestore.definitions.governance.access.auth_section import OIDC, TOKEN_FILE_VARIABLE, VARIABLES, AuthSection
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from featurestore.cli.settings import Settings
     from featurestore.clock import Clock
+    from featurestore.core.spec.access import AccessSpec, User
+    from featurestore.definitions.governance.access.require import ProcessUser, Wanted
     from featurestore.definitions.registry import Registry
+    from featurestore.online.generation import Generation
     from featurestore.serving.request.callers import Callers
     from featurestore.serving.request.tls import Tls
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+TOKEN_FILE = "featurestore.token-file"
+"""Where a command's context keeps the option: who asks is of no concern to the commands themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +95,116 @@ def callers_options(command: _Command) -> _Command:
     return command
 
 
-def open_callers(registry: Registry, options: Mapping[str, Any], clock: Clock) -> Callers | None:
+def token_option(command: _Command) -> _Command:
+    """The option --token-file, for a command that somebody may have to be allowed to run."""
+
+    def remember(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
+        context.meta[TOKEN_FILE] = path
+
+    return click.option(
+        "--token-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar=TOKEN_FILE_VARIABLE,
+        show_envvar=True,
+        expose_value=False,
+        callback=remember,
+        help="Token that says who asks, where the registry has permissions.",
+    )(command)
+
+
+def process_user(settings: Settings) -> ProcessUser:
+    """Who runs this command."""
+    from featurestore.definitions.governance.access.require import ProcessUser
+
+    return ProcessUser(settings.auth, click.get_current_context().meta.get(TOKEN_FILE))
+
+
+def registered_access(settings: Settings) -> AccessSpec:
+    """What the registry permits, whatever mistakes its definitions have; nothing where nothing is registered yet.
+
+    Raises:
+        InvalidRequest, CorruptData, SourceUnavailable: it cannot be read.
+    """
+    from featurestore.core.spec.access import AccessSpec
+    from featurestore.definitions.registry import find_registry_bytes
+    from featurestore.wire.feast.access import access_of
+
+    content = find_registry_bytes(settings.registry)
+    return AccessSpec() if content is None else access_of(content, settings.project)
+
+
+def require_permission(
+    settings: Settings,
+    action: str,
+    *,
+    views: Iterable[str] = (),
+    service: str = "",
+    access: AccessSpec | None = None,
+) -> User | None:
+    """Let a command go on, before it says anything of what is there; who runs it.
+
+    Args:
+        settings: of the command.
+        action: of Feast's AuthzedAction.
+        views: with what; a version is its view.
+        service: with what.
+        access: what the registry permits, where that is known already.
+
+    Raises:
+        PermissionDenied, Unauthenticated, InvalidRequest, SourceUnavailable: see `ProcessUser.require`.
+    """
+    from featurestore.core.spec.access import FEATURE_SERVICE
+    from featurestore.definitions.governance.access.require import Wanted
+
+    access = registered_access(settings) if access is None else access
+    what = [access.find(FEATURE_SERVICE, service)] if service else []
+    what += [access.view(view) for view in views]
+    return require_wanted(settings, access, [Wanted(action, one) for one in what])
+
+
+def require_generations(settings: Settings, view: str, known: Mapping[str, Sequence[Generation]]) -> User | None:
+    """Let a command go on that says which of a view's generations serves, or stays.
+
+    Args:
+        settings: of the command.
+        view: a view's name, or a storage group's, which takes the right to all that it holds.
+        known: what the store has.
+    """
+    from featurestore.core.spec.access import WRITE_ONLINE
+
+    members = {member.name for one in known.get(view, ()) for member in one.view.members}
+    return require_permission(settings, WRITE_ONLINE, views=sorted(members) or [view])
+
+
+def require_wanted(settings: Settings, access: AccessSpec, wants: Iterable[Wanted]) -> User | None:
+    """The same for whatever is wanted."""
+    return process_user(settings).require(access, wants)
+
+
+def open_callers(
+    registry: Registry, options: Mapping[str, Any], clock: Clock, auth: AuthSection | None = None
+) -> Callers | None:
     """Who asks; None where nobody needs to say so.
 
     Args:
         registry: has permissions, or not.
         options: of `callers_options`.
         clock: says when tokens expire.
+        auth: what the repo's file says, where the options say nothing.
 
     Raises:
         click.UsageError: the options do not go together.
         InvalidRequest: the registry has permissions, and nobody would say who asks.
     """
-    settings = CallersSettings(**options)
-    if "mtls" in settings.auth and settings.tls_client_ca is None:
+    settings, auth = CallersSettings(**options), auth or AuthSection()
+    ways = settings.auth or ((OIDC,) if auth.is_oidc else ())
+    oidc = auth.oidc({variable: getattr(settings, f"oidc_{name}") or "" for name, variable in VARIABLES.items()})
+    if "mtls" in ways and settings.tls_client_ca is None:
         raise click.UsageError("--auth mtls needs --tls-client-ca, which signs the callers' certificates")
-    if "oidc" in settings.auth and not (settings.oidc_issuer and settings.oidc_audience):
-        raise click.UsageError("--auth oidc needs --oidc-issuer and --oidc-audience")
-    if not settings.auth:
+    if OIDC in ways and oidc is None:
+        where = "issuer and audience in auth of feature_store.yaml"
+        raise click.UsageError(f"--auth oidc needs --oidc-issuer and --oidc-audience, or {where}")
+    if not ways:
         registry.stamp()
         if registry.read().access.permissions and not settings.anonymous:
             raise InvalidRequest(
@@ -112,13 +212,11 @@ def open_callers(registry: Registry, options: Mapping[str, Any], clock: Clock) -
                 hint="give --auth oidc or --auth mtls; or --anonymous, to serve everybody whatever they say",
             )
         return None
-    from featurestore.serving.request.callers import Callers, OidcSettings, Tokens
+    from featurestore.definitions.governance.access.tokens import Tokens
+    from featurestore.serving.request.callers import Callers
 
-    tokens = None
-    if settings.oidc_issuer and settings.oidc_audience and "oidc" in settings.auth:
-        oidc = OidcSettings(settings.oidc_issuer, settings.oidc_audience, settings.oidc_keys, settings.oidc_client)
-        tokens = Tokens(oidc, clock)
-    return Callers(tokens, certificates="mtls" in settings.auth, anonymous=settings.anonymous)
+    tokens = Tokens(oidc, clock) if oidc is not None and OIDC in ways else None
+    return Callers(tokens, certificates="mtls" in ways, anonymous=settings.anonymous)
 
 
 def tls_of(options: Mapping[str, Any]) -> Tls | None:

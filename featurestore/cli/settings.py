@@ -6,6 +6,7 @@
     project         --project         FEATURESTORE_PROJECT         project
     store's url     --store-url       FEATURESTORE_STORE_URL       online_store.connection_string
     is a cluster    --store-cluster   FEATURESTORE_STORE_CLUSTER   online_store.cluster
+    who asks        --token-file      see `definitions/governance/access/auth_section.py`
 
 The file is read as YAML, with $VARIABLES replaced as Feast does; Feast itself is not imported. A server that has
 --registry and --project needs no repo at all.
@@ -17,13 +18,14 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 import yaml
 
+from featurestore.definitions.governance.access.auth_section import AuthSection, auth_section
 from featurestore.errors import InvalidRequest, OnlineStoreDown
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class Settings:
         store: the online store.
         policies: path or address of the platform team's rules; "" for none.
         repo_name: which of the repos in the registry it is; "" where it is the only one.
+        auth: whose tokens hold, as its file says.
     """
 
     repo: Path | None
@@ -75,6 +78,7 @@ class Settings:
     store: StoreSettings
     policies: str = ""
     repo_name: str = ""
+    auth: AuthSection = field(default_factory=AuthSection)
 
     def require_repo(self) -> Path:
         """The repo's directory.
@@ -138,6 +142,7 @@ def load_settings(
         store=StoreSettings(store_url or store.url, store.cluster if cluster is None else cluster),
         policies=_policies(content.get("policies"), directory),
         repo_name=str(content.get("repo") or ""),
+        auth=auth_section(content, directory),
     )
 
 

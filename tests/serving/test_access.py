@@ -38,44 +38,26 @@ from hypothesis import strategies as st
 from featurestore.cli.callers import open_callers
 from featurestore.clock import SystemClock
 from featurestore.core.spec.access import AccessSpec, Guarded, User
+from featurestore.definitions.governance.access import issuer_keys
+from featurestore.definitions.governance.access.auth_section import DISCOVERY_PATH, OidcSettings
+from featurestore.definitions.governance.access.tokens import Tokens
 from featurestore.errors import FeatureStoreError, InvalidRequest, PermissionDenied, Unauthenticated, Unavailable
 from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.client.messages import LookupBatch
 from featurestore.serving.client.tls import ClientTls
-from featurestore.serving.request import issuer_keys
-from featurestore.serving.request.callers import Callers, OidcSettings, Tokens
+from featurestore.serving.request.callers import Callers
 from featurestore.serving.request.tls import Tls
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
 from featurestore.testing.clock import ManualClock
 from featurestore.wire.feast.access import access_of
 from featurestore.wire.feast.protos import message_class
+from tests.serving.issuer import AUDIENCE, ISSUER, Issuer
 from tests.serving.payments import Payments, RegistryInMemory
 
-ISSUER, AUDIENCE = "https://issuer.example/realms/payments", "featurestore"
 SERVICE, ENTITY = "merchant_monitoring", {"merchant_id": 7}
 
 both_servers = pytest.mark.parametrize("io", ["sync", "aio"])
-
-
-class Issuer:
-    """Signs tokens, and publishes its keys in a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rotate("first")
-
-    def rotate(self, key_id: str) -> None:
-        """Sign with another key from now on."""
-        self.key_id, self.key = key_id, rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key()))
-        self.path.write_text(json.dumps({"keys": [{**public, "kid": key_id, "use": "sig"}]}))
-
-    def token(self, *roles: str, key: Any = None, algorithm: str = "RS256", **claims: Any) -> str:
-        """Of a model with roles, for an hour."""
-        says = {"iss": ISSUER, "aud": AUDIENCE, "sub": "risk-model", "exp": int(time.time()) + 3600, "roles": roles}
-        says.update(claims)
-        return jwt.encode(says, self.key if key is None else key, algorithm=algorithm, headers={"kid": self.key_id})
 
 
 @pytest.fixture
@@ -254,7 +236,7 @@ def test_an_issuer_that_changes_its_keys_is_followed(issuer: Issuer, monkeypatch
                 was_asked.set()
                 return
             body = issuer.path.read_bytes()
-            if self.path.endswith(issuer_keys.DISCOVERY_PATH):
+            if self.path.endswith(DISCOVERY_PATH):
                 body = json.dumps({"jwks_uri": f"http://127.0.0.1:{door.server_port}/keys"}).encode()
             self.send_response(200)
             self.end_headers()

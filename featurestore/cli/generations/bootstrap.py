@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from featurestore.cli.callers import require_permission, token_option
 from featurestore.cli.processes.event_log import log_root
 from featurestore.cli.settings import (
     event_log_option,
@@ -26,6 +27,7 @@ from featurestore.cli.settings import (
 )
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import SourceSpec, ViewSpec
+from featurestore.core.spec.access import WRITE_ONLINE
 from featurestore.definitions.compile.storage_groups import plan_storage
 from featurestore.definitions.compile.versions import stored_as, stored_views
 from featurestore.definitions.problems import suggest
@@ -62,6 +64,7 @@ _NS_PER_S = 1_000_000_000
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Where events are sorted by entity; needs the size of the view's columns in them. Default: the system's.",
 )
+@token_option
 @click.option("--anew", is_flag=True, help="Begin another generation, whatever was bootstrapped or begun before.")
 @format_option
 def command(
@@ -90,6 +93,8 @@ def command(
     registered = read_registry(settings.registry, project=settings.project)
     # A version is asked for by its number, and stored under its hash.
     views = stored_views(registered)
+    asked = [one.name for one in plan_storage(views).groups.get(view, ())] or [view]
+    require_permission(settings, WRITE_ONLINE, views=asked, access=registered.access)
     view = stored_as(registered, view)
     places = event_places([event_log] if event_log else [])
     url = settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure()

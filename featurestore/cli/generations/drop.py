@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from featurestore.cli.callers import require_generations, token_option
 from featurestore.cli.settings import (
     Settings,
     format_option,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Delete all retired ones, of VIEW or of all views, but what a rollback returns to.",
 )
+@token_option
 @settings_options
 @format_option
 def command(
@@ -62,11 +64,14 @@ def command(
     store = open_running_store(settings)
     try:
         catalog = GenerationCatalog(store, settings.project)
+        stored = catalog.all()
+        for name in sorted(stored) if view is None else [view]:
+            require_generations(settings, name, stored)
         if retired:
-            _drop_retired(catalog, catalog.all() if view is None else {view: _generations(catalog.all(), view)}, output)
+            _drop_retired(catalog, stored if view is None else {view: _generations(stored, view)}, output)
             return
         assert view is not None, "it was asked for"
-        known = _generations(catalog.all(), view)
+        known = _generations(stored, view)
         gone = [one for one in known if one.state is GenerationState.RETIRED]
         if number is None:
             _list(view, known, gone, output)

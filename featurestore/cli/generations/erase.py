@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featurestore.cli.callers import require_permission, token_option
 from featurestore.cli.processes.dead_letters import PLACES, open_desk, place_options
 from featurestore.cli.processes.event_log import log_root
 from featurestore.cli.settings import (
@@ -27,10 +28,12 @@ from featurestore.cli.settings import (
     print_json,
     settings_options,
 )
+from featurestore.core.spec.access import WRITE_OFFLINE, WRITE_ONLINE
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from featurestore.cli.generations.erasing import PlaceReport, Remains, Subject
+    from featurestore.cli.settings import Settings
     from featurestore.core.spec import RepoSpec
     from featurestore.wire.erasures import Erasure
 
@@ -69,6 +72,7 @@ TOMBSTONES = "dataflows.log_to_features.tombstones"
     type=click.Path(file_okay=False, path_type=Path),
     help="Kept work of training sets, which is deleted; may be repeated.",
 )
+@token_option
 @settings_options
 @place_options(*PLACES)
 @format_option
@@ -89,6 +93,7 @@ def command(
     say = partial(click.echo, err=True)
     settings = load_settings(**{name: given[name] for name in ("repo", "registry", "project", "store_url", "cluster")})
     registered = read_registry(settings.registry, project=settings.project)
+    _require(settings, registered, subject)
     root, clock = log_root(given["repo"], event_log), SystemClock()
     store = open_running_store(settings)
     try:
@@ -117,6 +122,15 @@ def command(
     else:
         _show(record, reports, remains)
     return 1 if any(one.is_failure for one in reports) else 0
+
+
+def _require(settings: Settings, registered: RepoSpec, subject: str) -> None:
+    """It takes the right to write, online and offline, to each view of the join key."""
+    key = subject.partition("=")[0]
+    views = [view.name for view in registered.views if any(one.name == key for one in view.join_keys)]
+    for action in (WRITE_ONLINE, WRITE_OFFLINE):
+        # Of a key that there is not, nothing is told either.
+        require_permission(settings, action, views=views or [key], access=registered.access)
 
 
 def _others(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from featurestore.cli.callers import require_generations, token_option
 from featurestore.cli.settings import format_option, load_settings, print_json, settings_options
 from featurestore.core.spec import RepoSpec
 from featurestore.definitions.changes import registered_or_empty
@@ -22,6 +23,7 @@ from featurestore.wire.store_layout import smallest_positions
 
 @click.command("rollback")
 @click.argument("view")
+@token_option
 @settings_options
 @format_option
 def command(
@@ -51,6 +53,7 @@ def command(
     store = connect(url, cluster=settings.store.cluster)
     try:
         catalog = GenerationCatalog(store, settings.project)
+        require_generations(settings, view, catalog.all())
         _refuse_to_lose(catalog, view, registered_or_empty(settings.registry, settings.project))
         lanes = catalog.lane_count()
         serves, away = catalog.roll_back(view)

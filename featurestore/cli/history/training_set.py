@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from featurestore.cli.callers import require_wanted, token_option
 from featurestore.cli.history.spark import (
     PlaceType,
     SparkOptions,
@@ -23,6 +24,7 @@ from featurestore.cli.history.spark import (
 )
 from featurestore.cli.lookup.given import MomentType
 from featurestore.cli.settings import Settings, event_log_option, event_places, load_settings, registry_options
+from featurestore.definitions.governance.access.calls import wanted_offline
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ class BytesType(click.ParamType[int]):
     type=MomentType(),
     help="Events as they were known then: of an event log, or of files with its ingest_time_ms.",
 )
+@token_option
 @spark_options
 def command(
     repo: Path | None,
@@ -148,6 +151,7 @@ def command(
     settings = load_settings(repo=repo, project=project, registry=registry)
     spec = read_registry(settings.registry, project=settings.project)
     wanted: str | list[str] = service or list(features)
+    require_wanted(settings, spec.access, wanted_offline(spec.access, wanted))
     places, plain = event_places(events), _tables(tables, spec)
     _check_out(out, places, plain)
     read = functools.partial(read_label_rows, join_keys=_column_types(spec, wanted))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from featurestore.cli.callers import TOKEN_FILE, token_option
 from featurestore.cli.settings import Decorated, FiniteRange
 from featurestore.errors import InvalidRequest
 
@@ -17,26 +18,10 @@ DEFAULT_ADDRESS = "127.0.0.1:6566"
 TIMEOUT_S_MAX = 86_400.0
 
 
-TOKEN_FILE = "featurestore.token-file"
-
-
-def _remember_token_file(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
-    """For `connect`: who asks is of no concern to the commands themselves."""
-    context.meta[TOKEN_FILE] = path
-
-
 def server_options(function: Decorated) -> Decorated:
     """How to reach a running server; the command gets `address`, `timeout_s`, `tls_ca`, `tls_cert` and `tls_key`."""
     for option in (
-        click.option(
-            "--token-file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            envvar="FEATURESTORE_TOKEN_FILE",
-            show_envvar=True,
-            expose_value=False,
-            callback=_remember_token_file,
-            help="Token that says who asks, where the server wants to know.",
-        ),
+        token_option,
         click.option(
             "--tls-key",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),

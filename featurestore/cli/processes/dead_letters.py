@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from featurestore.cli.callers import require_permission, token_option
 from featurestore.cli.extras import require_packages
 from featurestore.cli.narrow_table import narrow_table
 from featurestore.cli.settings import format_option, load_settings, print_json, registry_options
+from featurestore.core.spec.access import READ_OFFLINE, WRITE_ONLINE, AccessSpec
 from featurestore.core.windows.durations import parse_duration_ms
 from featurestore.errors import InvalidRequest
 
@@ -110,6 +112,7 @@ def command() -> None:
 
 
 @command.command("list")
+@token_option
 @registry_options
 @place_options(*PLACES, *FILTERS)
 @click.option(
@@ -118,7 +121,7 @@ def command() -> None:
 @format_option
 def list_command(*, limit: int, output: str, **given: Any) -> None:
     """One line for each letter: where its record is, when it was written, why."""
-    found = _found(open_desk(given), given)
+    found = _found(open_desk(given), given, READ_OFFLINE)
     shown = found[-limit:]
     if output == "json":
         print_json([_fields(letter) for letter in shown])
@@ -131,6 +134,7 @@ def list_command(*, limit: int, output: str, **given: Any) -> None:
 
 
 @command.command("count")
+@token_option
 @registry_options
 @place_options(*PLACES, *FILTERS)
 @format_option
@@ -138,7 +142,7 @@ def count_command(*, output: str, **given: Any) -> None:
     """How many there are, by topic, view and reason."""
     from rich.console import Console
 
-    found = _found(open_desk(given), given)
+    found = _found(open_desk(given), given, READ_OFFLINE)
     counts = Counter((one.topic, one.view or "", one.reason) for one in found)
     replayed = Counter((one.topic, one.view or "", one.reason) for one in found if one.is_replayed)
     names = ("topic", "view", "reason")
@@ -154,6 +158,7 @@ def count_command(*, output: str, **given: Any) -> None:
 
 
 @command.command("show")
+@token_option
 @registry_options
 @place_options(*PLACES)
 @click.argument("place", metavar="TOPIC/PARTITION/OFFSET")
@@ -162,6 +167,7 @@ def show_command(*, place: str, output: str, **given: Any) -> None:
     """Everything about the letters of one record, and its payload."""
     topic, partition, offset = _place(place)
     desk = open_desk(given)
+    _require(desk, given, READ_OFFLINE, {topic})
     found = desk.find([topic], lambda one: (one.partition, one.offset) == (partition, offset))
     if not found:
         raise InvalidRequest(f"there is no dead letter of {place}", hint="`featurestore dead-letters list` shows all")
@@ -176,6 +182,7 @@ def show_command(*, place: str, output: str, **given: Any) -> None:
 
 
 @command.command("replay")
+@token_option
 @registry_options
 @place_options(*PLACES, *FILTERS)
 @click.option("--dry-run", is_flag=True, help="Only say which letters would be replayed, and why others cannot be.")
@@ -190,7 +197,7 @@ def replay_command(*, places: tuple[str, ...], dry_run: bool, output: str, **giv
     desk = open_desk(given)
     found = [
         one
-        for one in _found(desk, given)
+        for one in _found(desk, given, WRITE_ONLINE, {topic for topic, _, _ in chosen})
         if not one.is_replayed and (not chosen or (one.topic, one.partition, one.offset) in chosen)
     ]
     judged = desk.judge(found)
@@ -229,8 +236,17 @@ def open_desk(given: Mapping[str, Any]) -> Any:
     return importlib.import_module(DESK).Desk(texts, os.environ)
 
 
-def _found(desk: Any, given: Mapping[str, Any]) -> list[Any]:
-    """The letters that are meant, the oldest first."""
+def _require(desk: Any, given: Mapping[str, Any], action: str, topics: Collection[str]) -> None:
+    """It takes the right to each view that reads the records: what is given again, all of them take."""
+    settings = load_settings(repo=given["repo"], registry=given["registry"], project=given["project"])
+    access: AccessSpec = desk.access
+    views = {view for name in topics for view in desk.readers(name) or [name]}
+    require_permission(settings, action, views=sorted(views), access=access)
+
+
+def _found(desk: Any, given: Mapping[str, Any], action: str, topics: Collection[str] = ()) -> list[Any]:
+    """The letters that are meant, the oldest first; whoever asks must be allowed to, by topic, source or all."""
+    _require(desk, given, action, topics or given["sources"] or desk.topics(()))
     since_ms, before_ms = (_time_ms(given[name], desk.now_ms) for name in ("since", "before"))
     reasons, views = set(given["reasons"]), set(given["views"])
 

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 
 import click
 
+from featurestore.cli.callers import require_permission, token_option
 from featurestore.cli.extras import require_packages
 from featurestore.cli.processes.program import ProgramCommand, become
 from featurestore.cli.processes.stream import environment_of
 from featurestore.cli.settings import load_settings, settings_options
+from featurestore.core.spec.access import READ_ONLINE
 from featurestore.online.embedded import EmbeddedStore
 
 COMMAND = "publish"
@@ -29,6 +31,7 @@ RENAMED: Mapping[str, str] = {"--store-patience-seconds": "--patience-seconds"}
     options="dataflows.log_to_features.settings:PUBLISH_OPTIONS",
     given=frozenset({"project", "registry", "store_url", "store_cluster", "service", "to"}),
 )
+@token_option
 @settings_options
 @click.argument("service")
 @click.option(
@@ -43,6 +46,7 @@ def command(*, service: str, to: str, options: tuple[str, ...], **given: object)
     """Publish the feature vector of each entity that events change to a topic, each change once."""
     require_packages(COMMAND)
     settings = load_settings(**given)  # type: ignore[arg-type]  # click gives exactly its parameters
+    require_permission(settings, READ_ONLINE, service=service)
     url = settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure()
     environment = {**environment_of(settings, url), "FEATURESTORE_SERVICE": service, "FEATURESTORE_TO": to}
     become(COMMAND, PROGRAM, list(options), environment, RENAMED)

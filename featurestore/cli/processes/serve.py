@@ -240,7 +240,7 @@ def command(
             settings, stopping, processes, host, (port, http_port, metrics_port), is_shared=share_port
         )
     clock = SystemClock()
-    asking = open_callers(features, callers, clock)
+    asking = open_callers(features, callers, clock, settings.auth)
     with store_to_serve(settings) as store:
         server = FeatureServer(
             *(features, store, clock),

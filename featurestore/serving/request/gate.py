@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from featurestore.core.spec.access import FEATURE_SERVICE, PROJECT, AccessSpec, Guarded, User
-from featurestore.errors import PermissionDenied
+from featurestore.core.spec.access import FEATURE_SERVICE, PROJECT, AccessSpec, User
+from featurestore.definitions.governance.access.require import Wanted, denied
 from featurestore.serving.request.callers import Caller, Callers
 
 DECISIONS_MAX = 100_000
@@ -91,14 +91,5 @@ class Gate:
             what = access.find(kind, name) if kind else access.view(name)
             missing = decided[key] = access.missing(user, action, what)
         if missing is not None:
-            raise _denied(user, action, access.find(kind, name) if kind else access.view(name), missing)
-
-
-def _denied(user: User, action: str, what: Guarded, missing: str) -> PermissionDenied:
-    """The error, which says whom to ask."""
-    kind = what.kind.lower().replace("_", " ")
-    return PermissionDenied(
-        f'"{user.name}" may not {action} {kind} "{what.name}"',
-        detail=f"It takes {missing}.",
-        hint=f"ask {what.owner or 'who keeps the registry'} for it",
-    )
+            what = access.find(kind, name) if kind else access.view(name)
+            raise denied(user, Wanted(action, what), missing)

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featurestore.errors import near_names
 from featurestore.core.spec import SCALAR_TYPES, Column, ValueType
 from featurestore.core.windows import durations
 from featurestore.core.windows.durations import format_duration, parse_duration_ms
 from featurestore.definitions.schemas import source_schema
 from featurestore.definitions.schemas.source_schema import format_source_schema, parse_source_schema
-from featurestore.errors import InvalidRequest
+from featurestore.errors import InvalidRequest, near_names
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=12)
 columns = st.lists(

@@ -9,18 +9,21 @@ Source: RFC 7517 (JWKS), OpenID Connect Discovery 1.0.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import jwt
 
-from featurestore.errors import InvalidRequest, Unauthenticated, Unavailable
+from featurestore.definitions.governance.access.auth_section import DISCOVERY_PATH
+from featurestore.errors import InvalidRequest, SourceUnavailable, Unauthenticated, Unavailable
 
 REFRESH_SECONDS = 300.0
 """Issuers announce a key that they will sign with for longer than that."""
@@ -32,8 +35,6 @@ TIMEOUT_SECONDS = 5.0
 
 BYTES_MAX = 1 << 20
 
-DISCOVERY_PATH = "/.well-known/openid-configuration"
-
 _log = logging.getLogger(__name__)
 
 
@@ -43,20 +44,27 @@ class KeySet:
     Args:
         issuer: of the tokens.
         place: path or URL of the keys (JWKS); "" asks the issuer where they are.
+        discovery: URL at which it is asked; "" for the usual one.
+        is_brief: for a process that asks once: the keys are read now, and no thread reads them again.
 
     Raises:
         InvalidRequest: a file cannot be read, or is no JWKS. An issuer that does not answer is asked again.
+        SourceUnavailable: it does not answer one that is brief.
     """
 
-    def __init__(self, issuer: str, place: str = "") -> None:
+    def __init__(self, issuer: str, place: str = "", discovery: str = "", *, is_brief: bool = False) -> None:
         self._issuer, self._place = issuer, place
+        self._discovery = discovery or issuer.rstrip("/") + DISCOVERY_PATH
         self._keys: Mapping[str | None, jwt.PyJWK] = {}
         self._trouble = "they have not been read yet"
         self._wanted, self._stopping = threading.Event(), threading.Event()
         if self._is_file:
             self._keys = self._read()
         self._thread = threading.Thread(target=self._run, name="token-keys", daemon=True)
-        self._thread.start()
+        if is_brief:
+            self._read_once()
+        else:
+            self._thread.start()
 
     def find(self, key_id: str | None) -> jwt.PyJWK:
         """The key of that id; of a token without one, the only key.
@@ -83,7 +91,8 @@ class KeySet:
         """End the thread."""
         self._stopping.set()
         self._wanted.set()
-        self._thread.join()
+        with contextlib.suppress(RuntimeError):  # a brief one has not been started
+            self._thread.join()
 
     @property
     def _is_file(self) -> bool:
@@ -103,6 +112,13 @@ class KeySet:
                 self._wanted.wait(pause_s)
                 self._wanted.clear()
 
+    def _read_once(self) -> None:
+        """Before anybody asks."""
+        try:
+            self._keys = self._read()
+        except (OSError, ValueError, HTTPException) as error:
+            raise SourceUnavailable(f'the keys of "{self._issuer}" cannot be read', detail=str(error)) from error
+
     def _read(self) -> Mapping[str | None, jwt.PyJWK]:
         """All keys for signatures.
 
@@ -112,7 +128,7 @@ class KeySet:
         """
         place = self._place
         if not self._is_file:
-            place = place or str(_fetched(self._issuer.rstrip("/") + DISCOVERY_PATH).get("jwks_uri"))
+            place = place or str(_fetched(self._discovery).get("jwks_uri"))
             return _keys_of(_fetched(place), place)
         try:
             return _keys_of(_object(Path(place).read_bytes(), place), place)

@@ -1,0 +1,128 @@
+"""Whether somebody may do something, else the error that says what is missing and whom to ask.
+
+server ── user of the request ─┐
+                               ├─> Permission objects ──> goes on, or PermissionDenied
+command ── own token ── user ──┘
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from featurestore.clock import Clock, SystemClock
+from featurestore.core.spec.access import AccessSpec, Guarded, User
+from featurestore.definitions.governance.access.auth_section import TOKEN_FILE_VARIABLE, AuthSection
+from featurestore.definitions.governance.access.tokens import Tokens
+from featurestore.errors import PermissionDenied, Unauthenticated
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One thing that somebody wants to do.
+
+    Attributes:
+        action: of Feast's AuthzedAction.
+        what: with which object.
+    """
+
+    action: str
+    what: Guarded
+
+    def __str__(self) -> str:
+        """Such as: READ_OFFLINE feature service "card_check"."""
+        return f'{self.action} {self.what.kind.lower().replace("_", " ")} "{self.what.name}"'
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessUser:
+    """Who runs this process, as far as it shows.
+
+    Attributes:
+        auth: whose tokens hold, and where one's own is.
+        token_file: that was named.
+        environment: of the process.
+        clock: says when tokens expire.
+    """
+
+    auth: AuthSection
+    token_file: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    clock: Clock = field(default_factory=SystemClock)
+
+    def find(self) -> User | None:
+        """None where nothing says who it is: no token, or nobody's that would hold.
+
+        Raises:
+            Unauthenticated: the token does not hold.
+            SourceUnavailable: the issuer's keys cannot be read.
+            InvalidRequest: the token or the keys cannot be read.
+        """
+        token = self.auth.own_token(self.environment, self.token_file)
+        settings = self.auth.oidc(self.environment)
+        if token is None or settings is None:
+            return None
+        return Tokens(settings, self.clock, is_brief=True).user_of(token)
+
+    def require(self, access: AccessSpec, wants: Iterable[Wanted]) -> User | None:
+        """Let a command go on; who runs it, None where no permissions ask.
+
+        Args:
+            access: what the registry permits.
+            wants: what the command does.
+
+        Raises:
+            PermissionDenied: it may not.
+            Unauthenticated: the registry has permissions, and nothing says who asks.
+            SourceUnavailable, InvalidRequest: see `find`.
+        """
+        if not access.permissions:
+            return None
+        wants, user = tuple(wants), self.find()
+        if user is None and wants:
+            raise self._unknown(access, wants[0])
+        if user is not None:
+            for want in wants:
+                require(access, user, want)
+        return user
+
+    def _unknown(self, access: AccessSpec, want: Wanted) -> Unauthenticated:
+        """The error where nothing says who asks: what to do about it."""
+        missing = access.missing(User(""), want.action, want.what)
+        if self.auth.oidc(self.environment) is None:
+            hint = "write the issuer and the audience into auth of feature_store.yaml, or FEATURESTORE_OIDC_ISSUER and"
+            hint += " FEATURESTORE_OIDC_AUDIENCE"
+        else:
+            hint = f"give a token by --token-file or {TOKEN_FILE_VARIABLE}"
+        takes = "a token" if missing is None else missing
+        return Unauthenticated(
+            "the registry has permissions, and nothing says who runs this command",
+            detail=f"To {want} takes {takes}.",
+            hint=f"{hint}; ask {_keeper(want.what)} for the permission",
+        )
+
+
+def require(access: AccessSpec, user: User, want: Wanted) -> None:
+    """Let somebody go on.
+
+    Raises:
+        PermissionDenied: he may not.
+    """
+    missing = access.missing(user, want.action, want.what)
+    if missing is not None:
+        raise denied(user, want, missing)
+
+
+def denied(user: User, want: Wanted, missing: str) -> PermissionDenied:
+    """The error, which says what is missing and whom to ask, and nothing of what is there."""
+    return PermissionDenied(
+        f'"{user.name}" may not {want}',
+        detail=f"It takes {missing}.",
+        hint=f"ask {_keeper(want.what)} for it",
+    )
+
+
+def _keeper(what: Guarded) -> str:
+    return what.owner or "who keeps the registry"
