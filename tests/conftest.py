@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Iterator
 
 # Before gRPC: what it would do in a forked process ends that process, if another thread is at work in gRPC just then.
@@ -31,6 +33,36 @@ from tests.offline.event_log.s3_server import ENVIRONMENT, S3Server, s3_server
 # How long an example takes says something about the machine, and nothing about the code.
 settings.register_profile("featurestore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("featurestore")
+
+ENTITY = re.compile(rb"\b(?:c|card|m)-\d+\b")
+"""What entity keys of tests look like."""
+
+
+class _EntitiesInLogs(logging.Handler):
+    """Keeps what was logged of an entity by its key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look at a line."""
+        line = record.getMessage()
+        if ENTITY.search(line.encode()):
+            self.lines.append(line)
+
+
+@pytest.fixture(autouse=True)
+def _logs_name_nobody() -> Iterator[None]:
+    """Whatever a test does to the product: no line of its logs has an entity's key."""
+    found = _EntitiesInLogs()
+    loggers = [logging.getLogger(name) for name in ("featurestore", "dataflows")]
+    for logger in loggers:
+        logger.addHandler(found)
+    yield
+    for logger in loggers:
+        logger.removeHandler(found)
+    assert not found.lines, "logs have keys of entities: name them by their fingerprints"
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,7 @@ EXTRA_OF: Mapping[str, str] = {
     "serve": "server",
     "lookup": "client",
     "explain": "client",
+    "fingerprint": "compute",
     "parity": "parity",
     "status": "compute",
     "simulate": "testing",

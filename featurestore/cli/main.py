@@ -67,6 +67,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("featurestore.cli.processes.serve:command", "Serve features over gRPC."),
     "lookup": ("featurestore.cli.lookup.command:command", "Look up the features of entities."),
     "explain": ("featurestore.cli.explain.command:command", "Explain why features have the values that they have."),
+    "fingerprint": (
+        "featurestore.cli.explain.fingerprint:command",
+        "Say what logs and errors call an entity.",
+    ),
     "parity": (
         "featurestore.cli.history.parity:command",
         "Recompute what the server answered, and explain every difference.",

@@ -18,7 +18,7 @@ that the stream does not fill it anew while the registry still has it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -322,11 +322,12 @@ class GenerationCatalog:
             if self._write(generation.view.name, raw, changed):
                 return
 
-    def forget_damaged(self, generation: Generation, text: str) -> None:
-        """Leave out of what is told of a generation's damaged entities what names one of them."""
+    def forget_damaged(self, generation: Generation, fingerprints: Collection[str]) -> None:
+        """Leave out of what is told of a generation's damaged entities what names one of these."""
         while True:
             known, raw = self._read(generation.view.name)
-            changed = [replace(one, damaged=tuple(said for said in one.damaged if text not in said)) for one in known]
+            kept = [[said for said in one.damaged if not any(name in said for name in fingerprints)] for one in known]
+            changed = [replace(one, damaged=tuple(told)) for one, told in zip(known, kept, strict=True)]
             if [one.damaged for one in changed] == [one.damaged for one in known]:
                 return
             if self._write(generation.view.name, raw, changed):

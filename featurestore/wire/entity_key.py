@@ -8,10 +8,13 @@ unequal tuples, unequal bytes) and part of the store's layout, so they never cha
     several             each as above, preceded by its length in bytes and ":" ("4:c-17" "2:DE" -> b"4:c-172:DE")
 
 Text rather than packed integers: an operator can read and type the key that a store holds.
+
+Logs, errors and metrics name an entity by `fingerprint`, never by its key.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +25,9 @@ from featurestore.core.spec import Column, ValueType
 
 KEY_BYTES_MAX = 1024
 """Longest canonical key accepted, bytes."""
+
+FINGERPRINT_BYTES = 4
+"""Short on purpose: of all card numbers that there could be, millions have the same one."""
 
 EntityValue = str | int
 
@@ -69,6 +75,15 @@ def split_key(key: bytes, count: int) -> list[bytes]:
         parts.append(rest[: int(length)])
         rest = rest[int(length) :]
     return parts
+
+
+def fingerprint(key: bytes) -> str:
+    """What logs and errors call an entity: who knows a key can find its lines (`featurestore fingerprint`), not others.
+
+    >>> fingerprint(b"c-17")
+    '#5db212ce'
+    """
+    return f"#{hashlib.blake2b(key, digest_size=FINGERPRINT_BYTES, person=b'entity').hexdigest()}"
 
 
 def lane_of(key: bytes, lane_count: int) -> int:

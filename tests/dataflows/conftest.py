@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from featurestore.online.probe import free_port
 from featurestore.testing.servers import KafkaBroker
+from tests.conftest import ENTITY
 from tests.dataflows.payments import CONFIG, REPO, TOPIC, Payments
 from tests.dataflows.stream_process import ROOT, StreamProcess
 
@@ -56,6 +57,7 @@ def start_stream(tmp_path: Path, registry: Path, redis_url: str) -> Iterator[Sta
     yield start
     for process in started:
         process.kill()
+        assert not (named := ENTITY.findall(process.output.encode())), f"logs have keys of entities: {named[:3]}"
 
 
 @pytest.fixture

@@ -50,7 +50,11 @@ SESSION = (
 
 LETTERS = {f"dead-letters {name}" for name in ("list", "count", "show", "replay")}
 TEAMS = {"test", "list", "describe", "search"}
-TYPED_ELSEWHERE = {"check-schema", "erase", "preview", "publish", "contract export", "contract check"} | LETTERS | TEAMS
+TYPED_ELSEWHERE = (
+    {"check-schema", "erase", "fingerprint", "preview", "publish", "contract export", "contract check"}
+    | LETTERS
+    | TEAMS
+)
 """Have pages of their own: docs/schemas.md, erasure.md, add-your-own-feature.md, publish.md, contracts.md, teams.md."""
 
 BEFORE_TABLES = ROOT / "tests" / "offline" / "event_log" / "before_tables"

@@ -30,7 +30,7 @@ from featurestore.online.answer.selection import EventsInFlight
 from featurestore.online.answer.service_plan import PlainPart, ServicePlan, StreamPart
 from featurestore.online.read.reader import EntityBytes, EntityRead, PlainBytes, PlainRead
 from featurestore.wire.codecs.plain_row import decode_plain
-from featurestore.wire.entity_key import EntityValue
+from featurestore.wire.entity_key import EntityValue, fingerprint
 
 KeyColumns = Sequence[Sequence[EntityValue]]
 """For each join key of the schema, one value for each row."""
@@ -433,7 +433,7 @@ class Assembly:
         self._computed += 1
 
     def _unreadable_text(self, span: slice) -> CorruptData:
-        """The error for text that is not UTF-8, naming the first entity key that has some."""
+        """The error for text that is not UTF-8, naming the first entity that has some."""
         for part, rows in zip(self._plan.stream_parts, self._reads.rows, strict=False):
             for row, read in enumerate(rows[span], start=span.start):
                 found = self._found[read]
@@ -447,8 +447,8 @@ class Assembly:
         raise InvariantBroken("text could be read one by one, but not together")
 
     def _named(self, error: _Named, read: int) -> _Named:
-        """The same error, naming view and entity key."""
+        """The same error, naming view and entity; it may go to a log, so not by its key."""
         wanted = self._reads.wanted[read]
         title = wanted.generation.view.title if isinstance(wanted, EntityRead) else f'feature view "{wanted.view.name}"'
-        key = wanted.key.decode(errors="backslashreplace")
-        return type(error)(f'{error.message} ({title}, entity key "{key}")', detail=error.detail, hint=error.hint)
+        named = f"{error.message} ({title}, entity {fingerprint(wanted.key)})"
+        return type(error)(named, detail=error.detail, hint=error.hint)

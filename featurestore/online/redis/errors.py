@@ -32,6 +32,7 @@ _REFUSED = (
     redis.exceptions.AuthorizationError,
     redis.exceptions.NoPermissionError,
 )
+_QUOTING = ", with args"
 REFUSED_IN_SCRIPT = ("run this command", "ACL failure")
 """In what a script is told: "The user executing the script can't run this command" by Redis, "ACL failure in script" by
 Valkey."""
@@ -86,7 +87,9 @@ def redis_errors(store_name: str, *, has_deadline: bool = False) -> Iterator[Non
             raise _refusal(store_name, error) from error
         public = f"{STORE} refused a command"
         kind = WrongKindOfKey if str(error).startswith("WRONGTYPE") else CorruptData
-        raise kind(f"{store_name} refused a command", detail=str(error), public=public) from error
+        # A server that does not know a command quotes what it was given: keys, which have no place in a log.
+        detail = str(error).partition(_QUOTING)[0]
+        raise kind(f"{store_name} refused a command", detail=detail, public=public) from error
     except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
         raise _down(store_name, error) from error
 

@@ -26,6 +26,7 @@ from featurestore.online.write.pack_folding import fold_packs
 from featurestore.wire.codecs.body import decode_entity, encode_body
 from featurestore.wire.codecs.head import head_codec
 from featurestore.wire.codecs.pack_members import Packs, read_packs
+from featurestore.wire.entity_key import fingerprint
 
 HEAD_ROWS_MAX = 48
 """A head as long as this many rows with empty strings is folded into the body."""
@@ -133,7 +134,8 @@ class Compactor:
                 tiles = decode_entity(self._generation.compiled, stored[2 * index], stored[2 * index + 1])
                 found.append((head_key, lane, tiles))
             except CorruptTile as error:
-                self._set_aside(self._keys(lane, head_key), error, damaged)
+                entity = head_key.removeprefix(self._generation.keys.head_prefix(lane))
+                self._set_aside(head_key, f"entity {fingerprint(entity)}", error, damaged)
         return found
 
     def _read_packs(
@@ -148,15 +150,15 @@ class Compactor:
             return packs, members
         for number, error in wrong.items():
             head_key, lane = packs[number]
-            self._set_aside(self._pack_keys(lane, head_key), error, damaged)
+            pack = head_key.removeprefix(self._generation.keys.pack_head_prefix(lane)).decode()
+            self._set_aside(head_key, f"pack {pack} of lane {lane}", error, damaged)
         whole = [number for number in range(len(packs)) if number not in wrong]
         members, _ = read_packs(compiled, [stored[number] for number in whole])
         return [packs[number] for number in whole], members
 
-    def _set_aside(self, keys: tuple[bytes, bytes], error: CorruptTile, damaged: list[CorruptTile]) -> None:
+    def _set_aside(self, head_key: bytes, name: str, error: CorruptTile, damaged: list[CorruptTile]) -> None:
         """Take note of an entity or a pack that is not as it was written."""
-        body_key, head_key = keys
-        damaged.append(CorruptTile(f"{error.message} (key {body_key.decode(errors='replace')})"))
+        damaged.append(CorruptTile(f"{error.message} ({name})"))
         self.set_aside.add(head_key)
 
     def _fold(

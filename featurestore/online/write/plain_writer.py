@@ -18,7 +18,7 @@ from featurestore.core.spec import DEFAULT_MAX_FUTURE_MS
 from featurestore.errors import InvalidRequest, LimitExceeded
 from featurestore.online.store import OnlineStore
 from featurestore.wire.codecs.plain_row import StoredValue, encode_values
-from featurestore.wire.entity_key import KEY_BYTES_MAX, lane_of
+from featurestore.wire.entity_key import KEY_BYTES_MAX, fingerprint, lane_of
 from featurestore.wire.store_layout import is_of_project, plain_key, plain_pattern, project_pattern
 
 ROWS_PER_ROUND_TRIP = 1_000
@@ -110,10 +110,9 @@ def _mistake(view: str, row: PlainValues, now_ms: int) -> InvalidRequest | None:
     ahead_ms = row.event_time_ms - now_ms
     if ahead_ms <= DEFAULT_MAX_FUTURE_MS:
         return None
-    key = row.key.decode(errors="backslashreplace")
     return InvalidRequest(
-        f'feature view "{view}" has a row of {_iso(row.event_time_ms)} for entity key "{key}", {ahead_ms} ms ahead of'
-        f" the clock, {DEFAULT_MAX_FUTURE_MS} allowed",
+        f'feature view "{view}" has a row of {_iso(row.event_time_ms)} for entity {fingerprint(row.key)},'
+        f" {ahead_ms} ms ahead of the clock, {DEFAULT_MAX_FUTURE_MS} allowed",
         hint="correct its time, or the clock of this machine, and write it again",
     )
 

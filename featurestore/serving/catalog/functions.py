@@ -18,6 +18,7 @@ import queue
 import re
 import textwrap
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
@@ -158,7 +159,7 @@ class AuthorFunction:
             self._hangs = not future.cancel()
             self._complain(f"it did not return within {self._timeout_s:g} s")
         except Exception as error:  # noqa: BLE001  # whatever an author's function does
-            self._complain(_described(error))
+            self._complain(_failed(error))
         self._counter.count_function(self._view.name, self._clock.monotonic_ns() - started_ns, has_failed=found is None)
         return found
 
@@ -181,7 +182,7 @@ class AuthorFunction:
                 try:
                     future.set_result(self._called(inputs, row_count))
                 except BaseException as error:  # noqa: BLE001  # SystemExit too
-                    future.set_exception(RuntimeError(_described(error)))
+                    future.set_exception(InvalidRequest(_failed(error)))
 
     def _called(self, inputs: Mapping[str, list[Any]], row_count: int) -> Mapping[str, Sequence[Any]]:
         """What it makes of N rows; inputs go by "view__feature" and by their own names."""
@@ -208,7 +209,10 @@ class AuthorFunction:
             values = [value.item() if isinstance(value, np.generic) else value for value in answer[feature.name]]
             if len(values) != row_count:
                 raise InvalidRequest(f'feature "{feature.name}" has {len(values)} values for {row_count} rows')
-            columns[feature.name] = column_of(feature.name, values, feature.type)
+            try:
+                columns[feature.name] = column_of(feature.name, values, feature.type)
+            except InvalidRequest:
+                raise InvalidRequest(f'feature "{feature.name}" is no {feature.type.value} in some row') from None
         return columns
 
     def _complain(self, what: str) -> None:
@@ -224,5 +228,13 @@ class AuthorFunction:
 
 
 def _described(error: BaseException) -> str:
-    """An author's error in one line."""
+    """Why a function cannot be built, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _failed(error: BaseException) -> str:
+    """Why a function has no answer: what kind of error and where, as its text may have values of the request."""
+    if isinstance(error, InvalidRequest):
+        return error.message
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith("<")]
+    return type(error).__name__ + (f" in line {lines[-1]} of its text" if lines else "")

@@ -159,8 +159,13 @@ def moments(values: Sequence[int | str | None], unit: str) -> tuple[ColumnValues
 
 
 def no_moment(name: str, unit: str, value: object) -> str:
-    """What is wrong with a text that is no time."""
-    return f"{name} is neither ISO 8601 nor {UNITS[unit]}: {value!r:.100}"
+    """What is wrong with a text that is no time: what it looks like, as its value may be somebody's.
+
+    >>> no_moment("at", "ms", "28.05.2026")
+    'at is neither ISO 8601 nor milliseconds: it is like 99.99.9999'
+    """
+    looks = "".join("9" if one.isdigit() else "a" if one.isalpha() else one for one in str(value)[:40])
+    return f"{name} is neither ISO 8601 nor {UNITS[unit]}: it is like {looks}"
 
 
 def numbers(values: Sequence[int | float | bool | None], kind: ValueType) -> ColumnValues:

@@ -59,7 +59,7 @@ def test_what_is_wrong_comes_first_and_with_a_remedy(redis_url: str, options: li
     write(store, 0, is_lifetime=True)
     write(store, 1, is_lifetime=True)
     catalog.promote(catalog.generations("card_activity")[1])
-    catalog.refill(catalog.generations("card_activity")[1], ["the body of the entity is gone (key b/card-0)"])
+    catalog.refill(catalog.generations("card_activity")[1], ["the body of the entity is gone (entity #5db212ce)"])
     catalog.park(catalog.generations("card_activity")[2])
     store._client().config_set("maxmemory", 100 << 20)
     store._client().config_set("maxmemory-policy", "allkeys-lru")

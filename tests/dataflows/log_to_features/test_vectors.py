@@ -21,7 +21,7 @@ from featurestore.online.answer.assembly import AnswerLimits
 from featurestore.online.redis.store import connect
 from featurestore.serving.catalog.catalog import CatalogSource
 from featurestore.testing.clock import ManualClock
-from featurestore.wire.entity_key import lane_of
+from featurestore.wire.entity_key import fingerprint, lane_of
 from tests.serving.payments import (
     CARD_ACTIVITY,
     CARD_ID,
@@ -93,7 +93,7 @@ def test_an_entity_that_is_damaged_keeps_no_other_back(payments: Payments) -> No
     assert [b"c-%d" % number for number in range(10) if number != 4] == [one.key for one in found.found]
     [(row, error)] = found.refused
     assert (row.key, type(error)) == (b"c-4", CorruptTile)
-    assert 'entity key "c-4"' in error.message
+    assert f"entity {fingerprint(b'c-4')})" in error.message
 
 
 def test_a_service_of_many_views_is_read_a_few_rows_at_a_time(

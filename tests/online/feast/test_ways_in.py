@@ -16,6 +16,7 @@ import pytest
 from featurestore.core.spec import DEFAULT_MAX_FUTURE_MS
 from featurestore.errors import InvalidRequest, LimitExceeded
 from featurestore.online.redis.store import connect
+from featurestore.wire.entity_key import fingerprint
 from tests.online.feast.stand import HOUR, NOW, PRESENT, PROFILE, Cell, Stand, profile, stand_on
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -204,7 +205,8 @@ def test_a_row_from_the_future_is_refused_and_the_others_are_written(stand: Stan
 
     assert [4, 2, 3] == [value for value, _, _ in _days(stand, 1, 2, 3)]
     when = (NOW + ahead).isoformat(timespec="milliseconds").replace(".000+00:00", ".001+00:00")
-    expected = f'feature view "merchant_profile" has a row of {when} for entity key "1", 300001 ms ahead of the clock'
+    named = f"entity {fingerprint(b'1')}"
+    expected = f'feature view "merchant_profile" has a row of {when} for {named}, 300001 ms ahead of the clock'
     assert caught.value.message.startswith(expected)
     assert "1 row was refused, the others are written" in caught.value.detail
 

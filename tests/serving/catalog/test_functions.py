@@ -106,11 +106,11 @@ def test_functions_of_every_mode_compute_whole_requests(
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("raise KeyError('card_id')", "KeyError: 'card_id'"),
-        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise KeyError(f'{inputs}')", "NOT_READY: KeyError in line 1 of its text"),
+        ("raise SystemExit(3)", "SystemExit in line 1"),
         ("return {'ratio': [1.0]}", 'feature "ratio" has 1 values for 3 rows'),
-        ("return {'ratio': ['a', 'b', 'c']}", "must be float64, and has 'a'"),
-        ("return {}", "KeyError: 'ratio'"),
+        ("return {'ratio': ['a', 'b', 'c']}", 'feature "ratio" is no float64 in some row'),
+        ("return {}", "KeyError"),
         ("return None", "TypeError"),
     ],
 )

@@ -279,7 +279,7 @@ def test_moments_come_in_every_form(payment: FileDescriptorSet) -> None:
     assert values(found, "at") == [1_780_000_000_123, -1, None]
     assert values(found, "sent") == [1_780_000_000_123, None, None]
     assert values(found, "told")[:2] == [1_780_000_000_123, None]
-    assert found.refused == {2: "told is neither ISO 8601 nor milliseconds: 'yesterday'"}
+    assert found.refused == {2: "told is neither ISO 8601 nor milliseconds: it is like aaaaaaaaa"}
     assert found.given("told", 2) == "yesterday"
     assert found.given("sent", 0) == 1_780_000_000_123
 

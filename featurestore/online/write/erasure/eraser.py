@@ -33,7 +33,7 @@ from featurestore.online.write.new_rows import packed_appends
 from featurestore.wire.codecs.body import decode_entity, entity_codec
 from featurestore.wire.codecs.pack import MEMBERS_MAX
 from featurestore.wire.codecs.pack_members import Packs, read_packs
-from featurestore.wire.entity_key import lane_of, pack_of, split_key
+from featurestore.wire.entity_key import fingerprint, lane_of, pack_of, split_key
 from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode_checkpoint
 
 KEYS_AT_ONCE = 256
@@ -83,6 +83,9 @@ class GenerationEraser:
         value: canonical bytes.
         clock: for expiry, and to wait.
         on_keys: told of keys that were gone through.
+
+    Attributes:
+        fingerprints: of entities that it has erased: what errors call them.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class GenerationEraser:
         self._value = value
         self._clock = clock
         self._on_keys = on_keys
+        self.fingerprints = {fingerprint(value)} if self._part_count == 1 else set[str]()
         self._compiled = generation.compiled
 
     def erase(self, before_ms: int) -> int:
@@ -210,6 +214,7 @@ class GenerationEraser:
                 erased += rewritten
             [outcome] = self._store.commit([commit])
             if outcome.applied or outcome.found == commit.replacement:
+                self.fingerprints.update(map(fingerprint, gone))
                 return erased
             self._clock.sleep(_PAUSE_SECONDS)
         raise Unavailable(

@@ -128,8 +128,9 @@ class StoreEraser:
         for generation in self._generations():
             name, number = generation.view.name, generation.number
             self._say(f"{name}@{number}")
-            yield name, number, self._eraser(generation).erase(before_ms)
-            GenerationCatalog(self._store, self._project).forget_damaged(generation, self._value.decode())
+            eraser = self._eraser(generation)
+            yield name, number, eraser.erase(before_ms)
+            GenerationCatalog(self._store, self._project).forget_damaged(generation, eraser.fingerprints)
         for view in self._plain():
             self._say(view.name)
             yield view.name, 0, self._store.delete(self._plain_keys(view))
