@@ -77,11 +77,12 @@ class StreamProgress:
         self._committed: dict[tuple[str, int], dict[str, int]] = {}
         self._newest_ms: dict[str, int] = {}
         self._dead_letters: Tally[str] = Tally()
-        self._keep_beside: Callable[[bool], None] = lambda is_last: None
+        self._kept_beside: Sequence[Callable[[bool], None]] = ()
+        self._note_commit: Callable[[Generation, WriteReport], None] = lambda generation, report: None
 
-    def keep_beside(self, keep: Callable[[bool], None]) -> None:
-        """Let other figures be kept when it may be time to, and at last, of which it is told."""
-        self._keep_beside = keep
+    def keep_beside(self, *keep: Callable[[bool], None], note: Callable[[Generation, WriteReport], None]) -> None:
+        """Let other figures be kept when it may be time to; at last, they are told. `note` hears of commits."""
+        self._kept_beside, self._note_commit = keep, note
 
     def opened(self, topic: str, partition: int, start: int, end_offset: int) -> None:
         """A partition is read from `start` on, where everything before is committed; it ends at `end_offset` now."""
@@ -116,6 +117,7 @@ class StreamProgress:
         self, generation: Generation, batches: Sequence[KeyedBatch], report: WriteReport, duration_ns: int
     ) -> None:
         """Batches of one generation were committed."""
+        self._note_commit(generation, report)
         name = generation.view.name
         EVENTS_APPLIED.labels(name).inc(report.events_applied)
         DUPLICATES.labels(name).inc(report.duplicates_dropped)
@@ -155,7 +157,7 @@ class StreamProgress:
 
     def tick(self) -> None:
         """Show the figures if it is time to."""
-        self._keep_beside(False)
+        self._keep_others(is_last=False)
         now_ns = self._clock.monotonic_ns()
         if now_ns - self._shown_ns >= self._interval_ns:
             self.show(now_ns)
@@ -163,7 +165,7 @@ class StreamProgress:
     def show(self, now_ns: int | None = None, *, is_last: bool = False) -> None:
         """Show the figures now."""
         if is_last:
-            self._keep_beside(True)
+            self._keep_others(is_last=True)
         now_ns = self._clock.monotonic_ns() if now_ns is None else now_ns
         with self._lock:
             line = self._line(now_ns)
@@ -174,6 +176,11 @@ class StreamProgress:
         # \x1b[2K clears what a longer line left behind.
         self._terminal.write(f"\r\x1b[2K{line}" + ("\n" if is_last else ""))
         self._terminal.flush()
+
+    def _keep_others(self, *, is_last: bool) -> None:
+        """Keep the figures beside these."""
+        for keep in self._kept_beside:
+            keep(is_last)
 
     def _line(self, now_ns: int) -> str:
         """The figures as text; metrics that depend on the clock are set on the way."""

@@ -41,7 +41,7 @@ SERVICE_KEYS = {
 
 HEALTH_KEYS = {"test", "interval", "timeout", "retries", "start_period"}
 CONDITIONS = {"service_healthy", "service_completed_successfully"}
-ONE_SHOT = {"topics", "apply"}
+ONE_SHOT = {"topics", "apply", "monitoring"}
 WITHOUT_HEALTH_CHECK = ONE_SHOT | {"simulate"}
 
 
@@ -133,7 +133,7 @@ def test_commands_and_their_options_exist(services: dict[str, dict[str, Any]]) -
     """What the containers run is what the command line offers."""
     ours = [words[1:] for _, words in _values(services, "command") if words[0] == "featurestore"]
 
-    assert {words[0] for words in ours} == {"apply", "serve", "simulate"}
+    assert {words[0] for words in ours} == {"apply", "monitoring", "serve", "simulate"}
     for name, *words in ours:
         assert name in COMMANDS
         with command.make_context("featurestore", ["--help"], resilient_parsing=True) as context:

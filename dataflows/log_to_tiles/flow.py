@@ -39,6 +39,7 @@ from dataflows.logs.tables import LiveTables
 from dataflows.plan.contract_figures import ContractFigures
 from dataflows.plan.contracts import Contracts
 from dataflows.plan.definitions import Definitions, RegistryWatch
+from dataflows.plan.freshness_figures import FreshnessFigures
 from dataflows.plan.stream_plan import PlanWatch, Stage, StreamPlan
 from dataflows.settings import StreamSettings, from_command_line, from_environment
 from dataflows.supervisor import Parts
@@ -68,7 +69,8 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
     tables = LiveTables(parts.log, sources, shared)
     parts.opened.callback(tables.close)
     figures = ContractFigures(parts.store, parts.reports, shared.clock, parts.repo.usual_hours)
-    shared.progress.keep_beside(figures.tick)
+    freshness = FreshnessFigures(parts.store, shared.clock, parts.repo.promises, plan.live.generations)
+    shared.progress.keep_beside(figures.tick, freshness.tick, note=freshness.note)
     # A run that ends with the log has nobody who waits.
     pace = Pace(shared.clock) if plan.live.generations and not settings.until_end else None
     for stage, other in (plan.stages, plan.stages[::-1]):
@@ -137,4 +139,4 @@ def _decode_step(
 
 def _wanted(repo: RepoSpec) -> object:
     """What of the registered definitions a flow is planned for."""
-    return stored_views(repo), repo.expectations, repo.usual_hours
+    return stored_views(repo), repo.expectations, repo.usual_hours, repo.promises

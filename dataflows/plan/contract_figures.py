@@ -28,8 +28,8 @@ from featurestore.core.events import EventBatch
 from featurestore.core.spec import UsualHours
 from featurestore.errors import CorruptData, FeatureStoreError
 from featurestore.offline.disk import append_lines
-from featurestore.wire.contract_counts import HOUR_MS, PartitionCounts, decode_counts, encode_counts, usual_states
 from featurestore.wire.contracts import Failures
+from featurestore.wire.counts.contracts import HOUR_MS, PartitionCounts, decode_counts, encode_counts, usual_states
 
 TOPIC_SUFFIX = ".contracts"
 KEEP_SECONDS = 5.0

@@ -17,7 +17,14 @@ from featurestore.online.store import OnlineStore
 from featurestore.online.write.lanes import open_lanes
 from featurestore.online.write.writer import ViewWriter
 from featurestore.wire.incarnations import Incarnations, decode_incarnations, encode_incarnations
-from featurestore.wire.store_layout import contracts_field, contracts_key, rights_key, smallest_positions
+from featurestore.wire.store_layout import (
+    contracts_field,
+    contracts_key,
+    freshness_field,
+    freshness_key,
+    rights_key,
+    smallest_positions,
+)
 
 COMPACTION_PAUSE_MS = 500
 """At thousands of events a second some heads grow long in every commit; folded at once they would be half its cost."""
@@ -126,6 +133,14 @@ class TileStore(Protocol):
         ...
 
     def keep_contract_counts(self, topic: str, partition: int, expected: bytes | None, counts: bytes) -> bool:
+        """Replace that; False when somebody else did meanwhile."""
+        ...
+
+    def freshness_counts(self, view: str, slot: int) -> bytes | None:
+        """How a view's events have kept its promise of freshness on a day; None before the first."""
+        ...
+
+    def keep_freshness_counts(self, view: str, slot: int, expected: bytes | None, counts: bytes) -> bool:
         """Replace that; False when somebody else did meanwhile."""
         ...
 
@@ -253,6 +268,15 @@ class OnlineTileStore:
     def keep_contract_counts(self, topic: str, partition: int, expected: bytes | None, counts: bytes) -> bool:
         """Replace that; False when somebody else did meanwhile."""
         key, field = contracts_key(self._catalog.project), contracts_field(topic, partition)
+        return self._store.compare_and_set_field(key, field, expected, counts)
+
+    def freshness_counts(self, view: str, slot: int) -> bytes | None:
+        """See TileStore."""
+        return self._store.hash_field(freshness_key(self._catalog.project), freshness_field(view, slot))
+
+    def keep_freshness_counts(self, view: str, slot: int, expected: bytes | None, counts: bytes) -> bool:
+        """See TileStore."""
+        key, field = freshness_key(self._catalog.project), freshness_field(view, slot)
         return self._store.compare_and_set_field(key, field, expected, counts)
 
     def close(self) -> None:

@@ -47,6 +47,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Say what a view, feature, source or service means.",
     ),
     "search": ("featurestore.cli.repo.catalog.commands:search_command", "Find features by words."),
+    "monitoring": (
+        "featurestore.cli.repo.catalog.monitoring:command",
+        "Write rules for Prometheus and a dashboard for Grafana.",
+    ),
     "stream": ("featurestore.cli.processes.stream:command", "Keep the features fresh from the stream of events."),
     "event-log": (
         "featurestore.cli.processes.event_log:command",

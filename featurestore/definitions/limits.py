@@ -29,7 +29,7 @@ HISTORY_TABLE_ROWS_MAX = 20_000_000
 """The same of whoever reads history: a table's whole past."""
 
 FRESHNESS_MS_MAX = 366 * DAY_MS
-"""Longest that the newest event of a source may be promised to be old."""
+"""Longest that may be promised of freshness."""
 
 JOIN_KEYS_MAX = 8
 """Join keys a view."""

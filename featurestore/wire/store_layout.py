@@ -12,6 +12,7 @@
     {payments}/generations/history                   another one after every change of them
     {payments}/layout                                lane count and layout version, fixed by the first writer
     {payments}/contracts                             hash: topic and partition -> how its records keep their contract
+    {payments}/freshness                             hash: view and day -> how its events keep its promise of freshness
     {payments}/erasures                              hash: digest of a join-key value -> what of its data is erased
 
 What stands in braces is a Redis hash tag: all keys of a lane share one cluster slot, so that a lane commits in one
@@ -211,6 +212,16 @@ def rights_key(project: str) -> bytes:
 def contracts_key(project: str) -> bytes:
     """Hash of every partition's counts of records that keep their source's contract."""
     return f"{{{project}}}/contracts".encode()
+
+
+def freshness_key(project: str) -> bytes:
+    """Hash of how the events of every view have kept its promise of freshness, by day."""
+    return f"{{{project}}}/freshness".encode()
+
+
+def freshness_field(view: str, slot: int) -> bytes:
+    """A day of a view in that hash: they go round."""
+    return f"{view}/{slot}".encode()
 
 
 def erasures_key(project: str) -> bytes:

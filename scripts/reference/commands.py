@@ -33,6 +33,7 @@ EXAMPLES: Mapping[str, str] = {
     "list": "featurestore list views",
     "describe": "featurestore describe card_activity",
     "search": "featurestore search amount card",
+    "monitoring": "featurestore monitoring --out data/monitoring",
     "stream": "featurestore stream --log-dir data/log --until-end   # without --until-end it goes on",
     "event-log run": "featurestore event-log run --log-dir data/log --until-end",
     "event-log compact": "featurestore event-log compact --full",

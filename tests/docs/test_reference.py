@@ -50,12 +50,11 @@ SESSION = (
 
 LETTERS = {f"dead-letters {name}" for name in ("list", "count", "show", "replay")}
 TEAMS = {"test", "list", "describe", "search"}
-TYPED_ELSEWHERE = (
-    {"check-schema", "erase", "fingerprint", "preview", "publish", "contract export", "contract check"}
-    | LETTERS
-    | TEAMS
-)
-"""Have pages of their own: docs/schemas.md, erasure.md, add-your-own-feature.md, publish.md, contracts.md, teams.md."""
+HEALTH = {"monitoring"}
+TYPED_ELSEWHERE = {"check-schema", "erase", "fingerprint", "preview", "publish", "contract export", "contract check"}
+TYPED_ELSEWHERE |= LETTERS | TEAMS | HEALTH
+"""Have pages of their own: docs/schemas.md, erasure.md, add-your-own-feature.md, publish.md, contracts.md, teams.md,
+health.md."""
 
 BEFORE_TABLES = ROOT / "tests" / "offline" / "event_log" / "before_tables"
 """An event log of the release before."""

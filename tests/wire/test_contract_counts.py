@@ -14,7 +14,8 @@ from featurestore.core.events import ColumnValues, EventBatch
 from featurestore.core.spec import Expectation, Measure, OnFail, SourceSpec, UsualHours
 from featurestore.errors import CorruptData
 from featurestore.testing.strategies import SOURCE
-from featurestore.wire.contract_counts import (
+from featurestore.wire.contracts import ContractCheck
+from featurestore.wire.counts.contracts import (
     HOUR_MS,
     LATENESS_MS_MIN,
     PartitionCounts,
@@ -23,7 +24,6 @@ from featurestore.wire.contract_counts import (
     states_of,
     usual_states,
 )
-from featurestore.wire.contracts import ContractCheck
 
 POSITIVE = Expectation(SOURCE.name, "positive", "amount > 0", OnFail.DEAD_LETTER)
 SMALL = Expectation(SOURCE.name, "small", "amount < 5", OnFail.COUNT, at_most=0.5)

@@ -18,8 +18,8 @@ from featurestore.core.expressions import compile_expression
 from featurestore.core.spec import Expectation, OnFail, RepoSpec
 from featurestore.online.redis.store import RedisStore, connect
 from featurestore.testing.servers import redis_server
-from featurestore.wire.contract_counts import PartitionCounts
 from featurestore.wire.contracts import ContractCheck
+from featurestore.wire.counts.contracts import PartitionCounts
 from featurestore.wire.entity_routing import columns_read, key_events
 from featurestore.wire.payloads import EventDecoder
 

@@ -15,14 +15,16 @@ from featurestore.core.windows.durations import readable_duration
 from featurestore.errors import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
     from featurestore.online.read.store_sizes import MemoryOverview
     from featurestore.online.read.store_status import GenerationOverview, StoreOverview
-    from featurestore.wire.contract_counts import UsualState
+    from featurestore.wire.counts.contracts import UsualState
+    from featurestore.wire.counts.freshness import PromiseState
 
+EXIT_BROKEN = 10
 HASH_DIGITS_SHOWN = 8
 UNKNOWN = "-"
 
@@ -41,8 +43,15 @@ _BYTE_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
     help="The embedded log that the stream reads; shows how far behind it is.",
 )
 @click.option("--memory/--no-memory", default=True, show_default=True, help="List keys and sample their sizes.")
+@click.option(
+    "--exit-code",
+    is_flag=True,
+    help=f"Exit with {EXIT_BROKEN} when a promise of freshness is broken, or nobody measures it.",
+)
 @format_option
+@click.pass_context
 def command(
+    context: click.Context,
     repo: Path | None,
     registry: str | None,
     project: str | None,
@@ -50,6 +59,7 @@ def command(
     cluster: bool | None,
     log_dir: Path | None,
     memory: bool,
+    exit_code: bool,
     output: str,
 ) -> None:
     """Show what the online store holds of each view, and how fresh it is. Starts nothing and changes nothing.
@@ -77,15 +87,19 @@ def command(
             pinned=registered.pinned,
             expectations=registered.expectations,
             usual_hours=registered.usual_hours,
+            promises=registered.promises,
             ends=None if log_dir is None else log_ends(log_dir),
             measures_memory=memory,
         )
     finally:
         store.close()
     if output == "json":
-        print_json({**asdict(found), "store": redacted(store.url), "contacts": contacts})
+        promises = [{**asdict(one), "budget_left": one.budget_left, "is_kept": one.is_kept} for one in found.promises]
+        print_json({**asdict(found), "promises": promises, "store": redacted(store.url), "contacts": contacts})
     else:
         show(found, contacts)
+    if exit_code and not all(one.is_kept for one in found.promises):
+        context.exit(EXIT_BROKEN)
 
 
 def log_ends(log_dir: Path) -> dict[tuple[str, int], int]:
@@ -129,6 +143,8 @@ def show(found: StoreOverview, contacts: Mapping[str, str]) -> None:
         _show_generations(console, found)
         _show_reading(console, found)
         _show_partitions(console, found)
+    if found.promises:
+        _show_promises(console, found.promises, found.as_of_ms)
     if found.contracts or found.usual_hours:
         _show_contracts(console, found)
     if found.server is not None and found.server.evicts:
@@ -201,6 +217,31 @@ def _show_partitions(console: Console, found: StoreOverview) -> None:
             )
         if table.row_count:
             console.print(table)
+
+
+def _show_promises(console: Console, promises: Sequence[PromiseState], now_ms: int) -> None:
+    """What is promised of each view's freshness, and what is left of its error budget."""
+    numbers = ("promised", "of", "events", "late", "late in\nan hour", "budget\nleft")
+    table = narrow_table("freshness, 30 days", texts=("view",), numbers=numbers)
+    for one in promises:
+        table.add_row(
+            one.view,
+            readable_duration(one.freshness_ms),
+            f"{one.target:.6g}",
+            f"{one.events:,}",
+            f"{one.late:,}",
+            f"{one.late_1h:,}",
+            UNKNOWN if not one.events else f"{one.budget_left:.0%}",
+        )
+    console.print(table)
+    for one in promises:
+        if one.budget_left < 0:
+            console.print(f"[bold red]{one.view} breaks its promise[/]: {one.late_share:.2%} of the events are late")
+        if one.is_silent:
+            since = readable_duration(now_ms - one.reported_ms) if one.reported_ms else "ever"
+            console.print(
+                f"[bold red]nobody measures the freshness of {one.view}[/]: no stream has reported for {since}"
+            )
 
 
 def _show_contracts(console: Console, found: StoreOverview) -> None:

@@ -5,6 +5,7 @@ All durations are integer milliseconds. Names are as in the registry.
 """
 
 from featurestore.core.spec.contracts import Expectation as Expectation
+from featurestore.core.spec.contracts import FreshnessPromise as FreshnessPromise
 from featurestore.core.spec.contracts import Measure as Measure
 from featurestore.core.spec.contracts import OnFail as OnFail
 from featurestore.core.spec.contracts import UsualHours as UsualHours

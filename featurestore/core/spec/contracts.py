@@ -1,4 +1,4 @@
-"""What the owner of a stream promises of its records, and what becomes of those that break a promise."""
+"""What the owner of a stream promises of its records, and that of a view of its freshness; what becomes of the rest."""
 
 from __future__ import annotations
 
@@ -32,6 +32,21 @@ class Expectation:
     condition: str
     on_fail: OnFail
     at_most: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FreshnessPromise:
+    """How soon an event is promised to be servable. No part of what the view means.
+
+    Attributes:
+        view: name of the stream view.
+        freshness_ms: from when it happened to the commit after which lookups see it.
+        target: share of the events of which that must be true, 0 to 1, both excluded.
+    """
+
+    view: str
+    freshness_ms: int
+    target: float
 
 
 class Measure(enum.StrEnum):

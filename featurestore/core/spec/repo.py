@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from featurestore.core.spec.access import AccessSpec
-from featurestore.core.spec.contracts import Expectation, UsualHours
+from featurestore.core.spec.contracts import Expectation, FreshnessPromise, UsualHours
 from featurestore.core.spec.views import Column, ComputedColumn, PlainViewSpec, ValueType, ViewSpec
 
 
@@ -129,6 +129,7 @@ class RepoSpec:
         expectations: what is expected of the records of the stream views' sources, by source and name.
         usual_hours: what is expected of their hours, by source and measure.
         access: who may do what with all that.
+        promises: how fresh stream views are promised to be, by view.
     """
 
     project: str
@@ -140,6 +141,7 @@ class RepoSpec:
     expectations: tuple[Expectation, ...] = ()
     usual_hours: tuple[UsualHours, ...] = ()
     access: AccessSpec = field(default_factory=AccessSpec)
+    promises: tuple[FreshnessPromise, ...] = ()
 
     def view(self, name: str) -> ViewSpec | None:
         """The stream view of that name, or the version of one ("card_activity@v2") that is pinned; else None."""

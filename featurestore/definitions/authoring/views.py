@@ -35,6 +35,7 @@ from featurestore.definitions.authoring.parts import (
     windows_of,
 )
 from featurestore.definitions.authoring.tables import columns_of
+from featurestore.definitions.compile.expectations import FRESHNESS_TAG
 from featurestore.definitions.compile.expressions import (
     EXPRESSION_TAG,
     UNDO_TAG,
@@ -42,7 +43,12 @@ from featurestore.definitions.compile.expressions import (
     computed_columns,
 )
 from featurestore.definitions.compile.source import enriched_columns
-from featurestore.definitions.compile.view import EXPECTED_ENTITIES_TAG, LOOKBACK_TAG, STORAGE_TAG
+from featurestore.definitions.compile.view import (
+    EXPECTED_ENTITIES_TAG,
+    FRESHNESS_TARGET_TAG,
+    LOOKBACK_TAG,
+    STORAGE_TAG,
+)
 from featurestore.definitions.compile.window import HOP_TAG, IN_FLIGHT_TAG, OFFSET_TAG, SERIES_TAG
 from featurestore.definitions.problems import MISTAKE_TAG, Place, ProblemList
 from featurestore.errors import InvalidRequest
@@ -190,6 +196,8 @@ def stream_view(
     undo: str = "",
     storage: str = "",
     expected_entities: int = 0,
+    freshness: str = "",
+    freshness_target: float | None = None,
     tags: Mapping[str, str] | None = None,
     description: str = "",
     owner: str = "",
@@ -213,22 +221,23 @@ def stream_view(
             an experiment.
         expected_entities: how many entities the view is going to have, roughly. Those of few events then share keys of
             the store, and take a fraction of the memory.
+        freshness: how soon an event is promised to be servable, such as "30s"; default: nothing is promised.
+        freshness_target: share of the events of which that must be true, over 30 days; default 0.99.
         tags: kept beside those that are set here, as in Feast.
         description: as in Feast.
         owner: as in Feast.
     """
-    columns = _types_of(source)
     given, mistakes = usable_features(features)
     if ttl and (mistake := duration_mistake("ttl", ttl)):
         mistakes.append(mistake)
-    names = {feature.name for feature in given}
-    features = [prefixed_feature(feature, prefix, names) for feature in given]
+    features = [prefixed_feature(feature, prefix, {one.name for one in given}) for feature in given]
     windowed = [feature for feature in features if isinstance(feature, WindowedFeature)]
+    columns = _types_of(source)
     types = {feature.name: _output_type(feature, columns) for feature in windowed}
     derived = [_derived_field(feature, types) for feature in features if isinstance(feature, DerivedFeature)]
-    own_tags = {LOOKBACK_TAG: lookback, WHERE_TAG: where, UNDO_TAG: undo, STORAGE_TAG: storage}
-    own_tags[EXPECTED_ENTITIES_TAG] = str(expected_entities) if expected_entities != 0 else ""
-    own_tags[MISTAKE_TAG] = "\n".join(mistakes)
+    own_tags: dict[str, object] = {LOOKBACK_TAG: lookback, WHERE_TAG: where, UNDO_TAG: undo, STORAGE_TAG: storage}
+    own_tags |= {EXPECTED_ENTITIES_TAG: str(expected_entities or ""), MISTAKE_TAG: "\n".join(mistakes)}
+    own_tags |= {FRESHNESS_TAG: freshness, FRESHNESS_TARGET_TAG: "" if freshness_target is None else freshness_target}
     with warnings.catch_warnings():
         # Feast calls stream views experimental, once a view.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -240,7 +249,7 @@ def stream_view(
             aggregations=[_aggregation(feature) for feature in windowed],
             schema=[*(_field(feature, types[feature.name]) for feature in windowed), *derived],
             ttl=timedelta_of(ttl) or timedelta(0),
-            tags={**(tags or {}), **{tag: str(text) for tag, text in own_tags.items() if text}},
+            tags={**(tags or {}), **{tag: str(text) for tag, text in own_tags.items() if text not in ("", None)}},
             description=description,
             owner=owner,
         )

@@ -20,7 +20,8 @@ EXPECTATION_TAG_PREFIX = "expect."
 """Tags of a source: "expect.NAME" holds what to do, how many may fail, and the SQL that each record is to meet."""
 
 FRESHNESS_TAG = "freshness"
-"""Tag of a source: how old its newest event is promised to be at most; part of its contract as a document."""
+"""Tag of a source: how old its newest event is promised to be at most; part of its contract as a document.
+Of a view: how soon an event is promised to be servable."""
 
 USUAL_HOUR_TAG_PREFIX = "usual_hour."
 """Tags of a source: "usual_hour.volume" and "usual_hour.lateness" hold two factors, "0.5 to 2"."""

@@ -17,6 +17,7 @@ from typing import TypeVar
 from featurestore.core.spec import (
     Column,
     Expectation,
+    FreshnessPromise,
     OnDemandViewSpec,
     PlainViewSpec,
     RepoSpec,
@@ -38,7 +39,7 @@ from featurestore.definitions.compile.source import EVENT_LOG_COLUMNS
 from featurestore.definitions.compile.types import VALUE_TYPES, join_keys_of
 from featurestore.definitions.compile.unhandled import why_not_computed, why_not_keyed
 from featurestore.definitions.compile.versions import compile_versions
-from featurestore.definitions.compile.view import compile_stream_view
+from featurestore.definitions.compile.view import compile_stream_view, promise_of
 from featurestore.definitions.compile.window import HOP_TAG, has_unsaid_hop
 from featurestore.definitions.problems import Place, Problem, ProblemList
 from featurestore.errors import DefinitionError
@@ -139,7 +140,8 @@ def compile_repo(registered: RegisteredRepo) -> Compilation:
     check_shadows(services, why, on_demand_views, problems)
     named = (_by_name(views), _by_name(plain_views), _by_name(services))
     expected = _expectations(registered, views, problems)
-    repo = RepoSpec(registered.project, *named, on_demand_views, tuple(pinned), *expected)
+    promises = _promises(registered, {view.name for view in views}, problems)
+    repo = RepoSpec(registered.project, *named, on_demand_views, tuple(pinned), *expected, promises=promises)
     return Compilation(repo, tuple(problems.found), tuple(notes), unserved)
 
 
@@ -314,6 +316,18 @@ def _expectations(
         tuple(one for records, _ in by_source for one in records),
         tuple(one for _, hours in by_source for one in hours),
     )
+
+
+def _promises(
+    registered: RegisteredRepo, computed: Collection[str], problems: ProblemList
+) -> tuple[FreshnessPromise, ...]:
+    """What is promised of the freshness of stream views, by name."""
+    found = (
+        promise_of(view.tags, view.name, Place("feature view", view.name), problems)
+        for view in sorted(registered.stream_views, key=lambda view: view.name)
+        if view.name in computed
+    )
+    return tuple(one for one in found if one is not None)
 
 
 def _check_sources(views: list[ViewSpec], problems: ProblemList) -> None:

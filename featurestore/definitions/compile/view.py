@@ -15,6 +15,7 @@ from featurestore.core.spec import (
     IS_UNDO,
     Column,
     FeatureSpec,
+    FreshnessPromise,
     SourceSpec,
     ValueType,
     ViewSpec,
@@ -22,7 +23,7 @@ from featurestore.core.spec import (
 )
 from featurestore.core.windows.durations import format_duration
 from featurestore.definitions import limits
-from featurestore.definitions.compile.expectations import required_of
+from featurestore.definitions.compile.expectations import FRESHNESS_TAG, required_of
 from featurestore.definitions.compile.expressions import (
     EXPRESSION_TAG,
     UNDO_TAG,
@@ -52,6 +53,11 @@ STORAGE_TAG = "storage"
 
 OWN_STORAGE = "own"
 """The tag's only value."""
+
+FRESHNESS_TARGET_TAG = "freshness_target"
+"""Tag of a view: share of its events of which its `freshness` must be true, above 0 and below 1."""
+
+FRESHNESS_TARGET_DEFAULT = 0.99
 
 EXPECTED_ENTITIES_TAG = "expected_entities"
 """Tag of a view: how many entities it is going to have; those of few events then share keys."""
@@ -109,6 +115,32 @@ def compile_stream_view(
         expected_entities=expected_entities,
     )
     return spec if _can_undo(spec, place, problems) else None
+
+
+def promise_of(tags: Mapping[str, str], view: str, place: Place, problems: ProblemList) -> FreshnessPromise | None:
+    """What a stream view's tags promise of its freshness, which is no part of what it means; None for nothing."""
+    found_before = len(problems.found)
+    freshness_ms = duration_tag(tags, FRESHNESS_TAG, place, problems, default=0, maximum=limits.FRESHNESS_MS_MAX)
+    target = _target(tags, place, problems)
+    if FRESHNESS_TAG not in tags and FRESHNESS_TARGET_TAG in tags:
+        fact = f'it has tag "{FRESHNESS_TARGET_TAG}", but no "{FRESHNESS_TAG}"'
+        problems.add(place, fact, 'write how fresh it is promised to be: freshness="30s"')
+    if not freshness_ms or len(problems.found) > found_before:
+        return None
+    return FreshnessPromise(view, freshness_ms, target)
+
+
+def _target(tags: Mapping[str, str], place: Place, problems: ProblemList) -> float:
+    text = tags.get(FRESHNESS_TARGET_TAG, str(FRESHNESS_TARGET_DEFAULT))
+    try:
+        target = float(text)
+    except ValueError:
+        target = 0.0
+    if not 0.0 < target < 1.0:
+        fact = f'tag "{FRESHNESS_TARGET_TAG}" is "{text}"'
+        problems.add(place, fact, "write a share of the events above 0 and below 1, such as 0.99")
+        return FRESHNESS_TARGET_DEFAULT
+    return target
 
 
 def _can_undo(view: ViewSpec, place: Place, problems: ProblemList) -> bool:

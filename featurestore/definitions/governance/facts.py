@@ -116,7 +116,8 @@ def _views(spec: RepoSpec, authored: Mapping[tuple[str, str], Authored]) -> Iter
             retention = view.retention_ms
             facts |= {"source": view.source.name, "features": len(view.answers)}
             facts["expected_entities"] = view.expected_entities or None
-            facts["freshness_minutes"] = _freshness(authored["source", view.source.name])
+            promised = _freshness(said)
+            facts["freshness_minutes"] = promised or _freshness(authored["source", view.source.name])
             parts = {(one.function, one.column, one.where) for one in view.features}
             facts["stored_fields"] = len(parts)
         else:
@@ -197,10 +198,10 @@ def _facts(name: str, about: About) -> dict[str, Fact]:
     return {"name": name, "tier": int(about.tier) if about.tier.isdecimal() else None, **texts}
 
 
-def _freshness(source: Authored) -> float | None:
-    """Minutes that its newest event is promised to be old at most."""
+def _freshness(said: Authored) -> float | None:
+    """Minutes that the newest event of a source or view is promised to be old at most."""
     try:
-        return parse_duration_ms(source.tags[FRESHNESS_TAG]) / _MS_PER_MINUTE
+        return parse_duration_ms(said.tags[FRESHNESS_TAG]) / _MS_PER_MINUTE
     except (KeyError, InvalidRequest):
         return None
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from featurestore.clock import Clock
-from featurestore.core.spec import Expectation, PinnedView, UsualHours, ViewSpec
+from featurestore.core.spec import Expectation, FreshnessPromise, PinnedView, UsualHours, ViewSpec
 from featurestore.definitions.compile.storage_groups import plan_storage, storage_group
 from featurestore.online.eviction import StoreMemory
 from featurestore.online.generation import Generation
@@ -29,11 +29,13 @@ from featurestore.online.serving_view import (
 )
 from featurestore.online.store import OnlineStore
 from featurestore.wire.codecs.view_json import definition_hash
-from featurestore.wire.contract_counts import ExpectationState, UsualState, decode_counts, states_of, usual_states
+from featurestore.wire.counts.contracts import ExpectationState, UsualState, decode_counts, states_of, usual_states
+from featurestore.wire.counts.freshness import PromiseState, promise_states
 from featurestore.wire.store_layout import (
     Checkpoint,
     contracts_key,
     decode_checkpoint,
+    freshness_key,
     layout_key,
     partition_of,
     smallest_positions,
@@ -144,6 +146,7 @@ class StoreOverview:
         pins: versions that feature services pin.
         contracts: how the records of the sources meet what is expected of them.
         usual_hours: how their hours do.
+        promises: how views keep what is promised of their freshness.
     """
 
     project: str
@@ -156,6 +159,7 @@ class StoreOverview:
     pins: tuple[PinOverview, ...] = ()
     contracts: tuple[ExpectationState, ...] = ()
     usual_hours: tuple[UsualState, ...] = ()
+    promises: tuple[PromiseState, ...] = ()
 
 
 def look_over(
@@ -167,6 +171,7 @@ def look_over(
     pinned: Sequence[PinnedView] = (),
     expectations: Sequence[Expectation] = (),
     usual_hours: Sequence[UsualHours] = (),
+    promises: Sequence[FreshnessPromise] = (),
     ends: Ends | None = None,
     measures_memory: bool = False,
 ) -> StoreOverview:
@@ -180,6 +185,7 @@ def look_over(
         pinned: versions that feature services pin.
         expectations: what is expected of the sources' records.
         usual_hours: what is expected of their hours.
+        promises: what is promised of the views' freshness.
         ends: where the sources end, for the lag; None when that is not known.
         measures_memory: list keys and ask for sizes; takes a scan of up to KEYS_LISTED_MAX keys.
 
@@ -216,17 +222,21 @@ def look_over(
             for one, of in zip(found, known, strict=True)
         ),
         plain={stem: size for stem, size in sorted(sizes.items()) if stem not in stems.values() and "@" not in stem},
-        unstreamed=tuple(
-            sorted(
-                {view.name for view in registered if definition_of(view) not in served}
-                - {name for one in found for name in one.views}
-            )
-        ),
+        unstreamed=_unstreamed(registered, served, found),
         server=store.memory(),
         pins=_pins(pinned, served),
         contracts=contracts,
         usual_hours=hours,
+        promises=read_promises(store, project, promises, clock.now_ms()),
     )
+
+
+def _unstreamed(
+    registered: Sequence[ViewSpec], served: Mapping[Definition, ServingView], found: Sequence[GenerationOverview]
+) -> tuple[str, ...]:
+    """Registered views that nothing holds."""
+    missing = {view.name for view in registered if definition_of(view) not in served}
+    return tuple(sorted(missing - {name for one in found for name in one.views}))
 
 
 def _broken(generation: Generation, contracts: Sequence[ExpectationState | UsualState]) -> tuple[str, ...]:
@@ -248,6 +258,17 @@ def read_contracts(
     fields = store.hash_fields(contracts_key(project))
     counts = {partition_of(name): decode_counts(data) for name, data in fields.items()}
     return tuple(states_of(expectations, counts)), tuple(usual_states(usual_hours, counts))
+
+
+def read_promises(
+    store: OnlineStore, project: str, promises: Sequence[FreshnessPromise], now_ms: int
+) -> tuple[PromiseState, ...]:
+    """How views keep what is promised of their freshness, as the stream has kept it.
+
+    Raises:
+        OnlineStoreDown, CorruptData: it cannot be read.
+    """
+    return tuple(promise_states(promises, store.hash_fields(freshness_key(project)), now_ms)) if promises else ()
 
 
 def _pins(pinned: Sequence[PinnedView], served: Mapping[Definition, ServingView]) -> tuple[PinOverview, ...]:

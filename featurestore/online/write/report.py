@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from featurestore.core.events import Int64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +21,7 @@ class WriteReport:
         newest_event_time_ms: newest event time applied, 0 when none was.
         lanes_committed: lanes that took part in the commit.
         entities_compacted: heads that were folded into their bodies.
+        event_time_ms: (events_applied,) of the events committed.
         bytes_written: of rows and bodies, names not counted.
         damaged: what is wrong with entities that were set aside; readers are refused them, everything else goes on.
     """
@@ -30,3 +35,4 @@ class WriteReport:
     damaged: tuple[str, ...] = ()
     bytes_written: int = 0
     erased_dropped: int = 0
+    event_time_ms: Int64Array = field(default_factory=lambda: np.empty(0, dtype=np.int64), compare=False)

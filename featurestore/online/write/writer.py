@@ -293,6 +293,7 @@ class ViewWriter:
         commits = self._lane_commits(unseen, rows, hashes, compaction)
         report = WriteReport(
             events_applied=rows.count,
+            event_time_ms=rows.event_time_ms,
             duplicates_dropped=duplicates,
             erased_dropped=erased,
             replayed_skipped=sum(batch.skipped for batch in unseen),

@@ -18,7 +18,7 @@ from featurestore.online.read.store_status import look_over
 from featurestore.online.redis.store import connect
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent
-from featurestore.wire.contract_counts import decode_counts
+from featurestore.wire.counts.contracts import decode_counts
 from featurestore.wire.store_layout import contracts_key
 from tests.dataflows.conftest import StartStream, applied_repo
 from tests.dataflows.log_to_table.test_history import differences, differences_from_store, history, labels_of
