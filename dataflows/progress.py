@@ -40,6 +40,13 @@ WORK_SECONDS = Counter(
     ["view", "step"],
 )
 WRITTEN_BYTES = Counter("featurestore_stream_written_bytes", "Rows and bodies given to the online store.", ["view"])
+STEP_SECONDS = Histogram(
+    "featurestore_stream_step_seconds",
+    "By the clock, for each read or micro-batch: from when Kafka's first record of it was written to when it was read, "
+    "decoding, keying, waiting for the commit before, preparing a commit, the store's part of it.",
+    ["step"],
+    buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
 SET_ASIDE = Counter("featurestore_stream_entities_set_aside", "Entities whose stored bytes are damaged.", ["view"])
 LAG_RECORDS = Gauge("featurestore_stream_lag_records", "Records not committed yet.", ["topic", "partition"])
 FRESHNESS_MS = Gauge("featurestore_stream_freshness_ms", "Clock minus newest committed event time.", ["view"])
@@ -133,6 +140,10 @@ class StreamProgress:
     def worked(self, name: str, step: str, worked_ns: int) -> None:
         """A step took so much of the processor for a view or storage group."""
         WORK_SECONDS.labels(name, step).inc(worked_ns / 1e9)
+
+    def passed(self, step: str, duration_ns: int) -> None:
+        """A read or micro-batch has spent so long in a step, or before it."""
+        STEP_SECONDS.labels(step).observe(duration_ns / 1e9)
 
     def set_aside(self, generation: Generation, damaged: Sequence[str]) -> None:
         """Entities of a generation are damaged; readers are refused them, and everything else goes on."""

@@ -126,7 +126,8 @@ class DecodeStep:
         if self._shared.conductor.drops_batches:
             return []
         try:
-            now_ms = self._shared.clock.now_ms()
+            clock = self._shared.clock
+            now_ms, began_ns = clock.now_ms(), clock.monotonic_ns()
             reads: list[DecodedItem] = []
             letters: dict[int, DeadLetter] = {}
             broken: list[DeadLetter] = []
@@ -145,6 +146,7 @@ class DecodeStep:
                 letters.setdefault(one.offset, one)
             if letters:
                 write_letters(self._dead_letters, [letters[offset] for offset in sorted(letters)], self._shared)
+            self._shared.progress.passed("decode", clock.monotonic_ns() - began_ns)
             return reads
         except Exception as error:  # noqa: BLE001  # process edge: whatever it is, the flow must end in order
             self._shared.conductor.fail(error)
@@ -191,6 +193,7 @@ class KeyStep:
     def _route(self, item: DecodedRead) -> list[RoutedItem]:
         """Key the rows of each view, and deal them out."""
         events, raw, clock = item.decoded.events, item.raw, self._shared.clock
+        routed_ns = clock.monotonic_ns()
         partition = (item.views[0].source, events.topic, events.partition)
         watermark_ms = self._watermarks.setdefault(partition, PartitionWatermark()).advance(events.event_time_ms)
         letters: list[DeadLetter] = []
@@ -214,6 +217,7 @@ class KeyStep:
         if letters:
             letters.sort(key=lambda letter: letter.offset)
             write_letters(self._dead_letters, letters, self._shared)
+        self._shared.progress.passed("key", clock.monotonic_ns() - routed_ns)
         return [(key, WriterBatch(tuple(share))) for key, share in zip(self._writer_keys, shares, strict=True)]
 
 

@@ -88,9 +88,11 @@ class _WriterPart(StatefulSinkPartition[WriterItem, None]):
         """Commit what has arrived, and note what else it says."""
         conductor = self._shared.conductor
         with self._shared.conductor.ends_on_errors():
+            came_ns = self._shared.clock.monotonic_ns()
             self._finish_commit()
             if not conductor.drops_batches:
-                items = [item for item in values if isinstance(item, WriterBatch)]
+                if items := [item for item in values if isinstance(item, WriterBatch)]:
+                    self._shared.progress.passed("wait", self._shared.clock.monotonic_ns() - came_ns)
                 self._running = self._thread.submit(self._commit, items)
             for item in values:
                 if isinstance(item, PartitionEnd) and not conductor.drops_batches:
@@ -140,6 +142,7 @@ class _Lanes:
         self._is_full = False
         self._goes_on = False
         self._prepared: list[PreparedWrite] = []
+        self._preparing_ns = 0
         self._damaged: dict[Generation, tuple[str, ...]] = {}
 
     @property
@@ -183,9 +186,10 @@ class _Lanes:
         """What each writer is to commit, prepared when it is asked for, and kept until it is committed."""
         clock = self._shared.clock
         for generation, writer in self._writers.items():
-            began_ns = clock.worked_ns()
+            began_ns, worked_ns = clock.monotonic_ns(), clock.worked_ns()
             self._prepared.append(writer.prepare(batches[generation.view.name]))
-            self._shared.progress.worked(generation.view.name, "prepare", clock.worked_ns() - began_ns)
+            self._shared.progress.worked(generation.view.name, "prepare", clock.worked_ns() - worked_ns)
+            self._preparing_ns += clock.monotonic_ns() - began_ns
             yield self._prepared[-1]
 
     def close(self) -> None:
@@ -220,7 +224,7 @@ class _Lanes:
                         detail="Its lanes are behind what was read.",
                         hint="the stream reads again from the store's own positions",
                     )
-        started_ns = clock.monotonic_ns()
+        started_ns, self._preparing_ns = clock.monotonic_ns(), 0
         try:
             reports = write_together(self._prepared or self._preparing(batches))
         except StoreFull:
@@ -228,6 +232,10 @@ class _Lanes:
             raise
         self._prepared = []
         duration_ns = clock.monotonic_ns() - started_ns
+        if any(batches.values()):
+            progress.passed("prepare", self._preparing_ns)
+            # The store works beside it: what is left is what was waited for.
+            progress.passed("store", duration_ns - self._preparing_ns)
         for generation, report in zip(self._writers, reports, strict=True):
             if mine := batches[generation.view.name]:
                 progress.committed(generation, mine, report, duration_ns)

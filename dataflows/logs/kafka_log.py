@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     IsolationLevel,
     KafkaError,
@@ -344,7 +345,8 @@ class KafkaPartition:
         payloads = [message.value() or b"" for message in messages]
         if self._has_schemas:
             payloads = [_behind_id(message, payload) for message, payload in zip(messages, payloads, strict=True)]
-        return RawBatch(self._topic, self._partition, begin, self._next_offset, offsets, payloads)
+        written_ms = _written_ms(messages[0]) if messages else None
+        return RawBatch(self._topic, self._partition, begin, self._next_offset, offsets, payloads, written_ms)
 
     def end_offset(self) -> int:
         """The high watermark of the latest fetch."""
@@ -410,6 +412,12 @@ class KafkaPartition:
                 raise of_kafka(error, f"{self._name} cannot be read")
             else:
                 _logger.warning("%s: %s", self._name, error.str())
+
+
+def _written_ms(message: Message) -> int | None:
+    """When the producer, or the broker, says that a record was written."""
+    kind, written_ms = message.timestamp()
+    return None if kind == TIMESTAMP_NOT_AVAILABLE else written_ms
 
 
 def _behind_id(message: Message, payload: bytes) -> bytes:

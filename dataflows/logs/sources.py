@@ -21,7 +21,7 @@ from bytewax.inputs import DynamicSource, FixedPartitionedSource, StatefulSource
 from dataflows.logs.pace import Pace
 from dataflows.progress import StreamProgress
 from dataflows.run_outcome import Conductor, PartitionEnd, RunOutcome
-from featurestore.clock import Clock
+from featurestore.clock import NS_PER_MS, Clock
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import EventsLost, FeatureStoreError, InvalidRequest, SourceUnavailable
 from featurestore.wire.formats.columns import Schemas
@@ -313,6 +313,8 @@ class _EventPartition(StatefulSourcePartition[SourceItem, None]):
         # Also where nothing could be read: records may be there that are held back.
         progress.read(source.topic, partition, len(batch.payloads) if batch else 0, self._reader.end_offset())
         if batch is not None:
+            if batch.written_ms is not None:
+                progress.passed("read", max(0, self._shared.clock.now_ms() - batch.written_ms) * NS_PER_MS)
             if self._pace is not None:
                 (self._pace.live_was_read if self._stage == LIVE else self._pace.late_was_read)()
             self._reader.publish(progress.committed_offset(source.topic, partition))

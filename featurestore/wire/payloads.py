@@ -71,6 +71,7 @@ class RawBatch:
         next_offset: where the next read begins.
         offsets: (N,) offset of each payload, ascending, within [from_offset, next_offset).
         payloads: N payloads; b"" for a record without a value.
+        written_ms: when the first of them was written, by the log's own word; None where it has none.
     """
 
     topic: str
@@ -79,6 +80,7 @@ class RawBatch:
     next_offset: int
     offsets: Int64Array
     payloads: Sequence[bytes]
+    written_ms: int | None = None
 
 
 def without_tombstones(raw: RawBatch) -> RawBatch:

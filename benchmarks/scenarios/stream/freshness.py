@@ -6,15 +6,16 @@ import re
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from benchmarks.log_freshness import visible_seconds
 from benchmarks.machine import environment
 from benchmarks.parts import applied_repo, cpu_seconds, cpu_seconds_since, grpc_server, running, stream_process
-from benchmarks.scenario import Line, Result, Run, digest, percentile, require
+from benchmarks.scenario import Line, Result, Run, Size, digest, percentile, require
 from featurestore.clock import SystemClock
 from featurestore.definitions.schemas.directory import SCHEME, SchemaDirectory
 from featurestore.online.probe import LOOPBACK, free_port
@@ -32,12 +33,25 @@ MERCHANT = 1_000_000
 TOPIC = "transactions"
 PARTITIONS = 4
 
+LOG_RATES = (5_000, 10_000)
+"""Of a log directory, which has no broker that takes half of the machine."""
+
 PROBE_EVERY_S = 0.05
 ROWS_PER_LOOK_MAX = 100
 
 POLL_PAUSE_S = 0.0005
 IDLE_SETTLE_S = 2.0
 GIVE_UP_S = 10.0
+
+STEPS = {
+    "read": "from Kafka's first record of a read to the read",
+    "decode": "decoding a read",
+    "key": "keying it",
+    "wait": "waiting for the commit before",
+    "prepare": "preparing a commit",
+    "store": "waiting for the store",
+}
+"""Of the stream's metric; the rest of a probe's time is the lookup that sees it, and what is between two of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +65,22 @@ class Probes:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a second takes: processor seconds of the broker and of the stream, and commits, each of all views."""
+    """What a second takes, and where its events spend their time.
+
+    Attributes:
+        broker_s, stream_s: processor seconds.
+        queued_s: seconds in which a thread of the stream could have run, and had no core.
+        commits: each of all views.
+        reads: of a partition, that had records.
+        step_s: how long a read or micro-batch spends in each step, or before it, on average.
+    """
 
     broker_s: float
     stream_s: float
+    queued_s: float
     commits: float
+    reads: float
+    step_s: Mapping[str, float]
 
 
 def run(run: Run) -> Result:
@@ -99,20 +124,19 @@ def run(run: Run) -> Result:
             _require_counted_once(client, len(loaded.counts))
     floor_p50_s = percentile(floor_s, 50)
     run.say(f"under load: p50 {percentile(loaded.visible_s, 50) * 1e3:.1f} ms; load: {sent}")
-    lines = [
-        Line(f"{label}: {name}", (value := percentile(each_s, percent)) * 1e3, "ms", value / floor_p50_s, "floor's p50")
-        for label, each_s in (
-            ("floor: a bare consumer gets it, at rest", floor_s),
-            ("at rest", idle.visible_s),
-            (f"at {rate:,} tx/s", loaded.visible_s),
-        )
-        for name, percent in (("p50", 50), ("p99", 99))
-    ]
+    visible_s = {
+        "floor: a bare consumer gets it, at rest": floor_s,
+        "at rest": idle.visible_s,
+        f"at {rate:,} tx/s": loaded.visible_s,
+    }
+    for each in (500,) if run.size is Size.SMOKE else LOG_RATES:
+        probes = run.choose(smoke=10, full=400)
+        visible_s[f"from the log at {each:,} tx/s"] = visible_seconds(run.directory, repo, rate=each, probes=probes)
     return Result(
         scenario="freshness",
         question="How long until a produced event is in the answer of a gRPC lookup?",
         lines=(
-            *lines,
+            *_percentiles(visible_s, floor_p50_s),
             *_costs("at rest", idle_work),
             *_costs(f"at {rate:,} tx/s", loaded_work),
             Line(f"probes at {rate:,} tx/s", len(loaded.visible_s), "probes"),
@@ -125,9 +149,20 @@ def run(run: Run) -> Result:
             "lookup that shows it: a lookup is in every figure, and on average half of the resolution.",
             f"Load: {sent}.",
             "The broker's processor time is also that of taking the load's and the probes' records.",
+            "Steps are means over reads and micro-batches of all events, by the stream's own metric; that records wait "
+            "in the client until the stream's loop comes round is in the first of them.",
             "Producer, broker, stream, Redis, server and probe share the machine's cores.",
         ),
     )
+
+
+def _percentiles(visible_s: Mapping[str, Sequence[float]], floor_p50_s: float) -> list[Line]:
+    """How long it took until probes were seen, beside the floor."""
+    return [
+        Line(f"{label}: {name}", (value := percentile(each_s, percent)) * 1e3, "ms", value / floor_p50_s, "floor's p50")
+        for label, each_s in visible_s.items()
+        for name, percent in (("p50", 50), ("p99", 99))
+    ]
 
 
 def _costs(label: str, work: Work) -> tuple[Line, ...]:
@@ -135,7 +170,10 @@ def _costs(label: str, work: Work) -> tuple[Line, ...]:
     return (
         Line(f"{label}: processor of the broker", work.broker_s, "cores"),
         Line(f"{label}: processor of the stream", work.stream_s, "cores"),
+        Line(f"{label}: its threads wait for a core", work.queued_s, "seconds a second"),
+        Line(f"{label}: reads", work.reads, "a second"),
         Line(f"{label}: commits", work.commits, "a second"),
+        *(Line(f"{label}: {said}", work.step_s[step] * 1e3, "ms, mean") for step, said in STEPS.items()),
     )
 
 
@@ -149,6 +187,7 @@ class _Meter:
 
     def __init__(self, broker: int, stream: int, metrics_port: int) -> None:
         self._pids = (broker, stream)
+        self._stream = stream
         self._metrics_url = f"http://{LOOPBACK}:{metrics_port}/metrics"
         self._begin()
 
@@ -156,21 +195,37 @@ class _Meter:
         """Since the last look; the next one counts from here."""
         seconds = time.perf_counter() - self._begun_s
         broker_s, stream_s = (cpu_seconds_since(*each) for each in zip(self._pids, self._cpu_s, strict=True))
-        commits = self._count_commits() - self._commits
+        counts, sums, queued_s = self._counts, self._sums, self._queued_s
         self._begin()
-        return Work(broker_s / seconds, stream_s / seconds, commits / seconds)
+        passed = {step: self._counts[step] - counts.get(step, 0) for step in STEPS}
+        step_s = {step: (self._sums[step] - sums.get(step, 0)) / max(passed[step], 1) for step in STEPS}
+        return Work(
+            broker_s / seconds,
+            stream_s / seconds,
+            (self._queued_s - queued_s) / seconds,
+            passed["store"] / seconds,
+            passed["read"] / seconds,
+            step_s,
+        )
 
     def _begin(self) -> None:
         self._begun_s = time.perf_counter()
         self._cpu_s = [cpu_seconds(pid) for pid in self._pids]
-        self._commits = self._count_commits()
+        self._queued_s = _queued_seconds(self._stream)
+        self._counts, self._sums = self._steps("count"), self._steps("sum")
 
-    def _count_commits(self) -> float:
-        """Those of the view that has the most: every event is one of all views."""
+    def _steps(self, what: str) -> dict[str, float]:
+        """Count or sum of each step's histogram."""
         with urllib.request.urlopen(self._metrics_url, timeout=GIVE_UP_S) as answer:
             text = answer.read().decode()
-        counts = re.findall(r"^featurestore_stream_commit_seconds_count\S* (\S+)$", text, re.MULTILINE)
-        return max(map(float, counts), default=0.0)
+        pattern = rf'^featurestore_stream_step_seconds_{what}{{step="(\w+)"}} (\S+)$'
+        return {step: float(value) for step, value in re.findall(pattern, text, re.MULTILINE)}
+
+
+def _queued_seconds(pid: int) -> float:
+    """Seconds that the threads of a process have spent waiting for a core: the second number of their schedstat."""
+    waits = [path.read_text().split()[1] for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    return sum(map(int, waits)) / 1e9
 
 
 def _load(run: Run, kafka: KafkaBroker, schemas: Path, *, rate: int) -> ServerProcess:

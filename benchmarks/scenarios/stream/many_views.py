@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from benchmarks.log_freshness import visible_seconds
 from benchmarks.many_views import FEATURES, KEYS, many_views
-from benchmarks.many_views_freshness import visible_seconds
 from benchmarks.parts import AppliedRepo, cpu_seconds, cpu_seconds_since, run_to_end, stream_process
 from benchmarks.scenario import Line, Result, Run, digest, percentile, require
 from benchmarks.workload import Workload, make_workload

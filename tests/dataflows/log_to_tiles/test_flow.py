@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 import urllib.request
 from pathlib import Path
@@ -322,7 +323,7 @@ def test_the_stream_writes_to_a_redis_cluster(
 
 
 def test_prometheus_sees_what_the_progress_line_says(start_stream: StartStream, tmp_path: Path, port: int) -> None:
-    """Records read, events applied, dead letters by reason, lag by partition, freshness by view."""
+    """Records read, events applied, dead letters by reason, lag by partition, freshness by view, and every step."""
     payments = make_payments(2_000, seed=21)
     payments.append_to(tmp_path / "log")
     stream = start_stream("--log-dir", str(tmp_path / "log"), "--metrics-port", str(port))
@@ -338,4 +339,7 @@ def test_prometheus_sees_what_the_progress_line_says(start_stream: StartStream, 
     assert f'reason="undecodable",topic="payments",view=""}} {payments.bad}.0' in metrics
     assert 'featurestore_stream_lag_records{partition="0",topic="payments"} 0.0' in metrics
     assert 'featurestore_stream_freshness_ms{view="merchants"}' in metrics
+    for step in ("decode", "key", "wait", "prepare", "store"):
+        [count] = re.findall(rf'^featurestore_stream_step_seconds_count{{step="{step}"}} (\S+)$', metrics, re.MULTILINE)
+        assert float(count) > 0, step
     assert stream.wait() == 0

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from dataflows.logs import kafka_log
 from dataflows.logs.kafka_log import KafkaLog
-from featurestore.clock import SystemClock
+from featurestore.clock import Deadline, SystemClock
 from featurestore.core.spec import Column, SourceSpec, ValueType
 from featurestore.errors import EventsLost, SourceUnavailable
 from featurestore.testing.servers import KafkaBroker
@@ -101,6 +101,23 @@ def test_the_ends_of_a_topic_are_asked_of_the_broker(
     nowhere = KafkaLog(bootstrap_servers=f"127.0.0.1:{port}", options={}, group="", clock=SystemClock())
     with pytest.raises(SourceUnavailable, match="not known"):
         nowhere.ends(SOURCE, [0])
+
+
+def test_a_read_says_when_its_first_record_was_written(kafka: KafkaBroker, fill: Fill) -> None:
+    """So that a stream can tell how long records waited for it."""
+    clock = SystemClock()
+    begun_ms = clock.now_ms()
+    fill(make_payments(50, seed=36, partitions=1))
+    reader = KafkaLog(bootstrap_servers=kafka.bootstrap_servers, options={}, group="", clock=clock).open(
+        SOURCE, 0, None
+    )
+    deadline = Deadline.after(clock, 30_000)
+    while (batch := reader.read(1_000)) is None:
+        deadline.remaining_ms("read a record")
+    reader.close()
+
+    assert batch.written_ms is not None
+    assert begun_ms <= batch.written_ms <= clock.now_ms()
 
 
 def test_a_topic_that_was_trimmed_reaches_back_as_far_as_its_oldest_record(kafka: KafkaBroker, fill: Fill) -> None:

@@ -1,4 +1,4 @@
-"""How long until a payment counts, where many views take it in: from a log directory, beside a steady load."""
+"""How long until a payment counts: from a log directory, beside a steady load, in all views of its card."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def visible_seconds(directory: Path, repo: AppliedRepo, *, rate: int, probes: in
         rate: other transactions a second.
         probes: cards that nobody else uses, one every PROBE_EVERY_S.
     """
-    log = directory / f"freshness-log-{len(repo.spec.views)}"
+    log = directory / f"freshness-log-{len(repo.spec.views)}-{rate}"
     (log / TOPIC).mkdir(parents=True)
     # The load has partitions of its own: two programs do not append to one file.
     for partition in range(PARTITIONS + 1):
