@@ -93,9 +93,8 @@ def run(run: Run) -> Result:
         schemas = run.directory / "schemas"
         number = SchemaDirectory(schemas).register(f"{TOPIC}-value", SCHEMA)
         encoder = AvroPayloadEncoder(Population(PopulationSize(cards=1), seed=1), number)
-        options = ["--bootstrap-servers", kafka.bootstrap_servers, "--progress-seconds", "0.5"]
-        options += ["--schema-registry-option", f"url={SCHEME}{schemas}"]
-        options += ["--metrics-port", str(metrics_port)]
+        options = ["--bootstrap-servers", kafka.bootstrap_servers, "--metrics-port", str(metrics_port)]
+        options += ["--schema-registry-option", f"url={SCHEME}{schemas}", "--progress-seconds", "0.5"]
         stream = stream_process(repo, run.directory, redis.url, *options)
         with (
             running(stream, "lag"),
