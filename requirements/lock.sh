@@ -22,7 +22,7 @@ compile() {
 
 # A developer's machine and CI.
 compile all --extra client --extra server --extra traces --extra stream --extra feast --extra spark \
-    --extra parity --extra iceberg --extra embedded --extra testing --extra dev
+    --extra parity --extra iceberg --extra ui --extra embedded --extra testing --extra dev
 # What the container images install, on one Python: neither has Feast, the server has no Bytewax.
 [ "$version" = py312 ] || exit 0
 compile server --extra server --extra traces --constraint "requirements/all-$version.txt"

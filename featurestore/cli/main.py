@@ -51,6 +51,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "featurestore.cli.repo.catalog.monitoring:command",
         "Write rules for Prometheus and a dashboard for Grafana.",
     ),
+    "lineage": (
+        "featurestore.cli.repo.catalog.lineage:command",
+        "Say what depends on a column or feature, and what it is made of.",
+    ),
+    "ui": ("featurestore.cli.repo.catalog.pages:command", "Show the catalog as pages that people open."),
     "stream": ("featurestore.cli.processes.stream:command", "Keep the features fresh from the stream of events."),
     "event-log": (
         "featurestore.cli.processes.event_log:command",

@@ -27,7 +27,7 @@ from pathlib import Path
 from featurestore.online.embedded import EmbeddedStore
 
 ROOT = Path(__file__).resolve().parents[2]
-KEEP_RUNNING = ("featurestore stream", "featurestore serve")
+KEEP_RUNNING = ("featurestore stream", "featurestore serve", "featurestore ui")
 ENDS_ALL = "featurestore store stop"
 QUESTIONS = ("featurestore lookup", "featurestore status")
 """Typing these again does no harm; parts that were started a moment ago may need it."""

@@ -50,11 +50,10 @@ SESSION = (
 
 LETTERS = {f"dead-letters {name}" for name in ("list", "count", "show", "replay")}
 TEAMS = {"test", "list", "describe", "search"}
-HEALTH = {"monitoring"}
+HEALTH, CATALOG = {"monitoring"}, {"ui", "lineage"}
 TYPED_ELSEWHERE = {"check-schema", "erase", "fingerprint", "preview", "publish", "contract export", "contract check"}
-TYPED_ELSEWHERE |= LETTERS | TEAMS | HEALTH
-"""Have pages of their own: docs/schemas.md, erasure.md, add-your-own-feature.md, publish.md, contracts.md, teams.md,
-health.md."""
+TYPED_ELSEWHERE |= LETTERS | TEAMS | HEALTH | CATALOG
+"""Have pages of their own: schemas, erasure, add-your-own-feature, publish, contracts, teams, health, catalog."""
 
 BEFORE_TABLES = ROOT / "tests" / "offline" / "event_log" / "before_tables"
 """An event log of the release before."""

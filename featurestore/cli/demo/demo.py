@@ -23,9 +23,9 @@ from featurestore.cli.demo.screen import REFRESH_PER_SECOND, Screen
 from featurestore.cli.demo.summary import Line, Summary
 from featurestore.cli.demo.told import SERVICE, WHERE, publish_arguments, told_text
 from featurestore.cli.demo.told import TOPIC as TOLD
-from featurestore.cli.generations.status import log_ends
 from featurestore.cli.settings import load_settings
 from featurestore.clock import Clock, SystemClock
+from featurestore.definitions.schemas.directory import log_ends
 from featurestore.errors import redacted
 from featurestore.online.read.store_status import StoreOverview, look_over
 from featurestore.online.redis.store import connect

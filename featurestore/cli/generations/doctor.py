@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.generations.status import bytes_text
 from featurestore.cli.settings import format_option, load_settings, open_running_store, print_json, settings_options
+from featurestore.online.read.store_sizes import bytes_text
 
 if TYPE_CHECKING:
     from featurestore.offline.event_log.reader import EventLog

@@ -13,6 +13,7 @@ from featurestore.cli.narrow_table import narrow_table
 from featurestore.cli.settings import format_option, load_settings, open_running_store, print_json, settings_options
 from featurestore.core.windows.durations import readable_duration
 from featurestore.errors import redacted
+from featurestore.online.read.store_sizes import bytes_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,16 +22,13 @@ if TYPE_CHECKING:
 
     from featurestore.online.read.store_sizes import MemoryOverview
     from featurestore.online.read.store_status import GenerationOverview, StoreOverview
-    from featurestore.wire.counts.contracts import UsualState
     from featurestore.wire.counts.freshness import PromiseState
 
 EXIT_BROKEN = 10
 HASH_DIGITS_SHOWN = 8
 UNKNOWN = "-"
 
-_READ_BYTES = 4 * 1024 * 1024
 _MS_PER_SECOND = 1_000
-_BYTE_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 
 
 @click.command("status")
@@ -71,6 +69,7 @@ def command(
     from featurestore.definitions.compile.versions import stored_views
     from featurestore.definitions.governance.about import contacts_of
     from featurestore.definitions.registry import find_registry_bytes
+    from featurestore.definitions.schemas.directory import log_ends
     from featurestore.online.read.store_status import look_over
 
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
@@ -100,35 +99,6 @@ def command(
         show(found, contacts)
     if exit_code and not all(one.is_kept for one in found.promises):
         context.exit(EXIT_BROKEN)
-
-
-def log_ends(log_dir: Path) -> dict[tuple[str, int], int]:
-    """Number of records of each (topic, partition) of a log directory."""
-    from featurestore.definitions.schemas.directory import BASE64_ENDING, JSON_ENDING
-
-    return {
-        (path.parent.name, int(path.stem)): _count_lines(path)
-        for path in sorted(log_dir.glob("*/*"))
-        if path.stem.isdecimal() and path.suffix in (JSON_ENDING, BASE64_ENDING)
-    }
-
-
-def bytes_text(count: int) -> str:
-    """A number of bytes in the unit that fits.
-
-    >>> bytes_text(472), bytes_text(3_145_728)
-    ('472 B', '3.0 MiB')
-    """
-    for unit, size in _BYTE_UNITS:
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
-
-
-def _count_lines(path: Path) -> int:
-    """Complete lines of a file."""
-    with open(path, "rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(_READ_BYTES), b""))
 
 
 def show(found: StoreOverview, contacts: Mapping[str, str]) -> None:
@@ -247,7 +217,7 @@ def _show_promises(console: Console, promises: Sequence[PromiseState], now_ms: i
 def _show_contracts(console: Console, found: StoreOverview) -> None:
     """What is expected of the sources' records, and which views read what breaks it."""
     for hour in found.usual_hours:
-        console.print(_usual_text(hour), highlight=False)
+        console.print(f"{hour.source}: {hour.text}", highlight=False)
     texts, numbers = ("expectation", "on fail"), ("records", "failed", "share", "may", "failed\nin a day")
     table = narrow_table("contracts, newest two hours of event time", texts=texts, numbers=numbers)
     for one in found.contracts:
@@ -272,17 +242,6 @@ def _show_contracts(console: Console, found: StoreOverview) -> None:
     for each in found.generations:
         if each.broken and each.state == "serving":
             console.print(f"{_name(each)} reads what breaks its contract: {', '.join(each.broken)}", highlight=False)
-
-
-def _usual_text(state: UsualState) -> str:
-    """How an hour compares with the same hour of other days."""
-    value, usual = (
-        "-" if one is None else f"{one:,.0f} records" if state.measure == "volume" else f"{one / 1_000:,.1f} s late"
-        for one in (state.value, state.usual)
-    )
-    when = datetime.fromtimestamp(state.hour_ms / 1_000, tz=UTC).strftime("%Y-%m-%d %H:00 UTC")
-    factors = f"{state.at_least:g} to {state.at_most:g} times"
-    return f"{state.source}: {value} in the hour from {when}, usually {usual}; {factors} of that is expected"
 
 
 def _name(one: GenerationOverview) -> str:

@@ -27,6 +27,8 @@ SCHEMAS = "_schemas"
 JSON_ENDING, BASE64_ENDING = ".jsonl", ".base64"
 """Of the partitions of an embedded log: lines of JSON, and lines of bytes in base64."""
 
+_READ_BYTES = 4 * 1024 * 1024
+
 KINDS = {".avsc": "AVRO", ".proto": "PROTOBUF", ".json": "JSON"}
 """Ending of a schema's file -> its kind."""
 
@@ -129,3 +131,18 @@ def _imports(path: Path) -> dict[str, str]:
     """Files beside a .proto that are no schemas of their own."""
     beside = path.parent.glob("*.proto") if path.suffix == ".proto" else ()
     return {one.name: _read(one) for one in beside if not one.stem.isdecimal()}
+
+
+def log_ends(log_dir: Path) -> dict[tuple[str, int], int]:
+    """Number of records of each (topic, partition) of a log directory."""
+    return {
+        (path.parent.name, int(path.stem)): _count_lines(path)
+        for path in sorted(log_dir.glob("*/*"))
+        if path.stem.isdecimal() and path.suffix in (JSON_ENDING, BASE64_ENDING)
+    }
+
+
+def _count_lines(path: Path) -> int:
+    """Complete lines of a file."""
+    with open(path, "rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(_READ_BYTES), b""))

@@ -25,6 +25,8 @@ KEYS_MEASURED_MAX = 200
 """Keys of each view and kind whose size is asked for, and packs that are read. A scan lists keys in the order of their
 hashes, so that the first ones are a fair sample."""
 
+_BYTE_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
+
 _OWN_KINDS, _PACK_KINDS = frozenset({b"h", b"b", b"p"}), frozenset({b"H", b"B"})
 """Heads, bodies and plain values of entities, and those of packs; the rest are checkpoints and event ids."""
 
@@ -126,3 +128,15 @@ def measure(store: OnlineStore, project: str, generations: Mapping[str, Generati
     return {
         stem: sizes.summary(store, generations.get(stem), is_complete=is_complete) for stem, sizes in by_stem.items()
     }
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes in the unit that fits.
+
+    >>> bytes_text(472), bytes_text(3_145_728)
+    ('472 B', '3.0 MiB')
+    """
+    for unit, size in _BYTE_UNITS:
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"

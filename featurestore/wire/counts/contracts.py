@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from statistics import median
 
 import msgspec
@@ -236,6 +237,21 @@ class UsualState:
     def name(self) -> str:
         """As status, metrics and reports call it."""
         return f"usual {self.measure}"
+
+    @property
+    def text(self) -> str:
+        """How the hour compares with the same hour of other days, for people."""
+        value, usual = (
+            "-"
+            if one is None
+            else f"{one:,.0f} records"
+            if self.measure == Measure.VOLUME
+            else f"{one / 1_000:,.1f} s late"
+            for one in (self.value, self.usual)
+        )
+        when = datetime.fromtimestamp(self.hour_ms / 1_000, tz=UTC).strftime("%Y-%m-%d %H:00 UTC")
+        factors = f"{self.at_least:g} to {self.at_most:g} times"
+        return f"{value} in the hour from {when}, usually {usual}; {factors} of that is expected"
 
 
 def usual_states(

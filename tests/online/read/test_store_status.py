@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.cli.generations.status import log_ends
 from featurestore.cli.main import main
 from featurestore.core.spec import FeatureSpec, ValueType, ViewSpec, Window
+from featurestore.definitions.schemas.directory import log_ends
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.store_status import look_over
 from featurestore.online.redis.store import RedisStore, connect
