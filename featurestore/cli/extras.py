@@ -51,6 +51,7 @@ EXTRA_OF: Mapping[str, str] = {
     "describe": "compute",
     "search": "compute",
     "lineage": "compute",
+    "monitoring": "compute",
     "ui": "ui",
     "apply": "feast",
     "stream": "stream",
