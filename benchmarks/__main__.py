@@ -13,7 +13,7 @@ from benchmarks.scenario import Result, Run, Scenario, Size
 from benchmarks.scenarios.calculator import algebra, core, growth, size
 from benchmarks.scenarios.history import event_log, training_sets
 from benchmarks.scenarios.serving import handler, kept_busy, lookup, overload, publish, shadow
-from benchmarks.scenarios.stream import contracts, formats, freshness, ingest, many_views
+from benchmarks.scenarios.stream import contracts, formats, freshness, ingest, many_views, small_entities
 
 SCENARIOS: Mapping[str, Scenario] = {
     "core": core.run,
@@ -33,6 +33,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "ingest": ingest.run,
     "freshness": freshness.run,
     "many_views": many_views.run,
+    "small_entities": small_entities.run,
 }
 """Permanent ids, in the order in which they run."""
 
