@@ -6,6 +6,7 @@ used are missing from the columns but are inside the range, so that a checkpoint
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
@@ -54,9 +55,9 @@ class BlobRow:
     @overload
     def __getitem__(self, rows: int) -> bytes: ...
     @overload
-    def __getitem__(self, rows: Int64Array | BoolArray) -> BlobRow: ...
-    def __getitem__(self, rows: int | Int64Array | BoolArray) -> bytes | BlobRow:
-        """One string, or the given rows (indices or mask)."""
+    def __getitem__(self, rows: Int64Array | BoolArray | slice) -> BlobRow: ...
+    def __getitem__(self, rows: int | Int64Array | BoolArray | slice) -> bytes | BlobRow:
+        """One string, or the given rows (indices, mask or slice)."""
         if isinstance(rows, int):
             return self.buffer[self.begins[rows] : self.ends[rows]]
         return BlobRow(self.buffer, self.begins[rows], self.ends[rows])
@@ -64,6 +65,19 @@ class BlobRow:
     def keep(self, valid: BoolArray) -> BlobRow:
         """The same strings, empty where not valid."""
         return BlobRow(self.buffer, self.begins, np.where(valid, self.ends, self.begins))
+
+    def arrays(self) -> tuple[NDArray[np.uint8], Int64Array, Int64Array]:
+        """Bytes, begins and ends, as compiled loops take them."""
+        return (
+            np.frombuffer(self.buffer, np.uint8),
+            np.ascontiguousarray(self.begins),
+            np.ascontiguousarray(self.ends),
+        )
+
+    def joined(self, bounds: Int64Array) -> list[bytes]:
+        """Those from each bound to the next one in one piece, of one or more strings that lie one after another."""
+        edges, buffer = np.append(self.begins, self.ends[-1])[bounds].tolist(), self.buffer
+        return [buffer[low:high] for low, high in itertools.pairwise(edges)]
 
     def values(self) -> list[bytes]:
         """All strings."""

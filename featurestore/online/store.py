@@ -22,14 +22,14 @@ READ_THREADS_MAX = 32
 
 @dataclass(frozen=True, slots=True)
 class PackedAppends:
-    """Where the rows of entities go that have neither head nor body of their own: into the heads of packs.
+    """Rows of entities, which go to the heads of packs where an entity has neither head nor body of its own.
 
     Attributes:
         head_prefix: what the keys of packs' heads begin with.
         body_prefix: what those of their bodies begin with; head and body of a pack go together as an entity's do.
         names: of P packs, what follows the prefixes; one of many entities may be there several times.
-        ends: where the entities of each end among the appends, which are in the order of their packs; the begin of the
-            next one.
+        ends: where the entities of each end among those of the commit, which are in the order of their packs; the begin
+            of the next one.
         records: for each, the rows of its entities, behind what says whose they are.
         report_bytes_min: heads of packs at least this long after the commit are reported.
     """
@@ -54,9 +54,10 @@ class LaneCommit:
             body deletes both. Of a pack and of what leaves it likewise, the pack last.
         head_prefix: what all head keys begin with; an entity's body key has `body_prefix` instead.
         body_prefix: see above; an append lets the body live as long as the head.
-        head_keys: keys of the heads to append to, aligned with `appends`.
-        appends: bytes to append.
-        packed: where the appends go whose entity has neither head nor body; None for heads of their own.
+        entities: keys of the entities to whose heads something is appended.
+        appends: what, aligned with `entities`; nothing where there are packs.
+        packed: what is appended in their place to the heads of entities that have a head or a body, and to those of
+            packs for all others; None for heads of their own.
         id_appends: (key, bytes) appended without expiry.
         deletions: keys to delete.
         expire_ms: how long heads and bodies live from now at least, and an eighth longer at most; 0 for ever.
@@ -69,7 +70,7 @@ class LaneCommit:
     bodies: Sequence[tuple[bytes, bytes, bytes]] = ()
     head_prefix: bytes = b""
     body_prefix: bytes = b""
-    head_keys: Sequence[bytes] = ()
+    entities: Sequence[bytes] = ()
     appends: Sequence[bytes] = ()
     packed: PackedAppends | None = None
     id_appends: Sequence[tuple[bytes, bytes]] = ()
@@ -85,7 +86,7 @@ class LaneOutcome:
     Attributes:
         applied: False when the checkpoint was not the expected one; then nothing of the lane was written.
         found: the checkpoint's bytes when not applied, b"" when it is missing.
-        long_heads: indices into `head_keys` of heads that reached `report_bytes_min`.
+        long_heads: indices into `entities` of heads that reached `report_bytes_min`.
         long_packs: likewise of packs, whose heads reached that of `packed`.
     """
 

@@ -159,8 +159,7 @@ def answer_of(view: ViewSpec, events: Sequence[NaiveEvent], as_of_ms: int) -> Vi
     compiled = CompiledView(view)
     batch = keyed_batch(view, events)
     rows = EventRows(batch.event_time_ms, batch.event_ids, batch.columns)
-    encoded = head_codec(compiled).encode(rows)
-    head = b"".join(encoded) if isinstance(encoded, list) else encoded.tobytes()
+    head = head_codec(compiled).encode(rows).buffer
     table = decode_entity(compiled, None, head)
     lifted = compiled.layout.lift(rows)
     lifted = lifted.take(lifted.start_ms.argsort(kind="stable"))

@@ -65,8 +65,7 @@ def stored(view: ViewSpec, old: Sequence[NaiveEvent], new: Sequence[NaiveEvent])
             body = encode_body(replace(tiles.table.normalize(), dropped_before_ms=dropped_ms))
     if new := selected(view, new):
         batch = keyed_batch(view, new)
-        encoded = head_codec(compiled).encode(EventRows(batch.event_time_ms, batch.event_ids, batch.columns))
-        head = b"".join(encoded) if isinstance(encoded, list) else encoded.tobytes()
+        head = head_codec(compiled).encode(EventRows(batch.event_time_ms, batch.event_ids, batch.columns)).buffer
     return beside_each_other(body, head) if body and head else (body, head)
 
 

@@ -211,7 +211,7 @@ def _who_left_a_pack_is_appended_to_it() -> AbstractContextManager[object]:
     original = SimulatedStore._commit_lane
 
     def commit_lane(self: SimulatedStore, lane: LaneCommit) -> LaneOutcome:
-        return original(self, replace(lane, head_keys=[key + b"?" for key in lane.head_keys]))
+        return original(self, replace(lane, entities=[key + b"?" for key in lane.entities]))
 
     return patch.object(SimulatedStore, "_commit_lane", commit_lane)
 

@@ -30,10 +30,10 @@ Operation = Callable[[OnlineStore], object]
 def a_commit(draw: random.Random, found: dict[bytes, bytes]) -> LaneCommit:
     """A commit whose checkpoint is mostly the expected one; keys may repeat, as entities of several batches do."""
     key = draw.choice(CHECKPOINTS)
-    heads = [HEADS + draw.choice(ENTITIES) for _ in range(draw.randint(0, 4))]
-    appends = [bytes([draw.randrange(256)]) + b"row" * draw.choice((0, 1, 3, 60, 6_000)) for _ in heads]
-    ends = [end for end in range(1, len(heads)) if draw.random() < 0.5] + [len(heads)] * bool(heads)
-    records = records_of([head.removeprefix(HEADS) for head in heads], appends)
+    entities = [draw.choice(ENTITIES) for _ in range(draw.randint(0, 4))]
+    appends = [bytes([draw.randrange(256)]) + b"row" * draw.choice((0, 1, 3, 60, 6_000)) for _ in entities]
+    ends = [end for end in range(1, len(entities)) if draw.random() < 0.5] + [len(entities)] * bool(entities)
+    records = records_of(entities, appends).values()
     packed = PackedAppends(
         PACK_HEADS,
         PACK_BODIES,
@@ -43,6 +43,7 @@ def a_commit(draw: random.Random, found: dict[bytes, bytes]) -> LaneCommit:
         draw.choice((1, 12, 1 << 40)),
     )
     of_packs = [(PACK_BODIES + b"0", PACK_HEADS + b"0", draw.choice((b"", b"\xfb pack")))]
+    is_packed = draw.random() < 0.6
     return LaneCommit(
         checkpoint_key=key,
         expected=found.get(key, b"") if draw.random() < 0.85 else b"other",
@@ -54,9 +55,9 @@ def a_commit(draw: random.Random, found: dict[bytes, bytes]) -> LaneCommit:
         + of_packs * (draw.random() < 0.2),
         head_prefix=HEADS,
         body_prefix=BODIES,
-        head_keys=heads,
-        appends=appends,
-        packed=packed if draw.random() < 0.6 else None,
+        entities=entities,
+        appends=() if is_packed else appends,
+        packed=packed if is_packed else None,
         id_appends=[(IDS + b"%d" % draw.randrange(2), b"12345678")] if draw.random() < 0.5 else [],
         deletions=[IDS + b"%d" % draw.randrange(2)] if draw.random() < 0.2 else [],
         expire_ms=draw.choice((0, 0, 1, 2, 7)) * LONG_MS,

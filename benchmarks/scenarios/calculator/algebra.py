@@ -254,8 +254,7 @@ def _stored(view: CompiledView) -> tuple[bytes, bytes, int]:
     old, new = _rows(times, rng), _rows(recent, rng)
     starts = np.arange(0, count, 20)
     hours = view.layout.lift(old).merge_groups(starts, times[starts], times[starts] + HOUR_MS)
-    encoded = head_codec(view).encode(new)
-    head = b"".join(encoded) if isinstance(encoded, list) else encoded.tobytes()
+    head = head_codec(view).encode(new).buffer
     return *beside_each_other(encode_body(hours.normalize()), head), END_MS + 60_000
 
 

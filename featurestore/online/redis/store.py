@@ -268,7 +268,7 @@ def _commit_arguments(lane: LaneCommit) -> tuple[list[bytes], list[Any]]:
         lane.expire_ms,
         lane.report_bytes_min,
         len(lane.bodies),
-        len(lane.head_keys) if packed is None else 0,
+        len(lane.entities) if packed is None else 0,
         len(lane.id_appends),
         len(lane.deletions),
         lane.head_prefix,
@@ -280,14 +280,14 @@ def _commit_arguments(lane: LaneCommit) -> tuple[list[bytes], list[Any]]:
         keys += (body_key, head_key)
         arguments.append(body)
     if packed is None:
-        keys += lane.head_keys
+        prefix = lane.head_prefix
+        keys += [prefix + entity for entity in lane.entities]
         arguments += lane.appends
     else:
-        begin, low = len(lane.head_prefix), 0
-        entities = [key[begin:] for key in lane.head_keys]
+        low = 0
         for name, records, high in zip(packed.names, packed.records, packed.ends, strict=True):
             arguments += (name, records, high - low)
-            arguments += entities[low:high]
+            arguments += lane.entities[low:high]
             low = high
     for key, data in lane.id_appends:
         keys.append(key)

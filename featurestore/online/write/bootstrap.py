@@ -360,7 +360,7 @@ class _LaneFiller:
             bodies=[*((bodies + one.key, heads + one.key, one.body) for one in entities), *packs],
             head_prefix=heads,
             body_prefix=bodies,
-            head_keys=[heads + one.key for one in with_head],
+            entities=[one.key for one in with_head],
             appends=[one.head for one in with_head],
             id_appends=beside,
             expire_ms=self._generation.expire_ms(max(self._watermark_ms - self._clock.now_ms(), 0)),

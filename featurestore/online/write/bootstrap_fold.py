@@ -81,12 +81,10 @@ class EntityFolder:
             entity = events.entity[part]
             encoded = self._codec.encode(_event_rows(events.take(part)))
             starts = np.flatnonzero(np.diff(entity, prepend=-1))
-            spans = itertools.pairwise((*starts.tolist(), len(entity)))
-            size = self._codec.row_bytes_min
-            data = b"" if isinstance(encoded, list) else encoded.tobytes()
-            for index, (low, high) in zip(entity[starts].tolist(), spans, strict=True):
-                head = b"".join(encoded[low:high]) if isinstance(encoded, list) else data[low * size : high * size]
-                yield StoredEntity(keys[index], head, b"", high - low)
+            heads = encoded.joined(np.append(starts, len(entity)))
+            counts = np.diff(starts, append=len(entity))
+            for index, head, count in zip(entity[starts].tolist(), heads, counts.tolist(), strict=True):
+                yield StoredEntity(keys[index], head, b"", count)
 
     def _bodies(self, keys: Sequence[bytes], events: EntityEvents, rows: Int64Array) -> Iterator[StoredEntity]:
         """Entities of many events; `rows` by entity and time."""

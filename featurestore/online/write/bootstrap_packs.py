@@ -60,7 +60,7 @@ def _fold(
     stored = store.read_groups([[bodies + name] for name in added])
     pairs: list[tuple[bytes | None, bytes]] = []
     for body, members in zip(stored, added.values(), strict=True):
-        head = b"".join(records_of([one.key for one in members], [one.head for one in members]))
+        head = records_of([one.key for one in members], [one.head for one in members]).buffer
         pairs.append(beside_each_other(body, head) if body else (None, head))
     packs, wrong = read_packs(generation.compiled, pairs)
     for error in wrong.values():

@@ -88,9 +88,10 @@ class Compactor:
         self._scheduled.clear()
         self._scheduled_packs.clear()
 
-    def schedule(self, lane: int, head_keys: Sequence[bytes]) -> None:
-        """Take note of heads that have grown long."""
-        for key in head_keys:
+    def schedule(self, lane: int, entities: Sequence[bytes]) -> None:
+        """Take note of entities whose heads have grown long."""
+        prefix = self._generation.keys.head_prefix(lane)
+        for key in (prefix + entity for entity in entities):
             if key not in self.set_aside:
                 self._scheduled[key] = lane
 

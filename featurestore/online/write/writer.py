@@ -10,7 +10,6 @@ what was applied is in the checkpoints, so nothing is lost and nothing counts tw
 
 from __future__ import annotations
 
-import itertools
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,14 +39,14 @@ from featurestore.online.write.erasure.book import erased_keys
 from featurestore.online.write.lanes import HeldLane, decode_lane, have_gone_back, is_as_left, is_newer, refusal
 from featurestore.online.write.new_rows import (
     HashArray,
+    LaneRows,
     NewRows,
     UnseenRows,
-    encode_entities,
     hash_entity_ids,
     ids_by_lane,
     new_rows,
     newest_by_lane,
-    packed_appends,
+    rows_by_lane,
 )
 from featurestore.online.write.report import WriteReport
 from featurestore.online.write.seen_ids import HASH_BYTES, SeenIds
@@ -70,6 +69,8 @@ while nothing arrives, too."""
 
 NEVER_NS = -(1 << 62)
 """Before any reading of a clock."""
+
+_NOTHING = LaneRows(())
 
 _PreparedLane: TypeAlias = tuple[HeldLane, Checkpoint, LaneCommit]
 """A lane, what its checkpoint will be, and the commit that makes it so."""
@@ -319,7 +320,7 @@ class ViewWriter:
             held.passed(self._moving)
         for (lane, checkpoint, commit), outcome in zip(commits, outcomes, strict=True):
             lane.committed(commit.replacement, checkpoint)
-            self._compactor.schedule(lane.lane, [commit.head_keys[index] for index in outcome.long_heads])
+            self._compactor.schedule(lane.lane, [commit.entities[index] for index in outcome.long_heads])
             if commit.packed is not None:
                 names = [commit.packed.names[index] for index in outcome.long_packs]
                 self._compactor.schedule_packs(lane.lane, names)
@@ -368,7 +369,8 @@ class ViewWriter:
         # Only what is settled has been passed: after an erasure the same batches are written again.
         moved = self._moving = self._moved_positions(batches)
         bucket, stale_before = self._seen_ids.remember(batches, hashes) if self._seen_ids else (0, 0)
-        appends = self._appends(rows)
+        keys = self.generation.keys
+        of_lane = rows_by_lane(head_codec(self.generation.compiled), rows, keys, self.generation.packs)
         ids = ids_by_lane(rows, hashes) if self._seen_ids is not None else {}
         watermarks = newest_by_lane(rows)
         now_ms = self._clock.now_ms()
@@ -380,10 +382,10 @@ class ViewWriter:
         commits = []
         for lane in self._lanes.values():
             after = lane.after(moved)
-            entities, data = appends.get(lane.lane, ((), ()))
+            new = of_lane.get(lane.lane, _NOTHING)
             bodies = compaction.bodies.get(lane.lane, ())
             positions = tuple(sorted((*partition, offset) for partition, offset in after.items()))
-            if not entities and not bodies and not idle_is_due:
+            if not new.entities and not bodies and not idle_is_due:
                 continue
             stale = [old for old, _ in lane.checkpoint.id_buckets if old < stale_before]
             fresh_ids = ids.get(lane.lane, b"")
@@ -396,21 +398,16 @@ class ViewWriter:
                 positions=positions,
                 id_buckets=tuple(sorted(buckets.items())),
             )
-            keys, packed = self.generation.keys, None
-            if self.generation.packs and entities:
-                order, packed = packed_appends(keys, self.generation.packs, lane.lane, entities, data)
-                entities, data = ([of[index] for index in order.tolist()] for of in (entities, data))
-            prefix = keys.head_prefix(lane.lane)
             commit = LaneCommit(
                 checkpoint_key=keys.checkpoint(lane.lane),
                 expected=lane.stored,
                 replacement=encode_checkpoint(checkpoint),
                 bodies=bodies,
-                head_prefix=prefix,
+                head_prefix=keys.head_prefix(lane.lane),
                 body_prefix=keys.body_prefix(lane.lane),
-                head_keys=[prefix + key for key in entities],
-                appends=data,
-                packed=packed,
+                entities=new.entities,
+                appends=new.appends,
+                packed=new.packed,
                 id_appends=((keys.id_bucket(lane.lane, bucket), fresh_ids),) if fresh_ids else (),
                 deletions=[keys.id_bucket(lane.lane, old) for old in stale],
                 expire_ms=self.generation.expire_ms(max(checkpoint.watermark_ms - now_ms, 0)),
@@ -430,30 +427,8 @@ class ViewWriter:
             moved[unseen.batch.topic, unseen.batch.partition] = unseen.batch.next_offset
         return moved
 
-    def _appends(self, rows: NewRows) -> dict[int, tuple[list[bytes], list[bytes]]]:
-        """Entities and the rows to append to their heads, by lane."""
-        if not rows.count:
-            return {}
-        by_lane = np.argsort(rows.key_lanes, kind="stable")
-        rank = np.empty(len(by_lane), dtype=np.int64)
-        rank[by_lane] = np.arange(len(by_lane))
-        entity = rank[rows.key_index]
-        order = np.argsort(entity, kind="stable")
-        entity = entity[order]
-        starts = np.flatnonzero(np.diff(entity, prepend=-1))
-        encoded = encode_entities(
-            head_codec(self.generation.compiled), rows.take(order), (*starts.tolist(), len(entity))
-        )
-        of_entity = by_lane[entity[starts]]
-        lanes = rows.key_lanes[of_entity]
-        lane_starts = np.flatnonzero(np.diff(lanes, prepend=-1)).tolist()
-        appends: dict[int, tuple[list[bytes], list[bytes]]] = {}
-        for low, high in itertools.pairwise((*lane_starts, len(lanes))):
-            lane = int(lanes[low])
-            appends[lane] = ([rows.keys[key] for key in of_entity[low:high].tolist()], encoded[low:high])
-        return appends
-
 
 def _size_of(commit: LaneCommit) -> int:
     """Bytes of the rows and bodies of a lane's commit."""
-    return sum(map(len, commit.appends)) + sum(len(body) for _, _, body in commit.bodies)
+    appended = commit.appends if commit.packed is None else commit.packed.records
+    return sum(map(len, appended)) + sum(len(body) for _, _, body in commit.bodies)

@@ -22,6 +22,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,7 @@ from featurestore.wire.codecs.head_kernels import (
     check_head,
     check_rows,
     fill_head,
+    put_spans,
 )
 
 ByteMatrix = NDArray[np.uint8]
@@ -131,11 +133,8 @@ class HeadCodec:
             dtype=np.int64,
         )
 
-    def encode(self, rows: EventRows) -> list[bytes] | ByteMatrix:
-        """N rows, ready to be joined and appended.
-
-        Returns:
-            Without strings a (N, row_bytes_min) matrix, whose rows are head rows; with them a list of N byte strings.
+    def encode(self, rows: EventRows) -> BlobRow:
+        """N rows one after another, ready to be appended.
 
         Raises:
             InvariantBroken: a string is longer than TEXT_BYTES_MAX.
@@ -153,18 +152,19 @@ class HeadCodec:
         checks: NDArray[np.uint8] = np.zeros(count, dtype=np.uint8)
         if not self._string_count:
             self._check(fixed, checks)
-            return fixed
+            return BlobRow.consecutive(fixed.tobytes(), self._fixed_ends(count))
         strings = self._strings_of(rows)
         lengths = np.stack([string.ends - string.begins for string in strings], axis=1)
         if count and int(lengths.max()) > TEXT_BYTES_MAX:
             raise InvariantBroken(f"a string of {int(lengths.max())} bytes does not fit a head row")
         fixed[:, self._lengths_at :] = np.ascontiguousarray(lengths.astype("<u2")).view(np.uint8)
         self._check(fixed, checks, strings)
-        prefixes, size = fixed.tobytes(), self.row_bytes_min
-        return [
-            b"".join((prefixes[row * size : (row + 1) * size], *values))
-            for row, values in enumerate(zip(*(string.values() for string in strings), strict=True))
-        ]
+        ends = np.cumsum(lengths.sum(axis=1) + self.row_bytes_min)
+        whole = BlobRow.consecutive(b"", ends)
+        out, at = np.empty(int(ends[-1]) if count else 0, dtype=np.uint8), whole.begins.copy()
+        for part in (BlobRow.consecutive(fixed.tobytes(), self._fixed_ends(count)), *strings):
+            put_spans(*part.arrays(), out, at)
+        return replace(whole, buffer=out.tobytes())
 
     def encode_unchecked(self, times_ms: Sequence[int], columns: Mapping[str, RowColumn]) -> list[bytes]:
         """N rows without ids, to be lifted at once and never stored: without checks, and fast where N is small."""
@@ -314,12 +314,14 @@ class HeadCodec:
 
     def _check(self, fixed: ByteMatrix, checks: NDArray[np.uint8], strings: Sequence[BlobRow] = ()) -> None:
         """Write every row's check, over the rest of its fixed part and its strings."""
-        ends = np.arange(1, len(fixed) + 1, dtype=np.int64) * self.row_bytes_min
-        parts = [BlobRow(fixed.tobytes(), ends - self.row_bytes_min + 1, ends), *strings]
-        for part in parts:
-            begins, ends = np.ascontiguousarray(part.begins), np.ascontiguousarray(part.ends)
-            check_rows(np.frombuffer(part.buffer, np.uint8), begins, ends, checks)
+        ends = self._fixed_ends(len(fixed))
+        for part in (BlobRow(fixed.tobytes(), ends - self.row_bytes_min + 1, ends), *strings):
+            check_rows(*part.arrays(), checks)
         fixed[:, 0] = checks
+
+    def _fixed_ends(self, count: int) -> Int64Array:
+        """Where each of N rows without strings ends."""
+        return np.arange(1, count + 1, dtype=np.int64) * self.row_bytes_min
 
     def _encode_nulls(self, rows: EventRows, fixed: ByteMatrix) -> None:
         """Set the null bits."""

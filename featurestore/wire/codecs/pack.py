@@ -19,7 +19,6 @@ entity is the member: its key, and the pack's body and head as they are stored. 
 
 from __future__ import annotations
 
-import itertools
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -27,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
-from featurestore.core.events import Int64Array
+from featurestore.core.events import BlobRow, Int64Array
 from featurestore.core.tiles.parts import Array
 from featurestore.errors import CorruptTile, UnknownTileVersion
 from featurestore.wire.codecs.bodies.frame import CHECKSUM_BYTES, MAGIC, MAGIC_BESIDE_HEAD
@@ -67,35 +66,18 @@ class Member(NamedTuple):
     rows: bytes
 
 
-def records_of(keys: Sequence[bytes], rows: Sequence[bytes]) -> list[bytes]:
-    """What is appended to the heads of the packs of N entities.
+def records_of(keys: Sequence[bytes], rows: Sequence[bytes] | BlobRow) -> BlobRow:
+    """What is appended to the heads of the packs of N entities, one record after another.
 
     Args:
         keys: N canonical entity keys.
         rows: head rows of each.
     """
-    return records_together(keys, rows, np.arange(len(keys)), range(1, len(keys) + 1))
-
-
-def records_together(
-    keys: Sequence[bytes], rows: Sequence[bytes], order: Int64Array, ends: Sequence[int]
-) -> list[bytes]:
-    """As `records_of`, of P packs in one piece each.
-
-    Args:
-        keys: N canonical entity keys.
-        rows: head rows of each.
-        order: (N,) which entities the packs have, one after another.
-        ends: (P,) where those of each end in that order.
-    """
-    key_ends, row_ends = (np.cumsum(np.fromiter(map(len, of), np.int64, len(keys))) for of in (keys, rows))
-    all_keys, all_rows = b"".join(keys), b"".join(rows)
-    out = np.empty(len(all_keys) + len(all_rows) + RECORD_HEADER_MAX * len(keys), dtype=np.uint8)
-    record_ends = np.empty(len(keys), dtype=np.int64)
-    of_keys, of_rows = (np.frombuffer(data, np.uint8) for data in (all_keys, all_rows))
-    size = put_records(of_keys, key_ends, of_rows, row_ends, order, out, record_ends)
-    data, bounds = out[:size].tobytes(), [0, *record_ends.tolist()]
-    return [data[bounds[low] : bounds[high]] for low, high in itertools.pairwise((0, *ends))]
+    of_keys, of_rows = (BlobRow.of(values) for values in (keys, rows))
+    size = sum(int((each.ends - each.begins).sum()) for each in (of_keys, of_rows))
+    out, ends = np.empty(size + RECORD_HEADER_MAX * len(keys), dtype=np.uint8), np.empty(len(keys), dtype=np.int64)
+    found = put_records(*of_keys.arrays(), *of_rows.arrays(), out, ends)
+    return BlobRow.consecutive(out[:found].tobytes(), ends)
 
 
 def member_of(key: bytes, body: bytes | None, head: bytes | None) -> bytes:

@@ -55,37 +55,34 @@ def record_at(data: Array, at: Any, end: Any) -> Any:
     return key_at, rows_at, rows_at + row_bytes, turned
 
 
-@compiled(INT, BYTES, INTS, BYTES, INTS, INTS, FLAGS, INTS, allocates=False)
+@compiled(INT, BYTES, INTS, INTS, BYTES, INTS, INTS, FLAGS, INTS, allocates=False)
 def put_records(
     keys: Array,
+    key_begins: Int64Array,
     key_ends: Int64Array,
     rows: Array,
+    row_begins: Int64Array,
     row_ends: Int64Array,
-    order: Int64Array,
     out: Array,
     ends: Int64Array,
 ) -> int:
-    """The records of N entities, one after another.
+    """The records of N entities, one after another; how many bytes they have.
 
-    keys, key_ends    all keys, and where each ends, which is the begin of the next one
-    rows, row_ends    likewise, their head rows
-    order             (N,) of which entity each is
-    receive           out, which has RECORD_HEADER_MAX more bytes for each than key and rows; ends (N,) of each
+    keys, key_begins, key_ends    where the key of each is
+    rows, row_begins, row_ends    likewise, its head rows
+    receive                       out, which has RECORD_HEADER_MAX more bytes for each than key and rows; ends (N,)
     """
     to: Any = np.int64(0)
-    for place in range(len(order)):
-        entity = order[place]
-        key_at, rows_at = np.int64(0), np.int64(0)
-        if entity > 0:
-            key_at, rows_at = key_ends[entity - 1], row_ends[entity - 1]
+    for entity in range(len(ends)):
         begin: Any = to
+        key_at, rows_at = key_begins[entity], row_begins[entity]
         to = put_number(out, put_number(out, begin + 1, key_ends[entity] - key_at), row_ends[entity] - rows_at)
         copy_bytes(keys, key_at, key_ends[entity], out, to)
         to += key_ends[entity] - key_at
         out[begin] = crc8(out, begin + 1, to, 0)
         copy_bytes(rows, rows_at, row_ends[entity], out, to)
         to += row_ends[entity] - rows_at
-        ends[place] = to
+        ends[entity] = to
     return to  # type: ignore[no-any-return]  # an int
 
 

@@ -239,7 +239,7 @@ def test_a_commit_that_fails_takes_back_what_it_appended_to_packs(store: RedisSt
     one, events = open_writer(store, view_of()), events_of(12, keys=6)
     write_one_by_one(one, events[:6], at_once=6)
     prepared = one.prepare([keyed_batch(one.generation.view, events[6:], from_offset=6, lane_count=LANES)])
-    commits = [commit for _, _, commit in prepared.commits if commit.head_keys]
+    commits = [commit for _, _, commit in prepared.commits if commit.entities]
     spoiled = [commit.id_appends[0][0] for commit in commits]
     kept = store.read_groups([[key] for key in spoiled])
     store.delete(spoiled)

@@ -37,7 +37,7 @@ def packed_bytes(generation: Generation, stored: Sequence[StoredEntity]) -> tupl
         [one for one in stored[first : first + ENTITIES_OF_PACK] if one.head and one.rows <= ENTITY_ROWS_MAX]
         for first in range(0, len(stored), ENTITIES_OF_PACK)
     ]
-    heads = [b"".join(records_of([one.key for one in some], [one.head for one in some])) for some in small]
+    heads = [records_of([one.key for one in some], [one.head for one in some]).buffer for some in small]
     packs, _ = read_packs(generation.compiled, [(None, head) for head in heads])
     chosen = choose(generation, packs, sys.maxsize)
     name = name_of_pack_bytes(generation)

@@ -272,7 +272,7 @@ def _streaming_bytes(
     newest[part.events.entity] = np.arange(len(part.events.entity))
     last = part.events.take(newest)
     encoded = head_codec(generation.compiled).encode(EventRows(last.event_time_ms, last.event_ids, last.columns))
-    row_bytes = [len(row) for row in encoded]
+    row_bytes = (encoded.ends - encoded.begins).tolist()
     expires = generation.view.retention_ms is not None
     extra = 0.0
     for one, with_others in zip(stored, sharing.tolist(), strict=True):

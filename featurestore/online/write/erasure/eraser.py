@@ -31,9 +31,9 @@ from featurestore.online.store import LaneCommit, OnlineStore
 from featurestore.online.write.erasure.book import join_key_names
 from featurestore.online.write.new_rows import packed_appends
 from featurestore.wire.codecs.body import decode_entity, entity_codec
-from featurestore.wire.codecs.pack import MEMBERS_MAX
+from featurestore.wire.codecs.pack import MEMBERS_MAX, records_of
 from featurestore.wire.codecs.pack_members import Packs, read_packs
-from featurestore.wire.entity_key import fingerprint, lane_of, pack_of, split_key
+from featurestore.wire.entity_key import fingerprint, lane_of, pack_of, packs_of, split_key
 from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode_checkpoint
 
 KEYS_AT_ONCE = 256
@@ -259,13 +259,9 @@ class GenerationEraser:
         written = [(*self._pack_keys(lane, numbers[number]), bodies[number]) for number in sorted(changed)]
         commit = replace(commit, bodies=[*commit.bodies, *written])
         if beyond:
-            order, packed = packed_appends(self._generation.keys, self._generation.packs, lane, keys, rows)
-            commit = replace(
-                commit,
-                packed=packed,
-                head_keys=[commit.head_prefix + keys[index] for index in order.tolist()],
-                appends=[rows[index] for index in order.tolist()],
-            )
+            pack = packs_of(keys, self._generation.packs)
+            packed = packed_appends(self._generation.keys, lane, pack, records_of(keys, rows))
+            commit = replace(commit, packed=packed, entities=keys)
         return len(gone), commit
 
     def _read_packs(self, values: Sequence[bytes | None]) -> Packs:

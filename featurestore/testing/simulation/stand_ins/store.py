@@ -19,7 +19,6 @@ from featurestore.online.eviction import NO_EVICTION, StoreMemory
 from featurestore.online.store import AsyncReads, LaneCommit, LaneOutcome, MadeCommit, PendingCommit, ThreadedReads
 from featurestore.wire.codecs.bodies.frame import MAGIC, MAGIC_BESIDE_HEAD
 from featurestore.wire.codecs.head_kernels import BESIDE_BODY
-from featurestore.wire.codecs.pack import records_of
 from featurestore.wire.store_layout import history_key
 
 _LIMIT_BYTES = 1 << 30
@@ -191,7 +190,7 @@ class SimulatedStore:
             self._delete(head_key)
         appended, marked = list[tuple[bytes, bytes, int]](), list[bytes]()
         long_heads, long_packs = list[int](), list[int]()
-        own = [(key, lane.body_prefix + key[len(lane.head_prefix) :]) for key in lane.head_keys]
+        own = [(lane.head_prefix + key, lane.body_prefix + key) for key in lane.entities]
         packed, low = lane.packed, 0
         try:
             if packed is None:
@@ -200,16 +199,14 @@ class SimulatedStore:
                     long_heads += [index] * (size >= lane.report_bytes_min)
             else:
                 for pack, (name, high) in enumerate(zip(packed.names, packed.ends, strict=True)):
-                    kept = []
-                    for index in range(low, high):
+                    data = b""
+                    for index, (record, rows) in enumerate(_records(packed.records[pack]), start=low):
                         if any(self._find(key) is not None for key in own[index]):
-                            size = self._append_half(lane, *own[index], lane.appends[index], appended, marked)
+                            size = self._append_half(lane, *own[index], rows, appended, marked)
                             long_heads += [index] * (size >= lane.report_bytes_min)
                         else:
-                            kept.append(index)
-                    if kept:
-                        entities = [lane.head_keys[index][len(lane.head_prefix) :] for index in kept]
-                        data = b"".join(records_of(entities, [lane.appends[index] for index in kept]))
+                            data += record
+                    if data:
                         pair = packed.head_prefix + name, packed.body_prefix + name
                         size = self._append_half(lane, *pair, data, appended, marked)
                         long_packs += [pack] * (size >= packed.report_bytes_min)
@@ -350,6 +347,25 @@ def _as_expression(pattern: bytes) -> bytes:
     """A SCAN pattern of stars, question marks and escaped characters."""
     parts = re.findall(rb"\\.|.", pattern, re.DOTALL)
     return b"".join(b".*" if part == b"*" else b"." if part == b"?" else re.escape(part[-1:]) for part in parts)
+
+
+def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Each record of a pack's head, and the rows in it."""
+    at = 0
+    while at < len(data):
+        key_bytes, lengths_at = _number(data, at + 1)
+        row_bytes, key_at = _number(data, lengths_at)
+        end = key_at + key_bytes + row_bytes
+        yield data[at:end], data[key_at + key_bytes : end]
+        at = end
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """A number in seven bits a byte, and what is behind it."""
+    value, shift = 0, 0
+    while data[at] >= 1 << 7:
+        value, shift, at = value | data[at] % (1 << 7) << shift, shift + 7, at + 1
+    return value | data[at] << shift, at + 1
 
 
 def _granted_ms(lane: LaneCommit) -> int:
