@@ -33,6 +33,7 @@ EVENTS_READ = Counter("featurestore_stream_records_read", "Records read from the
 EVENTS_APPLIED = Counter("featurestore_stream_events_applied", "Events folded and committed.", ["view"])
 DUPLICATES = Counter("featurestore_stream_duplicates_dropped", "Events whose id was seen within the horizon.", ["view"])
 REPLAYED = Counter("featurestore_stream_replayed_skipped", "Events read again that had been committed.", ["view"])
+ERASED = Counter("featurestore_stream_erased_dropped", "Events that are erased, and came again or late.", ["view"])
 DEAD_LETTERS = Counter("featurestore_stream_dead_letters", "Records refused.", ["topic", "view", "reason"])
 WORK_SECONDS = Counter(
     "featurestore_stream_work_seconds",
@@ -129,6 +130,7 @@ class StreamProgress:
         EVENTS_APPLIED.labels(name).inc(report.events_applied)
         DUPLICATES.labels(name).inc(report.duplicates_dropped)
         REPLAYED.labels(name).inc(report.replayed_skipped)
+        ERASED.labels(name).inc(report.erased_dropped)
         COMMIT_SECONDS.labels(name).observe(duration_ns / 1e9)
         WRITTEN_BYTES.labels(name).inc(report.bytes_written)
         writer = f"{name}@{generation.number}"

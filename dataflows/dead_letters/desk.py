@@ -12,6 +12,8 @@ from dataflows.dead_letters.erasing import ErasedLetters, LetterJudge, erase_fro
 from dataflows.dead_letters.kafka_book import KafkaBook
 from dataflows.dead_letters.policy import payload_policy
 from dataflows.dead_letters.replay import Judged, ReplayCheck
+from dataflows.logs.file_erasing import ErasedRecords, RecordEraser
+from dataflows.logs.file_log import FileLog
 from dataflows.logs.kafka_log import KafkaLog
 from dataflows.logs.opening import LOOK_OPTIONS, log_of
 from dataflows.settings import OPTIONS, Option, complete_options, options_setting, path_setting
@@ -118,6 +120,27 @@ class Desk:
             else:
                 found.append(erase_from_topic(self._book, topic, judge, is_trial=is_trial))
         return [one for one in found if one.erased or one.unknown]
+
+    def erase_records(
+        self, join_key: str, value: bytes, before_ms: int, *, is_trial: bool = False
+    ) -> list[ErasedRecords]:
+        """Take somebody's records out of an embedded log; of each topic, how many there were; of Kafka's topics none.
+
+        Args:
+            join_key: name of the column.
+            value: canonical bytes.
+            before_ms: records that happened then or later stay.
+            is_trial: only look.
+
+        Raises:
+            SourceUnavailable: a file cannot be read, or written, now.
+        """
+        log = self._log
+        if not isinstance(log, FileLog):
+            return []
+        sources = [one for _, one in sorted(self._sources.items()) if one.column(join_key) is not None]
+        erasers = [RecordEraser(log, one, join_key, value, before_ms, SystemClock()) for one in sources]
+        return [one.erase(is_trial=is_trial) for one in erasers]
 
     def judge(self, letters: Sequence[KeptLetter]) -> list[Judged]:
         """Which of them can be replayed."""

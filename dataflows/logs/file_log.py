@@ -128,6 +128,15 @@ class FileLog:
                 lost[partition] = error
         return lost
 
+    def path(self, source: SourceSpec, partition: int) -> Path:
+        """A partition's file."""
+        return self._place(source, partition)[0]
+
+    @staticmethod
+    def record(source: SourceSpec, line: bytes) -> bytes:
+        """The record that a line of a source's files holds."""
+        return _decoded(line) if ending_of(source.format) == BASE64_ENDING else line
+
     def _require(self, source: SourceSpec, partition: int, offset: int) -> None:
         """Go to a record; raises EventsLost where there is no such place."""
         path, index = self._place(source, partition)

@@ -13,8 +13,10 @@ from featurestore.cli.settings import format_option, load_settings, open_running
 from featurestore.online.read.store_sizes import bytes_text
 
 if TYPE_CHECKING:
+    from featurestore.core.spec import RepoSpec
     from featurestore.offline.event_log.reader import EventLog
     from featurestore.online.read.store_status import GenerationOverview, StoreOverview
+    from featurestore.online.store import OnlineStore
 
 EXIT_FINDINGS = 10
 """With --exit-code: something is wrong."""
@@ -105,9 +107,10 @@ def command(
             pinned=registered.pinned,
             measures_memory=True,
         )
+        erasures = list(of_erasures(event_log, registered, store))
     finally:
         store.close()
-    findings = [*of_store(seen), *of_event_logs(event_log), *of_files(dead_letter_dir, feature_log)]
+    findings = [*of_store(seen), *erasures, *of_event_logs(event_log), *of_files(dead_letter_dir, feature_log)]
     findings = [replace(one, contact=contacts.get(one.what.partition("@")[0], "")) for one in findings]
     findings.sort(key=lambda one: not one.is_wrong)
     if output == "json":
@@ -189,6 +192,17 @@ def _rounded(count: int) -> str:
     """
     step = 10 ** max(0, len(str(count)) - 2)
     return f"{-(-count // step) * step:_}"
+
+
+def of_erasures(root: str | None, repo: RepoSpec, store: OnlineStore) -> Iterator[Finding]:
+    """Whether what was erased may have come back: what some place has on record, and another one lacks."""
+    if root is None:
+        return
+    from featurestore.cli.generations.restoring import due
+
+    for place, count in due(root, repo, store).items():
+        fact = f"{count:,} erasures that are on record elsewhere are unknown to it: it was lost, or is a copy of before"
+        yield Finding(True, place, fact, "`featurestore erase --restore`, before anybody reads what was erased")
 
 
 def of_event_logs(root: str | None) -> Iterator[Finding]:

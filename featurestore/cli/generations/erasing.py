@@ -20,17 +20,20 @@ from featurestore.errors import FeatureStoreError, InvalidRequest, UnknownJoinKe
 from featurestore.offline.event_log.address import below, place_of
 from featurestore.offline.event_log.erasing import erase_rows, remaining_rows
 from featurestore.offline.event_log.table import is_log_table
+from featurestore.offline.foreign_tables.opening import is_table
 from featurestore.offline.parity.feature_log import erase_logged
 from featurestore.offline.parity.log_directory import LogDirectory
 from featurestore.offline.training_set.resume import forget_kept_work
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.store import OnlineStore
 from featurestore.online.write.erasure.book import ErasureBook
-from featurestore.online.write.erasure.project import StoreEraser
+from featurestore.online.write.erasure.project import ErasedView, StoreEraser
 from featurestore.wire.entity_key import EntityValue, encode_value
 from featurestore.wire.erasures import Erasure
 
 RECEIPT_VERSION = 1
+
+SOURCE_TOPIC = "source topic"
 
 Say = Callable[[str], None]
 
@@ -135,11 +138,29 @@ def _join_keys(repo: RepoSpec, store: OnlineStore, project: str) -> Iterator[Col
 
 
 def erase_from_store(
-    store: OnlineStore, repo: RepoSpec, subject: Subject, clock: Clock, say: Say
+    store: OnlineStore, repo: RepoSpec, subject: Subject, clock: Clock, say: Say, before_ms: int | None = None
 ) -> tuple[Erasure, list[PlaceReport]]:
-    """The record that stream and bootstrap read from now on, and what was removed."""
-    done = _eraser(store, repo, subject, clock, say).erase()
-    return done.record, [_of_view(one.view, one.generation, one.entities) for one in done.views]
+    """The record that stream and bootstrap read from now on, and what was removed.
+
+    Args:
+        store: the online store.
+        repo: what is registered.
+        subject: whose data.
+        clock: says what has happened.
+        say: told what is being done.
+        before_ms: only what is older goes; None for all until now.
+
+    Raises:
+        InvalidRequest: the moment is ahead of the clock.
+    """
+    eraser = _eraser(store, repo, subject, clock, say)
+    if before_ms is None:
+        done = eraser.erase()
+    elif before_ms <= clock.now_ms():
+        done = eraser.erase_before(before_ms)
+    else:
+        raise InvalidRequest("what has not happened yet cannot be erased", hint="give a moment of the past, or none")
+    return done.record, [report_of(one) for one in done.views]
 
 
 def remaining_in_store(
@@ -147,7 +168,7 @@ def remaining_in_store(
 ) -> list[PlaceReport]:
     """What the online store has of before the record's moment."""
     found = _eraser(store, repo, subject, clock, say).remaining(record.before_ms)
-    return [_of_view(one.view, one.generation, one.entities) for one in found]
+    return [report_of(one) for one in found]
 
 
 def record_of(store: OnlineStore, project: str, subject: Subject) -> Erasure:
@@ -169,9 +190,18 @@ def _eraser(store: OnlineStore, repo: RepoSpec, subject: Subject, clock: Clock, 
     return StoreEraser(store, repo.project, repo.plain_views, subject.join_key.name, subject.key, clock, say)
 
 
-def _of_view(view: str, generation: int, entities: int) -> PlaceReport:
-    """Of one generation, or of a plain view."""
-    return PlaceReport("online store", f"{view}@{generation}" if generation else view, "entities", entities)
+def report_of(one: ErasedView) -> PlaceReport:
+    """A generation, or a plain view."""
+    if not one.uncut:
+        name = f"{one.view}@{one.generation}" if one.generation else one.view
+        return PlaceReport("online store", name, "entities", one.entities)
+    why = (
+        f"{one.uncut:,} entities, whose values of before are merged with later ones; compute them without: "
+        f"`featurestore bootstrap {one.view}`, and `featurestore drop {one.view}` when it serves"
+    )
+    return PlaceReport(
+        "online store", f"{one.view}@{one.generation}", "entities", one.entities, remains=why, is_failure=True
+    )
 
 
 def erase_from_event_logs(
@@ -208,6 +238,21 @@ def erase_letters(desk: Any, subject: Subject, record: Erasure, *, is_trial: boo
     return [
         PlaceReport(
             "dead letters", one.topic, "letters", one.erased, remains=f"{one.unknown:,} {unknown}" * bool(one.unknown)
+        )
+        for one in found
+    ]
+
+
+def erase_records(desk: Any, subject: Subject, record: Erasure, *, is_trial: bool = False) -> list[PlaceReport]:
+    """What was taken out of an embedded log, or is there; see `erase_letters`."""
+    found = desk.erase_records(subject.join_key.name, subject.key, record.before_ms, is_trial=is_trial)
+    return [
+        PlaceReport(
+            SOURCE_TOPIC,
+            one.topic,
+            "records",
+            one.erased,
+            remains=f"{one.first} first records of files, by which these are known" * bool(one.first),
         )
         for one in found
     ]
@@ -315,18 +360,34 @@ def sources_with(repo: RepoSpec, subject: Subject) -> list[SourceSpec]:
     return [one for one in sources if one.column(subject.join_key.name) is not None]
 
 
-def unreached(repo: RepoSpec, subject: Subject, asked: Sequence[str]) -> list[Remains]:
+def unreached(repo: RepoSpec, subject: Subject, reports: Sequence[PlaceReport], root: str) -> list[Remains]:
     """What no erasure removes, whoever runs it; and the places that nobody named.
 
     Args:
         repo: what is registered.
         subject: whose data.
-        asked: kinds of places that were cleaned.
+        reports: of places that were cleaned.
+        root: of the event logs.
     """
+    asked = {one.place for one in reports if not one.is_failure}
+    sources = sources_with(repo, subject)
     found = [
-        Remains("source topic", topic, "records as they were sent, until the topic's retention; never counted again")
-        for source in sources_with(repo, subject)
-        for topic in source.topics
+        Remains(SOURCE_TOPIC, topic, "records as they were sent, until the topic's retention; never counted again")
+        for topic in dict.fromkeys(topic for source in sources for topic in source.topics)
+        if SOURCE_TOPIC not in asked
+    ]
+    foreign = [
+        place for place in sorted({below(root, one.name) for one in sources}) if not is_log_table(place_of(place))
+    ]
+    found += [
+        Remains("table of others", place, "history reads it as events, and it is its owner's; delete there too")
+        for place in foreign
+        if is_table(place)
+    ]
+    found += [
+        Remains("table of others", one.table, "events get columns of it, and it is its owner's; delete there too")
+        for one in dict.fromkeys(one for source in sources for one in source.enrichments)
+        if one.on == subject.join_key.name
     ]
     found += [
         Remains("feature view", view.name, _in_others(view))

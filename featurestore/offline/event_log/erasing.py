@@ -9,7 +9,7 @@ older versions read on from files that stay for a week (`upkeep.vacuum`).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,7 +21,7 @@ from featurestore.clock import Clock
 from featurestore.core.spec import IS_UNDO
 from featurestore.definitions.limits import DAY_MS
 from featurestore.offline.event_log.address import TablePlace
-from featurestore.offline.event_log.erasures import keep_erasure
+from featurestore.offline.event_log.erasures import erased, keep_erasure
 from featurestore.offline.event_log.failures import table_errors
 from featurestore.offline.event_log.schema import EVENT_DATE
 from featurestore.offline.event_log.table import LogTable
@@ -76,9 +76,37 @@ def erase_rows(
         Unavailable: the file system does not answer, or others change the log too often; run it again.
     """
     keep_erasure(place, erasure)
+    return _erased(place, lambda table: _found(table, erasure, value, say), clock)
+
+
+def erase_again(
+    place: TablePlace, erasures: Sequence[Erasure], clock: Clock, say: Callable[[str], None] = lambda line: None
+) -> LogErasure:
+    """Delete all that records say is erased, whoever brought it back: as after a restore from a copy.
+
+    Nobody's value is known, so the join keys of all rows are read.
+
+    Args:
+        place: of the log.
+        erasures: records, which the log keeps from now on.
+        clock: for how long older versions stay.
+        say: told what is being done.
+
+    Raises:
+        InvalidRequest, Unavailable: as of `erase_rows`.
+    """
+    names = LogTable(place).schema.names
+    mine = [one for one in erasures if one.join_key in names]
+    for one in mine:
+        keep_erasure(place, one)
+    return _erased(place, lambda table: _found_again(table, mine, say), clock)
+
+
+def _erased(place: TablePlace, find: Callable[[LogTable], Iterator[pa.RecordBatch]], clock: Clock) -> LogErasure:
+    """Delete rows that are found once no writer adds any more of them."""
     again(place, lambda: LogTable(place).begin_erasure())
     rows = 0
-    for chunk in _chunks(_found(LogTable(place), erasure, value, say)):
+    for chunk in _chunks(find(LogTable(place))):
         rows += again(place, partial(_delete, place, chunk))
     kept_until_ms = clock.now_ms() + VACUUMED_AFTER_DAYS * DAY_MS
     return LogErasure(place.uri, rows, LogTable(place).version, kept_until_ms)
@@ -96,7 +124,26 @@ def _found(table: LogTable, erasure: Erasure, value: str | int, say: Callable[[s
     is_wanted = (pc.field(erasure.join_key) == pa.scalar(value, table.schema.field(erasure.join_key).type)) & (
         pc.field("event_time_ms") < erasure.before_ms
     )
-    names = [*_POSITION, *(name for name in (IS_UNDO,) if name in table.schema.names)]
+    for found in _by_date(table, [], is_wanted, say):
+        yield from found.to_batches()
+
+
+def _found_again(table: LogTable, erasures: Sequence[Erasure], say: Callable[[str], None]) -> Iterator[pa.RecordBatch]:
+    """Positions of the rows that records say are erased, by event date."""
+    if not erasures:
+        return
+    reach_ms = max(one.before_ms for one in erasures)
+    join_keys = list(dict.fromkeys(one.join_key for one in erasures))
+    for rows in _by_date(table, join_keys, pc.field("event_time_ms") < reach_ms, say):
+        found = erased(rows, erasures)
+        yield from found.select([name for name in found.column_names if name not in join_keys]).to_batches()
+
+
+def _by_date(
+    table: LogTable, more: Sequence[str], is_wanted: pc.Expression, say: Callable[[str], None]
+) -> Iterator[pa.Table]:
+    """Positions, and more columns, of some rows, by event date."""
+    names = [*_POSITION, *(name for name in (IS_UNDO,) if name in table.schema.names), *more]
     kind = pads.ParquetFileFormat()
     for event_date, same in itertools.groupby(table.files, key=lambda file: file.event_date):
         files = list(same)
@@ -105,7 +152,7 @@ def _found(table: LogTable, erasure: Erasure, value: str | int, say: Callable[[s
         dataset = pads.FileSystemDataset(fragments, table.schema, kind, table.place.files)
         with table_errors(table.place):
             found = dataset.to_table(columns=names, filter=is_wanted)
-        yield from found.to_batches()
+        yield found
 
 
 def _chunks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

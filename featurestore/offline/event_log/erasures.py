@@ -67,11 +67,21 @@ def keep_erasure(place: TablePlace, erasure: Erasure) -> None:
 
 def unerased(rows: pa.Table, erasures: Sequence[Erasure]) -> pa.Table:
     """Rows of a log without those that were erased."""
+    is_kept = _are_kept(rows, erasures)
+    return rows if is_kept.all() else rows.filter(pa.array(is_kept))
+
+
+def erased(rows: pa.Table, erasures: Sequence[Erasure]) -> pa.Table:
+    """Those rows of a log that were."""
+    return rows.filter(pa.array(~_are_kept(rows, erasures)))
+
+
+def _are_kept(rows: pa.Table, erasures: Sequence[Erasure]) -> BoolArray:
+    """(N,) which rows are not erased by any of their columns."""
+    is_kept: BoolArray = np.ones(rows.num_rows, dtype=np.bool_)
     for name in dict.fromkeys(one.join_key for one in erasures if one.join_key in rows.column_names):
-        is_kept = _kept(rows, name, ErasedKeys(erasures, [name]))
-        if not is_kept.all():
-            rows = rows.filter(pa.array(is_kept))
-    return rows
+        is_kept &= _kept(rows, name, ErasedKeys(erasures, [name]))
+    return is_kept
 
 
 def _kept(rows: pa.Table, name: str, erased: ErasedKeys) -> BoolArray:

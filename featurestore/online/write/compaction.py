@@ -190,24 +190,10 @@ class Compactor:
 
     def _bodies(self, entities: Sequence[tuple[bytes, int, TileTable]]) -> dict[int, list[tuple[bytes, bytes, bytes]]]:
         """Rolled-up bodies of entities, given by head key, lane and tiles."""
-        if not entities:
-            return {}
-        now_ms, tables = self._clock.now_ms(), [table for _, _, table in entities]
-        newest = np.array(
-            [min(int(table.start_ms.max()), now_ms) if table.count else now_ms for table in tables], dtype=np.int64
-        )
-        entity = np.repeat(np.arange(len(tables)), [table.count for table in tables])
-        roll_up = self._generation.compiled.roll_up
-        merged = roll_up.compact(concatenate(tables), entity, newest)
-        # The clock that bounds `newest` may step back; what is gone stays gone.
-        dropped = [
-            max(table.dropped_before_ms, roll_up.dropped_before_ms(int(moment)))
-            for table, moment in zip(tables, newest, strict=True)
-        ]
-        encoded = self._encode(merged, dropped)
+        rolled = rolled_up(self._generation, [table for _, _, table in entities], self._clock.now_ms())
         bodies: dict[int, list[tuple[bytes, bytes, bytes]]] = {}
-        for index, (head_key, lane, _) in enumerate(entities):
-            bodies.setdefault(lane, []).append((*self._keys(lane, head_key), encoded.get(index, b"")))
+        for (head_key, lane, _), body in zip(entities, rolled, strict=True):
+            bodies.setdefault(lane, []).append((*self._keys(lane, head_key), body))
         return bodies
 
     def _keys(self, lane: int, head_key: bytes) -> tuple[bytes, bytes]:
@@ -220,13 +206,39 @@ class Compactor:
         keys = self._generation.keys
         return keys.pack_body_prefix(lane) + head_key.removeprefix(keys.pack_head_prefix(lane)), head_key
 
-    def _encode(self, merged: EntityTiles, dropped_before_ms: Sequence[int]) -> dict[int, bytes]:
-        """Body of each entity that has tiles left."""
-        table = merged.table.normalize()
-        encoded = {}
-        for index, low, high in zip(
-            merged.entities.tolist(), merged.bounds[:-1].tolist(), merged.bounds[1:].tolist(), strict=True
-        ):
-            part = table.take(slice(low, high))
-            encoded[index] = encode_body(replace(part, dropped_before_ms=dropped_before_ms[index]))
-        return encoded
+
+def rolled_up(generation: Generation, tables: Sequence[TileTable], now_ms: int) -> list[bytes]:
+    """A body of each entity's tiles, as wide as their age lets them be; empty where none is left.
+
+    Args:
+        generation: whose.
+        tables: the tiles of each.
+        now_ms: no tile is aged beyond it.
+    """
+    if not tables:
+        return []
+    newest = np.array(
+        [min(int(table.start_ms.max()), now_ms) if table.count else now_ms for table in tables], dtype=np.int64
+    )
+    entity = np.repeat(np.arange(len(tables)), [table.count for table in tables])
+    roll_up = generation.compiled.roll_up
+    merged = roll_up.compact(concatenate(tables), entity, newest)
+    # The clock that bounds `newest` may step back; what is gone stays gone.
+    dropped = [
+        max(table.dropped_before_ms, roll_up.dropped_before_ms(int(moment)))
+        for table, moment in zip(tables, newest, strict=True)
+    ]
+    encoded = _encoded(merged, dropped)
+    return [encoded.get(index, b"") for index in range(len(tables))]
+
+
+def _encoded(merged: EntityTiles, dropped_before_ms: Sequence[int]) -> dict[int, bytes]:
+    """Body of each entity that has tiles left."""
+    table = merged.table.normalize()
+    encoded = {}
+    for index, low, high in zip(
+        merged.entities.tolist(), merged.bounds[:-1].tolist(), merged.bounds[1:].tolist(), strict=True
+    ):
+        part = table.take(slice(low, high))
+        encoded[index] = encode_body(replace(part, dropped_before_ms=dropped_before_ms[index]))
+    return encoded

@@ -209,6 +209,20 @@ class HeadCodec:
         begins = ends - lengths
         return self._rows(fixed, [BlobRow(head, begins[:, n], ends[:, n]) for n in range(self._string_count)])
 
+    def since(self, rows: bytes, from_ms: int) -> bytes:
+        """The rows of a moment and later, in their order.
+
+        Args:
+            rows: whole rows of a pack's member, which none begins beside a body.
+            from_ms: event time.
+        """
+        offsets = self._regular_offsets(rows)
+        if offsets is None:
+            offsets = self._walk(rows)
+        bounds = [*offsets.tolist(), len(rows)]
+        is_kept = (self.decode(rows).event_time_ms >= from_ms).tolist()
+        return b"".join(rows[bounds[row] : bounds[row + 1]] for row, kept in enumerate(is_kept) if kept)
+
     def count_rows(self, head: bytes) -> tuple[int, bool]:
         """Number of events in a head, and whether it began beside a body.
 

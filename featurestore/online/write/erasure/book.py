@@ -43,14 +43,15 @@ class ErasureBook:
         return [decode_erasure(data) for _, data in sorted(self._store.hash_fields(self._key).items())]
 
     def find(self, join_key: str, value: bytes) -> Erasure | None:
-        """The record of a value; None where nothing of it was erased."""
-        return next(
+        """The record of a value that reaches furthest; None where nothing of it was erased."""
+        return max(
             (
                 one
                 for one in self.all()
                 if one.join_key == join_key and one.digest == digest_of(join_key, value, one.salt)
             ),
-            None,
+            key=lambda one: one.before_ms,
+            default=None,
         )
 
     def add(self, join_key: str, value: bytes, *, before_ms: int, now_ms: int) -> Erasure:

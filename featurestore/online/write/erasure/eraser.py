@@ -13,6 +13,10 @@ added any more, and all keys of the generation are gone through.
 
 What an entity holds is deleted whole. It may have an event by then that is not erased, as it happened since: then the
 erasure is to reach further (`NewerEvents`), and is done again from the beginning.
+
+An erasure of only what is older than a moment of the past keeps what is newer: head rows and tiles of before go, the
+others are written anew. A tile that spans the moment cannot be cut: its entity stays as it is, and is counted
+(`GenerationEraser.uncut`). A generation that begins later has no such tile: its writer leaves the older events out.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -28,12 +33,15 @@ from featurestore.core.tiles.tiles import TileTable
 from featurestore.errors import CorruptData, CorruptTile, Unavailable
 from featurestore.online.generation import Generation
 from featurestore.online.store import LaneCommit, OnlineStore
+from featurestore.online.write.compaction import rolled_up
 from featurestore.online.write.erasure.book import join_key_names
 from featurestore.online.write.new_rows import packed_appends
 from featurestore.wire.codecs.body import decode_entity, entity_codec
+from featurestore.wire.codecs.head import head_codec
 from featurestore.wire.codecs.pack import MEMBERS_MAX, records_of
 from featurestore.wire.codecs.pack_members import Packs, read_packs
 from featurestore.wire.entity_key import fingerprint, lane_of, pack_of, packs_of, split_key
+from featurestore.wire.erasures import NOTHING_ERASED_MS
 from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode_checkpoint
 
 KEYS_AT_ONCE = 256
@@ -72,20 +80,54 @@ class Found:
     packs: Mapping[int, Sequence[bytes]]
 
 
+class Reach(Protocol):
+    """What is erased of a generation's entities; `wire.erasures.ErasedKeys` is one."""
+
+    def before_ms(self, key: bytes) -> int:
+        """Events of an entity before this are erased; NOTHING_ERASED_MS where none are."""
+        ...
+
+
+class ReachOfValue:
+    """All entities of a value of one of a generation's join keys, before a moment.
+
+    Args:
+        generation: has the join key.
+        join_key: its name.
+        value: canonical bytes.
+        before_ms: what the record says that writers read.
+
+    Attributes:
+        key: the entity, where there is one at most.
+    """
+
+    def __init__(self, generation: Generation, join_key: str, value: bytes, before_ms: int) -> None:
+        names = join_key_names(generation)
+        self._part, self._part_count = names.index(join_key), len(names)
+        self._value, self._before_ms = value, before_ms
+        self.key = value if self._part_count == 1 else None
+
+    def before_ms(self, key: bytes) -> int:
+        """See Reach."""
+        is_of_value = split_key(key, self._part_count)[self._part] == self._value
+        return self._before_ms if is_of_value else NOTHING_ERASED_MS
+
+
 class GenerationEraser:
-    """Erases a value of one of its join keys from one generation.
+    """Erases entities, or what is older of them, from one generation.
 
     Args:
         store: the online store.
         generation: in any state.
         lane_count: lanes of the store.
-        join_key: name of one of its join keys.
-        value: canonical bytes.
+        reach: what is erased.
         clock: for expiry, and to wait.
         on_keys: told of keys that were gone through.
+        keeps_newer: events of then or later stay, those of an entity that has older ones too.
 
     Attributes:
         fingerprints: of entities that it has erased: what errors call them.
+        uncut: entities left as they are, as one of their tiles spans the moment.
     """
 
     def __init__(
@@ -93,70 +135,73 @@ class GenerationEraser:
         store: OnlineStore,
         generation: Generation,
         lane_count: int,
-        join_key: str,
-        value: bytes,
+        reach: Reach,
         clock: Clock,
         on_keys: Callable[[int], None] = lambda keys: None,
+        *,
+        keeps_newer: bool = False,
     ) -> None:
         self._store = store
         self._generation = generation
         self._lane_count = lane_count
-        names = join_key_names(generation)
-        self._part, self._part_count = names.index(join_key), len(names)
-        self._value = value
+        self._reach = reach
+        self._only = reach.key if isinstance(reach, ReachOfValue) else None
         self._clock = clock
         self._on_keys = on_keys
-        self.fingerprints = {fingerprint(value)} if self._part_count == 1 else set[str]()
+        self._keeps_newer = keeps_newer
+        self.uncut = 0
+        self.fingerprints = set[str]() if self._only is None else {fingerprint(self._only)}
         self._compiled = generation.compiled
 
-    def erase(self, before_ms: int) -> int:
-        """Delete all entities of the value; how many had anything.
-
-        Args:
-            before_ms: what the record says that writers read.
+    def erase(self) -> int:
+        """Delete what is erased; of how many entities there was something.
 
         Raises:
             NewerEvents: some have an event of then or later, beside older ones.
             CorruptTile: a pack that may have one is not as it was written.
             OnlineStoreDown: the store does not answer.
         """
-        if self._part_count == 1:
-            lane = lane_of(self._value, self._lane_count)
+        if self._only is not None:
+            lane = lane_of(self._only, self._lane_count)
             packs = self._generation.packs
-            numbers = [b"%d" % pack_of(self._value, packs)] if packs else []
-            return self._erase_from(lane, [self._value], numbers, before_ms)
+            numbers = [b"%d" % pack_of(self._only, packs)] if packs else []
+            return self._erase_from(lane, [self._only], numbers)
         for lane in range(self._lane_count):
-            self._erase_from(lane, [], [], before_ms)
+            self._erase_from(lane, [], [])
         found, erased = self.found(), 0
         for lane in range(self._lane_count):
             for entities in _chunks(found.entities.get(lane, ())):
-                erased += self._erase_from(lane, entities, [], before_ms)
+                erased += self._erase_from(lane, entities, [])
             for packs_of_lane in _chunks(found.packs.get(lane, ())):
-                erased += self._erase_from(lane, [], packs_of_lane, before_ms)
+                erased += self._erase_from(lane, [], packs_of_lane)
         return erased
 
-    def entities(self, before_ms: int) -> list[bytes]:
-        """Keys of entities of the value that have anything of before a moment: what a verification wants to know."""
+    def entities(self) -> list[bytes]:
+        """Keys of entities that have anything that is erased: what a verification wants to know."""
         found, remaining = self.found(), list[bytes]()
         for lane in sorted({*found.entities, *found.packs}):
             keys = found.entities.get(lane, ())
             own = self._store.read_groups([self._own_keys(lane, key) for key in keys])
             for index, key in enumerate(keys):
                 tiles = self._tiles(own[2 * index], own[2 * index + 1])
-                if tiles is not None and _has_older(tiles, before_ms):
+                if tiles is not None and _has_older(tiles, self._reach.before_ms(key)):
                     remaining.append(key)
             for numbers in _chunks(found.packs.get(lane, ())):
                 packs = self._read_packs(self._store.read_groups([self._pack_keys(lane, one) for one in numbers]))
                 chosen = self._members(packs)
-                remaining += [packs.key(one) for one in chosen if _has_older(self._member(packs, one), before_ms)]
+                remaining += [
+                    key
+                    for key, one in ((packs.key(one), one) for one in chosen)
+                    if _has_older(self._member(packs, one), self._reach.before_ms(key))
+                ]
         return remaining
 
     def found(self) -> Found:
-        """Where the generation may hold something of the value."""
-        if self._part_count == 1:
-            lane, packs = lane_of(self._value, self._lane_count), self._generation.packs
-            numbers = [b"%d" % pack_of(self._value, packs)] if packs else []
-            return Found({lane: [self._value]}, {lane: numbers})
+        """Where the generation may hold something that is erased."""
+        if self._only is not None:
+            lane, packs = lane_of(self._only, self._lane_count), self._generation.packs
+            numbers = [b"%d" % pack_of(self._only, packs)] if packs else []
+            return Found({lane: [self._only]}, {lane: numbers})
         entities: dict[int, set[bytes]] = {}
         packs_of_lane: dict[int, set[bytes]] = {}
         keys, begin = self._generation.keys, len(self._generation.keys.stem) + 1
@@ -166,7 +211,7 @@ class GenerationEraser:
                 continue
             tag, _, rest = key.partition(b"}")
             lane, kind, name = int(tag.rpartition(b"/")[2]), rest[begin : begin + 2], rest[begin + 2 :]
-            if kind in (b"h/", b"b/") and self._is_of_value(name):
+            if kind in (b"h/", b"b/") and self._is_meant(name):
                 entities.setdefault(lane, set()).add(name)
             elif kind in (b"H/", b"B/"):
                 packs_of_lane.setdefault(lane, set()).add(name)
@@ -174,7 +219,7 @@ class GenerationEraser:
         return Found({lane: sorted(names) for lane, names in entities.items()}, having)
 
     def _having(self, lane: int, numbers: Sequence[bytes]) -> list[bytes]:
-        """Packs that have entities of the value, or cannot be read."""
+        """Packs that have entities that are meant, or cannot be read."""
         found = []
         for first in range(0, len(numbers), PACKS_READ_AT_ONCE):
             chunk = numbers[first : first + PACKS_READ_AT_ONCE]
@@ -185,7 +230,7 @@ class GenerationEraser:
             found += [chunk[number] for number in dict.fromkeys(numbers_of)]
         return found
 
-    def _erase_from(self, lane: int, entities: Sequence[bytes], packs: Sequence[bytes], before_ms: int) -> int:
+    def _erase_from(self, lane: int, entities: Sequence[bytes], packs: Sequence[bytes]) -> int:
         """One commit that deletes some entities of a lane and tells its writer; how many there were."""
         checkpoint_key = self._generation.keys.checkpoint(lane)
         for _ in range(TRIES):
@@ -193,9 +238,11 @@ class GenerationEraser:
             of_packs = [key for pack in packs for key in self._pack_keys(lane, pack)]
             [stored, *values] = self._store.read_groups([[checkpoint_key, *own, *of_packs]])
             checkpoint = _checkpoint_of(stored)
-            is_older = checkpoint is not None and checkpoint.watermark_ms < before_ms
-            gone = self._gone(entities, values[: len(own)], before_ms, is_older=is_older)
-            bodies = [(*self._own_keys(lane, entity), b"") for entity in gone]
+            # Nothing of the lane is newer.
+            newest_ms = None if checkpoint is None else checkpoint.watermark_ms
+            uncut = self.uncut
+            gone = self._gone(entities, values[: len(own)], newest_ms)
+            bodies = [(*self._own_keys(lane, entity), body) for entity, body in gone.items()]
             commit = LaneCommit(
                 checkpoint_key,
                 stored or b"",
@@ -208,14 +255,13 @@ class GenerationEraser:
             )
             erased = len(gone)
             if packs:
-                rewritten, commit = self._without_members(
-                    commit, lane, packs, values[len(own) :], before_ms, is_older=is_older
-                )
+                rewritten, commit = self._without_members(commit, lane, packs, values[len(own) :], newest_ms)
                 erased += rewritten
             [outcome] = self._store.commit([commit])
             if outcome.applied or outcome.found == commit.replacement:
                 self.fingerprints.update(map(fingerprint, gone))
                 return erased
+            self.uncut = uncut
             self._clock.sleep(_PAUSE_SECONDS)
         raise Unavailable(
             f"lane {lane} of {self._generation.view.title} is written too often for an erasure to come between",
@@ -223,15 +269,44 @@ class GenerationEraser:
         )
 
     def _gone(
-        self, entities: Sequence[bytes], values: Sequence[bytes | None], before_ms: int, *, is_older: bool
-    ) -> list[bytes]:
-        """Those that have something, all of it older than the erasure; one whose bytes are damaged is among them."""
-        gone = []
+        self, entities: Sequence[bytes], values: Sequence[bytes | None], newest_ms: int | None
+    ) -> dict[bytes, bytes]:
+        """Those that lose something, and what body they have then: none, if all of it is older than the erasure.
+
+        One whose bytes are damaged is among them.
+        """
+        gone, newer = dict[bytes, bytes](), dict[bytes, TileTable]()
         for index, key in enumerate(entities):
             body, head = values[2 * index], values[2 * index + 1]
-            if (body or head) and (is_older or _is_erased(self._tiles(body, head), before_ms)):
-                gone.append(key)
-        return gone
+            if not body and not head:
+                continue
+            before_ms = self._reach.before_ms(key)
+            tiles = None if newest_ms is not None and newest_ms < before_ms else self._tiles(body, head)
+            if tiles is None or self._is_erased(tiles, before_ms):
+                gone[key] = b""
+            elif self._keeps_newer and int(tiles.start_ms.min()) < before_ms:
+                rest = _since(tiles, before_ms)
+                if rest is None:
+                    self.uncut += 1
+                else:
+                    newer[key] = rest
+        bodies = rolled_up(self._generation, [*newer.values()], self._clock.now_ms())
+        return gone | dict(zip(newer, bodies, strict=True))
+
+    def _is_erased(self, tiles: TileTable, before_ms: int) -> bool:
+        """Whether all of an entity is older than the erasure; False where all of it is newer.
+
+        A tile that is wider than an event ends before the entity's newest event, so no end is later than that.
+
+        Raises:
+            NewerEvents: some of it may be, and some not, and it is to be deleted whole.
+        """
+        if int(tiles.start_ms.min()) >= before_ms:
+            return False
+        newest_ms = int(tiles.end_ms.max()) - 1
+        if newest_ms >= before_ms and not self._keeps_newer:
+            raise NewerEvents(newest_ms)
+        return newest_ms < before_ms
 
     def _without_members(
         self,
@@ -239,30 +314,37 @@ class GenerationEraser:
         lane: int,
         numbers: Sequence[bytes],
         values: Sequence[bytes | None],
-        before_ms: int,
-        *,
-        is_older: bool,
+        newest_ms: int | None,
     ) -> tuple[int, LaneCommit]:
-        """A commit that also writes packs without entities of the value; how many entities that are."""
+        """A commit that also writes packs without what is erased; of how many entities that is."""
         packs = self._read_packs(values)
-        gone = [one for one in self._members(packs) if is_older or _is_erased(self._member(packs, one), before_ms)]
-        if not gone:
+        gone, newer = list[int](), dict[int, bytes]()
+        for one in self._members(packs):
+            before_ms = self._reach.before_ms(packs.key(one))
+            is_older = newest_ms is not None and newest_ms < before_ms
+            if is_older or self._is_erased(tiles := self._member(packs, one), before_ms):
+                gone.append(one)
+            elif self._keeps_newer and int(tiles.start_ms.min()) < before_ms:
+                newer[one] = head_codec(self._compiled).since(packs.rows(one), before_ms)
+        if not gone and not newer:
             return 0, commit
         stays = np.ones(len(packs.counts), dtype=np.bool_)
-        stays[gone] = False
-        changed = set(np.searchsorted(packs.ends, gone, side="right").tolist())
+        stays[[*gone, *newer]] = False
+        changed = set(np.searchsorted(packs.ends, [*gone, *newer], side="right").tolist())
         # A body has so many members at most; what the head has beyond them is appended again.
         beyond = [one for number in changed for one in _of_pack(packs, stays, number)[MEMBERS_MAX:]]
         stays[beyond] = False
-        keys, rows = [packs.key(one) for one in beyond], [packs.rows(one) for one in beyond]
+        # So is what stays of an entity that loses its older rows.
+        again = {one: packs.rows(one) for one in beyond} | newer
+        keys, rows = [packs.key(one) for one in again], [*again.values()]
         bodies = packs.bodies(stays)
         written = [(*self._pack_keys(lane, numbers[number]), bodies[number]) for number in sorted(changed)]
         commit = replace(commit, bodies=[*commit.bodies, *written])
-        if beyond:
+        if again:
             pack = packs_of(keys, self._generation.packs)
             packed = packed_appends(self._generation.keys, lane, pack, records_of(keys, rows))
             commit = replace(commit, packed=packed, entities=keys)
-        return len(gone), commit
+        return len(gone) + len(newer), commit
 
     def _read_packs(self, values: Sequence[bytes | None]) -> Packs:
         """Packs that are as they were written.
@@ -280,11 +362,12 @@ class GenerationEraser:
         return packs
 
     def _members(self, packs: Packs) -> list[int]:
-        """Entities of the value in packs, ascending."""
-        return [one for one in range(len(packs.counts)) if self._is_of_value(packs.key(one))]
+        """Entities in packs that are meant, ascending."""
+        return [one for one in range(len(packs.counts)) if self._is_meant(packs.key(one))]
 
-    def _is_of_value(self, key: bytes) -> bool:
-        return split_key(key, self._part_count)[self._part] == self._value
+    def _is_meant(self, key: bytes) -> bool:
+        """Whether anything of an entity is erased."""
+        return self._reach.before_ms(key) > NOTHING_ERASED_MS
 
     def _tiles(self, body: bytes | None, head: bytes | None) -> TileTable | None:
         """An entity's tiles; None where there is nothing, or nothing that can be read."""
@@ -315,22 +398,12 @@ class GenerationEraser:
         return keys.pack_body_prefix(lane) + number, keys.pack_head_prefix(lane) + number
 
 
-def _is_erased(tiles: TileTable | None, before_ms: int) -> bool:
-    """Whether all of an entity is older than the erasure; False where all of it is newer.
-
-    A tile that is wider than an event ends before the entity's newest event, so no end is later than that.
-
-    Raises:
-        NewerEvents: some of it may be, and some not.
-    """
-    if tiles is None:
-        return True
-    if int(tiles.start_ms.min()) >= before_ms:
-        return False
-    newest_ms = int(tiles.end_ms.max()) - 1
-    if newest_ms >= before_ms:
-        raise NewerEvents(newest_ms)
-    return True
+def _since(tiles: TileTable, from_ms: int) -> TileTable | None:
+    """The tiles of a moment and later; None where one spans it."""
+    is_kept = tiles.start_ms >= from_ms
+    if (tiles.end_ms[~is_kept] > from_ms).any():
+        return None
+    return tiles.take(is_kept)
 
 
 def _has_older(tiles: TileTable, before_ms: int) -> bool:

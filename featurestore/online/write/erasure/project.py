@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from featurestore.clock import NS_PER_MS, Clock
@@ -12,9 +12,10 @@ from featurestore.online.generation import Generation
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.store import OnlineStore
 from featurestore.online.write.erasure.book import ErasureBook, join_key_names
-from featurestore.online.write.erasure.eraser import GenerationEraser, NewerEvents
+from featurestore.online.write.erasure.eraser import GenerationEraser, NewerEvents, ReachOfValue
+from featurestore.wire.codecs.plain_row import decode_values
 from featurestore.wire.entity_key import lane_of, split_key
-from featurestore.wire.erasures import NOTHING_ERASED_MS, Erasure
+from featurestore.wire.erasures import NOTHING_ERASED_MS, ErasedKeys, Erasure
 from featurestore.wire.store_layout import is_of_project, plain_key, plain_pattern
 
 ROUNDS = 20
@@ -29,11 +30,13 @@ class ErasedView:
         view: its name.
         generation: number; 0 of a plain view.
         entities: how many had something.
+        uncut: how many are left as they are, as a tile of theirs spans the moment.
     """
 
     view: str
     generation: int
     entities: int
+    uncut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +104,9 @@ class StoreEraser:
             # The record first: whoever begins a generation from now on reads it.
             record = self._book.add(self._join_key, self._value, before_ms=wanted_ms, now_ms=self._clock.now_ms())
             try:
-                for name, number, erased in self._round(record.before_ms):
-                    counts[name, number] = counts.get((name, number), 0) + erased
+                for one in self._round(record.before_ms, keeps_newer=False):
+                    place = (one.view, one.generation)
+                    counts[place] = counts.get(place, 0) + one.entities
             except NewerEvents as newer:
                 before_ms = newer.newest_ms + 1
                 took_ms = (self._clock.monotonic_ns() - began_ns) // NS_PER_MS
@@ -114,26 +118,42 @@ class StoreEraser:
             hint="stop whoever sends them, and run the same command again",
         )
 
+    def erase_before(self, before_ms: int) -> StoreErasure:
+        """Delete what happened before a moment, or before that of an earlier erasure which reaches further.
+
+        Args:
+            before_ms: not ahead of the clock.
+
+        Raises:
+            CorruptTile, OnlineStoreDown: see `GenerationEraser.erase`.
+        """
+        record = self._book.add(self._join_key, self._value, before_ms=before_ms, now_ms=self._clock.now_ms())
+        return StoreErasure(record, tuple(sorted(self._round(record.before_ms, keeps_newer=True), key=_place)))
+
     def remaining(self, before_ms: int) -> list[ErasedView]:
         """Where entities of the value have anything of before a moment."""
         found = []
         for generation in self._generations():
-            count = len(self._eraser(generation).entities(before_ms))
+            count = len(self._eraser(generation, before_ms).entities())
             found.append(ErasedView(generation.view.name, generation.number, count))
         found += [ErasedView(view.name, 0, len(self._plain_keys(view))) for view in self._plain()]
         return [one for one in found if one.entities]
 
-    def _round(self, before_ms: int) -> Iterator[tuple[str, int, int]]:
-        """View, generation and erased entities."""
+    def _round(self, before_ms: int, *, keeps_newer: bool) -> Iterator[ErasedView]:
+        """All generations, and all plain views."""
         for generation in self._generations():
             name, number = generation.view.name, generation.number
             self._say(f"{name}@{number}")
-            eraser = self._eraser(generation)
-            yield name, number, eraser.erase(before_ms)
+            eraser = self._eraser(generation, before_ms, keeps_newer=keeps_newer)
+            erased = eraser.erase()
+            yield ErasedView(name, number, erased, eraser.uncut)
             GenerationCatalog(self._store, self._project).forget_damaged(generation, eraser.fingerprints)
         for view in self._plain():
             self._say(view.name)
-            yield view.name, 0, self._store.delete(self._plain_keys(view))
+            keys = self._plain_keys(view)
+            if keeps_newer:
+                keys = _older(self._store, dict.fromkeys(keys, before_ms))
+            yield ErasedView(view.name, 0, self._store.delete(keys))
 
     def _generations(self) -> list[Generation]:
         """All that have the join key, whatever state they are in."""
@@ -150,20 +170,77 @@ class StoreEraser:
             key = plain_key(self._project, lane_of(self._value, self._lane_count), view.name, self._value)
             return [key] if self._store.read_groups([[key]])[0] is not None else []
         part = names.index(self._join_key)
-        prefix = f"{view.name}/p/".encode()
-        found = []
-        for key in self._store.scan(plain_pattern(self._project, view.name)):
-            _, _, rest = key.partition(b"}")
-            is_own = is_of_project(self._project, key) and rest.startswith(prefix)
-            if is_own and split_key(rest.removeprefix(prefix), len(names))[part] == self._value:
-                found.append(key)
-        return found
+        entities = _entities(self._store, self._project, view)
+        return [key for key, entity in entities if split_key(entity, len(names))[part] == self._value]
 
-    def _eraser(self, generation: Generation) -> GenerationEraser:
+    def _eraser(self, generation: Generation, before_ms: int, *, keeps_newer: bool = False) -> GenerationEraser:
         said = _Counting(self._say, f"{generation.view.name}@{generation.number}")
         return GenerationEraser(
-            self._store, generation, self._lane_count, self._join_key, self._value, self._clock, said.add
+            self._store,
+            generation,
+            self._lane_count,
+            ReachOfValue(generation, self._join_key, self._value, before_ms),
+            self._clock,
+            said.add,
+            keeps_newer=keeps_newer,
         )
+
+
+def erase_again(
+    store: OnlineStore,
+    project: str,
+    plain_views: Sequence[PlainViewSpec],
+    clock: Clock,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[ErasedView]:
+    """Delete all that the records say is erased, whoever brought it back: as after a restore from a copy.
+
+    Nobody's value is known, so all keys are gone through.
+
+    Args:
+        store: the online store, whose records are complete.
+        project: Feast project.
+        plain_views: those that are registered.
+        clock: to wait, and for expiry.
+        say: told what is being done.
+
+    Raises:
+        CorruptTile, OnlineStoreDown: see `GenerationEraser.erase`.
+    """
+    catalog, records, done = GenerationCatalog(store, project), ErasureBook(store, project).all(), list[ErasedView]()
+    for generation in [one for _, ones in sorted(catalog.all().items()) for one in ones]:
+        if erased := ErasedKeys(records, join_key_names(generation)):
+            name, number = generation.view.name, generation.number
+            told = _Counting(say, f"{name}@{number}").add
+            eraser = GenerationEraser(store, generation, catalog.lane_count(), erased, clock, told, keeps_newer=True)
+            done.append(ErasedView(name, number, eraser.erase(), eraser.uncut))
+            catalog.forget_damaged(generation, eraser.fingerprints)
+    for view in plain_views:
+        if erased := ErasedKeys(records, [key.name for key in view.join_keys]):
+            before = {key: erased.before_ms(entity) for key, entity in _entities(store, project, view)}
+            found = {key: before_ms for key, before_ms in before.items() if before_ms > NOTHING_ERASED_MS}
+            done.append(ErasedView(view.name, 0, store.delete(_older(store, found))))
+    return done
+
+
+def _entities(store: OnlineStore, project: str, view: PlainViewSpec) -> Iterator[tuple[bytes, bytes]]:
+    """All keys of a plain view, and whose they are."""
+    prefix = f"{view.name}/p/".encode()
+    for key in store.scan(plain_pattern(project, view.name)):
+        _, _, rest = key.partition(b"}")
+        if is_of_project(project, key) and rest.startswith(prefix):
+            yield key, rest.removeprefix(prefix)
+
+
+def _older(store: OnlineStore, before_ms: Mapping[bytes, int]) -> list[bytes]:
+    """Keys of plain views whose values are older than a moment of theirs."""
+    rows = zip(before_ms, store.read_groups([[key] for key in before_ms]), strict=True)
+    return [key for key, stored in rows if stored and decode_values(stored).event_time_ms < before_ms[key]]
+
+
+def _place(one: ErasedView) -> tuple[str, int]:
+    """View and generation."""
+    return one.view, one.generation
 
 
 class _Counting:
