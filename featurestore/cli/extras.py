@@ -51,6 +51,7 @@ EXTRA_OF: Mapping[str, str] = {
     "describe": "compute",
     "search": "compute",
     "lineage": "compute",
+    "mcp": "compute",
     "monitoring": "compute",
     "ui": "ui",
     "apply": "feast",

@@ -34,6 +34,7 @@ EXAMPLES: Mapping[str, str] = {
     "describe": "featurestore describe card_activity",
     "search": "featurestore search amount card",
     "monitoring": "featurestore monitoring --out data/monitoring",
+    "mcp": "featurestore mcp < messages.jsonl   # as a rule an assistant's program starts it",
     "stream": "featurestore stream --log-dir data/log --until-end   # without --until-end it goes on",
     "event-log run": "featurestore event-log run --log-dir data/log --until-end",
     "event-log compact": "featurestore event-log compact --full",

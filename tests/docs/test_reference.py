@@ -50,7 +50,7 @@ SESSION = (
 
 LETTERS = {f"dead-letters {name}" for name in ("list", "count", "show", "replay")}
 TEAMS = {"test", "list", "describe", "search"}
-HEALTH, CATALOG = {"monitoring"}, {"ui", "lineage"}
+HEALTH, CATALOG = {"monitoring"}, {"ui", "lineage", "mcp"}
 TYPED_ELSEWHERE = {"check-schema", "erase", "fingerprint", "preview", "publish", "contract export", "contract check"}
 TYPED_ELSEWHERE |= LETTERS | TEAMS | HEALTH | CATALOG
 """Have pages of their own: schemas, erasure, add-your-own-feature, publish, contracts, teams, health, catalog."""
