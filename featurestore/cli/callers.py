@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from featurestore.clock import Clock
     from featurestore.core.spec.access import AccessSpec, User
     from featurestore.definitions.governance.access.require import ProcessUser, Wanted
+    from featurestore.definitions.governance.audit.acting import Action
     from featurestore.definitions.registry import Registry
     from featurestore.online.generation import Generation
     from featurestore.serving.request.callers import Callers
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+USER = "featurestore.user"
 TOKEN_FILE = "featurestore.token-file"
 """Where a command's context keeps the option: who asks is of no concern to the commands themselves."""
 
@@ -177,8 +179,51 @@ def require_generations(settings: Settings, view: str, known: Mapping[str, Seque
 
 
 def require_wanted(settings: Settings, access: AccessSpec, wants: Iterable[Wanted]) -> User | None:
-    """The same for whatever is wanted."""
-    return process_user(settings).require(access, wants)
+    """The same for whatever is wanted; who was refused is in the audit log."""
+    from featurestore.definitions.governance.audit.acting import Action
+    from featurestore.errors import PermissionDenied, Unauthenticated
+
+    wants = tuple(wants)
+    asking = process_user(settings)
+    try:
+        user = click.get_current_context().meta[USER] = asking.require(access, wants)
+    except (PermissionDenied, Unauthenticated) as error:
+        Action(settings.audit, _known_user(settings), _what(), ", ".join(map(str, wants))).refuse(error)
+        raise
+    return user
+
+
+def begin_action(settings: Settings, on: str, **details: object) -> Action:
+    """Write into the audit log that this command begins; what came of it is written when the command ends.
+
+    Args:
+        settings: of the command, which has been let in.
+        on: what it does something with.
+        details: JSON values.
+
+    Raises:
+        SourceUnavailable: the log cannot be written; nothing must be done then.
+    """
+    from featurestore.definitions.governance.audit.acting import Action
+
+    user = None if settings.audit is None else _known_user(settings)
+    return click.get_current_context().with_resource(Action(settings.audit, user, _what(), on, details))
+
+
+def _known_user(settings: Settings) -> User | None:
+    """Who runs this command, where a token that holds says so."""
+    meta = click.get_current_context().meta
+    if meta.get(USER) is None:
+        meta[USER] = process_user(settings).find_or_none()
+    found: User | None = meta.get(USER)
+    return found
+
+
+def _what() -> str:
+    """The command's name, as it was typed."""
+    context = click.get_current_context()
+    root = context.find_root()
+    return context.command_path.removeprefix(root.command_path).strip() or context.command_path
 
 
 def open_callers(

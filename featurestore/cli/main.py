@@ -57,6 +57,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "ui": ("featurestore.cli.repo.catalog.pages:command", "Show the catalog as pages that people open."),
     "mcp": ("featurestore.cli.repo.catalog.tools:command", "Let an assistant search and describe what is registered."),
+    "audit": ("featurestore.cli.repo.catalog.audit:command", "Show who did what, and whether the log of it is whole."),
     "stream": ("featurestore.cli.processes.stream:command", "Keep the features fresh from the stream of events."),
     "event-log": (
         "featurestore.cli.processes.event_log:command",

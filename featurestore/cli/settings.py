@@ -7,6 +7,7 @@
     store's url     --store-url       FEATURESTORE_STORE_URL       online_store.connection_string
     is a cluster    --store-cluster   FEATURESTORE_STORE_CLUSTER   online_store.cluster
     who asks        --token-file      see `definitions/governance/access/auth_section.py`
+    audit log                         FEATURESTORE_AUDIT           audit
 
 The file is read as YAML, with $VARIABLES replaced as Feast does; Feast itself is not imported. A server that has
 --registry and --project needs no repo at all.
@@ -19,6 +20,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,6 +28,7 @@ import click
 import yaml
 
 from featurestore.definitions.governance.access.auth_section import AuthSection, auth_section
+from featurestore.definitions.governance.audit.directory import audit_directory
 from featurestore.errors import InvalidRequest, OnlineStoreDown
 
 if TYPE_CHECKING:
@@ -70,6 +73,7 @@ class Settings:
         policies: path or address of the platform team's rules; "" for none.
         repo_name: which of the repos in the registry it is; "" where it is the only one.
         auth: whose tokens hold, as its file says.
+        audit: directory of the audit log; None for none.
     """
 
     repo: Path | None
@@ -79,6 +83,7 @@ class Settings:
     policies: str = ""
     repo_name: str = ""
     auth: AuthSection = field(default_factory=AuthSection)
+    audit: Path | None = None
 
     def require_repo(self) -> Path:
         """The repo's directory.
@@ -132,17 +137,19 @@ def load_settings(
                 "there is no feature repo here",
                 hint=f"give --repo, the directory of {FILE_NAME}, or set FEATURESTORE_REPO",
             )
-        return Settings(None, project, registry, StoreSettings(store_url, bool(cluster)))
+        store = StoreSettings(store_url, bool(cluster))
+        return Settings(None, project, registry, store, audit=audit_directory({}, None))
     content = _read_yaml(directory / FILE_NAME)
-    store = _store_settings(content.get("online_store"))
+    of_file = _store_settings(content.get("online_store"))
     return Settings(
         repo=directory,
         project=project or _text(content, "project", directory),
         registry=registry or _registry(content.get("registry"), directory),
-        store=StoreSettings(store_url or store.url, store.cluster if cluster is None else cluster),
+        store=StoreSettings(store_url or of_file.url, of_file.cluster if cluster is None else cluster),
         policies=_policies(content.get("policies"), directory),
         repo_name=str(content.get("repo") or ""),
         auth=auth_section(content, directory),
+        audit=audit_directory(content, directory),
     )
 
 
@@ -232,6 +239,23 @@ def repo_option(function: Decorated) -> Decorated:
         type=click.Path(file_okay=False, path_type=Path),
         help=f"Directory of {FILE_NAME}. Default: here, or feature_repo.  [env var: FEATURESTORE_REPO]",
     )(function)
+
+
+def time_ms(text: str | None, now_ms: int) -> int | None:
+    """A moment, or a duration before now."""
+    from featurestore.core.windows.durations import parse_duration_ms
+
+    if not text:
+        return None
+    try:
+        return now_ms - parse_duration_ms(text)
+    except InvalidRequest:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            hint = "write a duration such as 2h, or a moment such as 2026-11-30T12:00:00Z"
+            raise InvalidRequest(f'"{text}" is no time', hint=hint) from None
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
 def policies_option(function: Decorated) -> Decorated:

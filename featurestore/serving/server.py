@@ -30,6 +30,7 @@ from featurestore.serving.request.callers import Callers
 from featurestore.serving.request.gate import Gate
 from featurestore.serving.request.limits import DRAIN_SECONDS
 from featurestore.serving.request.metrics import ServerMetrics
+from featurestore.serving.request.usage.counts import AuditLog, Usage
 from featurestore.serving.rpc.event_loop import AsyncServer
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.rpc.methods import Method, all_methods
@@ -77,6 +78,7 @@ class FeatureServer:
         feature_log: keeps a sample of the answers; started and stopped with the server.
         python_features: run the Python functions of on-demand views, which whoever writes the registry has written.
         callers: says who asks, whereupon the registry's permissions are kept; None lets everybody ask everything.
+        audit: where it is written who asks what, and the share of single calls; None counts for the metrics alone.
 
     Attributes:
         port: the bound gRPC port.
@@ -100,6 +102,7 @@ class FeatureServer:
         feature_log: FeatureLog | None = None,
         python_features: bool = False,
         callers: Callers | None = None,
+        audit: tuple[AuditLog, float] | None = None,
     ) -> None:
         self._metrics = ServerMetrics()
         self.metrics_port: int | None = None
@@ -117,7 +120,9 @@ class FeatureServer:
             packed, feast = PackedService(self._catalog, lookup), FeastService(self._catalog, lookup)
             # One for both protocols: they share the interpreter.
             gate = None if callers is None else Gate(callers, self._catalog.project, self._catalog.access)
-            admission = settings.admitting(clock, self._metrics, gate)
+            log, share = audit or (None, 0.0)
+            usage = Usage(self._catalog.access, clock, log, share)
+            admission = settings.admitting(clock, self._metrics, gate, usage)
             if http_port is not None:
                 self._http = HttpServer(
                     *(all_operations(packed, feast), store, clock, self._metrics, admission),
@@ -132,6 +137,8 @@ class FeatureServer:
             self._server = start_server(methods, store, clock, self._metrics, settings, admission)
             undo.pop_all()
         self._feature_log, self._traces, self._callers = feature_log, settings.traces, callers
+        self._usage = usage
+        usage.start(self._metrics)
         if feature_log is not None:
             feature_log.start(self._metrics)
         self.port = self._server.port
@@ -156,6 +163,7 @@ class FeatureServer:
             self._traces.stop()
         if self._callers is not None:
             self._callers.stop()
+        self._usage.stop()
         self._stop_metrics()
         return has_ended
 

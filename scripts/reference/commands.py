@@ -35,6 +35,8 @@ EXAMPLES: Mapping[str, str] = {
     "search": "featurestore search amount card",
     "monitoring": "featurestore monitoring --out data/monitoring",
     "mcp": "featurestore mcp < messages.jsonl   # as a rule an assistant's program starts it",
+    "audit": "featurestore audit --who 'fraud-*' --since 30d",
+    "audit verify": "featurestore audit verify",
     "stream": "featurestore stream --log-dir data/log --until-end   # without --until-end it goes on",
     "event-log run": "featurestore event-log run --log-dir data/log --until-end",
     "event-log compact": "featurestore event-log compact --full",
@@ -223,14 +225,19 @@ def example_of(name: str, command: click.Command) -> str:
     for paragraph in _paragraphs(command):
         if found := _EXAMPLE.match(paragraph):
             return " ".join(found[1].split())
-    return "" if isinstance(command, click.Group) else EXAMPLES[name]
+    return "" if _only_groups(command) else EXAMPLES[name]
+
+
+def _only_groups(command: click.Command) -> bool:
+    """Whether it does nothing without another word behind it."""
+    return isinstance(command, click.Group) and not command.invoke_without_command
 
 
 def _section(name: str, command: click.Command) -> str:
     """What it does, an example, its usage, options and exit codes."""
     blocks = [f"{'###' if ' ' in name else '##'} {name}"]
     blocks += [text for text in _paragraphs(command) if not _EXAMPLE.match(text)]
-    if isinstance(command, click.Group):
+    if _only_groups(command):
         return "\n\n".join(blocks) + "\n"
     usage = command.collect_usage_pieces(click.Context(command))
     blocks += [f"```bash\n{example_of(name, command)}\n```", f"Usage: `{' '.join(['featurestore', name, *usage])}`"]

@@ -9,6 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore.cli.main import main
+from featurestore.clock import SystemClock
+from featurestore.definitions.governance.audit.evidence import rows_digest
+from featurestore.definitions.governance.audit.journal import Journal
+from featurestore.definitions.governance.audit.reading import find_entries
 from featurestore.errors import PermissionDenied, Unauthenticated
 from featurestore.training import FileHistory, build_training_set, read_registry
 from tests.serving.issuer import AUDIENCE, ISSUER, Issuer
@@ -38,6 +42,7 @@ online_store: {{type: featurestore.feast.RealTimeOnlineStore}}
 offline_store: {{type: featurestore.feast.PointInTimeOfflineStore}}
 entity_key_serialization_version: 3
 oidc_keys: keys.json
+audit: audit
 auth:
   type: oidc
   auth_discovery_url: {ISSUER}/.well-known/openid-configuration
@@ -51,7 +56,7 @@ REFUSED = {
     "rollback": ["cards"],
     "erase": ["card_id=c-17"],
     "publish": ["check", "--to", "vectors"],
-    "dead-letters": ["replay", "--log-dir", "log"],
+    "dead-letters": ["replay"],
     "apply": [],
 }
 WANTED = {
@@ -70,6 +75,7 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Issuer:
     (tmp_path / "feature_store.yaml").write_text(FILE)
     (tmp_path / "definitions.py").write_text(DEFINITIONS)
     (tmp_path / "log").mkdir()
+    monkeypatch.setenv("FEATURESTORE_LOG_DIR", "log")
     labels = pa.table({"card_id": ["c-17"], "event_timestamp": pa.array([1_000], pa.timestamp("ms", "UTC"))})
     pq.write_table(labels, tmp_path / "labels.parquet")
     # Nobody has to be allowed to write the first permissions.
@@ -105,11 +111,33 @@ def test_commands_are_for_those_who_may(
     assert 'may not READ_OFFLINE feature view "no"' in capsys.readouterr().err
 
     monkeypatch.setenv("FEAST_OIDC_TOKEN", repo.token("cards"))  # as Feast's own clients find it
-    for command in ("bootstrap", "drop", "rollback", "erase"):
+    for command in ("bootstrap", "drop", "rollback"):
         assert "may not" not in (found := said(command)), found
+    assert main(["erase", *REFUSED["erase"], "--store-url", redis_url]) == 0
     assert main(["dead-letters", *REFUSED["dead-letters"]]) == 0
+    line = {"who": "fraud", "what": "lookup", "on": "", "outcome": "done", "details": {"service": "check", "rows": 9}}
+    journal = Journal(Path("audit"), SystemClock())
+    journal.write([line])
+    journal.close()
+    capsys.readouterr()
     assert main(["apply"]) == 0
-    assert "1h" not in capsys.readouterr().err
+    assert "asked for by fraud through check: 9 rows in 30 days" in capsys.readouterr().out
+
+    audit = [(one.who, one.known_by, one.what, one.outcome) for one in find_entries(Path("audit"))]
+    for command in REFUSED:
+        assert ("risk-model", "token", command.replace("letters", "letters replay"), "refused") in audit
+    assert [("apply", "begun"), ("apply", "done")] == [(what, outcome) for _, _, what, outcome in audit[-2:]]
+    last = find_entries(Path("audit"), what="apply")[-1]
+    change = next(one for one in last.details["changes"] if one["kind"] == "feature view")
+    assert ("change", "cards", 32) == (change["action"], change["name"], len(change["definition_hash"]))
+    assert main(["audit", "--who", "risk-*", "--what", "refused", "--since", "1h"]) == 0
+    assert 'erase refused  WRITE_ONLINE stream feature view "cards"' in capsys.readouterr().out
+    assert main(["audit", "verify", "--format", "json"]) == 0
+    # What cannot be written down is not done.
+    (taken := Path("audit")).rename("elsewhere")
+    taken.write_text("no directory")
+    assert main(["apply"]) == 1
+    assert 'the audit log in "' in capsys.readouterr().err
 
 
 def test_the_python_door_asks_too(repo: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,3 +157,12 @@ def test_the_python_door_asks_too(repo: Issuer, monkeypatch: pytest.MonkeyPatch)
         build()
     monkeypatch.setenv("FEATURESTORE_TOKEN_FILE", "cards.token")
     assert build()["count_1h"].to_pylist() == [1]
+
+    begun, done = (one for one in find_entries(Path("audit"), what="build_training_set") if one.outcome != "refused")
+    assert ("risk-model", "token", 'feature service "check"') == (done.who, done.known_by, done.on)
+    assert ("begun", "done", 1, ["check"]) == (
+        *(begun.outcome, done.outcome),
+        *(done.details["rows"], done.details["features"]),
+    )
+    assert done.details["rows_digest"] == rows_digest(pq.read_table("labels.parquet"))
+    assert done.details["first_label"].startswith("1970-01-01 00:00:01")

@@ -52,8 +52,9 @@ LETTERS = {f"dead-letters {name}" for name in ("list", "count", "show", "replay"
 TEAMS = {"test", "list", "describe", "search"}
 HEALTH, CATALOG = {"monitoring"}, {"ui", "lineage", "mcp"}
 TYPED_ELSEWHERE = {"check-schema", "erase", "fingerprint", "preview", "publish", "contract export", "contract check"}
-TYPED_ELSEWHERE |= LETTERS | TEAMS | HEALTH | CATALOG
-"""Have pages of their own: schemas, erasure, add-your-own-feature, publish, contracts, teams, health, catalog."""
+TYPED_ELSEWHERE |= LETTERS | TEAMS | HEALTH | CATALOG | {"audit", "audit verify"}
+"""Have pages of their own: schemas, erasure, add-your-own-feature, publish, contracts, teams, health, catalog,
+audit."""
 
 BEFORE_TABLES = ROOT / "tests" / "offline" / "event_log" / "before_tables"
 """An event log of the release before."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from featurestore.cli.callers import require_permission, token_option
+from featurestore.cli.callers import begin_action, require_permission, token_option
 from featurestore.cli.processes.event_log import log_root
 from featurestore.cli.settings import (
     event_log_option,
@@ -93,9 +93,9 @@ def command(
     registered = read_registry(settings.registry, project=settings.project)
     # A version is asked for by its number, and stored under its hash.
     views = stored_views(registered)
-    asked = [one.name for one in plan_storage(views).groups.get(view, ())] or [view]
-    require_permission(settings, WRITE_ONLINE, views=asked, access=registered.access)
-    view = stored_as(registered, view)
+    members = [one.name for one in plan_storage(views).groups.get(view, ())]
+    require_permission(settings, WRITE_ONLINE, views=members or [view], access=registered.access)
+    action, view = begin_action(settings, f'feature view "{view}"', anew=anew), stored_as(registered, view)
     places = event_places([event_log] if event_log else [])
     url = settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure()
     clock = SystemClock()
@@ -118,6 +118,7 @@ def command(
             tables = _tables(places, repo)
             events = _fill(store, catalog, generation, log, clock, Path(directory), say, tables=tables)
         hand_over(store, generation, catalog.lane_count())
+        action.add(view=spec.name, generation=generation.number, events=events)
         say(f"{_name(generation)} is complete; the stream brings it up to date, and then it serves")
         if output == "json":
             print_json({**outcome, "state": "complete", "events": events})

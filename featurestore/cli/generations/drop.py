@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.callers import require_generations, token_option
+from featurestore.cli.callers import begin_action, require_generations, token_option
 from featurestore.cli.settings import (
     Settings,
     format_option,
@@ -68,19 +68,23 @@ def command(
         for name in sorted(stored) if view is None else [view]:
             require_generations(settings, name, stored)
         if retired:
-            _drop_retired(catalog, stored if view is None else {view: _generations(stored, view)}, output)
+            known = stored if view is None else {view: _generations(stored, view)}
+            action = begin_action(settings, "retired generations" if view is None else f'feature view "{view}"')
+            action.add(dropped=_drop_retired(catalog, known, output))
             return
         assert view is not None, "it was asked for"
-        known = _generations(stored, view)
-        gone = [one for one in known if one.state is GenerationState.RETIRED]
+        generations = _generations(stored, view)
+        gone = [one for one in generations if one.state is GenerationState.RETIRED]
         if number is None:
-            _list(view, known, gone, output)
+            _list(view, generations, gone, output)
             return
-        wanted = next((one for one in known if one.number == number), None)
+        wanted = next((one for one in generations if one.number == number), None)
         if wanted is None or wanted not in gone:
             pins = _pins_of(settings, wanted)
             raise InvalidRequest(_why_not(view, number, wanted), detail=pins, hint=_remedy(view, gone))
+        action = begin_action(settings, f'feature view "{view}"', generation=number)
         keys = catalog.drop(wanted)
+        action.add(keys=keys)
         if output == "json":
             print_json({"view": view, "dropped": number, "keys": keys})
         else:
@@ -89,9 +93,11 @@ def command(
         store.close()
 
 
-def _drop_retired(catalog: GenerationCatalog, known: Mapping[str, Sequence[Generation]], output: str) -> None:
-    """Delete what has retired and nothing returns to."""
-    dropped = []
+def _drop_retired(
+    catalog: GenerationCatalog, known: Mapping[str, Sequence[Generation]], output: str
+) -> list[dict[str, object]]:
+    """Delete what has retired and nothing returns to; answers with what that was."""
+    dropped = list[dict[str, object]]()
     for view, generations in sorted(known.items()):
         kept = {one.replaces for one in generations if one.state == "serving"}
         for one in generations:
@@ -103,6 +109,7 @@ def _drop_retired(catalog: GenerationCatalog, known: Mapping[str, Sequence[Gener
         print_json(dropped)
     elif not dropped:
         click.echo("nothing has retired but what a rollback returns to")
+    return dropped
 
 
 def _generations(known: dict[str, tuple[Generation, ...]], view: str) -> tuple[Generation, ...]:

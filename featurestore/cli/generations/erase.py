@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurestore.cli.callers import require_permission, token_option
+from featurestore.cli.callers import begin_action, require_permission, token_option
 from featurestore.cli.lookup.given import MomentType
 from featurestore.cli.processes.dead_letters import PLACES, open_desk, place_options
 from featurestore.cli.processes.event_log import log_root
@@ -136,6 +136,8 @@ def command(
             ]
             found += _others(given, registered, whose, record, is_trial=True)
             return _verified(record, [one for one in found if one.count or one.is_failure], output)
+        # Never the value: whoever reads the log must not learn whom it was about.
+        action = begin_action(settings, f'join key "{subject.partition("=")[0]}"')
         record, reports = erasing.erase_from_store(store, registered, whose, clock, say, before_ms)
         erase_rows = partial(erasing.erase_from_event_logs, root, registered, whose, record, clock, say)
         reports += erasing.attempt("event log", root, erase_rows)
@@ -143,6 +145,8 @@ def command(
     finally:
         store.close()
     remains = erasing.unreached(registered, whose, reports, root)
+    places = [{"place": one.place, "name": one.name, "count": one.count} for one in reports]
+    action.add(digest=record.digest, before_ms=record.before_ms, places=places)
     written = erasing.receipt(record, settings.project, reports, remains)
     if receipt_path is not None:
         receipt_path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from featurestore.cli.callers import require_generations, token_option
+from featurestore.cli.callers import begin_action, require_generations, token_option
 from featurestore.cli.settings import format_option, load_settings, print_json, settings_options
 from featurestore.core.spec import RepoSpec
 from featurestore.definitions.changes import registered_or_empty
@@ -56,7 +56,9 @@ def command(
         require_generations(settings, view, catalog.all())
         _refuse_to_lose(catalog, view, registered_or_empty(settings.registry, settings.project))
         lanes = catalog.lane_count()
+        action = begin_action(settings, f'feature view "{view}"')
         serves, away = catalog.roll_back(view)
+        action.add(serves=serves.number, kept=away.number)
         reached, was = (
             smallest_positions([checkpoint.next_offsets() for checkpoint in read_checkpoints(store, one, lanes)])
             for one in (serves, away)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.callers import require_wanted, token_option
+from featurestore.cli.callers import begin_action, require_wanted, token_option
 from featurestore.cli.history.spark import (
     PlaceType,
     SparkOptions,
@@ -24,11 +24,12 @@ from featurestore.cli.history.spark import (
 )
 from featurestore.cli.lookup.given import MomentType
 from featurestore.cli.settings import Settings, event_log_option, event_places, load_settings, registry_options
-from featurestore.definitions.governance.access.calls import wanted_offline
+from featurestore.definitions.governance.access.calls import asked_offline, wanted_offline
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from featurestore.core.spec import RepoSpec, ValueType
+    from featurestore.definitions.governance.audit.acting import Action
     from featurestore.offline.training_set.build import TrainingSetProgress
     from featurestore.offline.training_set.histories import History
     from featurestore.offline.training_set.plain_join import PlainHistory
@@ -142,6 +143,7 @@ def command(
     Example: featurestore history --entities labels.parquet --service fraud_detection --out train.parquet
     """
     from featurestore.cli.history.label_file import read_label_rows
+    from featurestore.definitions.governance.audit.evidence import rows_evidence
     from featurestore.definitions.registry import read_registry
     from featurestore.offline.training_set.build import versions_read, write_training_set
     from featurestore.offline.training_set.plan import plan_training_set
@@ -151,17 +153,13 @@ def command(
     settings = load_settings(repo=repo, project=project, registry=registry)
     spec = read_registry(settings.registry, project=settings.project)
     wanted: str | list[str] = service or list(features)
-    require_wanted(settings, spec.access, wanted_offline(spec.access, wanted))
+    action = _begin(settings, spec, wanted, entities=str(entities), out=str(out))
     places, plain = event_places(events), _tables(tables, spec)
     _check_out(out, places, plain)
     read = functools.partial(read_label_rows, join_keys=_column_types(spec, wanted))
     if spark is not None:
         write_with_spark(
-            spark,
-            (spec, wanted),
-            entities,
-            read,
-            out,
+            *(spark, (spec, wanted), entities, read, out),
             events=_places_for_spark(places, settings, ingested_before_ms),
             ingested_before_ms=ingested_before_ms,
             plain=plain,
@@ -172,10 +170,10 @@ def command(
             work_dir=work_dir,
         )
         return
+    labels = read(local_file(entities))
+    action.add_evidence(lambda: rows_evidence(labels, timestamp_column, at_ms))
     plan = plan_training_set(
-        spec,
-        wanted,
-        read(local_file(entities)),
+        *(spec, wanted, labels),
         timestamp_column=timestamp_column,
         at_ms=at_ms,
         full_names=full_names,
@@ -185,9 +183,16 @@ def command(
     write = functools.partial(write_training_set, plan, local_file(out), history=history, plain=plain)
     with _sigterm_as_interrupt(), _progress() as report:
         rows = write(memory_bytes=memory_bytes, work_dir=work_dir, progress=report, repo_path=settings.repo)
+    action.add(features=len(plan.names), events=dict(versions_read(history)))
     click.echo(f"{out}: {rows:,} rows, {len(plan.names)} features")
     for uri, version in versions_read(history).items():
         click.echo(f"events of {uri}, version {version}", err=True)
+
+
+def _begin(settings: Settings, spec: RepoSpec, wanted: str | list[str], **places: str) -> Action:
+    """Let the command go on, and write down that it does."""
+    require_wanted(settings, spec.access, wanted_offline(spec.access, wanted))
+    return begin_action(settings, asked_offline(wanted), **places)
 
 
 def _column_types(spec: RepoSpec, wanted: str | list[str]) -> dict[str, ValueType]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import importlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from featurestore.cli.callers import require_permission, token_option
+from featurestore.cli.callers import begin_action, require_permission, token_option
 from featurestore.cli.extras import require_packages
 from featurestore.cli.narrow_table import narrow_table
-from featurestore.cli.settings import format_option, load_settings, print_json, registry_options
+from featurestore.cli.settings import format_option, load_settings, print_json, registry_options, time_ms
 from featurestore.core.spec.access import READ_OFFLINE, WRITE_ONLINE, AccessSpec
-from featurestore.core.windows.durations import parse_duration_ms
 from featurestore.errors import InvalidRequest
 
 COMMAND = "dead-letters"
@@ -202,7 +201,7 @@ def replay_command(*, places: tuple[str, ...], dry_run: bool, output: str, **giv
     ]
     judged = desk.judge(found)
     fit = [one.letter for one in judged if not one.why_not]
-    replayed = 0 if dry_run else desk.replay(fit)
+    replayed = 0 if dry_run else _replay(desk, given, fit)
     unfit = [one for one in judged if one.why_not]
     if output == "json":
         refused = [{**_fields(one.letter), "why_not": one.why_not} for one in unfit]
@@ -244,10 +243,20 @@ def _require(desk: Any, given: Mapping[str, Any], action: str, topics: Collectio
     require_permission(settings, action, views=sorted(views), access=access)
 
 
+def _replay(desk: Any, given: Mapping[str, Any], fit: Sequence[Any]) -> int:
+    """Give letters again, which the audit log knows before."""
+    settings = load_settings(repo=given["repo"], registry=given["registry"], project=given["project"])
+    topics = Counter(letter.topic for letter in fit)
+    action = begin_action(settings, ", ".join(f'topic "{topic}"' for topic in sorted(topics)), letters=topics)
+    replayed: int = desk.replay(fit)
+    action.add(replayed=replayed)
+    return replayed
+
+
 def _found(desk: Any, given: Mapping[str, Any], action: str, topics: Collection[str] = ()) -> list[Any]:
     """The letters that are meant, the oldest first; whoever asks must be allowed to, by topic, source or all."""
     _require(desk, given, action, topics or given["sources"] or desk.topics(()))
-    since_ms, before_ms = (_time_ms(given[name], desk.now_ms) for name in ("since", "before"))
+    since_ms, before_ms = (time_ms(given[name], desk.now_ms) for name in ("since", "before"))
     reasons, views = set(given["reasons"]), set(given["views"])
 
     def wanted(letter: Any) -> bool:
@@ -261,21 +270,6 @@ def _found(desk: Any, given: Mapping[str, Any], action: str, topics: Collection[
 
     found: list[Any] = desk.find(desk.topics(given["sources"]), wanted)
     return sorted(found, key=lambda one: one.written_ms or 0)
-
-
-def _time_ms(text: str | None, now_ms: int) -> int | None:
-    """A moment, or a duration before now."""
-    if not text:
-        return None
-    try:
-        return now_ms - parse_duration_ms(text)
-    except InvalidRequest:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            hint = "write a duration such as 2h, or a moment such as 2026-11-30T12:00:00Z"
-            raise InvalidRequest(f'"{text}" is no time', hint=hint) from None
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
 def _place(text: str) -> tuple[str, int, int]:

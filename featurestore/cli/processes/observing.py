@@ -5,18 +5,26 @@ from __future__ import annotations
 import importlib
 import secrets
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
+from featurestore.cli.settings import Decorated, FiniteRange
+from featurestore.definitions.governance.audit.directory import AUDIT_VARIABLE
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from featurestore.clock import Clock
+    from featurestore.definitions.governance.audit.journal import Journal
     from featurestore.serving.request.traces import Traces
     from featurestore.serving.sampling.sample import FeatureLog, FeatureRowsWriter
 
 WRITERS: Mapping[str, str] = {"kafka": "dataflows.feature_log_topic:open_topic"}
 """Scheme of --log-features -> module:function that opens it; imported only when asked for, since it brings its vendor.
 Every other address is a directory on some file system."""
+
+_META = "featurestore.usage"
 
 
 def open_traces(exporter: str, clock: Clock) -> Traces | None:
@@ -71,3 +79,50 @@ def open_feature_log(address: str | None, share: float, roll_seconds: float, clo
             hint="install the extra that brings it, or everything by `pip install featurestore[all]`",
         ) from error
     return FeatureLog(writer, clock, share=share)
+
+
+def usage_options(function: Decorated) -> Decorated:
+    """Options about who asks for what; the command's context keeps them, for `open_audit`."""
+
+    def remember(context: click.Context, option: click.Parameter, value: object) -> None:
+        context.meta[f"{_META}.{option.name}"] = value
+
+    for option in (
+        click.option(
+            "--audit-share",
+            type=FiniteRange(0, 1),
+            default=0.0,
+            show_default=True,
+            expose_value=False,
+            callback=remember,
+            help="Share of single calls in it; those of services with personal data are all in it.",
+        ),
+        click.option(
+            "--audit",
+            type=click.Path(file_okay=False, path_type=Path),
+            envvar=AUDIT_VARIABLE,
+            show_envvar=True,
+            expose_value=False,
+            callback=remember,
+            help="Keep there who asks for what. Default: what feature_store.yaml says, else nowhere.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def open_audit(of_repo: Path | None, clock: Clock) -> tuple[Journal, float] | None:
+    """The audit log, and the share of single calls in it; None for none.
+
+    Args:
+        of_repo: directory that the repo's file names, where no option does.
+        clock: dates lines.
+
+    Raises:
+        SourceUnavailable: it cannot be written now; a server whose log is full does not begin.
+    """
+    from featurestore.definitions.governance.audit.journal import Journal
+
+    given = click.get_current_context().meta
+    directory = given[f"{_META}.audit"] or of_repo
+    return None if directory is None else (Journal(directory, clock), given[f"{_META}.audit_share"])

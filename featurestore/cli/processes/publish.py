@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import click
 
-from featurestore.cli.callers import require_permission, token_option
+from featurestore.cli.callers import begin_action, require_permission, token_option
 from featurestore.cli.extras import require_packages
 from featurestore.cli.processes.program import ProgramCommand, become
 from featurestore.cli.processes.stream import environment_of
@@ -47,6 +47,7 @@ def command(*, service: str, to: str, options: tuple[str, ...], **given: object)
     require_packages(COMMAND)
     settings = load_settings(**given)  # type: ignore[arg-type]  # click gives exactly its parameters
     require_permission(settings, READ_ONLINE, service=service)
+    begin_action(settings, f'feature service "{service}"', to=to)
     url = settings.store.url or EmbeddedStore.for_repo(settings.repo).ensure()
     environment = {**environment_of(settings, url), "FEATURESTORE_SERVICE": service, "FEATURESTORE_TO": to}
     become(COMMAND, PROGRAM, list(options), environment, RENAMED)

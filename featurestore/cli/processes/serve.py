@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featurestore.cli.callers import callers_options, open_callers, tls_of
-from featurestore.cli.processes.observing import open_feature_log, open_traces
+from featurestore.cli.processes.observing import open_audit, open_feature_log, open_traces, usage_options
 from featurestore.cli.settings import FiniteRange, Settings, load_settings, settings_options
 from featurestore.process import spare_what_lives
 
@@ -190,6 +190,7 @@ class ServeCommand(click.Command):
     show_envvar=True,
     help="Send OpenTelemetry traces to an OTLP receiver, by gRPC; OTEL_EXPORTER_OTLP_ENDPOINT says where it is.",
 )
+@usage_options
 def command(
     repo: Path | None,
     registry: str | None,
@@ -256,6 +257,7 @@ def command(
             feature_log=open_feature_log(log_features, log_share, log_seconds, clock),
             python_features=python_features,
             callers=asking,
+            audit=open_audit(settings.audit, clock),
         )
     return run_until(stopping, server, store, settings.project, host)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.callers import require_wanted, token_option
+from featurestore.cli.callers import begin_action, require_wanted, token_option
 from featurestore.cli.repo.plan import show_plan
-from featurestore.cli.settings import format_option, load_settings, policies_option, repo_option
+from featurestore.cli.settings import Settings, format_option, load_settings, policies_option, repo_option
+
+if TYPE_CHECKING:
+    from featurestore.cli.repo.planning import PlannedRepo
 
 
 @click.command("apply")
@@ -33,5 +37,26 @@ def command(repo: Path | None, policies: str | None, output: str) -> None:
         planned = planned_repo(settings, policies)
         followers = {view.name for view in planned.followers}
         require_wanted(settings, *wanted_of(planned.plan, planned.loaded, settings.registry, followers))
+        begin_action(settings, f'project "{settings.project}"', **_evidence(settings, planned))
         apply_repo(planned.loaded, settings.repo_name if planned.is_shared else None, planned.followers)
     show_plan(planned, output)
+
+
+def _evidence(settings: Settings, planned: PlannedRepo) -> dict[str, object]:
+    """What the audit log keeps of an apply: what changes, the definitions' hashes, and the commit they are of."""
+    from featurestore.definitions.governance.audit.evidence import checkout_of
+
+    if settings.audit is None:
+        return {}
+    changes = [
+        {
+            "action": change.action.name.lower(),
+            "kind": change.kind,
+            "name": change.name,
+            "summary": change.summary,
+            "details": list(change.details),
+            "definition_hash": planned.hashes.get(change.name, ""),
+        }
+        for change in planned.plan.changes
+    ]
+    return {"changes": changes, **checkout_of(settings.require_repo())}

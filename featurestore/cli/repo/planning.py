@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import urllib.request
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from http.client import HTTPException
 from pathlib import Path
@@ -19,11 +19,11 @@ from featurestore.clock import SystemClock
 from featurestore.errors import InvalidRequest, SourceUnavailable, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from featurestore.cli.settings import Settings
     from featurestore.core.spec import RepoSpec
-    from featurestore.definitions.changes import Plan
+    from featurestore.definitions.changes import Change, Plan
     from featurestore.definitions.governance.policies import PolicyOutcome
     from featurestore.definitions.repo import LoadedRepo, RegisteredFeatureView
     from featurestore.definitions.schemas.checks import SchemaChecks
@@ -36,6 +36,11 @@ OPTIONS_VARIABLE = "FEATURESTORE_SCHEMA_REGISTRY_OPTION"
 CONFIG_VARIABLE = "FEATURESTORE_SCHEMA_REGISTRY_CONFIG"
 """Environment variables of the stream's options: settings of the registry's client, one a line, and a file of them."""
 
+
+CALLERS_DAYS = 30
+"""Who has asked for a view within so many days is told before it changes."""
+
+_MS_PER_DAY = 86_400_000
 
 POLICIES_TIMEOUT_S, POLICIES_BYTES_MAX = 10.0, 1 << 20
 
@@ -51,6 +56,7 @@ class PlannedRepo:
         warnings: what somebody should see to.
         is_shared: whether other repos have objects in the registry, which an apply leaves alone.
         followers: views of theirs that an apply writes with what a source of this repo has become.
+        hashes: of the definition of each stream view.
     """
 
     loaded: LoadedRepo
@@ -59,6 +65,7 @@ class PlannedRepo:
     warnings: Sequence[str]
     is_shared: bool = False
     followers: Sequence[RegisteredFeatureView] = ()
+    hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 def planned_repo(settings: Settings, policies: str | None = None) -> PlannedRepo:
@@ -76,6 +83,7 @@ def planned_repo(settings: Settings, policies: str | None = None) -> PlannedRepo
     from featurestore.definitions.repo import load_repo
     from featurestore.definitions.written.others import among_others, check_readers, deprecations_read, with_readers
     from featurestore.definitions.written.plan import plan_of
+    from featurestore.wire.codecs.view_json import definition_hash
 
     name = settings.repo_name
     shared = among_others(load_repo(settings.require_repo(), settings.project), settings.registry, name)
@@ -88,7 +96,34 @@ def planned_repo(settings: Settings, policies: str | None = None) -> PlannedRepo
     after = replace(after, problems=(*others, *after.problems, *checks.problems, *kept.violations))
     plan = with_readers(plan_of(loaded, after, settings.registry), shared, name)
     notes = (*after.notes, *checks.notes, *kept.notes, *deprecations_read(shared, after.spec, name))
-    return PlannedRepo(loaded, plan, notes, checks.warnings, shared.is_shared, shared.followers)
+    plan = _with_callers(plan, compiled_or_empty(registered, settings.project), settings.audit)
+    hashes = {view.name: definition_hash(view) for view in after.spec.views}
+    return PlannedRepo(loaded, plan, notes, checks.warnings, shared.is_shared, shared.followers, hashes)
+
+
+def _with_callers(plan: Plan, before: RepoSpec, audit: Path | None) -> Plan:
+    """A plan whose changed and removed views say who has looked them up of late, as far as the audit log tells."""
+    from featurestore.definitions.changes import Action
+    from featurestore.definitions.governance.audit.journal import MANIFEST
+    from featurestore.definitions.governance.audit.reading import callers_of
+
+    if audit is None or not (audit / MANIFEST).is_file():
+        return plan
+    since_ms = SystemClock().now_ms() - CALLERS_DAYS * _MS_PER_DAY
+    services = {service.name: {one.view for one in service.features} for service in before.services}
+
+    def told(change: Change) -> Change:
+        if change.action is Action.ADD or not change.kind.endswith("feature view"):
+            return change
+        asked = [
+            f"asked for by {one.who} through {name}: {one.rows:,} rows in {CALLERS_DAYS} days"
+            for name, views in services.items()
+            if change.name in views
+            for one in callers_of(audit, name, since_ms)
+        ]
+        return replace(change, details=(*change.details, *asked))
+
+    return replace(plan, changes=tuple(map(told, plan.changes)))
 
 
 def _today() -> date:

@@ -36,12 +36,14 @@ class User:
     Attributes:
         name: for messages, quotas and logs.
         roles, groups, namespaces: what permissions go by.
+        known_by: "token" or "certificate"; "" for nothing.
     """
 
     name: str
     roles: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
     namespaces: frozenset[str] = frozenset()
+    known_by: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,14 @@ class Guarded:
         name: its name.
         owner: whom to ask; "" where nobody is named.
         tags: its tags.
+        is_personal: whether it, or what it reads, has columns or features that tell who somebody is, or hurt him.
     """
 
     kind: str
     name: str
     owner: str = ""
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    is_personal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ class Call:
             if message is None:
                 message = self._message(data)
             visit.permit(self._operation.asks, message)
-            steps = self._operation.handle(message, visit.deadline)
+            steps = visit.counted(self._operation.handle(message, visit.deadline))
             body = await run_async(
                 steps, edge.reads, edge.store, edge.threads, lambda: wait_for_turn(visit, is_large=True)
             )

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from featurestore.core.spec.access import DESCRIBE, READ_ONLINE
+from featurestore.core.spec.access import DESCRIBE
 from featurestore.serving.http.feast import FeastAnswer, FeastBody, features_json, features_request
 from featurestore.serving.http.lookups import (
     JsonService,
@@ -22,7 +22,7 @@ from featurestore.serving.http.lookups import (
 from featurestore.serving.request.gate import Asked
 from featurestore.serving.request.steps import Handler, Steps, encoded, without_reading
 from featurestore.serving.services.feast import FeastService, asked_of
-from featurestore.serving.services.packed import PackedService
+from featurestore.serving.services.packed import PackedService, looks_up
 
 NAME = "{name}"
 """Where a path has the name of a feature service."""
@@ -91,7 +91,7 @@ def all_operations(packed: PackedService, feast: FeastService) -> tuple[Operatio
             LookupAnswer,
             LookupBody,
             lambda request: request.feature_service,
-            lambda request: Asked(READ_ONLINE, request.feature_service),
+            looks_up,
         ),
         Operation(
             "GET",

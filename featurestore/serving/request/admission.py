@@ -20,14 +20,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from functools import partial
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from featurestore.clock import NS_PER_MS, Clock, Deadline
-from featurestore.core.spec.access import User
-from featurestore.errors import DeadlineSpent, Overloaded
+from featurestore.core.spec.access import READ_ONLINE, User
+from featurestore.errors import DeadlineSpent, Overloaded, PermissionDenied, Unauthenticated
 from featurestore.serving.request.callers import Caller as Named
 from featurestore.serving.request.gate import Asked, Gate
 from featurestore.serving.request.limits import (
@@ -37,14 +38,18 @@ from featurestore.serving.request.limits import (
     WAIT_MS_MAX,
     WAITING_MAX,
 )
+from featurestore.serving.request.usage.counts import NOBODY, Asker, Usage, metered
+from featurestore.serving.request.usage.shares import HINT, Shares
 
 MEMORY = 32
 """Requests over which the running mean forgets: long enough for one slow answer, short enough for a slow store."""
 
+_Wanted = TypeVar("_Wanted")
+_Given = TypeVar("_Given")
+_Answer = TypeVar("_Answer")
+
 PAUSES_MAX = 20
 """Before one request's work, however many come."""
-
-HINT = "wait a moment before trying again, or add servers"
 
 
 @dataclass(slots=True, eq=False)
@@ -189,51 +194,6 @@ class Lane:
         return woken
 
 
-class Shares:
-    """How many requests of one name may be in the server at once. Thread-safe.
-
-    Args:
-        what: the names are of, for messages and metrics.
-        limits: for some names.
-        limit_default: for all others; None for no limit.
-        count_refusal: called with `what` for each request that is refused.
-    """
-
-    def __init__(
-        self,
-        what: str,
-        limits: Mapping[str, int],
-        limit_default: int | None,
-        count_refusal: Callable[[str], None],
-    ) -> None:
-        self.what = what
-        self._limits = limits
-        self._limit_default = limit_default
-        self._count_refusal = count_refusal
-        self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-
-    def take(self, name: str) -> None:
-        """A request begins; it must be given back.
-
-        Raises:
-            Overloaded: the name has as many as it may.
-        """
-        limit = self._limits.get(name, self._limit_default)
-        with self._lock:
-            if limit is not None and self._counts[name] >= limit:
-                self._count_refusal(self.what)
-                raise Overloaded(f'{self.what} "{name}" has {limit} requests under way, which is its limit', hint=HINT)
-            self._counts[name] += 1
-
-    def give_back(self, name: str) -> None:
-        """It has ended."""
-        with self._lock:
-            self._counts[name] -= 1
-            if not self._counts[name]:
-                del self._counts[name]
-
-
 @dataclass(frozen=True, slots=True)
 class AdmissionSettings:
     """How many requests are let in.
@@ -260,6 +220,7 @@ class Admission:
         clock: measures.
         count_refusal: called with the reason of each refusal.
         gate: who may ask what.
+        usage: counts who asks what; None counts nothing.
 
     Attributes:
         small: where all requests begin.
@@ -269,6 +230,7 @@ class Admission:
         services: shares of the feature services, None for no limit.
         client_key: metadata key that names the client, if any.
         gate: who may ask what; None lets everybody ask everything.
+        usage: counts who asks what; None counts nothing.
     """
 
     def __init__(
@@ -278,8 +240,9 @@ class Admission:
         clock: Clock,
         count_refusal: Callable[[str], None],
         gate: Gate | None = None,
+        usage: Usage | None = None,
     ) -> None:
-        self.gate = gate
+        self.gate, self.usage = gate, usage
         self.small = Lane(
             "small",
             at_work_max,
@@ -312,7 +275,7 @@ class Visit:
         deadline: of the request.
     """
 
-    __slots__ = ("_admission", "_arrival", "_lane", "_shares", "_ticket", "_user", "deadline")
+    __slots__ = ("_admission", "_arrival", "_asked", "_asker", "_lane", "_shares", "_ticket", "_user", "deadline")
 
     def __init__(self, admission: Admission, deadline: Deadline) -> None:
         self._admission = admission
@@ -322,6 +285,7 @@ class Visit:
         self._ticket: Ticket | None = None
         self._shares: list[tuple[Shares, str]] = []
         self._user: User | None = None
+        self._asker, self._asked = NOBODY, Asked("")
 
     def begin(self, caller: Caller) -> None:
         """The request has come and is not read yet.
@@ -338,7 +302,9 @@ class Visit:
         self._arrival = admission.arrivals
         admission.small.check(self.deadline)
         if admission.gate is not None:
-            self._user = admission.gate.user_of(caller)
+            self._user = self._known(admission.gate, caller)
+        if admission.usage is not None:
+            self._asker = asker_of(caller, admission.client_key, self._user)
         if admission.clients is not None:
             name = client_of(caller, admission.client_key) if self._user is None else self._user.name
             self._take(admission.clients, name)
@@ -353,11 +319,34 @@ class Visit:
         Raises:
             PermissionDenied: the caller may not have it.
         """
-        gate = self._admission.gate
+        gate, usage = self._admission.gate, self._admission.usage
+        asked = None if gate is None and usage is None else asks(request)
+        if asked is None:
+            return
+        self._asked = asked
         if gate is not None and self._user is not None:
-            asked = asks(request)
-            if asked is not None:
+            try:
                 gate.require(self._user, asked)
+            except PermissionDenied as error:
+                if usage is not None:
+                    usage.refuse(self._asker, error)
+                raise
+
+    def counted(self, steps: Generator[_Wanted, _Given, _Answer]) -> Generator[_Wanted, _Given, _Answer]:
+        """The steps of a request that was permitted, as counted as they are to be."""
+        usage, asked, asker = self._admission.usage, self._asked, self._asker
+        if usage is None or asked.action != READ_ONLINE:
+            return steps
+        return metered(steps, usage.clock, partial(usage.count, asker, asked))
+
+    def _known(self, gate: Gate, caller: Caller) -> User:
+        """Who asks; whom nobody knows is in the log too."""
+        try:
+            return gate.user_of(caller)
+        except Unauthenticated as error:
+            if self._admission.usage is not None:
+                self._admission.usage.refuse(asker_of(caller, "", None), error)
+            raise
 
     @property
     def counts_services(self) -> bool:
@@ -444,6 +433,14 @@ class Caller(Named, Protocol):
     def peer(self) -> str:
         """Its address, as "ipv4:127.0.0.1:4242"."""
         ...
+
+
+def asker_of(caller: Caller, key: str, user: User | None) -> Asker:
+    """Who asks, and how that is known."""
+    if user is not None:
+        return Asker(user.name, user.known_by)
+    known_by = "header" if key else "certificate" if caller.peer_identities() else "address"
+    return Asker(client_of(caller, key), known_by)
 
 
 def client_of(caller: Caller, key: str) -> str:

@@ -56,7 +56,7 @@ class Callers:
             if token is not None:
                 return self._tokens.user_of(token)
         if self._certificates and (names := _decoded(caller.peer_identities() or ())):
-            return User(names[0], frozenset(names))
+            return User(names[0], frozenset(names), known_by="certificate")
         if self._anonymous:
             return ANONYMOUS
         ways = [f'send "{HEADER}: Bearer TOKEN"'] if self._tokens is not None else []

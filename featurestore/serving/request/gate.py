@@ -6,7 +6,7 @@ request -> Callers -> User ... message -> Asked -> Permission objects -> goes on
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from featurestore.core.spec.access import FEATURE_SERVICE, PROJECT, AccessSpec, User
 from featurestore.definitions.governance.access.require import Wanted, denied
@@ -24,11 +24,20 @@ class Asked:
         action: of Feast's AuthzedAction.
         service: the feature service that it is about; "" for none.
         views: the views, where it names features by themselves.
+        rows: counts the entity rows that it wants.
     """
 
     action: str
     service: str = ""
     views: tuple[str, ...] = ()
+    rows: Callable[[], int] = field(default=lambda: 1, compare=False)
+
+    @property
+    def title(self) -> str:
+        """Such as: feature service "card_check"."""
+        if self.service:
+            return f'feature service "{self.service}"'
+        return f"features of {', '.join(self.views)}"
 
 
 class Gate:

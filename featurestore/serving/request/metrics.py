@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from featurestore.online.eviction import StoreMemory
 from featurestore.serving.answer_counts import AGE_BOUNDS_MS, LATENCY_BOUNDS_NS, AnswerCounts
+from featurestore.serving.request.usage.counts import Used
 
 LATENCY_BUCKETS_S = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0)
 """From a lookup that hits everything to one that waited for its deadline."""
@@ -66,6 +67,7 @@ class ServerMetrics:
             "featurestore_feature_log_failures", "Writes of the feature log that failed.", registry=self.registry
         )
         self._count_functions()
+        self._count_usage()
         self._store_up = Gauge(
             "featurestore_online_store_up", "1 when the online store answered the last poll.", registry=self.registry
         )
@@ -149,6 +151,43 @@ class ServerMetrics:
         self._function_seconds.labels(view).observe(latency_ns / _NS_PER_SECOND)
         if has_failed:
             self._function_failures.labels(view).inc()
+
+    def _count_usage(self) -> None:
+        """What services take, by the team that answers for them, and how the log of it fares."""
+        labels = ("owner", "service")
+        self._used = [
+            Counter(f"featurestore_usage_{name}", text, labels, registry=self.registry)
+            for name, text in (
+                ("requests", "Lookups, by the team that owns the feature service; counted once a minute."),
+                ("rows", "Entity rows answered, likewise."),
+                ("bytes", "Bytes of answers, likewise."),
+                ("cpu_seconds", "Time of the processor that lookups took, likewise; the protocol's is not in it."),
+            )
+        ]
+        self._audit_waiting = Gauge(
+            "featurestore_audit_waiting_lines", "Lines that wait for the audit log.", registry=self.registry
+        )
+        self._audit_lost = Gauge(
+            "featurestore_audit_lost_lines",
+            "Lines that were given up, because too many waited for an audit log that could not be written.",
+            registry=self.registry,
+        )
+        self._audit_failures = Counter(
+            "featurestore_audit_failures", "Writes of the audit log that failed.", registry=self.registry
+        )
+
+    def count_used(self, owner: str, service: str, used: Used) -> None:
+        """Count what was used of a service."""
+        amounts = (used.requests, used.rows, used.answer_bytes, used.worked_ns / _NS_PER_SECOND)
+        for counter, amount in zip(self._used, amounts, strict=True):
+            counter.labels(owner, service).inc(amount)
+
+    def show_audit(self, waiting: int, lost: int, *, has_failed: bool) -> None:
+        """How the audit log fares."""
+        self._audit_waiting.set(waiting)
+        self._audit_lost.set(lost)
+        if has_failed:
+            self._audit_failures.inc()
 
     def show_state(self, *, store_up: bool, registry_up: bool, service_count: int) -> None:
         """What the last poll found."""

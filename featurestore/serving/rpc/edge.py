@@ -82,7 +82,8 @@ def chunk_answer(
     request = handling.decoded(method.decode, data)
     visit.permit(method.asks, request)
     visit.require_service(request.feature_service)
-    response: bytes = run_blocking(method.handle(request, handling.chunk_deadline(budget_s)), store)
+    steps = visit.counted(method.handle(request, handling.chunk_deadline(budget_s)))
+    response: bytes = run_blocking(steps, store)
     return response
 
 

@@ -182,7 +182,7 @@ class AsyncServer:
                 if request is None:
                     request = handling.decoded(method.decode, data)
                 visit.permit(method.asks, request)
-                steps = method.handle(request, deadline)
+                steps = visit.counted(method.handle(request, deadline))
                 response = await run_async(steps, reads, store, threads, lambda: wait_for_turn(visit, is_large=True))
             except asyncio.CancelledError:
                 handling.ended(CallerGone(), started_ns, span)

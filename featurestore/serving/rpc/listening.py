@@ -21,6 +21,7 @@ from featurestore.serving.request.limits import (
 )
 from featurestore.serving.request.metrics import ServerMetrics
 from featurestore.serving.request.tls import Tls, TlsBytes, TlsFiles
+from featurestore.serving.request.usage.counts import Usage
 from featurestore.serving.rpc.streams import Streams
 
 if TYPE_CHECKING:
@@ -77,9 +78,11 @@ class ServerSettings:
         """Requests at work at once."""
         return self.workers or WORKERS_DEFAULT[self.io]
 
-    def admitting(self, clock: Clock, metrics: ServerMetrics, gate: Gate | None = None) -> Admission:
-        """Who is let in, as these settings say; and past the gate, if there is one."""
-        admission = Admission(self.admission, self.at_work_max, clock, metrics.count_refusal, gate)
+    def admitting(
+        self, clock: Clock, metrics: ServerMetrics, gate: Gate | None = None, usage: Usage | None = None
+    ) -> Admission:
+        """Who is let in, as these settings say; past the gate, and counted, if there are such."""
+        admission = Admission(self.admission, self.at_work_max, clock, metrics.count_refusal, gate, usage)
         for lane in (admission.small, admission.large):
             metrics.watch_waiting(lane.name, lane.count_waiting)
         return admission

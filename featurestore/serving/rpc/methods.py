@@ -21,7 +21,7 @@ from featurestore.serving.services.feast import (
     InfoResponse,
     asked_of,
 )
-from featurestore.serving.services.packed import PackedService
+from featurestore.serving.services.packed import PackedService, looks_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def all_methods(packed: PackedService, explain: ExplainService, feast: FeastServ
         encoded(packed.lookup, pb.LookupResponse.SerializeToString),
         pb.LookupRequest.FromString,
         names_service=True,
-        asks=lambda request: Asked(READ_ONLINE, request.feature_service),
+        asks=looks_up,
     )
     return (
         lookup,

@@ -20,13 +20,14 @@ from typing import Any
 
 from featurestore.clock import NS_PER_MS, Clock, Deadline
 from featurestore.errors import InvalidRequest, Overloaded, Unavailable
-from featurestore.serving.request.admission import HINT, Admission, Lane, Ticket, Visit
+from featurestore.serving.request.admission import Admission, Lane, Ticket, Visit
 from featurestore.serving.request.limits import (
     CHUNK_REST_MS_MAX,
     CHUNK_WAIT_MS_MAX,
     LOOKUP_STREAMS_MAX,
     STREAM_SILENCE_MS_MAX,
 )
+from featurestore.serving.request.usage.shares import HINT
 
 _MS_PER_SECOND = 1_000
 _NS_PER_SECOND = 1_000_000_000

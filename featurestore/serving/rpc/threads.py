@@ -327,7 +327,7 @@ class _Behaviors:
                 self._clock.sleep(PAUSE_SECONDS)
             request = message()
             visit.permit(method.asks, request)
-            return run_blocking(method.handle(request, visit.deadline), turn, before_large)
+            return run_blocking(visit.counted(method.handle(request, visit.deadline)), turn, before_large)
         finally:
             turn.end()
 

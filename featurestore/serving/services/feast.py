@@ -101,9 +101,14 @@ class FeastService:
 
 def asked_of(request: Any) -> Asked:
     """What a request for features wants, as Feast's own server has it: a service, or the views of a list."""
+
+    def rows() -> int:
+        return len(next(iter(request.entities.values())).val) if request.entities else 1
+
     if request.WhichOneof("kind") == "feature_service":
-        return Asked(READ_ONLINE, request.feature_service)
-    return Asked(READ_ONLINE, views=tuple(dict.fromkeys(text.partition(":")[0] for text in request.features.val)))
+        return Asked(READ_ONLINE, request.feature_service, rows=rows)
+    views = tuple(dict.fromkeys(text.partition(":")[0] for text in request.features.val))
+    return Asked(READ_ONLINE, views=views, rows=rows)
 
 
 def _plan(snapshot: CatalogSnapshot, request: Any) -> Steps[ServicePlan]:

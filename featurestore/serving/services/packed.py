@@ -13,6 +13,7 @@ import numpy as np
 
 from featurestore.clock import Deadline
 from featurestore.core.lowering.request_time import RequestValue
+from featurestore.core.spec.access import READ_ONLINE
 from featurestore.errors import InvalidRequest, UnknownJoinKey, UnknownRequestColumn
 from featurestore.online.answer.assembly import Answer
 from featurestore.online.answer.in_flight.columns import EventColumns, GivenColumn
@@ -22,6 +23,7 @@ from featurestore.serving.catalog.catalog import CatalogSource
 from featurestore.serving.lookup import FeatureLookup
 from featurestore.serving.packed_columns import PACKED_TYPES, pack_collections
 from featurestore.serving.request.columns import RequestColumns
+from featurestore.serving.request.gate import Asked
 from featurestore.serving.request.steps import Steps
 from featurestore.wire.store_layout import decode_checkpoint
 
@@ -106,6 +108,16 @@ class PackedService:
                 feature_count=len(service.features),
             )
         return response
+
+
+def looks_up(request: pb.LookupRequest) -> Asked:
+    """What a lookup wants of whom permissions and quotas are about."""
+
+    def rows() -> int:
+        columns = request.entities
+        return len(columns[0].strings) or len(columns[0].integers) if columns else 1
+
+    return Asked(READ_ONLINE, request.feature_service, rows=rows)
 
 
 def describe_schema(schema: ServiceSchema) -> pb.DescribeFeatureServiceResponse:

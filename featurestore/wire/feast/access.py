@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from featurestore.core.spec.access import AccessSpec, Guarded, Permission
@@ -16,6 +16,10 @@ _LISTS = {
     "ON_DEMAND_FEATURE_VIEW": "on_demand_feature_views",
     "FEATURE_SERVICE": "feature_services",
 }
+
+_SOURCES = ("stream_source", "batch_source")
+_PII, _PERSONAL = "pii", ("personal", "sensitive")
+"""The tag, which is also the beginning of those of columns, and the classes that are meant; see governance/about.py."""
 
 
 def access_of(registry: bytes, project: str) -> AccessSpec:
@@ -34,12 +38,27 @@ def access_of(registry: bytes, project: str) -> AccessSpec:
     def mine(messages: Iterable[Any]) -> list[Any]:
         return [each.spec for each in messages if each.spec.project in ("", project)]
 
-    guarded = {
-        (kind, spec.name): Guarded(kind, spec.name, spec.owner, dict(spec.tags))
-        for kind, name in _LISTS.items()
-        for spec in mine(getattr(message, name))
-    }
+    guarded: dict[tuple[str, str], Guarded] = {}
+    personal: set[str] = set()
+    for kind, name in _LISTS.items():  # services last: they are what the views behind them are
+        for spec in mine(getattr(message, name)):
+            if is_personal := _is_personal(spec, personal):
+                personal.add(spec.name)
+            guarded[kind, spec.name] = Guarded(kind, spec.name, spec.owner, dict(spec.tags), is_personal)
     return AccessSpec(tuple(_permission(spec) for spec in mine(message.permissions)), guarded)
+
+
+def _is_personal(spec: Any, personal: Container[str]) -> bool:
+    """Whether an object, or what it reads, is said to tell who somebody is."""
+    fields, tags = spec.DESCRIPTOR.fields_by_name, [spec.tags]
+    views: list[str] = []
+    if spec.DESCRIPTOR.name == "FeatureServiceSpec":
+        views = [projection.feature_view_name for projection in spec.features]
+    else:
+        tags += [one.tags for one in spec.features]
+        tags += [getattr(spec, name).tags for name in _SOURCES if name in fields and spec.HasField(name)]
+    said = (value for one in tags for name, value in one.items() if name == _PII or name.startswith(f"{_PII}."))
+    return any(value in _PERSONAL for value in said) or any(view in personal for view in views)
 
 
 def _permission(spec: Any) -> Permission:

@@ -1,4 +1,4 @@
-"""Functions of the Python door that read history: whoever calls one needs the rights that the command takes."""
+"""Functions of the Python door that read history: they take the rights that the command takes, and leave its traces."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import ParamSpec, TypeVar
 
 import yaml
 
-from featurestore.core.spec import RepoSpec
 from featurestore.core.spec.access import FEATURE_SERVICE, READ_OFFLINE, AccessSpec
-from featurestore.definitions.governance.access.auth_section import AuthSection, auth_section
+from featurestore.definitions.governance.access.auth_section import auth_section
 from featurestore.definitions.governance.access.require import ProcessUser, Wanted
-from featurestore.errors import InvalidRequest
+from featurestore.definitions.governance.audit.acting import Action
+from featurestore.definitions.governance.audit.directory import audit_directory
+from featurestore.definitions.governance.audit.evidence import rows_evidence
+from featurestore.errors import InvalidRequest, PermissionDenied, Unauthenticated
 
 REPO_FILE, REPO_VARIABLE = "feature_store.yaml", "FEATURESTORE_REPO"
 
@@ -38,14 +40,35 @@ def reads_history(build: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]
 
     @functools.wraps(build)
     def permitted(*given: _Given.args, **named: _Given.kwargs) -> _Answer:
-        found = signature.bind(*given, **named).arguments
-        repo: RepoSpec = found["repo"]
-        if repo.access.permissions:
-            directory = found.get("repo_path") or Path(os.environ.get(REPO_VARIABLE, "."))
-            ProcessUser(_auth_in(directory)).require(repo.access, wanted_offline(repo.access, found["features"]))
-        return build(*given, **named)
+        bound = signature.bind(*given, **named)
+        bound.apply_defaults()
+        found, directory = bound.arguments, bound.arguments["repo_path"] or Path(os.environ.get(REPO_VARIABLE, "."))
+        access: AccessSpec = found["repo"].access
+        wants, content = wanted_offline(access, found["features"]), _file_in(directory)
+        asking = ProcessUser(auth_section(content, directory.resolve()))
+        log = audit_directory(content, directory)
+        on = asked_offline(found["features"])
+        try:
+            user = asking.require(access, wants)
+        except (PermissionDenied, Unauthenticated) as error:
+            Action(log, asking.find_or_none(), build.__name__, on).refuse(error)
+            raise
+        if log is None:
+            return build(*given, **named)
+        features = found["features"]
+        details = {"features": [features] if isinstance(features, str) else list(features)}
+        rows = rows_evidence(found.get("entities"), found["timestamp_column"], found["at_ms"])
+        with Action(log, user or asking.find_or_none(), build.__name__, on, {**details, **rows}):
+            return build(*given, **named)
 
     return permitted
+
+
+def asked_offline(features: str | Sequence[str]) -> str:
+    """What a training set is made of, for people."""
+    if isinstance(features, str):
+        return f'feature service "{features}"'
+    return ", ".join(f'feature "{feature}"' for feature in features)
 
 
 def wanted_offline(access: AccessSpec, features: str | Sequence[str]) -> list[Wanted]:
@@ -61,13 +84,13 @@ def wanted_offline(access: AccessSpec, features: str | Sequence[str]) -> list[Wa
     return [Wanted(READ_OFFLINE, access.view(view)) for view in views]
 
 
-def _auth_in(directory: Path) -> AuthSection:
+def _file_in(directory: Path) -> Mapping[str, object]:
     """What a repo's file says; nothing where there is none."""
     path = directory / REPO_FILE
     if not path.is_file():
-        return AuthSection()
+        return {}
     try:
         content = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidRequest(f'"{path}" cannot be read', detail=str(error)) from error
-    return auth_section(content, directory.resolve()) if isinstance(content, Mapping) else AuthSection()
+    return content if isinstance(content, Mapping) else {}

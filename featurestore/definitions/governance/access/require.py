@@ -7,8 +7,9 @@ command ── own token ── user ──┘
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec.access import AccessSpec, Guarded, User
 from featurestore.definitions.governance.access.auth_section import TOKEN_FILE_VARIABLE, AuthSection
 from featurestore.definitions.governance.access.tokens import Tokens
-from featurestore.errors import PermissionDenied, Unauthenticated
+from featurestore.errors import FeatureStoreError, PermissionDenied, Unauthenticated
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,12 @@ class ProcessUser:
             return None
         return Tokens(settings, self.clock, is_brief=True).user_of(token)
 
+    def find_or_none(self) -> User | None:
+        """As `find`; a token that does not hold is nobody's."""
+        with contextlib.suppress(FeatureStoreError):
+            return self.find()
+        return None
+
     def require(self, access: AccessSpec, wants: Iterable[Wanted]) -> User | None:
         """Let a command go on; who runs it, None where no permissions ask.
 
@@ -81,27 +88,24 @@ class ProcessUser:
         if not access.permissions:
             return None
         wants, user = tuple(wants), self.find()
-        if user is None and wants:
-            raise self._unknown(access, wants[0])
-        if user is not None:
-            for want in wants:
-                require(access, user, want)
+        if user is None:
+            raise self._unknown(access, wants)
+        for want in wants:
+            require(access, user, want)
         return user
 
-    def _unknown(self, access: AccessSpec, want: Wanted) -> Unauthenticated:
+    def _unknown(self, access: AccessSpec, wants: Sequence[Wanted]) -> Unauthenticated:
         """The error where nothing says who asks: what to do about it."""
-        missing = access.missing(User(""), want.action, want.what)
         if self.auth.oidc(self.environment) is None:
             hint = "write the issuer and the audience into auth of feature_store.yaml, or FEATURESTORE_OIDC_ISSUER and"
             hint += " FEATURESTORE_OIDC_AUDIENCE"
         else:
             hint = f"give a token by --token-file or {TOKEN_FILE_VARIABLE}"
-        takes = "a token" if missing is None else missing
-        return Unauthenticated(
-            "the registry has permissions, and nothing says who runs this command",
-            detail=f"To {want} takes {takes}.",
-            hint=f"{hint}; ask {_keeper(want.what)} for the permission",
-        )
+        fact, detail = "the registry has permissions, and nothing says who runs this command", ""
+        for want in wants[:1]:
+            detail = f"To {want} takes {access.missing(User(''), want.action, want.what) or 'a token'}."
+            hint += f"; ask {_keeper(want.what)} for the permission"
+        return Unauthenticated(fact, detail=detail, hint=hint)
 
 
 def require(access: AccessSpec, user: User, want: Wanted) -> None:

@@ -106,7 +106,7 @@ class Tokens:
         if name is None:
             raise Unauthenticated("the token names nobody", hint=f"it needs one of the claims {', '.join(NAME_CLAIMS)}")
         roles = _texts(claims, ("roles",)) | _texts(claims, ("resource_access", self._settings.client, "roles"))
-        return User(name, roles, _texts(claims, ("groups",)), _texts(claims, ("namespaces",)))
+        return User(name, roles, _texts(claims, ("groups",)), _texts(claims, ("namespaces",)), known_by="token")
 
 
 def _texts(claims: Mapping[str, Any], path: Sequence[str]) -> frozenset[str]:

@@ -1,0 +1,1 @@
+"""Who did what, in files of which each line vouches for the one before it."""
