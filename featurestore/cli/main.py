@@ -86,6 +86,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "featurestore.cli.history.parity:command",
         "Recompute what the server answered, and explain every difference.",
     ),
+    "statistics": (
+        "featurestore.cli.history.statistics:command",
+        "Show what feature values look like, as they were served or in a training set.",
+    ),
     "status": ("featurestore.cli.generations.status:command", "Show what the online store holds and how fresh it is."),
     "dead-letters": (
         "featurestore.cli.processes.dead_letters:command",

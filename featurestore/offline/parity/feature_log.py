@@ -38,6 +38,9 @@ from featurestore.offline.training_set.arrow_columns import ARROW_TYPES
 REQUEST_ID, LOG_TIMESTAMP, LOG_DATE = "__request_id", "__log_timestamp", "__log_date"
 """Feast's names."""
 
+STATISTICS = "statistics"
+"""Directory beside the services', with files that are none of the log."""
+
 REQUEST_ROW, AS_OF_MS, SHADOW_OF = "__request_row", "__as_of_ms", "__shadow_of"
 
 FILE_ROWS_MAX = 1 << 16
@@ -367,7 +370,13 @@ def erase_logged(
         if count and not is_trial:
             kept = table.filter(pc.invert(pc.fill_null(is_theirs, False)))
             write_logged(directory, file.path, file.layout, kept)
+            directory.delete(statistics_path(file.path))
     return erased
+
+
+def statistics_path(path: str) -> str:
+    """Where statistics of a file are, if somebody asked for them."""
+    return f"{STATISTICS}/{path}"
 
 
 def _read_whole(file: LoggedFile) -> pa.Table:

@@ -67,6 +67,23 @@ class LogDirectory:
         files = [info for info in found if info.type == pafs.FileType.File]
         return sorted(info.path for info in files if not info.base_name.startswith("."))
 
+    def identity(self, path: str) -> str:
+        """Text that changes when a file is replaced by another one; "" where there is none.
+
+        Raises:
+            Unavailable: the file system does not answer.
+        """
+        try:
+            (info,) = self._files.get_file_info([path])
+        except OSError as error:
+            raise Unavailable(f'feature log "{self.uri}" does not answer', detail=str(error)) from error
+        return f"{info.size}/{info.mtime_ns}" if info.type == pafs.FileType.File else ""
+
+    def delete(self, path: str) -> None:
+        """Delete a file, if there is one."""
+        if self.identity(path):
+            self._files.delete_file(path)
+
     def open(self, path: str) -> pa.NativeFile:
         """A file to read."""
         return self._files.open_input_file(path)
