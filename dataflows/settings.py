@@ -100,12 +100,14 @@ class StreamSettings(FlowSettings):
         store_cluster: the store is a Redis Cluster.
         writers: how many writers share the store's lanes, at least one for each process.
         merge_after_seconds: how long a view is stored by itself before its storage group takes it in.
+        repo: where relative paths of tables in files start; None is the current directory.
     """
 
     store_url: str
     store_cluster: bool = False
     writers: int = 1
     merge_after_seconds: float = MERGE_AFTER_SECONDS_DEFAULT
+    repo: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before anything is connected."""
@@ -139,6 +141,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("registry", "path or URL of the Feast registry", is_required=True),
     Option("store_url", "address of the online store, redis://host:port/db", is_required=True),
     Option("store_cluster", "the online store is a Redis Cluster", is_flag=True),
+    Option("repo", "where relative paths of tables in files start; default: the current directory"),
     Option("log_dir", "read the embedded log in this directory instead of Kafka"),
     Option("bootstrap_servers", "Kafka addresses; default: those of the definitions"),
     Option("kafka_option", "librdkafka setting KEY=VALUE, may be repeated (variable: one a line)", is_list=True),
@@ -240,6 +243,7 @@ def _settings(given: Mapping[str, str], environment: Mapping[str, str]) -> Strea
         store_cluster=is_set(texts["store_cluster"]),
         writers=integer_setting("writers", texts, max(1, len(flow["addresses"]))),
         merge_after_seconds=seconds_setting("merge_after_seconds", texts, MERGE_AFTER_SECONDS_DEFAULT),
+        repo=path_setting(texts["repo"]),
     )
 
 

@@ -1,8 +1,16 @@
-"""Where data comes from: the live stream of transactions, and the nightly merchant table."""
+"""Where data comes from: the live stream of transactions, exchange rates, and the nightly merchant table."""
 
 from feast import FileSource
 
-from featurestore.features import kafka_source, null_share
+from featurestore.features import kafka_source, null_share, table
+
+# Exchange rates, a version a quarter: each holds from its time on, until the next one of its currency.
+rates = FileSource(
+    name="rates",
+    path="rates.parquet",
+    timestamp_field="valid_from",
+    description="How many minor units of each currency are a euro.",
+)
 
 transactions = kafka_source(
     name="transactions",
@@ -28,6 +36,8 @@ transactions = kafka_source(
     # On a desk `stream --log-dir` brings its own; `--schema-registry-option url=...` stands for another one.
     format="avro",
     registry="http://127.0.0.1:8081/apis/ccompat/v7",
+    enrich={"fx": table(rates, on="currency", columns={"minor_units_per_euro": "double"})},  # as of the event's time
+    computed={"euros": "amount / fx_minor_units_per_euro"},
     units={"amount": "minor units of the currency"},
     expectations=[null_share("amount", at_most=0.1)],  # `featurestore status` says whether they are met
     history=FileSource(

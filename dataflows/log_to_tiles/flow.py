@@ -66,7 +66,7 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
     control = op.input("control", flow, ControlSource(writer_keys(settings.writers), shared, watches))
     contracts = Contracts(parts.repo)
     sources = {contracts.source_of(one.view) for stage in plan.stages for one in stage.generations}
-    tables = LiveTables(parts.log, sources, shared)
+    tables = LiveTables(parts.log, sources, shared, settings.repo)
     parts.opened.callback(tables.close)
     figures = ContractFigures(parts.store, parts.reports, shared.clock, parts.repo.usual_hours)
     freshness = FreshnessFigures(parts.store, shared.clock, parts.repo.promises, plan.live.generations)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from prometheus_client import Counter, Gauge
@@ -52,9 +53,10 @@ class LiveTables:
         log: where topics are.
         sources: that are enriched.
         shared: what all steps of this process share.
+        repo: where relative paths of files start; None is the current directory.
     """
 
-    def __init__(self, log: SourceLog, sources: Iterable[SourceSpec], shared: Shared) -> None:
+    def __init__(self, log: SourceLog, sources: Iterable[SourceSpec], shared: Shared, repo: Path | None = None) -> None:
         self._lock = threading.Lock()
         columns: dict[_Place, dict[str, Column]] = {}
         for source in sources:
@@ -64,7 +66,7 @@ class LiveTables:
         self._tables = {
             (stream, files, key): _TopicTable(log, stream, key, tuple(found.values()), shared)
             if stream is not None
-            else _FileTable(files, key, tuple(found.values()), shared)
+            else _FileTable(files, key, tuple(found.values()), shared, repo)
             for (stream, files, key), found in columns.items()
         }
 
@@ -195,9 +197,11 @@ class _TopicTable:
 class _FileTable:
     """A table in files."""
 
-    def __init__(self, files: TableSpec | None, key: Column, columns: Sequence[Column], shared: Shared) -> None:
+    def __init__(
+        self, files: TableSpec | None, key: Column, columns: Sequence[Column], shared: Shared, repo: Path | None
+    ) -> None:
         assert files is not None, "a table is a topic, or files"
-        self._files, self._key, self._columns, self._shared = files, key, columns, shared
+        self._files, self._key, self._columns, self._shared, self._repo = files, key, columns, shared, repo
         self._table: AsOfTable | None = None
         self._state, self._next_look_ns = "", 0
 
@@ -218,11 +222,11 @@ class _FileTable:
         """Nothing is open."""
 
     def _read(self) -> AsOfTable:
-        state = files_state(self._files, None)
+        state = files_state(self._files, self._repo)
         if self._table is not None and state == self._state:
             return self._table
         table = AsOfTable(f'table "{self._files.source}"', self._columns, TABLE_ROWS_MAX)
-        table.add(read_files(self._files, self._key, self._columns))
+        table.add(read_files(self._files, self._key, self._columns, self._repo))
         self._state = state
         ROWS.labels(self._files.source).set(table.row_count)
         _logger.info('table "%s" is read: %d rows', self._files.source, table.row_count)

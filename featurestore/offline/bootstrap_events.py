@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.core.events import BlobRow, ColumnValues, EventBatch, Int64Array
-from featurestore.core.inputs import refuse_enriched, view_inputs
+from featurestore.core.inputs import view_inputs
 from featurestore.core.point_in_time.rows import EntityEvents, hash_history_ids
 from featurestore.core.spec import Column, ValueType, ViewSpec
 from featurestore.core.view import CompiledView
@@ -116,8 +116,7 @@ class LogEvents:
         tables: that events are enriched from.
 
     Raises:
-        InvalidRequest: the log has no rows of the view's topics yet, or events get something from tables, and there are
-            none.
+        InvalidRequest: the log has no rows of the view's topics yet.
     """
 
     def __init__(
@@ -130,8 +129,7 @@ class LogEvents:
         directory: Path | None = None,
         tables: HistoricTables | None = None,
     ) -> None:
-        if tables is None:
-            refuse_enriched([view], "An estimate from its events", "leave --cost out")
+        assert tables is not None or not view_inputs(view).enrichments, "whoever reads such views gives tables"
         self._tables = tables
         self._log = log
         self._view = view

@@ -30,7 +30,8 @@ def test_the_example_repo_is_applied_by_stock_feast_and_compiles(example_repo: P
 
     assert compilation.problems == ()
     assert compilation.notes == ()
-    assert ["card_activity", "merchant_activity", "terminal_activity"] == [v.name for v in compilation.spec.views]
+    views = ["card_activity", "card_spending", "merchant_activity", "terminal_activity"]
+    assert views == [view.name for view in compilation.spec.views]
     assert ["merchant_profile"] == [view.name for view in compilation.spec.plain_views]
 
 
@@ -52,8 +53,8 @@ def test_the_example_covers_what_a_fraud_model_needs(example_repo: Path) -> None
     assert len(windowed) >= 60
     assert ["card_id", "merchant_id", "terminal_id"] == [key.name for key in service.join_keys]
     assert {MINUTE_MS, 90 * DAY_MS, None} <= windows
-    services = {"card_watch", "fraud_detection", "merchant_monitoring", "merchant_recommendations", "payment_decision"}
-    assert services == {service.name for service in repo.services}
+    services = {"fraud_detection", "merchant_monitoring", "merchant_recommendations", "payment_decision"}
+    assert services | {"card_watch", "spending_limits"} == {service.name for service in repo.services}
     assert all(reference.output_name == reference.feature for each in repo.services for reference in each.features)
 
 

@@ -29,11 +29,11 @@ def test_plan_apply_plan(example_repo: Path, capsys: Capture) -> None:
 
     assert main(["apply", *arguments]) == 0
     assert planned == capsys.readouterr().out
-    assert "17 to add, 0 to change, 0 to remove" in planned
+    assert "20 to add, 0 to change, 0 to remove" in planned
 
     assert main(["plan", "--exit-code", *arguments]) == 0
-    assert "nothing to change, 17 definitions are as registered" in capsys.readouterr().out
-    assert len(read_registry(example_repo / "data" / "registry.db").views) == 3
+    assert "nothing to change, 20 definitions are as registered" in capsys.readouterr().out
+    assert len(read_registry(example_repo / "data" / "registry.db").views) == 4
 
 
 def test_plan_shows_one_changed_window(example_repo: Path, stock_apply: StockApply, capsys: Capture) -> None:
@@ -50,7 +50,7 @@ def test_plan_shows_one_changed_window(example_repo: Path, stock_apply: StockApp
     output = capsys.readouterr().out
     assert "~ feature view     terminal_activity  (new generation " in output
     assert "- feature terminal_amount_mean_30d: mean(amount) over 30d, hop 6h, float64" in output
-    assert "0 to add, 3 to change, 0 to remove, 14 unchanged" in output
+    assert "0 to add, 3 to change, 0 to remove, 17 unchanged" in output
 
 
 def test_a_repo_with_mistakes_is_neither_planned_nor_applied(example_repo: Path, capsys: Capture) -> None:

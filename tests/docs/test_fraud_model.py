@@ -157,7 +157,10 @@ def test_a_training_row_does_not_change_when_the_future_is_taken_away(made: Made
     asked = rows.filter(pc.equal(rows["day"], 24))
     known = events.filter(pc.less(events["event_time"], pc.max(asked["event_time"])))
     repo = read_registry(made.registry)
-    names = [f"{view.name}:{one.name}" for view in repo.views for one in view.features]
+    service = repo.service("fraud_detection")
+    assert service is not None
+    views = {view.name for view in repo.views}
+    names = [f"{one.view}:{one.feature}" for one in service.features if one.view in views]
     labels = asked.select(["card_id", "merchant_id", "terminal_id", "event_time"])
     again = build_training_set(
         repo, names, labels, history=FileHistory(known), timestamp_column="event_time"

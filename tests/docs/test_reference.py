@@ -62,7 +62,7 @@ BEFORE_TABLES = ROOT / "tests" / "offline" / "event_log" / "before_tables"
 """An event log of the release before."""
 
 SAID = {
-    "plan": "17 to add",
+    "plan": "20 to add",
     "event-log show": "transactions[0]  next offset",
     "event-log import": "2 partitions",
     "status": "card_activity@1",

@@ -16,7 +16,7 @@ import click
 import numpy as np
 
 from featurestore.cli.demo.decline import explain_decline, most_telling
-from featurestore.cli.demo.live import DECISION_SERVICE, STORED_SERVICE, LiveFigures, LivePayments
+from featurestore.cli.demo.live import DECISION_SERVICE, SPENDING_SERVICE, STORED_SERVICE, LiveFigures, LivePayments
 from featurestore.cli.demo.parts import DemoFailed, DemoParts, demo_parts
 from featurestore.cli.demo.payments import TOPIC, CardTotals, DemoPayments
 from featurestore.cli.demo.screen import REFRESH_PER_SECOND, Screen
@@ -120,7 +120,7 @@ class _Demo:
             days=days,
             catch_up_s=catch_up_s,
             features=features,
-            views=len(overview.generations),
+            views=_view_count(overview),
             live=live,
             live_s=seconds,
             dead_letters=_count_dead_letters(self._parts.log_dir),
@@ -165,7 +165,7 @@ class _Demo:
         overview = self._catch_up(store, stream, "catch-up")
         catch_up_s = (self._clock.monotonic_ns() - begun_ns) / _NS_PER_S
         rate = self._payments.records_written / catch_up_s
-        views = len(overview.generations)
+        views = _view_count(overview)
         self._screen.step("stream", f"caught up in {catch_up_s:.1f} s, {rate:,.0f} events/s into {views} views")
         parts.finish(materialize)
         self._screen.step("materialize", "merchant profiles by the stock `feast materialize`")
@@ -240,11 +240,19 @@ class _Demo:
                 "terminal_id": [FIRST_TERMINAL_ID] * len(some),
             }
             rows = client.lookup(STORED_SERVICE, entities).rows()
-            wrong += sum(not totals.agree(card, row) for card, row in zip(some, rows, strict=True))
+            spent = client.lookup(SPENDING_SERVICE, {"card_id": entities["card_id"]}).rows()
+            wrong += sum(
+                not totals.agree(card, {**row, **more}) for card, row, more in zip(some, rows, spent, strict=True)
+            )
         return len(cards), wrong
 
     def _since(self, begun_ns: int) -> str:
         return f"{(self._clock.monotonic_ns() - begun_ns) / _NS_PER_S:.1f} s"
+
+
+def _view_count(overview: StoreOverview) -> int:
+    """Stream views that are stored, alone or in groups."""
+    return len({view for generation in overview.generations for view in generation.views})
 
 
 def _last_line(chore: ServerProcess) -> str:

@@ -29,6 +29,9 @@ DECISION_SERVICE = "payment_decision"
 STORED_SERVICE = "fraud_detection"
 """The same features without the payment, to show what it adds."""
 
+SPENDING_SERVICE = "spending_limits"
+"""What cards spend in euros, by rates that are looked up as of each payment."""
+
 PROBED_SERVICE = "merchant_recommendations"
 """A small one with a card in it."""
 

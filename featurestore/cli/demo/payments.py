@@ -10,6 +10,7 @@ All three draw from one population. What has arrived by the time that the histor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from featurestore.cli.demo.score import Features
-from featurestore.core.events import BoolArray, Int64Array
+from featurestore.core.events import BoolArray, Float64Array, Int64Array
 from featurestore.definitions.schemas.directory import BASE64_ENDING
 from featurestore.serving.client.messages import EntityValues, RequestValues
 from featurestore.testing.simulator import (
@@ -33,6 +34,7 @@ from featurestore.testing.simulator.markets import CATEGORIES, MARKETS
 from featurestore.testing.simulator.payload import card_id
 from featurestore.testing.simulator.payments import DAY_MS, HOUR_MS
 from featurestore.testing.simulator.population import FIRST_MERCHANT_ID, FIRST_TERMINAL_ID
+from featurestore.testing.simulator.rates import euros_of
 from featurestore.testing.simulator.rows import FraudPattern, Rows, empty_rows
 
 TOPIC = "transactions"
@@ -200,7 +202,9 @@ class DemoPayments:
         sums = np.zeros(self._size.cards, dtype=np.int64)
         known = rows[rows["is_amount_known"]]
         np.add.at(sums, known["card"], known["amount"])
-        return CardTotals(counts, sums)
+        spent, euros = known[~known["is_declined"] & ~known["is_refund"]], np.zeros(self._size.cards)
+        np.add.at(euros, spent["card"], euros_of(self.population, spent))
+        return CardTotals(counts, sums, euros)
 
     def _simulation(
         self,
@@ -228,16 +232,22 @@ class CardTotals:
     Attributes:
         counts: (C,) records.
         amount_sums: (C,) minor units, open amounts left out.
+        spent_euros: (C,) the same in euros, declined payments and refunds left out as well.
     """
 
     counts: Int64Array
     amount_sums: Int64Array
+    spent_euros: Float64Array
 
     def agree(self, card: int, features: Features) -> bool:
         """Whether the features of a card say the same."""
         # A sum over no events is 0, so that nothing has to be said of cards that never paid.
         found = features["card_count_lifetime"], features["card_amount_sum_lifetime"]
-        return found == (int(self.counts[card]), int(self.amount_sums[card]))
+        spent = features["card_spent_lifetime"]
+        is_equal = found == (int(self.counts[card]), int(self.amount_sums[card]))
+        return (
+            is_equal and isinstance(spent, float) and math.isclose(spent, float(self.spent_euros[card]), abs_tol=1e-9)
+        )
 
 
 def asks_the_model(rows: Rows, *, since_ms: int) -> BoolArray:

@@ -113,7 +113,8 @@ class Summary:
 
     def _recount_text(self) -> str:
         equal = self.cards_checked - self.cards_wrong
-        return f"{equal} of {self.cards_checked} cards: count and amount of their whole life equal a recount of the log"
+        compared = f"{equal} of {self.cards_checked} cards: count, amount and euros of their whole life"
+        return f"{compared} equal a recount of the log"
 
 
 def _share_text(part: int, whole: int, word: str = "") -> str:

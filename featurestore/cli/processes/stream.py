@@ -33,7 +33,7 @@ _ANY_STORE = "redis://127.0.0.1"
     COMMAND,
     cls=ProgramCommand,
     options="dataflows.settings:OPTIONS",
-    given=frozenset({"project", "registry", "store_url", "store_cluster"}),
+    given=frozenset({"project", "registry", "store_url", "store_cluster", "repo"}),
 )
 @settings_options
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[STREAM OPTIONS]")
@@ -63,7 +63,9 @@ def check_options(settings: Settings, options: Sequence[str]) -> None:
 
 def environment_of(settings: Settings, url: str) -> dict[str, str]:
     """The environment variables by which the stream gets its settings."""
+    repo = {} if settings.repo is None else {"FEATURESTORE_REPO": str(settings.repo.absolute())}
     return {
+        **repo,
         "FEATURESTORE_PROJECT": settings.project,
         "FEATURESTORE_REGISTRY": settings.registry,
         "FEATURESTORE_STORE_URL": url,

@@ -115,7 +115,11 @@ def _show_cost(
 
     clock = SystemClock()
     places = event_places(event_logs) or settings.event_logs
-    histories = SourceHistories(places, {view.source.name for view in views}, clock.now_ms())
+    sources = {view.source for view in views}
+    streams = {one.stream for source in sources for one in source.enrichments if one.stream is not None}
+    histories = SourceHistories(
+        places, {source.name for source in sources | streams}, clock.now_ms(), settings.require_repo()
+    )
     show_costs(views, histories, CostRequest(settings.project, entities, with_features), clock, output)
 
 

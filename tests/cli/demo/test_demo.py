@@ -72,7 +72,7 @@ def test_the_demo_shows_the_whole_loop_and_leaves_nothing(tmp_path: Path) -> Non
 
     assert exit_code == 0, output
     figures = dict(re.findall(r"^  (\S+(?: \S+)?)  +(\S.*)$", output, re.MULTILINE))
-    caught_up = re.match(r"([\d,]+) payments of 1 days into 3 views in [\d.]+ s", figures["catch-up"])
+    caught_up = re.match(r"([\d,]+) payments of 1 days into 4 views in [\d.]+ s", figures["catch-up"])
     assert caught_up is not None
     assert int(caught_up[1].replace(",", "")) > 2_000
     looked_up = re.match(r"(\d+) of 93 features .* p50 [\d.]+ ms, p99 [\d.]+ ms", figures["lookups"])

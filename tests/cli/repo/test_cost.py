@@ -51,11 +51,11 @@ def test_the_tables_fit_on_80_columns(repo: Path, capsys: Capture) -> None:
 
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if "…" in line]
-    for name in ("card_activity", "merchant_activity", "terminal_activity"):
+    for name in ("card_activity", "card_spending", "merchant_activity", "terminal_activity"):
         assert len([line for line in lines if line.startswith(f"{name} ")]) == 3, name
         assert any(line.startswith(f"{name}: all ") for line in lines), name
     assert [len([line for line in lines if line.startswith(f"  {part} ")]) for part in ("head", "body", "names")] == [
-        *(3, 3, 3)
+        *(4, 4, 4)
     ]
     assert any(line.startswith("card_activity") and "50.0 M" in line and " GB" in line for line in lines)
     assert any(line.startswith("together ") for line in lines)
@@ -72,7 +72,7 @@ def test_json_has_every_figure(repo: Path, capsys: Capture) -> None:
     card = found["card_activity"]
     rows = pq.read_table(repo / "events.parquet")
 
-    assert set(found) == {"card_activity", "merchant_activity", "terminal_activity"}
+    assert set(found) == {"card_activity", "card_spending", "merchant_activity", "terminal_activity"}
     assert card["events"] == rows.num_rows
     assert card["entities"] == card["entities_sampled"] == len(rows["card_id"].unique())
     assert card["entity_bytes"]["mean"] == pytest.approx(

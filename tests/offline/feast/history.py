@@ -87,8 +87,8 @@ spending = kafka_source(
         file_format=DeltaFormat(),
     ),
 )
-card_spending = stream_view(
-    name="card_spending",
+card_totals = stream_view(
+    name="card_totals",
     entities=[card],
     source=spending,
     features=[*count(over="1d"), *aggregate("amount", "sum", over="1d")],
@@ -220,6 +220,7 @@ def payments_table(source: SourceSpec, payments: Sequence[dict[str, Any]]) -> pa
         {
             column.name: pa.array([row[column.name] for row in payments], type=ARROW_TYPES[column.type])
             for column in source.columns
+            if column.name not in source.enriched
         }
     )
 

@@ -307,13 +307,13 @@ def test_settings_that_make_no_sense_are_refused(past: Past) -> None:
 
 def test_tables_of_another_system_are_the_past_of_both_kinds_of_views(past: Past) -> None:
     """Read by the Feast store that knows them, under their own names; with the default store they are refused."""
-    features = ["card_spending:count_1d", "card_spending:amount_sum_1d", "merchant_ranks:rank"]
+    features = ["card_totals:count_1d", "card_totals:amount_sum_1d", "merchant_ranks:rank"]
     feast = past.feast(tables={"type": OTHER_TYPE}, history="batch_source")
     found = feast.get_historical_features(labels(), features=features).to_df()
     with pytest.raises(InvalidRequest, match="which is no Parquet file"):
         past.feast(history="batch_source").get_historical_features(labels(), features=features).to_df()
 
-    assert 24 == past.check("card_spending", found)
+    assert 24 == past.check("card_totals", found)
     assert [plain(rank) for rank in found["rank"]] == [
         None if when < NOON - DAY or merchant != 0 else 2 if when >= NOON else 1
         for when, merchant in zip(found["event_timestamp"], found["merchant_id"], strict=True)

@@ -15,6 +15,7 @@ from featurestore.offline.event_log.address import below
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.file_log import FileLog
 from featurestore.offline.foreign_tables.opening import is_table
+from featurestore.offline.training_set.histories import EventLogHistory, FileHistory, HistoricTables, History
 
 FILE_SUFFIXES = (".parquet", ".pq")
 
@@ -31,13 +32,23 @@ class SourceHistories:
         places: address by source, or one for all: the root of the event logs, or files or a table.
         sources: names of those that are read.
         now_ms: the clock.
+        repo: where relative paths of tables start that events are enriched from; None is the current directory.
+
+    Attributes:
+        tables: that events are enriched from; topics have a history where the events have theirs.
 
     Raises:
         InvalidRequest: a place is given for a source that there is not.
     """
 
-    def __init__(self, places: dict[str, str] | str, sources: Collection[str], now_ms: int) -> None:
+    def __init__(
+        self, places: dict[str, str] | str, sources: Collection[str], now_ms: int, repo: Path | None = None
+    ) -> None:
         self._places = places
+        history: History = FileHistory(places if isinstance(places, dict) else {})
+        if isinstance(places, str) and not _is_file_or_table(places):
+            history = EventLogHistory(places)
+        self.tables = HistoricTables(history, repo)
         self._now_ms = now_ms
         self._opened: dict[str, PositionedEvents] = {}
         for name in places if isinstance(places, dict) else ():
@@ -64,7 +75,7 @@ class SourceHistories:
     def _open(self, source: SourceSpec) -> PositionedEvents:
         """See `open`."""
         place = self._places[source.name] if isinstance(self._places, dict) else self._places
-        if isinstance(self._places, dict) or Path(place).suffix in FILE_SUFFIXES or is_table(place):
+        if isinstance(self._places, dict) or _is_file_or_table(place):
             return FileLog(place, source, now_ms=self._now_ms)
         try:
             log = EventLog(below(place, source.name))
@@ -73,6 +84,11 @@ class SourceHistories:
         if not log.row_count:
             raise InvalidRequest(f'event log "{log.uri}" has no events yet', hint=WAYS_OUT)
         return log
+
+
+def _is_file_or_table(place: str) -> bool:
+    """Whether an address is that of rows, not of event logs."""
+    return Path(place).suffix in FILE_SUFFIXES or is_table(place)
 
 
 def require_columns(log: PositionedEvents, view: ViewSpec) -> None:
@@ -84,7 +100,7 @@ def require_columns(log: PositionedEvents, view: ViewSpec) -> None:
     if not isinstance(log, EventLog):
         return  # files say so themselves
     id_column = view.source.id_column
-    names = [*view_inputs(view).payload_columns, *([] if id_column is None else [id_column.name])]
+    names = view.source.stored([*view_inputs(view).payload_columns, *([] if id_column is None else [id_column.name])])
     missing = [name for name in names if name not in log.schema.names]
     if missing:
         listed = ", ".join(f'"{name}"' for name in missing)

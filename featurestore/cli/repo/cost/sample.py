@@ -18,6 +18,7 @@ import pyarrow as pa
 from featurestore.core.events import Int64Array
 from featurestore.core.spec import ViewSpec
 from featurestore.offline.bootstrap_events import LogEvents, LogPart, PositionedEvents
+from featurestore.offline.training_set.histories import HistoricTables
 
 SAMPLE_ENTITIES = 2_000
 """Most entities that are folded."""
@@ -75,6 +76,7 @@ def take_sample(
     now_ms: int,
     entities_max: int = SAMPLE_ENTITIES,
     on_rows: Callable[[int], None] = lambda rows: None,
+    tables: HistoricTables | None = None,
 ) -> Sample:
     """Read a view's events once, as a bootstrap does.
 
@@ -84,12 +86,13 @@ def take_sample(
         now_ms: the clock.
         entities_max: how many entities are taken.
         on_rows: told how many rows were read since it was told last.
+        tables: that events are enriched from.
 
     Raises:
         InvalidRequest: the history lacks a column, or has nothing of the view's source.
         Unavailable: it cannot be read.
     """
-    events = LogEvents(log, view, lane_count=HASHES, now_ms=now_ms)
+    events = LogEvents(log, view, lane_count=HASHES, now_ms=now_ms, tables=tables)
     kept, distinct = _SmallestHashes(entities_max), _Distinct()
     minute_counts: dict[int, int] = {}
     total, newest_ms = 0, 0

@@ -102,7 +102,7 @@ def _cost(view: ViewSpec, histories: SourceHistories, request: CostRequest, cloc
     require_columns(log, view)
     version = f", version {log.version}" if log.version else ""  # files have none
     click.echo(f"{view.name}: {log.row_count:,} rows of {log.uri}{version}", err=True)
-    sample = take_sample(log, view, clock.now_ms())
+    sample = take_sample(log, view, clock.now_ms(), tables=histories.tables)
     wanted = next((request.entities[name] for name in _names(view) if name in request.entities), None)
     cost = storage_cost(
         generation_of(view, request.project),
