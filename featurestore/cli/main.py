@@ -90,6 +90,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "featurestore.cli.history.statistics:command",
         "Show what feature values look like, as they were served or in a training set.",
     ),
+    "drift": ("featurestore.cli.history.drift:command", "Compare what is served with what a model was trained on."),
     "status": ("featurestore.cli.generations.status:command", "Show what the online store holds and how fresh it is."),
     "dead-letters": (
         "featurestore.cli.processes.dead_letters:command",

@@ -7,13 +7,25 @@ from datetime import UTC, datetime
 from html import escape
 from string import Template
 
-from featurestore.offline.parity.plots import COLORS, plot_features, plot_freshness, plot_times
+from featurestore.offline.parity.plots import plot_features, plot_freshness, plot_times
 from featurestore.offline.parity.report import Example, ParityReport, ValueOutcome, kinds_of
 
 VALUE_CHARACTERS_MAX = 200
 """Of a value in the table of examples: lists and maps can be long."""
 
 _MS_PER_SECOND = 1_000
+
+STYLE = """\
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; }
+table { border-collapse: collapse; font-size: 13px; }
+th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #e3e3e3; vertical-align: top; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+.verdict { display: inline-block; padding: .2rem .7rem; border-radius: .3rem; color: white; background: #3c7a5f; }
+.scroll { overflow-x: auto; } svg { max-width: 100%; height: auto; } code { font-size: 12px; }
+tr.bad td { background: #fbeae8; }
+.verdict.bad { background: #c0392b; }"""
+"""Of all pages."""
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -22,20 +34,13 @@ _PAGE = Template("""<!doctype html>
 <meta name="viewport" content="width=device-width">
 <title>Parity of $project</title>
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; }
-table { border-collapse: collapse; font-size: 13px; }
-th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #e3e3e3; vertical-align: top; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-.verdict { display: inline-block; padding: .2rem .7rem; border-radius: .3rem; color: white; background: $color; }
-.scroll { overflow-x: auto; } svg { max-width: 100%; height: auto; } code { font-size: 12px; }
-tr.bad td { background: #fbeae8; }
+$style
 </style>
 </head>
 <body>
 <h1>Parity of $project</h1>
 <p>$span</p>
-<p><span class="verdict">$verdict</span></p>
+<p><span class="$verdict_class">$verdict</span></p>
 <h2>What came of the values</h2>
 <table><tr><th>outcome</th><th class="number">values</th><th class="number">share</th></tr>$outcomes</table>
 <h2>Features</h2>
@@ -71,10 +76,11 @@ def render_page(report: ParityReport, project: str) -> str:
         span=f"{report.row_count:,} logged rows, {compared:,} values compared, read from "
         f"{moment_text(report.first_ms)} to {moment_text(report.last_ms)}"
         + "".join(f"; event log {escape(uri)}, version {version}" for uri, version in report.event_logs.items()),
-        color=COLORS[2] if unexplained else "#3c7a5f",
+        style=STYLE,
+        verdict_class="verdict bad" if unexplained else "verdict",
         verdict=verdict if compared else "nothing was compared",
         outcomes="".join(
-            _row([escape(outcome.text), f"{count:,}", f"{count / total.total():.2%}"], numbers=(1, 2))
+            table_row([escape(outcome.text), f"{count:,}", f"{count / total.total():.2%}"], numbers=(1, 2))
             for outcome, count in sorted(total.items())
         ),
         feature_plot=plot_features(report),
@@ -102,13 +108,13 @@ def _feature_rows(report: ParityReport) -> Iterable[str]:
         )
         cells = [escape(name.service), escape(name.view), escape(name.feature), f"{sum(outcomes.values()):,}"]
         cells += [f"{equal:,}", f"{explained:,}", f"{unexplained:,}", causes]
-        yield _row(cells, numbers=(3, 4, 5, 6), is_bad=unexplained > 0)
+        yield table_row(cells, numbers=(3, 4, 5, 6), is_bad=unexplained > 0)
 
 
 def _examples(examples: Iterable[Example]) -> str:
     """A table of examples, or that there are none."""
     rows = [
-        _row(
+        table_row(
             [
                 escape(f"{example.name.view}:{example.name.feature}"),
                 f"<code>{escape(example.entity_text)}</code>",
@@ -134,7 +140,7 @@ def _value(value: object) -> str:
     return f"<code>{escape(shown)}</code>"
 
 
-def _row(cells: Iterable[str], *, numbers: tuple[int, ...] = (), is_bad: bool = False) -> str:
+def table_row(cells: Iterable[str], *, numbers: tuple[int, ...] = (), is_bad: bool = False) -> str:
     """A table row of HTML cells."""
     tags = "".join(
         f'<td class="number">{cell}</td>' if index in numbers else f"<td>{cell}</td>"

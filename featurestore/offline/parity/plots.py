@@ -32,7 +32,7 @@ def plot_features(report: ParityReport) -> str:
     names = [name for name, outcomes in report.outcomes.items() if sum(kinds_of(outcomes))]
     counts = np.array([kinds_of(report.outcomes[name]) for name in names], dtype=np.float64).reshape(-1, 3)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    with _figure(1.2 + BAR_INCHES * len(names), "features") as (figure, drawn):
+    with figure_to_draw_on(1.2 + BAR_INCHES * len(names), "features") as (figure, drawn):
         axes = figure.subplots()
         left = np.zeros(len(names))
         for kind, color in enumerate(COLORS):
@@ -49,7 +49,7 @@ def plot_features(report: ParityReport) -> str:
 def plot_times(report: ParityReport) -> str:
     """Values that differ, by read time."""
     edges, counts = _time_bins(report)
-    with _figure(2.8, "times") as (figure, drawn):
+    with figure_to_draw_on(2.8, "times") as (figure, drawn):
         axes = figure.subplots()
         shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         bottom = np.zeros(len(shares))
@@ -69,7 +69,7 @@ def plot_times(report: ParityReport) -> str:
 def plot_freshness(report: ParityReport) -> str:
     """How old the newest event behind the rows was, by view."""
     views = list(report.freshness)
-    with _figure(2.8, "freshness") as (figure, drawn):
+    with figure_to_draw_on(2.8, "freshness") as (figure, drawn):
         axes = figure.subplots()
         width = 0.8 / max(len(views), 1)
         classes = np.arange(len(FRESHNESS_EDGES_MS) + 1)
@@ -97,7 +97,7 @@ def _time_bins(report: ParityReport) -> tuple[Sequence[int], np.ndarray[Any, np.
 
 
 @contextmanager
-def _figure(height_inches: float, name: str) -> Iterator[tuple[Figure, list[str]]]:
+def figure_to_draw_on(height_inches: float, name: str) -> Iterator[tuple[Figure, list[str]]]:
     """A figure to draw on; its SVG is in the list when the block ends."""
     # Text stays text, and what matplotlib numbers at random is numbered by the figure's name.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):

@@ -19,6 +19,7 @@ from featurestore.cli.main import main
 from featurestore.cli.repo.catalog.monitoring import DASHBOARD_FILE, RULES_FILE
 from featurestore.definitions.governance.monitoring.dashboard import GRID_COLUMNS
 from featurestore.definitions.repo import load_repo
+from featurestore.offline.health import drift_metrics
 from featurestore.serving.request.metrics import ServerMetrics
 from featurestore.wire.codecs.view_json import definition_hash
 
@@ -182,4 +183,5 @@ def _declared() -> set[str]:
     endings: dict[str, tuple[str, ...]] = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
     registries: tuple[CollectorRegistry, ...] = (REGISTRY, ServerMetrics().registry)
     families: list[Any] = [family for registry in registries for family in registry.collect()]
-    return {family.name + ending for family in families for ending in endings.get(family.type, ("",))}
+    of_drift = {drift_metrics.DISTANCE, drift_metrics.DRIFTED, drift_metrics.CHECKED}
+    return of_drift | {family.name + ending for family in families for ending in endings.get(family.type, ("",))}

@@ -135,6 +135,22 @@ OF_ALL = (
         "featurestore status; ask the source's owner",
     ),
     Alert(
+        "FeatureDrifts",
+        'max by (service, view, feature) (featurestore_feature_drifted{window="1d"}) == 1',
+        "0s",
+        "ticket",
+        "{{ $labels.view }}:{{ $labels.feature }} is not what {{ $labels.service }} was trained on",
+        "featurestore drift check {{ $labels.service }} --html drift.html",
+    ),
+    Alert(
+        "FeatureDriftUnchecked",
+        "time() - max by (service) (featurestore_drift_checked_time_seconds) > 7200",
+        "5m",
+        "ticket",
+        "nobody has compared {{ $labels.service }} with its baseline for two hours",
+        "see whether featurestore drift check --metrics runs every hour",
+    ),
+    Alert(
         "FeatureLogFails",
         "increase(featurestore_feature_log_failures_total[15m]) > 0",
         "5m",
