@@ -30,6 +30,7 @@ from featurestore.wire.feast.registry import DUMMY_ENTITY
 
 with skip_typeguard():
     from feast import FeatureView, OnDemandFeatureView, StreamFeatureView
+    from feast.permissions.permission import Permission
     from feast.protos.feast.core.Registry_pb2 import Registry
 
 _CLASSES: Mapping[str, Any] = {
@@ -93,9 +94,10 @@ def among_others(repo: LoadedRepo, registry: str | Path, name: str) -> SharedRep
     if not name and not any(owners.values()):
         return SharedRepo(repo, False, (), content)
     for field in KINDS:
-        for one in getattr(repo.contents, field) if field != "projects" else ():
+        objects = getattr(repo.contents, field) if field != "projects" else []
+        for at, one in enumerate(objects):
             if owner := owners.get(_key(field, one.name)) or name:
-                one.tags = {**(one.tags or {}), REPO_TAG: owner}
+                objects[at] = _tagged(one, {**(one.tags or {}), REPO_TAG: owner})
     views = {
         spec.name: _CLASSES[field].from_proto(message)
         for field, message, spec in _messages(known, repo.project)
@@ -184,6 +186,15 @@ def deprecations_read(shared: SharedRepo, after: RepoSpec, name: str) -> list[st
                 owner = said.tags[REPO_TAG]
                 notes[f'{Place(said.kind, one.view, one.feature)} of repo "{owner}" is deprecated until {until}'] = None
     return list(notes)
+
+
+def _tagged(one: Any, tags: dict[str, str]) -> Any:
+    """An object with these tags."""
+    if isinstance(one, Permission):
+        # Feast lets nobody set those of a permission once it is made.
+        return Permission(one.name, one.types, one.name_patterns, one.actions, one.policy, tags, one.required_tags)
+    one.tags = tags
+    return one
 
 
 def _taken(

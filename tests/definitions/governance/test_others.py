@@ -90,6 +90,30 @@ def url_of(repo: Path) -> str:
     return f"sqlite:///{repo.parent}/registry.db"
 
 
+def test_a_permission_is_its_repos_as_anything_else(repos: tuple[Path, Path], run: Callable[..., str]) -> None:
+    """It says whose it is, and stays as it was written."""
+    risk, growth = repos
+    permission = """
+from feast.permissions.action import AuthzedAction
+from feast.permissions.permission import Permission
+from feast.permissions.policy import RoleBasedPolicy
+
+reads = Permission(
+    name="reads",
+    name_patterns=["cards"],
+    actions=[AuthzedAction.READ_ONLINE],
+    policy=RoleBasedPolicy(roles=["risk"]),
+    required_tags={"tier": "1"},
+)
+"""
+    (risk / "definitions.py").write_text(RISK + permission)
+    assert " ".join(run("apply", risk).split()).find("+ permission reads") >= 0
+    assert "nothing to change" in run("plan", risk)
+
+    (growth / "definitions.py").write_text(permission.replace('"1"', '"2"'))
+    assert 'permission "reads": it is registered by repo "risk", and is another one here' in run("plan", growth, 1)
+
+
 def test_each_repo_writes_its_own_and_reads_the_others(repos: tuple[Path, Path], run: Callable[..., str]) -> None:
     """Neither removes what is the other's; by import or by name, a service reads it as it is registered."""
     risk, growth = repos
