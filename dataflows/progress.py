@@ -14,13 +14,14 @@ import logging
 import sys
 import threading
 from collections import Counter as Tally
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from featurestore.clock import Clock
 from featurestore.core.events import KeyedBatch
+from featurestore.core.spec.access import AccessSpec
 from featurestore.core.windows.durations import readable_duration
 from featurestore.online.generation import Generation
 from featurestore.online.write.report import WriteReport
@@ -47,6 +48,11 @@ STEP_SECONDS = Histogram(
     "decoding, keying, waiting for the commit before, preparing a commit, the store's part of it.",
     ["step"],
     buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+VIEW_OWNER = Gauge(
+    "featurestore_stream_view_owner",
+    "Which team answers for a view, 1; of a storage group, each team's share of its views. To join what views cost.",
+    ["view", "owner"],
 )
 SET_ASIDE = Counter("featurestore_stream_entities_set_aside", "Entities whose stored bytes are damaged.", ["view"])
 LAG_RECORDS = Gauge("featurestore_stream_lag_records", "Records not committed yet.", ["topic", "partition"])
@@ -232,3 +238,12 @@ class StreamProgress:
         if not ages_ms:
             return ""
         return f"freshness {readable_duration(max(ages_ms.values()))}"
+
+
+def show_owners(generations: Iterable[Generation], access: AccessSpec) -> None:
+    """Which team answers for each view and storage group that is written."""
+    VIEW_OWNER.clear()
+    for view in {one.view.name: one.view for one in generations}.values():
+        names = [member.name for member in view.members] or [view.name]
+        for owner, count in Tally(access.view(name).owner for name in names).items():
+            VIEW_OWNER.labels(view.name, owner).set(count / len(names))

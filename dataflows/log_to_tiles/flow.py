@@ -41,6 +41,7 @@ from dataflows.plan.contracts import Contracts
 from dataflows.plan.definitions import Definitions, RegistryWatch
 from dataflows.plan.freshness_figures import FreshnessFigures
 from dataflows.plan.stream_plan import PlanWatch, Stage, StreamPlan
+from dataflows.progress import show_owners
 from dataflows.settings import StreamSettings, from_command_line, from_environment
 from dataflows.supervisor import Parts
 from featurestore.core.spec import RepoSpec
@@ -70,6 +71,7 @@ def build(settings: StreamSettings, parts: Parts, plan: StreamPlan) -> Dataflow:
     parts.opened.callback(tables.close)
     figures = ContractFigures(parts.store, parts.reports, shared.clock, parts.repo.usual_hours)
     freshness = FreshnessFigures(parts.store, shared.clock, parts.repo.promises, plan.live.generations)
+    show_owners([one for stage in plan.stages for one in stage.generations], parts.repo.access)
     shared.progress.keep_beside(figures.tick, freshness.tick, note=freshness.note)
     # A run that ends with the log has nobody who waits.
     pace = Pace(shared.clock) if plan.live.generations and not settings.until_end else None

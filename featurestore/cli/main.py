@@ -56,8 +56,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Say what depends on a column or feature, and what it is made of.",
     ),
     "ui": ("featurestore.cli.repo.catalog.pages:command", "Show the catalog as pages that people open."),
-    "mcp": ("featurestore.cli.repo.catalog.tools:command", "Let an assistant search and describe what is registered."),
+    "bill": ("featurestore.cli.repo.catalog.bill:command", "Add up what lookups took, by team."),
     "audit": ("featurestore.cli.repo.catalog.audit:command", "Show who did what, and whether the log of it is whole."),
+    "mcp": ("featurestore.cli.repo.catalog.tools:command", "Let an assistant search and describe what is registered."),
     "stream": ("featurestore.cli.processes.stream:command", "Keep the features fresh from the stream of events."),
     "event-log": (
         "featurestore.cli.processes.event_log:command",

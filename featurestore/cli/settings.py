@@ -29,7 +29,7 @@ import yaml
 
 from featurestore.definitions.governance.access.auth_section import AuthSection, auth_section
 from featurestore.definitions.governance.audit.directory import audit_directory
-from featurestore.errors import InvalidRequest, OnlineStoreDown
+from featurestore.errors import InvalidRequest, OnlineStoreDown, SourceUnavailable, redacted
 
 if TYPE_CHECKING:
     from featurestore.online.redis.store import RedisStore
@@ -40,7 +40,10 @@ REGISTRY_DEFAULT = "data/registry.db"
 EVENT_LOG_DEFAULT, EVENT_LOG_VARIABLE = "data/event_log", "FEATURESTORE_EVENT_LOG"
 """Where the event logs are, in the repo, and what says so otherwise."""
 
-POLICIES_VARIABLE = "FEATURESTORE_POLICIES"
+POLICIES_VARIABLE, QUOTAS_VARIABLE = "FEATURESTORE_POLICIES", "FEATURESTORE_QUOTAS"
+
+RULES_TIMEOUT_S, RULES_BYTES_MAX = 10.0, 1 << 20
+"""For a file of rules at an address."""
 
 STORE_TYPE = "featurestore.feast.RealTimeOnlineStore"
 """`online_store.type` of a repo whose store settings are ours to read."""
@@ -70,7 +73,7 @@ class Settings:
         project: Feast project name.
         registry: path of the registry file (absolute) or SQLAlchemy URL; goes into `read_registry`.
         store: the online store.
-        policies: path or address of the platform team's rules; "" for none.
+        policies, quotas: path or address of the platform team's rules; "" for none.
         repo_name: which of the repos in the registry it is; "" where it is the only one.
         auth: whose tokens hold, as its file says.
         audit: directory of the audit log; None for none.
@@ -81,6 +84,7 @@ class Settings:
     registry: str
     store: StoreSettings
     policies: str = ""
+    quotas: str = ""
     repo_name: str = ""
     auth: AuthSection = field(default_factory=AuthSection)
     audit: Path | None = None
@@ -146,7 +150,8 @@ def load_settings(
         project=project or _text(content, "project", directory),
         registry=registry or _registry(content.get("registry"), directory),
         store=StoreSettings(store_url or of_file.url, of_file.cluster if cluster is None else cluster),
-        policies=_policies(content.get("policies"), directory),
+        policies=_rules(content, "policies", directory),
+        quotas=_rules(content, "quotas", directory),
         repo_name=str(content.get("repo") or ""),
         auth=auth_section(content, directory),
         audit=audit_directory(content, directory),
@@ -258,6 +263,35 @@ def time_ms(text: str | None, now_ms: int) -> int | None:
         return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
+def text_at(place: str, what: str) -> str:
+    """A file of rules, here or at an address.
+
+    Args:
+        place: path or address.
+        what: they are, as the option is called.
+
+    Raises:
+        InvalidRequest: it cannot be read.
+        SourceUnavailable: the address does not answer. Without the rules nobody can say that they are kept.
+    """
+    import urllib.request
+    from http.client import HTTPException
+
+    if not place.startswith(("http://", "https://")):
+        try:
+            return Path(place).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f'{what} "{place}" cannot be read', detail=str(error)) from error
+    try:
+        with urllib.request.urlopen(place, timeout=RULES_TIMEOUT_S) as answer:
+            return bytes(answer.read(RULES_BYTES_MAX)).decode()
+    except (OSError, ValueError, HTTPException) as error:
+        hint = f"try again, or give a copy by --{what} PATH"
+        raise SourceUnavailable(
+            f'{what} at "{redacted(place)}" cannot be read', detail=str(error), hint=hint
+        ) from error
+
+
 def policies_option(function: Decorated) -> Decorated:
     """The option --policies, for a command that plans; it gets `policies`."""
     return click.option(
@@ -304,10 +338,11 @@ def _registry(registry: object, directory: Path) -> str:
     return location if "://" in location else str(directory / location)
 
 
-def _policies(place: object, directory: Path) -> str:
-    """Where the file says that the rules are; a relative path counts from the repo."""
+def _rules(content: Mapping[str, object], key: str, directory: Path) -> str:
+    """Where the file says that rules are; a relative path counts from the repo."""
+    place = content.get(key)
     if place is not None and (not isinstance(place, str) or not place):
-        raise InvalidRequest(f'"{directory / FILE_NAME}" has policies that are neither a path nor an address')
+        raise InvalidRequest(f'"{directory / FILE_NAME}" has {key} that are neither a path nor an address')
     return "" if place is None else place if "://" in place else str(directory / place)
 
 

@@ -25,7 +25,7 @@ with skip_typeguard():
 
 CONFIG_FILE = "feature_store.yaml"
 
-OWN_KEYS = ("audit", "oidc_keys", "policies", "repo")
+OWN_KEYS = ("audit", "oidc_keys", "policies", "quotas", "repo")
 """Keys of the file that are ours; Feast passes over them."""
 
 ONLINE_STORE = "featurestore.feast.RealTimeOnlineStore"

@@ -16,6 +16,7 @@
     │  │  └─ StoreFull              it has no memory left for what is to be written
     │  ├─ SourceUnavailable     the event source does not answer
     │  ├─ Overloaded            the server refuses what it could not answer in time
+    │  │  └─ QuotaSpent             the caller, or the service, has asked for as much as it may
     │  └─ DeadlineSpent         the caller's deadline passed; the work was given up
     ├─ CorruptData           stop, page, repair
     │  ├─ CorruptTile           the bytes of an entity are not a body or a head
@@ -147,6 +148,16 @@ class SourceUnavailable(Unavailable):
 
 class Overloaded(Unavailable):
     """The server has more to do than it can, and refuses what it could not answer in time; trying again adds to it."""
+
+
+class QuotaSpent(Overloaded):
+    """The caller, or the feature service, has asked for as much as it may; there is room again in `retry_after_ms`."""
+
+    def __init__(
+        self, message: str, *, detail: str = "", hint: str = "", public: str = "", retry_after_ms: int = 0
+    ) -> None:
+        super().__init__(message, detail=detail, hint=hint, public=public)
+        self.retry_after_ms = retry_after_ms
 
 
 class DeadlineSpent(Unavailable):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from prometheus_client import REGISTRY
 from dataflows.logs.file_log import FileLog
 from dataflows.logs.kafka_log import KafkaLog
 from dataflows.logs.sources import EventSource, PartitionStart, Shared, SourceLog
-from dataflows.progress import StreamProgress
+from dataflows.progress import StreamProgress, show_owners
 from dataflows.run_outcome import Conductor
 from featurestore.clock import SystemClock
-from featurestore.core.spec import Column, SourceSpec, ValueType
+from featurestore.core.spec import Column, MemberSpec, SourceSpec, ValueType, ViewSpec
+from featurestore.core.spec.access import STREAM_FEATURE_VIEW, AccessSpec, Guarded
+from featurestore.online.generation import Generation
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.servers import KafkaBroker
 from featurestore.wire.payloads import RawBatch
@@ -126,3 +129,21 @@ def test_records_that_an_open_transaction_holds_back_are_behind(
     held.commit_transaction(30)
     read_until("lag 0")
     reading.close()
+
+
+def test_each_team_has_its_share_of_what_is_stored() -> None:
+    """Of a storage group as many parts as it has views there: what costs by view can be joined with it."""
+    alone = ViewSpec("alone", (Column("card_id", ValueType.STRING),), SOURCE, (), None)
+    names = ("risk_a", "risk_b", "growth")
+    members = tuple(MemberSpec(name, "", (), None, 0) for name in names)
+    group = replace(alone, name="payments_by_card", members=members)
+    owners = {"alone": "risk", "risk_a": "risk", "risk_b": "risk", "growth": "growth"}
+    kind = STREAM_FEATURE_VIEW
+    access = AccessSpec(guarded={(kind, name): Guarded(kind, name, owner) for name, owner in owners.items()})
+    show_owners([Generation("p", view, 1, "") for view in (alone, group)], access)
+
+    def share(view: str, owner: str) -> float | None:
+        return REGISTRY.get_sample_value("featurestore_stream_view_owner", {"view": view, "owner": owner})
+
+    shares = [share("alone", "risk"), share("payments_by_card", "risk"), share("payments_by_card", "growth")]
+    assert [1.0, pytest.approx(2 / 3), pytest.approx(1 / 3)] == shares

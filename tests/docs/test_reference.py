@@ -50,11 +50,10 @@ SESSION = (
 
 LETTERS = {f"dead-letters {name}" for name in ("list", "count", "show", "replay")}
 TEAMS = {"test", "list", "describe", "search"}
-HEALTH, CATALOG = {"monitoring"}, {"ui", "lineage", "mcp"}
 HEALTH = {"monitoring", "statistics", "drift baseline", "drift check"}
 CATALOG = {"ui", "lineage", "mcp"}
 TYPED_ELSEWHERE = {"check-schema", "erase", "fingerprint", "preview", "publish", "contract export", "contract check"}
-TYPED_ELSEWHERE |= LETTERS | TEAMS | HEALTH | CATALOG | {"audit", "audit verify"}
+TYPED_ELSEWHERE |= LETTERS | TEAMS | HEALTH | CATALOG | {"audit", "audit verify", "bill"}
 """Have pages of their own: schemas, erasure, add-your-own-feature, publish, contracts, teams, health, catalog,
 audit."""
 

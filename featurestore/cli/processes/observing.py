@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.settings import Decorated, FiniteRange
+from featurestore.cli.settings import QUOTAS_VARIABLE, Decorated, FiniteRange, text_at
 from featurestore.definitions.governance.audit.directory import AUDIT_VARIABLE
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from featurestore.clock import Clock
     from featurestore.definitions.governance.audit.journal import Journal
+    from featurestore.definitions.governance.quotas import Quotas
     from featurestore.serving.request.traces import Traces
     from featurestore.serving.sampling.sample import FeatureLog, FeatureRowsWriter
 
@@ -82,12 +83,21 @@ def open_feature_log(address: str | None, share: float, roll_seconds: float, clo
 
 
 def usage_options(function: Decorated) -> Decorated:
-    """Options about who asks for what; the command's context keeps them, for `open_audit`."""
+    """Options about who asks for what; the command's context keeps them, for `open_audit` and `open_quotas`."""
 
     def remember(context: click.Context, option: click.Parameter, value: object) -> None:
         context.meta[f"{_META}.{option.name}"] = value
 
     for option in (
+        click.option(
+            "--quotas",
+            metavar="PATH|URL",
+            envvar=QUOTAS_VARIABLE,
+            show_envvar=True,
+            expose_value=False,
+            callback=remember,
+            help="How much callers and services may take. Default: what feature_store.yaml says, else as they like.",
+        ),
         click.option(
             "--audit-share",
             type=FiniteRange(0, 1),
@@ -126,3 +136,18 @@ def open_audit(of_repo: Path | None, clock: Clock) -> tuple[Journal, float] | No
     given = click.get_current_context().meta
     directory = given[f"{_META}.audit"] or of_repo
     return None if directory is None else (Journal(directory, clock), given[f"{_META}.audit_share"])
+
+
+def open_quotas(of_repo: str) -> Quotas:
+    """How much callers and services may take.
+
+    Args:
+        of_repo: path or address that the repo's file names, where no option does; "" for none.
+
+    Raises:
+        InvalidRequest, SourceUnavailable: they cannot be read, or are no quotas.
+    """
+    from featurestore.definitions.governance.quotas import Quotas, read_quotas
+
+    place = click.get_current_context().meta[f"{_META}.quotas"] or of_repo
+    return read_quotas(text_at(place, "quotas"), place) if place else Quotas()

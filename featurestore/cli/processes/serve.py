@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featurestore.cli.callers import callers_options, open_callers, tls_of
-from featurestore.cli.processes.observing import open_audit, open_feature_log, open_traces, usage_options
+from featurestore.cli.processes.observing import open_audit, open_feature_log, open_quotas, open_traces, usage_options
 from featurestore.cli.settings import FiniteRange, Settings, load_settings, settings_options
 from featurestore.process import spare_what_lives
 
@@ -241,13 +241,13 @@ def command(
             settings, stopping, processes, host, (port, http_port, metrics_port), is_shared=share_port
         )
     clock = SystemClock()
-    asking = open_callers(features, callers, clock, settings.auth)
+    asking, quotas = open_callers(features, callers, clock, settings.auth), open_quotas(settings.quotas)
     with store_to_serve(settings) as store:
         server = FeatureServer(
             *(features, store, clock),
             ServerSettings(
                 *(host, port, io, workers, tls, share_port, reflection),
-                admission=AdmissionSettings(queue_ms, client_limit, client_key, dict(service_limits)),
+                admission=AdmissionSettings(queue_ms, client_limit, client_key, dict(service_limits), quotas),
                 connection_age_s=connection_seconds or None,
                 traces=open_traces(traces, clock),
             ),

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
-import urllib.request
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from featurestore.cli.extras import missing_package
-from featurestore.cli.settings import Decorated
+from featurestore.cli.settings import Decorated, text_at
 from featurestore.clock import SystemClock
-from featurestore.errors import InvalidRequest, SourceUnavailable, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,8 +38,6 @@ CALLERS_DAYS = 30
 """Who has asked for a view within so many days is told before it changes."""
 
 _MS_PER_DAY = 86_400_000
-
-POLICIES_TIMEOUT_S, POLICIES_BYTES_MAX = 10.0, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,30 +131,8 @@ def _held_against(place: str, spec: RepoSpec, loaded: LoadedRepo) -> PolicyOutco
     from featurestore.definitions.governance.facts import subjects_of
     from featurestore.definitions.governance.policies import Policies, check_policies, read_policies
 
-    policies = read_policies(_text_at(place), place) if place else Policies()
+    policies = read_policies(text_at(place, "policies"), place) if place else Policies()
     return check_policies(policies, subjects_of(spec, loaded.registry), _today())
-
-
-def _text_at(place: str) -> str:
-    """A file, here or at an address.
-
-    Raises:
-        InvalidRequest: it cannot be read.
-        SourceUnavailable: the address does not answer. Without the rules nobody can say that they are kept.
-    """
-    if not place.startswith(("http://", "https://")):
-        try:
-            return Path(place).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f'policies "{place}" cannot be read', detail=str(error)) from error
-    try:
-        with urllib.request.urlopen(place, timeout=POLICIES_TIMEOUT_S) as answer:
-            return bytes(answer.read(POLICIES_BYTES_MAX)).decode()
-    except (OSError, ValueError, HTTPException) as error:
-        hint = "try again, or give a copy by --policies PATH"
-        raise SourceUnavailable(
-            f'policies at "{redacted(place)}" cannot be read', detail=str(error), hint=hint
-        ) from error
 
 
 def schema_registry_options(function: Decorated) -> Decorated:

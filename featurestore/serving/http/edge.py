@@ -24,7 +24,8 @@ from featurestore.serving.http import problems
 from featurestore.serving.http.messages import Head, Response
 from featurestore.serving.http.openapi import TIMEOUT_HEADER, document
 from featurestore.serving.http.operations import Operation
-from featurestore.serving.request.admission import Admission, Caller, Visit, wait_for_turn
+from featurestore.serving.request.admission import Admission, Visit, wait_for_turn
+from featurestore.serving.request.callers import NamedCaller
 from featurestore.serving.request.handling import CallerGone, Complaints, Handling
 from featurestore.serving.request.limits import REQUEST_BYTES_MAX
 from featurestore.serving.request.metrics import ServerMetrics
@@ -68,7 +69,7 @@ class Edge:
         self.store, self.reads, self.threads, self.admission = store, reads, threads, admission
         self.is_serving = self.is_draining = False
 
-    def receive(self, head: Head, caller: Caller) -> Call | Response:
+    def receive(self, head: Head, caller: NamedCaller) -> Call | Response:
         """Let a request in whose body is still to come; a Response where that makes no difference."""
         verb, path = "GET" if head.verb == "HEAD" else head.verb, head.path
         verbs = []
@@ -91,7 +92,7 @@ class Edge:
         )
 
     def _let_in(
-        self, operation: Operation, handling: Handling, name: str, head: Head, caller: Caller
+        self, operation: Operation, handling: Handling, name: str, head: Head, caller: NamedCaller
     ) -> Call | Response:
         started_ns = handling.started_ns()
         visit = None

@@ -10,6 +10,7 @@ The kind stands where gRPC has it in its trailers: in the header `featurestore-e
 
 from __future__ import annotations
 
+import math
 import re
 from http import HTTPStatus
 
@@ -18,7 +19,7 @@ import msgspec
 
 from featurestore.errors import FeatureStoreError
 from featurestore.serving.http.messages import Response
-from featurestore.serving.request.grpc_status import ERROR_KIND_KEY, error_of
+from featurestore.serving.request.grpc_status import ERROR_KIND_KEY, RETRY_AFTER_KEY, error_of
 from featurestore.serving.request.handling import Refusal
 
 CONTENT_TYPE = "application/problem+json"
@@ -37,6 +38,7 @@ _STATUS: dict[grpc.StatusCode, HTTPStatus] = {
 }
 """All others are the server's failures."""
 
+_MS_PER_SECOND = 1_000
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -73,7 +75,9 @@ def refused(refusal: Refusal, status: HTTPStatus | None = None) -> Response:
     status = _STATUS.get(refusal.code, HTTPStatus.INTERNAL_SERVER_ERROR) if status is None else status
     headers = [] if kind is None else [(ERROR_KIND_KEY, kind)]
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        headers.append(("retry-after", str(RETRY_AFTER_SECONDS)))
+        after_ms = dict(refusal.metadata).get(RETRY_AFTER_KEY)
+        after_s = RETRY_AFTER_SECONDS if after_ms is None else math.ceil(int(after_ms) / _MS_PER_SECOND)
+        headers.append(("retry-after", str(after_s)))
     if status is HTTPStatus.UNAUTHORIZED:
         headers.append(("www-authenticate", "Bearer"))
     return _response(status, error, kind, tuple(headers))

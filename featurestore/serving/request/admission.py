@@ -24,12 +24,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from featurestore.clock import NS_PER_MS, Clock, Deadline
 from featurestore.core.spec.access import READ_ONLINE, User
-from featurestore.errors import DeadlineSpent, Overloaded, PermissionDenied, Unauthenticated
-from featurestore.serving.request.callers import Caller as Named
+from featurestore.definitions.governance.quotas import Quotas
+from featurestore.errors import DeadlineSpent, Overloaded, PermissionDenied, QuotaSpent, Unauthenticated
+from featurestore.serving.request.callers import NamedCaller as Caller
+from featurestore.serving.request.callers import client_of
 from featurestore.serving.request.gate import Asked, Gate
 from featurestore.serving.request.limits import (
     LARGE_AT_WORK_MAX,
@@ -38,8 +40,9 @@ from featurestore.serving.request.limits import (
     WAIT_MS_MAX,
     WAITING_MAX,
 )
-from featurestore.serving.request.usage.counts import NOBODY, Asker, Usage, metered
-from featurestore.serving.request.usage.shares import HINT, Shares
+from featurestore.serving.request.usage.buckets import Meter
+from featurestore.serving.request.usage.counts import NOBODY, Usage, asker_of, metered
+from featurestore.serving.request.usage.shares import HINT, Shares, share_of
 
 MEMORY = 32
 """Requests over which the running mean forgets: long enough for one slow answer, short enough for a slow store."""
@@ -203,12 +206,14 @@ class AdmissionSettings:
         client_max: requests of one client at once; None for no limit.
         client_key: metadata key that names the client; empty for its certificate, else its address.
         service_max: requests at once of some feature services.
+        quotas: how much callers and services may take.
     """
 
     wait_ms_max: float = WAIT_MS_MAX
     client_max: int | None = None
     client_key: str = ""
     service_max: Mapping[str, int] = field(default_factory=dict)
+    quotas: Quotas = field(default_factory=Quotas)
 
 
 class Admission:
@@ -229,6 +234,7 @@ class Admission:
         clients: shares of the clients, None for no limit.
         services: shares of the feature services, None for no limit.
         client_key: metadata key that names the client, if any.
+        meter: keeps quotas by the second, None for none.
         gate: who may ask what; None lets everybody ask everything.
         usage: counts who asks what; None counts nothing.
     """
@@ -260,10 +266,19 @@ class Admission:
             count_refusal=count_refusal,
         )
         self.arrivals = 0
-        self.clients = None if settings.client_max is None else Shares("client", {}, settings.client_max, count_refusal)
-        self.services = (
-            Shares("feature service", settings.service_max, None, count_refusal) if settings.service_max else None
-        )
+        quotas, room = settings.quotas, at_work_max + WAITING_MAX
+        self.meter = Meter(quotas, clock, count_refusal) if quotas != Quotas() else None
+
+        def client_max(name: str) -> int | None:
+            return share_of(quotas.of_caller(name), room) or settings.client_max
+
+        def service_max(name: str) -> int | None:
+            return share_of(quotas.of_service(name), room) or settings.service_max.get(name)
+
+        has_clients = settings.client_max is not None or any(one.share for one in quotas.of_callers)
+        has_services = settings.service_max or any(one.share for one in quotas.of_services)
+        self.clients = Shares("client", client_max, count_refusal) if has_clients else None
+        self.services = Shares("feature service", service_max, count_refusal) if has_services else None
         self.client_key = settings.client_key.lower()
 
 
@@ -303,7 +318,7 @@ class Visit:
         admission.small.check(self.deadline)
         if admission.gate is not None:
             self._user = self._known(admission.gate, caller)
-        if admission.usage is not None:
+        if admission.usage is not None or admission.meter is not None:
             self._asker = asker_of(caller, admission.client_key, self._user)
         if admission.clients is not None:
             name = client_of(caller, admission.client_key) if self._user is None else self._user.name
@@ -318,19 +333,22 @@ class Visit:
 
         Raises:
             PermissionDenied: the caller may not have it.
+            QuotaSpent: he, or the service, has asked for enough.
         """
-        gate, usage = self._admission.gate, self._admission.usage
-        asked = None if gate is None and usage is None else asks(request)
+        gate, usage, meter = self._admission.gate, self._admission.usage, self._admission.meter
+        asked = None if gate is None and usage is None and meter is None else asks(request)
         if asked is None:
             return
         self._asked = asked
-        if gate is not None and self._user is not None:
-            try:
+        try:
+            if gate is not None and self._user is not None:
                 gate.require(self._user, asked)
-            except PermissionDenied as error:
-                if usage is not None:
-                    usage.refuse(self._asker, error)
-                raise
+            if meter is not None and asked.action == READ_ONLINE:
+                meter.take(self._asker.who, asked.service, asked.rows)
+        except (PermissionDenied, QuotaSpent) as error:
+            if usage is not None:
+                usage.refuse(self._asker, error)
+            raise
 
     def counted(self, steps: Generator[_Wanted, _Given, _Answer]) -> Generator[_Wanted, _Given, _Answer]:
         """The steps of a request that was permitted, as counted as they are to be."""
@@ -425,30 +443,3 @@ async def wait_for_turn(visit: Visit, *, is_large: bool = False) -> None:
     if not visit.enter(lambda: loop.call_soon_threadsafe(turn.set), is_large=is_large):
         await turn.wait()
         visit.require_turn()
-
-
-class Caller(Named, Protocol):
-    """Who asks, as the contexts of gRPC's servers tell it."""
-
-    def peer(self) -> str:
-        """Its address, as "ipv4:127.0.0.1:4242"."""
-        ...
-
-
-def asker_of(caller: Caller, key: str, user: User | None) -> Asker:
-    """Who asks, and how that is known."""
-    if user is not None:
-        return Asker(user.name, user.known_by)
-    known_by = "header" if key else "certificate" if caller.peer_identities() else "address"
-    return Asker(client_of(caller, key), known_by)
-
-
-def client_of(caller: Caller, key: str) -> str:
-    """Who asks: what the metadata says, else the certificate, else the address without its port."""
-    if key:
-        return next((str(value) for name, value in caller.invocation_metadata() or () if name == key), "")
-    identities = caller.peer_identities()
-    if identities:
-        return b",".join(identities).decode(errors="replace")
-    address, _, _ = caller.peer().rpartition(":")
-    return address

@@ -32,6 +32,14 @@ class Caller(Protocol):
         ...
 
 
+class NamedCaller(Caller, Protocol):
+    """Who asks, as the contexts of gRPC's servers tell it."""
+
+    def peer(self) -> str:
+        """Its address, as "ipv4:127.0.0.1:4242"."""
+        ...
+
+
 class Callers:
     """Who asks, of every request.
 
@@ -81,3 +89,14 @@ def _token_of(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
 
 def _decoded(names: Sequence[bytes]) -> list[str]:
     return [one.decode(errors="replace") for one in names]
+
+
+def client_of(caller: NamedCaller, key: str) -> str:
+    """Who asks: what the metadata says, else the certificate, else the address without its port."""
+    if key:
+        return next((str(value) for name, value in caller.invocation_metadata() or () if name == key), "")
+    identities = caller.peer_identities()
+    if identities:
+        return b",".join(identities).decode(errors="replace")
+    address, _, _ = caller.peer().rpartition(":")
+    return address

@@ -23,6 +23,7 @@ from featurestore.errors import (
     InvalidRequest,
     Overloaded,
     PermissionDenied,
+    QuotaSpent,
     Unauthenticated,
     Unavailable,
     UnknownFeatureService,
@@ -30,6 +31,9 @@ from featurestore.errors import (
 
 ERROR_KIND_KEY = "featurestore-error"
 """Key of the trailing metadata with the error's class name."""
+
+RETRY_AFTER_KEY = "grpc-retry-pushback-ms"
+"""Key of the trailing metadata with the time until a retry has a chance, as gRPC's own retries heed it."""
 
 ERROR_CHUNK_KEY = "featurestore-chunk"
 """Key of the trailing metadata with the number of the chunk that ended a stream, which is how many were answered."""
@@ -76,7 +80,8 @@ def code_of(error: FeatureStoreError) -> grpc.StatusCode:
 
 def metadata_of(error: FeatureStoreError) -> tuple[tuple[str, str], ...]:
     """The trailing metadata of an error."""
-    return ((ERROR_KIND_KEY, type(error).__name__),)
+    kind = (ERROR_KIND_KEY, type(error).__name__)
+    return (kind, (RETRY_AFTER_KEY, str(error.retry_after_ms))) if isinstance(error, QuotaSpent) else (kind,)
 
 
 def error_of(code: grpc.StatusCode, details: str, kind_name: str | None) -> FeatureStoreError:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from featurestore.clock import SystemClock
 from featurestore.definitions.governance.audit.evidence import rows_digest
 from featurestore.definitions.governance.audit.journal import MANIFEST, Journal
-from featurestore.definitions.governance.audit.reading import Verified, callers_of, find_entries, verify
+from featurestore.definitions.governance.audit.reading import Verified, billed, callers_of, find_entries, verify
 from featurestore.errors import InvalidRequest, SourceUnavailable
 from tests.full_disk import files_of_at_most
 
@@ -164,6 +164,10 @@ def test_lookups_are_added_up_by_caller(tmp_path: Path) -> None:
         journal.write([line, {**line, "details": {**told, "service": "other"}}])
     journal.close()
 
+    assert [("", "check"), ("", "other")] == [one.names for one in billed(tmp_path, ("team", "service"))]
+    assert [(("crm",), 4, 10), (("old",), 4, 10), (("risk",), 8, 20)] == [
+        (one.names, one.requests, one.rows) for one in billed(tmp_path, ("caller",))
+    ]
     assert [("risk", 4, 10), ("crm", 2, 5)] == [
         (one.who, one.requests, one.rows) for one in callers_of(tmp_path, "check", since_ms=60_000)
     ]

@@ -62,6 +62,23 @@ class ServiceCaller:
 
 
 @dataclass(frozen=True, slots=True)
+class Billed:
+    """What lookups took.
+
+    Attributes:
+        names: of what they are added up by.
+        requests, rows, answer_bytes: how many.
+        cpu_us: of the processor, microseconds.
+    """
+
+    names: tuple[str, ...]
+    requests: int
+    rows: int
+    answer_bytes: int
+    cpu_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
     """What a check of the whole log found.
 
@@ -132,6 +149,28 @@ def callers_of(directory: Path, service: str, since_ms: int = 0) -> list[Service
             counted[2] = max(counted[2], int(one.details.get("until_ms", one.at_ms)))
     callers = [ServiceCaller(who, *counted) for who, counted in found.items()]
     return sorted(callers, key=lambda one: (-one.rows, one.who))
+
+
+def billed(directory: Path, by: Sequence[str], since_ms: int = 0) -> list[Billed]:
+    """What lookups took since then, most of the processor first.
+
+    Args:
+        directory: of the log.
+        by: "team", "service" and "caller", as they are told apart.
+        since_ms: nothing that is older.
+
+    Raises:
+        InvalidRequest: there is no audit log.
+    """
+    found: dict[tuple[str, ...], list[int]] = {}
+    for one in read_entries(directory, since_ms):
+        if one.what == LOOKUP and one.outcome == "done":
+            told = {"team": one.details.get("owner", ""), "service": one.details.get("service", ""), "caller": one.who}
+            amounts = found.setdefault(tuple(str(told[name]) for name in by), [0, 0, 0, 0])
+            for at, name in enumerate(("requests", "rows", "bytes", "cpu_us")):
+                amounts[at] += int(one.details.get(name, 0))
+    bills = [Billed(names, *amounts) for names, amounts in found.items()]
+    return sorted(bills, key=lambda one: (-one.cpu_us, one.names))
 
 
 def verify(directory: Path, *, since_ms: int = 0, head: str = "") -> Verified:

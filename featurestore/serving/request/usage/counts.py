@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from featurestore.clock import Clock
-from featurestore.core.spec.access import FEATURE_SERVICE, READ_ONLINE, AccessSpec
+from featurestore.core.spec.access import FEATURE_SERVICE, READ_ONLINE, AccessSpec, User
 from featurestore.errors import FeatureStoreError
+from featurestore.serving.request.callers import NamedCaller, client_of
 from featurestore.serving.request.gate import Asked
 
 WAKE_SECONDS = 1.0
@@ -315,3 +316,11 @@ def _line(
 ) -> Mapping[str, object]:
     said = {"who": asker.who, "known_by": asker.known_by, "what": what, "on": on, "outcome": outcome}
     return {"at_ms": clock.now_ms(), **said, "details": details}
+
+
+def asker_of(caller: NamedCaller, key: str, user: User | None) -> Asker:
+    """Who asks, and how that is known."""
+    if user is not None:
+        return Asker(user.name, user.known_by)
+    known_by = "header" if key else "certificate" if caller.peer_identities() else "address"
+    return Asker(client_of(caller, key), known_by)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
+from featurestore.definitions.governance.quotas import Quota
 from featurestore.errors import Overloaded
 
 HINT = "wait a moment before trying again, or add servers"
@@ -16,21 +17,18 @@ class Shares:
 
     Args:
         what: the names are of, for messages and metrics.
-        limits: for some names.
-        limit_default: for all others; None for no limit.
+        limit_of: of a name; None for no limit.
         count_refusal: called with `what` for each request that is refused.
     """
 
     def __init__(
         self,
         what: str,
-        limits: Mapping[str, int],
-        limit_default: int | None,
+        limit_of: Callable[[str], int | None],
         count_refusal: Callable[[str], None],
     ) -> None:
         self.what = what
-        self._limits = limits
-        self._limit_default = limit_default
+        self._limit_of = limit_of
         self._count_refusal = count_refusal
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
@@ -41,7 +39,7 @@ class Shares:
         Raises:
             Overloaded: the name has as many as it may.
         """
-        limit = self._limits.get(name, self._limit_default)
+        limit = self._limit_of(name)
         with self._lock:
             if limit is not None and self._counts[name] >= limit:
                 self._count_refusal(self.what)
@@ -54,3 +52,13 @@ class Shares:
             self._counts[name] -= 1
             if not self._counts[name]:
                 del self._counts[name]
+
+
+def share_of(quota: Quota | None, room: int) -> int | None:
+    """How many requests at once a share is; None for no limit.
+
+    Args:
+        quota: the rule, if there is one.
+        room: requests that the server has room for, at work or waiting.
+    """
+    return None if quota is None or quota.share is None else max(1, int(quota.share * room))
