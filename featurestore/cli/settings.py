@@ -21,6 +21,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,6 +33,8 @@ from featurestore.definitions.governance.audit.directory import audit_directory
 from featurestore.errors import InvalidRequest, OnlineStoreDown, SourceUnavailable, redacted
 
 if TYPE_CHECKING:
+    from featurestore.catalog.lineage.openlineage import Run
+    from featurestore.catalog.lineage.sending import LineageSender
     from featurestore.online.redis.store import RedisStore
 
 FILE_NAME = "feature_store.yaml"
@@ -47,6 +50,9 @@ RULES_TIMEOUT_S, RULES_BYTES_MAX = 10.0, 1 << 20
 
 STORE_TYPE = "featurestore.feast.RealTimeOnlineStore"
 """`online_store.type` of a repo whose store settings are ours to read."""
+
+LINEAGE = "featurestore.lineage"
+"""Where a command keeps where its lineage goes."""
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
@@ -218,6 +224,46 @@ def event_log_option(name: str, metavar: str, text: str, *, is_list: bool = Fals
         show_envvar=True,
         help=f"{text} Default: {EVENT_LOG_DEFAULT} of the repo.",
     )
+
+
+def lineage_option(function: Decorated) -> Decorated:
+    """The option --lineage, for a command whose work other catalogs may hear of; see `lineage_sender`."""
+    return click.option(
+        "--lineage",
+        metavar="file:PATH|URL",
+        envvar="FEATURESTORE_LINEAGE",
+        show_envvar=True,
+        expose_value=False,
+        callback=_remember_lineage,
+        help="Send OpenLineage events there: a file that lines are added to, or an endpoint. Default: nowhere.",
+    )(function)
+
+
+def _remember_lineage(context: click.Context, _option: click.Parameter, place: str | None) -> None:
+    """For `lineage_sender`: where they go is of no concern to the commands themselves."""
+    context.meta[LINEAGE] = place
+
+
+def lineage_sender(project: str) -> LineageSender | None:
+    """What sends events; None where nobody wants any.
+
+    Raises:
+        InvalidRequest: the place is none.
+    """
+    place = click.get_current_context().meta.get(LINEAGE)
+    if not place:
+        return None
+    from featurestore.catalog.lineage.sending import LineageSender
+    from featurestore.clock import SystemClock
+
+    return LineageSender(place, project, SystemClock(), partial(click.echo, err=True))
+
+
+def tell_lineage(project: str, run: Callable[[], Run]) -> None:
+    """Say that a run begins, and when the command ends, how: where anybody wants to hear of it."""
+    sender = lineage_sender(project)
+    if sender is not None:
+        click.get_current_context().with_resource(sender.during(run()))
 
 
 def format_option(function: Decorated) -> Decorated:

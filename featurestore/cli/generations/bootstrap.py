@@ -15,15 +15,18 @@ from pathlib import Path
 
 import click
 
+from featurestore.catalog.lineage.openlineage import bootstrap_run
 from featurestore.cli.callers import begin_action, require_permission, token_option
 from featurestore.cli.processes.event_log import log_root
 from featurestore.cli.settings import (
     event_log_option,
     event_places,
     format_option,
+    lineage_option,
     load_settings,
     print_json,
     settings_options,
+    tell_lineage,
 )
 from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import SourceSpec, ViewSpec
@@ -65,6 +68,7 @@ _NS_PER_S = 1_000_000_000
     help="Where events are sorted by entity; needs the size of the view's columns in them. Default: the system's.",
 )
 @token_option
+@lineage_option
 @click.option("--anew", is_flag=True, help="Begin another generation, whatever was bootstrapped or begun before.")
 @format_option
 def command(
@@ -114,6 +118,7 @@ def command(
             if output == "json":
                 print_json(outcome)
             return
+        tell_lineage(settings.project, partial(bootstrap_run, settings.project, spec))
         with tempfile.TemporaryDirectory(prefix="featurestore-bootstrap-", dir=temp_dir) as directory:
             tables = _tables(places, repo)
             events = _fill(store, catalog, generation, log, clock, Path(directory), say, tables=tables)

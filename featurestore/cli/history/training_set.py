@@ -23,7 +23,15 @@ from featurestore.cli.history.spark import (
     write_with_spark,
 )
 from featurestore.cli.lookup.given import MomentType
-from featurestore.cli.settings import Settings, event_log_option, event_places, load_settings, registry_options
+from featurestore.cli.settings import (
+    Settings,
+    event_log_option,
+    event_places,
+    lineage_option,
+    load_settings,
+    registry_options,
+    tell_lineage,
+)
 from featurestore.definitions.governance.access.calls import asked_offline, wanted_offline
 from featurestore.errors import InvalidRequest
 
@@ -118,6 +126,7 @@ class BytesType(click.ParamType[int]):
     help="Events as they were known then: of an event log, or of files with its ingest_time_ms.",
 )
 @token_option
+@lineage_option
 @spark_options
 def command(
     repo: Path | None,
@@ -190,9 +199,13 @@ def command(
 
 
 def _begin(settings: Settings, spec: RepoSpec, wanted: str | list[str], **places: str) -> Action:
-    """Let the command go on, and write down that it does."""
+    """Let the command go on, and say that it does: to the audit log, and to whoever hears of lineage."""
+    from featurestore.catalog.lineage.openlineage import training_set_run
+
     require_wanted(settings, spec.access, wanted_offline(spec.access, wanted))
-    return begin_action(settings, asked_offline(wanted), **places)
+    action = begin_action(settings, asked_offline(wanted), **places)
+    tell_lineage(settings.project, functools.partial(training_set_run, spec, wanted, places["out"]))
+    return action
 
 
 def _column_types(spec: RepoSpec, wanted: str | list[str]) -> dict[str, ValueType]:

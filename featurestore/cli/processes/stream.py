@@ -15,7 +15,7 @@ import click
 
 from featurestore.cli.extras import require_packages
 from featurestore.cli.processes.program import ProgramCommand, become, program_words
-from featurestore.cli.settings import Settings, load_settings, settings_options
+from featurestore.cli.settings import Settings, lineage_option, lineage_sender, load_settings, settings_options
 from featurestore.definitions.registry import open_registry
 from featurestore.online.embedded import EmbeddedStore
 
@@ -36,17 +36,24 @@ _ANY_STORE = "redis://127.0.0.1"
     given=frozenset({"project", "registry", "store_url", "store_cluster", "repo"}),
 )
 @settings_options
+@lineage_option
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[STREAM OPTIONS]")
 def command(*, options: tuple[str, ...], **given: object) -> None:
     """Fold the events of Kafka, or of an embedded log (--log-dir), into the online store until stopped."""
     require_packages(COMMAND)  # before the embedded store is started for it
     settings = load_settings(**given)  # type: ignore[arg-type]  # click gives exactly its parameters
+    sender = lineage_sender(settings.project)
     url = settings.store.url
     if url is None:
         # What cannot be must not leave a store behind that was started for nothing.
         check_options(settings, options)
         open_registry(settings.registry, settings.project).stamp()
         url = EmbeddedStore.for_repo(settings.repo).ensure()
+    if sender is not None:
+        from featurestore.catalog.lineage.openlineage import stream_run
+        from featurestore.definitions.registry import read_registry
+
+        sender.begin(stream_run(read_registry(settings.registry, project=settings.project)))
     become(COMMAND, PROGRAM, list(options), environment_of(settings, url), RENAMED)
 
 

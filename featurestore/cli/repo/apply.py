@@ -9,7 +9,15 @@ import click
 
 from featurestore.cli.callers import begin_action, require_wanted, token_option
 from featurestore.cli.repo.plan import show_plan
-from featurestore.cli.settings import Settings, format_option, load_settings, policies_option, repo_option
+from featurestore.cli.settings import (
+    Settings,
+    format_option,
+    lineage_option,
+    lineage_sender,
+    load_settings,
+    policies_option,
+    repo_option,
+)
 
 if TYPE_CHECKING:
     from featurestore.cli.repo.planning import PlannedRepo
@@ -19,6 +27,7 @@ if TYPE_CHECKING:
 @repo_option
 @policies_option
 @token_option
+@lineage_option
 @format_option
 def command(repo: Path | None, policies: str | None, output: str) -> None:
     """Check the repo, show what changes, and register it; the same as `feast apply` with the checks before it.
@@ -33,6 +42,7 @@ def command(repo: Path | None, policies: str | None, output: str) -> None:
     from featurestore.definitions.written.permitted import wanted_of
 
     settings = load_settings(repo=repo)
+    sender = lineage_sender(settings.project)
     with apply_turn(settings.registry, settings.project):
         planned = planned_repo(settings, policies)
         followers = {view.name for view in planned.followers}
@@ -40,6 +50,14 @@ def command(repo: Path | None, policies: str | None, output: str) -> None:
         begin_action(settings, f'project "{settings.project}"', **_evidence(settings, planned))
         apply_repo(planned.loaded, settings.repo_name if planned.is_shared else None, planned.followers)
     show_plan(planned, output)
+    if sender is not None:
+        from featurestore.catalog.lineage.openlineage import dataset_events
+        from featurestore.clock import SystemClock
+        from featurestore.definitions.registry import compile_registry, read_registry_bytes
+
+        content = read_registry_bytes(settings.registry)
+        spec = compile_registry(content, project=settings.project).spec
+        sender.send(dataset_events(spec, content, SystemClock().now_ms()))
 
 
 def _evidence(settings: Settings, planned: PlannedRepo) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -175,8 +176,11 @@ def test_the_command_hands_a_generation_over_that_was_filled_from_a_table(
     assert 'there is no event log of source "transactions"' in capsys.readouterr().err
     assert main([*command, f"transactions={tmp_path}/table"]) == 0
     assert "merchant_activity@1 is complete" in capsys.readouterr().out
-    assert main([*command, str(tmp_path / "table"), "--anew"]) == 0
+    told = tmp_path / "lineage.jsonl"
+    assert main([*command, str(tmp_path / "table"), "--anew", "--lineage", f"file:{told}"]) == 0
     assert "merchant_activity@2 is complete" in capsys.readouterr().out
+    runs = [(one["job"]["name"], one["eventType"]) for one in map(json.loads, told.read_text().splitlines())]
+    assert runs == [("bootstrap.merchant_activity", "START"), ("bootstrap.merchant_activity", "COMPLETE")]
 
     store = connect(redis_url)
     catalog = GenerationCatalog(store, "payments")
