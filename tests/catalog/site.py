@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from featurestore.catalog.callers import ServiceCallers
 from featurestore.catalog.live import LiveStore
 from featurestore.catalog.model import WatchedCatalog
 from featurestore.catalog.web.asking import Server
@@ -17,6 +18,7 @@ from featurestore.clock import SystemClock
 from featurestore.core.spec import RepoSpec
 from featurestore.definitions.governance.access.auth_section import OidcSettings
 from featurestore.definitions.governance.access.tokens import Tokens
+from featurestore.definitions.governance.audit.journal import Journal
 from featurestore.definitions.registry import open_registry
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.redis.store import connect
@@ -69,7 +71,13 @@ def running_site(registry: Path, store_url: str, keys: Path) -> Iterator[Site]:
         running.callback(server.stop, drain_seconds=0.5)
         addresses = {"address": f"127.0.0.1:{server.port}", "http": f"127.0.0.1:{server.http_port}"}
         live = LiveStore(lambda: connect(store_url), clock)
-        pages = Pages(catalog, live, clock, server=Server(addresses["address"]), addresses=addresses)
+        audit = keys.parent / "audit"
+        journal = Journal(audit, clock)
+        details = {"service": "card_check", "requests": 7, "rows": 1_234, "until_ms": clock.now_ms()}
+        journal.write([{"who": "fraud-model", "what": "lookup", "on": "", "outcome": "done", "details": details}])
+        journal.close()
+        asked = Server(addresses["address"])
+        pages = Pages(catalog, live, clock, server=asked, addresses=addresses, callers=ServiceCallers(audit, clock))
         listening = CatalogServer(catalog, pages, "127.0.0.1", 0)
         thread = threading.Thread(target=listening.run)
         thread.start()

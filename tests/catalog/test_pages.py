@@ -150,6 +150,7 @@ def test_values_are_shown_to_whoever_may_read_them(site: Site, browser: Browser)
         return str(browser.until("document.getElementById('answer').innerText"))
 
     browser.open(f"{site.address}/service/card_check")
+    assert "fraud-model\t7\t1,234" in browser.run("return document.getElementById('callers').innerText")
     assert "may be read by\nrole risk" in browser.run("return document.querySelector('.facts').innerText")
     assert "the request does not say who asks" in ask("")
     assert '"risk-model" may not DESCRIBE feature service "card_check"' in ask(site.crm)

@@ -70,7 +70,7 @@ class Answered:
     Attributes:
         as_of: the read time.
         features: in answer order.
-        views: of each, how old its newest event is.
+        views: of each, how old its newest event is, in words.
     """
 
     as_of: str
@@ -112,7 +112,10 @@ def look_up(server: Server, service: str, typed: Mapping[str, str], token: str) 
         for name in result.names
     ]
     ages = [
-        (view.view, readable_duration(int(view.freshness_ms[0])) if int(view.freshness_ms[0]) >= 0 else "no event")
+        (
+            view.view,
+            f"newest event {readable_duration(ms)} before" if (ms := int(view.freshness_ms[0])) >= 0 else "no event",
+        )
         for view in result.views
     ]
     return Answered(moment_text(result.as_of_ms[0]), features, ages)

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup
 
+from featurestore.catalog.callers import ServiceCallers
 from featurestore.catalog.history_sql import history_sql
 from featurestore.catalog.lineage.graph import COLUMN, FEATURE, KINDS, SERVICE, SOURCE, VIEW, Node, Reached
 from featurestore.catalog.lineage.picture import draw, page_of
@@ -54,6 +55,7 @@ class Pages:
         server: that is asked for values; None where pages ask for none.
         addresses: of gRPC and HTTP, for snippets.
         parity: the last report; None for none.
+        callers: who asks services; None where that is not shown.
     """
 
     def __init__(
@@ -65,11 +67,12 @@ class Pages:
         server: Server | None = None,
         addresses: Mapping[str, str] | None = None,
         parity: Path | None = None,
+        callers: ServiceCallers | None = None,
     ) -> None:
         self._watched, self._live, self._clock = catalog, live, clock
         self.server = server
         self._addresses = dict(addresses or {})
-        self._parity = parity
+        self._parity, self._callers = parity, callers
 
     @property
     def project(self) -> str:
@@ -187,6 +190,7 @@ class Pages:
             "fields": [{"name": one.name, "type": str(one.type), "example": example_of(one)} for one in fields],
             "keys": [one.name for one in service.join_keys],
             "server": self.server,
+            "callers": None if self._callers is None else shown.callers_shown(self._callers.of(name)),
             "permissions": _permissions(catalog.spec, name),
             "snippets": self._snippets(catalog.spec, service),
             "drawing": _drawing(catalog, Node(SERVICE, name)),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from featurestore.catalog.live import ViewNow
 from featurestore.catalog.web.words import moment_text
 from featurestore.core.windows.durations import readable_duration
+from featurestore.definitions.governance.audit.reading import ServiceCaller
+from featurestore.errors import FeatureStoreError
 from featurestore.online.read.store_sizes import MemoryOverview, bytes_text
 from featurestore.online.read.store_status import GenerationOverview
 from featurestore.wire.counts.contracts import ExpectationState
@@ -64,6 +66,16 @@ class Contract:
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody who asks a service; `newest` is when he did last."""
+
+    who: str
+    requests: int
+    rows: int
+    newest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Now:
     """What the store holds of a view, in texts.
 
@@ -107,6 +119,13 @@ def now_of(seen: ViewNow) -> Now:
         promise="" if seen.promise is None else _promise(seen.promise),
         is_promise_kept=seen.promise is None or seen.promise.is_kept,
     )
+
+
+def callers_shown(found: Sequence[ServiceCaller] | FeatureStoreError) -> Sequence[Caller] | FeatureStoreError:
+    """The texts of callers; an error as it is."""
+    if isinstance(found, FeatureStoreError):
+        return found
+    return [Caller(one.who, one.requests, one.rows, moment_text(one.newest_ms)[:16]) for one in found]
 
 
 def _promise(one: PromiseState) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from featurestore.cli.settings import load_settings, open_running_store, settings_options
+from featurestore.cli.settings import FILE_NAME, load_settings, open_running_store, settings_options
+from featurestore.errors import InvalidRequest
 
 DEFAULT_PORT = 8765
 PORT_MAX = 65_535
@@ -57,6 +58,7 @@ PORT_MAX = 65_535
     type=click.Path(dir_okay=False, path_type=Path),
     help="What `featurestore parity --format json` wrote last.",
 )
+@click.option("--callers", is_flag=True, help="Show on each service who has asked it lately, by the audit log.")
 def command(
     repo: Path | None,
     registry: str | None,
@@ -71,6 +73,7 @@ def command(
     server_http: str | None,
     log_dir: Path | None,
     parity_report: Path | None,
+    callers: bool,
 ) -> None:
     """Show what is registered, what it means, where it comes from and how it is, as pages. Changes nothing.
 
@@ -79,6 +82,7 @@ def command(
 
     Example: featurestore ui --server 127.0.0.1:6566
     """
+    from featurestore.catalog.callers import ServiceCallers
     from featurestore.catalog.live import LiveStore
     from featurestore.catalog.model import WatchedCatalog
     from featurestore.catalog.web.asking import Server
@@ -90,6 +94,9 @@ def command(
     if server_tls_ca is not None and server is None:
         raise click.UsageError("--server-tls-ca is for --server")
     settings = load_settings(repo=repo, registry=registry, project=project, store_url=store_url, cluster=cluster)
+    if callers and settings.audit is None:
+        hint = f"write audit: DIR into {FILE_NAME}, or set FEATURESTORE_AUDIT"
+        raise InvalidRequest("there is no audit log that would say who asks", hint=hint)
     clock = SystemClock()
     catalog = WatchedCatalog(settings.registry, settings.project)
     ends = None if log_dir is None else partial(log_ends, log_dir)
@@ -101,6 +108,7 @@ def command(
         server=None if server is None else Server(server, server_tls_ca),
         addresses=addresses,
         parity=parity_report,
+        callers=ServiceCallers(settings.audit, clock) if callers and settings.audit is not None else None,
     )
     listening = CatalogServer(catalog, pages, host, port, names)
     shown = f"[{host}]" if ":" in host else host
