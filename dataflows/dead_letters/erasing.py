@@ -31,7 +31,7 @@ from featurestore.core.events import BlobRow
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import SourceUnavailable
 from featurestore.offline.disk import filter_lines, of_disk
-from featurestore.wire.changes import decoder_of
+from featurestore.wire.changes.decoder import decoder_of
 from featurestore.wire.payloads import RawBatch
 
 _TIMEOUT_SECONDS = 60.0

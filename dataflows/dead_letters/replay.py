@@ -23,14 +23,14 @@ from dataflows.dead_letters.book import KeptLetter
 from dataflows.logs.sources import SourceLog
 from featurestore.clock import Clock
 from featurestore.core.events import EventBatch
-from featurestore.core.spec import RepoSpec, SourceSpec
+from featurestore.core.spec import REPLACE, RepoSpec, SourceSpec
 from featurestore.core.windows.durations import format_duration
 from featurestore.definitions.compile.versions import stored_views
 from featurestore.errors import EventsLost
-from featurestore.wire.changes import ChangeDecoder, decoder_of
+from featurestore.wire.changes.decoder import Decoder, decoder_of
 from featurestore.wire.contracts import ContractCheck, letters_of
 from featurestore.wire.entity_routing import columns_read
-from featurestore.wire.payloads import DeadLetterReason, EventDecoder, RawBatch
+from featurestore.wire.payloads import DeadLetterReason, RawBatch
 
 RECORDS_BEFORE = 1_000
 """Records before a letter's that tell how far its partition had come."""
@@ -120,6 +120,8 @@ class ReplayCheck:
             return f'no registered source reads topic "{letter.topic}"'
         if topic.source.event_id_column is None:
             return f'source "{topic.source.name}" has no event id: a view that fills anew could count the record twice'
+        if topic.source.changes == REPLACE:
+            return f'events of source "{topic.source.name}" replace one another: it would replace what came after it'
         if letter.payload is None:
             return "its payload was not kept, or no key opens it"
         return "" if letter.is_whole else "only the beginning of its payload was kept"
@@ -195,5 +197,5 @@ class _Topic:
     """How a topic's records are read now."""
 
     source: SourceSpec
-    decoder: EventDecoder | ChangeDecoder
+    decoder: Decoder
     check: ContractCheck

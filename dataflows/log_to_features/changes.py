@@ -15,7 +15,7 @@ from dataflows.run_outcome import PartitionEnd
 from featurestore.core.events import BoolArray, EventBatch, Int64Array
 from featurestore.core.inputs import view_inputs
 from featurestore.core.spec import Column, SourceSpec, ViewSpec
-from featurestore.wire.changes import decoder_of
+from featurestore.wire.changes.decoder import decoder_of
 from featurestore.wire.entity_key import KEY_BYTES_MAX
 from featurestore.wire.entity_routing import columns_read, entity_keys, with_computed
 from featurestore.wire.formats.columns import Schemas

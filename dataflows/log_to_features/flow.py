@@ -43,7 +43,7 @@ from dataflows.plan.definitions import Definitions, RegistryWatch
 from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd
 from featurestore.core.inputs import refuse_enriched
-from featurestore.core.spec import RepoSpec, ServiceSpec, SourceSpec, ViewSpec
+from featurestore.core.spec import REPLACE, RepoSpec, ServiceSpec, SourceSpec, ViewSpec
 from featurestore.definitions.problems import suggest
 from featurestore.definitions.registry import open_registry
 from featurestore.errors import EventsLost, InvalidRequest
@@ -192,6 +192,12 @@ def published_of(settings: PublishSettings, repo: RepoSpec) -> Published:
             found.setdefault(view.source, []).append(view)
     for source, views in found.items():
         refuse_enriched(views, "A publication", "publish a service without it")
+        if source.changes == REPLACE:
+            raise InvalidRequest(
+                f'events of source "{source.name}" replace one another, and service "{service.name}" reads them',
+                detail="Whose event it was before is not in the record, and a publication keeps nothing to know it by.",
+                hint="publish a service without them; lookups and training sets have them",
+            )
         _check_keys(service, source, views)
     if not found:
         raise InvalidRequest(

@@ -38,13 +38,14 @@ from dataflows.logs.sources import ControlSource, EventSource, PartitionStart, S
 from dataflows.plan.definitions import Definitions, RegistryWatch
 from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd
-from featurestore.core.spec import RepoSpec, SourceSpec
+from featurestore.core.spec import REPLACE, RepoSpec, SourceSpec
 from featurestore.definitions.problems import suggest
 from featurestore.errors import EventsLost, InvalidRequest
 from featurestore.offline.event_log.address import TablePlace, below, place_of
 from featurestore.offline.event_log.schema import log_schema
 from featurestore.offline.event_log.table import LogTable, is_log_table
 from featurestore.offline.event_log.writer import prepare_log
+from featurestore.wire.changes.versions import Recall
 from featurestore.wire.incarnations import Incarnations
 
 FLOW_NAME = "event_log"
@@ -162,9 +163,26 @@ def plan(parts: LogParts) -> list[LoggedPartition]:
         # The clock may have stepped back since any of them was written.
         ingested_ms = max((file.ingest_times_ms[1] for file in table.files if file.ingest_times_ms), default=0)
         for number in numbers:
-            start = table.position((source.topic, number))
-            planned.append(LoggedPartition(source, place, schema, number, start, ingested_ms))
+            start, recall = _where_to_go_on(parts.log, table, source, number)
+            planned.append(LoggedPartition(source, place, schema, number, start, ingested_ms, recall))
     return planned
+
+
+def _where_to_go_on(
+    log: SourceLog, table: LogTable, source: SourceSpec, number: int
+) -> tuple[int | None, Recall | None]:
+    """Where a partition goes on: where events replace one another, before what the table has, if the log has that."""
+    position = table.position((source.topic, number))
+    if source.changes != REPLACE or position is None:
+        return position, None
+    horizon = table.horizon((source.topic, number))
+    if horizon is None:
+        raise InvalidRequest(
+            f'the event log of source "{source.name}" was written before its events replaced one another',
+            hint="move this log away and write a new one",
+        )
+    is_lost = bool(log.lost(source, {number: horizon.begin}))
+    return position if is_lost else horizon.begin, Recall(horizon, position, position)
 
 
 def _check_same_topic(table: LogTable, source: SourceSpec, numbers: Sequence[int], found: Incarnations) -> None:

@@ -27,7 +27,8 @@ from featurestore.offline.event_log.address import TablePlace
 from featurestore.offline.event_log.schema import payload_columns, rows_of
 from featurestore.offline.event_log.table import Place
 from featurestore.offline.event_log.writer import LogWriter, PartitionRows
-from featurestore.wire.changes import decoder_of
+from featurestore.wire.changes.decoder import decoder_of
+from featurestore.wire.changes.versions import Recall
 from featurestore.wire.formats.columns import Schemas
 from featurestore.wire.payloads import RawBatch, without_tombstones
 
@@ -48,8 +49,9 @@ class LoggedPartition:
         log: where the source's log is.
         schema: of the rows that are written.
         partition: its number.
-        start: next offset of the log; None where nothing was ever read.
+        start: where to read on; None where nothing was ever read.
         ingest_time_ms: the latest that a row of the partition has.
+        recall: how far it was read, where its events replace one another: `start` lies before that.
     """
 
     source: SourceSpec
@@ -58,6 +60,7 @@ class LoggedPartition:
     partition: int
     start: int | None
     ingest_time_ms: int
+    recall: Recall | None = None
 
     @property
     def key(self) -> str:
@@ -112,7 +115,8 @@ class LogRowsStep:
         self._schema = own[0].schema
         self._dead_letters = dead_letters
         self._shared = shared
-        self._decoder = decoder_of(source, payload_columns(source), schemas)
+        recalls = {one.place: one.recall for one in own if one.recall is not None}
+        self._decoder = decoder_of(source, payload_columns(source), schemas, recalls=recalls)
         self._ingest_time_ms = {one.partition: one.ingest_time_ms for one in own}
 
     def __call__(self, item: SourceItem) -> list[tuple[str, LogItem]]:
@@ -140,7 +144,7 @@ class LogRowsStep:
         if decoded.dead_letters:
             write_letters(self._dead_letters, decoded.dead_letters, self._shared)
         rows = rows_of(decoded.events, self._schema, ingest_time_ms=ingested_ms)
-        return PartitionRows(raw.from_offset, raw.next_offset, rows)
+        return PartitionRows(raw.from_offset, raw.next_offset, rows, decoded.events.horizon)
 
 
 class EventLogSink(FixedPartitionedSink[LogItem, None]):

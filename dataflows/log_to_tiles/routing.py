@@ -16,13 +16,16 @@ from dataflows.dead_letters.writer import DeadLetterWriter, write_letters
 from dataflows.logs.sources import Shared, SourceItem, SourceLog
 from dataflows.plan.contract_figures import ContractFigures
 from dataflows.plan.contracts import Contracts, count
+from dataflows.plan.recalls import Memory
 from dataflows.plan.stream_plan import Stage
 from dataflows.retry import patiently
 from dataflows.run_outcome import PartitionEnd
 from featurestore.core.events import KeyedBatch
 from featurestore.core.point_in_time.as_of_table import Tables
 from featurestore.core.spec import SourceSpec, ViewSpec
-from featurestore.wire.changes import ChangeDecoder, decoder_of
+from featurestore.online.generation import Generation
+from featurestore.wire.changes.decoder import Decoder, decoder_of
+from featurestore.wire.changes.versions import DOUBTFUL, LOST
 from featurestore.wire.contracts import ContractCheck, letters_of
 from featurestore.wire.entity_routing import (
     PartitionWatermark,
@@ -32,7 +35,7 @@ from featurestore.wire.entity_routing import (
     split_by_writer,
     with_computed,
 )
-from featurestore.wire.payloads import DeadLetter, DeadLetterReason, DecodedBatch, EventDecoder, RawBatch
+from featurestore.wire.payloads import DeadLetter, DeadLetterReason, DecodedBatch, RawBatch
 
 _BY_THE_CLOCK = frozenset({DeadLetterReason.TOO_FAR_IN_FUTURE})
 """Reasons of a decoder that depend on when it looks."""
@@ -64,7 +67,7 @@ class _Reader:
         check: what the records are held against; None where that is nothing, or done elsewhere.
     """
 
-    decoder: EventDecoder | ChangeDecoder
+    decoder: Decoder
     views: tuple[ViewSpec, ...]
     check: ContractCheck | None
 
@@ -111,12 +114,17 @@ class DecodeStep:
         self._figures = figures
         self._topics_lettered_elsewhere = topics_lettered_elsewhere
         self._readers: dict[str, list[_Reader]] = {}
-        for source, views in _views_by_source(stage, contracts).items():
-            check = contracts.check_of(source) if source.name in checked else None
+        unchecked = set(checked)
+        for (source, _), generations in _by_source(stage, contracts).items():
+            views = tuple(one.view for one in generations)
+            check = contracts.check_of(source) if source.name in unchecked else None
+            if check is not None:
+                unchecked.remove(source.name)
             names = [name for view in views for name in columns_read(view)]
             names += () if check is None else check.columns
             for one in source.per_topic:
-                decoder = decoder_of(one, names, log.schemas(one), tables)
+                recalls = stage.recalls.of_generation(generations[0])
+                decoder = decoder_of(one, names, log.schemas(one), tables, recalls)
                 self._readers.setdefault(one.topic, []).append(_Reader(decoder, views, check))
 
     def __call__(self, item: SourceItem) -> list[DecodedItem]:
@@ -141,7 +149,8 @@ class DecodeStep:
                 reads.append(DecodedRead(item, reader.views, decoded))
             if item.topic in self._topics_lettered_elsewhere:
                 # Of what the record alone decides. The clock may say something else here than it said there.
-                letters = {offset: one for offset, one in letters.items() if one.reason in _BY_THE_CLOCK}
+                own = {offset: one for offset, one in letters.items() if one.reason in _BY_THE_CLOCK}
+                letters = own | {offset: one for offset, one in letters.items() if one.detail in (LOST, DOUBTFUL)}
             for one in broken:
                 letters.setdefault(one.offset, one)
             if letters:
@@ -221,9 +230,10 @@ class KeyStep:
         return [(key, WriterBatch(tuple(share))) for key, share in zip(self._writer_keys, shares, strict=True)]
 
 
-def _views_by_source(stage: Stage, contracts: Contracts) -> dict[SourceSpec, tuple[ViewSpec, ...]]:
-    """The stage's views by the schema they are read with."""
-    grouped: dict[SourceSpec, list[ViewSpec]] = {}
+def _by_source(stage: Stage, contracts: Contracts) -> dict[tuple[SourceSpec, Memory], list[Generation]]:
+    """The stage's generations by the schema they are read with, and by what they may remember together."""
+    grouped: dict[tuple[SourceSpec, Memory], list[Generation]] = {}
     for generation in stage.generations:
-        grouped.setdefault(contracts.source_of(generation.view), []).append(generation.view)
-    return {source: tuple(views) for source, views in grouped.items()}
+        key = contracts.source_of(generation.view), stage.recalls.memory_of(generation)
+        grouped.setdefault(key, []).append(generation)
+    return grouped

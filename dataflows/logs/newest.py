@@ -14,7 +14,7 @@ from featurestore.clock import Clock, SystemClock
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import SourceUnavailable
 from featurestore.offline.event_log.schema import log_schema, payload_columns, rows_of
-from featurestore.wire.changes import decoder_of
+from featurestore.wire.changes.decoder import decoder_of
 from featurestore.wire.payloads import RawBatch
 
 READ_TOGETHER_MAX = 10_000

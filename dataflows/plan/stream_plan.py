@@ -18,15 +18,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from dataflows.logs.sources import PartitionStart, SourceLog
 from dataflows.plan.readable import readable_generations
+from dataflows.plan.recalls import Recalls, recalls_of
+from dataflows.plan.starts import ends_of, starts_of
 from dataflows.plan.tile_store import Positions, TileStore
 from dataflows.run_outcome import Conductor, RunOutcome
 from featurestore.clock import NS_PER_MS, Clock
-from featurestore.core.spec import SourceSpec, ViewSpec
+from featurestore.core.spec import ViewSpec
 from featurestore.core.windows.durations import format_duration
 from featurestore.errors import EventsLost, InvalidRequest, InvariantBroken, StoreMismatch, Unavailable
 from featurestore.online.eviction import refuse_eviction
@@ -56,12 +58,14 @@ class Stage:
         generations: at most one of each view.
         starts: every partition of their topics, with its first offset.
         positions: how far each generation had come, by view and number.
+        recalls: what is read again of partitions whose events replace one another.
     """
 
     name: str
     generations: tuple[Generation, ...]
     starts: tuple[PartitionStart, ...]
     positions: Mapping[tuple[str, int], Positions]
+    recalls: Recalls = field(default_factory=Recalls)
 
     @property
     def topics(self) -> frozenset[str]:
@@ -131,26 +135,33 @@ def make_stream_plan(
             generations = [generation for generation in found if generation.view.name in names]
             lanes = {_identity(generation): store.lane_positions(generation) for generation in generations}
             readable = readable_generations(store, log, generations, lanes)
+            live, catch_up = _divide(readable, _smallest(readable, lanes))
+            recalls = [recalls_of(store, of_stage, lanes, log) for of_stage in (live, catch_up)]
         except GenerationDamaged as damage:
             store.replace_damaged(damage)
         else:
             break
     # What was parked is not fed from now on.
     parked = {one for one in generations if one not in readable and one.state is GenerationState.FILLING}
-    generations = readable
-    positions = {_identity(generation): smallest_positions(lanes[_identity(generation)]) for generation in generations}
-    live, catch_up = _divide(generations, positions)
-    catch_up_starts = _starts(catch_up, lanes, log)
+    positions = _smallest(readable, lanes)
+    catch_up_starts = starts_of(catch_up, lanes, recalls[1], log)
     return StreamPlan(
-        live=Stage("live", live, _starts(live, lanes, log), positions),
-        catch_up=Stage("catch_up", catch_up, catch_up_starts, positions),
+        live=Stage("live", live, starts_of(live, lanes, recalls[0], log), positions, recalls[0]),
+        catch_up=Stage("catch_up", catch_up, catch_up_starts, positions, recalls[1]),
         lane_count=store.lane_count,
         views=tuple(views),
         names=names,
         are_current=are_current,
         fed=_fed(one for one in found if one not in parked),
-        ends=_ends(catch_up_starts, [positions[_identity(generation)] for generation in live], log),
+        ends=ends_of(catch_up_starts, [positions[_identity(generation)] for generation in live], log),
     )
+
+
+def _smallest(
+    generations: Iterable[Generation], lanes: Mapping[tuple[str, int], Sequence[Positions]]
+) -> dict[tuple[str, int], Positions]:
+    """How far each generation has come."""
+    return {_identity(one): smallest_positions(lanes[_identity(one)]) for one in generations}
 
 
 def _fed(generations: Iterable[Generation]) -> frozenset[FedGeneration]:
@@ -190,40 +201,6 @@ def _records_behind(own: Positions, peers: Iterable[Positions]) -> int:
         (sum(max(0, offset - own.get(partition, 0)) for partition, offset in peer.items()) for peer in peers),
         default=0,
     )
-
-
-def _starts(
-    generations: Sequence[Generation], lanes: Mapping[tuple[str, int], Sequence[Positions]], log: SourceLog
-) -> tuple[PartitionStart, ...]:
-    """Where a stage begins in every partition of its topics: at the least advanced lane of its generations."""
-    sources: dict[str, SourceSpec] = {}
-    for generation in generations:
-        for source in generation.view.source.per_topic:
-            sources.setdefault(source.topic, source)
-    starts = []
-    for topic, source in sorted(sources.items()):
-        readers = [lane for one in generations if topic in one.view.source.topics for lane in lanes[_identity(one)]]
-        for partition in log.partitions(source):
-            offsets = [reader.get((topic, partition)) for reader in readers]
-            known_offsets = [offset for offset in offsets if offset is not None]
-            needed = min(known_offsets, default=None)
-            start = needed if len(known_offsets) == len(offsets) else None
-            starts.append(PartitionStart(source, partition, start, needed))
-    return tuple(starts)
-
-
-def _ends(starts: Iterable[PartitionStart], live: Sequence[Positions], log: SourceLog) -> Positions:
-    """Where the log ends now, of those partitions that no live generation has read."""
-    unread: dict[str, list[PartitionStart]] = {}
-    for start in starts:
-        topic = start.source.topic
-        if not any((topic, start.partition) in positions for positions in live):
-            unread.setdefault(topic, []).append(start)
-    return {
-        (topic, partition): end
-        for topic, of_topic in unread.items()
-        for partition, end in log.ends(of_topic[0].source, [start.partition for start in of_topic]).items()
-    }
 
 
 class PlanWatch:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from featurestore.clock import Clock
+from featurestore.core.events import Horizon
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import CorruptData
 from featurestore.online.eviction import StoreMemory, refuse_eviction
@@ -90,6 +91,14 @@ class TileStore(Protocol):
 
     def lane_positions(self, generation: Generation) -> list[Positions]:
         """How far each lane of a generation has come.
+
+        Raises:
+            GenerationDamaged: the checkpoint of a lane is lost or spoilt.
+        """
+        ...
+
+    def lane_horizons(self, generation: Generation) -> list[Mapping[tuple[str, int], Horizon]]:
+        """Where each lane of a generation has the horizons of partitions whose events replace one another.
 
         Raises:
             GenerationDamaged: the checkpoint of a lane is lost or spoilt.
@@ -215,6 +224,11 @@ class OnlineTileStore:
         """How far each lane of a generation has come."""
         checkpoints = open_lanes(self._store, generation, self.lane_count, self._clock.now_ms())
         return [checkpoint.next_offsets() for checkpoint in checkpoints]
+
+    def lane_horizons(self, generation: Generation) -> list[Mapping[tuple[str, int], Horizon]]:
+        """Where each lane of a generation has the horizons of partitions whose events replace one another."""
+        checkpoints = open_lanes(self._store, generation, self.lane_count, self._clock.now_ms())
+        return [checkpoint.horizon_of() for checkpoint in checkpoints]
 
     def incarnations(self, generation: Generation) -> list[Incarnations]:
         """Which topics the positions of each lane belong to."""

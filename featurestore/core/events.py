@@ -124,6 +124,29 @@ class ColumnValues:
         return ColumnValues(np.where(valid, self.values, b"" if self.values.dtype == np.object_ else 0.0), valid)
 
 
+FAR_MS = 1 << 62
+"""Later than any event; negated, earlier."""
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """Where the horizon of a partition stands, of a source whose events replace one another.
+
+    Who goes on behind it reads from `begin` again, and knows all versions that can still be replaced.
+
+    Attributes:
+        begin: offset of an event newer than all before it, no later than the first version that is held.
+        newest_ms: newest event time so far; -FAR_MS before the first.
+        refused_ms: earliest event time since `begin` that was refused by the clock; FAR_MS where none was.
+        is_whole: whether all versions that are held are known; not so where reading began behind some of them.
+    """
+
+    begin: int
+    newest_ms: int = -FAR_MS
+    refused_ms: int = FAR_MS
+    is_whole: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class EventBatch:
     """N events of one source partition, in offset order.
@@ -137,6 +160,7 @@ class EventBatch:
         event_time_ms: (N,) event time.
         event_ids: (N,) canonical bytes of the event id as objects; None where the source declares none.
         columns: the columns that any view reads, each of N rows.
+        horizon: of the partition at `next_offset`, where events replace one another.
     """
 
     topic: str
@@ -147,6 +171,7 @@ class EventBatch:
     event_time_ms: Int64Array
     event_ids: ObjectArray | None
     columns: Mapping[str, ColumnValues]
+    horizon: Horizon | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +189,7 @@ class KeyedBatch:
         key_index: (N,) index into `keys`.
         key_lanes: (K,) lane of each key.
         columns: the columns this view's aggregations read, each of N rows.
+        horizon: see `EventBatch`.
     """
 
     view: str
@@ -178,3 +204,4 @@ class KeyedBatch:
     key_index: Int64Array
     key_lanes: Int64Array
     columns: Mapping[str, ColumnValues]
+    horizon: Horizon | None = None

@@ -11,7 +11,7 @@ of one entity that has more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -21,10 +21,10 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from featurestore.core.events import BlobRow, ColumnValues, EventBatch, Int64Array
+from featurestore.core.events import BlobRow, ColumnValues, EventBatch, Horizon, Int64Array
 from featurestore.core.inputs import view_inputs
 from featurestore.core.point_in_time.rows import EntityEvents, hash_history_ids
-from featurestore.core.spec import Column, ValueType, ViewSpec
+from featurestore.core.spec import REPLACE, Column, SourceSpec, ValueType, ViewSpec
 from featurestore.core.view import CompiledView
 from featurestore.errors import InvalidRequest
 from featurestore.offline.event_log.reader import by_partition
@@ -76,6 +76,10 @@ class PositionedEvents(Protocol):
 
     def incarnations(self) -> Incarnations:
         """Which topics the positions belong to, as far as is known."""
+        ...
+
+    def horizons(self) -> Mapping[tuple[str, int], Horizon]:
+        """Where the horizons of partitions stand at the positions, where their events replace one another."""
         ...
 
     def dates(self) -> list[date]:
@@ -187,6 +191,16 @@ class LogEvents:
         for batch in self._scan():
             on_rows(batch.num_rows)
             yield self._keyed(batch)
+
+    @cached_property
+    def horizons(self) -> Mapping[tuple[str, int], Horizon]:
+        """Where the horizons of partitions stand at the positions, where events replace one another.
+
+        Raises:
+            InvalidRequest: the log does not know it.
+        """
+        is_replacing = self._view.source.changes == REPLACE
+        return _known_horizons(self._log, self._view.source, self.positions) if is_replacing else {}
 
     def parts(self, lane: int) -> Iterator[LogPart]:
         """See `online.bootstrap.RecordedEvents`. Each file is deleted when the next one is asked for."""
@@ -343,6 +357,22 @@ class LogEvents:
     def _path(self, bucket: int) -> Path:
         assert self._directory is not None, "what is collected needs room"
         return self._directory / f"events-{bucket:05d}"
+
+
+def _known_horizons(log: PositionedEvents, source: SourceSpec, positions: Positions) -> dict[tuple[str, int], Horizon]:
+    """The horizon of each partition.
+
+    Raises:
+        InvalidRequest: the log does not know it.
+    """
+    found = {place: horizon for place, horizon in log.horizons().items() if place in positions}
+    if set(found) != set(positions):
+        raise InvalidRequest(
+            f'events of source "{source.name}" replace one another, and "{log.uri}" does not say which can be',
+            detail="So nobody could promise that what comes next replaces what it should.",
+            hint="take an event log that `featurestore event-log run` has written",
+        )
+    return found
 
 
 def _objects(array: pa.Array) -> ColumnValues:

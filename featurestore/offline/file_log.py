@@ -7,14 +7,14 @@ What is computed from it is what a bootstrap would compute from an event log wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
-from featurestore.core.events import Int64Array
+from featurestore.core.events import Horizon, Int64Array
 from featurestore.core.spec import SourceSpec
 from featurestore.definitions.limits import DAY_MS
 from featurestore.errors import InvalidRequest
@@ -59,6 +59,10 @@ class FileLog:
         return {(self._source.topic, 0): self.row_count}
 
     def incarnations(self) -> Incarnations:
+        """None is known."""
+        return {}
+
+    def horizons(self) -> Mapping[tuple[str, int], Horizon]:
         """None is known."""
         return {}
 

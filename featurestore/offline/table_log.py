@@ -12,12 +12,13 @@ belong to, nobody can tell.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property
 
 import pyarrow as pa
 
+from featurestore.core.events import Horizon
 from featurestore.core.spec import SourceSpec
 from featurestore.definitions.limits import DAY_MS
 from featurestore.errors import InvalidRequest
@@ -83,6 +84,10 @@ class TableLog:
         return self._positions
 
     def incarnations(self) -> Incarnations:
+        """None is known."""
+        return {}
+
+    def horizons(self) -> Mapping[tuple[str, int], Horizon]:
         """None is known."""
         return {}
 

@@ -142,6 +142,7 @@ def key_events(
         key_index=key_index,
         key_lanes=lanes_of(keys, lane_count),
         columns={column.name: kept(batch.columns[column.name]) for column in inputs.event_columns},
+        horizon=batch.horizon,
     )
 
 
@@ -173,6 +174,7 @@ def _part(keyed: KeyedBatch, is_own_key: BoolArray, rows: Int64Array) -> KeyedBa
         key_index=new_index[keyed.key_index[rows]],
         key_lanes=keyed.key_lanes[is_own_key],
         columns={name: column.take(rows) for name, column in keyed.columns.items()},
+        horizon=keyed.horizon,
     )
 
 

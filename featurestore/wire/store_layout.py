@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from featurestore.core.events import Horizon
 from featurestore.errors import CorruptData
 
 DEFAULT_LANE_COUNT = 16
@@ -44,6 +45,8 @@ SMALL_ENTITIES_MIN, SMALL_ENTITY_BYTES = 100_000, 1_000
 Position = tuple[str, int, int]
 """(topic, partition, next offset)."""
 
+StoredHorizon = tuple[str, int, int, int, int, bool]
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -57,6 +60,8 @@ class Checkpoint:
         id_buckets: (bucket, ids in it) of the event-id buckets that exist for the lane, ascending: of a bucket that was
             lost, and begun anew since, more ids are missing than there are.
         erasures: another number after every erasure of the lane: its writer's next commit fails, and it opens anew.
+        horizons: (topic, partition, begin, newest, refused, is whole) of partitions whose events replace one another,
+            at their positions; see `core.events.Horizon`.
     """
 
     epoch: int = 0
@@ -65,10 +70,22 @@ class Checkpoint:
     positions: tuple[Position, ...] = ()
     id_buckets: tuple[tuple[int, int], ...] = ()
     erasures: int = 0
+    horizons: tuple[StoredHorizon, ...] = ()
 
     def next_offsets(self) -> dict[tuple[str, int], int]:
         """Its positions by (topic, partition)."""
         return {(topic, partition): offset for topic, partition, offset in self.positions}
+
+    def horizon_of(self) -> dict[tuple[str, int], Horizon]:
+        """Its horizons by (topic, partition)."""
+        return {(one[0], one[1]): Horizon(*one[2:]) for one in self.horizons}
+
+
+def stored_horizons(horizons: Mapping[tuple[str, int], Horizon]) -> tuple[StoredHorizon, ...]:
+    """Horizons as a checkpoint has them."""
+    return tuple(
+        (*place, one.begin, one.newest_ms, one.refused_ms, one.is_whole) for place, one in sorted(horizons.items())
+    )
 
 
 _encoder = msgspec.json.Encoder()

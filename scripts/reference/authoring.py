@@ -64,6 +64,7 @@ TAG_DEFAULTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("source", "records"): ("`records=` of `kafka_source`", "none"),
     ("source", "unit."): ("`units=` of `kafka_source`", "whatever the schemas say"),
     ("source", "changes"): ("`changes=` of `kafka_source`", "payloads are events"),
+    ("source", "on_duplicate"): ("`on_duplicate=` of `kafka_source`", "`drop`: an id that is known counts no more"),
     ("source", "topic."): ("`more_topics=` of `kafka_source`", "one topic"),
     ("source", "topic_column"): ("`topic_column=` of `kafka_source`", "no such column"),
     ("source", "computed."): ("`computed=` of `kafka_source`", "no such column"),

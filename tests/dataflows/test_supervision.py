@@ -18,6 +18,7 @@ from dataflows.progress import StreamProgress
 from dataflows.run_outcome import Conductor
 from dataflows.settings import from_environment
 from featurestore.clock import SystemClock
+from featurestore.core.events import Horizon
 from featurestore.core.spec import ViewSpec
 from featurestore.definitions.registry import read_registry
 from featurestore.errors import SourceUnavailable
@@ -45,6 +46,7 @@ class NothingUpTo:
 
     positions: Mapping[tuple[str, int], int]
     incarnations: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    horizons: Mapping[tuple[str, int], Horizon] = field(default_factory=dict)
 
     def parts(self, lane: int) -> Iterator[EventPart]:
         """None."""

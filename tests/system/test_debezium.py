@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.wire.changes import decoder_of
+from featurestore.wire.changes.decoder import decoder_of
 from featurestore.wire.payloads import DeadLetterReason
 from tests.dataflows.log_to_tiles.test_changes import REPO, counted, seen, stored_of
 from tests.dataflows.payments import CONFIG

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from featurestore.core.events import EventBatch
 from featurestore.core.spec import CHANGE_ID, IS_UNDO
-from featurestore.wire.changes import decoder_of
+from featurestore.wire.changes.decoder import decoder_of
 from featurestore.wire.payloads import DeadLetterReason, DecodedBatch
 from tests.wire.changed_table import (
     BEGIN_MS,

@@ -24,6 +24,7 @@ from featurestore.core.spec.views import DEFAULT_SESSION_GAPS as DEFAULT_SESSION
 from featurestore.core.spec.views import HOP_LADDER_MS as HOP_LADDER_MS
 from featurestore.core.spec.views import HOPS_PER_WINDOW_MIN as HOPS_PER_WINDOW_MIN
 from featurestore.core.spec.views import IS_UNDO as IS_UNDO
+from featurestore.core.spec.views import REPLACE as REPLACE
 from featurestore.core.spec.views import SCALAR_TYPES as SCALAR_TYPES
 from featurestore.core.spec.views import SESSION_MS_DEFAULT_MAX as SESSION_MS_DEFAULT_MAX
 from featurestore.core.spec.views import CalendarUnit as CalendarUnit

@@ -23,6 +23,7 @@ from featurestore.definitions.compile.source import (
     FORMAT_TAG,
     JSON_SCHEMA,
     MAX_FUTURE_TAG,
+    ON_DUPLICATE_TAG,
     RECORDS_TAG,
     SCHEMA_REGISTRY_TAG,
     SUBJECT_NAME_TAG,
@@ -64,6 +65,7 @@ def kafka_source(
     units: Mapping[str, str] | None = None,
     fields: Mapping[str, str] | None = None,
     changes: Literal["", "debezium"] = "",
+    on_duplicate: Literal["drop", "replace"] = "drop",
     enrich: Mapping[str, TableColumns] | None = None,
     expectations: Sequence[ExpectedOfRecords | ExpectedOfHours] = (),
     freshness: str = "",
@@ -94,6 +96,7 @@ def kafka_source(
         units: column -> unit of its values, such as "EUR": plans refuse a schema that says another one.
         fields: column -> field of the payload, where they are called otherwise; a path into nested ones: "card.bin".
         changes: "debezium" where payloads are changes of a table's rows: columns are the row's, `event_id` its key.
+        on_duplicate: "replace" where an event that is sent again, with other values, replaces what it was.
         enrich: name -> columns that events get from a table, from `table`: `{"fx": table(rates, on="currency", ...)}`.
         expectations: of every record (`expect`, `null_share`, `one_of`) and hour (`usual_volume`, `usual_lateness`).
         freshness: how old its newest event is promised to be at most, such as "5m"; for its contract as a document.
@@ -106,13 +109,11 @@ def kafka_source(
         InvalidRequest: a column's type, or the format, is unknown, or two expectations have one name.
     """
     payload, said = _message_format(name, format, _typed_fields(name, columns, field_of := fields or {}))
-    said |= _event_tags(event_id, dedup_horizon, max_future, event_time_unit) | {CHANGES_TAG: changes}
+    said |= _event_tags(event_id, dedup_horizon, on_duplicate, max_future, event_time_unit) | {CHANGES_TAG: changes}
     said |= _names(subject_name, records, registry, topic_column) | _prefixed(COMPUTED_TAG_PREFIX, computed)
     said |= _prefixed(UNIT_TAG_PREFIX, units) | expectation_tags(name, expectations, freshness) | table_tags(enrich)
-    return KafkaSource(
-        **Named(name=name, description=description, owner=owner, tags=_all(tags, said, more_topics)),
-        **_read(topic, bootstrap_servers, event_time, payload, field_of, history or _no_history(name, event_time)),
-    )
+    named = Named(name=name, description=description, owner=owner, tags=_all(tags, said, more_topics))
+    return KafkaSource(**named, **_read(name, topic, bootstrap_servers, event_time, payload, field_of, history))
 
 
 def _all(
@@ -123,12 +124,13 @@ def _all(
 
 
 def _read(
+    name: str,
     topic: str,
     servers: str,
     event_time: str,
     message_format: StreamFormat,
     field_of: Mapping[str, str],
-    history: DataSource,
+    history: DataSource | None,
 ) -> Read:
     """Where events are, and how they are read; of fields those that are called otherwise."""
     mapping = {field: column for column, field in field_of.items() if field != column}
@@ -138,7 +140,7 @@ def _read(
         timestamp_field=event_time,
         message_format=message_format,
         field_mapping=mapping,
-        batch_source=history,
+        batch_source=history or _no_history(name, event_time),
     )
 
 
@@ -152,10 +154,12 @@ def _prefixed(prefix: str, texts: Mapping[str, str] | None) -> dict[str, str]:
     return {prefix + name: text for name, text in (texts or {}).items()}
 
 
-def _event_tags(event_id: str, dedup_horizon: str, max_future: str, event_time_unit: str) -> dict[str, str]:
+def _event_tags(
+    event_id: str, dedup_horizon: str, on_duplicate: str, max_future: str, event_time_unit: str
+) -> dict[str, str]:
     """Which event is which, and when it was."""
     tags = {EVENT_ID_TAG: event_id, DEDUP_HORIZON_TAG: dedup_horizon, MAX_FUTURE_TAG: max_future}
-    return tags | {EVENT_TIME_UNIT_TAG: event_time_unit}
+    return tags | {EVENT_TIME_UNIT_TAG: event_time_unit, ON_DUPLICATE_TAG: on_duplicate.removeprefix("drop")}
 
 
 def _names(subject_name: str, records: str | Sequence[str], registry: str, topic_column: str) -> dict[str, str]:

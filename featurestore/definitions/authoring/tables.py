@@ -18,11 +18,11 @@ from feast.data_source import DataSource
 from featurestore.core.spec import Column, ValueType
 from featurestore.definitions.compile.source import (
     CHANGE_COLUMNS,
-    CHANGES_TAG,
     COLUMNS_TAG,
     ENRICH_TAG_PREFIX,
     TOPIC_COLUMN_TAG,
     WrittenTable,
+    is_changed,
 )
 from featurestore.definitions.schemas.source_schema import DDL_NAMES, parse_source_schema
 from featurestore.errors import InvalidRequest
@@ -96,5 +96,5 @@ def columns_of(source: KafkaSource) -> tuple[Column, ...]:
     mapping = source.field_mapping or {}
     named = [Column(mapping.get(column.name, column.name), column.type) for column in columns]
     topic_column = source.tags.get(TOPIC_COLUMN_TAG)
-    generated = CHANGE_COLUMNS if source.tags.get(CHANGES_TAG) else ()
+    generated = CHANGE_COLUMNS if is_changed(source.tags) else ()
     return (*named, *([Column(topic_column, ValueType.STRING)] if topic_column else []), *generated)

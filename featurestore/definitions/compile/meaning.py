@@ -9,7 +9,16 @@ The words come from the compiled definition alone, all of it: two definitions th
 from __future__ import annotations
 
 from featurestore.core.aggregations.catalog import phrase_of
-from featurestore.core.spec import CalendarUnit, Column, FeatureSpec, PlainViewSpec, SourceSpec, ViewSpec, Window
+from featurestore.core.spec import (
+    REPLACE,
+    CalendarUnit,
+    Column,
+    FeatureSpec,
+    PlainViewSpec,
+    SourceSpec,
+    ViewSpec,
+    Window,
+)
 from featurestore.core.windows.durations import duration_words
 from featurestore.errors import InvariantBroken
 
@@ -72,7 +81,9 @@ def _windowed(view: ViewSpec, feature: FeatureSpec) -> str:
         text += (
             f"; only where {' AND '.join(conditions if len(conditions) == 1 else (f'({one})' for one in conditions))}"
         )
-    if view.source.changes:
+    if view.source.changes == REPLACE:
+        text += "; an event that is sent again replaces what it was"
+    elif view.source.changes:
         text += "; a row that is changed or deleted is taken back"
     elif view.undo:
         text += f"; where {view.undo} an event takes an earlier one back"

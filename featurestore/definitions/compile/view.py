@@ -13,6 +13,7 @@ from featurestore.core.lowering.series import series_type
 from featurestore.core.spec import (
     DEFAULT_LOOKBACK_MS,
     IS_UNDO,
+    REPLACE,
     Column,
     FeatureSpec,
     FreshnessPromise,
@@ -175,13 +176,15 @@ def _undo(
     """Which events take back what an equal event added, only out of what can forget; None when it has a mistake."""
     text = view.tags.get(UNDO_TAG, "")
     if source.changes and text:
-        fact = f'it has "{UNDO_TAG}", but what is taken back is said by the changes of source "{source.name}"'
+        said_by = "replacements" if source.changes == REPLACE else "changes"
+        fact = f'it has "{UNDO_TAG}", but what is taken back is said by the {said_by} of source "{source.name}"'
         problems.add(place, fact, "leave it out")
         return None
     undo = condition(IS_UNDO if source.changes else text, source, f'tag "{UNDO_TAG}"', place, problems)
     why, remedy = f'the view has "{UNDO_TAG}"', "move the feature to a view without it, or exclude both events"
     if source.changes:
-        why = f'source "{source.name}" has rows that are changed and deleted'
+        what = "events that replace one another" if source.changes == REPLACE else "rows that are changed and deleted"
+        why = f'source "{source.name}" has {what}'
         remedy = "use count, sum or mean, or read a topic of events that are only added"
     for feature in features if undo else ():
         if not catalog.resolve(feature.function).is_invertible:

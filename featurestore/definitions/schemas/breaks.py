@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from featurestore.core.inputs import ViewInputs
-from featurestore.core.spec import SourceSpec, ViewSpec
+from featurestore.core.spec import REPLACE, SourceSpec, ViewSpec
 from featurestore.definitions.schemas.fits import Fit, fit_of, require_kind
 from featurestore.definitions.schemas.subjects import SCHEMA_TYPES, Subject, SubjectSchema
 from featurestore.errors.near_names import near_names, quoted
@@ -75,7 +75,7 @@ def find_breaks(
     require_kind(source, subject.name, schema, SCHEMA_TYPES[source.format])
     readers = _readers(source, views)
     # Of changes: a row is the same before and after.
-    rows = source.rows_at("after", source.format) if source.changes else source
+    rows = source.rows_at("" if source.changes == REPLACE else "after", source.format) if source.changes else source
     columns = wanted_columns(rows, sorted(readers))
     fit = fit_of(rows, columns, schema, subject.record)
     needed = {source.event_time_column, rows.event_id_column}

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from featurestore.core.events import Horizon
 from featurestore.definitions.limits import DAY_MS
 from featurestore.definitions.problems import suggest
 from featurestore.errors import CorruptData, InvalidRequest, Unavailable
@@ -102,6 +103,11 @@ class EventLog:
     def positions(self) -> Positions:
         """Next offset of each (topic, partition) that has been read: what a stream must go on from."""
         return self._table.positions
+
+    def horizons(self) -> dict[Place, Horizon]:
+        """Where the horizons of partitions stand at their positions, where their events replace one another."""
+        found = {place: self._table.horizon(place) for place in self.positions()}
+        return {place: horizon for place, horizon in found.items() if horizon is not None}
 
     def begins(self) -> Positions:
         """First offset of each of them that is in the log, or was before retention."""

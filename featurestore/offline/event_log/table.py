@@ -27,6 +27,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction
 
+from featurestore.core.events import Horizon
 from featurestore.errors import InvalidRequest
 from featurestore.offline.disk import make_directory, sync
 from featurestore.offline.event_log.address import TablePlace
@@ -66,6 +67,10 @@ PROPERTIES: Mapping[str, str] = {
 
 FILE_FEATURES = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"})
 """Features of a table with which its files are its rows; not so deletion vectors and renamed columns."""
+
+
+HORIZON = ("horizon", "newest", "refused", "whole")
+"""Kinds of application transactions: together a partition's horizon (`core.events.Horizon`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +188,14 @@ class LogTable:
     def begin(self, place: Place) -> int | None:
         """The first offset of a partition that was committed."""
         return self.transaction(transaction_id(place, "begin"))
+
+    def horizon(self, place: Place) -> Horizon | None:
+        """Where the horizon of a partition stands at its position; None where its events replace nothing."""
+        found = [self.transaction(transaction_id(place, kind)) for kind in HORIZON]
+        begin, newest_ms, refused_ms, is_whole = found
+        if begin is None or newest_ms is None or refused_ms is None:
+            return None
+        return Horizon(begin, newest_ms, refused_ms, bool(is_whole))
 
     def transaction(self, name: str) -> int | None:
         """Version of an application transaction.
@@ -350,6 +363,12 @@ def open_version(place: TablePlace, version: int | None, what: str) -> DeltaTabl
             hint="begin anew with the newest version",
         ) from error
     return table
+
+
+def horizon_transactions(place: Place, horizon: Horizon) -> dict[str, int]:
+    """The application transactions of a partition's horizon."""
+    versions = (horizon.begin, horizon.newest_ms, horizon.refused_ms, int(horizon.is_whole))
+    return {transaction_id(place, kind): version for kind, version in zip(HORIZON, versions, strict=True)}
 
 
 def transaction_id(place: Place, kind: str = "") -> str:

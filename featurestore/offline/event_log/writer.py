@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
 from featurestore.clock import Clock, SystemClock
+from featurestore.core.events import Horizon
 from featurestore.definitions.limits import DAY_MS
 from featurestore.errors import InvalidRequest, StoreRolledBack, Unavailable, WriterFenced
 from featurestore.offline.disk import make_directory, sync
@@ -46,6 +47,7 @@ from featurestore.offline.event_log.table import (
     LogTable,
     Place,
     create_table,
+    horizon_transactions,
     make_durable,
     transaction_id,
 )
@@ -78,11 +80,13 @@ class PartitionRows:
     Attributes:
         from_offset, next_offset: the read; rows that could not be decoded are inside and missing.
         rows: in offset order, with the log's columns.
+        horizon: of the partition at `next_offset`, where its events replace one another.
     """
 
     from_offset: int
     next_offset: int
     rows: Rows
+    horizon: Horizon | None = None
 
 
 class LogWriter:
@@ -187,6 +191,8 @@ class LogWriter:
         if end <= begin:
             return None
         transactions[transaction_id(place)] = end
+        if (horizon := reads[-1].horizon) is not None:
+            transactions.update(horizon_transactions(place, horizon))
         if position is None:
             transactions[transaction_id(place, "begin")] = begin
         return pa.Table.from_batches(_each_once(reads, begin), schema=self._schema)

@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from featurestore.clock import Clock
-from featurestore.core.events import BlobRow, Int64Array
+from featurestore.core.events import BlobRow, Horizon, Int64Array
 from featurestore.core.point_in_time.rows import EntityEvents
 from featurestore.errors import InvalidRequest, StoreRolledBack, WriterFenced
 from featurestore.online.generation import Generation, GenerationState
@@ -37,7 +37,7 @@ from featurestore.online.write.pack_folding import ENTITY_ROWS_MAX
 from featurestore.online.write.writer import TOKEN_BYTES
 from featurestore.wire.erasures import ErasedKeys
 from featurestore.wire.incarnations import Incarnations, decode_incarnations, encode_incarnations
-from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode_checkpoint
+from featurestore.wire.store_layout import Checkpoint, decode_checkpoint, encode_checkpoint, stored_horizons
 
 COMMIT_ENTITIES = 512
 COMMIT_BYTES = 1 << 20
@@ -99,6 +99,11 @@ class RecordedEvents(Protocol):
     @property
     def incarnations(self) -> Incarnations:
         """Which topics they were read from, as far as that is known."""
+        ...
+
+    @property
+    def horizons(self) -> Mapping[tuple[str, int], Horizon]:
+        """Where the horizons of partitions stand there, where their events replace one another."""
         ...
 
     def parts(self, lane: int) -> Iterator[EventPart]:
@@ -307,6 +312,7 @@ class _LaneFiller:
             watermark_ms=self._watermark_ms,
             positions=positions,
             id_buckets=((ID_BUCKET, len(ids)),) if len(ids) else (),
+            horizons=stored_horizons(events.horizons),
         )
         beside = []
         if len(ids):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
+from featurestore.core.events import Horizon
 from featurestore.errors import CorruptData, FeatureStoreError, StoreRolledBack, WriterFenced, WriterStopped
 from featurestore.online.generation import Generation, GenerationDamaged
 from featurestore.online.generation_catalog import GenerationCatalog
@@ -91,13 +93,25 @@ class HeldLane:
         self.stored = stored
         self.checkpoint = decode_checkpoint(stored)
         self.positions = self.checkpoint.next_offsets()
+        self.horizons = self.checkpoint.horizon_of()
 
     def after(self, moved: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
         """Its positions once it has passed some batches."""
         return self.positions | {at: max(offset, self.positions.get(at, offset)) for at, offset in moved.items()}
 
-    def passed(self, moved: Mapping[tuple[str, int], int]) -> None:
+    def horizons_after(
+        self, moved: Mapping[tuple[str, int], int], horizons: Mapping[tuple[str, int], Horizon]
+    ) -> dict[tuple[str, int], Horizon]:
+        """Where its horizons stand then: at the positions that it has then."""
+        return self.horizons | {
+            at: horizon for at, horizon in horizons.items() if moved[at] >= self.positions.get(at, moved[at])
+        }
+
+    def passed(
+        self, moved: Mapping[tuple[str, int], int], horizons: Mapping[tuple[str, int], Horizon] = MappingProxyType({})
+    ) -> None:
         """It has: also where it has not committed that yet, as it had nothing else to commit."""
+        self.horizons = self.horizons_after(moved, horizons)
         self.positions = self.after(moved)
 
     def committed(self, stored: bytes, checkpoint: Checkpoint) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from featurestore.core.events import BlobRow, BoolArray, ColumnValues, Int64Array, KeyedBatch, ObjectArray
+from featurestore.core.events import BlobRow, BoolArray, ColumnValues, Horizon, Int64Array, KeyedBatch, ObjectArray
 from featurestore.core.tiles.parts import EventRows
 from featurestore.online.store import PackedAppends
 from featurestore.online.write.pack_folding import PACK_HEAD_BYTES_MAX
@@ -69,6 +69,12 @@ class NewRows:
             self.key_lanes,
             {name: column.take(rows) for name, column in self.columns.items()},
         )
+
+
+def horizons_of(batches: Sequence[UnseenRows]) -> dict[tuple[str, int], Horizon]:
+    """Where the horizon of each partition stands after some batches, where its events replace one another."""
+    found = ((unseen.batch.topic, unseen.batch.partition, unseen.batch.horizon) for unseen in batches)
+    return {(topic, partition): horizon for topic, partition, horizon in found if horizon is not None}
 
 
 def _rows_of(unseen: UnseenRows, names: Sequence[str]) -> NewRows:

@@ -18,22 +18,10 @@ from typing import NoReturn, TypeAlias
 import numpy as np
 
 from featurestore.clock import NS_PER_MS, Clock
-from featurestore.core.events import KeyedBatch
-from featurestore.errors import (
-    InvariantBroken,
-    StoreFull,
-    StoreRolledBack,
-    TileLost,
-    WrongKindOfKey,
-)
+from featurestore.core.events import Horizon, KeyedBatch
+from featurestore.errors import InvariantBroken, StoreFull, StoreRolledBack, TileLost, WrongKindOfKey
 from featurestore.online.generation import Generation, GenerationDamaged, GenerationState
-from featurestore.online.store import (
-    LaneCommit,
-    LaneOutcome,
-    MadeCommit,
-    OnlineStore,
-    PendingCommit,
-)
+from featurestore.online.store import LaneCommit, LaneOutcome, MadeCommit, OnlineStore, PendingCommit
 from featurestore.online.write.compaction import Compaction, Compactor
 from featurestore.online.write.erasure.book import erased_keys
 from featurestore.online.write.lanes import HeldLane, decode_lane, have_gone_back, is_as_left, is_newer, refusal
@@ -43,6 +31,7 @@ from featurestore.online.write.new_rows import (
     NewRows,
     UnseenRows,
     hash_entity_ids,
+    horizons_of,
     ids_by_lane,
     new_rows,
     newest_by_lane,
@@ -57,6 +46,7 @@ from featurestore.wire.store_layout import (
     decode_checkpoint,
     encode_checkpoint,
     smallest_positions,
+    stored_horizons,
 )
 
 TOKEN_BYTES = 6
@@ -151,6 +141,7 @@ class ViewWriter:
         self._went_back = False
         self._followed: set[tuple[str, int]] = set()
         self._moving: Mapping[tuple[str, int], int] = {}
+        self._moving_horizons: Mapping[tuple[str, int], Horizon] = {}
         source = generation.view.source
         deduplicates = source.event_id_column is not None and source.dedup_horizon_ms > 0
         self._seen_ids = SeenIds(source.dedup_horizon_ms) if deduplicates else None
@@ -176,8 +167,8 @@ class ViewWriter:
         # forget that the store went back in time, or that a successor came.
         held, token, lanes = self._lanes, secrets.token_hex(TOKEN_BYTES), dict[int, HeldLane]()
         for lane in held.values() if not goes_on else ():
-            lane.passed(self._moving)
-        self._moving = {}
+            lane.passed(self._moving, self._moving_horizons)
+        self._moving, self._moving_horizons = {}, {}
         self._is_usable = False
         highest_epoch = max((lane.checkpoint.epoch for lane in held.values()), default=0)
         keys = self.generation.keys
@@ -210,7 +201,7 @@ class ViewWriter:
                         and number in held
                         and is_as_left(decode_checkpoint(commit.expected), held[number].checkpoint)
                     ):
-                        lanes[number].passed(held[number].positions)
+                        lanes[number].passed(held[number].positions, held[number].horizons)
                 else:
                     waiting[number] = outcome.found
         if self._seen_ids is not None:
@@ -317,7 +308,7 @@ class ViewWriter:
             if not outcome.applied and outcome.found != commit.replacement:
                 self._refuse(lane, outcome)
         for held in self._lanes.values():
-            held.passed(self._moving)
+            held.passed(self._moving, self._moving_horizons)
         for (lane, checkpoint, commit), outcome in zip(commits, outcomes, strict=True):
             lane.committed(commit.replacement, checkpoint)
             self._compactor.schedule(lane.lane, [commit.entities[index] for index in outcome.long_heads])
@@ -368,6 +359,7 @@ class ViewWriter:
         """One commit for each lane that has something to say."""
         # Only what is settled has been passed: after an erasure the same batches are written again.
         moved = self._moving = self._moved_positions(batches)
+        horizons = self._moving_horizons = horizons_of(batches)
         bucket, stale_before = self._seen_ids.remember(batches, hashes) if self._seen_ids else (0, 0)
         keys = self.generation.keys
         of_lane = rows_by_lane(head_codec(self.generation.compiled), rows, keys, self.generation.packs)
@@ -397,6 +389,7 @@ class ViewWriter:
                 watermark_ms=max(lane.checkpoint.watermark_ms, watermarks.get(lane.lane, 0)),
                 positions=positions,
                 id_buckets=tuple(sorted(buckets.items())),
+                horizons=stored_horizons(lane.horizons_after(moved, horizons)),
             )
             commit = LaneCommit(
                 checkpoint_key=keys.checkpoint(lane.lane),

@@ -32,7 +32,7 @@ from featurestore.testing.answers import AnswerValues, all_of, answer_values, st
 from featurestore.testing.clock import ManualClock
 from featurestore.testing.oracle.naive import NaiveEvent, naive_values
 from featurestore.testing.writers import open_writer
-from featurestore.wire.changes import decoder_of
+from featurestore.wire.changes.decoder import decoder_of
 from featurestore.wire.entity_key import encode_key
 from featurestore.wire.entity_routing import columns_read, key_events, with_computed
 from tests.dataflows.conftest import StartStream
@@ -122,7 +122,7 @@ scoring = FeatureService(name="scoring", features=[cards, large])
 def events_of(rows: Sequence[Row], card: str) -> list[NaiveEvent]:
     """The rows of one card as events that were never anything else."""
     mine = [row for row in rows if row["card_id"] == card]
-    return [NaiveEvent(card.encode(), row["paid_at"], b"%d" % row["payment_id"], row) for row in mine]
+    return [NaiveEvent(card.encode(), row["paid_at"], str(row["payment_id"]).encode(), row) for row in mine]
 
 
 def by_the_table(view: ViewSpec, rows: Sequence[Row], card: str, as_of_ms: int) -> AnswerValues:

@@ -17,7 +17,7 @@ from featurestore.offline.event_log.writer import LogWriter, PartitionRows, prep
 from featurestore.offline.spark.engine import spark_training_set
 from featurestore.offline.spark.events import SparkEventLog, SparkFiles, SparkHistory
 from featurestore.offline.spark.files import open_session
-from featurestore.wire.changes import decoder_of
+from featurestore.wire.changes.decoder import decoder_of
 from tests.dataflows.log_to_tiles.test_changes import CARDS, TIMES_MS, VIEW, by_the_table
 from tests.offline.spark.test_engine import SETTINGS
 from tests.offline.training_set.label_tables import repo_of

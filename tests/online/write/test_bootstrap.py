@@ -12,7 +12,7 @@ from hypothesis import given, settings
 
 import featurestore.online.write.bootstrap as bootstrap
 import featurestore.online.write.bootstrap_fold as bootstrap_fold
-from featurestore.core.events import BlobRow, Int64Array
+from featurestore.core.events import BlobRow, Horizon, Int64Array
 from featurestore.core.point_in_time.rows import EntityEvents, hash_history_ids
 from featurestore.core.spec import ViewSpec
 from featurestore.errors import InvalidRequest, OnlineStoreDown, WriterFenced
@@ -55,6 +55,7 @@ class Recorded:
     rows: Sequence[NaiveEvent]
     positions: Mapping[tuple[str, int], int] = field(default_factory=dict)
     incarnations: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    horizons: Mapping[tuple[str, int], Horizon] = field(default_factory=dict)
 
     def parts(self, lane: int) -> Iterator[Part]:
         """All events of the lane in one part."""

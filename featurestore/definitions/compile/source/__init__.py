@@ -15,6 +15,7 @@ from featurestore.definitions.compile.source.stream import FORMAT_TAG as FORMAT_
 from featurestore.definitions.compile.source.stream import JSON_SCHEMA as JSON_SCHEMA
 from featurestore.definitions.compile.source.stream import KAFKA as KAFKA
 from featurestore.definitions.compile.source.stream import MAX_FUTURE_TAG as MAX_FUTURE_TAG
+from featurestore.definitions.compile.source.stream import ON_DUPLICATE_TAG as ON_DUPLICATE_TAG
 from featurestore.definitions.compile.source.stream import PROTOBUF as PROTOBUF
 from featurestore.definitions.compile.source.stream import RECORDS_TAG as RECORDS_TAG
 from featurestore.definitions.compile.source.stream import SCHEMA_REGISTRY_TAG as SCHEMA_REGISTRY_TAG
@@ -25,4 +26,5 @@ from featurestore.definitions.compile.source.stream import UNIT_TAG_PREFIX as UN
 from featurestore.definitions.compile.source.stream import CompiledSource as CompiledSource
 from featurestore.definitions.compile.source.stream import compile_source as compile_source
 from featurestore.definitions.compile.source.stream import duration_tag as duration_tag
+from featurestore.definitions.compile.source.stream import is_changed as is_changed
 from featurestore.definitions.compile.source.stream import topic_text as topic_text

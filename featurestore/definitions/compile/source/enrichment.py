@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from featurestore.core.spec import SCALAR_TYPES, Column, EnrichmentSpec, SourceSpec, TableSpec, ValueType
+from featurestore.core.spec import REPLACE, SCALAR_TYPES, Column, EnrichmentSpec, SourceSpec, TableSpec, ValueType
 from featurestore.definitions import limits
 from featurestore.definitions.problems import Place, ProblemList, suggest
 from featurestore.definitions.schemas.source_schema import COLUMN_TYPES
@@ -93,11 +93,13 @@ def enrichments_of(
         problems: where mistakes go.
     """
     written = _written(source.tags, place, problems)
-    if written and source.tags.get("changes"):
-        fact = "its payloads are changes of rows, and it is enriched"
-        remedy = (
-            "leave enrich out: a row that is taken back might be looked up in another version than it was counted by"
+    if written and (source.tags.get("changes") or source.tags.get("on_duplicate") == REPLACE):
+        is_of_rows = bool(source.tags.get("changes"))
+        fact = (
+            f"its {'payloads are changes of rows' if is_of_rows else 'events replace one another'}, and it is enriched"
         )
+        what = "a row that is taken back" if is_of_rows else "an event that is replaced"
+        remedy = f"leave enrich out: {what} might be looked up in another version than it was counted by"
         problems.add(place, fact, remedy)
         return Enrichments((), ())
     if len(written) > limits.ENRICHMENTS_MAX:
@@ -199,6 +201,10 @@ class _Enrichment:
 
     def _stream(self, table: RegisteredSource, compile_stream: CompileStream) -> SourceSpec | None:
         """A table that is a topic."""
+        if table.tags.get("on_duplicate") == REPLACE:
+            fact = f'events of its table "{table.name}" replace one another, and versions of a row do not'
+            self._refuse(fact, "leave on_duplicate out: the newest version of a row as of a time counts anyway")
+            return None
         if table.tags.get("changes"):
             self._refuse(
                 f'its table "{table.name}" is a topic of changes (debezium), which no table is read from yet',

@@ -11,6 +11,7 @@ from featurestore.core.spec import (
     CHANGE_ID,
     DEFAULT_MAX_FUTURE_MS,
     IS_UNDO,
+    REPLACE,
     Column,
     Expectation,
     SourceSpec,
@@ -72,6 +73,11 @@ CHANGES_TAG = "changes"
 """Tag of a source: "debezium" where its payloads are changes of a table's rows."""
 
 DEBEZIUM = "debezium"
+
+ON_DUPLICATE_TAG = "on_duplicate"
+"""Tag of a source: "replace" where an event that is sent again with other values replaces what it was."""
+
+DROP = "drop"
 
 TOPIC_TAG_PREFIX = "topic."
 """Tags of a source: "topic.chargebacks" adds a topic; its text maps fields to columns: "filed_at=event_time, ..."."""
@@ -265,6 +271,11 @@ def _changes(source: RegisteredSource, place: Place, problems: ProblemList) -> s
     written = source.tags.get(CHANGES_TAG, "")
     if written not in ("", DEBEZIUM):
         problems.add(place, f'tag "{CHANGES_TAG}" is "{written}"', f'write "{DEBEZIUM}", or leave it out')
+    again = source.tags.get(ON_DUPLICATE_TAG, DROP)
+    if again not in (DROP, REPLACE):
+        problems.add(place, f'tag "{ON_DUPLICATE_TAG}" is "{again}"', f'write "{DROP}" or "{REPLACE}"')
+    if again == REPLACE:
+        return _replacing(source, place, problems)
     if not written:
         return ""
     if not source.tags.get(EVENT_ID_TAG):
@@ -276,6 +287,24 @@ def _changes(source: RegisteredSource, place: Place, problems: ProblemList) -> s
     if source.format == PROTOBUF:
         problems.add(place, "its payloads are changes in Protobuf, which are not read", "write them as JSON or Avro")
     return written
+
+
+def _replacing(source: RegisteredSource, place: Place, problems: ProblemList) -> str:
+    """That its events replace one another, if it can be told which ones."""
+    fact = f'tag "{ON_DUPLICATE_TAG}" is "{REPLACE}"'
+    if source.tags.get(CHANGES_TAG):
+        problems.add(place, f"{fact}, and its payloads are changes of rows", f'leave "{ON_DUPLICATE_TAG}" out')
+    if not source.tags.get(EVENT_ID_TAG):
+        problems.add(place, f"{fact}, but no event id", f'add the tag "{EVENT_ID_TAG}" with the id column')
+    elif source.tags.get(DEDUP_HORIZON_TAG, "").startswith("0"):
+        remedy = "give it a duration: how long an event can be replaced"
+        problems.add(place, f'{fact}, and tag "{DEDUP_HORIZON_TAG}" is 0', remedy)
+    return REPLACE
+
+
+def is_changed(tags: Mapping[str, str]) -> bool:
+    """Whether what a source's records say is changed by later ones."""
+    return bool(tags.get(CHANGES_TAG)) or tags.get(ON_DUPLICATE_TAG) == REPLACE
 
 
 def _format(source: RegisteredSource, place: Place, problems: ProblemList) -> str:
@@ -317,7 +346,7 @@ def _mapped(schema: SourceSchema, source: RegisteredSource, place: Place, proble
     topic_column = source.tags.get(TOPIC_COLUMN_TAG, "")
     if topic_column:
         columns.append(Column(topic_column, ValueType.STRING))
-    if source.tags.get(CHANGES_TAG):
+    if is_changed(source.tags):
         columns += CHANGE_COLUMNS
     for name, count in Counter(column.name for column in columns).items():
         if count > 1:

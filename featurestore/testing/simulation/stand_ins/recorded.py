@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featurestore.core.events import BlobRow, Int64Array
+from featurestore.core.events import BlobRow, Horizon, Int64Array
 from featurestore.core.point_in_time.rows import EntityEvents, hash_history_ids
 from featurestore.core.spec import ViewSpec
 from featurestore.definitions.compile.storage_groups import member_views
@@ -40,6 +40,7 @@ class RecordedLog:
 
     def __init__(self, log: SimulatedLog, view: ViewSpec, lane_count: int, ends: Mapping[int, int]) -> None:
         self._view = view
+        self.horizons: Mapping[tuple[str, int], Horizon] = {}
         self.incarnations = {(view.source.topic, number): f"topic-{log.incarnation}" for number in ends}
         self._lane_count = lane_count
         self.positions = {(view.source.topic, number): end for number, end in ends.items()}

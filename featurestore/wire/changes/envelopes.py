@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from featurestore.core.events import ColumnValues, EventBatch, Int64Array
-from featurestore.core.point_in_time.as_of_table import Tables
 from featurestore.core.spec import CHANGE_ID, IS_UNDO, SourceSpec
 from featurestore.wire.formats.columns import NoSchemas, ReadColumns, Schemas, objects
 from featurestore.wire.formats.debezium.avro_envelopes import AvroEnvelopes
@@ -28,23 +27,6 @@ from featurestore.wire.formats.debezium.json_envelopes import JsonEnvelopes
 from featurestore.wire.payloads import DeadLetter, DeadLetterReason, DecodedBatch, EventDecoder, RawBatch
 
 _SIGNS = {BEFORE: b"-", AFTER: b"+"}
-
-
-def decoder_of(
-    source: SourceSpec, columns: Iterable[str], schemas: Schemas | None = None, tables: Tables | None = None
-) -> EventDecoder | ChangeDecoder:
-    """What decodes the records of one topic of a source: events, or changes of rows.
-
-    Args:
-        source: one of `SourceSpec.per_topic`.
-        columns: names of the columns that views read.
-        schemas: of the source's registry, where it has one.
-        tables: that events are enriched from; `definitions.compile` refuses to enrich changes.
-
-    Raises:
-        InvalidRequest: a column is not in the source's schema.
-    """
-    return ChangeDecoder(source, columns, schemas) if source.changes else EventDecoder(source, columns, schemas, tables)
 
 
 class ChangeDecoder:
@@ -100,7 +82,7 @@ class ChangeDecoder:
             for letter in found.dead_letters:
                 letters.add(int(raw.offsets.searchsorted(letter.offset)), letter.reason, f"{side}: {letter.detail}")
             parts.append(self._as_changes(raw, envelopes, found.events, side))
-        return DecodedBatch(_together(*parts), letters.in_order())
+        return DecodedBatch(together(*parts), letters.in_order())
 
     def _rows(self, raw: RawBatch, envelopes: Envelopes, side: str, numbers: Sequence[int]) -> _Rows:
         """The rows of one side of some payloads."""
@@ -195,7 +177,7 @@ class _Letters:
         return tuple(self._found[number] for number in sorted(self._found))
 
 
-def _together(first: EventBatch, second: EventBatch) -> EventBatch:
+def together(first: EventBatch, second: EventBatch) -> EventBatch:
     """The events of two parts of one read, by offset; of one offset those of the first part first."""
     if not len(first.offsets) or not len(second.offsets):
         return first if len(first.offsets) else second
