@@ -14,6 +14,7 @@ from featurestore.wire.feast.registry import RegisteredRepo
 from tests.definitions.records import CARD, aggregation, field, repo, source, view
 
 CHANGES = {"changes": "debezium", "event_id": "id"}
+REPLACES = {"on_duplicate": "replace", "event_id": "id"}
 SOURCE = 'source "payments": '
 TOTAL = 'feature view "activity", feature "total": '
 CHANGED = 'source "payments" has rows that are changed and deleted, but '
@@ -70,6 +71,36 @@ MISTAKES: dict[str, tuple[RegisteredRepo, str, str]] = {
         ),
         SOURCE + "its payloads are changes in Protobuf, which are not read",
         "JSON or Avro",
+    ),
+    "a function that cannot forget what is replaced": (
+        repo(view([aggregation("max")], reads=source(tags=REPLACES))),
+        TOTAL + 'source "payments" has events that replace one another, but max cannot take an event back',
+        "use count, sum or mean",
+    ),
+    "an undo of the view's own of events that are replaced": (
+        repo(view(tags={"undo": "ok"}, reads=source(tags=REPLACES))),
+        'it has "undo", but what is taken back is said by the replacements of source "payments"',
+        "leave it out",
+    ),
+    "replacements without an id": (
+        repo(view(reads=source(tags={"on_duplicate": "replace"}))),
+        SOURCE + 'tag "on_duplicate" is "replace", but no event id',
+        'add the tag "event_id"',
+    ),
+    "replacements without a horizon": (
+        repo(view(reads=source(tags={**REPLACES, "dedup_horizon": "0s"}))),
+        SOURCE + 'tag "on_duplicate" is "replace", and tag "dedup_horizon" is 0',
+        "how long an event can be replaced",
+    ),
+    "replacements of changes": (
+        repo(view(reads=source(tags={**CHANGES, **REPLACES}))),
+        SOURCE + 'tag "on_duplicate" is "replace", and its payloads are changes of rows',
+        'leave "on_duplicate" out',
+    ),
+    "another word": (
+        repo(view(reads=source(tags={**REPLACES, "on_duplicate": "keep"}))),
+        SOURCE + 'tag "on_duplicate" is "keep"',
+        'write "drop" or "replace"',
     ),
     "a column of the rows called as one that is made": (
         repo(view(reads=source(tags=CHANGES, mapping={"market": "is_undo"}))),
@@ -130,4 +161,5 @@ def test_an_author_writes_one_word() -> None:
     )
 
     assert ("debezium", "id") == (payment.tags["changes"], payment.tags["event_id"])
+    assert "on_duplicate" not in payment.tags
     assert ["count_1h", "change_id_count_1h"] == [one.name for one in activity.features]
