@@ -39,8 +39,6 @@ CHANGE_ID = "change_id"
 """Column of a source of changes: which change it is, and whether it does or undoes; the same when it is sent again."""
 
 REPLACE = "replace"
-"""What a source's `changes` are where an event that is sent again with other values replaces what it was."""
-
 IS_UNDO = "is_undo"
 """Column of a source of changes: whether the event takes a row back, as it was before."""
 
@@ -257,11 +255,10 @@ class SourceSpec:
         subject_name: "topic", "record" or "topic_record": what the registry's subjects are called after; nor is this.
         records: full names of the topic's records, where subjects are called after them; nor are they.
         units: (column, unit of its values) pairs, where the author says what a schema should; nor are they.
-        changes: "debezium" where payloads are changes of a table's rows, and each becomes events that do and undo;
-            REPLACE where an event with a known id does so, too; "" where they are events and no more. Then CHANGE_ID
-            is the event id; nor is this.
+        changes: "debezium" where payloads are changes of a table's rows, REPLACE where an event replaces what has its id,
+            else "": both become events that do and undo. Then CHANGE_ID is the event id; nor is this.
         row_id_column: of changes, the column that tells the rows that one position of the database's log may have
-            changed, as a rule the primary key; of events that replace one another, their id; nor is this.
+            changed, as a rule the primary key; of REPLACE the id; nor is this.
         enrichments: by name; their columns are among `columns`.
     """
 

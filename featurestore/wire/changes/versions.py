@@ -203,7 +203,9 @@ class Versions:
     def _are_marks(self, offsets: Int64Array) -> BoolArray:
         """Which of some offsets that are read again is that of the event that they begin with: it was counted."""
         recall = self.recall
-        return offsets == (recall.horizon.begin if recall is not None and recall.horizon.begin < recall.first else -1)
+        is_there = recall is not None and recall.horizon.begin < recall.first
+        are_marks: BoolArray = offsets == (recall.horizon.begin if recall is not None and is_there else -1)
+        return are_marks
 
     def _newest_of(self, events: EventBatch, are_doubtful: BoolArray) -> tuple[Int64Array, Int64Array]:
         """The newest event time at each event: without those that may not have been counted, and with them."""

@@ -16,6 +16,9 @@ from dataflows.dead_letters.replay import MARGIN_MS, ReplayCheck
 from dataflows.dead_letters.writer import FileDeadLetters
 from dataflows.logs.file_log import FileLog
 from featurestore.core.spec import (
+    CHANGE_ID,
+    IS_UNDO,
+    REPLACE,
     Column,
     Expectation,
     FeatureSpec,
@@ -43,6 +46,13 @@ SOURCE = SourceSpec(
     event_time_column="at",
     event_id_column="id",
     dedup_horizon_ms=HOUR_MS,
+)
+REPLACING = replace(
+    SOURCE,
+    changes=REPLACE,
+    event_id_column=CHANGE_ID,
+    row_id_column="id",
+    columns=(*SOURCE.columns, Column(CHANGE_ID, ValueType.STRING), Column(IS_UNDO, ValueType.BOOL)),
 )
 POSITIVE = Expectation("payments", "positive", "amount > 0", OnFail.DEAD_LETTER)
 
@@ -92,6 +102,7 @@ SOUND = record(1, NOW_MS)
         (letter(0, SOUND, reason="boredom"), SOURCE, "nothing is known of letters"),
         (letter(0, SOUND, topic="refunds"), SOURCE, 'no registered source reads topic "refunds"'),
         (letter(0, SOUND), replace(SOURCE, event_id_column=None, dedup_horizon_ms=0), "has no event id"),
+        (letter(0, SOUND), REPLACING, "it would replace what came after it"),
         (letter(0, None), SOURCE, "its payload was not kept"),
         (letter(0, SOUND, payload_bytes=10_000), SOURCE, "only the beginning of its payload was kept"),
         (letter(0, SOUND, is_replayed=True), SOURCE, "it has been replayed"),

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataflows.log_to_features.flow import published_of
+from dataflows.log_to_features.settings import PublishSettings
 from dataflows.log_to_tiles.sink import WriterItem
+from featurestore.cli.main import main
 from featurestore.core.events import Horizon
+from featurestore.definitions.registry import read_registry
+from featurestore.errors import InvalidRequest
 from featurestore.offline.event_log.schema import log_schema, payload_columns, rows_of
-from featurestore.offline.training_set.histories import FileHistory
+from featurestore.offline.training_set.build import build_training_set
+from featurestore.offline.training_set.histories import EventLogHistory, FileHistory
 from featurestore.online.generation import GenerationState
 from featurestore.online.generation_catalog import GenerationCatalog
 from featurestore.online.read.reader import Reader
+from featurestore.online.redis.store import connect
 from featurestore.testing.answers import AnswerValues, stored_answers
 from featurestore.testing.clock import ManualClock
+from featurestore.testing.servers import KafkaBroker
 from featurestore.testing.simulation.process import LANES, PROJECT, StreamParts
 from featurestore.testing.simulation.stand_ins.client import StoreClient
 from featurestore.testing.simulation.stand_ins.log import SimulatedLog
@@ -29,15 +40,50 @@ from featurestore.wire.changes.decoder import decoder_of
 from featurestore.wire.changes.versions import Recall
 from featurestore.wire.entity_key import encode_key
 from featurestore.wire.payloads import DeadLetter
+from tests.dataflows.conftest import StartStream, applied_repo
 from tests.dataflows.log_to_tiles.test_changes import CARDS, TIMES_MS, VIEW, by_history, by_the_table
+from tests.dataflows.payments import PROJECT as PROJECT_OF_PROCESSES
+from tests.dataflows.stream_process import StreamProcess
+from tests.offline.training_set.label_tables import repo_of
 from tests.simulation.nightly import quietly
 from tests.simulation.stream import DrivenStream, without_threads
 from tests.wire.changed_table import BEGIN_MS, HOUR_MS, TOPIC, Row
 from tests.wire.replaced_events import SOURCE, Producer, left_of, payload_of
 
 PARTITIONS = 2
+REPO = """
+from feast import Entity, FeatureService, ValueType
+from featurestore.features import aggregate, count, kafka_source, stream_view
+
+card = Entity(name="card", join_keys=["card_id"], value_type=ValueType.STRING)
+
+payment = kafka_source(
+    name="payment",
+    topic="replaced-payments",
+    on_duplicate="replace",
+    columns={
+        "payment_id": "string", "paid_at": "timestamp", "card_id": "string", "cents": "bigint", "amount": "double",
+        "declined": "boolean", "note": "string",
+    },
+    event_time="paid_at",
+    event_id="payment_id",
+)
+cards = stream_view(
+    name="cards",
+    entities=[card],
+    source=payment,
+    features=[*count(over=["6h", "lifetime"]), *aggregate("cents", "sum", over=["%(card_window)s", "lifetime"])],
+)
+scoring = FeatureService(name="scoring", features=[cards])
+"""
 FIRST = replace(VIEW, source=SOURCE, is_apart=True)
 LARGE = replace(FIRST, name="large", where="cents >= 250")
+
+
+def rows_left(producers: Sequence[Producer]) -> list[Row]:
+    """What is left, by hand; what came too late to replace anything is an event of its own."""
+    found = [(offset, row) for producer in producers for offset, row in left_of(producer.sent).items()]
+    return [{**row, "payment_id": f"{row['payment_id']}@{offset}"} for offset, row in found]
 
 
 class World:
@@ -99,9 +145,8 @@ class World:
         self.stream.stop()
 
     def rows(self) -> list[Row]:
-        """What is left, by hand; what came too late to replace anything is an event of its own."""
-        found = [(offset, row) for producer in self.producers for offset, row in left_of(producer.sent).items()]
-        return [{**row, "payment_id": f"{row['payment_id']}@{offset}"} for offset, row in found]
+        """What is left, by hand."""
+        return rows_left(self.producers)
 
     def answers(self, name: str, as_of_ms: int) -> list[AnswerValues]:
         """Of all cards, of what serves."""
@@ -159,3 +204,75 @@ def test_store_and_history_say_what_the_last_versions_say(seed: int, tmp_path_fa
         assert [by_the_table(FIRST, large, card, last_ms) for card in CARDS] == world.answers("large", last_ms)
     expected = [by_the_table(FIRST, rows, card, at) for at in TIMES_MS for card in CARDS]
     assert expected == by_history(FIRST, FileHistory(world.logged()))
+
+
+@pytest.mark.kafka
+def test_killed_processes_count_the_last_versions(
+    start_stream: StartStream, kafka: KafkaBroker, redis_url: str, tmp_path: Path
+) -> None:
+    """Stream and event log on Kafka and Redis, killed while they work; then a bootstrap, and what comes after it."""
+    registry = applied_repo(tmp_path / "repo", repo=REPO)
+    producers = [Producer(random.Random(number), prefix=f"p{number}") for number in range(PARTITIONS)]
+    event_log = str(tmp_path / "event_log")
+    where = ("--bootstrap-servers", kafka.bootstrap_servers)
+    kafka.create_topic("replaced-payments", partitions=PARTITIONS)
+
+    def send(count: int) -> None:
+        begun = [len(one.sent) for one in producers]
+        for one in producers:
+            one.send(count)
+        kafka.append(
+            "replaced-payments",
+            [list(map(payload_of, one.sent[at:])) for one, at in zip(producers, begun, strict=True)],
+        )
+
+    def start(*options: str) -> list[StreamProcess]:
+        of_log = ("--event-log", event_log, "--commit-seconds", "0.2")
+        return [
+            start_stream(*where, "--batch-records", "50", *options, use_registry=registry),
+            start_stream(*where, *of_log, *options, use_registry=registry, program=("-m", "dataflows.log_to_table")),
+        ]
+
+    def assert_all_say_the_same() -> None:
+        ended = start("--until-end")
+        assert [0, 0] == [one.wait() for one in ended], ended[0].output + ended[1].output
+        [view] = read_registry(str(registry), project=PROJECT_OF_PROCESSES).views
+        rows = rows_left(producers)
+        last_ms = max(row["paid_at"] for row in rows) + 1
+        expected = [by_the_table(view, rows, card, last_ms) for card in CARDS]
+        store = connect(redis_url)
+        [serving] = [
+            one
+            for one in GenerationCatalog(store, PROJECT_OF_PROCESSES).generations("cards")
+            if one.state is GenerationState.SERVING
+        ]
+        lane_count = GenerationCatalog(store, PROJECT_OF_PROCESSES).lane_count()
+        keys = [encode_key([card]) for card in CARDS]
+        assert expected == stored_answers(Reader(store, lane_count), serving, keys, last_ms)
+        store.close()
+        times = pa.array([last_ms] * len(CARDS), pa.timestamp("ms", tz="UTC"))
+        labels = pa.table({"card_id": CARDS, "event_timestamp": times})
+        repo = read_registry(str(registry), project=PROJECT_OF_PROCESSES)
+        found = build_training_set(repo, "scoring", labels, history=EventLogHistory(event_log))
+        assert expected == found.select(list(expected[0])).to_pylist()
+
+    send(400)
+    running = start()
+    running[0].wait_for(" read")
+    send(200)
+    running[1].wait_until(lambda: (Path(event_log) / "payment").exists())
+    for one in running:
+        one.kill()
+    send(50)
+    assert_all_say_the_same()
+    of_store = ["--registry", str(registry), "--project", PROJECT_OF_PROCESSES, "--store-url", redis_url]
+    assert 0 == main(["bootstrap", "cards", "--anew", "--event-log", event_log, *of_store])
+    send(50)
+    assert_all_say_the_same()
+
+
+def test_a_publication_of_them_is_refused() -> None:
+    """By the names of source and service: it would miss whose event it was before."""
+    settings = cast(PublishSettings, SimpleNamespace(service="all"))
+    with pytest.raises(InvalidRequest, match='events of source "payment" replace one another, and service "all"'):
+        published_of(settings, repo_of(FIRST))
