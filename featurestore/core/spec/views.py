@@ -255,8 +255,8 @@ class SourceSpec:
         subject_name: "topic", "record" or "topic_record": what the registry's subjects are called after; nor is this.
         records: full names of the topic's records, where subjects are called after them; nor are they.
         units: (column, unit of its values) pairs, where the author says what a schema should; nor are they.
-        changes: "debezium" where payloads are changes of a table's rows, REPLACE where an event replaces what has its id,
-            else "": both become events that do and undo. Then CHANGE_ID is the event id; nor is this.
+        changes: "debezium" where payloads are changes of a table's rows, REPLACE where an event replaces what has its
+            id, else "": both become events that do and undo. Then CHANGE_ID is the event id; nor is this.
         row_id_column: of changes, the column that tells the rows that one position of the database's log may have
             changed, as a rule the primary key; of REPLACE the id; nor is this.
         enrichments: by name; their columns are among `columns`.
