@@ -31,7 +31,7 @@ from featurestore.core.events import BlobRow
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import SourceUnavailable
 from featurestore.offline.disk import filter_lines, of_disk
-from featurestore.wire.changes.decoder import decoder_of
+from featurestore.wire.changes.decoder import record_decoder_of
 from featurestore.wire.payloads import RawBatch
 
 _TIMEOUT_SECONDS = 60.0
@@ -78,7 +78,7 @@ class LetterJudge:
         # Whole words alone: 17 is not in 2017.
         self._words = re.compile(rb"(?<![\w-])" + re.escape(value) + rb"(?![\w-])")
         self._decoders = {
-            topic: decoder_of(source, [join_key], log.schemas(source))
+            topic: record_decoder_of(source, [join_key], log.schemas(source))
             for topic, source in sources.items()
             if source.column(join_key) is not None
         }

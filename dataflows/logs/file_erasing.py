@@ -23,7 +23,7 @@ from featurestore.core.events import BlobRow
 from featurestore.core.spec import SourceSpec
 from featurestore.errors import SourceUnavailable
 from featurestore.offline.disk import of_disk
-from featurestore.wire.changes import decoder_of
+from featurestore.wire.changes.decoder import record_decoder_of
 from featurestore.wire.payloads import RawBatch
 
 LINES_AT_ONCE = 10_000
@@ -63,7 +63,7 @@ class RecordEraser:
         self._join_key, self._value, self._before_ms, self._clock = join_key, value, before_ms, clock
         # Of what does not decode: whole words alone.
         self._words = re.compile(rb"(?<![\w-])" + re.escape(value) + rb"(?![\w-])")
-        self._decoder = decoder_of(source, [join_key], log.schemas(source))
+        self._decoder = record_decoder_of(source, [join_key], log.schemas(source))
 
     def erase(self, *, is_trial: bool = False) -> ErasedRecords:
         """All that is there now.

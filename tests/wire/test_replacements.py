@@ -148,13 +148,15 @@ def test_letters_say_what_could_not_be_known() -> None:
     raw = Producer(random.Random(1), sent=[row, ahead, {**ahead, "cents": 2}, {**row, "cents": 3}]).raw
     doubt = Recall(Horizon(0, BEGIN_MS + 40 * MINUTE_MS, BEGIN_MS + 30 * MINUTE_MS, True), 2, 2)
     lost = Recall(Horizon(0, BEGIN_MS, is_whole=True), 2, 2)
+    erased = Producer(random.Random(1), sent=[None, row, ahead]).raw(0, 3)
     letters = [
         *new_decoder(doubt).decode(raw(0, 4), now_ms=NOW_MS).dead_letters,
         *new_decoder(lost).decode(raw(2, 4), now_ms=NOW_MS).dead_letters,
+        *new_decoder(lost).decode(erased, now_ms=NOW_MS).dead_letters[-1:],
     ]
 
     unusable = DeadLetterReason.UNUSABLE_CHANGE
-    assert [(unusable, 2, DOUBTFUL), (unusable, 2, LOST), (unusable, 3, LOST)] == [
+    assert [(unusable, 2, DOUBTFUL), (unusable, 2, LOST), (unusable, 3, LOST), (unusable, 2, LOST)] == [
         (one.reason, one.offset, one.detail) for one in letters
     ]
     assert payload_of({**row, "cents": 3}) == letters[2].payload

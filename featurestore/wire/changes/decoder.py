@@ -38,3 +38,15 @@ def decoder_of(
     if source.changes == REPLACE:
         return ReplacingDecoder(source, columns, schemas, recalls)
     return ChangeDecoder(source, columns, schemas) if source.changes else EventDecoder(source, columns, schemas, tables)
+
+
+def record_decoder_of(source: SourceSpec, columns: Iterable[str], schemas: Schemas | None = None) -> Decoder:
+    """What decodes records each by itself, whatever came before them: what is in a record, and not what it replaces.
+
+    Args:
+        source: as of `decoder_of`.
+        columns: of the records themselves.
+        schemas: as of `decoder_of`.
+    """
+    is_replacing = source.changes == REPLACE
+    return decoder_of(source.rows_at("", source.format) if is_replacing else source, columns, schemas)

@@ -123,7 +123,7 @@ class Versions:
         """Offsets that no read may span, as what is behind them is taken otherwise."""
         if self.recall is None:
             return ()
-        return (self.recall.first,) if self._is_missed else (self.recall.horizon.begin, self.recall.until)
+        return self.recall.horizon.begin, self.recall.first, self.recall.until
 
     def is_recalled(self, next_offset: int) -> bool:
         """Whether what lies before an offset was read before, with all that it takes to know what became of it."""
@@ -172,6 +172,7 @@ class Versions:
             events: N that the clock has not refused, with ids; of records that were read before, all that decode.
         """
         refused: dict[int, str] = {}
+        self._look_for_mark(events)
         recalled = self.recall if self.is_recalled(events.next_offset) else None
         given = events
         if recalled is not None:
@@ -199,6 +200,14 @@ class Versions:
                 self._newest_ms = self._newest_at_most_ms = known.newest_ms
                 self._is_in_doubt = False
         return taken
+
+    def _look_for_mark(self, events: EventBatch) -> None:
+        """Where the event is gone that reading began with, as an erasure may take it, all of before is lost."""
+        recall = self.recall
+        if recall is None or self._is_missed or not events.from_offset == recall.horizon.begin < recall.first:
+            return
+        if not len(events.offsets) or events.offsets[0] != recall.horizon.begin:
+            self._is_missed = self._is_to_lose = True
 
     def _are_marks(self, offsets: Int64Array) -> BoolArray:
         """Which of some offsets that are read again is that of the event that they begin with: it was counted."""
