@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import machine, render
 from benchmarks.scenario import Result, Run, Scenario, Size
-from benchmarks.scenarios.calculator import algebra, core, growth, size
+from benchmarks.scenarios.calculator import algebra, core, growth, last_events, size
 from benchmarks.scenarios.history import event_log, training_sets
 from benchmarks.scenarios.serving import handler, kept_busy, lookup, overload, publish, shadow
 from benchmarks.scenarios.stream import contracts, formats, freshness, ingest, many_views, small_entities
@@ -20,6 +20,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "algebra": algebra.run,
     "size": size.run,
     "growth": growth.run,
+    "last_events": last_events.run,
     "history": training_sets.run,
     "event_log": event_log.run,
     "lookup": lookup.run,

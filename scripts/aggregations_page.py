@@ -11,8 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from featurestore.core.aggregations.base import Aggregation
-from featurestore.core.aggregations.catalog import BY_EXAMPLES, CATALOG, CatalogEntry, resolve
+from featurestore.core.aggregations.catalog import (
+    BY_EXAMPLES,
+    CATALOG,
+    NULL_EXAMPLES,
+    OVER_EXAMPLES,
+    CatalogEntry,
+    resolve,
+)
 from featurestore.core.aggregations.keyed.by_key import KEYS_DEFAULT
+from featurestore.core.aggregations.ordered.event_lists import ENTRIES_MAX
+from featurestore.core.aggregations.ordered.newest_events import FUNCTIONS
 from featurestore.core.aggregations.parameters import signature
 from featurestore.core.lowering.lowering import Lowering
 from featurestore.core.lowering.view_input import FeatureFields, LoweredView
@@ -60,7 +69,7 @@ A tile with more than max(bound, 1,000) distinct values takes 4,097 bytes for `c
 def page() -> str:
     """The whole page."""
     rows = "".join(_row(entry) for entry in CATALOG)
-    return _INTRODUCTION + rows + "\n" + "\n".join(_section(entry) for entry in CATALOG) + "\n" + _secondary_key()
+    return _INTRODUCTION + rows + "\n" + "\n".join(_section(entry) for entry in CATALOG) + "\n" + _made_of_others()
 
 
 def _row(entry: CatalogEntry) -> str:
@@ -93,8 +102,23 @@ def _section(entry: CatalogEntry) -> str:
     return f"## {entry.name}\n\nFor example `{entry.examples[0]}`. {text.split('Args:')[0].strip()}{more}\n"
 
 
+def _made_of_others() -> str:
+    """What is no entry of the catalog, but made of them."""
+    newest, nulls = (inspect.getdoc(type(resolve(one[0]))) or "" for one in (OVER_EXAMPLES, NULL_EXAMPLES))
+    return (
+        _secondary_key()
+        + f"\n## Over the last events\n\nFor example `{OVER_EXAMPLES[0]}`, which the helpers write for "
+        f'`over=last_events(3, within="30d")`: 1 to {ENTRIES_MAX} events. {newest} Ties of a millisecond are broken by '
+        "event id. Nulls are skipped, so an event without a value is none of them.\n\n"
+        f"Taken so: {', '.join(f'`{name}`' for name in FUNCTIONS)}. A tile keeps what `last_n` keeps, but for `count`, "
+        "which keeps a count. None of them can take an event back.\n"
+        f"\n## Respect nulls\n\nFor example `{NULL_EXAMPLES[0]}`, which the helpers write for "
+        f"`ignore_nulls=False`; `first`, too. {nulls} No `where` of the feature goes with it; that of the view does.\n"
+    )
+
+
 def _secondary_key() -> str:
-    """Functions by a further column, which are not entries of the catalog but made of them."""
+    """Functions by a further column."""
     text = inspect.getdoc(type(resolve(BY_EXAMPLES[0]))) or ""
     examples = ", ".join(f"`{example}`" for example in BY_EXAMPLES)
     return (

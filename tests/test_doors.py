@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOORS = {
     "featurestore.features": """
         DerivedFeature ExpectedOfHours ExpectedOfRecords LIFETIME NamedWindow TableColumns WindowedFeature about
-        aggregate count derive expect kafka_source null_share one_of request_features series session stream_view table
-        this_month this_week this_year today usual_lateness usual_volume
+        aggregate count derive expect kafka_source null_share one_of last_events request_features series session
+        stream_view table this_month this_week this_year today usual_lateness usual_volume
     """,
     "featurestore.on_demand": "compute",
     "featurestore.client": """

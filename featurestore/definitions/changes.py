@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from featurestore.core.aggregations.parameters import parse_over
 from featurestore.core.spec import (
     Column,
     ComputedColumn,
@@ -423,7 +424,9 @@ def _name_lines(kind: str, old: Mapping[str, str], new: Mapping[str, str], skipp
 def _describe(feature: FeatureSpec) -> str:
     """Such as: sum(amount) where is_declined over 1h, hop 1m, int64."""
     window = feature.window
-    what = f"{feature.function}({feature.column or '*'})" + (f" where {feature.where}" if feature.where else "")
+    function, newest = parse_over(feature.function)
+    what = f"{function}({feature.column or '*'})" + (f" where {feature.where}" if feature.where else "")
+    what += f" over last_events({newest})" if newest else ""
     return f"{what} over {_window_text(window)}, {feature.type}"
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.core.aggregations.catalog import names
+from featurestore.core.aggregations.ordered.newest_events import FUNCTIONS as NEWEST_FUNCTIONS
 from featurestore.core.events import BlobRow
 from featurestore.core.lowering.lowering import INT_TYPES
 from featurestore.core.point_in_time.answer import PointInTime
@@ -89,7 +90,21 @@ def asks_of(case: StreamCase, data: st.DataObject) -> list[Ask]:
 @given(data=st.data())
 def test_every_moment_has_the_oracles_answer(function: str, data: st.DataObject) -> None:
     """Whatever the order of arrival, of late events and of repeats; the lookup's calculator says the same."""
-    case: StreamCase = data.draw(stream_cases(functions=(function,)))
+    assert_every_moment_is_right(data.draw(stream_cases(functions=(function,))), data)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_functions_of_the_newest_events_and_edges_with_nulls_are_right_at_every_moment(data: st.DataObject) -> None:
+    """All that are taken over the last n, for few and for more than there are, and first and last of any event."""
+    count = data.draw(st.sampled_from((1, 2, 3, 100)))
+    functions = [f"{name} over last_events({count})" for name in NEWEST_FUNCTIONS]
+    chosen = data.draw(st.sampled_from([*functions, "first respect nulls", "last respect nulls"]))
+    assert_every_moment_is_right(data.draw(stream_cases(functions=(chosen,))), data)
+
+
+def assert_every_moment_is_right(case: StreamCase, data: st.DataObject) -> None:
+    """History, the lookup's calculator and the oracle say the same of some entities and moments."""
     asks = asks_of(case, data)
     compiled = CompiledView(case.view)
     answers = point_in_time(case.view, case.events, asks, rows_max=data.draw(st.sampled_from((1, 5, 1 << 17))))

@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featurestore.core.aggregations.catalog import resolve
 from featurestore.core.spec import ViewSpec
 from featurestore.core.tiles.parts import EventRows
 from featurestore.core.view import CompiledView
@@ -45,7 +46,10 @@ def companions(draw: st.DrawFn) -> list[ViewSpec]:
     for number in range(draw(st.integers(2, 3))):
         view = draw(view_specs(features_max=3))
         wheres = st.sampled_from(("", "", DECLINED, SMALL))
-        features = tuple(replace(feature, where=draw(wheres)) for feature in view.features)
+        features = tuple(
+            feature if resolve(feature.function).keeps_nulls else replace(feature, where=draw(wheres))
+            for feature in view.features
+        )
         where = draw(st.sampled_from(("", DECLINED, GERMAN)))
         views.append(replace(view, name=f"view_{number}", where=where, required=required, features=features))
     return views

@@ -38,7 +38,7 @@ def run(run: Run) -> Result:
     compiled = CompiledView(view)
     cards, days = run.choose(smoke=30, full=1_000), 90
     workload = make_workload(0, cards=cards, merchants=200, days=days)
-    keyed = _keyed(view, workload)
+    keyed = keyed_events(view, workload)
     rows = EventRows(keyed.event_time_ms, keyed.event_ids, keyed.columns)
     newest_ms = np.zeros(len(keyed.keys), dtype=np.int64)
     np.maximum.at(newest_ms, keyed.key_index, keyed.event_time_ms)
@@ -47,21 +47,21 @@ def run(run: Run) -> Result:
         return compiled.roll_up.compact(compiled.layout.lift(rows), keyed.key_index, newest_ms).table
 
     repeats = run.choose(smoke=1, full=5)
-    _, encode_s = _timed(lambda: head_codec(compiled).encode(rows), repeats)
-    rolled, roll_up_s = _timed(roll_up, repeats)
-    counts, loop_s = _timed(lambda: _loop_fold(keyed), repeats)
+    _, encode_s = timed(lambda: head_codec(compiled).encode(rows), repeats)
+    rolled, roll_up_s = timed(roll_up, repeats)
+    counts, loop_s = timed(lambda: _loop_fold(keyed), repeats)
     counted = int(rolled.ints[compiled.layout.position_of(RowCount()).fields[0].row].sum())
     require(counted == sum(counts) == len(workload.rows), "tiles and loop disagree about the number of events")
 
     card = workload.sample(VIEW, 3)[1]
     events = list({event.event_id: event for event in workload.naive_events(VIEW, card)}.values())
-    tiles = _tiles_of(compiled, keyed, str(workload.key(VIEW, card)).encode())
-    raw, copy_s = _timed(lambda: _raw_columns(tiles), run.choose(smoke=5, full=2_000))
-    table, write_s = _timed(lambda: encode_body(tiles), run.choose(smoke=5, full=2_000))
+    tiles = tiles_of(compiled, keyed, str(workload.key(VIEW, card)).encode())
+    raw, copy_s = timed(lambda: _raw_columns(tiles), run.choose(smoke=5, full=2_000))
+    table, write_s = timed(lambda: encode_body(tiles), run.choose(smoke=5, full=2_000))
     as_of_ms = max(event.event_time_ms for event in events) + 1
-    decoded, decode_s = _timed(lambda: decode_entity(compiled, table, None), run.choose(smoke=5, full=2_000))
-    answer, answer_s = _timed(lambda: compiled.answer(decoded, as_of_ms), run.choose(smoke=5, full=2_000))
-    naive, naive_s = _timed(lambda: _loop_answers(view, events, as_of_ms), run.choose(smoke=2, full=100))
+    decoded, decode_s = timed(lambda: decode_entity(compiled, table, None), run.choose(smoke=5, full=2_000))
+    answer, answer_s = timed(lambda: compiled.answer(decoded, as_of_ms), run.choose(smoke=5, full=2_000))
+    naive, naive_s = timed(lambda: _loop_answers(view, events, as_of_ms), run.choose(smoke=2, full=100))
     answered = answer_values(view, answer)
     for feature in view.features:
         pair = naive[feature.name], answered[feature.name]
@@ -92,7 +92,7 @@ def run(run: Run) -> Result:
     )
 
 
-def _timed(work: Callable[[], Found], repeats: int) -> tuple[Found, float]:
+def timed(work: Callable[[], Found], repeats: int) -> tuple[Found, float]:
     """Result and the fastest of some runs, seconds: noise only ever adds."""
     best_s, found = math.inf, None
     for _ in range(repeats):
@@ -103,7 +103,7 @@ def _timed(work: Callable[[], Found], repeats: int) -> tuple[Found, float]:
     return found, best_s
 
 
-def _keyed(view: ViewSpec, workload: Workload) -> KeyedBatch:
+def keyed_events(view: ViewSpec, workload: Workload) -> KeyedBatch:
     """The workload as columns of the view."""
     decoder = EventDecoder(view.source, columns_read(view), PaymentSchemas())
     decoded = decoder.decode(raw_batch(view.source.topic, workload.payloads), now_ms=workload.as_of_ms)
@@ -116,7 +116,7 @@ def _raw_columns(tiles: TileTable) -> bytes:
     return b"".join(one.tobytes() for one in columns) + tiles.blobs.buffer
 
 
-def _tiles_of(compiled: CompiledView, keyed: KeyedBatch, key: bytes) -> TileTable:
+def tiles_of(compiled: CompiledView, keyed: KeyedBatch, key: bytes) -> TileTable:
     """One entity's tiles, rolled up as of its newest event, retries left out as the writer does."""
     is_its = np.flatnonzero(keyed.key_index == keyed.keys.index(key))
     assert keyed.event_ids is not None

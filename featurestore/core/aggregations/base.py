@@ -88,6 +88,11 @@ class Aggregation(Protocol):
         ...
 
     @property
+    def keeps_nulls(self) -> bool:
+        """Whether an event without a value of the column counts, as one that has none."""
+        ...
+
+    @property
     def formula(self) -> tuple[Formula, int] | None:
         """The formula, and the degrees of freedom it takes off, that `lower` is; None: something else."""
         ...
@@ -150,6 +155,11 @@ class AggregationBase:
 
     @property
     def ages(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def keeps_nulls(self) -> bool:
         """No."""
         return False
 

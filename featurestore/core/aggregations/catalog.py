@@ -27,9 +27,11 @@ from featurestore.core.aggregations.numbers.skew_kurtosis import Shape
 from featurestore.core.aggregations.numbers.sums import Mean, Sum
 from featurestore.core.aggregations.numbers.variance import StandardDeviation, Variance
 from featurestore.core.aggregations.ordered.decay import DecayedCount, DecayedMean, DecayedValues
+from featurestore.core.aggregations.ordered.edge_or_null import EdgeOrNull
 from featurestore.core.aggregations.ordered.event_lists import ENTRIES_MAX, EventValues
 from featurestore.core.aggregations.ordered.first_last import Edge
 from featurestore.core.aggregations.ordered.gaps import BOUND_DEFAULT, BOUND_MAX, ExtremeGap
+from featurestore.core.aggregations.ordered.newest_events import over_newest
 from featurestore.core.aggregations.ordered.times import EdgeTime, MeanGap, TimeSince
 from featurestore.core.aggregations.parameters import (
     Arguments,
@@ -38,6 +40,7 @@ from featurestore.core.aggregations.parameters import (
     argument_words,
     parse_by,
     parse_call,
+    parse_over,
 )
 from featurestore.errors import InvalidRequest
 from featurestore.errors.near_names import near_names, quoted
@@ -192,25 +195,38 @@ CATALOG: tuple[CatalogEntry, ...] = (
 BY_EXAMPLES = ("count by market(100)", "sum by amount(2)", "mean by is_declined(100)", "max by market(3)")
 """Texts that name a function by a secondary key, for the law and oracle suites and for the docs."""
 
+OVER_EXAMPLES = ("sum over last_events(3)", "count over last_events(2)")
+"""The same of functions over the newest events."""
+
+NULL_EXAMPLES = ("last respect nulls",)
+"""The same of functions for which an event without a value is one."""
+
+_OR_NULL = {one.name: one for one in (EdgeOrNull(is_newest=False), EdgeOrNull(is_newest=True))}
 _BY_NAME = {entry.name: entry for entry in CATALOG}
 
 
 def names() -> tuple[str, ...]:
     """Texts that name every aggregation at least once, in the catalog's order."""
-    return (*(example for entry in CATALOG for example in entry.examples), *BY_EXAMPLES)
+    examples = (example for entry in CATALOG for example in entry.examples)
+    return (*examples, *BY_EXAMPLES, *OVER_EXAMPLES, *NULL_EXAMPLES)
 
 
 def resolve(text: str) -> Aggregation:
     """The aggregation that a function text names: "sum", "approx_percentile(0.95)", "sum by merchant_category(50)".
 
-    Letter case of functions and blanks do not matter.
+    Or "sum over last_events(10)", or "last respect nulls". Letter case of functions and blanks do not matter.
 
     Raises:
         InvalidRequest: the catalog has no such function (the hint gives near names), or its parameters are wrong.
     """
+    inner, count = parse_over(text)
+    if count:
+        return over_newest(resolve(inner), count)
     inner, by, bound = parse_by(text)
     if by is not None:
         return by_key(resolve(inner), by, KEYS_DEFAULT if bound is None else bound)
+    if (or_null := _OR_NULL.get(" ".join(text.lower().split()))) is not None:
+        return or_null
     name, given = parse_call(text)
     entry = _BY_NAME.get(name)
     if entry is None:
@@ -232,11 +248,17 @@ def phrase_of(text: str, column: str | None) -> str:
 
     >>> phrase_of("count", None), phrase_of("sum by market(50)", "amount")
     ('number of events', 'sum of amount for each market, of at most 50')
+    >>> phrase_of("sum over last_events(10)", "amount"), phrase_of("last respect nulls", "amount")
+    ('sum of amount, of the 10 newest values,', 'newest amount, null where that event has none,')
     """
+    inner, count = parse_over(text)
+    if count:
+        return f"{phrase_of(inner, column)}, of the {count} newest {'events' if column is None else 'values'},"
     inner, by, bound = parse_by(text)
     if by is not None:
         return f"{phrase_of(inner, column)} for each {by}, of at most {KEYS_DEFAULT if bound is None else bound}"
-    resolve(text)
+    if resolve(text).keeps_nulls:
+        return f"{phrase_of(text.split()[0], column)}, null where that event has none,"
     name, given = parse_call(text)
     entry = _BY_NAME[name]
     words = argument_words(entry.parameters, given)

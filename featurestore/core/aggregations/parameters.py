@@ -12,6 +12,7 @@ from featurestore.errors import InvalidRequest
 
 _CALL = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 _BY = re.compile(r"(.*\S)\s+[Bb][Yy]\s+([A-Za-z_][A-Za-z0-9_]*)\s*(?:\(\s*(\d+)\s*\))?\s*", re.DOTALL)
+_OVER = re.compile(r"(.*\S)\s+over\s+last_events\s*\(\s*([^()]*?)\s*\)\s*", re.DOTALL | re.IGNORECASE)
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -140,6 +141,16 @@ def parse_by(text: str) -> tuple[str, str | None, int | None]:
     if match is None:
         return text, None, None
     return match.group(1), match.group(2), None if match.group(3) is None else int(match.group(3))
+
+
+def parse_over(text: str) -> tuple[str, str]:
+    """The function and the number of "<function> over last_events(<number>)"; "" for no such number.
+
+    >>> parse_over("sum over last_events(10)"), parse_over("sum")
+    (('sum', '10'), ('sum', ''))
+    """
+    match = _OVER.fullmatch(text)
+    return (text, "") if match is None else (match.group(1), match.group(2) or "none")
 
 
 def number_text(value: float) -> str:

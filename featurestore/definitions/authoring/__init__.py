@@ -10,6 +10,7 @@ from featurestore.definitions.authoring.expectations import usual_volume as usua
 from featurestore.definitions.authoring.parts import DerivedFeature as DerivedFeature
 from featurestore.definitions.authoring.parts import NamedWindow as NamedWindow
 from featurestore.definitions.authoring.parts import WindowedFeature as WindowedFeature
+from featurestore.definitions.authoring.parts import last_events as last_events
 from featurestore.definitions.authoring.parts import series as series
 from featurestore.definitions.authoring.parts import session as session
 from featurestore.definitions.authoring.parts import this_month as this_month

@@ -29,7 +29,7 @@ from featurestore.definitions.problems import MISTAKE_TAG, mistake_text
 from featurestore.errors import InvalidRequest
 
 DURATION_REMEDY = 'write a whole number and a unit, such as "15m" or "7d"'
-WINDOW_REMEDY = f"{DURATION_REMEDY}, or LIFETIME, today(...), session(...) or series(...)"
+WINDOW_REMEDY = f"{DURATION_REMEDY}, or LIFETIME, today(...), session(...), series(...) or last_events(...)"
 
 
 _NAMES = re.compile(r"""'(?:[^']|'')*'|"(?P<quoted>[^"]*)"|(?<!\w)(?P<name>[A-Za-z_]\w*)(?!\w*\s*\()""")
@@ -61,11 +61,17 @@ class NamedWindow:
         name: what feature names end with.
         length: duration text for time_window; "" for none.
         tags: of the Field.
+        last_events: how many of the newest events in it a function is of, as its text has it; "" for all.
     """
 
     name: str
     length: str
     tags: Mapping[str, str]
+    last_events: str = ""
+
+    def function(self, text: str) -> str:
+        """A function over the window, for Aggregation.function."""
+        return f"{text} over last_events({self.last_events})" if self.last_events else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +176,21 @@ def series(each: str, count: int) -> NamedWindow:
         count: how many, such as 24.
     """
     return _lengthy(f"{count}x{each}", each, {SERIES_TAG: str(count)})
+
+
+def last_events(count: int, *, within: str | NamedWindow) -> NamedWindow:
+    """The newest events of a window: no more than so many, and none older than the window.
+
+    Args:
+        count: how many at most, from 1 to 100.
+        within: the window, such as "30d".
+    """
+    window = named(within)
+    if window.last_events:
+        fact = f"it is over the last {count} of the last {window.last_events} events"
+        mistake = mistake_text(fact, 'give last_events a window, such as within="30d"')
+        return replace(window, tags={**window.tags, MISTAKE_TAG: mistake})
+    return replace(window, name=f"last_{count}_{window.name}", last_events=str(count))
 
 
 def windows_of(over: object) -> list[NamedWindow]:

@@ -80,6 +80,7 @@ def aggregate(
     where: str = "",
     name: str = "",
     in_flight: bool | None = None,
+    ignore_nulls: bool = True,
     description: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> list[WindowedFeature]:
@@ -88,13 +89,15 @@ def aggregate(
     Args:
         columns: one or several source columns.
         functions: one or several of the catalog's functions ("sum", "mean", "stddev_pop" ...).
-        over: one or several windows: durations such as "15m", LIFETIME, `today`, `this_month`, `session`, `series` ...
+        over: one or several windows: durations such as "15m", LIFETIME, `today`, `this_month`, `session`, `series`,
+            `last_events` ...
         hop: grid of the windows' old edge; "1ms" makes them exact. Default: at most 1/60 of each window.
         offset: how far back the windows end, such as "7d"; default: at the moment of the read.
         where: SQL condition over the source's columns; only events for which it is true count.
         name: stands for `{column}_{function}` in the names; only for one column and one function.
         in_flight: whether the payment in flight counts, where a request brings one along. Default: yes, but for what
             tells of the newest event (`last`, `last_n`, `last_distinct_n`, `last_event_time`, `time_since_last`).
+        ignore_nulls: False for a `first` or `last` that is null where the oldest or newest event has no value.
         description: of the features, for people.
         tags: of the features, beside those that are set here, such as `about(pii="none")`.
 
@@ -116,7 +119,7 @@ def aggregate(
     return [
         WindowedFeature(
             f"{name or f'{column}_{function}'}_{window.name}{suffix}",
-            function,
+            window.function(function if ignore_nulls else f"{function} respect nulls"),
             column,
             window,
             hop,

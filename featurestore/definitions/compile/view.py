@@ -315,6 +315,10 @@ class _FeatureCompiler:
         where = self._where(field, place)
         if where is None or not self._can_read(function, column, place):
             return None
+        if where and function.keeps_nulls:
+            fact = f'tag "{WHERE_TAG}" does not go with {function.name}: a value under a condition is null without it'
+            self.problems.add(place, fact, "make it the view's where, or ignore nulls")
+            return None
         tags = field.tags if field else {}
         in_flight = compile_in_flight(
             tags, window, by_default=function.counts_in_flight, place=place, problems=self.problems

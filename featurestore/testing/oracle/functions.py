@@ -19,13 +19,24 @@ from featurestore.testing.oracle.sketches import approx_count_distinct, approx_p
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 
+RESPECT_NULLS = " respect nulls"
+"""What a function ends with that is given rows without a value, too: NaN stands for it."""
+
+
 def answer(function: str, rows: Rows) -> NaiveAnswer | None:
     """What a function answers over rows; None is null.
 
     Args:
-        function: its canonical text, such as "sum", "top_k_by(3, amount)" or "sum by market(100)".
+        function: its canonical text, such as "sum", "top_k_by(3, amount)", "sum by market(100)", "last respect nulls"
+            or "sum over last_events(10)".
         rows: those inside the window.
     """
+    inner, over, count = function.partition(" over last_events(")
+    if over:
+        return answer(inner, sorted(rows, key=_place, reverse=True)[: int(count.removesuffix(")"))])
+    if function.endswith(RESPECT_NULLS):
+        found = answer(function.removesuffix(RESPECT_NULLS), rows)
+        return None if found != found else found
     inner, by, key = function.partition(" by ")
     if by:
         return _by_key(rows, inner, *_name_and_arguments(key))
@@ -201,9 +212,10 @@ def _ewma_mean(rows: Rows, half_life: str) -> float | None:
     return _ewma_sum(rows, half_life) / _ewma_count(rows, half_life)
 
 
-def _place(row: Row) -> tuple[int, bytes, NaiveValue]:
-    """Events are ordered by time, then id; the value decides where ids are missing."""
-    return row.event_time_ms, row.event_id, row.value
+def _place(row: Row) -> tuple[int, bytes, bool, NaiveValue]:
+    """Events are ordered by time, then id; the value decides where ids are missing, and no value is behind all."""
+    is_null = row.value != row.value
+    return row.event_time_ms, row.event_id, is_null, 0 if is_null else row.value
 
 
 def _gaps_ms(rows: Rows) -> list[int]:
@@ -250,13 +262,13 @@ def _bottom_k(rows: Rows, n: str) -> NaiveAnswer | None:
 def _top_k_by(rows: Rows, n: str, column: str) -> NaiveAnswer | None:
     """Of equal ranks the newest first."""
     ranked = sorted(((rank, _place(row)) for rank, row in _with_further(rows, column)), reverse=True)
-    return _list([value for _, (_, _, value) in ranked][: int(n)])
+    return _list([value for _, (_, _, _, value) in ranked][: int(n)])
 
 
 def _bottom_k_by(rows: Rows, n: str, column: str) -> NaiveAnswer | None:
     """Of equal ranks the oldest first."""
     ranked = sorted((rank, _place(row)) for rank, row in _with_further(rows, column))
-    return _list([value for _, (_, _, value) in ranked][: int(n)])
+    return _list([value for _, (_, _, _, value) in ranked][: int(n)])
 
 
 def _counts(rows: Rows, bound: str) -> Counter[NaiveValue]:

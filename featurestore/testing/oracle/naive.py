@@ -5,6 +5,8 @@ One entity, a feature with function f, column c, condition p and a window, read 
     value = f( e.c of every event e, each event id once,
                with begin <= e.event_time_ms < end, p(e) true and e.c not null; without c each counts as 1 )
 
+"first respect nulls" and "last respect nulls" are over the events without a value of c, too.
+
     window      begin                              end                  w length, h hop, o offset
     sliding     floor(t - w, h)                    t                    tail on the hop grid, head exact
     offset      floor(t - o - w, h)                floor(t - o, h)      both edges on the hop grid
@@ -35,7 +37,7 @@ from featurestore.testing.oracle.events import Conditions, Row
 from featurestore.testing.oracle.events import NaiveAnswer as NaiveAnswer
 from featurestore.testing.oracle.events import NaiveEvent as NaiveEvent
 from featurestore.testing.oracle.events import NaiveValue as NaiveValue
-from featurestore.testing.oracle.functions import answer
+from featurestore.testing.oracle.functions import RESPECT_NULLS, answer
 
 NO_CONDITIONS: Conditions = {}
 
@@ -87,7 +89,9 @@ def naive_value(
             continue
         value = 1 if feature.column is None else event.columns.get(feature.column)
         if value is None or value != value:
-            continue
+            if not feature.function.endswith(RESPECT_NULLS):
+                continue
+            value = math.nan
         sign = -1 if undo and conditions[undo](event.columns) else 1
         since_ms = as_of_ms - event.event_time_ms
         rows.append(Row(event.event_time_ms, event.event_id or b"", value, since_ms, event.columns, sign))

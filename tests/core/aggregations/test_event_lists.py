@@ -1,7 +1,8 @@
 """Lists of the oldest and newest values: order, ties, distinct values, and the bound of their state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -130,7 +131,45 @@ def lifted_numbers(layout: TileLayout, events: Sequence[NaiveEvent]) -> TileTabl
     return layout.lift(EventRows(times, ids, {"value": ColumnValues(values)}))
 
 
-@pytest.mark.parametrize("text", ["first_n", "last_n(0)", "last_n(101)", "first_distinct_n(x)", "last_n(1, 2)"])
+def test_the_last_events_are_the_newest_values_and_a_null_is_an_edge_only_on_demand() -> None:
+    """Ties are broken by id, and where that is the same a null is behind every value.
+
+    second      1    2    2    3      3 (no id)  3 (no id)
+    value       8    4    1    null   -5         null
+    """
+    events = [payment(2, b"b", 4), payment(1, b"a", 8), payment(2, b"c", 1), payment(3, b"d", None)]
+    tied = [*events[:3], payment(3, b"", -5), payment(3, b"", None)]
+
+    for function, expected in {
+        "sum": 5,
+        "mean": 2.5,
+        "max": 4,
+        "first": 4,
+        "count": 2,
+        "first_event_time": ANCHOR_MS + 2_000,
+    }.items():
+        assert expected == answer(f"{function} over last_events(2)", ValueType.INT64, events), function
+    assert 1 == answer("last", ValueType.INT64, events)
+    assert answer("last respect nulls", ValueType.INT64, events) is None
+    assert answer("last respect nulls", ValueType.INT64, tied) is None
+    assert -5 == answer("last respect nulls", ValueType.INT64, tied[:4])
+    ascending: Mapping[ValueType, Sequence[NaiveValue]] = {
+        ValueType.STRING: ("", "é" * 32_767, "\U0010ffff"),
+        ValueType.INT64: (-(1 << 63), -1, 0, (1 << 63) - 1),
+        ValueType.FLOAT64: (float("-inf"), -1.5, 0.0, 1e-300, float("inf")),
+    }
+    for kind, values in ascending.items():
+        for low, high in pairwise(values):
+            two = [payment(0, b"", high), payment(0, b"", low), payment(1, b"", low)]
+            assert (low, high) == (
+                answer("first respect nulls", kind, two),
+                answer("last respect nulls", kind, two[:2]),
+            )
+
+
+@pytest.mark.parametrize(
+    "text", ["first_n", "last_n(0)", "last_n(101)", "first_distinct_n(x)", "last_n(1, 2)", "sum over last_events(101)"]
+)
 def test_a_length_that_cannot_be_kept_is_refused(text: str) -> None:
     """The message shows how to write it."""
     with pytest.raises(InvalidRequest) as refused:

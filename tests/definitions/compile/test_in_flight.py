@@ -45,7 +45,7 @@ def test_only_what_tells_of_the_newest_event_leaves_the_payment_out() -> None:
     """The last market before this payment is worth knowing; that of the payment is known already."""
     left_out = [name.partition("(")[0] for name in names() if not resolve(name).counts_in_flight]
 
-    assert ["last", "last_n", "last_distinct_n", "last_event_time", "time_since_last"] == left_out
+    assert ["last", "last_n", "last_distinct_n", "last_event_time", "time_since_last", "last respect nulls"] == left_out
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from featurestore.definitions.authoring import (
     aggregate,
     count,
     kafka_source,
+    last_events,
     series,
     session,
     stream_view,
@@ -25,6 +26,7 @@ from featurestore.definitions.authoring import (
 )
 from featurestore.definitions.changes import compare
 from featurestore.definitions.compile.repo import compile_repo
+from featurestore.definitions.problems import MISTAKE_TAG
 from featurestore.wire.codecs.view_json import decode_view, definition_hash, encode_view
 from featurestore.wire.feast.registry import RegisteredView
 from tests.definitions.records import HOUR_NS, MS_NS, aggregation, field, repo, view
@@ -135,6 +137,26 @@ MISTAKES = {
         "it reaches back 1d, but the view's ttl is 23h",
         "make it 1d or longer",
     ),
+    "last events of no number": (
+        view([aggregation("sum over last_events(0)")], [field()]),
+        '"0" is not a valid number of last events',
+        "give a number from 1 to 100",
+    ),
+    "list of the last events": (
+        view([aggregation("top_k(3) over last_events(5)")], [field()]),
+        'function "top_k(3)" is not taken over the last events',
+        "or last_n(5), and take it from the list",
+    ),
+    "undo of the last events": (
+        view([aggregation("sum over last_events(5)")], [field()], tags={"undo": "amount < 0"}),
+        "but sum over last_events(5) cannot take an event back",
+        "move the feature",
+    ),
+    "nulls under a condition": (
+        view([aggregation("last respect nulls")], [field(tags={"where": "amount > 0"})]),
+        'tag "where" does not go with last respect nulls',
+        "make it the view's where",
+    ),
     "fraction of a millisecond": (
         view([aggregation(slide_ns=MS_NS // 2)], [field(value_type="INT64_LIST", tags={"series": "2"})]),
         "its hop is 0.5 ms",
@@ -176,6 +198,9 @@ def test_plan_says_which_window() -> None:
         "sum(amount) over today in Europe/Berlin, int64": named(BERLIN),
         "sum(amount) over session, gap 30m, at most 1d, int64": named(SESSION),
         "sum(amount) over 24 times 1h, hop 1m, list<int64>": lengthy({"series": "24"}),
+        "sum(amount) over last_events(3) over 1h, hop 1m, int64": lengthy(
+            {}, function="sum over last_events(3)", value_type="INT64"
+        ),
     }
 
     assert not compare(empty, before).is_empty
@@ -201,6 +226,8 @@ def test_helpers_write_the_tags() -> None:
             *count(over=calendars),
             *aggregate("amount", "sum", over=[session(gap="30m"), session(gap="5m", longest="1h")]),
             *aggregate("amount", ["sum", "mean"], over=series("1h", 24), offset="7d"),
+            *aggregate("amount", "sum", over=last_events(10, within=session(gap="30m"))),
+            *aggregate("amount", "last", over="1d", ignore_nulls=False),
         ],
     )
     zone = {"timezone": "Europe/Berlin"}
@@ -214,4 +241,10 @@ def test_helpers_write_the_tags() -> None:
         ("amount_sum_session_5m", Int64, {"window": "session", "gap": "5m", "session_max": "1h"}),
         ("amount_sum_24x1h_offset_7d", Array(Int64), {"series": "24", "offset": "7d"}),
         ("amount_mean_24x1h_offset_7d", Array(Float64), {"series": "24", "offset": "7d"}),
+        ("amount_sum_last_10_session_30m", Int64, SESSION),
+        ("amount_last_1d", Int64, {}),
     ] == [(each.name, each.dtype, each.tags) for each in written.features]
+    functions = [each.function for each in written.aggregations]
+    assert ["sum over last_events(10)", "last respect nulls"] == functions[-2:]
+    twice = last_events(1, within=last_events(2, within="1h"))
+    assert "it is over the last 1 of the last 2 events" in twice.tags[MISTAKE_TAG]

@@ -76,11 +76,14 @@ GOLDEN = {
     "sum by amount(2)": "d48227476f22d364",
     "mean by is_declined(100)": "a48a0ba6615ada52",
     "max by market(3)": "d48227476f22d364",
+    "sum over last_events(3)": "b4897178c359a820",
+    "count over last_events(2)": "94f655ecbbda9f20",
+    "last respect nulls": "c8cb652fc70de49b",
 }
 """Function -> XXH3-64 of its state."""
 
 
-GOLDEN_BODIES = "93f4460f545bd7c1"
+GOLDEN_BODIES = "299a93e1f669e500"
 """XXH3-64 of all functions' bodies, one after another."""
 
 

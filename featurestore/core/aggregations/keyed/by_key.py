@@ -98,6 +98,7 @@ class ByKey:
     is_commutative = True
     is_invertible = False
     is_exactly_mergeable = True
+    keeps_nulls = False
 
     @property
     def name(self) -> str:

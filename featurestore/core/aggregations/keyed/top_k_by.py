@@ -94,6 +94,7 @@ class TopKBy:
     is_exactly_mergeable = True
     counts_in_flight = True
     ages = False
+    keeps_nulls = False
 
     @property
     def name(self) -> str:
