@@ -45,6 +45,9 @@ EVENT_LOG_DEFAULT, EVENT_LOG_VARIABLE = "data/event_log", "FEATURESTORE_EVENT_LO
 
 POLICIES_VARIABLE, QUOTAS_VARIABLE = "FEATURESTORE_POLICIES", "FEATURESTORE_QUOTAS"
 
+RULES_TOKEN_VARIABLE = "FEATURESTORE_RULES_TOKEN"
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
 RULES_TIMEOUT_S, RULES_BYTES_MAX = 10.0, 1 << 20
 """For a file of rules at an address."""
 
@@ -313,7 +316,7 @@ def text_at(place: str, what: str) -> str:
     """A file of rules, here or at an address.
 
     Args:
-        place: path or address.
+        place: path or address; whoever keeps one may want the token in RULES_TOKEN_VARIABLE.
         what: they are, as the option is called.
 
     Raises:
@@ -322,14 +325,22 @@ def text_at(place: str, what: str) -> str:
     """
     import urllib.request
     from http.client import HTTPException
+    from urllib.parse import urlsplit
 
     if not place.startswith(("http://", "https://")):
         try:
             return Path(place).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidRequest(f'{what} "{place}" cannot be read', detail=str(error)) from error
+    request = urllib.request.Request(place)
+    if token := os.environ.get(RULES_TOKEN_VARIABLE):
+        if place.startswith("http://") and urlsplit(place).hostname not in LOOPBACK:
+            hint = f"write https://, or unset {RULES_TOKEN_VARIABLE}"
+            raise InvalidRequest(f'{what} at "{redacted(place)}" would be asked for in clear text', hint=hint)
+        # A redirection leads elsewhere, where nobody may see it.
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(place, timeout=RULES_TIMEOUT_S) as answer:
+        with urllib.request.urlopen(request, timeout=RULES_TIMEOUT_S) as answer:
             return bytes(answer.read(RULES_BYTES_MAX)).decode()
     except (OSError, ValueError, HTTPException) as error:
         hint = f"try again, or give a copy by --{what} PATH"

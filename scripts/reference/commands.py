@@ -16,6 +16,7 @@ from dataflows.log_to_features.settings import PUBLISH_OPTIONS
 from dataflows.log_to_table.settings import EVENT_LOG_OPTIONS
 from dataflows.settings import OPTIONS, Option, is_set
 from featurestore.cli import main, settings
+from featurestore.cli.settings import RULES_TOKEN_VARIABLE
 from featurestore.errors import TRACEBACK_VARIABLE
 from featurestore.online.embedded import DATA_DIR_VARIABLE
 from featurestore.testing.servers import kafka, maven, redis
@@ -125,6 +126,7 @@ MEANINGS: Mapping[str, str] = {
 
 OTHER_VARIABLES: Mapping[str, tuple[str, str]] = {
     TRACEBACK_VARIABLE: ("Set to anything: every error comes with its traceback", ""),
+    RULES_TOKEN_VARIABLE: ("Token for policies and quotas at an address, sent as `Authorization: Bearer`", ""),
     DATA_DIR_VARIABLE: ("Data directory of the embedded store, for every repo", "`data/store` of the repo"),
     "FEATURESTORE_PROGRAM": ("Not to be set: how `stream` and `event-log run` call themselves in their help", ""),
     redis.BINARY_VARIABLE: (

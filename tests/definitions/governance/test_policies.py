@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
 from datetime import date
 from pathlib import Path
 
 import pytest
 
 from featurestore.cli.main import main
+from featurestore.cli.repo.planning import planned_repo
+from featurestore.cli.settings import load_settings, text_at
 from featurestore.core.spec import RepoSpec
 from featurestore.definitions.governance.facts import subjects_of
 from featurestore.definitions.governance.policies import PolicyOutcome, check_policies, read_policies
 from featurestore.definitions.repo import LoadedRepo, load_repo
-from featurestore.errors import InvalidRequest
+from featurestore.errors import DefinitionError, InvalidRequest, SourceUnavailable
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
 
@@ -132,3 +136,44 @@ def test_a_rule_that_is_wrong_is_refused(rule: str, told: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         read_policies(f"policies:\n- {rule}\n", "rules.yaml")
     assert told in caught.value.message
+
+
+def test_rules_at_an_address_are_asked_for_with_a_token(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that wants one, one that leads elsewhere, which must not see it, and one that has no rules."""
+    seen = list[tuple[str, str | None]]()
+
+    class Door(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.path, self.headers["Authorization"]))
+            if self.path == "/moved":
+                self.send_response(302)
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+                return
+            is_known = self.path == "/elsewhere" or self.headers["Authorization"] == "Bearer t-1"
+            self.send_response(200 if is_known else 401)
+            self.end_headers()
+            self.wfile.write(RULES.encode() if is_known else b"")
+
+        def log_message(self, *_: object) -> None: ...
+
+    door = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door)
+    thread = threading.Thread(target=door.serve_forever, daemon=True)
+    thread.start()
+    place = f"http://127.0.0.1:{door.server_port}"
+    monkeypatch.delenv("FEATURESTORE_RULES_TOKEN", raising=False)
+    with pytest.raises(SourceUnavailable, match="401"):
+        text_at(f"{place}/rules", "policies")
+    monkeypatch.setenv("FEATURESTORE_RULES_TOKEN", "t-1")
+    assert RULES == text_at(f"{place}/rules", "policies") == text_at(f"{place}/moved", "policies")
+    with pytest.raises(DefinitionError, match='it breaks policy "described"'):
+        planned_repo(load_settings(repo=repo), f"{place}/rules")
+    with pytest.raises(InvalidRequest, match="in clear text"):
+        text_at("http://rules.example/rules", "policies")
+    door.shutdown()
+    thread.join()
+    door.server_close()
+    with pytest.raises(SourceUnavailable, match="cannot be read"):
+        text_at(f"{place}/rules", "policies")
+
+    assert [("/rules", None), ("/rules", "Bearer t-1"), ("/moved", "Bearer t-1"), ("/elsewhere", None)] == seen[:4]
