@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import click
 
 from featurestore.cli.extras import missing_package
-from featurestore.cli.settings import Decorated, text_at
+from featurestore.cli.settings import EVENT_LOG_VARIABLE, Decorated, event_places, text_at
 from featurestore.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from featurestore.cli.repo.cost.facts import CostFacts
     from featurestore.cli.settings import Settings
     from featurestore.core.spec import RepoSpec
     from featurestore.definitions.changes import Change, Plan
@@ -86,7 +87,7 @@ def planned_repo(settings: Settings, policies: str | None = None) -> PlannedRepo
     registered = find_registry_bytes(settings.registry, with_all_versions=True)
     after = loaded.compile(registered)
     checks = _checks(compiled_or_empty(registered, settings.project), after.spec)
-    kept = _held_against(policies or settings.policies, after.spec, loaded)
+    kept = _held_against(policies or settings.policies, settings, after.spec, loaded)
     others = (*shared.problems, *check_readers(shared, after.spec, name, _today()))
     after = replace(after, problems=(*others, *after.problems, *checks.problems, *kept.violations))
     plan = with_readers(plan_of(loaded, after, settings.registry), shared, name)
@@ -126,13 +127,37 @@ def _today() -> date:
     return datetime.fromtimestamp(SystemClock().now_ms() / 1_000, tz=UTC).date()
 
 
-def _held_against(place: str, spec: RepoSpec, loaded: LoadedRepo) -> PolicyOutcome:
+def _held_against(place: str, settings: Settings, spec: RepoSpec, loaded: LoadedRepo) -> PolicyOutcome:
     """What the rules of the platform team say of a repo."""
-    from featurestore.definitions.governance.facts import subjects_of
+    from featurestore.definitions.governance.facts import ENTITY_BYTES, subjects_of
     from featurestore.definitions.governance.policies import Policies, check_policies, read_policies
 
     policies = read_policies(text_at(place, "policies"), place) if place else Policies()
-    return check_policies(policies, subjects_of(spec, loaded.registry), _today())
+    subjects, notes = subjects_of(spec, loaded.registry), tuple[str, ...]()
+    if policies.asks_for("view", ENTITY_BYTES):
+        told = _cost_facts(settings, spec)
+        subjects = [
+            replace(one, facts={**one.facts, ENTITY_BYTES: told.entity_bytes.get(one.name)})
+            if one.kind == "view"
+            else one
+            for one in subjects
+        ]
+        notes = told.notes
+    outcome = check_policies(policies, subjects, _today())
+    return replace(outcome, notes=(*outcome.notes, *notes))
+
+
+def _cost_facts(settings: Settings, spec: RepoSpec) -> CostFacts:
+    """What history tells of the repo's views, where the event logs are."""
+    from featurestore.cli.repo.cost.facts import cost_facts
+    from featurestore.cli.repo.cost.history import SourceHistories
+    from featurestore.definitions.compile.versions import stored_views
+
+    views, clock = stored_views(spec), SystemClock()
+    place = os.environ.get(EVENT_LOG_VARIABLE)
+    places = event_places([place] if place else []) or settings.event_logs
+    histories = SourceHistories(places, {view.source.name for view in views}, clock.now_ms(), settings.repo)
+    return cost_facts(views, histories, settings.project, clock)
 
 
 def schema_registry_options(function: Decorated) -> Decorated:

@@ -19,6 +19,9 @@ Fact = str | int | float | bool | None
 
 _TEXT, _WHOLE, _NUMBER, _TRUTH = ValueType.STRING, ValueType.INT64, ValueType.FLOAT64, ValueType.BOOL
 
+ENTITY_BYTES = "entity_bytes"
+"""Fact of a view that history alone tells: whoever holds rules against it gives it, where a rule asks."""
+
 _OF_ALL: Mapping[str, ValueType] = {
     "name": _TEXT,
     "owner": _TEXT,
@@ -40,6 +43,7 @@ FACTS: Mapping[str, Mapping[str, ValueType]] = {
         "freshness_minutes": _NUMBER,
         "expected_entities": _WHOLE,
         "stored_fields": _WHOLE,
+        ENTITY_BYTES: _NUMBER,
         "is_streamed": _TRUTH,
     },
     "feature": {

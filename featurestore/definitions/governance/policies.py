@@ -81,6 +81,12 @@ class Policies:
     rules: tuple[Policy, ...] = ()
     exceptions: tuple[PolicyException, ...] = ()
 
+    def asks_for(self, kind: str, fact: str) -> bool:
+        """Whether a rule reads a fact."""
+        mine = [rule for rule in self.rules if rule.on == kind]
+        read = [one.columns for rule in mine for one in (rule.require, rule.where) if one is not None]
+        return any(fact in columns for columns in read)
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyOutcome:

@@ -134,3 +134,38 @@ def test_entities_are_numbers_for_names_or_for_all() -> None:
         "transactions:card_id": 2_000_000,
         "": 5_000,
     }
+
+
+def test_a_policy_may_ask_what_an_entity_takes(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """It is what --cost says; where no rule asks, no event is read; and unknown is not enough."""
+    rules = tmp_path / "rules.yaml"
+    command = ["plan", "--repo", str(repo), "--policies", str(rules)]
+
+    def rule(require: str) -> None:
+        rules.write_text(
+            f"policies: [{{name: small, kind: view, where: is_streamed, require: {require}, remedy: store less}}]"
+        )
+
+    monkeypatch.setenv(EVENT_LOG_VARIABLE, str(tmp_path / "nowhere"))
+    rule("stored_fields > 0")
+    assert main(command) == 0
+    assert "is not known" not in capsys.readouterr().err
+    rule("entity_bytes > 0")
+    assert main(command) == 1
+    assert "entity_bytes is unknown; store less" in capsys.readouterr().err
+    rule("entity_bytes IS NULL OR entity_bytes < 100")
+    assert main(command) == 0
+    assert "what an entity of card_activity takes is not known" in capsys.readouterr().err
+
+    monkeypatch.setenv(EVENT_LOG_VARIABLE, str(repo / "events.parquet"))
+    assert main(["plan", "--cost", "--repo", str(repo), "--format", "json"]) == 0
+    costs = json.loads(capsys.readouterr().out)
+    known = {name: one["entity_bytes"]["mean"] for one in costs for name in (one["name"], *one["views"])}
+    limit = known["merchant_activity"]
+    rule(f"entity_bytes <= {limit}")
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert f'feature view "card_activity": it breaks policy "small": entity_bytes is {known["card_activity"]}' in told
+    assert 'feature view "merchant_activity"' not in told

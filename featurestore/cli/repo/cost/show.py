@@ -54,9 +54,9 @@ def show_costs(
         InvalidRequest: there is no history, it is empty, or it lacks a column; or a name is not known.
         Unavailable: the history cannot be read now.
     """
-    stored = [one for one in _stored(views) if histories.has(one.source)]
+    stored = [one for one in storages(views) if histories.has(one.source)]
     _require_known(request.entities, stored)
-    costs = [_cost(one, histories, request, clock) for one in stored]
+    costs = [cost_of(one, histories, request, clock) for one in stored]
     if output == "json":
         print_json([asdict(one) for one in costs])
         return
@@ -76,7 +76,7 @@ def show_costs(
         _show_features(console, one)
 
 
-def _stored(views: Sequence[ViewSpec]) -> list[ViewSpec]:
+def storages(views: Sequence[ViewSpec]) -> list[ViewSpec]:
     """Groups, then views that are stored by themselves."""
     plan = plan_storage(views)
     groups = [storage_group(name, members) for name, members in plan.groups.items()]
@@ -85,25 +85,25 @@ def _stored(views: Sequence[ViewSpec]) -> list[ViewSpec]:
 
 def _require_known(entities: dict[str, int], stored: Sequence[ViewSpec]) -> None:
     """Every name that --entities was given is one of what is stored, or a view in it."""
-    known = sorted({name for one in stored for name in _names(one)})
+    known = sorted({name for one in stored for name in names_of(one)})
     for name in entities:
         if name and name not in known:
             raise InvalidRequest(f'nothing that is stored is called "{name}"', hint=suggest(name, known))
 
 
-def _names(view: ViewSpec) -> tuple[str, ...]:
+def names_of(view: ViewSpec) -> tuple[str, ...]:
     """By which a view or a group may be meant."""
     return (view.name, *(member.name for member in view.members))
 
 
-def _cost(view: ViewSpec, histories: SourceHistories, request: CostRequest, clock: Clock) -> StorageCost:
+def cost_of(view: ViewSpec, histories: SourceHistories, request: CostRequest, clock: Clock) -> StorageCost:
     """What one thing that is stored costs."""
     log = histories.open(view.source)
     require_columns(log, view)
     version = f", version {log.version}" if log.version else ""  # files have none
     click.echo(f"{view.name}: {log.row_count:,} rows of {log.uri}{version}", err=True)
     sample = take_sample(log, view, clock.now_ms(), tables=histories.tables)
-    wanted = next((request.entities[name] for name in _names(view) if name in request.entities), None)
+    wanted = next((request.entities[name] for name in names_of(view) if name in request.entities), None)
     cost = storage_cost(
         generation_of(view, request.project),
         (log.uri, log.version),
