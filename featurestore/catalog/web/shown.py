@@ -134,6 +134,8 @@ def _promise(one: PromiseState) -> str:
     if one.is_silent:
         return f"{promised}; no stream says that it counts"
     late = f"{one.late:,} of {one.events:,} were late in {BUDGET_DAYS} days"
+    if one.budget_left < 0:
+        return f"{promised}; {late}, {1 - one.budget_left:.1f} times what the error budget has"
     return f"{promised}; {late}, {one.budget_left:.0%} of the error budget are left"
 
 

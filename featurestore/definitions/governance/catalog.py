@@ -10,14 +10,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from featurestore.core.spec import Column, FeatureSpec, PlainViewSpec, RepoSpec, ViewSpec
-from featurestore.core.windows.durations import format_duration
+from featurestore.core.windows.durations import duration_words, format_duration
 from featurestore.definitions.compile.meaning import feature_sentence, window_words
-from featurestore.definitions.governance.about import About, about_feature, about_of
+from featurestore.definitions.governance.about import DEPRECATED_UNTIL_TAG, About, about_feature, about_of
 from featurestore.definitions.problems import suggest
 from featurestore.errors import InvalidRequest
-from featurestore.wire.feast.authors import Authored, authored_in
+from featurestore.wire.feast.authors import Authored, AuthoredField, authored_in
 
 SOURCE, VIEW, FEATURE, SERVICE = "source", "view", "feature", "service"
+LAST_DAY = "deprecated until"
+"""What a view or feature is when its owner has announced its end."""
+
 KINDS = (SOURCE, VIEW, FEATURE, SERVICE)
 
 
@@ -141,12 +144,13 @@ def _views(spec: RepoSpec, authored: dict[tuple[str, str], Authored], read_by: d
     for view in views:
         said = authored.get((VIEW, view.name), Authored("feature view", view.name))
         facts = {"keys": _typed(view.join_keys), "read by": ", ".join(read_by.get(view.name, ()))}
+        facts[LAST_DAY] = said.tags.get(DEPRECATED_UNTIL_TAG, "")
         if isinstance(view, ViewSpec):
             windowed = {one.name: one for one in view.features}
             answers, source, meaning = view.answers, view.source.name, f"computed from the stream {view.source.name}"
             expected = [one for one in spec.expectations if one.source == source]
             facts["expected"] = "; ".join(f"{one.condition} ({one.on_fail})" for one in expected)
-            facts["kept for"] = "ever" if view.retention_ms is None else format_duration(view.retention_ms)
+            facts["kept for"] = "ever" if view.retention_ms is None else duration_words(view.retention_ms)
         else:
             windowed, answers, source = {}, view.features, view.table.source if view.table else ""
             meaning = "materialized by Feast"
@@ -176,7 +180,11 @@ def _on_demand_sentence(expression: str) -> str:
 
 def _feature(view: str, column: Column, meaning: str, said: Authored, windowed: FeatureSpec | None) -> Item:
     """One feature of a view."""
-    facts = {"type": str(column.type)}
+    of_field = said.fields.get(column.name, AuthoredField()).tags
+    facts = {
+        "type": str(column.type),
+        LAST_DAY: of_field.get(DEPRECATED_UNTIL_TAG) or said.tags.get(DEPRECATED_UNTIL_TAG, ""),
+    }
     if windowed is not None:
         window = windowed.window
         facts["window"], _, edge = window_words(window).partition(", exact ")
