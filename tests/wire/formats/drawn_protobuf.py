@@ -38,6 +38,7 @@ SCALARS: dict[Any, st.SearchStrategy[Any]] = {
 }
 _GOOGLE = "google.protobuf"
 _WRAPPERS = ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
+_KEYS = ("k", "key")
 _DEFAULTS = {
     _F.TYPE_BOOL: "true",
     _F.TYPE_STRING: "café",
@@ -117,7 +118,13 @@ def _draw_structure(
         entry = message.nested_type.add(name=f"F{field.name[1:]}Entry")
         entry.options.map_entry = True
         entry.field.add(name="key", number=1, label=_F.LABEL_OPTIONAL, type=_F.TYPE_STRING)
-        entry.field.add(name="value", number=2, label=_F.LABEL_OPTIONAL, type=_F.TYPE_INT32)
+        value = entry.field.add(name="value", number=2, label=_F.LABEL_OPTIONAL)
+        value.type = draw(st.sampled_from([*SCALARS, _F.TYPE_MESSAGE]))
+        if value.type == _F.TYPE_ENUM:
+            value.type_name = ".p.E"
+        elif value.type == _F.TYPE_MESSAGE:
+            names = ["Timestamp", *(f"{one}Value" for one in _WRAPPERS)]
+            value.type_name = draw(st.sampled_from([name, *(f".{_GOOGLE}.{one}" for one in names)]))
         field.label, field.type_name = _F.LABEL_REPEATED, f"{name}.{entry.name}"
     elif kind in ("group", "message"):
         inner = message.nested_type.add(name=f"M{field.name}")
@@ -147,24 +154,33 @@ def topics(draw: st.DrawFn) -> tuple[FileDescriptorSet, list[WantedColumn], list
 def _draw_columns(draw: st.DrawFn, message: Any, path: str, columns: list[WantedColumn], depth: int) -> None:
     for field in message.fields:
         place = f"{path}.{field.name}".lstrip(".")
-        if field.is_repeated or field.type == FieldDescriptor.TYPE_GROUP or not draw(st.integers(0, 3)):
+        if field.type == FieldDescriptor.TYPE_GROUP or not draw(st.integers(0, 3)):
             continue
-        of_it = field.message_type.full_name if field.message_type else ""
-        if of_it and not of_it.startswith(_GOOGLE):
-            if depth:
-                _draw_columns(draw, field.message_type, place, columns, depth - 1)
-            continue
-        value = field.message_type.fields_by_name["value"] if of_it.endswith("Value") else field
-        if of_it == f"{_GOOGLE}.Timestamp":
-            columns.append(WantedColumn(place, ValueType.TIMESTAMP, place))
-        elif value.type in _INTS:
-            held_by = [ValueType.INT64, ValueType.INT64, ValueType.FLOAT64, ValueType.TIMESTAMP]
-            columns.append(WantedColumn(place, draw(st.sampled_from(held_by)), place))
-        elif value.type in (_F.TYPE_STRING, _F.TYPE_ENUM):
-            columns.append(WantedColumn(place, ValueType.STRING, place))
-        elif value.type in (_F.TYPE_FLOAT, _F.TYPE_DOUBLE, _F.TYPE_BOOL):
-            kind = ValueType.BOOL if value.type == _F.TYPE_BOOL else ValueType.FLOAT64
-            columns.append(WantedColumn(place, kind, place))
+        if not field.is_repeated:
+            _draw_column(draw, field, place, columns, depth)
+        elif field.message_type:
+            for key in draw(st.lists(st.sampled_from(_KEYS), unique=True, max_size=2)):
+                _draw_column(draw, field.message_type.fields_by_name["value"], f"{place}.{key}", columns, depth)
+
+
+def _draw_column(draw: st.DrawFn, field: Any, place: str, columns: list[WantedColumn], depth: int) -> None:
+    """A column of a field or of a map's value, or several of what is in it."""
+    of_it = field.message_type.full_name if field.message_type else ""
+    if of_it and not of_it.startswith(_GOOGLE):
+        if depth:
+            _draw_columns(draw, field.message_type, place, columns, depth - 1)
+        return
+    value = field.message_type.fields_by_name["value"] if of_it.endswith("Value") else field
+    if of_it == f"{_GOOGLE}.Timestamp":
+        columns.append(WantedColumn(place, ValueType.TIMESTAMP, place))
+    elif value.type in _INTS:
+        held_by = [ValueType.INT64, ValueType.INT64, ValueType.FLOAT64, ValueType.TIMESTAMP]
+        columns.append(WantedColumn(place, draw(st.sampled_from(held_by)), place))
+    elif value.type in (_F.TYPE_STRING, _F.TYPE_ENUM):
+        columns.append(WantedColumn(place, ValueType.STRING, place))
+    elif value.type in (_F.TYPE_FLOAT, _F.TYPE_DOUBLE, _F.TYPE_BOOL):
+        kind = ValueType.BOOL if value.type == _F.TYPE_BOOL else ValueType.FLOAT64
+        columns.append(WantedColumn(place, kind, place))
 
 
 def _fill(draw: st.DrawFn, message: Any, depth: int) -> None:
@@ -173,31 +189,45 @@ def _fill(draw: st.DrawFn, message: Any, depth: int) -> None:
         if not draw(st.integers(0, 2)):
             continue
         value = getattr(message, field.name)
-        if field.is_repeated:
-            if field.message_type:
-                value["k"] = 3
-            else:
-                value.append("x" if field.type == _F.TYPE_STRING else -2)
+        if field.is_repeated and field.message_type:
+            of = field.message_type.fields_by_name["value"]
+            for key in draw(st.lists(st.sampled_from([*_KEYS, "", "else"]), max_size=4)):
+                if of.message_type is None:
+                    value[key] = draw(SCALARS[of.type])
+                else:
+                    _fill_message(draw, value[key], depth)
+        elif field.is_repeated:
+            value.append("x" if field.type == _F.TYPE_STRING else -2)
         elif field.message_type is None:
             setattr(message, field.name, draw(SCALARS[field.type]))
-        elif field.message_type.full_name == f"{_GOOGLE}.Timestamp":
-            value.SetInParent()
-            value.seconds, value.nanos = draw(st.integers(-(10**10), 10**11)), draw(st.integers(0, 999_999_999))
         else:
             value.SetInParent()
-            if depth:
-                _fill(draw, value, depth - 1)
+            _fill_message(draw, value, depth)
+
+
+def _fill_message(draw: st.DrawFn, value: Any, depth: int) -> None:
+    """Set some fields of a message in another one."""
+    if value.DESCRIPTOR.full_name == f"{_GOOGLE}.Timestamp":
+        value.seconds, value.nanos = draw(st.integers(-(10**10), 10**11)), draw(st.integers(0, 999_999_999))
+    elif depth:
+        _fill(draw, value, depth - 1)
 
 
 def expected(message: Any, column: WantedColumn) -> object:
     """What Google's own reading says of a column."""
-    *above, name = column.field.split(".")
-    for each in above:
-        if not message.HasField(each):
+    parts, value, field, is_of_map = column.field.split("."), message, None, False
+    while parts:
+        if field is not None and not is_of_map and not message.HasField(field.name):
             return None
-        message = getattr(message, each)
-    field, value = message.DESCRIPTOR.fields_by_name[name], getattr(message, name)
-    if field.has_presence and not message.HasField(name):
+        message, name = value, parts.pop(0)
+        field, value, is_of_map = message.DESCRIPTOR.fields_by_name[name], getattr(message, name), False
+        if field.is_repeated:
+            key, field, is_of_map = parts.pop(0), field.message_type.fields_by_name["value"], True
+            if key not in value:
+                return None
+            value = value[key]
+    assert field is not None, "a path has a name"
+    if field.has_presence and not is_of_map and not message.HasField(name):
         is_member = field.containing_oneof is not None and len(field.containing_oneof.fields) > 1
         if not field.has_default_value or is_member or column.type is ValueType.TIMESTAMP:
             return None

@@ -109,6 +109,7 @@ message Payment {
   bytes raw = 10;
   int64 sent = 11;
   string told = 12;
+  map<int32, string> by_day = 15;
   oneof payee { string iban = 13; Card to = 14; }
   message Card { string bin = 1; optional int32 year = 2; Card before = 3; }
 }
@@ -165,7 +166,8 @@ def test_what_no_column_of_the_type_holds_is_told_by_field(payment: FileDescript
     fields = {
         "tags": ValueType.STRING,
         "limits": ValueType.INT64,
-        "limits.value": ValueType.INT64,
+        "limits.value": ValueType.STRING,
+        "by_day.7": ValueType.STRING,
         "raw": ValueType.STRING,
         "card": ValueType.STRING,
         "amount": ValueType.INT64,
@@ -189,8 +191,9 @@ def test_what_no_column_of_the_type_holds_is_told_by_field(payment: FileDescript
 
     assert program.misfits == {
         "tags": "tags is a repeated field, which no column holds",
-        "limits": "limits is a map, which no column holds",
-        "limits.value": "limits is a map, which no column holds",
+        "limits": "limits is a map, which no column holds: name one of its keys, limits.KEY",
+        "limits.value": "limits.value is an int32, which no column of type string holds",
+        "by_day.7": "by_day is a map whose keys are no texts, which no column holds",
         "raw": "raw is a bytes, which no column of type string holds",
         "card": "card is a message: name one of its fields, card.bin",
         "amount": "amount is a double, which no column of type int64 holds",
@@ -251,7 +254,7 @@ def test_payloads_that_are_no_events_say_why(payment: FileDescriptorSet) -> None
         written(b"", 1, b"\x01"): "does not say which message of its schema it is",
         written(b"", 1, b"\x02\x01"): "does not say which message of its schema it is",
         written(b"", 1, b"\x02\x0c"): "is of schema 1, which has no message of the index that it names",
-        written(b"", 1, b"\x04\x02\x04"): "is of schema 1, which has no message of the index that it names",
+        written(b"", 1, b"\x04\x02\x08"): "is of schema 1, which has no message of the index that it names",
     }
 
     found = read(columns, list(payloads), payment)

@@ -19,20 +19,25 @@ from featurestore.core.compiled import (
 from featurestore.core.events import Int64Array
 
 INT32, INT64, UINT32, UINT64, SINT32, SINT64, BOOL, ENUM, SECONDS, NANOS = range(10)
-FIXED32, SFIXED32, FIXED64, SFIXED64, FLOAT, DOUBLE, TEXT, MESSAGE, PASSED = range(10, 19)
+FIXED32, SFIXED32, FIXED64, SFIXED64, FLOAT, DOUBLE, TEXT, MESSAGE, PASSED, MAP = range(10, 20)
 """What is done with a field. Up to NANOS all are varints. An ENUM is stored as the place of its number among those of
 its type. SECONDS and NANOS are the two of a Timestamp and share a slot. PASSED is not wanted, but ends what another
-member of its oneof said."""
+member of its oneof said. A MAP is a message for each of its entries; of those with a wanted
+key the last counts."""
 
 VARINT, EIGHT_BYTES, LENGTH, GROUP, END_GROUP, FOUR_BYTES = range(6)
 """Wire types."""
 
 NUMBER, WIRE, STEP, SLOT, ARGUMENT, ONEOF, MEMBER, MEMBER_END, ONEOF_END = range(9)
 """Of a field: its number, its wire type, what is done with it, where it is stored (nowhere if `SKIP`); which scope a
-MESSAGE is, or where in the tables an ENUM's numbers begin; the slots of the oneof it is in, and its own among them."""
+MESSAGE is, or where in the tables an ENUM's numbers, or a MAP's keys, begin;
+the slots of the oneof it is in, and its own among them."""
 
 FIRST, END, ALWAYS, ALWAYS_END = range(4)
 """Of a scope, a message type in its place: its fields, and the slots that have a value in any case."""
+
+KEY_BYTES, KEY_SCOPE, KEY_SLOT, KEY_SLOT_END, KEY_TEXT = range(5)
+"""Of a wanted key of a MAP, in the tables: its length, which scope its entries are, their slots; then its bytes."""
 
 SKIP = -1
 DEPTH_MAX = 100
@@ -249,6 +254,84 @@ def _clear(fields: Any, place: int, row: int, integers: Any, upper: Any, doubles
 
 
 @borrowing
+def _key_of(data: Any, at: int, end: int, groups: Any) -> Any:
+    """Where the key of a map's entry begins and ends; minus what is wrong in place of the end. Absent it is empty."""
+    begin, key_end = np.int64(at), np.int64(at)
+    while at < end:
+        number, wire, at = _tag(data, at, end)
+        if at < 0:
+            return np.int64(0), np.int64(at)
+        if number == 1 and wire == LENGTH:
+            size, at = _length(data, at, end)
+            if at < 0:
+                return np.int64(0), np.int64(at)
+            begin, key_end = np.int64(at), np.int64(at + size)
+            at = at + size
+        else:
+            at = _behind_any(number, wire, data, at, end, groups)
+            if at < 0:
+                return np.int64(0), np.int64(at)
+    return begin, key_end
+
+
+@borrowing
+def _entry(
+    data: Any,
+    begin: int,
+    end: int,
+    row: int,
+    tables: Any,
+    place: int,
+    integers: Any,
+    upper: Any,
+    doubles: Any,
+    valid: Any,
+) -> Any:
+    """Which scope the entry of a key is, with what an earlier one of that key said forgotten; -1 if nobody wants it."""
+    at = place + 1
+    for _ in range(tables[place]):
+        size, text = tables[at + KEY_BYTES], at + KEY_TEXT
+        is_same = size == end - begin
+        for index in range(size if is_same else 0):
+            is_same = is_same and data[begin + index] == tables[text + index]
+        if is_same:
+            for slot in range(tables[at + KEY_SLOT], tables[at + KEY_SLOT_END]):
+                integers[slot, row] = upper[slot, row] = 0
+                doubles[slot, row] = 0.0
+                valid[slot, row] = False
+            return np.int64(tables[at + KEY_SCOPE])
+        at = text + size
+    return np.int64(-1)
+
+
+@borrowing
+def _message(
+    place: Any,
+    fields: Any,
+    tables: Any,
+    data: Any,
+    at: int,
+    end: int,
+    row: int,
+    integers: Any,
+    upper: Any,
+    doubles: Any,
+    valid: Any,
+    groups: Any,
+) -> Any:
+    """Which scope a message is, -1 of an entry that nobody wants; where to go on, or minus what is wrong; its end."""
+    size, begin = _length(data, at, end)
+    inner: Any = np.int64(fields[place, ARGUMENT])
+    if begin < 0 or fields[place, STEP] == MESSAGE:
+        return inner, begin, np.int64(begin + size)
+    low, high = _key_of(data, begin, begin + size, groups)
+    if high < 0:
+        return inner, high, high
+    inner = _entry(data, low, high, row, tables, inner, integers, upper, doubles, valid)
+    return inner, np.int64(begin if inner >= 0 else begin + size), np.int64(begin + size)
+
+
+@borrowing
 def _begin(scope: Any, row: int, scopes: Any, valid: Any) -> None:
     """A message is there, and so is what has a value in any case."""
     for slot in range(scopes[scope, ALWAYS], scopes[scope, ALWAYS_END]):
@@ -287,7 +370,7 @@ def run_program(
         rows: those that are of the program's type.
         fields: (F, 9) what is done with fields; those of a scope stand together, by number.
         scopes: (S, 4) message types, each in its place; the first is the whole message's.
-        tables: for each enum how many numbers it has, and those.
+        tables: for each enum how many numbers it has, and those; for each map how many keys are wanted, and those.
         integers: (C, N) integers by slot, seconds of Timestamps, and where texts begin.
         upper: (C, N) where texts end, nanoseconds of Timestamps; otherwise 1 where a message has the field.
         doubles: (C, N).
@@ -318,14 +401,15 @@ def run_program(
                 continue
             _clear(fields, cursor, row, integers, upper, doubles, valid)
             place = cursor
-            if fields[place, STEP] != MESSAGE:
+            if fields[place, STEP] != MESSAGE and fields[place, STEP] != MAP:
                 at = _value(place, fields, tables, data, at, end, row, integers, upper, doubles, valid, groups)
                 continue
-            size, at = _length(data, at, end)
-            if at >= 0:
+            inner, at, stop = _message(
+                place, fields, tables, data, at, end, row, integers, upper, doubles, valid, groups
+            )
+            if at >= 0 and inner >= 0:
                 back_to[depth, 0], back_to[depth, 1], back_to[depth, 2] = scope, cursor, end
-                scope, depth, end = fields[place, ARGUMENT], depth + 1, at + size
-                cursor = scopes[scope, FIRST]
+                scope, depth, end, cursor = inner, depth + 1, stop, scopes[inner, FIRST]
                 _begin(scope, row, scopes, valid)
         if at < 0:
             wrong[0, row], wrong[1, row] = -at, place

@@ -1,11 +1,12 @@
 """A message type as a program: what is wanted of its messages is stored, everything else is stepped over.
 
-A column is a path of field names ("card.bin"). Presence is Protobuf's:
+A column is a path of field names ("card.bin"), and of keys of maps ("tags.channel"). Presence is Protobuf's:
 
     a field without presence (proto3's plain ones)        absent: the default of its type
     one with a default of its own (proto2)                absent: that
     `optional`, a member of a oneof, a message            absent: null (so wrappers and Timestamps, which are messages)
     anything in a message that is absent                  null
+    a key that a map does not have                        null; one that it has, without a value: the default
     a TIMESTAMP column of a text or an integer            absent: null; 0 and "" are no moments that somebody set
 
 A number that an enum does not have makes its message unreadable, in open enums too: told as "7" today and as CHARGEBACK
@@ -205,6 +206,8 @@ class _Compiler:
             numbers = list(_symbols(field.enum_type))
             argument = len(self._tables)
             self._tables += [len(numbers), *numbers]
+        if field.is_repeated and wish.fields:
+            return [field.number, wire, loop.MAP, slot, self._write_map(field, wish, path)]
         if field.type == FieldDescriptor.TYPE_MESSAGE and (wish.columns or wish.fields):
             argument = self._write_message(field.message_type, wish, path)
         elif wish.columns:
@@ -214,6 +217,27 @@ class _Compiler:
         elif step != loop.ENUM:
             step = loop.PASSED
         return [field.number, wire, step, slot, argument]
+
+    def _write_map(self, field: Any, wish: Wish, path: str) -> int:
+        """A scope for the entries of each key; where in the tables the keys begin."""
+        value, keys = field.message_type.fields_by_name["value"], list[int]()
+        for key, inner in wish.fields.items():
+            number, begin, place = len(self._scopes), self._slots, f"{path}.{key}"
+            self._scopes.append([0, 0, begin, begin])
+            self._scope_paths.append(f"a field of {path}")
+            self._fields.append([])
+            row = self._write_field(value, inner, place)
+            self._fields[number].append(([*row, *_NOT_IN_A_ONEOF], place))
+            # An entry without a value has its default: of a message, one that is there and has nothing.
+            if value.type == FieldDescriptor.TYPE_MESSAGE:
+                self._scopes[number][loop.ALWAYS :] = self._scopes[row[loop.ARGUMENT]][loop.ALWAYS :]
+            elif inner.columns[0].type is not ValueType.TIMESTAMP:
+                self._scopes[number][loop.ALWAYS_END] = self._slots
+            text = key.encode()
+            keys += [len(text), number, begin, self._slots, *text]
+        argument = len(self._tables)
+        self._tables += [len(wish.fields), *keys]
+        return argument
 
     def _write_message(self, message: Any, wish: Wish, path: str) -> int:
         """The scope of a message in a field."""
@@ -243,7 +267,9 @@ class _Compiler:
         """What can be read of what is wanted of a field; takes note of what cannot."""
         kind, column = _kind(field), next(iter(wish.columns), None)
         below = [each for inner in wish.fields.values() for each in inner.all_columns()]
-        if kind in ("repeated field", "map", "group"):
+        if kind == "map":
+            return self._readable_keys(field, wish, path)
+        if kind in ("repeated field", "group"):
             self._misfit(wish.all_columns(), f"{path} is {with_article(kind)}, {NO_COLUMN_HOLDS}")
             return None
         if kind == "message":
@@ -261,6 +287,18 @@ class _Compiler:
             self._misfit([column], f"{path} is {with_article(kind)}, {holds}")
             return None
         return Wish([column])
+
+    def _readable_keys(self, field: Any, wish: Wish, path: str) -> Wish | None:
+        """What can be read of the values of a map's keys; takes note of what cannot."""
+        self._misfit(wish.columns, f"{path} is a map, {NO_COLUMN_HOLDS}: name one of its keys, {path}.KEY")
+        fields = field.message_type.fields_by_name
+        if fields["key"].type != FieldDescriptor.TYPE_STRING:
+            for inner in wish.fields.values():
+                self._misfit(inner.all_columns(), f"{path} is a map whose keys are no texts, {NO_COLUMN_HOLDS}")
+            return None
+        found = {key: self._readable(fields["value"], inner, f"{path}.{key}") for key, inner in wish.fields.items()}
+        readable = {key: inner for key, inner in found.items() if inner is not None}
+        return Wish(fields=readable) if readable else None
 
     def _misfit(self, columns: Sequence[WantedColumn], reason: str) -> None:
         self._misfits.update((column.name, reason) for column in columns)
@@ -286,7 +324,7 @@ def _is_always_there(field: Any, wish: Wish) -> bool:
 
     Not as a moment: 0 or "" of a field without presence is one that nobody has set, and not the year 1970.
     """
-    if any(column.type is ValueType.TIMESTAMP for column in wish.columns):
+    if field.is_repeated or any(column.type is ValueType.TIMESTAMP for column in wish.columns):
         return False
     return not field.has_presence or field.has_default_value
 
