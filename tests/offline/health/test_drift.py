@@ -12,11 +12,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from featurestore.core.spec import ValueType
 from featurestore.errors import CorruptData, InvalidRequest
 from featurestore.offline.health.baselines import keep_baseline, read_baseline
-from featurestore.offline.health.drift import BINS, ROWS_MIN, SHARE_MIN, Limits, drift_of
+from featurestore.offline.health.drift import BINS, ROWS_MIN, SHARE_MIN, DriftReport, Limits, drift_of
+from featurestore.offline.health.drift_metrics import CHECKED, DISTANCE, DRIFTED, write_metrics
 from featurestore.offline.health.sketches import FeatureKey, Sketches, sketch
 from featurestore.offline.parity.log_directory import LogDirectory
 
@@ -130,3 +132,25 @@ def test_a_baseline_is_kept_with_its_digest(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(other.digest.encode(), kept.digest.encode()))
     with pytest.raises(CorruptData, match="not what was written"):
         read_baseline(log, "shop")
+
+
+def test_prometheus_reads_what_a_report_tells(tmp_path: Path) -> None:
+    """Its own parser finds every distance and verdict, under names as they are."""
+    key = FeatureKey('a "view"', "amount", ValueType.FLOAT64)
+    found = drift_of(key, whole(key, [1.0] * ROWS_MIN), whole(key, [2.0] * ROWS_MIN), "1d", Limits())
+    write_metrics(tmp_path / "new" / "drift.prom", DriftReport("shop", 1_500, "", "", 0, (found,)))
+
+    parsed = text_string_to_metric_families((tmp_path / "new" / "drift.prom").read_text())
+    samples = {
+        (sample.name, sample.labels.get("view"), sample.labels.get("statistic")): sample.value
+        for family in parsed
+        for sample in family.samples
+    }
+
+    assert samples == {
+        (CHECKED, None, None): 1.5,
+        (DRIFTED, 'a "view"', None): 1.0,
+        (DISTANCE, 'a "view"', "psi"): found.psi,
+        (DISTANCE, 'a "view"', "ks"): 1.0,
+        (DISTANCE, 'a "view"', "js"): found.js,
+    }
