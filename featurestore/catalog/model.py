@@ -38,12 +38,14 @@ class Entry:
         said: all that is said of it, tags and columns included, in small letters.
         marks: what it is filtered by: its join keys are its entities, its sources those that it is made of, and what
             it tells of a person is what its author says, else what its columns do.
+        group: a number of all that have the same marks.
     """
 
     item: Item
     name: str
     said: str
     marks: Marks
+    group: int
 
     @property
     def entities(self) -> tuple[str, ...]:
@@ -148,7 +150,7 @@ def _entries(spec: RepoSpec, items: Sequence[Item], registry: bytes) -> list[Ent
     shown = {
         (one.kind, one.name): str(one.facts["shown_pii"]) for one in subjects_of(spec, registry) if one.kind == FEATURE
     }
-    entities, sources = _entities(spec), _sources(spec)
+    entities, sources, groups = _entities(spec), _sources(spec), dict[Marks, int]()
     entries = []
     for item in items:
         owner, _, feature = item.name.partition(":")
@@ -162,8 +164,9 @@ def _entries(spec: RepoSpec, items: Sequence[Item], registry: bytes) -> list[Ent
         shown_pii = shown.get((item.kind, item.name), NO_PII)
         pii = item.about.pii or ("" if shown_pii == NO_PII else shown_pii)
         places = entities.get((kind, owner), ()), sources.get((kind, owner), ())
-        marks = ((item.kind,), (item.about.owner,), *places, (item.about.tier,), (pii,))
-        entries.append(Entry(item, item.name.casefold(), "\n".join(texts).casefold(), marks))
+        marks: Marks = ((item.kind,), (item.about.owner,), *places, (item.about.tier,), (pii,))
+        group = groups.setdefault(marks, len(groups))
+        entries.append(Entry(item, item.name.casefold(), "\n".join(texts).casefold(), marks, group))
     return entries
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from featurestore.catalog.model import FACETS, Entry, Marks
+from featurestore.catalog.model import FACETS, Entry
 from featurestore.definitions.governance.catalog import FEATURE, SERVICE, SOURCE, VIEW
 
 _RANK = {VIEW: 0, SERVICE: 1, SOURCE: 2, FEATURE: 3}
@@ -48,36 +48,37 @@ def find(entries: Sequence[Entry], text: str, filters: Mapping[str, str]) -> Fou
         said = [entry for entry in said if word in entry.said]
     hides_features = not words and "kind" not in filters
     counters = [Counter[str]() for _ in FACETS]
-    passing = set[Marks]()
-    for marks, count in Counter(map(attrgetter("marks"), said)).items():
+    passing = set[int]()
+    marks_of = {entry.group: entry.marks for entry in said}
+    for group, count in Counter(map(attrgetter("group"), said)).items():
+        marks = marks_of[group]
         missed = [index for index, value in wanted if value not in marks[index]]
         is_hidden = hides_features and marks[_KIND] == (FEATURE,)
         if not missed and not is_hidden:
-            passing.add(marks)
+            passing.add(group)
         if len(missed) > 1:
             continue
         # What one filter alone keeps out is what another value of that filter would show.
         for index in missed or range(len(FACETS)):
             if index == _KIND or not is_hidden:
                 counters[index].update(dict.fromkeys(marks[index], count))
-    found = [entry for entry in said if entry.marks in passing]
+    found = [entry for entry in said if entry.group in passing]
     return Found(_ranked(found, words), dict(zip(FACETS, map(_ordered, FACETS, counters), strict=True)))
 
 
 def _ranked(found: Sequence[Entry], words: Sequence[str]) -> list[Entry]:
     """Those that are called so come first, then those whose names have more of the words, views before features."""
+    if not words:
+        return sorted(found, key=lambda entry: _RANK[entry.item.kind])
     called = "_".join(words)
-
-    def rank(entry: Entry) -> tuple[int, int]:
-        name = entry.name
-        named = 0
-        for word in words:
-            named -= word in name
-        if called and (name == called or name.endswith(f":{called}")):
-            named -= 1
-        return named, _RANK[entry.item.kind]
-
-    return sorted(found, key=rank)
+    named = [0] * len(found)
+    for word in (*words, called):
+        named = [count - (word in entry.name) for count, entry in zip(named, found, strict=True)]
+    ranks = [
+        (count - (entry.name == called or entry.name.endswith(f":{called}")), _RANK[entry.item.kind])
+        for count, entry in zip(named, found, strict=True)
+    ]
+    return [found[at] for at in sorted(range(len(found)), key=ranks.__getitem__)]
 
 
 def _ordered(facet: str, counter: Counter[str]) -> list[tuple[str, int]]:
