@@ -28,7 +28,7 @@ SECTIONS: Mapping[str, str] = {
     **{name: name for name in ("stream_view", "kafka_source", "aggregate", "count", "derive", "request_features")},
     **{name: name for name in ("expect", "null_share", "one_of", "usual_volume", "usual_lateness", "table")},
     "about": "about",
-    **{name: name for name in ("LIFETIME", "session", "series")},
+    **{name: name for name in ("LIFETIME", "session", "series", "last_events")},
     **dict.fromkeys(CALENDARS, ", ".join(CALENDARS)),
     **{
         name: name
