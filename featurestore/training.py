@@ -1,6 +1,7 @@
-"""Build training sets, and read the history that they come from.
+"""Build training sets, read the history that they come from, and what became of their features since.
 
     from featurestore.training import EventLogHistory, build_training_set, read_registry
+    from featurestore.training import last_drift, statistics_of
 
 A door: what stands in `__all__` keeps its name and its meaning from release to release. The same on a Spark cluster is
 `featurestore.spark`.
@@ -10,6 +11,7 @@ from featurestore.core.spec import RepoSpec
 from featurestore.definitions.governance.access.calls import reads_history
 from featurestore.definitions.registry import read_registry
 from featurestore.offline.event_log.reader import EventLog
+from featurestore.offline.health.readers import last_drift, statistics_of
 from featurestore.offline.parity.check import check_parity
 from featurestore.offline.parity.checking.batch import ParityOptions
 from featurestore.offline.training_set import build
@@ -31,6 +33,8 @@ __all__ = [
     "TrainingSetProgress",
     "build_training_set",
     "check_parity",
+    "last_drift",
     "read_registry",
+    "statistics_of",
     "write_training_set",
 ]

@@ -30,7 +30,7 @@ DOORS = {
     """,
     "featurestore.training": """
         EventLog EventLogHistory FileHistory History ParityOptions PlainHistory RepoSpec TrainingSetProgress
-        build_training_set check_parity read_registry write_training_set
+        build_training_set check_parity last_drift read_registry statistics_of write_training_set
     """,
     "featurestore.spark": "SparkEventLog SparkFiles SparkHistory spark_training_set",
     "featurestore.feast": """
