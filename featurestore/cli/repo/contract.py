@@ -12,7 +12,7 @@ from featurestore.cli.repo.planning import registries, schema_registry_options
 from featurestore.cli.settings import format_option, load_settings, print_json, registry_options
 
 if TYPE_CHECKING:
-    from featurestore.core.spec import Expectation, SourceSpec, ViewSpec
+    from featurestore.core.spec import Expectation, SourceSpec, UsualHours, ViewSpec
     from featurestore.wire.feast.authors import Authored
 
 EXIT_DIFFERS = 1
@@ -58,7 +58,7 @@ def export_command(
         on_call=about_of(found.author).on_call,
         pii=pii_columns_of(found.author.tags),
     )
-    text = contract_text(contract_document(found.project, found.spec, found.expectations, terms))
+    text = contract_text(contract_document(found.project, found.spec, found.expectations, terms, found.usual_hours))
     if out is None:
         click.echo(text, nl=False)
     else:
@@ -97,7 +97,7 @@ def check_command(
 
     ours = _source(repo, registry, project, source)
     described = object_of(read_contract(path.read_text(encoding="utf-8")), ours.spec)
-    found = {"definitions": list(differences(described, ours.spec, ours.expectations))}
+    found = {"definitions": list(differences(described, ours.spec, ours.expectations, ours.usual_hours))}
     found["schemas"] = _against_schemas(ours, "\n".join(options), config_file or "")
     checked = 0
     if event_log is not None:
@@ -122,6 +122,7 @@ class _Source:
     spec: SourceSpec
     views: list[ViewSpec]
     expectations: list[Expectation]
+    usual_hours: list[UsualHours]
     author: Authored
 
 
@@ -139,7 +140,10 @@ def _source(repo: Path | None, registry: str | None, project: str | None, name: 
         known = ", ".join(sorted({view.source.name for view in spec.views})) or "none"
         raise InvalidRequest(f'no stream view reads a source "{name}"', hint=f"sources are: {known}")
     expectations = [one for one in spec.expectations if one.source == name]
-    return _Source(settings.project, views[0].source, views, expectations, author_of(content, settings.project, name))
+    hours = [one for one in spec.usual_hours if one.source == name]
+    return _Source(
+        settings.project, views[0].source, views, expectations, hours, author_of(content, settings.project, name)
+    )
 
 
 def _against_schemas(source: _Source, options: str, config_file: str) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from featurestore.core.expressions import compile_expression
-from featurestore.core.spec import Expectation, OnFail, SourceSpec, ValueType
+from featurestore.core.spec import Expectation, OnFail, SourceSpec, UsualHours, ValueType
 from featurestore.core.windows.durations import format_duration
 from featurestore.definitions.schemas.source_schema import DDL_NAMES
 from featurestore.errors import InvalidRequest
@@ -27,6 +27,9 @@ from featurestore.errors import InvalidRequest
 API_VERSION = "v3.1.0"
 CONDITION, ON_FAIL, AT_MOST = "featurestore.condition", "featurestore.onFail", "featurestore.atMost"
 """customProperties of a rule: what a record is to meet, what becomes of one that does not, how many may fail."""
+
+MEASURE, AT_LEAST = "featurestore.measure", "featurestore.atLeast"
+"""Of a rule about hours: what is compared; and from how many times to AT_MOST times what is usual it may be."""
 
 LOGICAL_TYPES: Mapping[ValueType, str] = {
     ValueType.STRING: "string",
@@ -88,7 +91,11 @@ class Rule:
 
 
 def contract_document(
-    project: str, source: SourceSpec, expectations: Sequence[Expectation], terms: ContractTerms
+    project: str,
+    source: SourceSpec,
+    expectations: Sequence[Expectation],
+    terms: ContractTerms,
+    usual_hours: Sequence[UsualHours] = (),
 ) -> dict[str, Any]:
     """The contract of a source, as the standard has it.
 
@@ -97,6 +104,7 @@ def contract_document(
         source: whose contract.
         expectations: of that source.
         terms: what else it says.
+        usual_hours: what is expected of the source's hours.
     """
     document: dict[str, Any] = {
         "apiVersion": API_VERSION,
@@ -113,7 +121,7 @@ def contract_document(
         document["servers"] = [
             {"server": "kafka", "type": "kafka", "host": source.bootstrap_servers, "format": written}
         ]
-    document["schema"] = [_object(one, expectations) for one in source.per_topic]
+    document["schema"] = [_object(one, expectations, usual_hours) for one in source.per_topic]
     for each in (one for of_topic in document["schema"] for one in of_topic["properties"]):
         if each["name"] in terms.pii:
             each["classification"] = terms.pii[each["name"]]
@@ -171,6 +179,8 @@ def rules_of(described: Mapping[str, Any]) -> tuple[list[Rule], list[str]]:
     """What a contract promises of each record of an object; and its rules that are not understood here, by name."""
     rules, others = [], []
     for one in described.get("quality") or ():
+        if MEASURE in _custom(one):
+            continue  # of hours, and not of records
         found = _own_rule(one)
         (others.append(_name_of(one)) if found is None else rules.append(found))
     for each in described.get("properties") or ():
@@ -183,8 +193,14 @@ def rules_of(described: Mapping[str, Any]) -> tuple[list[Rule], list[str]]:
     return rules, others
 
 
-def differences(described: Mapping[str, Any], source: SourceSpec, expectations: Sequence[Expectation]) -> Iterator[str]:
+def differences(
+    described: Mapping[str, Any],
+    source: SourceSpec,
+    expectations: Sequence[Expectation],
+    usual_hours: Sequence[UsualHours] = (),
+) -> Iterator[str]:
     """Where a contract and what is registered of a source say different things, one sentence each."""
+    yield from _differences_of_hours(described, source, usual_hours)
     properties = {_field_of(each): each for each in described.get("properties") or () if isinstance(each, dict)}
     names = {str(each.get("name")): each for each in properties.values()}
     renamed = dict(source.renamed)
@@ -222,7 +238,28 @@ def differences(described: Mapping[str, Any], source: SourceSpec, expectations: 
         yield f'rule "{name}" is not understood here'
 
 
-def _object(source: SourceSpec, expectations: Sequence[Expectation]) -> dict[str, Any]:
+def _differences_of_hours(
+    described: Mapping[str, Any], source: SourceSpec, usual_hours: Sequence[UsualHours]
+) -> Iterator[str]:
+    """What only one of the two says of hours."""
+    custom = [_custom(one) for one in described.get("quality") or ()]
+    promised = {_of_hours(one[MEASURE], one.get(AT_LEAST), one.get(AT_MOST)) for one in custom if MEASURE in one}
+    expected = {_of_hours(one.measure, one.at_least, one.at_most) for one in usual_hours}
+    for rule in sorted(promised - expected):
+        yield f'rule "{rule}" is promised, and source "{source.name}" does not expect it'
+    for rule in sorted(expected - promised):
+        yield f'source "{source.name}" expects "{rule}", which the contract does not promise'
+
+
+def _of_hours(measure: object, *times: object) -> str:
+    """A rule about hours in words: the same whether a number is written 2 or 2.0."""
+    at_least, at_most = (f"{one:g}" if isinstance(one, int | float) else str(one) for one in times)
+    return f"usual {measure} from {at_least} to {at_most} times"
+
+
+def _object(
+    source: SourceSpec, expectations: Sequence[Expectation], usual_hours: Sequence[UsualHours]
+) -> dict[str, Any]:
     """One topic."""
     renamed = dict(source.renamed)
     described: dict[str, Any] = {
@@ -244,8 +281,11 @@ def _object(source: SourceSpec, expectations: Sequence[Expectation]) -> dict[str
         if column.name == source.event_id_column:
             each |= {"unique": True, "primaryKey": True, "primaryKeyPosition": 1}
         described["properties"].append(each)
-    if expectations:
-        described["quality"] = [_quality(one, source) for one in expectations]
+    if expectations or usual_hours:
+        described["quality"] = [
+            *(_quality(one, source) for one in expectations),
+            *(_quality_of_hours(one) for one in usual_hours),
+        ]
     return described
 
 
@@ -263,9 +303,27 @@ def _quality(one: Expectation, source: SourceSpec) -> dict[str, Any]:
     }
 
 
+def _quality_of_hours(one: UsualHours) -> dict[str, Any]:
+    """What is expected of hours, as a rule of this engine: the standard has no words for what is usual."""
+    custom = {MEASURE: str(one.measure), AT_LEAST: one.at_least, AT_MOST: one.at_most}
+    return {
+        "name": f"usual {one.measure}",
+        "type": "custom",
+        "engine": "featurestore",
+        "implementation": f"usual_{one.measure}(at_least={one.at_least}, at_most={one.at_most})",
+        "severity": "warning",
+        "customProperties": [{"property": name, "value": value} for name, value in custom.items()],
+    }
+
+
+def _custom(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """The customProperties of a rule."""
+    return {str(each.get("property")): each.get("value") for each in rule.get("customProperties") or ()}
+
+
 def _own_rule(rule: Mapping[str, Any]) -> Rule | None:
     """A rule that has our condition beside its SQL."""
-    custom = {each.get("property"): each.get("value") for each in rule.get("customProperties") or ()}
+    custom = _custom(rule)
     if CONDITION not in custom:
         return None
     return Rule(_name_of(rule), str(custom[CONDITION]), float(custom.get(AT_MOST) or 0.0))

@@ -16,7 +16,17 @@ from jsonschema import Draft201909Validator
 from open_data_contract_standard.model import OpenDataContractStandard
 
 from featurestore.core.expressions import compile_expression
-from featurestore.core.spec import Column, ComputedColumn, Expectation, OnFail, SourceSpec, TopicSpec, ValueType
+from featurestore.core.spec import (
+    Column,
+    ComputedColumn,
+    Expectation,
+    Measure,
+    OnFail,
+    SourceSpec,
+    TopicSpec,
+    UsualHours,
+    ValueType,
+)
 from featurestore.definitions.schemas.data_contract import (
     ContractTerms,
     contract_document,
@@ -57,12 +67,13 @@ EXPECTED = (
     Expectation("payments", "not negative", "amount >= 0", OnFail.DEAD_LETTER),
     Expectation("payments", "cheap", CHEAP, OnFail.COUNT, 0.02),
 )
+USUAL = (UsualHours("payments", Measure.VOLUME, 0.5, 2.0), UsualHours("payments", Measure.LATENESS, 0.0, 3.0))
 TERMS = ContractTerms(version="2.1.0", owner="payments team", description="Every payment.", freshness_ms=300_000)
 
 
 def document(source: SourceSpec = SOURCE, terms: ContractTerms = TERMS) -> dict[str, Any]:
     """The contract, written and read again."""
-    return read_contract(contract_text(contract_document("shop", source, EXPECTED, terms)))
+    return read_contract(contract_text(contract_document("shop", source, EXPECTED, terms, USUAL)))
 
 
 def assert_valid(found: Mapping[str, Any]) -> None:
@@ -91,7 +102,7 @@ def test_a_contract_is_a_document_of_the_standard() -> None:
     assert properties["id"]["unique"]
     assert "card.id" == properties["card"]["physicalName"]
     assert "timestamp" == properties["at"]["logicalType"]
-    assert [0.0, 0.02] == [rule["mustBeLessOrEqualTo"] for rule in described["quality"]]
+    assert [0.0, 0.02] == [rule["mustBeLessOrEqualTo"] for rule in described["quality"][:2]]
     assert (
         'SELECT AVG(CASE WHEN amount >= 0 THEN 0.0 ELSE 1.0 END) FROM "payments-v1"' == described["quality"][0]["query"]
     )
@@ -115,7 +126,7 @@ def test_whatever_is_registered_gives_a_valid_contract_that_says_what_is_registe
 
     assert_valid(found)
     for one in source.per_topic:
-        assert [] == list(differences(object_of(found, one), one, EXPECTED))
+        assert [] == list(differences(object_of(found, one), one, EXPECTED, USUAL))
 
 
 def changed(**of_described: Any) -> dict[str, Any]:
@@ -149,6 +160,10 @@ NULLS = {"type": "library", "metric": "nullValues", "mustBeLessThan": 5, "unit":
             changed(properties=with_property("id", unique=False, primaryKey=False)),
             'column "id" is the event id, and the contract does not promise that it is unique',
         ),
+        (
+            changed(quality=document()["schema"][0]["quality"][:3]),
+            'source "payments" expects "usual lateness from 0 to 3 times", which the contract does not promise',
+        ),
         (changed(quality=[]), 'source "payments" expects "cheap", which the contract does not promise'),
         (
             changed(properties=with_property("score", quality=[NULLS])),
@@ -171,7 +186,7 @@ NULLS = {"type": "library", "metric": "nullValues", "mustBeLessThan": 5, "unit":
 )
 def test_a_contract_that_says_something_else_is_told_by_column_and_rule(described: dict[str, Any], fact: str) -> None:
     """Each difference once, in a sentence that names what it is about."""
-    found = list(differences(described, SOURCE, EXPECTED))
+    found = list(differences(described, SOURCE, EXPECTED, USUAL))
 
     assert 1 == sum(one.startswith(fact) for one in found), found
 
