@@ -209,7 +209,7 @@ def test_a_lost_half_of_a_pack_is_missed(store: RedisStore, lost: int) -> None:
     assert refused
     damaged = one.write([]).damaged
     assert 1 == len(damaged)
-    assert "/B/" in damaged[0]
+    assert "is gone (pack " in damaged[0]
 
 
 def test_an_entity_that_is_still_in_the_pack_that_it_left_is_not_written_back(store: RedisStore) -> None:
