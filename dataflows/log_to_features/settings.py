@@ -23,6 +23,7 @@ from featurestore.errors import InvalidRequest
 
 _NOT_HERE = frozenset(
     {
+        "repo",
         "kafka_group",
         "dead_letter_dir",
         "addresses",

@@ -24,7 +24,7 @@ COMMIT_ROWS_DEFAULT = 1_000_000
 
 COMPACT_MINUTES_DEFAULT = 10.0
 
-_OF_TILES = frozenset({"store_url", "store_cluster", "kafka_group", "writers", "store_patience_seconds"})
+_OF_TILES = frozenset({"store_url", "store_cluster", "repo", "kafka_group", "writers", "store_patience_seconds"})
 """Options of the tile stream that mean nothing here, or have another name; all others mean the same."""
 
 
