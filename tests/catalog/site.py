@@ -11,6 +11,7 @@ from pathlib import Path
 from featurestore.catalog.callers import ServiceCallers
 from featurestore.catalog.live import LiveStore
 from featurestore.catalog.model import WatchedCatalog
+from featurestore.catalog.served_values import ServedValues
 from featurestore.catalog.web.asking import Server
 from featurestore.catalog.web.pages import Pages
 from featurestore.catalog.web.running import CatalogServer
@@ -29,6 +30,7 @@ from featurestore.testing.batches import keyed_batch
 from featurestore.testing.oracle.naive import NaiveEvent
 from featurestore.testing.writers import open_writer
 from tests.catalog.conftest import PROJECT
+from tests.catalog.served import served_log
 from tests.serving.issuer import AUDIENCE, ISSUER, Issuer
 
 LANES = 4
@@ -77,7 +79,15 @@ def running_site(registry: Path, store_url: str, keys: Path) -> Iterator[Site]:
         journal.write([{"who": "fraud-model", "what": "lookup", "on": "", "outcome": "done", "details": details}])
         journal.close()
         asked = Server(addresses["address"])
-        pages = Pages(catalog, live, clock, server=asked, addresses=addresses, callers=ServiceCallers(audit, clock))
+        pages = Pages(
+            catalog,
+            live,
+            clock,
+            server=asked,
+            addresses=addresses,
+            callers=ServiceCallers(audit, clock),
+            values=ServedValues(served_log(keys.parent / "served", clock.now_ms()), clock),
+        )
         listening = CatalogServer(catalog, pages, "127.0.0.1", 0)
         thread = threading.Thread(target=listening.run)
         thread.start()

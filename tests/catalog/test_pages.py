@@ -120,6 +120,7 @@ def test_a_view_says_what_it_means_and_how_it_is(site: Site, browser: Browser) -
     assert "serving" in browser.run("return document.querySelector('#now').innerText")
     assert "card_activity@1" in text
     assert "amount >= 0" in text
+    assert "500 answers, 0.0% missing, mean 11, median " in text
     assert "Promised: servable within 30.0 s for 99 % of the events; no stream says that it counts." in text
     browser.run("document.querySelector('[role=tab]').focus()")
     browser.press("ArrowRight", "ArrowRight")
@@ -151,6 +152,9 @@ def test_values_are_shown_to_whoever_may_read_them(site: Site, browser: Browser)
 
     browser.open(f"{site.address}/service/card_check")
     assert "fraud-model\t7\t1,234" in browser.run("return document.getElementById('callers').innerText")
+    drift = browser.run("return document.getElementById('drift').innerText")
+    assert "Not as its model knows it: looked at " in drift
+    assert "card_activity:declines_1h\t1h\tPSI" in drift
     assert "may be read by\nrole risk" in browser.run("return document.querySelector('.facts').innerText")
     assert "the request does not say who asks" in ask("")
     assert '"risk-model" may not DESCRIBE feature service "card_check"' in ask(site.crm)

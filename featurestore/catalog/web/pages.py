@@ -18,6 +18,7 @@ from featurestore.catalog.live import LiveStore
 from featurestore.catalog.model import FACETS, Catalog, WatchedCatalog
 from featurestore.catalog.parity_report import ViewParity, read_parity
 from featurestore.catalog.search import find
+from featurestore.catalog.served_values import ServedValues
 from featurestore.catalog.snippets import Snippet, example_of, request_columns, snippets_of
 from featurestore.catalog.web import shown
 from featurestore.catalog.web.asking import Server
@@ -25,6 +26,7 @@ from featurestore.clock import Clock
 from featurestore.core.spec import Column, ComputedColumn, RepoSpec, ServiceSpec, ViewSpec
 from featurestore.definitions.governance.catalog import Item
 from featurestore.errors import FeatureStoreError
+from featurestore.offline.health.statistics import FeatureStatistics
 
 PAGE_SIZE = 60
 """Entries of a list that are shown at once."""
@@ -56,6 +58,7 @@ class Pages:
         addresses: of gRPC and HTTP, for snippets.
         parity: the last report; None for none.
         callers: who asks services; None where that is not shown.
+        values: what was served; None where that is not shown.
     """
 
     def __init__(
@@ -68,11 +71,12 @@ class Pages:
         addresses: Mapping[str, str] | None = None,
         parity: Path | None = None,
         callers: ServiceCallers | None = None,
+        values: ServedValues | None = None,
     ) -> None:
         self._watched, self._live, self._clock = catalog, live, clock
         self.server = server
         self._addresses = dict(addresses or {})
-        self._parity, self._callers = parity, callers
+        self._parity, self._callers, self._values = parity, callers, values
 
     @property
     def project(self) -> str:
@@ -118,12 +122,14 @@ class Pages:
         if item is None:
             return None
         spec = catalog.spec
-        features = self._features(catalog, item, spec.view(name))
+        served = {} if self._values is None else self._values.of_view(name)
+        features = self._features(catalog, item, spec.view(name), served)
         source = item.facts.get("source", "")
         services = [one for one in spec.services if any(read.view == name for read in one.features)]
         return {
             **_common(catalog, item),
             "features": features,
+            "unread": served if isinstance(served, FeatureStoreError) else None,
             "source": source if catalog.item(SOURCE, source) else "",
             "readers": _linked(catalog, item.facts.get("read by", "").split(", ")),
             "expected": [one for one in spec.expectations if source == one.source and spec.view(name) is not None],
@@ -190,6 +196,7 @@ class Pages:
             "fields": [{"name": one.name, "type": str(one.type), "example": example_of(one)} for one in fields],
             "keys": [one.name for one in service.join_keys],
             "server": self.server,
+            "drift": None if self._values is None else shown.drift_shown(self._values.drift_of(name)),
             "callers": None if self._callers is None else shown.callers_shown(self._callers.of(name)),
             "permissions": _permissions(catalog.spec, name),
             "snippets": self._snippets(catalog.spec, service),
@@ -224,15 +231,23 @@ class Pages:
             "error": None,
         }
 
-    def _features(self, catalog: Catalog, item: Item, view: ViewSpec | None) -> list[dict[str, Any]]:
+    def _features(
+        self,
+        catalog: Catalog,
+        item: Item,
+        view: ViewSpec | None,
+        served: Mapping[str, FeatureStatistics] | FeatureStoreError,
+    ) -> list[dict[str, Any]]:
         """Features of a view, with what people fold out."""
+        statistics = {} if isinstance(served, FeatureStoreError) else served
         windowed = {} if view is None else {one.name: one for one in view.features}
         as_of_ms = self._clock.now_ms() // _MS_PER_MINUTE * _MS_PER_MINUTE
         rows = []
         for one in catalog.features_of(item):
             name = one.name.partition(":")[2]
             sql = history_sql(view, windowed[name], as_of_ms) if view is not None and name in windowed else ""
-            rows.append({"name": name, "item": one, "sql": sql, "pii": catalog.pii_of(one)})
+            values = shown.statistics_text(statistics[name]) if name in statistics else ""
+            rows.append({"name": name, "item": one, "sql": sql, "pii": catalog.pii_of(one), "values": values})
         return rows
 
     def _now(self, spec: RepoSpec, name: str) -> shown.Now | None:

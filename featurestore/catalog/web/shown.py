@@ -10,12 +10,16 @@ from featurestore.catalog.web.words import moment_text
 from featurestore.core.windows.durations import readable_duration
 from featurestore.definitions.governance.audit.reading import ServiceCaller
 from featurestore.errors import FeatureStoreError
+from featurestore.offline.health.drift import DriftReport
+from featurestore.offline.health.statistics import FeatureStatistics
 from featurestore.online.read.store_sizes import MemoryOverview, bytes_text
 from featurestore.online.read.store_status import GenerationOverview
 from featurestore.wire.counts.contracts import ExpectationState
 from featurestore.wire.counts.freshness import BUDGET_DAYS, PromiseState
 
 _HASH_DIGITS = 8
+
+TOP_VALUES_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,58 @@ def callers_shown(found: Sequence[ServiceCaller] | FeatureStoreError) -> Sequenc
     if isinstance(found, FeatureStoreError):
         return found
     return [Caller(one.who, one.requests, one.rows, moment_text(one.newest_ms)[:16]) for one in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """The last comparison of a service with its baseline, in texts.
+
+    Attributes:
+        checked: when.
+        baseline: what it was compared with.
+        features: how many were.
+        drifted: (view and feature, window, distances) of those that have.
+    """
+
+    checked: str
+    baseline: str
+    features: int
+    drifted: Sequence[tuple[str, str, str]]
+
+
+def drift_shown(found: DriftReport | FeatureStoreError | None) -> Drift | FeatureStoreError | str:
+    """The texts of a comparison; an error as it is, and "" where none was made."""
+    if found is None or isinstance(found, FeatureStoreError):
+        return found or ""
+    rows = [
+        (
+            f"{one.view}:{one.feature}",
+            one.window,
+            ", ".join(
+                f"{name} {value:.2f}"
+                for name, value in (("PSI", one.psi), ("KS", one.ks), ("JS", one.js))
+                if value is not None
+            ),
+        )
+        for one in found.drifted
+    ]
+    baseline = f"{found.baseline_source}, taken {moment_text(found.baseline_taken_ms)[:16]}"
+    features = len({(one.view, one.feature) for one in found.features})
+    return Drift(moment_text(found.at_ms)[:16], baseline, features, rows)
+
+
+def statistics_text(one: FeatureStatistics) -> str:
+    """What was served of a feature, in a line."""
+    parts = [f"{one.num_rows:,} answers", f"{one.missing_share:.1%} missing"]
+    if one.mean is not None:
+        parts.append(f"mean {one.mean:,.4g}")
+    if "0.5" in one.quantiles:
+        parts.append(f"median {one.quantiles['0.5']:,.4g}")
+    if one.min is not None and one.max is not None:
+        parts.append(f"{one.min:,.4g} to {one.max:,.4g}")
+    if one.mean is None and one.top_values:
+        parts.append("most often " + ", ".join(list(one.top_values)[:TOP_VALUES_SHOWN]))
+    return ", ".join(parts)
 
 
 def _promise(one: PromiseState) -> str:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from featurestore.cli.settings import FILE_NAME, load_settings, open_running_store, settings_options
 from featurestore.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from featurestore.catalog.served_values import ServedValues
+    from featurestore.clock import Clock
 
 DEFAULT_PORT = 8765
 PORT_MAX = 65_535
@@ -58,6 +63,11 @@ PORT_MAX = 65_535
     type=click.Path(dir_okay=False, path_type=Path),
     help="What `featurestore parity --format json` wrote last.",
 )
+@click.option(
+    "--feature-log",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="What a server logs of its answers: shows statistics of a day, and drift. Needs the extra parity.",
+)
 @click.option("--callers", is_flag=True, help="Show on each service who has asked it lately, by the audit log.")
 def command(
     repo: Path | None,
@@ -73,6 +83,7 @@ def command(
     server_http: str | None,
     log_dir: Path | None,
     parity_report: Path | None,
+    feature_log: Path | None,
     callers: bool,
 ) -> None:
     """Show what is registered, what it means, where it comes from and how it is, as pages. Changes nothing.
@@ -108,9 +119,19 @@ def command(
         server=None if server is None else Server(server, server_tls_ca),
         addresses=addresses,
         parity=parity_report,
+        values=_served_values(feature_log, clock),
         callers=ServiceCallers(settings.audit, clock) if callers and settings.audit is not None else None,
     )
     listening = CatalogServer(catalog, pages, host, port, names)
     shown = f"[{host}]" if ":" in host else host
     click.echo(f'catalog of project "{settings.project}" at http://{shown}:{listening.port}')
     listening.run()
+
+
+def _served_values(log: Path | None, clock: Clock) -> ServedValues | None:
+    """What the feature log says, where there is one."""
+    if log is None:
+        return None
+    from featurestore.catalog.served_values import ServedValues
+
+    return ServedValues(log, clock)
