@@ -39,7 +39,7 @@ class Line:
     """One line as it was read.
 
     Attributes:
-        content: what it says.
+        content: what it says; nothing where that was changed.
         head: its number and hash.
         problem: why it does not belong where it stands; "" where it does.
     """
@@ -87,7 +87,7 @@ def last_of(raw: bytes) -> Line:
         content = msgspec.json.decode(raw)
         return _read(raw, Head(int(content["seq"]) - 1, str(content["previous"])))
     except (msgspec.DecodeError, KeyError, TypeError, ValueError):
-        return Line({"open": []}, Head(0, START), "the last line is damaged")
+        return Line({}, Head(0, START), "the last line is damaged")
 
 
 def is_torn(data: bytes) -> bool:
@@ -104,7 +104,8 @@ def _read(raw: bytes, before: Head) -> Line:
         return Line({}, Head(before.seq + 1, ""), f"line {before.seq + 1} is damaged")
     head = Head(seq, said)
     if not seal.startswith(_MARK) or hashlib.sha256(body).hexdigest() != said:
-        return Line(content, head, f"line {seq} was changed")
+        # What it says now is nobody's word.
+        return Line({}, head, f"line {seq} was changed")
     if seq != before.seq + 1:
         return Line(content, head, f"line {seq} stands where {before.seq + 1} should")
     if previous != before.hash:

@@ -148,7 +148,8 @@ class Journal:
         """Append a line to the manifest; answers with it."""
         with _manifest(self._directory, self._clock) as descriptor:
             last = last_line(descriptor)
-            still_open = [] if last is None else [str(name) for name in last.content["open"]]
+            # Of a damaged line nothing is taken but that it was the last one.
+            still_open = [] if last is None else [str(name) for name in last.content.get("open", [])]
             died = {}
             if event == OPENED:
                 died = {name: found for name in still_open if (found := _head_of_dead(self._directory, name))}

@@ -225,7 +225,23 @@ def _manifest(directory: Path) -> tuple[list[Line], list[str]]:
     problems = [f"{MANIFEST}: {line.problem}" for line in lines if line.problem]
     if is_torn(data):
         problems.append(f"{MANIFEST}: its last line has no end")
-    return [line for line in lines if line.content], problems
+    whole = [line for line in lines if line.content]
+    known = [line for line in whole if _is_of_manifest(line.content)]
+    if len(known) < len(whole):
+        problems.append(f"{MANIFEST}: it has lines that are none of a manifest")
+    return known, problems
+
+
+def _is_of_manifest(content: Mapping[str, Any]) -> bool:
+    """Whether somebody who seals lines as we do has at least written what we would read."""
+    heads = content.get("heads")
+    return (
+        isinstance(content.get("writer"), str)
+        and isinstance(content.get("at_ms"), int)
+        and isinstance(content.get("event"), str)
+        and isinstance(heads, dict)
+        and all(isinstance(one, list) and [type(each) for each in one] == [int, str] for one in heads.values())
+    )
 
 
 def _seen(manifest: Sequence[Line]) -> tuple[dict[str, list[Head]], dict[str, int]]:
