@@ -25,8 +25,8 @@ from featurestore.wire.feast.authors import Authored, authored_in
 
 Event = Mapping[str, Any]
 
-PRODUCER = f"https://pypi.org/project/featurestore/{__version__}"
-"""Who says all this; a URI, as the specification wants."""
+PRODUCER = f"urn:x-featurestore:{__version__}"
+"""Who says all this; a URI, as the specification wants, that leads nowhere."""
 
 SPEC = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/"
 FACETS = "https://openlineage.io/spec/facets/"
