@@ -66,7 +66,7 @@ def test_a_server_reads_a_registry_without_importing_feast(example_repo: Path, s
         timeout=60,
     )
 
-    assert done.stdout.strip() == "3"
+    assert done.stdout.strip() == "4"
 
 
 def test_two_hundred_views_are_read_in_well_under_a_second() -> None:

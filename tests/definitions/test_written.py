@@ -10,6 +10,7 @@ import pytest
 from featurestore.cli.main import main
 from featurestore.definitions.registry import read_registry
 from featurestore.errors import SourceUnavailable
+from tests.serving.issuer import AUDIENCE, ISSUER, Issuer
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::DeprecationWarning")
 
@@ -67,14 +68,36 @@ by_sdk = FeatureService(name="by_sdk", features=[activity, ratios])
 readers = Permission(
     name="readers", types=[FeatureView], policy=RoleBasedPolicy(roles=["reader"]), actions=[AuthzedAction.DESCRIBE]
 )
+authors = Permission(name="authors", policy=RoleBasedPolicy(roles=["author"]), actions=list(AuthzedAction))
 """
 
-CONFIG = "project: shop\nprovider: local\nregistry: {registry}\nonline_store:\n  type: sqlite\n  path: online.db\n"
+CONFIG = f"""
+project: shop
+provider: local
+registry: {{registry}}
+online_store: {{{{type: sqlite, path: online.db}}}}
+auth:
+  type: oidc
+  auth_discovery_url: {ISSUER}/.well-known/openid-configuration
+  audience: {AUDIENCE}
+"""
+
+
+@pytest.fixture(scope="module")
+def author(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Keys of an issuer, and a token of whoever may apply."""
+    directory = tmp_path_factory.mktemp("issuer")
+    issuer = Issuer(directory / "keys.json")
+    (directory / "token").write_text(issuer.token("author"))
+    return issuer.path, directory / "token"
 
 
 @pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    """A repo with an object of every kind, in a file registry."""
+def repo(tmp_path: Path, author: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repo with an object of every kind, in a file registry; its author applies."""
+    keys, token = author
+    monkeypatch.setenv("FEATURESTORE_OIDC_KEYS", str(keys))
+    monkeypatch.setenv("FEATURESTORE_TOKEN_FILE", str(token))
     (tmp_path / "feature_store.yaml").write_text(CONFIG.format(registry="registry.db"))
     (tmp_path / "definitions.py").write_text(DEFINITIONS)
     return tmp_path

@@ -22,7 +22,7 @@ from featurestore.serving.client.clients import LookupClient
 from featurestore.serving.request.traces import Traces, open_otlp
 from featurestore.serving.rpc.listening import ServerSettings
 from featurestore.serving.server import FeatureServer
-from featurestore.wire.entity_key import lane_of
+from featurestore.wire.entity_key import fingerprint, lane_of
 from tests.serving.payments import CARD_ACTIVITY, LANES, Payments, RegistryInMemory
 from tests.serving.store_reads import Groups, before_lookup_reads
 
@@ -138,7 +138,7 @@ def test_a_callers_trace_is_continued(traced: Traced) -> None:
 
 
 def test_no_span_says_whom_a_request_is_about(traced: Traced, payments: Payments) -> None:
-    """Not even an error that names an entity key to the caller."""
+    """Not even an error, which calls an entity by its fingerprint."""
     keys = payments.catalog.generations("card_activity")[0].keys
     head = keys.head_prefix(lane_of(b"c-1", LANES)) + b"c-1"
     payments.store.compare_and_set(head, payments.store.read_groups([[head]])[0], b"spoilt")
@@ -146,7 +146,7 @@ def test_no_span_says_whom_a_request_is_about(traced: Traced, payments: Payments
         traced.ask()
 
     spans = traced.spans()
-    assert "c-1" in str(raised.value)
+    assert fingerprint(b"c-1") in str(raised.value)
     assert len(spans) == 3
     assert "c-1" not in " ".join(span.to_json() for span in spans)
     failed = named(spans, "assemble")
