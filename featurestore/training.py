@@ -12,6 +12,7 @@ from featurestore.definitions.governance.access.calls import reads_history
 from featurestore.definitions.registry import read_registry
 from featurestore.offline.event_log.reader import EventLog
 from featurestore.offline.health.readers import last_drift, statistics_of
+from featurestore.offline.labels import LabelCounts, LabelRows, labelled
 from featurestore.offline.parity.check import check_parity
 from featurestore.offline.parity.checking.batch import ParityOptions
 from featurestore.offline.training_set import build
@@ -27,12 +28,15 @@ __all__ = [
     "EventLogHistory",
     "FileHistory",
     "History",
+    "LabelCounts",
+    "LabelRows",
     "ParityOptions",
     "PlainHistory",
     "RepoSpec",
     "TrainingSetProgress",
     "build_training_set",
     "check_parity",
+    "labelled",
     "last_drift",
     "read_registry",
     "statistics_of",

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOORS = {
     "featurestore.features": """
         DerivedFeature ExpectedOfHours ExpectedOfRecords LIFETIME NamedWindow TableColumns WindowedFeature about
-        aggregate count derive expect kafka_source null_share one_of last_events request_features series session
-        stream_view table this_month this_week this_year today usual_lateness usual_volume
+        aggregate count derive expect kafka_source label_source null_share one_of last_events request_features series
+        session stream_view table this_month this_week this_year today usual_lateness usual_volume
     """,
     "featurestore.on_demand": "compute",
     "featurestore.client": """
@@ -29,8 +29,9 @@ DOORS = {
         ViewFreshness
     """,
     "featurestore.training": """
-        EventLog EventLogHistory FileHistory History ParityOptions PlainHistory RepoSpec TrainingSetProgress
-        build_training_set check_parity last_drift read_registry statistics_of write_training_set
+        EventLog EventLogHistory FileHistory History LabelCounts LabelRows ParityOptions PlainHistory RepoSpec
+        TrainingSetProgress build_training_set check_parity labelled last_drift read_registry statistics_of
+        write_training_set
     """,
     "featurestore.spark": "SparkEventLog SparkFiles SparkHistory spark_training_set",
     "featurestore.feast": """

@@ -28,6 +28,9 @@ TABLE_ROWS_MAX = 1_000_000
 HISTORY_TABLE_ROWS_MAX = 20_000_000
 """The same of whoever reads history: a table's whole past."""
 
+LABELS_MATURE_MS_MAX = 3_660 * DAY_MS
+"""Longest time after which labels may still arrive."""
+
 FRESHNESS_MS_MAX = 366 * DAY_MS
 """Longest that may be promised of freshness."""
 

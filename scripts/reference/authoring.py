@@ -26,7 +26,10 @@ CALENDARS = ("today", "this_week", "this_month", "this_year")
 
 SECTIONS: Mapping[str, str] = {
     **{name: name for name in ("stream_view", "kafka_source", "aggregate", "count", "derive", "request_features")},
-    **{name: name for name in ("expect", "null_share", "one_of", "usual_volume", "usual_lateness", "table")},
+    **{
+        name: name
+        for name in ("expect", "null_share", "one_of", "usual_volume", "usual_lateness", "table", "label_source")
+    },
     "about": "about",
     **{name: name for name in ("LIFETIME", "session", "series", "last_events")},
     **dict.fromkeys(CALENDARS, ", ".join(CALENDARS)),
@@ -90,6 +93,10 @@ TAG_DEFAULTS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("Field", "timezone"): ("`over=today(...)` ...", "a mistake, with a calendar window"),
     ("Field", "gap"): ("`over=session(...)`", "a mistake, with a session"),
     ("Field", "session_max"): ("`over=session(...)`", "100 gaps, but at most a day, or the gap if that is longer"),
+    ("source of labels", "label_columns"): ("`labels=` of `label_source`", "it is no source of labels"),
+    ("source of labels", "label_join_keys"): ("`join_keys=` of `label_source`", "a mistake"),
+    ("source of labels", "label_matures_after"): ("`matures_after=` of `label_source`", "a mistake"),
+    ("source of labels", "label_on_conflict"): ("`on_conflict=` of `label_source`", "`last`"),
     ("source", "pii."): ("`about(pii_columns=...)`", "nobody says"),
     ("source, view or service", "repo"): ("`repo:` of `feature_store.yaml`, by an apply", "one repo has the registry"),
     ("view or Field", "deprecated_until"): ("`about(deprecated_until=...)`", "it stays as it is while others read it"),

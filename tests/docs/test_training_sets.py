@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,6 +30,9 @@ def test_every_command_of_the_page_works(tmp_path: Path, monkeypatch: pytest.Mon
     known: dict[str, pa.Table] = {}
     written: list[pa.Table] = []
     for language, text in BLOCK.findall(page):
+        if text.startswith("# feature_repo/"):
+            Path(text.splitlines()[0].removeprefix("# ")).write_text(text, encoding="utf-8")
+            continue
         if language == "python":
             exec(compile(text, "training-sets.md", "exec"), known)
             continue
@@ -42,7 +46,7 @@ def test_every_command_of_the_page_works(tmp_path: Path, monkeypatch: pytest.Mon
             if words[0] == "history":
                 written.append(pq.read_table(words[words.index("--out") + 1]))
 
-    first, at_once, of_events, of_files, of_table, of_tonight = written
+    first, at_once, mature, of_events, of_files, of_table, of_tonight = written
     assert first.num_rows > 5_000
     assert first.num_columns == len(pq.read_schema("data/asked.parquet")) + 91
     assert known["table"].equals(first)
@@ -54,4 +58,9 @@ def test_every_command_of_the_page_works(tmp_path: Path, monkeypatch: pytest.Mon
     assert pc.add(first["card_count_1m"], 1).equals(of_events["card_count_1m"])
     spent = pc.add(first["card_amount_sum_1h"], pc.fill_null(of_events["amount"], 0).cast(pa.int64()))
     assert spent.equals(of_events["card_amount_sum_1h"])
+    old = first.filter(pc.less_equal(first["event_time"], pa.scalar(datetime(2026, 1, 8, tzinfo=UTC))))
+    assert 0 < old.num_rows < first.num_rows
+    order = [("event_time", "ascending"), ("transaction_id", "ascending")]
+    assert mature.select(old.column_names).sort_by(order).equals(old.sort_by(order))
+    assert known["mature"].equals(mature)
     assert at_once["card_count_7d"].to_pylist() != first["card_count_7d"].to_pylist()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featurestore.cli.callers import begin_action, require_wanted, token_option
+from featurestore.cli.history.label_options import AskedRows, rows_options
 from featurestore.cli.history.spark import (
     PlaceType,
     SparkOptions,
@@ -66,12 +67,7 @@ class BytesType(click.ParamType[int]):
 
 @click.command("history")
 @registry_options
-@click.option(
-    "--entities",
-    required=True,
-    type=PlaceType(exists=True),
-    help="Label rows: Parquet, CSV, JSON (lines or an array) or Arrow IPC, by the name's ending.",
-)
+@rows_options
 @click.option("--service", metavar="NAME", help="Feature service whose features are added.")
 @click.option(
     "--feature",
@@ -95,7 +91,6 @@ class BytesType(click.ParamType[int]):
     help="Another table for a materialized view than its registered FileSource, as Parquet, Delta or Iceberg; may be"
     " repeated.",
 )
-@click.option("--timestamp-column", default="event_timestamp", show_default=True, help="Column with the label times.")
 @click.option("--at", "at_ms", type=MomentType(), help="One moment for all rows, instead of a column.")
 @click.option(
     "--include-event",
@@ -132,13 +127,12 @@ def command(
     repo: Path | None,
     project: str | None,
     registry: str | None,
-    entities: Path | str,
+    asked: AskedRows,
     service: str | None,
     features: tuple[str, ...],
     out: Path | str,
     events: tuple[str, ...],
     tables: tuple[str, ...],
-    timestamp_column: str,
     at_ms: int | None,
     event_sources: tuple[str, ...],
     full_names: bool,
@@ -162,24 +156,24 @@ def command(
     settings = load_settings(repo=repo, project=project, registry=registry)
     spec = read_registry(settings.registry, project=settings.project)
     wanted: str | list[str] = service or list(features)
-    action = _begin(settings, spec, wanted, entities=str(entities), out=str(out))
+    action = _begin(settings, spec, wanted, entities=asked.place, out=str(out))
     places, plain = event_places(events), _tables(tables, spec)
     _check_out(out, places, plain)
     read = functools.partial(read_label_rows, join_keys=_column_types(spec, wanted))
     if spark is not None:
         write_with_spark(
-            *(spark, (spec, wanted), entities, read, out),
+            *(spark, (spec, wanted), asked.entities or "", read, out),
             events=_places_for_spark(places, settings, ingested_before_ms),
             ingested_before_ms=ingested_before_ms,
             plain=plain,
-            moments=(timestamp_column, at_ms),
+            moments=(asked.timestamp_column, at_ms),
             full_names=full_names,
             event_sources=event_sources,
             repo_path=settings.repo,
             work_dir=work_dir,
         )
         return
-    labels = read(local_file(entities))
+    labels, timestamp_column = asked.read(spec, read, settings.repo, out)
     action.add_evidence(lambda: rows_evidence(labels, timestamp_column, at_ms))
     plan = plan_training_set(
         *(spec, wanted, labels),

@@ -9,6 +9,8 @@ from featurestore.core.spec.contracts import FreshnessPromise as FreshnessPromis
 from featurestore.core.spec.contracts import Measure as Measure
 from featurestore.core.spec.contracts import OnFail as OnFail
 from featurestore.core.spec.contracts import UsualHours as UsualHours
+from featurestore.core.spec.labels import LabelSourceSpec as LabelSourceSpec
+from featurestore.core.spec.labels import OnConflict as OnConflict
 from featurestore.core.spec.repo import FeatureReference as FeatureReference
 from featurestore.core.spec.repo import OnDemandInput as OnDemandInput
 from featurestore.core.spec.repo import OnDemandViewSpec as OnDemandViewSpec

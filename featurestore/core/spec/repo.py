@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from featurestore.core.spec.access import AccessSpec
 from featurestore.core.spec.contracts import Expectation, FreshnessPromise, UsualHours
+from featurestore.core.spec.labels import LabelSourceSpec
 from featurestore.core.spec.views import Column, ComputedColumn, PlainViewSpec, ValueType, ViewSpec
 
 
@@ -130,6 +131,7 @@ class RepoSpec:
         usual_hours: what is expected of their hours, by source and measure.
         access: who may do what with all that.
         promises: how fresh stream views are promised to be, by view.
+        label_sources: tables of labels, by name.
     """
 
     project: str
@@ -142,6 +144,7 @@ class RepoSpec:
     usual_hours: tuple[UsualHours, ...] = ()
     access: AccessSpec = field(default_factory=AccessSpec)
     promises: tuple[FreshnessPromise, ...] = ()
+    label_sources: tuple[LabelSourceSpec, ...] = ()
 
     def view(self, name: str) -> ViewSpec | None:
         """The stream view of that name, or the version of one ("card_activity@v2") that is pinned; else None."""

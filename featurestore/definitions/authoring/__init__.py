@@ -7,6 +7,7 @@ from featurestore.definitions.authoring.expectations import null_share as null_s
 from featurestore.definitions.authoring.expectations import one_of as one_of
 from featurestore.definitions.authoring.expectations import usual_lateness as usual_lateness
 from featurestore.definitions.authoring.expectations import usual_volume as usual_volume
+from featurestore.definitions.authoring.labels import label_source as label_source
 from featurestore.definitions.authoring.parts import DerivedFeature as DerivedFeature
 from featurestore.definitions.authoring.parts import NamedWindow as NamedWindow
 from featurestore.definitions.authoring.parts import WindowedFeature as WindowedFeature

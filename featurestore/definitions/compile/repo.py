@@ -36,6 +36,7 @@ from featurestore.definitions.compile.on_demand import KIND as ON_DEMAND
 from featurestore.definitions.compile.on_demand import compile_on_demand_view
 from featurestore.definitions.compile.service import Servable, ServiceCompiler, check_shadows
 from featurestore.definitions.compile.source import EVENT_LOG_COLUMNS
+from featurestore.definitions.compile.source.labels import compile_labels
 from featurestore.definitions.compile.types import VALUE_TYPES, join_keys_of
 from featurestore.definitions.compile.unhandled import why_not_computed, why_not_keyed
 from featurestore.definitions.compile.versions import compile_versions
@@ -141,7 +142,12 @@ def compile_repo(registered: RegisteredRepo) -> Compilation:
     named = (_by_name(views), _by_name(plain_views), _by_name(services))
     expected = _expectations(registered, views, problems)
     promises = _promises(registered, {view.name for view in views}, problems)
-    repo = RepoSpec(registered.project, *named, on_demand_views, tuple(pinned), *expected, promises=promises)
+    labels = (compile_labels(tags, _table(table), problems) for table, tags in registered.labels)
+    repo = RepoSpec(
+        *(registered.project, *named, on_demand_views, tuple(pinned), *expected),
+        promises=promises,
+        label_sources=tuple(one for one in labels if one is not None),
+    )
     return Compilation(repo, tuple(problems.found), tuple(notes), unserved)
 
 

@@ -120,7 +120,7 @@ def _readers(spec: RepoSpec) -> dict[str, list[str]]:
 
 
 def _sources(spec: RepoSpec, authored: dict[tuple[str, str], Authored]) -> Iterator[Item]:
-    """Sources that some view reads."""
+    """Sources that some view reads, and those of labels."""
     specs = {view.source.name: view.source for view in spec.views}
     tables = {view.table.source: view.table for view in spec.plain_views if view.table}
     for name in sorted({*specs, *tables}):
@@ -136,6 +136,12 @@ def _sources(spec: RepoSpec, authored: dict[tuple[str, str], Authored]) -> Itera
         else:
             meaning = f"table of kind {tables[name].kind}"
         yield Item(SOURCE, name, about_of(said), meaning, _given(facts))
+    for one in spec.label_sources:
+        said = authored.get((SOURCE, one.name), Authored(SOURCE, one.name))
+        facts = {"keys": ", ".join(one.join_keys), "labels": ", ".join(one.labels), "table": one.table.path}
+        facts |= {"event time": one.table.timestamp_column, "known at": one.table.created_column}
+        facts |= {"mature after": duration_words(one.matures_after_ms), "on conflict": one.on_conflict}
+        yield Item(SOURCE, one.name, about_of(said), f"labels: {', '.join(one.labels)}", _given(facts))
 
 
 def _views(spec: RepoSpec, authored: dict[tuple[str, str], Authored], read_by: dict[str, list[str]]) -> Iterator[Item]:

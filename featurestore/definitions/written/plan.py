@@ -43,7 +43,6 @@ KINDS: Mapping[str, str] = {
 """Field of Registry -> what a plan calls its messages."""
 
 MORE_ROW_LISTS: Mapping[str, tuple[str, str]] = {
-    "data_sources": ("data_sources", "data_source_proto"),
     "label_views": ("label_views", "feature_view_proto"),
     "permissions": ("permissions", "permission_proto"),
 }

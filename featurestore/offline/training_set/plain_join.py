@@ -83,7 +83,7 @@ def registered_table(view: PlainViewSpec, repo_path: Path | None) -> PlainHistor
             hint=f"set its timestamp_field and apply, or {remedy}",
         )
     return PlainHistory(
-        _located(table, repo_path), table.timestamp_column, table.created_column or None, dict(table.renamed)
+        located(table, repo_path), table.timestamp_column, table.created_column or None, dict(table.renamed)
     )
 
 
@@ -155,7 +155,7 @@ def key_column(column: pa.ChunkedArray, key: Column) -> pa.ChunkedArray:
     return column.cast(pa.string()) if is_text else column
 
 
-def _located(table: TableSpec, repo_path: Path | None) -> object:
+def located(table: TableSpec, repo_path: Path | None) -> object:
     """Where Arrow finds a file source."""
     if table.endpoint:
         store, path = pafs.S3FileSystem(endpoint_override=table.endpoint), table.path.removeprefix("s3://")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from featurestore.wire.feast.labels import label_sources
 from featurestore.wire.feast.protos import message_class
 
 VIEW_LISTS: Mapping[str, str] = {
@@ -45,7 +46,7 @@ class Authored:
 
 
 def authored_in(registry: bytes, project: str) -> tuple[Authored, ...]:
-    """Everything of a project: sources that a view reads, views, services.
+    """Everything of a project: sources that a view reads or that have labels, views, services.
 
     Args:
         registry: a serialized feast.core.Registry that has been decoded before.
@@ -61,6 +62,8 @@ def authored_in(registry: bytes, project: str) -> tuple[Authored, ...]:
                 for source in _sources(each.spec):
                     # A registry keeps sources apart too, but not every reader of one in a database asks for those.
                     sources.setdefault(source.name, _authored("source", source))
+    for source in label_sources(message, project):
+        sources.setdefault(source.name, _authored("source", source))
     services = [
         _authored("feature service", each.spec)
         for each in message.feature_services

@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from featurestore.errors import CorruptData
+from featurestore.wire.feast.labels import label_sources
 from featurestore.wire.feast.protos import message_class
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
@@ -23,6 +24,7 @@ DUMMY_ENTITY = "__dummy"
 ROW_LISTS: Mapping[str, tuple[str, str]] = {
     "projects": ("projects", "project_proto"),
     "entities": ("entities", "entity_proto"),
+    "data_sources": ("data_sources", "data_source_proto"),
     "feature_views": ("feature_views", "feature_view_proto"),
     "stream_feature_views": ("stream_feature_views", "feature_view_proto"),
     "on_demand_feature_views": ("on_demand_feature_views", "feature_view_proto"),
@@ -62,10 +64,8 @@ class RegisteredAggregation:
     @property
     def resolved_name(self) -> str:
         """The feature it fills: its name, or Feast's default, such as "sum_amount_3600s"."""
-        if self.name:
-            return self.name
         seconds = (self.window_ns or 0) // NANOSECONDS_PER_SECOND
-        return f"{self.function}_{self.column}" + (f"_{seconds}s" if self.window_ns else "")
+        return self.name or f"{self.function}_{self.column}" + (f"_{seconds}s" if self.window_ns else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +233,7 @@ class RegisteredRepo:
         on_demand_views: OnDemandFeatureViews.
         services: FeatureServices.
         versions: what stream views were, by name and number; of those that a service asks for by number.
+        labels: DataSources of labels, by name, and the tags of each.
     """
 
     project: str
@@ -242,12 +243,12 @@ class RegisteredRepo:
     on_demand_views: tuple[RegisteredOnDemandView, ...]
     services: tuple[RegisteredService, ...]
     versions: Mapping[tuple[str, int], RegisteredView] = field(default_factory=dict)
+    labels: tuple[tuple[RegisteredTable, Mapping[str, str]], ...] = ()
 
 
 def projects_of(registry: bytes) -> tuple[str, ...]:
     """Names of the projects in a registry, in its order."""
-    message = _parse("feast.core.Registry", registry)
-    return tuple(dict.fromkeys(project.spec.name for project in message.projects))
+    return tuple(dict.fromkeys(project.spec.name for project in _parse("feast.core.Registry", registry).projects))
 
 
 def decode_registry(registry: bytes, project: str) -> RegisteredRepo:
@@ -270,6 +271,7 @@ def decode_registry(registry: bytes, project: str) -> RegisteredRepo:
         on_demand_views=tuple(_on_demand_view(each.spec) for each in mine(message.on_demand_feature_views)),
         services=services,
         versions=_versions(message.feature_view_version_history.records, project, versions_asked(services)),
+        labels=tuple((registered_table(each), dict(each.tags)) for each in label_sources(message, project)),
     )
 
 
@@ -362,8 +364,7 @@ def _on_demand_view(spec: Any) -> RegisteredOnDemandView:
         for field in _fields(source.request_data_source.request_data_options.schema)
     }
     function = spec.feature_transformation.user_defined_function
-    if not function.body_text:
-        function = spec.user_defined_function
+    function = function if function.body_text else spec.user_defined_function
     return RegisteredOnDemandView(
         name=spec.name,
         fields=_fields(spec.features),
