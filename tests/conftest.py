@@ -11,7 +11,10 @@ from collections.abc import Iterator
 # PySpark forks to start Java, and may be told so in the worker that has served gRPC before.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-# Before Feast, which would have it count in files that all servers of the process share.
+# Before Feast, which would have it count in files that all servers of the process share; a worker inherits that wish
+# from a process that has imported Feast already.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+os.environ.pop("prometheus_multiproc_dir", None)
 import prometheus_client  # noqa: F401
 import pytest
 from hypothesis import HealthCheck, settings
