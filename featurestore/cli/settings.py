@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from featurestore.online.redis.store import RedisStore
 
 FILE_NAME = "feature_store.yaml"
+
+PORT = click.IntRange(0, 65_535)
+"""Type of options for ports; 0 takes a free one. gRPC would take a larger one modulo 65,536."""
 REPO_DEFAULTS = (Path(), Path("feature_repo"))
 REGISTRY_DEFAULT = "data/registry.db"
 EVENT_LOG_DEFAULT, EVENT_LOG_VARIABLE = "data/event_log", "FEATURESTORE_EVENT_LOG"

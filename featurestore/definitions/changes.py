@@ -90,6 +90,11 @@ class Change:
     details: tuple[str, ...] = ()
     owner: str = ""
 
+    def as_record(self) -> dict[str, object]:
+        """What happens to what, for programs."""
+        told = {"kind": self.kind, "name": self.name, "summary": self.summary, "details": list(self.details)}
+        return {"action": self.action.name.lower(), **told}
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

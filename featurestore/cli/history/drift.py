@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featurestore.cli.callers import token_option
-from featurestore.cli.history.statistics import profile_of
+from featurestore.cli.history.statistics import profile_of, profile_options
 from featurestore.cli.lookup.given import MomentType
 from featurestore.cli.narrow_table import narrow_table
 from featurestore.cli.settings import FiniteRange, format_option, load_settings, print_json, registry_options
@@ -40,15 +40,7 @@ def command() -> None:
 @click.argument("service")
 @registry_options
 @_log_option
-@click.option(
-    "--from-file",
-    "file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The training set, in Parquet. Default: what was served.",
-)
-@click.option("--timestamp-column", metavar="NAME", help="Of that file: times of the rows, for the age of moments.")
-@click.option("--since", "since_ms", type=MomentType(), help="Only hours of the log from then on.")
-@click.option("--until", "until_ms", type=MomentType(), help="Only hours of the log that begin before.")
+@profile_options("The training set, in Parquet. Default: what was served.")
 @token_option
 def baseline(
     repo: Path | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import click
 from featurestore.cli.callers import require_permission, token_option
 from featurestore.cli.lookup.given import MomentType
 from featurestore.cli.narrow_table import narrow_table
-from featurestore.cli.settings import Settings, format_option, load_settings, print_json, registry_options
+from featurestore.cli.settings import Decorated, Settings, format_option, load_settings, print_json, registry_options
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -28,6 +29,29 @@ TOP_SHOWN = 5
 _LARGE, _SMALL = 1e7, 1e-3
 
 
+def profile_options(of_file: str) -> Callable[[Decorated], Decorated]:
+    """Options of what `profile_of` reads, but for the log.
+
+    Args:
+        of_file: help of --from-file.
+    """
+    options = (
+        click.option("--from-file", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=of_file),
+        click.option(
+            "--timestamp-column", metavar="NAME", help="Of that file: times of the rows, for the age of moments."
+        ),
+        click.option("--since", "since_ms", type=MomentType(), help="Only hours of the log from then on."),
+        click.option("--until", "until_ms", type=MomentType(), help="Only hours of the log that begin before."),
+    )
+
+    def decorate(function: Decorated) -> Decorated:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
 @click.command("statistics")
 @click.argument("name", metavar="SERVICE|VIEW")
 @registry_options
@@ -38,15 +62,7 @@ _LARGE, _SMALL = 1e7, 1e-3
     show_envvar=True,
     help="Of what was served: the feature log, or the messages of its topic, a line each.",
 )
-@click.option(
-    "--from-file",
-    "file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Of history: a training set in Parquet, instead of a log.",
-)
-@click.option("--timestamp-column", metavar="NAME", help="Of that file: times of the rows, for the age of moments.")
-@click.option("--since", "since_ms", type=MomentType(), help="Only hours of the log from then on.")
-@click.option("--until", "until_ms", type=MomentType(), help="Only hours of the log that begin before.")
+@profile_options("Of history: a training set in Parquet, instead of a log.")
 @click.option("--by-hour", is_flag=True, help="Each hour of the log by itself; with --format json.")
 @token_option
 @format_option

@@ -17,7 +17,7 @@ import click
 
 from featurestore.cli.callers import callers_options, open_callers, tls_of
 from featurestore.cli.processes.observing import open_audit, open_feature_log, open_quotas, open_traces, usage_options
-from featurestore.cli.settings import FiniteRange, Settings, load_settings, settings_options
+from featurestore.cli.settings import PORT, FiniteRange, Settings, load_settings, settings_options
 from featurestore.process import spare_what_lives
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 6566
 """Where Feast's own clients look for a feature server."""
-
-PORT_MAX = 65_535
-"""gRPC would take a larger one modulo 65,536."""
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep the interpreter from others that want it. Python's own 5 ms are ten lookups."""
@@ -85,7 +82,7 @@ class ServeCommand(click.Command):
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option(
     "--port",
-    type=click.IntRange(0, PORT_MAX),
+    type=PORT,
     default=DEFAULT_PORT,
     show_default=True,
     help="gRPC port; 0 takes a free one.",
@@ -94,12 +91,12 @@ class ServeCommand(click.Command):
     "--http",
     "http_port",
     metavar="PORT",
-    type=click.IntRange(0, PORT_MAX),
+    type=PORT,
     help="Speak HTTP and JSON there as well; 0 takes a free port. Default: nowhere.",
 )
 @click.option(
     "--metrics-port",
-    type=click.IntRange(0, PORT_MAX),
+    type=PORT,
     help="Serve Prometheus metrics there; 0 takes a free port. Default: nowhere.",
 )
 @click.option(

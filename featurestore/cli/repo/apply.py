@@ -67,14 +67,7 @@ def _evidence(settings: Settings, planned: PlannedRepo) -> dict[str, object]:
     if settings.audit is None:
         return {}
     changes = [
-        {
-            "action": change.action.name.lower(),
-            "kind": change.kind,
-            "name": change.name,
-            "summary": change.summary,
-            "details": list(change.details),
-            "definition_hash": planned.hashes.get(change.name, ""),
-        }
+        {**change.as_record(), "definition_hash": planned.hashes.get(change.name, "")}
         for change in planned.plan.changes
     ]
     return {"changes": changes, **checkout_of(settings.require_repo())}

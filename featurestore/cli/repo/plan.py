@@ -143,17 +143,7 @@ def show_plan(planned: PlannedRepo, output: str) -> None:
 
     plan = planned.plan
     if output == "json":
-        changes = [
-            {
-                "action": change.action.name.lower(),
-                "kind": change.kind,
-                "name": change.name,
-                "summary": change.summary,
-                "details": list(change.details),
-                "owner": change.owner,
-            }
-            for change in plan.changes
-        ]
+        changes = [{**change.as_record(), "owner": change.owner} for change in plan.changes]
         told = {"notes": list(planned.notes), "warnings": list(planned.warnings)}
         print_json({"project": plan.project, "changes": changes, "unchanged": plan.unchanged, **told})
         return

@@ -10,7 +10,7 @@ import numpy as np
 
 from featurestore.offline.health.baselines import Compared
 from featurestore.offline.health.drift import WINDOWS_MS, FeatureDrift, bins_of
-from featurestore.offline.parity.page import STYLE, moment_text, table_row
+from featurestore.offline.parity.page import html_page, moment_text, table_row
 from featurestore.offline.parity.plots import figure_to_draw_on
 
 BASELINE_COLOR, CURRENT_COLOR, DRIFTED_COLOR = "#9aa5b1", "#3c7a5f", "#c0392b"
@@ -21,21 +21,7 @@ PLOTTED_MAX = 24
 COLUMNS = 3
 LABEL_CHARACTERS_MAX = 12
 
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Drift of $service</title>
-<style>
-$style
-</style>
-</head>
-<body>
-<h1>Drift of $service</h1>
-<p>$span</p>
-<p><span class="$verdict_class">$verdict</span></p>
-$elsewhere
+_CONTENT = Template("""$elsewhere
 <h2>Distributions</h2>
 <p>Share of the rows in each bin, in percent: grey is the baseline, green the last day, red where it has drifted.</p>
 $plots
@@ -43,10 +29,7 @@ $plots
 <div class="scroll"><table>
 <tr><th>view</th><th>feature</th><th>window</th><th class="number">rows</th><th class="number">missing, before</th>
 <th class="number">now</th><th class="number">PSI</th><th class="number">KS</th><th class="number">JS</th>
-<th>verdict</th></tr>$features</table></div>
-</body>
-</html>
-""")
+<th>verdict</th></tr>$features</table></div>""")
 
 
 def render_page(compared: Compared) -> str:
@@ -58,16 +41,16 @@ def render_page(compared: Compared) -> str:
         for text, names in (("Not served", report.only_baseline), ("Not in the baseline", report.only_served))
         if names
     ]
-    return _PAGE.substitute(
-        style=STYLE,
-        service=escape(report.service),
+    content = _CONTENT.substitute(
+        elsewhere="".join(elsewhere), plots=_plots(compared), features="".join(_rows(report.features))
+    )
+    return html_page(
+        f"Drift of {report.service}",
         span=f"Until {moment_text(report.at_ms)}, against the baseline {report.baseline_digest} of "
         f"{moment_text(report.baseline_taken_ms)}: {escape(report.baseline_source)}",
-        verdict_class="verdict bad" if drifted else "verdict",
         verdict=f"{len(drifted)} features have drifted" if drifted else "nothing has drifted",
-        elsewhere="".join(elsewhere),
-        plots=_plots(compared),
-        features="".join(_rows(report.features)),
+        is_bad=bool(drifted),
+        content=content,
     )
 
 

@@ -15,7 +15,7 @@ VALUE_CHARACTERS_MAX = 200
 
 _MS_PER_SECOND = 1_000
 
-STYLE = """\
+_STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; font-size: 13px; }
@@ -25,23 +25,28 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } svg { max-width: 100%; height: auto; } code { font-size: 12px; }
 tr.bad td { background: #fbeae8; }
 .verdict.bad { background: #c0392b; }"""
-"""Of all pages."""
+"""Of all reports."""
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>Parity of $project</title>
+<title>$title</title>
 <style>
 $style
 </style>
 </head>
 <body>
-<h1>Parity of $project</h1>
+<h1>$title</h1>
 <p>$span</p>
 <p><span class="$verdict_class">$verdict</span></p>
-<h2>What came of the values</h2>
+$content
+</body>
+</html>
+""")
+
+_CONTENT = Template("""<h2>What came of the values</h2>
 <table><tr><th>outcome</th><th class="number">values</th><th class="number">share</th></tr>$outcomes</table>
 <h2>Features</h2>
 $feature_plot
@@ -54,10 +59,7 @@ $time_plot
 <p>How old the newest event behind a row was when it was read.</p>
 $freshness_plot
 <h2>Unexplained values</h2>
-$examples
-</body>
-</html>
-""")
+$examples""")
 
 
 def render_page(report: ParityReport, project: str) -> str:
@@ -71,14 +73,7 @@ def render_page(report: ParityReport, project: str) -> str:
     unexplained = total[ValueOutcome.UNEXPLAINED]
     compared = sum(kinds_of(total))
     verdict = f"{unexplained:,} values are unexplained" if unexplained else "every difference is explained"
-    return _PAGE.substitute(
-        project=escape(project),
-        span=f"{report.row_count:,} logged rows, {compared:,} values compared, read from "
-        f"{moment_text(report.first_ms)} to {moment_text(report.last_ms)}"
-        + "".join(f"; event log {escape(uri)}, version {version}" for uri, version in report.event_logs.items()),
-        style=STYLE,
-        verdict_class="verdict bad" if unexplained else "verdict",
-        verdict=verdict if compared else "nothing was compared",
+    content = _CONTENT.substitute(
         outcomes="".join(
             table_row([escape(outcome.text), f"{count:,}", f"{count / total.total():.2%}"], numbers=(1, 2))
             for outcome, count in sorted(total.items())
@@ -88,6 +83,35 @@ def render_page(report: ParityReport, project: str) -> str:
         time_plot=plot_times(report),
         freshness_plot=plot_freshness(report),
         examples=_examples(report.examples),
+    )
+    return html_page(
+        f"Parity of {project}",
+        span=f"{report.row_count:,} logged rows, {compared:,} values compared, read from "
+        f"{moment_text(report.first_ms)} to {moment_text(report.last_ms)}"
+        + "".join(f"; event log {escape(uri)}, version {version}" for uri, version in report.event_logs.items()),
+        verdict=verdict if compared else "nothing was compared",
+        is_bad=bool(unexplained),
+        content=content,
+    )
+
+
+def html_page(title: str, *, span: str, verdict: str, is_bad: bool, content: str) -> str:
+    """A report as a page that needs nothing else.
+
+    Args:
+        title: text.
+        span: of what it is, HTML.
+        verdict: in a few words, HTML.
+        is_bad: whether that is bad news.
+        content: all the rest, HTML.
+    """
+    return _PAGE.substitute(
+        title=escape(title),
+        style=_STYLE,
+        span=span,
+        verdict_class="verdict bad" if is_bad else "verdict",
+        verdict=verdict,
+        content=content,
     )
 
 

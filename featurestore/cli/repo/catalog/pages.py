@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurestore.cli.settings import FILE_NAME, load_settings, open_running_store, settings_options
+from featurestore.cli.settings import FILE_NAME, PORT, load_settings, open_running_store, settings_options
 from featurestore.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from featurestore.clock import Clock
 
 DEFAULT_PORT = 8765
-PORT_MAX = 65_535
 
 
 @click.command("ui")
@@ -24,7 +23,7 @@ PORT_MAX = 65_535
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option(
     "--port",
-    type=click.IntRange(0, PORT_MAX),
+    type=PORT,
     default=DEFAULT_PORT,
     show_default=True,
     help="Port; 0 takes a free one.",
