@@ -75,7 +75,11 @@ class BlobRow:
         )
 
     def joined(self, bounds: Int64Array) -> list[bytes]:
-        """Those from each bound to the next one in one piece, of one or more strings that lie one after another."""
+        """Those from each bound to the next one in one piece, of one or more strings that lie one after another.
+
+        Args:
+            bounds: (P + 1,) rows, ascending, from 0 to N.
+        """
         edges, buffer = np.append(self.begins, self.ends[-1])[bounds].tolist(), self.buffer
         return [buffer[low:high] for low, high in itertools.pairwise(edges)]
 
